@@ -1,0 +1,88 @@
+//! Talks to a running platform: statements over its HTTP door.
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use polybolos_service::exit::{Exit, Failure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Connect;
+
+pub struct Client {
+    http: reqwest::Client,
+    address: String,
+    token: String,
+    endpoints: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Rows {
+    pub columns: Vec<Column>,
+    pub rows: Vec<Vec<Value>>,
+    #[serde(default)]
+    pub truncated: bool,
+    #[serde(default)]
+    pub tag: String,
+    #[serde(default)]
+    pub notices: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Column {
+    pub name: String,
+}
+
+impl Client {
+    pub fn connect(connect: &Connect) -> anyhow::Result<Self> {
+        let folder = connect.data_dir.display();
+        let unreachable = |message: String| Exit::new(Failure::Unreachable, message);
+        let endpoints: BTreeMap<String, String> = match std::fs::read(connect.data_dir.join("endpoints.json")) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{folder}/endpoints.json"))?,
+            Err(_) => BTreeMap::new(),
+        };
+        let address = connect.http.clone().or_else(|| endpoints.get("http").cloned());
+        let address = address.ok_or_else(|| {
+            unreachable(format!("no platform runs on the data folder {folder}; start one with `polybolos up`, or give --data-dir or --http"))
+        })?;
+        let token = match &connect.token {
+            Some(token) => token.clone(),
+            None => std::fs::read_to_string(connect.data_dir.join("token"))
+                .map_err(|error| unreachable(format!("cannot read the token in {folder}: {error}; give --token")))?,
+        };
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build()?;
+        Ok(Self { http, address, token: token.trim().to_owned(), endpoints })
+    }
+
+    pub fn endpoint(&self, name: &str) -> anyhow::Result<&str> {
+        let found = self.endpoints.get(name).map(String::as_str);
+        found.ok_or_else(|| Exit::new(Failure::Unreachable, format!("the platform has no {name} endpoint")).into())
+    }
+
+    /// Runs statements; the last one's rows.
+    pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
+        let request = self.http.post(format!("http://{}/api/v1/sql", self.address)).bearer_auth(&self.token);
+        let answer = request.json(&json!({ "sql": sql, "limit": limit })).send().await;
+        let answer = answer.map_err(|error| {
+            Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
+        })?;
+        let status = answer.status();
+        let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
+        if status.is_success() {
+            return Ok(serde_json::from_value(body)?);
+        }
+        let text = |key: &str| body.pointer(&format!("/error/{key}")).or_else(|| body.get(key)).and_then(Value::as_str);
+        let message = text("message").map_or_else(|| body.to_string(), str::to_owned);
+        let hint = text("hint").map(|hint| format!("; {hint}")).unwrap_or_default();
+        Err(Exit::new(Failure::Failed, format!("{message}{hint}")).into())
+    }
+}
+
+/// A value quoted for SQL.
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// A name quoted for SQL.
+pub fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}

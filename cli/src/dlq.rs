@@ -1,0 +1,44 @@
+//! `polybolos dlq`: dead letters.
+use clap::Subcommand;
+
+use crate::{
+    Connect,
+    client::{Client, literal},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: output::Format,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Dead letters, of all jobs or one.
+    List {
+        #[arg(long)]
+        job: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
+    /// One dead letter with its raw bytes.
+    Show { id: String },
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let client = Client::connect(&arguments.connect)?;
+    let sql = match &arguments.what {
+        What::List { job, lines } => {
+            let filter = job.as_ref().map(|job| format!("WHERE job = {}", literal(job))).unwrap_or_default();
+            format!("SELECT id, job, step, error, raw_bytes FROM polybolos.dead_letters {filter} ORDER BY id LIMIT {lines}")
+        }
+        What::Show { id } => format!("SELECT * FROM polybolos.dead_letters WHERE id = {}", literal(id)),
+    };
+    output::print(&client.sql(&sql, 10_000).await?, arguments.output);
+    Ok(())
+}

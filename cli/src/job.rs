@@ -1,0 +1,66 @@
+//! `polybolos job`: streaming jobs.
+use clap::Subcommand;
+use polybolos_service::exit::{Exit, Failure};
+
+use crate::{
+    Connect,
+    client::{Client, identifier, literal},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: output::Format,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All jobs with what each does.
+    List,
+    /// One job: state, what limits it, through which offsets its table is complete.
+    Show { name: String },
+    /// The last epochs of a job, newest first.
+    Logs {
+        name: String,
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+    },
+    /// Compute nothing more; what is recorded is published.
+    Pause { name: String },
+    /// Go on after pause, stop or a failure.
+    Resume { name: String },
+    /// End the job when everything recorded is published.
+    Stop { name: String },
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let client = Client::connect(&arguments.connect)?;
+    let control = |verb: &str, name: &str| format!("{verb} JOB {}", identifier(name));
+    let sql = match &arguments.what {
+        What::List => "SELECT name, state, limiting, epoch, records_in, rows_out, dead_letters, lag_records FROM polybolos.jobs ORDER BY name".into(),
+        What::Show { name } => format!("SELECT * FROM polybolos.jobs WHERE name = {}", literal(name)),
+        What::Logs { name, lines } => {
+            format!("SELECT * FROM polybolos.epochs WHERE job = {} ORDER BY epoch DESC LIMIT {lines}", literal(name))
+        }
+        What::Pause { name } => control("PAUSE", name),
+        What::Resume { name } => control("RESUME", name),
+        What::Stop { name } => control("STOP", name),
+    };
+    let rows = client.sql(&sql, 10_000).await?;
+    if let (What::Show { name }, true) = (&arguments.what, rows.rows.is_empty()) {
+        return Err(Exit::new(Failure::Failed, format!("job {name} does not exist; `polybolos job list` shows all")).into());
+    }
+    output::print(&rows, arguments.output);
+    let failed = rows.columns.iter().position(|column| column.name == "state").is_some_and(|index| {
+        matches!(arguments.what, What::Show { .. }) && rows.rows.iter().any(|row| row[index] == "failed")
+    });
+    if failed {
+        return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
+    }
+    Ok(())
+}

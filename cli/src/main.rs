@@ -1,0 +1,105 @@
+//! The `polybolos` binary: a verb for everything. Verbs parse arguments and call libraries; what they do is elsewhere.
+#![forbid(unsafe_code)]
+
+mod client;
+mod dlq;
+mod job;
+mod output;
+mod pipelines;
+mod sql;
+mod topic;
+mod up;
+mod validate;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use polybolos_service::exit::{Exit, Failure};
+
+#[derive(Debug, Parser)]
+#[command(name = "polybolos", version, about = "Streaming SQL on Apache DataFusion Ballista, exactly once into Cassandra")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start the whole platform in this process: broker, scheduler, executor, tables, demo pipelines.
+    Up(up::Arguments),
+    /// Run SQL: a prompt, files, or a statement with -c.
+    Sql(sql::Arguments),
+    /// Look at streaming jobs, pause and stop them.
+    Job(job::Arguments),
+    /// Look at Kafka topics, read and write records.
+    Topic(topic::Arguments),
+    /// Look at dead letters: records that could not be processed.
+    Dlq(dlq::Arguments),
+    /// Check a pipeline folder without running it.
+    Validate(validate::Arguments),
+    /// Print shell completions.
+    Completions { shell: clap_complete::Shell },
+    /// Print the version.
+    Version,
+}
+
+/// How to reach a running platform.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Connect {
+    /// The data folder of a platform on this machine; its endpoints and token are read from there.
+    #[arg(long, env = "POLYBOLOS_DATA_DIR", default_value = ".polybolos", global = true)]
+    data_dir: PathBuf,
+    /// The platform's HTTP address, host:port, instead of the data folder's.
+    #[arg(long, env = "POLYBOLOS_HTTP", global = true)]
+    http: Option<String>,
+    /// The token, instead of the data folder's.
+    #[arg(long, env = "POLYBOLOS_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Failure::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    // Two libraries bring a TLS provider each; one is chosen for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return Failure::Failed.into();
+        }
+    };
+    let outcome = runtime.block_on(run(cli.verb));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            error.downcast_ref::<Exit>().map_or(Failure::Failed, |exit| exit.failure).into()
+        }
+    }
+}
+
+async fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Up(arguments) => up::run(arguments).await,
+        Verb::Sql(arguments) => sql::run(arguments).await,
+        Verb::Job(arguments) => job::run(arguments).await,
+        Verb::Topic(arguments) => topic::run(arguments).await,
+        Verb::Dlq(arguments) => dlq::run(arguments).await,
+        Verb::Validate(arguments) => validate::run(arguments).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "polybolos", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Version => {
+            println!("polybolos {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows for people and machines: a table that fits the terminal, JSON, CSV.
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+
+use crate::client::Rows;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    /// One object per line.
+    Json,
+    Csv,
+}
+
+pub fn print(rows: &Rows, format: Format) {
+    for notice in &rows.notices {
+        eprintln!("{notice}");
+    }
+    if rows.columns.is_empty() {
+        if format == Format::Table && rows.notices.is_empty() {
+            println!("{}", rows.tag);
+        }
+        return;
+    }
+    match format {
+        Format::Table => print_table(rows),
+        Format::Json => {
+            for row in &rows.rows {
+                let object: Map<String, Value> = rows.columns.iter().map(|c| c.name.clone()).zip(row.iter().cloned()).collect();
+                println!("{}", Value::Object(object));
+            }
+        }
+        Format::Csv => {
+            let line = |cells: Vec<String>| cells.iter().map(|cell| csv(cell)).collect::<Vec<_>>().join(",");
+            println!("{}", line(rows.columns.iter().map(|column| column.name.clone()).collect()));
+            for row in &rows.rows {
+                println!("{}", line(row.iter().map(text).collect()));
+            }
+        }
+    }
+    if rows.truncated {
+        eprintln!("… more rows were left out; add LIMIT or use psql for all of them");
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn csv(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
+/// Columns shrink to what the terminal has; a table too wide even so is shown a column per line.
+fn print_table(rows: &Rows) {
+    let width = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
+    let cells: Vec<Vec<String>> = rows
+        .rows
+        .iter()
+        .map(|row| row.iter().map(|value| if value.is_null() { "∅".to_owned() } else { text(value).replace('\n', "⏎") }).collect())
+        .collect();
+    let names: Vec<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
+    let mut widths: Vec<usize> = names.iter().map(|name| name.chars().count()).collect();
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let borders = 3 * names.len() + 1;
+    if borders + 6 * names.len() > width {
+        print_records(&names, &cells);
+        return;
+    }
+    while borders + widths.iter().sum::<usize>() > width {
+        let Some(widest) = widths.iter_mut().max() else { break };
+        *widest -= 1;
+    }
+    let rule = |left: &str, middle: &str, right: &str| {
+        let bars: Vec<String> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
+        println!("{left}{}{right}", bars.join(middle));
+    };
+    let line = |cells: &[String]| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| fit(cell, *width)).collect();
+        println!("│ {} │", padded.join(" │ "));
+    };
+    rule("┌", "┬", "┐");
+    line(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    rule("├", "┼", "┤");
+    for row in &cells {
+        line(row);
+    }
+    rule("└", "┴", "┘");
+    println!("{} row{}", cells.len(), if cells.len() == 1 { "" } else { "s" });
+}
+
+fn print_records(names: &[&str], rows: &[Vec<String>]) {
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (number, row) in rows.iter().enumerate() {
+        println!("─[ {} ]─", number + 1);
+        for (name, cell) in names.iter().zip(row) {
+            println!("{} │ {cell}", fit(name, width));
+        }
+    }
+    println!("{} row{}", rows.len(), if rows.len() == 1 { "" } else { "s" });
+}
+
+/// Cut or padded to a width.
+fn fit(cell: &str, width: usize) -> String {
+    let length = cell.chars().count();
+    if length <= width {
+        return format!("{cell}{}", " ".repeat(width - length));
+    }
+    let mut cut: String = cell.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_cut_and_quoted() {
+        assert_eq!(fit("Größner", 4), "Grö…");
+        assert_eq!(fit("a", 3), "a  ");
+        assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
+    }
+}

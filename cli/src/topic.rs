@@ -1,0 +1,139 @@
+//! `polybolos topic`: what is in Kafka.
+use std::time::Duration;
+
+use clap::Subcommand;
+use polybolos_kafka::{
+    admin::Admin,
+    connection::Connection,
+    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    produce::Producer,
+};
+use polybolos_service::exit::{Exit, Failure};
+use polybolos_streaming::frame::OffsetRange;
+use serde_json::{Value, json};
+
+use crate::{
+    Connect,
+    client::{Client, Column, Rows},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Kafka's bootstrap servers, instead of the platform's.
+    #[arg(long, env = "POLYBOLOS_KAFKA", global = true)]
+    kafka: Option<String>,
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: output::Format,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All topics.
+    List,
+    /// Partitions and offsets of a topic.
+    Describe { topic: String },
+    /// The newest records of each partition.
+    Tail {
+        topic: String,
+        #[arg(short = 'n', long, default_value_t = 10)]
+        records: i64,
+    },
+    /// Produce a record per line of standard input.
+    Produce { topic: String },
+    /// How far jobs are behind.
+    Lag,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let What::Lag = arguments.what {
+        let sql = "SELECT job, topic, partition, next_offset, end_offset, lag FROM polybolos.partitions ORDER BY job, topic, partition";
+        output::print(&Client::connect(&arguments.connect)?.sql(sql, 10_000).await?, arguments.output);
+        return Ok(());
+    }
+    let servers = match &arguments.kafka {
+        Some(servers) => servers.clone(),
+        None => Client::connect(&arguments.connect)?.endpoint("kafka")?.to_owned(),
+    };
+    let connection = Connection::new(servers);
+    let admin = Admin::connect(&connection)?;
+    let rows = match &arguments.what {
+        What::List => list(&admin).await?,
+        What::Describe { topic } => describe(&admin, topic).await?,
+        What::Tail { topic, records } => tail(&admin, &connection, topic, *records).await?,
+        What::Produce { topic } => return produce(&connection, topic).await,
+        What::Lag => return Ok(()),
+    };
+    output::print(&rows, arguments.output);
+    Ok(())
+}
+
+fn rows(columns: &[&str], rows: Vec<Vec<Value>>) -> Rows {
+    let columns = columns.iter().map(|name| Column { name: (*name).to_owned() }).collect();
+    Rows { columns, rows, truncated: false, tag: String::new(), notices: vec![] }
+}
+
+async fn list(admin: &Admin) -> anyhow::Result<Rows> {
+    let topics = admin.topics().await?;
+    Ok(rows(&["topic", "partitions"], topics.into_iter().map(|(name, count)| vec![json!(name), json!(count)]).collect()))
+}
+
+async fn partitions(admin: &Admin, topic: &str) -> anyhow::Result<Vec<(i32, i64, i64)>> {
+    let description = admin.describe(topic).await?;
+    let description = description.ok_or_else(|| Exit::new(Failure::Failed, format!("topic {topic:?} does not exist")))?;
+    let offsets = admin.offsets(topic, &description.partitions).await?;
+    let partition = |partition: &i32| {
+        let of = |offsets: &std::collections::BTreeMap<i32, i64>| offsets.get(partition).copied().unwrap_or(0);
+        (*partition, of(&offsets.beginnings), of(&offsets.ends))
+    };
+    Ok(description.partitions.iter().map(partition).collect())
+}
+
+async fn describe(admin: &Admin, topic: &str) -> anyhow::Result<Rows> {
+    let partitions = partitions(admin, topic).await?;
+    let row = |(partition, first, end): (i32, i64, i64)| vec![json!(partition), json!(first), json!(end), json!(end - first)];
+    Ok(rows(&["partition", "first_offset", "end_offset", "records"], partitions.into_iter().map(row).collect()))
+}
+
+async fn tail(admin: &Admin, connection: &Connection, topic: &str, records: i64) -> anyhow::Result<Rows> {
+    let fetcher = Fetcher::new(FetcherConfig::default(), &Default::default())?;
+    let key = SourceKey { incarnation: "tail".into(), source: 0 };
+    let mut found = vec![];
+    for (partition, first, end) in partitions(admin, topic).await? {
+        let range = OffsetRange::new(first.max(end - records), end);
+        let chunks = fetcher.read(&key, connection, topic, partition, range, Duration::from_secs(20)).await?;
+        for chunk in chunks {
+            for index in 0..chunk.len() {
+                let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+                found.push(vec![
+                    json!(partition),
+                    json!(chunk.offset(index)),
+                    json!(chunk.timestamp_ms(index)),
+                    json!(text(chunk.key(index))),
+                    json!(text(chunk.payload(index))),
+                ]);
+            }
+        }
+    }
+    fetcher.forget(&key);
+    Ok(rows(&["partition", "offset", "timestamp_ms", "key", "payload"], found))
+}
+
+async fn produce(connection: &Connection, topic: &str) -> anyhow::Result<()> {
+    let producer = Producer::connect(connection)?;
+    let mut produced = 0_u64;
+    let lines: Vec<String> = std::io::stdin().lines().collect::<Result<_, _>>()?;
+    for chunk in lines.chunks(1_000) {
+        let sends = chunk.iter().map(|line| producer.send(topic, None, line.as_bytes()));
+        for outcome in futures::future::join_all(sends).await {
+            outcome?;
+            produced += 1;
+        }
+    }
+    eprintln!("{produced} records produced to {topic}");
+    Ok(())
+}

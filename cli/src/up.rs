@@ -1,0 +1,226 @@
+//! `polybolos up`: the whole platform in one process, without Docker and without a JVM. Everything it keeps is below the data folder.
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use polybolos_embedded::{Broker, BrokerConfig, EmbeddedTables};
+use polybolos_executor::{ExecutorParts, ExecutorSettings};
+use polybolos_ingest::demo;
+use polybolos_kafka::{
+    connection::Connection,
+    fetcher::{Fetcher, FetcherConfig},
+};
+use polybolos_persist::{LocalStore, Store};
+use polybolos_scheduler::{Scheduler, SchedulerParts, SchedulerSettings};
+use polybolos_service::{
+    auth::{self, Users},
+    endpoints::EndpointsFile,
+    ports, shutdown,
+    telemetry::{self, LogSettings},
+};
+use polybolos_streaming::lease::LeaseConfig;
+use polybolos_tables::TableBackend;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::pipelines;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Seed of the demo's people.
+const DEMO_SEED: u64 = 42;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Everything the platform keeps is below this folder.
+    #[arg(long, env = "POLYBOLOS_DATA_DIR", default_value = ".polybolos")]
+    data_dir: PathBuf,
+    /// Pipeline folders to run.
+    #[arg(long, num_args = 1.., default_value = "jobs/users")]
+    pipelines: Vec<PathBuf>,
+    /// Run no pipelines.
+    #[arg(long)]
+    no_pipelines: bool,
+    /// Move every port by this.
+    #[arg(long, default_value_t = 0)]
+    port_offset: u16,
+    /// Log lines as JSON.
+    #[arg(long)]
+    log_json: bool,
+    /// Send traces to an OTLP collector, such as http://127.0.0.1:4317.
+    #[arg(long)]
+    otlp_endpoint: Option<String>,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    telemetry::start(&LogSettings { json: arguments.log_json, otlp_endpoint: arguments.otlp_endpoint.clone() })?;
+    let stop = shutdown::on_signals()?;
+    let folder = arguments.data_dir.clone();
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    let port = |port: u16| ports::offset(port, arguments.port_offset);
+    let token = auth::token(&folder.join("token"))?;
+    let registry = telemetry::metrics()?;
+
+    let feed_listener = demo::bind(port(7490)?).await;
+    let feed_listener = feed_listener.with_context(|| format!("port {} for the demo feed is taken; choose others with --port-offset", port(7490).unwrap_or(0)))?;
+    let users_api = format!("http://{}/api/", feed_listener.local_addr()?);
+    let variables = |name: &str| std::env::var(name).ok().or_else(|| (name == "USERS_API_URL").then(|| users_api.clone()));
+    let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
+    let feeds = pipelines::feeds(&folders, &variables)?;
+
+    let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
+    let kafka = Connection::new(broker.address().to_string());
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(folder.join("store")).await?);
+    let tables: Arc<dyn TableBackend> = Arc::new(EmbeddedTables::open(folder.join("tables")).await?);
+
+    let settings = SchedulerSettings {
+        host: LOOPBACK,
+        internal_port: port(7410)?,
+        http_port: port(7400)?,
+        postgres_port: port(7432)?,
+        flight_sql_port: port(7433)?,
+        mode: "embedded".into(),
+        // Nobody else can lead this folder: the tables are locked. So a restart need not wait long for its own old lease.
+        lease: LeaseConfig { lease_us: 1_000_000, margin_us: 300_000, renew_us: 200_000, look_us: 50_000, ..LeaseConfig::default() },
+    };
+    let parts = SchedulerParts {
+        store: store.clone(),
+        tables: tables.clone(),
+        kafka: kafka.clone(),
+        users: Users::new(&token, None)?,
+        registry: registry.clone(),
+    };
+    let platform = CancellationToken::new();
+    let scheduler = polybolos_scheduler::start(settings, parts, platform.clone()).await?;
+    tokio::select! {
+        () = scheduler.leads() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
+
+    let executor_settings = ExecutorSettings {
+        schedulers: vec![format!("127.0.0.1:{}", port(7410)?)],
+        host: LOOPBACK,
+        flight_port: 0,
+        grpc_port: 0,
+        vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        work_dir: folder.join("work"),
+    };
+    let executor_parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables };
+    let mut services = JoinSet::new();
+    let (joined, on_joined) = tokio::sync::oneshot::channel();
+    let executor_stop = platform.clone();
+    services.spawn(async move {
+        let on_ready = move || {
+            let _ = joined.send(());
+        };
+        match polybolos_executor::run(executor_settings, executor_parts, on_ready, executor_stop).await? {
+            polybolos_executor::Ended::Shutdown => Ok(()),
+            polybolos_executor::Ended::Restart(why) => bail!("the executor ended: {why}"),
+        }
+    });
+    let feed_stop = platform.clone();
+    services.spawn(async move { demo::serve(feed_listener, DEMO_SEED, feed_stop).await.context("the demo feed") });
+    let (ingest_kafka, ingest_registry, ingest_stop) = (kafka.clone(), registry.clone(), platform.clone());
+    let (topics, on_topics) = tokio::sync::oneshot::channel();
+    services.spawn(async move {
+        let on_ready = move || {
+            let _ = topics.send(());
+        };
+        polybolos_ingest::service::run(feeds, ingest_kafka, &ingest_registry, on_ready, ingest_stop).await
+    });
+
+    let outcome = tokio::select! {
+        outcome = begin(&arguments, &scheduler, &folders, &token, on_joined, on_topics) => outcome,
+        () = stop.cancelled() => Err(anyhow::anyhow!("stopped while starting")),
+    };
+    let endpoints = match outcome {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            platform.cancel();
+            return Err(error);
+        }
+    };
+
+    let status = tokio::spawn(live_status(scheduler.engine.clone(), platform.clone()));
+    let engine_running = scheduler.run();
+    tokio::pin!(engine_running);
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = &mut engine_running => ended.and_then(|ended| match ended {
+            polybolos_scheduler::Ended::Shutdown => Ok(()),
+            polybolos_scheduler::Ended::Deposed => bail!("another process took the lead of this data folder"),
+        }),
+        Some(ended) = services.join_next() => ended.context("a service panicked").and_then(|ended| ended),
+    };
+    drop(endpoints);
+    platform.cancel();
+    status.abort();
+    let wait_for_all = async { while services.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(5), wait_for_all).await.is_err() {
+        tracing::warn!("a service did not end in time");
+    }
+    broker.stop().await;
+    ended
+}
+
+/// Once the executor has joined: pipelines, endpoints, the lines that tell where to look.
+async fn begin(
+    arguments: &Arguments,
+    scheduler: &Scheduler,
+    folders: &[PathBuf],
+    token: &str,
+    joined: tokio::sync::oneshot::Receiver<()>,
+    topics: tokio::sync::oneshot::Receiver<()>,
+) -> anyhow::Result<EndpointsFile> {
+    joined.await.context("the executor did not start")?;
+    topics.await.context("the feeds did not start")?;
+    for folder in folders {
+        pipelines::apply(scheduler, folder).await?;
+    }
+    let address = |port: u16| anyhow::Ok(format!("127.0.0.1:{}", ports::offset(port, arguments.port_offset)?));
+    let endpoints = BTreeMap::from([
+        ("http", address(7400)?),
+        ("postgres", address(7432)?),
+        ("flight_sql", address(7433)?),
+        ("kafka", address(9092)?),
+    ]);
+    let file = EndpointsFile::write(arguments.data_dir.join("endpoints.json"), &endpoints)?;
+    let folder = arguments.data_dir.display();
+    let mut out = std::io::stdout();
+    writeln!(out, "ready http=http://{}/?token={token}", endpoints["http"])?;
+    writeln!(out, "  console     http://{}/?token={token}", endpoints["http"])?;
+    writeln!(out, "  prompt      polybolos sql --data-dir {folder}")?;
+    writeln!(out, "  psql        PGPASSWORD=$(cat {folder}/token) psql -h 127.0.0.1 -p {} -U admin polybolos", endpoints["postgres"].rsplit(':').next().unwrap_or(""))?;
+    writeln!(out, "  Flight SQL  {}   Kafka  {}", endpoints["flight_sql"], endpoints["kafka"])?;
+    writeln!(out, "  Ctrl-C stops it; started again on {folder} it goes on where it was")?;
+    out.flush()?;
+    Ok(file)
+}
+
+/// On a terminal, one line that tells what flows.
+async fn live_status(engine: Arc<dyn polybolos_scheduler::Engine>, stop: CancellationToken) {
+    if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+        return;
+    }
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = seconds.tick() => {}
+        }
+        let status = engine.status().await;
+        let jobs: Vec<String> = status
+            .jobs
+            .iter()
+            .map(|job| format!("{} {:?}: {} rows, {:.0}/s, {} behind, {} dead", job.name, job.state, job.rows_out, job.rows_per_s, job.lag_records, job.dead_letters))
+            .collect();
+        print!("\r\x1b[K{}", jobs.join("  ·  "));
+        let _ = std::io::stdout().flush();
+    }
+}

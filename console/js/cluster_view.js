@@ -1,0 +1,51 @@
+// Executors, topics and tables: short lists, redrawn only when something in them changed.
+import { byId, command, el, emptyState } from './dom.js';
+import { bytes, count, number, plural } from './format.js';
+
+const shown = new Map();
+
+function once(id, data, build) {
+  const key = JSON.stringify(data);
+  if (shown.get(id) === key) return;
+  shown.set(id, key);
+  byId(id).replaceChildren(...build());
+}
+
+function list(heads, rows, caption) {
+  return el('div', { class: 'scroll' }, el('table', { class: 'plain' }, el('caption', { class: 'hidden', text: caption }),
+    el('thead', {}, el('tr', {}, ...heads.map(([text, kind]) => el('th', { scope: 'col', class: kind, text })))),
+    el('tbody', {}, ...rows)));
+}
+
+export function showExecutors(executors) {
+  once('executors', executors, () => executors.length === 0
+    ? [emptyState('No executors', 'Jobs wait until one registers. On a cluster, start one:', command('polybolos executor'))]
+    : [list([['Executor'], ['State'], ['CPU', 'numeric'], ['Memory', 'numeric'], ['Partitions', 'numeric']], executors.map((one) => el('tr', {},
+      el('th', { scope: 'row' }, el('code', { text: one.id.slice(0, 12), title: one.id }), el('small', { text: one.address })),
+      el('td', {}, el('span', { class: 'dot', data: { state: one.state } }), one.state),
+      el('td', { class: 'numeric', text: one.cpu_percent == null ? '–' : `${number(Math.round(one.cpu_percent))} %` }),
+      el('td', { class: 'numeric', text: bytes(one.memory_bytes) }),
+      el('td', { class: 'numeric', text: count(one.partitions), title: plural(one.task_slots, 'task slot', 'task slots') }))), 'Executors')]);
+}
+
+export function showObjects(topics, tables) {
+  once('objects', [topics, tables], () => topics.length + tables.length === 0
+    ? [emptyState('Nothing declared', 'Topics and tables of the running pipelines stand here. Try the demo:', command('polybolos up'))]
+    : [list([['Name'], ['Kind'], ['', 'numeric']], [
+      ...topics.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: 'topic' }),
+        el('td', { class: 'numeric', text: `${plural(one.partitions, 'partition', 'partitions')}${one.records == null ? '' : ` · ${count(one.records)} records`}` }))),
+      ...tables.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: `${one.connector} table` }),
+        el('td', { class: 'numeric', text: one.written_by ? `written by ${one.written_by}` : plural(one.columns, 'column', 'columns') })))], 'Topics and tables')]);
+}
+
+export function showHealth(status) {
+  for (const name of ['kafka', 'cassandra']) {
+    const chip = byId(`chip-${name}`);
+    const health = status[name] ?? { state: 'unknown', message: '' };
+    chip.dataset.state = health.state;
+    chip.title = health.message;
+    const title = name[0].toUpperCase() + name.slice(1);
+    const words = health.state === 'ok' ? title : `${title} ${health.state}`;
+    if (chip.lastChild.textContent !== words) chip.lastChild.textContent = words;
+  }
+}

@@ -1,0 +1,97 @@
+// One job: its state in words, figures, three charts, and through where its tables are complete.
+import { byId, el, setText } from './dom.js';
+import { Chart } from './chart.js';
+import { bytes, count, duration, exact, milliseconds, rate, timestamp } from './format.js';
+
+const STATES = { starting: 'Starting', running: 'Running', idle: 'Up to date', waiting: 'Waiting', paused: 'Paused', stopped: 'Stopped', failed: 'Failed' };
+const STEPS = ['fetch', 'decode', 'compute', 'write', 'record', 'publish'];
+
+export class JobView {
+  #figures = {}; #picker = byId('job-picker'); #chosen = null; #names = ''; #charts;
+
+  constructor(openLetters) {
+    const figure = (key, label, title) => {
+      const value = el('dd', { text: '–' });
+      const note = el('dd', { class: 'figure-note', text: '\u00a0' });
+      this.#figures[key] = { value, note };
+      byId('figures').append(el('div', { class: 'card figure', title }, el('dt', { text: label }), value, note));
+    };
+    figure('rate', 'Rows per second', 'Rows over the last second');
+    figure('epoch', 'Epoch time', 'The last epoch, all steps');
+    figure('lag', 'Lag', 'Records in the topics that no recorded epoch has read');
+    figure('out', 'Rows written', 'Since the job was created');
+    figure('letters', 'Dead letters', 'Records that could not be used: kept with their coordinates and error');
+    const link = el('button', { type: 'button', class: 'link', text: 'Show them', onclick: () => openLetters(this.#chosen) });
+    this.#figures.letters.note.replaceChildren(link);
+    this.#figures.letters.link = link;
+    this.#picker.addEventListener('change', () => { this.#chosen = this.#picker.value; });
+    this.#charts = {
+      rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, least: 10, series: [{ label: 'Rows/s', color: 'c-rate', value: (p) => p.rows_per_s }] }),
+      epoch: new Chart(byId('chart-epoch'), { label: 'Epoch time', format: milliseconds, stacked: true,
+        series: STEPS.map((step) => ({ label: step, color: `c-${step}`, value: (p) => p.epoch_ms?.[step] ?? 0 })) }),
+      lag: new Chart(byId('chart-lag'), { label: 'Lag in records', format: count, least: 10, series: [{ label: 'Records', color: 'c-lag', value: (p) => p.lag_records }] }),
+    };
+  }
+
+  show(status, history) {
+    this.#jobs(status.jobs);
+    const job = status.jobs.find((one) => one.name === this.#chosen);
+    if (!job) return this.#none();
+    const state = byId('job-state');
+    state.dataset.state = job.state;
+    setText(state, STATES[job.state] ?? job.state);
+    setText(byId('job-name'), job.name);
+    setText(byId('job-limiting'), job.limiting ? `Limited by: ${job.limiting}` : ' ');
+    const error = byId('job-error');
+    error.hidden = !job.error;
+    setText(error, job.error ?? '');
+
+    const total = STEPS.reduce((sum, step) => sum + (job.epoch_ms?.[step] ?? 0), 0);
+    this.#figure('rate', rate(job.rows_per_s), `${bytes(job.bytes_per_s)}/s`);
+    this.#figure('epoch', milliseconds(total), `epoch ${count(job.epoch)}${job.unpublished_epochs ? ` · ${count(job.unpublished_epochs)} unpublished` : ''}`);
+    this.#figure('lag', count(job.lag_records), job.lag_ms == null ? 'nothing waits' : `oldest ${milliseconds(job.lag_ms)}`);
+    this.#figure('out', count(job.rows_out), `of ${count(job.records_in)} records read`);
+    setText(this.#figures.letters.value, count(job.dead_letters));
+    this.#figures.letters.value.classList.toggle('bad', job.dead_letters > 0);
+    this.#figures.letters.link.disabled = job.dead_letters === 0;
+
+    const points = history.of(job.name);
+    for (const chart of Object.values(this.#charts)) chart.show(points, status.now_ms);
+    setText(byId('through'), (job.complete_through ?? []).map((one) => {
+      const offsets = one.offsets.map((o) => `${o.topic}/${o.partition} → ${exact(o.end_offset)}`).join(', ');
+      return `${one.table} is complete through ${one.event_time_ms ? `${timestamp(one.event_time_ms)}, ` : ''}offsets ${offsets}`;
+    }).join('. '));
+  }
+
+  #figure(key, value, note) {
+    setText(this.#figures[key].value, value);
+    setText(this.#figures[key].note, note);
+  }
+
+  #jobs(jobs) {
+    const names = jobs.map((job) => job.name).join('\n');
+    if (!jobs.some((job) => job.name === this.#chosen)) this.#chosen = jobs[0]?.name ?? null;
+    byId('job-picker-label').hidden = jobs.length < 2;
+    if (names !== this.#names) {
+      this.#names = names;
+      this.#picker.replaceChildren(...jobs.map((job) => el('option', { value: job.name, text: job.name })));
+    }
+    if (this.#chosen) this.#picker.value = this.#chosen;
+  }
+
+  #none() {
+    setText(byId('job-name'), 'No jobs yet');
+    const state = byId('job-state');
+    state.dataset.state = 'unknown';
+    setText(state, 'nothing runs');
+    setText(byId('job-limiting'), 'A job starts with CREATE JOB name AS INSERT INTO table SELECT …, typed into `polybolos sql`, or with a pipeline folder: polybolos up --pipelines jobs/users');
+    byId('job-error').hidden = true;
+    for (const chart of Object.values(this.#charts)) chart.show([], Date.now());
+    for (const key of ['rate', 'epoch', 'lag', 'out']) this.#figure(key, '–', '\u00a0');
+    setText(this.#figures.letters.value, '–');
+    this.#figures.letters.link.disabled = true;
+    setText(byId('through'), '');
+  }
+}
+
+export const uptime = (seconds) => `up ${duration(seconds)}`;

@@ -1,0 +1,103 @@
+// The live table: newest first, a bounded number of rows, held still when asked.
+import { byId, command, el, emptyState, setText } from './dom.js';
+import { layout, row, table } from './cells.js';
+import { count, plural } from './format.js';
+
+const KEPT_ROWS = 60;
+
+export class RowsView {
+  #box = byId('rows'); #note = byId('rows-note'); #hold = byId('hold'); #picker = byId('table-picker');
+  #columns = ''; #shown = []; #body = null; #held = null; #seen = 0; #table = null; #onPick; #names = '';
+
+  constructor(onPick) {
+    this.#onPick = onPick;
+    this.#hold.addEventListener('click', () => this.#toggleHold());
+    this.#picker.addEventListener('change', () => this.#pick(this.#picker.value));
+    this.#showEmpty();
+  }
+
+  /** Keeps the list of tables, those that jobs write first, and picks one when none is picked. */
+  tables(all) {
+    const sorted = [...all].sort((a, b) => Number(Boolean(b.written_by)) - Number(Boolean(a.written_by)) || a.name.localeCompare(b.name));
+    const names = sorted.map((one) => one.name).join('\n');
+    if (names !== this.#names) {
+      this.#names = names;
+      this.#picker.replaceChildren(...(sorted.length ? sorted : [{ name: 'none yet' }]).map((one) => el('option', { value: one.name, text: one.name })));
+      this.#picker.disabled = sorted.length === 0;
+    }
+    if (sorted.length === 0) { if (this.#table !== null) this.#pick(null); return; }
+    if (sorted.some((one) => one.name === this.#table)) { this.#picker.value = this.#table; return; }
+    let remembered = null;
+    try { remembered = localStorage.getItem('polybolos.table'); } catch { /* no storage: the first one */ }
+    this.#pick(sorted.find((one) => one.name === remembered)?.name ?? sorted[0].name);
+  }
+
+  #pick(name) {
+    this.#table = name;
+    if (name) {
+      this.#picker.value = name;
+      try { localStorage.setItem('polybolos.table', name); } catch { /* kept for this page only */ }
+    }
+    this.#seen = 0;
+    this.#columns = '';
+    if (this.#held) this.#toggleHold();
+    this.#showEmpty();
+    this.#onPick(name);
+  }
+
+  rows(batch) {
+    if (batch.table !== this.#table) return;
+    if (batch.rows.length === 0 && this.#body) return;
+    this.#seen += batch.rows.length;
+    if (this.#held) { this.#held.push(batch); this.#held.splice(0, this.#held.length - KEPT_ROWS); } else this.#insert(batch);
+    this.#tell();
+  }
+
+  trouble(message) {
+    if (!this.#body) this.#box.replaceChildren(emptyState('This table cannot be read now', message));
+    setText(this.#note, message);
+  }
+
+  #insert(batch) {
+    if (batch.rows.length === 0) { this.#showEmpty(); return; }
+    const columns = JSON.stringify(batch.columns);
+    if (columns !== this.#columns) {
+      this.#columns = columns;
+      this.#shown = layout(batch.columns);
+      const { node, body } = table(this.#shown, `Newest rows of ${this.#table}`);
+      this.#body = body;
+      this.#box.replaceChildren(node);
+    }
+    const first = this.#body.children.length === 0;
+    const fresh = batch.rows.map((values) => {
+      const node = row(this.#shown, values);
+      if (!first) node.classList.add('fresh');
+      return node;
+    });
+    this.#body.prepend(...fresh);
+    while (this.#body.children.length > KEPT_ROWS) this.#body.lastChild.remove();
+  }
+
+  #toggleHold() {
+    const held = this.#held;
+    this.#held = held ? null : [];
+    for (const batch of held ?? []) this.#insert(batch);
+    this.#hold.setAttribute('aria-pressed', String(!held));
+    setText(this.#hold, held ? 'Hold' : 'Go on');
+    this.#tell();
+  }
+
+  #tell() {
+    const waiting = this.#held?.reduce((sum, batch) => sum + batch.rows.length, 0) ?? 0;
+    setText(this.#note, this.#held ? `Held: ${plural(waiting, 'newer row waits', 'newer rows wait')}.`
+      : `Newest first, ${count(Math.min(this.#seen, KEPT_ROWS))} shown; the console shows a sample of a fast stream.`);
+  }
+
+  #showEmpty() {
+    this.#body = null;
+    setText(this.#note, ' ');
+    this.#box.replaceChildren(this.#table
+      ? emptyState('No rows yet', `Rows of ${this.#table} appear here as a job writes them. Nothing comes? See whether records arrive in the topic and what limits the job above:`, command('polybolos topic tail users_created'))
+      : emptyState('No tables yet', 'A pipeline declares tables and jobs. Start the demo, or create a table from the prompt:', command('polybolos up'), command('polybolos sql')));
+  }
+}

@@ -1,0 +1,440 @@
+//! The one thread that writes. It takes what has queued up, writes it as one atomic batch, waits until that is on disk (one fsync for
+//! all of it), and only then moves the high watermarks and answers: what a producer was told is written, a power cut cannot take.
+//!
+//! It also keeps what makes producers idempotent: for each, the last batches it wrote to a partition.
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fjall::{OwnedWriteBatch, PersistMode};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    batch::{self, Batch},
+    codes::ErrorCode,
+    log::{CommittedOffset, Log, LogError, Partition, Topic, offset_key, offset_of},
+};
+
+/// Most commands, and most bytes, that share an fsync.
+const GROUP_COMMANDS: usize = 1024;
+const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// Commands that wait for the thread; beyond it connections wait.
+const QUEUE: usize = 1024;
+/// Kafka's default.
+pub(super) const MESSAGE_BYTES_MAX: i64 = 1_048_588;
+pub(super) const RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
+/// What a producer may repeat: librdkafka and Kafka keep at most five batches under way.
+const RECENT_BATCHES: usize = 5;
+/// Keys that are removed at once.
+const REMOVE_CHUNK: usize = 1000;
+
+const NEXT_TOPIC: &str = "next-topic";
+const NEXT_PRODUCER: &str = "next-producer";
+const DROPPED: &str = "dropped-";
+
+type Answer<T> = oneshot::Sender<Result<T, ErrorCode>>;
+
+pub(super) enum Command {
+    /// Answers the base offset.
+    Append {
+        partition: Arc<Partition>,
+        batch: Batch,
+        answer: Answer<i64>,
+    },
+    CreateTopic {
+        name: String,
+        partitions: u32,
+        config: BTreeMap<String, String>,
+        answer: Answer<()>,
+    },
+    DeleteTopic {
+        name: String,
+        answer: Answer<()>,
+    },
+    CreatePartitions {
+        name: String,
+        count: u32,
+        answer: Answer<()>,
+    },
+    /// Forgets records before an offset (-1: all); answers the new start.
+    DeleteRecords {
+        partition: Arc<Partition>,
+        before: i64,
+        answer: Answer<i64>,
+    },
+    CommitOffsets {
+        group: String,
+        offsets: Vec<(String, i32, CommittedOffset)>,
+        answer: Answer<()>,
+    },
+    NewProducer {
+        answer: Answer<i64>,
+    },
+    /// Forgets records that are older than their topic's retention.
+    Retain,
+}
+
+/// What a producer wrote last to a partition.
+struct Producer {
+    epoch: i16,
+    /// First and last sequence number and base offset of its last batches.
+    recent: VecDeque<(i32, i32, i64)>,
+}
+
+pub(super) struct Appender {
+    log: Arc<Log>,
+    producers: HashMap<(u32, u32, i64), Producer>,
+    /// Ends of partitions that are ahead of their high watermarks, while a group is being written.
+    ends: HashMap<(u32, u32), i64>,
+}
+
+impl Appender {
+    /// Starts the thread; it ends when the last sender is gone.
+    pub(super) fn start(log: Arc<Log>) -> Result<(mpsc::Sender<Command>, std::thread::JoinHandle<()>), LogError> {
+        let mut appender = Self { producers: load_producers(&log)?, log, ends: HashMap::new() };
+        appender.finish_drops()?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let run = move || appender.run(receiver);
+        let thread = std::thread::Builder::new().name("broker-appender".into()).spawn(run).map_err(fjall::Error::Io)?;
+        Ok((sender, thread))
+    }
+
+    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(first) = commands.blocking_recv() {
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            let mut next = Some(first);
+            while let Some(command) = next {
+                match command {
+                    Command::Append { partition, batch, answer } => {
+                        bytes += batch.len();
+                        group.push((partition, batch, answer));
+                    }
+                    other => {
+                        self.append_all(std::mem::take(&mut group));
+                        self.apply(other);
+                    }
+                }
+                next = if group.len() < GROUP_COMMANDS && bytes < GROUP_BYTES { commands.try_recv().ok() } else { None };
+            }
+            self.append_all(group);
+        }
+    }
+
+    fn append_all(&mut self, group: Vec<(Arc<Partition>, Batch, Answer<i64>)>) {
+        if group.is_empty() {
+            return;
+        }
+        let mut write = self.transaction();
+        let mut results = Vec::with_capacity(group.len());
+        for (partition, batch, answer) in group {
+            let result = self.append(&mut write, &partition, &batch);
+            results.push((partition, answer, result));
+        }
+        let written = write.commit();
+        let ends = std::mem::take(&mut self.ends);
+        if let Err(error) = &written {
+            tracing::error!(%error, folder = %self.log.folder.display(), "records could not be written; nothing more is accepted");
+        }
+        for (partition, answer, result) in results {
+            let result = match written {
+                Ok(()) => {
+                    if let Some(end) = ends.get(&(partition.topic_number, partition.index)) {
+                        partition.set_high(*end);
+                    }
+                    result
+                }
+                Err(_) => Err(ErrorCode::KafkaStorageError),
+            };
+            // Whoever asked may be gone.
+            _ = answer.send(result);
+        }
+        self.log.progress.send_replace(());
+    }
+
+    fn append(&mut self, write: &mut OwnedWriteBatch, partition: &Partition, batch: &Batch) -> Result<i64, ErrorCode> {
+        if partition.is_gone() {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        let producer = (partition.topic_number, partition.index, batch.producer_id);
+        let idempotent = batch.producer_id >= 0 && batch.base_sequence >= 0;
+        if idempotent && let Some(written) = self.producers.get(&producer).map(|state| state.check(batch)).transpose()?.flatten() {
+            return Ok(written);
+        }
+        let end = self.ends.entry((partition.topic_number, partition.index)).or_insert_with(|| partition.high());
+        let base = *end;
+        let last = base + i64::from(batch.last_offset_delta);
+        *end = last + 1;
+        write.insert(&self.log.store.records, partition.record_key(last), batch.at(base));
+        if idempotent {
+            let state =
+                self.producers.entry(producer).or_insert_with(|| Producer { epoch: batch.producer_epoch, recent: VecDeque::new() });
+            state.wrote(batch, base);
+            let key = [&partition.key()[..], &batch.producer_id.to_be_bytes()].concat();
+            write.insert(&self.log.store.producers, key, state.encode(now_ms()));
+        }
+        Ok(base)
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Append { .. } => unreachable!("appends are grouped"),
+            Command::CreateTopic { name, partitions, config, answer } => {
+                _ = answer.send(self.create_topic(name, partitions, config));
+            }
+            Command::DeleteTopic { name, answer } => _ = answer.send(self.delete_topic(&name)),
+            Command::CreatePartitions { name, count, answer } => _ = answer.send(self.create_partitions(&name, count)),
+            Command::DeleteRecords { partition, before, answer } => {
+                let before = if before < 0 { partition.high() } else { before };
+                _ = answer.send(self.delete_records(&partition, before));
+            }
+            Command::CommitOffsets { group, offsets, answer } => _ = answer.send(self.commit_offsets(&group, &offsets)),
+            Command::NewProducer { answer } => {
+                let mut write = self.transaction();
+                let id = self.count(&mut write, NEXT_PRODUCER);
+                _ = answer.send(id.and_then(|id| self.commit(write).map(|()| id)));
+            }
+            Command::Retain => self.retain(),
+        }
+    }
+
+    fn create_topic(&mut self, name: String, partitions: u32, config: BTreeMap<String, String>) -> Result<(), ErrorCode> {
+        if self.log.topic(&name).is_some() {
+            return Err(ErrorCode::TopicAlreadyExists);
+        }
+        let mut write = self.transaction();
+        let number = self.count(&mut write, NEXT_TOPIC)? as u32;
+        let partitions = (0..partitions).map(|index| Arc::new(Partition::new(number, index, 0, 0))).collect();
+        let topic = Topic::new(Uuid::new_v4(), number, config, partitions);
+        write.insert(&self.log.store.topics, name.as_str(), topic.entry());
+        self.commit(write)?;
+        self.log.topics.write().insert(name, Arc::new(topic));
+        Ok(())
+    }
+
+    fn create_partitions(&mut self, name: &str, count: u32) -> Result<(), ErrorCode> {
+        let topic = self.log.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let present = topic.partitions.len() as u32;
+        if count <= present {
+            return Err(ErrorCode::InvalidPartitions);
+        }
+        let new = (present..count).map(|index| Arc::new(Partition::new(topic.number, index, 0, 0)));
+        let partitions = topic.partitions.iter().cloned().chain(new).collect();
+        let topic = Topic::new(topic.id, topic.number, topic.config.clone(), partitions);
+        let mut write = self.transaction();
+        write.insert(&self.log.store.topics, name, topic.entry());
+        self.commit(write)?;
+        self.log.topics.write().insert(name.to_owned(), Arc::new(topic));
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, name: &str) -> Result<(), ErrorCode> {
+        let topic = self.log.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let mut write = self.transaction();
+        write.remove(&self.log.store.topics, name);
+        write.insert(&self.log.store.counters, format!("{DROPPED}{}", topic.number), b"");
+        self.commit(write)?;
+        topic.partitions.iter().for_each(|partition| partition.set_gone());
+        self.log.topics.write().remove(name);
+        self.log.progress.send_replace(());
+        self.producers.retain(|(number, _, _), _| *number != topic.number);
+        // The topic is gone whatever happens to its records; what is left is removed at the next start.
+        self.finish_drops().map_err(|error| self.failed(&error))
+    }
+
+    /// Removes the records of deleted topics.
+    fn finish_drops(&mut self) -> Result<(), LogError> {
+        let store = self.log.store.clone();
+        for dropped in store.counters.prefix(DROPPED) {
+            let key = dropped.key()?;
+            let number = std::str::from_utf8(&key[DROPPED.len()..]).ok().and_then(|number| number.parse::<u32>().ok());
+            let prefix = number.ok_or(LogError::Damage("a deleted topic's number"))?.to_be_bytes();
+            for keyspace in [&store.records, &store.producers, &store.starts] {
+                self.remove(keyspace, keyspace.prefix(prefix).map(|entry| entry.key()))?;
+            }
+            store.counters.remove(key)?;
+        }
+        Ok(())
+    }
+
+    fn delete_records(&mut self, partition: &Partition, before: i64) -> Result<i64, ErrorCode> {
+        if partition.is_gone() {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        if before > partition.high() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if before <= partition.start() {
+            return Ok(partition.start());
+        }
+        let mut write = self.transaction();
+        write.insert(&self.log.store.starts, partition.key(), before.to_be_bytes());
+        self.commit(write)?;
+        partition.set_start(before);
+        let records = self.log.store.records.clone();
+        let forgotten = records.range(partition.record_key(0)..partition.record_key(before)).map(|entry| entry.key());
+        self.remove(&records, forgotten).map_err(|error| self.failed(&error))?;
+        Ok(before)
+    }
+
+    fn remove(
+        &self,
+        keyspace: &fjall::Keyspace,
+        keys: impl Iterator<Item = fjall::Result<fjall::UserKey>>,
+    ) -> Result<(), LogError> {
+        let mut keys = keys.peekable();
+        while keys.peek().is_some() {
+            let mut write = self.log.store.database.batch();
+            for key in keys.by_ref().take(REMOVE_CHUNK) {
+                write.remove(keyspace, key?);
+            }
+            write.commit()?;
+        }
+        Ok(())
+    }
+
+    fn commit_offsets(&mut self, group: &str, offsets: &[(String, i32, CommittedOffset)]) -> Result<(), ErrorCode> {
+        let mut write = self.transaction();
+        for (topic, partition, offset) in offsets {
+            let entry = serde_json::to_vec(offset).expect("a committed offset is plain data");
+            write.insert(&self.log.store.offsets, offset_key(group, topic, *partition), entry);
+        }
+        self.commit(write)
+    }
+
+    fn retain(&mut self) {
+        let topics: Vec<_> = self.log.topics.read().values().cloned().collect();
+        for topic in topics {
+            let retention_ms = topic.setting("retention.ms", RETENTION_MS);
+            if retention_ms < 0 {
+                continue;
+            }
+            for partition in &topic.partitions {
+                let kept = self.first_kept(partition, now_ms() - retention_ms);
+                let forgotten = kept.map_err(|error| self.failed(&error)).and_then(|kept| self.delete_records(partition, kept));
+                if let Err(code) = forgotten {
+                    tracing::error!(?code, "old records could not be removed");
+                }
+            }
+        }
+    }
+
+    /// The first offset behind the batches at the partition's head that are older than `oldest_ms`.
+    fn first_kept(&self, partition: &Partition, oldest_ms: i64) -> Result<i64, LogError> {
+        let mut kept = partition.start();
+        for entry in self.log.store.records.range(partition.record_key(kept)..partition.record_key(partition.high())) {
+            let (key, stored) = entry.into_inner()?;
+            if batch::max_timestamp_ms(&stored) >= oldest_ms {
+                break;
+            }
+            kept = offset_of(&key)? + 1;
+        }
+        Ok(kept)
+    }
+
+    /// The next value of a counter, which is written with `write`.
+    fn count(&self, write: &mut OwnedWriteBatch, counter: &str) -> Result<i64, ErrorCode> {
+        let stored = self.log.store.counters.get(counter).map_err(|error| self.failed(&error.into()))?;
+        let next = stored.and_then(|bytes| (*bytes).try_into().ok()).map_or(0, i64::from_be_bytes);
+        write.insert(&self.log.store.counters, counter, (next + 1).to_be_bytes());
+        Ok(next)
+    }
+
+    fn transaction(&self) -> OwnedWriteBatch {
+        self.log.store.database.batch().durability(Some(PersistMode::SyncAll))
+    }
+
+    fn commit(&self, write: OwnedWriteBatch) -> Result<(), ErrorCode> {
+        write.commit().map_err(|error| self.failed(&error.into()))
+    }
+
+    fn failed(&self, error: &LogError) -> ErrorCode {
+        tracing::error!(%error, folder = %self.log.folder.display(), "the broker's store failed");
+        ErrorCode::KafkaStorageError
+    }
+}
+
+impl Producer {
+    /// Whether a batch is the producer's next; `Some` is the base offset of one that is already written.
+    fn check(&self, batch: &Batch) -> Result<Option<i64>, ErrorCode> {
+        if batch.producer_epoch < self.epoch {
+            return Err(ErrorCode::InvalidProducerEpoch);
+        }
+        if batch.producer_epoch > self.epoch {
+            return if batch.base_sequence == 0 { Ok(None) } else { Err(ErrorCode::OutOfOrderSequenceNumber) };
+        }
+        let same = |recent: &&(i32, i32, i64)| (recent.0, recent.1) == (batch.base_sequence, batch.last_sequence());
+        if let Some((_, _, base_offset)) = self.recent.iter().find(same) {
+            return Ok(Some(*base_offset));
+        }
+        let Some((_, last, _)) = self.recent.back() else { return Ok(None) };
+        let next = last.checked_add(1).unwrap_or(0);
+        match batch.base_sequence {
+            sequence if sequence == next => Ok(None),
+            sequence if sequence < next => Err(ErrorCode::DuplicateSequenceNumber),
+            _ => Err(ErrorCode::OutOfOrderSequenceNumber),
+        }
+    }
+
+    fn wrote(&mut self, batch: &Batch, base_offset: i64) {
+        if batch.producer_epoch != self.epoch {
+            self.epoch = batch.producer_epoch;
+            self.recent.clear();
+        }
+        if self.recent.len() == RECENT_BATCHES {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((batch.base_sequence, batch.last_sequence(), base_offset));
+    }
+
+    fn encode(&self, written_ms: i64) -> Vec<u8> {
+        let mut out = written_ms.to_be_bytes().to_vec();
+        out.extend_from_slice(&self.epoch.to_be_bytes());
+        for (first, last, base_offset) in &self.recent {
+            out.extend_from_slice(&first.to_be_bytes());
+            out.extend_from_slice(&last.to_be_bytes());
+            out.extend_from_slice(&base_offset.to_be_bytes());
+        }
+        out
+    }
+
+    /// The producer, and when it wrote last.
+    fn decode(bytes: &[u8]) -> Option<(Self, i64)> {
+        let (written_ms, rest) = bytes.split_first_chunk()?;
+        let (epoch, rest) = rest.split_first_chunk()?;
+        let recent = rest.chunks(16).map(|entry| {
+            let (first, entry) = entry.split_first_chunk()?;
+            let (last, entry) = entry.split_first_chunk()?;
+            Some((i32::from_be_bytes(*first), i32::from_be_bytes(*last), i64::from_be_bytes(entry.try_into().ok()?)))
+        });
+        let producer = Self { epoch: i16::from_be_bytes(*epoch), recent: recent.collect::<Option<_>>()? };
+        Some((producer, i64::from_be_bytes(*written_ms)))
+    }
+}
+
+/// The producers of the last week; what others left behind is removed.
+fn load_producers(log: &Log) -> Result<HashMap<(u32, u32, i64), Producer>, LogError> {
+    const DAMAGE: LogError = LogError::Damage("a producer's state");
+    let oldest_ms = now_ms() - RETENTION_MS;
+    let mut producers = HashMap::new();
+    for entry in log.store.producers.iter() {
+        let (key, state) = entry.into_inner()?;
+        let (producer, written_ms) = Producer::decode(&state).ok_or(DAMAGE)?;
+        if written_ms < oldest_ms {
+            log.store.producers.remove(key)?;
+            continue;
+        }
+        let (topic, rest) = key.split_first_chunk().ok_or(DAMAGE)?;
+        let (index, rest) = rest.split_first_chunk().ok_or(DAMAGE)?;
+        let id = rest.try_into().map_err(|_| DAMAGE)?;
+        producers.insert((u32::from_be_bytes(*topic), u32::from_be_bytes(*index), i64::from_be_bytes(id)), producer);
+    }
+    Ok(producers)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}

@@ -1,0 +1,173 @@
+//! A record batch as producers send it (format 2, KIP-98): the header is read and the base offset set; the records inside, compressed
+//! or not, are kept byte for byte.
+use bytes::Bytes;
+
+use super::codes::ErrorCode;
+
+const HEADER_BYTES: usize = 61;
+/// Base offset and batch length, which the batch length does not count.
+const PREFIX_BYTES: usize = 12;
+const CRC_FROM: usize = 21;
+const MAGIC: u8 = 2;
+const CONTROL: i16 = 0x20;
+const TRANSACTIONAL: i16 = 0x10;
+
+/// One checked batch, without its base offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    bytes: Bytes,
+    pub(super) last_offset_delta: i32,
+    pub(super) max_timestamp_ms: i64,
+    pub(super) producer_id: i64,
+    pub(super) producer_epoch: i16,
+    pub(super) base_sequence: i32,
+}
+
+impl Batch {
+    /// What a producer sent for one partition; the protocol says exactly one batch.
+    pub(super) fn parse(bytes: Bytes) -> Result<Self, ErrorCode> {
+        if length(&bytes) != Some(bytes.len()) {
+            return Err(ErrorCode::CorruptMessage);
+        }
+        if bytes[16] != MAGIC {
+            return Err(ErrorCode::UnsupportedForMessageFormat);
+        }
+        if u32::from_be_bytes(field(&bytes, 17)) != crc32c(&bytes[CRC_FROM..]) {
+            return Err(ErrorCode::CorruptMessage);
+        }
+        let attributes = i16::from_be_bytes(field(&bytes, 21));
+        if attributes & (CONTROL | TRANSACTIONAL) != 0 {
+            return Err(ErrorCode::InvalidRecord);
+        }
+        let batch = Self {
+            last_offset_delta: i32::from_be_bytes(field(&bytes, 23)),
+            max_timestamp_ms: max_timestamp_ms(&bytes),
+            producer_id: i64::from_be_bytes(field(&bytes, 43)),
+            producer_epoch: i16::from_be_bytes(field(&bytes, 51)),
+            base_sequence: i32::from_be_bytes(field(&bytes, 53)),
+            bytes,
+        };
+        let records = i32::from_be_bytes(field(&batch.bytes, 57));
+        if batch.last_offset_delta < 0 || records != batch.last_offset_delta + 1 {
+            return Err(ErrorCode::InvalidRecord);
+        }
+        Ok(batch)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes to store and to serve, which the checksum allows: it does not cover the base offset.
+    pub(super) fn at(&self, base_offset: i64) -> Vec<u8> {
+        let mut bytes = self.bytes.to_vec();
+        bytes[..8].copy_from_slice(&base_offset.to_be_bytes());
+        bytes
+    }
+
+    /// The sequence number of the last record; they wrap to 0.
+    pub(super) fn last_sequence(&self) -> i32 {
+        ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) % (i64::from(i32::MAX) + 1)) as i32
+    }
+}
+
+/// Bytes of the batch at the head of `records`; `None` where there is not even a header.
+fn length(records: &[u8]) -> Option<usize> {
+    if records.len() < HEADER_BYTES {
+        return None;
+    }
+    let length = usize::try_from(i32::from_be_bytes(field(records, 8))).ok()? + PREFIX_BYTES;
+    (length >= HEADER_BYTES).then_some(length)
+}
+
+/// The base offset of a stored batch.
+pub(super) fn base_offset(batch: &[u8]) -> i64 {
+    i64::from_be_bytes(field(batch, 0))
+}
+
+/// The latest timestamp in a stored batch.
+pub(super) fn max_timestamp_ms(batch: &[u8]) -> i64 {
+    i64::from_be_bytes(field(batch, 35))
+}
+
+fn field<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
+    bytes[from..from + N].try_into().expect("the header was checked to be there")
+}
+
+/// CRC-32C (Castagnoli), reflected, a byte at a time.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| (crc >> 8) ^ CRC32C[usize::from(crc as u8 ^ byte)])
+}
+
+const CRC32C: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A batch of `records` records whose contents are noise.
+    pub(in crate::broker) fn batch(records: i32, producer: (i64, i16, i32), timestamp_ms: i64) -> Bytes {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend_from_slice(&[7; 40]);
+        let length = (bytes.len() - PREFIX_BYTES) as i32;
+        bytes[8..12].copy_from_slice(&length.to_be_bytes());
+        bytes[16] = MAGIC;
+        bytes[23..27].copy_from_slice(&(records - 1).to_be_bytes());
+        bytes[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
+        bytes[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+        bytes[43..51].copy_from_slice(&producer.0.to_be_bytes());
+        bytes[51..53].copy_from_slice(&producer.1.to_be_bytes());
+        bytes[53..57].copy_from_slice(&producer.2.to_be_bytes());
+        bytes[57..61].copy_from_slice(&records.to_be_bytes());
+        let crc = crc32c(&bytes[CRC_FROM..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes.into()
+    }
+
+    #[test]
+    fn crc32c_is_castagnoli_s() {
+        assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn batches_are_read_and_placed() {
+        let parsed = Batch::parse(batch(3, (9, 0, 4), 5)).unwrap();
+        assert_eq!((parsed.last_offset_delta, parsed.producer_id, parsed.last_sequence()), (2, 9, 6));
+        let placed = parsed.at(77);
+        assert_eq!((base_offset(&placed), max_timestamp_ms(&placed)), (77, 5));
+        let two = [batch(1, (-1, -1, -1), 5), batch(1, (-1, -1, -1), 5)].concat();
+        assert_eq!(Batch::parse(two.into()), Err(ErrorCode::CorruptMessage));
+    }
+
+    #[test]
+    fn damage_is_refused() {
+        let good = batch(3, (-1, -1, -1), 5);
+        for byte in CRC_FROM..good.len() {
+            let mut bad = good.to_vec();
+            bad[byte] ^= 1;
+            assert_eq!(Batch::parse(bad.into()), Err(ErrorCode::CorruptMessage));
+        }
+        assert_eq!(Batch::parse(good.slice(..good.len() - 1)), Err(ErrorCode::CorruptMessage));
+        assert_eq!(Batch::parse(good.slice(..20)), Err(ErrorCode::CorruptMessage));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let batch = Batch::parse(batch(3, (1, 0, i32::MAX - 1), 5)).unwrap();
+        assert_eq!(batch.last_sequence(), 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! Keyed tables in a local folder, in place of Cassandra: the same traits, the same meaning. One process at a time.
+//!
+//! Rows live in an LSM store (fjall), a keyspace per table, ordered by primary key ([`key`]); a row holds its cells with their write
+//! timestamps ([`cells`]). The store checks every block and journal entry it reads against a checksum.
+//!
+//! * [`types`]: which column types there are;
+//! * [`catalog`]: the durable list of tables;
+//! * [`columns`]: Arrow to bytes and back;
+//! * [`writer`], [`scan`], [`ranges`]: the two ways in and out, and how predicates become key ranges.
+mod catalog;
+mod cells;
+mod columns;
+mod key;
+mod ranges;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod types;
+mod writer;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use catalog::StoredSchema;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+use futures::stream::BoxStream;
+use parking_lot::{Mutex, RwLock};
+use polybolos_tables::{
+    CreateOptions, KeyPredicate, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema, TableWriter,
+    WriteOptions, WriteOutcome,
+};
+
+const CATALOG: &str = "catalog";
+/// Rows of a table that wait in memory before they become a file. Small, because every table may have as much.
+const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// The store's least; the journal is what a start has to replay.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes on disk that are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Damage(&'static str);
+
+/// All embedded tables of one data folder.
+pub struct EmbeddedTables {
+    store: Arc<Store>,
+    catalog: Keyspace,
+    tables: RwLock<HashMap<TableName, Arc<Table>>>,
+    creating: tokio::sync::Mutex<()>,
+}
+
+/// The store below the tables, and what was done to it.
+struct Store {
+    folder: PathBuf,
+    database: Database,
+    rows_written: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+/// One table: its schema, its rows, and the lock that makes reading, merging and writing a row one step.
+struct Table {
+    stored: StoredSchema,
+    rows: Keyspace,
+    writing: Mutex<()>,
+}
+
+impl EmbeddedTables {
+    /// Opens the tables below `folder`, which is made where missing. Another process that has them open is an error.
+    pub async fn open(folder: impl AsRef<Path>) -> Result<Self, TableError> {
+        let folder = folder.as_ref().to_path_buf();
+        blocking(move || Self::open_blocking(folder)).await
+    }
+
+    fn open_blocking(folder: PathBuf) -> Result<Self, TableError> {
+        let opened = Database::builder(&folder)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()
+            .map_err(|error| store_error(&folder, error))?;
+        let store = Arc::new(Store { folder, database: opened, rows_written: AtomicU64::new(0), bytes_written: AtomicU64::new(0) });
+        let catalog = store.keyspace(CATALOG)?;
+        let mut tables = HashMap::new();
+        for entry in catalog.iter() {
+            let entry = entry.value().map_err(|error| store.error(error))?;
+            let stored = StoredSchema::decode(&entry).map_err(|Damage(message)| TableError::Corrupt {
+                object: format!("the table catalog in {}", store.folder.display()),
+                message: message.into(),
+            })?;
+            tables.insert(stored.schema.name.clone(), Arc::new(Table::open(&store, stored)?));
+        }
+        Ok(Self { store, catalog, tables: RwLock::new(tables), creating: tokio::sync::Mutex::new(()) })
+    }
+
+    fn table(&self, name: &TableName) -> Result<Arc<Table>, TableError> {
+        let table = self.tables.read().get(name).cloned();
+        table.ok_or_else(|| TableError::NoSuchTable { table: name.to_string() })
+    }
+}
+
+impl Store {
+    fn keyspace(&self, name: &str) -> Result<Keyspace, TableError> {
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        self.database.keyspace(name, options).map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: fjall::Error) -> TableError {
+        store_error(&self.folder, error)
+    }
+
+    fn count_written(&self, outcome: &WriteOutcome) {
+        self.rows_written.fetch_add(outcome.rows, Relaxed);
+        self.bytes_written.fetch_add(outcome.bytes, Relaxed);
+    }
+}
+
+impl Table {
+    fn open(store: &Store, stored: StoredSchema) -> Result<Self, TableError> {
+        let rows = store.keyspace(&stored.keyspace_name())?;
+        Ok(Self { stored, rows, writing: Mutex::new(()) })
+    }
+
+    fn damaged(&self, Damage(message): Damage) -> TableError {
+        TableError::Corrupt { object: format!("table {}", self.stored.schema.name), message: message.into() }
+    }
+}
+
+#[async_trait]
+impl TableBackend for EmbeddedTables {
+    fn store(&self) -> &str {
+        "embedded"
+    }
+
+    async fn describe(&self, table: &TableName) -> Result<Option<TableSchema>, TableError> {
+        Ok(self.tables.read().get(table).map(|table| table.stored.schema.clone()))
+    }
+
+    async fn create(&self, schema: &TableSchema, _options: &CreateOptions) -> Result<(), TableError> {
+        let _creating = self.creating.lock().await;
+        if self.tables.read().contains_key(&schema.name) {
+            return Ok(());
+        }
+        let number = self.tables.read().values().map(|table| table.stored.number + 1).max().unwrap_or(0);
+        let stored = StoredSchema::new(number, schema)?;
+        let (store, catalog) = (Arc::clone(&self.store), self.catalog.clone());
+        let table = blocking(move || {
+            // The keyspace first: a crash in between leaves an empty one, which the next table of this number takes over.
+            let (name, entry) = (stored.schema.name.to_string(), stored.encode());
+            let table = Table::open(&store, stored)?;
+            catalog.insert(name, entry).map_err(|error| store.error(error))?;
+            store.database.persist(PersistMode::SyncAll).map_err(|error| store.error(error))?;
+            Ok(table)
+        })
+        .await?;
+        self.tables.write().insert(schema.name.clone(), Arc::new(table));
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<TableName>, TableError> {
+        let mut names: Vec<_> = self.tables.read().keys().cloned().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    async fn clock_us(&self) -> Result<i64, TableError> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|age| i64::try_from(age.as_micros()).ok());
+        since_1970
+            .ok_or_else(|| TableError::Rejected { message: "this machine's clock is before 1970; set it".into(), source: None })
+    }
+
+    async fn writer(
+        &self,
+        table: &TableSchema,
+        columns: &[String],
+        _options: &WriteOptions,
+    ) -> Result<Arc<dyn TableWriter>, TableError> {
+        let table = self.table(&table.name)?;
+        Ok(Arc::new(writer::EmbeddedWriter::new(Arc::clone(&self.store), table, columns)?))
+    }
+
+    fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
+        predicates.iter().map(|predicate| ranges::supports(table, predicate)).collect()
+    }
+
+    async fn slices(&self, request: &ScanRequest, wanted: usize) -> Result<Vec<ScanSlice>, TableError> {
+        let table = self.table(&request.table.name)?;
+        Ok(ranges::slices(&table.stored, &request.predicates, wanted))
+    }
+
+    fn scan(&self, request: &ScanRequest, slice: &ScanSlice) -> BoxStream<'static, Result<RecordBatch, TableError>> {
+        scan::scan(&self.store, self.table(&request.table.name), request, slice)
+    }
+
+    fn statistics(&self) -> BTreeMap<String, u64> {
+        let tables = self.tables.read();
+        let mut figures = BTreeMap::from([
+            ("tables".to_owned(), tables.len() as u64),
+            ("rows_written".to_owned(), self.store.rows_written.load(Relaxed)),
+            ("bytes_written".to_owned(), self.store.bytes_written.load(Relaxed)),
+            ("disk_bytes".to_owned(), self.store.database.disk_space().unwrap_or(0)),
+        ]);
+        for (name, table) in tables.iter() {
+            figures.insert(format!("rows_approximate.{name}"), table.rows.approximate_len() as u64);
+        }
+        figures
+    }
+}
+
+/// Runs blocking work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, TableError> + Send + 'static) -> Result<T, TableError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(TableError::Bug(format!("the embedded tables' thread died: {error}"))),
+    }
+}
+
+/// An error of the store in our words: what is wrong, where, and what to do.
+fn store_error(folder: &Path, error: fjall::Error) -> TableError {
+    let object = || format!("the tables in {}", folder.display());
+    match error {
+        fjall::Error::Locked => TableError::Rejected {
+            message: format!(
+                "the tables in {} are open in another process; stop it or choose another data folder",
+                folder.display()
+            ),
+            source: None,
+        },
+        fjall::Error::Poisoned => TableError::Unavailable {
+            store: object(),
+            message: "an earlier write failed, so nothing more is written; see the log, then start again".into(),
+            source: Some(Box::new(error)),
+        },
+        fjall::Error::Io(ref io) | fjall::Error::Storage(LsmError::Io(ref io)) => {
+            use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+            if matches!(io.kind(), InvalidData | UnexpectedEof) {
+                return TableError::Corrupt { object: object(), message: io.to_string() };
+            }
+            TableError::Unavailable { store: object(), message: io.to_string(), source: Some(Box::new(error)) }
+        }
+        other => TableError::Corrupt { object: object(), message: other.to_string() },
+    }
+}
+
+impl fmt::Debug for EmbeddedTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedTables").field("folder", &self.store.folder).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("name", &self.stored.schema.name).finish_non_exhaustive()
+    }
+}

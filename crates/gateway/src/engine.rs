@@ -1,0 +1,76 @@
+//! The contract between the doors and whatever runs SQL behind them. The scheduler implements it; tests implement it over a plain
+//! DataFusion session. Doors know nothing of epochs, Kafka or Ballista.
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{datatypes::SchemaRef, record_batch::RecordBatch},
+    common::TableReference,
+    prelude::SessionContext,
+};
+use futures::{TryStreamExt, stream::BoxStream};
+
+use crate::{
+    auth::Principal,
+    error::{EngineError, ErrorKind},
+    status::Status,
+};
+
+/// Doors refuse a longer text.
+pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
+
+/// One statement's answer.
+pub struct Answer {
+    /// Equal to the schema of every batch, to the nullability. No fields: the statement returns no rows.
+    pub schema: SchemaRef,
+    pub batches: BoxStream<'static, Result<RecordBatch, EngineError>>,
+    /// PostgreSQL's command tag without the count: `SELECT`, `CREATE TABLE`, `PAUSE JOB`.
+    pub tag: String,
+    /// One line each, for the person.
+    pub notices: Vec<String>,
+}
+
+impl Answer {
+    /// An answer without rows.
+    pub fn done(tag: impl Into<String>) -> Self {
+        Self {
+            schema: SchemaRef::new(datafusion::arrow::datatypes::Schema::empty()),
+            batches: Box::pin(futures::stream::empty()),
+            tag: tag.into(),
+            notices: Vec::new(),
+        }
+    }
+
+    pub fn returns_rows(&self) -> bool {
+        !self.schema.fields().is_empty()
+    }
+}
+
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Runs one or more statements separated by semicolons, in order, as `principal`. The engine checks the role. Dropping an answer's
+    /// stream cancels its query.
+    async fn execute(&self, principal: &Principal, sql: &str) -> Result<Vec<Answer>, EngineError>;
+
+    /// The schema that [`Engine::execute`] of this one statement would answer with, without running it. `$1`, `$2`… may stand in it.
+    async fn describe(&self, principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError>;
+
+    /// For metadata: catalogs, `pg_catalog`, types of parameters. Its catalog list is live: tables made later appear in it.
+    fn session(&self) -> SessionContext;
+
+    async fn status(&self) -> Status;
+
+    /// The newest rows of a table, newest first, at most `limit`; asked every second while somebody watches, so it must not cost a scan
+    /// of the whole table. An engine that knows what it published lately should answer from that; this default reads the first rows.
+    async fn latest_rows(
+        &self,
+        principal: &Principal,
+        table: &str,
+        limit: usize,
+    ) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
+        let table = TableReference::parse_str(table).to_quoted_string();
+        let answers = self.execute(principal, &format!("SELECT * FROM {table} LIMIT {limit}")).await?;
+        let Some(answer) = answers.into_iter().next_back() else {
+            return Err(EngineError::new(ErrorKind::Failed, format!("table {table} gave no answer")));
+        };
+        Ok((answer.schema, answer.batches.try_collect().await?))
+    }
+}

@@ -1,0 +1,170 @@
+//! What an engine answers when it cannot: a kind, one line, a remedy. Each door turns it into its own protocol's words: SQLSTATE and
+//! hint, gRPC status, HTTP status and JSON.
+use std::fmt;
+
+use serde::Serialize;
+use thiserror::Error;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The statement does not parse.
+    Syntax,
+    /// The statement parses and does not make sense: types, columns, options.
+    Invalid,
+    /// A table, job, column or function that does not exist.
+    NotFound,
+    AlreadyExists,
+    /// The principal's role is not enough.
+    Forbidden,
+    /// Something that exists elsewhere and not here.
+    Unsupported,
+    /// A limit was reached: statement size, memory, time, rows.
+    LimitExceeded,
+    Cancelled,
+    /// Kafka, Cassandra, the store or an executor is away: the same statement may work later.
+    Unavailable,
+    /// The statement was fine and failed all the same.
+    Failed,
+}
+
+#[derive(Clone, Debug, Error)]
+pub struct EngineError {
+    pub kind: ErrorKind,
+    /// One line: object, reason.
+    pub message: String,
+    /// What the person can do.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl EngineError {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// PostgreSQL's code for the kind (appendix A of its manual).
+    pub fn sqlstate(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::Syntax => "42601",
+            ErrorKind::Invalid => "42000",
+            ErrorKind::NotFound => "42P01",
+            ErrorKind::AlreadyExists => "42P07",
+            ErrorKind::Forbidden => "42501",
+            ErrorKind::Unsupported => "0A000",
+            ErrorKind::LimitExceeded => "54000",
+            ErrorKind::Cancelled => "57014",
+            ErrorKind::Unavailable => "57P03",
+            ErrorKind::Failed => "XX000",
+        }
+    }
+
+    pub fn http_status(&self) -> u16 {
+        match self.kind {
+            ErrorKind::Syntax | ErrorKind::Invalid => 400,
+            ErrorKind::NotFound => 404,
+            ErrorKind::AlreadyExists => 409,
+            ErrorKind::Forbidden => 403,
+            ErrorKind::Unsupported => 501,
+            ErrorKind::LimitExceeded => 413,
+            ErrorKind::Cancelled => 499,
+            ErrorKind::Unavailable => 503,
+            ErrorKind::Failed => 500,
+        }
+    }
+
+    pub fn grpc_code(&self) -> tonic::Code {
+        match self.kind {
+            ErrorKind::Syntax | ErrorKind::Invalid => tonic::Code::InvalidArgument,
+            ErrorKind::NotFound => tonic::Code::NotFound,
+            ErrorKind::AlreadyExists => tonic::Code::AlreadyExists,
+            ErrorKind::Forbidden => tonic::Code::PermissionDenied,
+            ErrorKind::Unsupported => tonic::Code::Unimplemented,
+            ErrorKind::LimitExceeded => tonic::Code::ResourceExhausted,
+            ErrorKind::Cancelled => tonic::Code::Cancelled,
+            ErrorKind::Unavailable => tonic::Code::Unavailable,
+            ErrorKind::Failed => tonic::Code::Internal,
+        }
+    }
+}
+
+impl From<EngineError> for tonic::Status {
+    fn from(error: EngineError) -> Self {
+        tonic::Status::new(error.grpc_code(), error.to_string())
+    }
+}
+
+/// The one place that reads DataFusion's errors: who is to blame, and a first line without its prefixes.
+impl From<datafusion::error::DataFusionError> for EngineError {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        use datafusion::sql::sqlparser::parser::ParserError;
+        use datafusion::{common::SchemaError, error::DataFusionError};
+        let kind = match error.find_root() {
+            DataFusionError::SQL(parser, _) => {
+                let message = match parser.as_ref() {
+                    ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
+                    ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
+                };
+                return Self::new(ErrorKind::Syntax, one_line(message));
+            }
+            DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+                SchemaError::FieldNotFound { .. } => ErrorKind::NotFound,
+                _ => ErrorKind::Invalid,
+            },
+            DataFusionError::Plan(message) if message.contains("not found") => ErrorKind::NotFound,
+            DataFusionError::Plan(_) => ErrorKind::Invalid,
+            DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
+            DataFusionError::ResourcesExhausted(_) => ErrorKind::LimitExceeded,
+            _ => ErrorKind::Failed,
+        };
+        Self::new(kind, one_line(&error.strip_backtrace()))
+    }
+}
+
+impl From<datafusion::arrow::error::ArrowError> for EngineError {
+    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+        Self::new(ErrorKind::Failed, one_line(&error.to_string()))
+    }
+}
+
+fn one_line(message: &str) -> String {
+    let mut line = message;
+    for prefix in ["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: ", "Arrow error: "] {
+        line = line.strip_prefix(prefix).unwrap_or(line);
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn datafusion_errors_keep_their_kind() {
+        let session = SessionContext::new();
+        for (sql, kind) in [
+            ("SELEC 1", ErrorKind::Syntax),
+            ("SELECT * FROM nowhere", ErrorKind::NotFound),
+            ("SELECT x FROM (VALUES (1)) t(a)", ErrorKind::NotFound),
+        ] {
+            let error = EngineError::from(session.sql(sql).await.expect_err(sql));
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(!error.message.contains('\n'));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! PostgreSQL's wire protocol on port 7432, for psql, drivers, Grafana. Statements go to the engine; what only concerns the session or
+//! PostgreSQL's own catalog (SET, BEGIN, `pg_catalog`, `information_schema`, SELECT without FROM) is answered here, see [`route`] and
+//! [`catalog`].
+mod answer;
+mod catalog;
+mod functions;
+mod login;
+mod parameters;
+mod query;
+mod route;
+mod session;
+
+use std::{io, sync::Arc};
+
+use datafusion_postgres::pgwire::{
+    api::{
+        ClientInfo, ConnectionManager, ErrorHandler, PgWireServerHandlers,
+        auth::StartupHandler,
+        cancel::{CancelHandler, DefaultCancelHandler},
+        query::{ExtendedQueryHandler, SimpleQueryHandler},
+    },
+    error::{ErrorInfo, PgWireError},
+    tokio::{TlsAcceptor, process_socket},
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{
+    auth::Authenticate,
+    engine::Engine,
+    error::{EngineError, ErrorKind},
+};
+
+/// The only database.
+pub const DATABASE: &str = "polybolos";
+/// PostgreSQL's own default is 100.
+const MAX_CONNECTIONS: usize = 128;
+
+/// Serves until `stop` is cancelled. Without `tls`, only connections of this machine can log in.
+pub async fn serve(
+    listener: TcpListener,
+    engine: Arc<dyn Engine>,
+    login: Arc<dyn Authenticate>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let handlers = Arc::new(Handlers::new(engine, login).map_err(io::Error::other)?);
+    let acceptor = tls.map(TlsAcceptor::from);
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let tasks = TaskTracker::new();
+    info!(address = %listener.local_addr()?, tls = acceptor.is_some(), "PostgreSQL door open");
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: others close soon.
+                warn!(%error, "PostgreSQL door: a connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            warn!(%peer, limit = MAX_CONNECTIONS, "PostgreSQL door: too many connections, one was refused");
+            continue;
+        };
+        let (acceptor, handlers, stop) = (acceptor.clone(), handlers.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Some(Err(error)) = stop.run_until_cancelled(process_socket(socket, acceptor, handlers)).await {
+                debug!(%peer, %error, "PostgreSQL door: a connection broke");
+            }
+            drop(permit);
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+struct Handlers {
+    login: Arc<login::Login>,
+    query: Arc<query::Queries>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Handlers {
+    fn new(engine: Arc<dyn Engine>, login: Arc<dyn Authenticate>) -> Result<Self, EngineError> {
+        let connections = Arc::new(ConnectionManager::new());
+        Ok(Self {
+            login: Arc::new(login::Login::new(login, connections.clone())),
+            query: Arc::new(query::Queries::new(engine)?),
+            cancel: Arc::new(DefaultCancelHandler::new(connections)),
+        })
+    }
+}
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        self.query.clone()
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        self.query.clone()
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        self.login.clone()
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Errors)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        self.cancel.clone()
+    }
+}
+
+/// Gives errors of the catalog's own queries our codes; the engine's have them already.
+struct Errors;
+
+impl ErrorHandler for Errors {
+    fn on_error<C>(&self, _client: &C, error: &mut PgWireError)
+    where
+        C: ClientInfo,
+    {
+        if let PgWireError::ApiError(source) = error {
+            let message = source.to_string();
+            let known = std::mem::replace(source, "replaced".into()).downcast::<datafusion::error::DataFusionError>();
+            *error = report(known.map_or_else(|_| EngineError::new(ErrorKind::Failed, message), |error| EngineError::from(*error)));
+        }
+        debug!(%error, "PostgreSQL door: a statement failed");
+    }
+}
+
+/// An error with PostgreSQL's code, and the remedy as its hint.
+fn report(error: EngineError) -> PgWireError {
+    let mut info = ErrorInfo::new("ERROR".to_owned(), error.sqlstate().to_owned(), error.message);
+    info.hint = error.hint;
+    PgWireError::UserError(Box::new(info))
+}

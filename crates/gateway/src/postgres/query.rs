@@ -1,0 +1,216 @@
+//! The simple and the extended protocol over one engine: every statement is routed, bound, run, answered.
+use std::{fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion_postgres::{
+    arrow_pg::datatypes::{arrow_schema_to_pg_fields, into_pg_type},
+    datafusion_pg_catalog::sql::PostgresCompatibilityParser,
+    pgwire::{
+        api::{
+            ClientInfo, ClientPortalStore, Type,
+            portal::{Format, Portal},
+            query::{ExtendedQueryHandler, SimpleQueryHandler},
+            results::{FieldInfo, Response, Tag},
+            stmt::QueryParser,
+            store::PortalStore,
+        },
+        error::{PgWireError, PgWireResult},
+        messages::PgWireBackendMessage,
+    },
+};
+use futures::Sink;
+
+use super::{
+    answer, catalog, parameters, report,
+    route::{Route, route},
+    session::{self, Session},
+};
+use crate::{
+    auth::Principal,
+    engine::{Answer, Engine, MAX_STATEMENT_BYTES},
+    error::{EngineError, ErrorKind},
+    scan,
+};
+
+/// A statement after Parse.
+#[derive(Clone)]
+pub enum Prepared {
+    Session(Box<session::Statement>),
+    Engine { sql: String, parameters: Vec<Type>, schema: SchemaRef },
+    Deallocate(Option<String>),
+    Nothing(&'static str),
+}
+
+pub struct Queries {
+    preparer: Arc<Preparer>,
+}
+
+/// What both protocols need.
+pub struct Preparer {
+    engine: Arc<dyn Engine>,
+    session: Session,
+    parser: PostgresCompatibilityParser,
+}
+
+impl Queries {
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self, EngineError> {
+        let session = Session::new(catalog::session(&engine.session())?);
+        Ok(Self { preparer: Arc::new(Preparer { engine, session, parser: PostgresCompatibilityParser::new() }) })
+    }
+}
+
+impl Preparer {
+    async fn execute<C: ClientInfo>(&self, client: &C, sql: &str) -> PgWireResult<Vec<Answer>> {
+        let principal = principal(client)?;
+        answer::in_time(client, self.engine.execute(&principal, sql)).await
+    }
+
+    /// TEXT where planning finds no type.
+    async fn parameter_types(&self, sql: &str) -> Vec<Type> {
+        let found = crate::parameters::types(&self.engine.session(), sql).await;
+        let kind =
+            |data_type: Option<DataType>| data_type.and_then(|data_type| into_pg_type(&data_type).ok()).unwrap_or(Type::TEXT);
+        found.into_iter().map(kind).collect()
+    }
+}
+
+fn principal<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Principal>> {
+    client
+        .session_extensions()
+        .get::<Principal>()
+        .ok_or_else(|| report(EngineError::new(ErrorKind::Forbidden, "the connection is not logged in")))
+}
+
+fn check_size(sql: &str) -> PgWireResult<()> {
+    if sql.len() > MAX_STATEMENT_BYTES {
+        let message = format!("the statement is longer than {MAX_STATEMENT_BYTES} bytes");
+        return Err(report(EngineError::new(ErrorKind::LimitExceeded, message)));
+    }
+    Ok(())
+}
+
+fn deallocate<S: PortalStore>(store: &S, name: Option<&str>) -> Response {
+    match name {
+        Some(name) => {
+            store.rm_statement(name);
+            Response::Execution(Tag::new("DEALLOCATE"))
+        }
+        // The store lists no names; a driver that says ALL forgets them itself.
+        None => Response::Execution(Tag::new("DEALLOCATE ALL")),
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Queries {
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        check_size(query)?;
+        let mut responses = Vec::new();
+        for sql in scan::statements(query) {
+            match route(&self.preparer.parser, sql) {
+                Route::Session => responses.extend(self.preparer.session.run(client, sql).await?),
+                Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
+                Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
+                Route::Engine => {
+                    for answer in self.preparer.execute(client, sql).await? {
+                        responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
+                    }
+                }
+            }
+        }
+        if responses.is_empty() {
+            responses.push(Response::EmptyQuery);
+        }
+        Ok(responses)
+    }
+}
+
+#[async_trait]
+impl QueryParser for Preparer {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        check_size(sql)?;
+        let statements = scan::statements(sql);
+        let sql = match statements.as_slice() {
+            [] => return Ok(None),
+            [one] => *one,
+            _ => {
+                return Err(report(EngineError::new(
+                    ErrorKind::Syntax,
+                    "cannot insert multiple commands into a prepared statement",
+                )));
+            }
+        };
+        Ok(Some(match route(&self.parser, sql) {
+            Route::Session => {
+                let parsed = self.session.parser().parse_sql(client, sql, types).await?;
+                let Some(statement) = parsed else { return Ok(None) };
+                Prepared::Session(Box::new(statement))
+            }
+            Route::Deallocate(name) => Prepared::Deallocate(name),
+            Route::Nothing(tag) => Prepared::Nothing(tag),
+            Route::Engine => {
+                let principal = principal(client)?;
+                let schema = self.engine.describe(&principal, sql).await.map_err(report)?;
+                Prepared::Engine { sql: sql.to_owned(), parameters: self.parameter_types(sql).await, schema }
+            }
+        }))
+    }
+
+    fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
+        match statement {
+            Prepared::Session(statement) => self.session.parser().get_parameter_types(statement),
+            Prepared::Engine { parameters, .. } => Ok(parameters.clone()),
+            Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        match statement {
+            Prepared::Session(statement) => self.session.parser().get_result_schema(statement, format),
+            Prepared::Engine { schema, .. } => arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None),
+            Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Queries {
+    type Statement = Prepared;
+    type QueryParser = Preparer;
+
+    fn query_parser(&self) -> Arc<Preparer> {
+        self.preparer.clone()
+    }
+
+    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, _max_rows: usize) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match &portal.statement.statement {
+            Prepared::Session(statement) => self.preparer.session.run_prepared(client, statement, portal).await,
+            Prepared::Deallocate(name) => Ok(deallocate(client.portal_store(), name.as_deref())),
+            Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
+            Prepared::Engine { sql, parameters, schema } => {
+                let bound = parameters::bind(sql, portal, parameters)?;
+                let Some(answer) = self.preparer.execute(client, &bound).await?.into_iter().next_back() else {
+                    return Ok(Response::EmptyQuery);
+                };
+                answer::respond(client, answer, Some(schema), &portal.result_column_format).await
+            }
+        }
+    }
+}

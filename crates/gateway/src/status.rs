@@ -1,0 +1,155 @@
+//! What the console, `/api/v1/status` and `polybolos top` show: one typed picture of the platform, filled by the engine and read by
+//! people. Times are milliseconds since 1970 UTC, sizes are bytes, rates are per second over the last second.
+use serde::Serialize;
+
+/// How many points of history a job carries: two minutes, one point per second.
+pub const HISTORY_POINTS: usize = 120;
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    pub version: String,
+    pub now_ms: u64,
+    pub uptime_s: u64,
+    /// `embedded` or `cluster`.
+    pub mode: String,
+    pub leader: Leader,
+    pub jobs: Vec<JobStatus>,
+    pub executors: Vec<ExecutorStatus>,
+    pub tables: Vec<TableStatus>,
+    pub topics: Vec<TopicStatus>,
+    pub kafka: Health,
+    pub cassandra: Health,
+}
+
+/// Which scheduler leads, as this one sees it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Leader {
+    pub id: String,
+    /// Whether the answering process is the leader; otherwise it waits.
+    pub is_me: bool,
+    pub since_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Health {
+    pub state: HealthState,
+    /// One line: what was reached, or why not and what helps.
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthState {
+    Ok,
+    Away,
+    #[default]
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    #[default]
+    Starting,
+    Running,
+    /// Everything there is has been computed and recorded.
+    Idle,
+    /// Wants to work and cannot now; `limiting` says why.
+    Waiting,
+    Paused,
+    Stopped,
+    Failed,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JobStatus {
+    pub name: String,
+    pub state: JobState,
+    /// In words: what limits the job now.
+    pub limiting: String,
+    pub epoch: u64,
+    pub unpublished_epochs: u64,
+    pub rows_per_s: f64,
+    pub bytes_per_s: f64,
+    pub records_in: u64,
+    pub rows_out: u64,
+    pub dead_letters: u64,
+    pub retries: u64,
+    pub lag_records: u64,
+    /// Age of the oldest record that no recorded epoch has read; absent when there is none.
+    pub lag_ms: Option<u64>,
+    /// The last epoch.
+    pub epoch_ms: StepTimes,
+    /// Per table that the job writes.
+    pub complete_through: Vec<CompleteThrough>,
+    pub error: Option<String>,
+    /// Oldest first, at most [`HISTORY_POINTS`].
+    pub history: Vec<HistoryPoint>,
+}
+
+/// Milliseconds of one epoch's steps.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct StepTimes {
+    pub fetch: f64,
+    pub decode: f64,
+    pub compute: f64,
+    pub write: f64,
+    pub record: f64,
+    pub publish: f64,
+}
+
+/// One second of a job: rates over that second, step times averaged over its epochs.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct HistoryPoint {
+    pub at_ms: u64,
+    pub rows_per_s: f64,
+    pub lag_records: u64,
+    pub epoch_ms: StepTimes,
+}
+
+/// Everything up to here is in the table.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CompleteThrough {
+    pub table: String,
+    pub offsets: Vec<OffsetThrough>,
+    pub event_time_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct OffsetThrough {
+    pub topic: String,
+    pub partition: i32,
+    /// The first offset that is not in the table yet.
+    pub end_offset: i64,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ExecutorStatus {
+    pub id: String,
+    pub address: String,
+    /// `ready`, `draining`, `lost`.
+    pub state: String,
+    pub memory_bytes: Option<u64>,
+    /// Of all its cores, 0–100.
+    pub cpu_percent: Option<f64>,
+    pub task_slots: u32,
+    /// Topic-partitions that it reads.
+    pub partitions: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TableStatus {
+    /// As one writes it in SQL.
+    pub name: String,
+    pub connector: String,
+    /// The job that writes it, if any: the console watches such tables first.
+    pub written_by: Option<String>,
+    pub columns: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TopicStatus {
+    pub name: String,
+    pub partitions: u32,
+    pub records: Option<u64>,
+}

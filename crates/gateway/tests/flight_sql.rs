@@ -1,0 +1,111 @@
+//! The Flight SQL door, asked by Arrow's own client.
+#![allow(clippy::unwrap_used)]
+mod support;
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, StringArray},
+    record_batch::RecordBatch,
+};
+use arrow_flight::{
+    FlightInfo,
+    sql::{CommandGetDbSchemas, CommandGetTables, SqlInfo, client::FlightSqlServiceClient},
+};
+use futures::TryStreamExt;
+use polybolos_gateway::flight_sql;
+use support::{MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+async fn client() -> FlightSqlServiceClient<Channel> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(flight_sql::serve(listener, MemoryEngine::start().await, Arc::new(TestLogin), None, CancellationToken::new()));
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    FlightSqlServiceClient::new(channel)
+}
+
+async fn logged_in() -> FlightSqlServiceClient<Channel> {
+    let mut client = client().await;
+    client.set_token(TOKEN.to_owned());
+    client
+}
+
+async fn fetch(client: &mut FlightSqlServiceClient<Channel>, info: FlightInfo) -> Vec<RecordBatch> {
+    let promised = info.clone().try_decode_schema().unwrap();
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let stream = client.do_get(ticket).await.unwrap();
+    let batches: Vec<RecordBatch> = stream.try_collect().await.unwrap();
+    for batch in &batches {
+        assert_eq!(*batch.schema(), promised, "the promised schema is that of the data");
+    }
+    batches
+}
+
+#[tokio::test]
+async fn a_query_brings_what_was_promised() {
+    let mut client = logged_in().await;
+    let info = client.execute("SELECT id, age, registered_date FROM created_users ORDER BY id".to_owned(), None).await.unwrap();
+    let batches = fetch(&mut client, info).await;
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    let info = client.execute("SELECT * FROM created_users WHERE false".to_owned(), None).await.unwrap();
+    assert_eq!(fetch(&mut client, info).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn basic_logins_receive_a_bearer() {
+    let mut client = client().await;
+    assert!(client.execute("SELECT 1".to_owned(), None).await.is_err(), "without a token nothing works");
+    assert!(client.handshake("admin", "wrong").await.is_err());
+    client.handshake("admin", TOKEN).await.unwrap();
+    assert!(client.execute("SELECT 1".to_owned(), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn statements_are_prepared_and_updates_run() {
+    let mut client = logged_in().await;
+    let mut prepared = client.prepare("SELECT first_name FROM created_users WHERE id = 'a'".to_owned(), None).await.unwrap();
+    assert_eq!(prepared.dataset_schema().unwrap().field(0).name(), "first_name");
+    let info = prepared.execute().await.unwrap();
+    assert_eq!(fetch(&mut client, info).await[0].num_rows(), 1);
+    prepared.close().await.unwrap();
+
+    let mut prepared = client.prepare("SELECT id FROM created_users WHERE first_name = $1".to_owned(), None).await.unwrap();
+    assert_eq!(prepared.parameter_schema().unwrap().fields().len(), 1);
+    for (name, expected) in [("O'Hara", "c"), ("Zoë", "b")] {
+        let value = RecordBatch::try_from_iter([("$1", Arc::new(StringArray::from(vec![name])) as ArrayRef)]).unwrap();
+        prepared.set_parameters(value).unwrap();
+        let info = prepared.execute().await.unwrap();
+        let found = fetch(&mut client, info).await;
+        assert_eq!(arrow::util::display::array_value_to_string(found[0].column(0), 0).unwrap(), expected, "bound again");
+    }
+
+    client.execute_update("PAUSE JOB j".to_owned(), None).await.unwrap();
+    client.set_token(READER_TOKEN.to_owned());
+    let refused = client.execute_update("PAUSE JOB j".to_owned(), None).await.unwrap_err().to_string();
+    assert!(refused.contains("may not pause"), "{refused}");
+    let missing = client.execute("SELECT * FROM nowhere".to_owned(), None).await.unwrap_err().to_string();
+    assert!(missing.contains("nowhere"), "{missing}");
+}
+
+#[tokio::test]
+async fn drivers_learn_what_there_is() {
+    let mut client = logged_in().await;
+    let info = client.get_catalogs().await.unwrap();
+    let catalogs = fetch(&mut client, info).await;
+    assert!(catalogs[0].column(0).as_string::<i32>().iter().any(|name| name == Some("polybolos")));
+    let info = client.get_db_schemas(CommandGetDbSchemas { catalog: None, db_schema_filter_pattern: None }).await.unwrap();
+    assert!(fetch(&mut client, info).await[0].num_rows() > 0);
+    for include_schema in [false, true] {
+        let command =
+            CommandGetTables { table_name_filter_pattern: Some("created%".to_owned()), include_schema, ..Default::default() };
+        let info = client.get_tables(command).await.unwrap();
+        assert_eq!(fetch(&mut client, info).await[0].num_rows(), 1);
+    }
+    let info = client.get_table_types().await.unwrap();
+    assert!(fetch(&mut client, info).await[0].num_rows() > 0);
+    let info = client.get_sql_info(vec![SqlInfo::FlightSqlServerName]).await.unwrap();
+    assert_eq!(fetch(&mut client, info).await[0].num_rows(), 1);
+}

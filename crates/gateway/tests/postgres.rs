@@ -1,0 +1,147 @@
+//! The PostgreSQL door, asked by psql.
+#![allow(clippy::unwrap_used)]
+mod support;
+
+use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+
+use polybolos_gateway::postgres;
+use support::{MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
+use tokio::{net::TcpListener, process::Command};
+use tokio_util::sync::CancellationToken;
+
+async fn door() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(postgres::serve(listener, MemoryEngine::start().await, Arc::new(TestLogin), None, CancellationToken::new()));
+    address
+}
+
+struct Said {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+async fn psql_as(address: SocketAddr, user: &str, password: &str, database: &str, arguments: &[&str]) -> Said {
+    let output = Command::new("psql")
+        .args([
+            "-X",
+            "-w",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &address.port().to_string(),
+            "-U",
+            user,
+            "-d",
+            database,
+            "-v",
+            "VERBOSITY=verbose",
+        ])
+        .args(arguments)
+        .env("PGPASSWORD", password)
+        .env("PGCONNECT_TIMEOUT", "10")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), output)
+        .await
+        .expect("psql hangs")
+        .expect("psql is needed: install postgresql-client");
+    Said {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        code: output.status.code().unwrap_or(-1),
+    }
+}
+
+async fn psql(address: SocketAddr, sql: &str) -> Said {
+    psql_as(address, "admin", TOKEN, "polybolos", &["-At", "-c", sql]).await
+}
+
+#[tokio::test]
+async fn rows_arrive() {
+    let address = door().await;
+    let said = psql(address, "SELECT id, first_name, age, registered_date FROM created_users ORDER BY id").await;
+    assert_eq!(said.out, "a|محمد|31|2026-01-02 03:04:05.000000\nb|Zoë||\nc|O'Hara|-5|2012-05-06 00:00:00.123000\n", "{}", said.err);
+    let said = psql(address, "SHOW JOBS").await;
+    assert_eq!(said.out, "j|running\n", "{}", said.err);
+    for (sql, expected) in [
+        ("SELECT 1", "1\n"),
+        ("SELECT current_database()", "polybolos\n"),
+        ("SHOW server_version", ""),
+        ("SELECT current_setting('server_version_num')::int/100", "1600"),
+        ("SELECT pg_is_in_recovery()", "f"),
+    ] {
+        let said = psql(address, sql).await;
+        assert_eq!(said.code, 0, "{sql}: {}", said.err);
+        assert!(said.out.starts_with(expected), "{sql}: {}", said.out);
+    }
+    let said = psql(address, "BEGIN; SELECT count(*) FROM created_users; COMMIT").await;
+    assert_eq!(said.out, "BEGIN\n3\nCOMMIT\n", "{}", said.err);
+}
+
+#[tokio::test]
+async fn tools_find_tables_and_columns() {
+    let address = door().await;
+    let list = psql(address, "\\d").await;
+    assert!(list.out.contains("created_users"), "{} {}", list.out, list.err);
+    let table = psql(address, "\\d created_users").await;
+    assert!(table.out.contains("first_name") && table.out.contains("registered_date"), "{} {}", table.out, table.err);
+    for command in ["\\dt", "\\dn", "\\l"] {
+        let said = psql(address, command).await;
+        assert_eq!(said.err, "", "{command}");
+    }
+    let columns = psql(
+        address,
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'created_users' ORDER BY 1",
+    )
+    .await;
+    assert!(columns.out.contains("first_name|"), "{} {}", columns.out, columns.err);
+}
+
+#[tokio::test]
+async fn errors_have_codes_and_hints() {
+    let address = door().await;
+    for (sql, code) in [("SELEC 1", "42601"), ("SELECT * FROM nowhere", "42P01"), ("SELECT nothing FROM created_users", "42")] {
+        let said = psql(address, sql).await;
+        assert!(said.err.contains(&format!("ERROR:  {code}")), "{sql}: {}", said.err);
+    }
+    let said = psql_as(address, "reader", READER_TOKEN, "polybolos", &["-c", "PAUSE JOB j"]).await;
+    assert!(said.err.contains("42501") && said.err.contains("HINT:  ask an operator"), "{}", said.err);
+    let said = psql(address, "PAUSE JOB j").await;
+    assert_eq!(said.out, "PAUSE JOB\n");
+    assert!(said.err.contains("job j pauses after its epoch"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn a_wrong_password_says_where_the_right_one_is() {
+    let address = door().await;
+    for (user, password) in [("admin", "wrong"), ("nobody", TOKEN), ("reader", TOKEN), ("admin", "x")] {
+        let said = psql_as(address, user, password, "polybolos", &["-c", "SELECT 1"]).await;
+        assert_ne!(said.code, 0);
+        assert!(said.err.contains("password authentication failed") && said.err.contains("token"), "{}", said.err);
+    }
+    let said = psql_as(address, "admin", TOKEN, "other", &["-c", "SELECT 1"]).await;
+    assert!(said.err.contains("database \"other\" does not exist"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn long_statements_can_be_ended() {
+    let address = door().await;
+    let said = psql(address, "SET statement_timeout = '100ms'; SLEEP").await;
+    assert!(said.err.contains("57014"), "{}", said.err);
+    let started = std::time::Instant::now();
+    let mut slow = Command::new("psql")
+        .args(["-X", "-w", "-h", "127.0.0.1", "-p", &address.port().to_string(), "-U", "admin", "-d", "polybolos", "-c", "SLEEP"])
+        .env("PGPASSWORD", TOKEN)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("psql is needed: install postgresql-client");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let pid = slow.id().unwrap().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
+    slow.wait().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(15));
+}

@@ -1,0 +1,182 @@
+//! What a cluster has: topics, partitions, offsets. librdkafka's calls block, so each runs beside the runtime.
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    types::RDKafkaErrorCode,
+};
+
+use crate::{
+    connection::Connection,
+    error::{KafkaError, Result},
+};
+
+/// Any one call.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+const FIXED: &[(&str, &str)] =
+    &[("enable.auto.commit", "false"), ("isolation.level", "read_committed"), ("allow.auto.create.topics", "false")];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDescription {
+    pub partitions: Vec<i32>,
+    /// Where the client library tells it.
+    pub topic_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    pub beginnings: BTreeMap<i32, i64>,
+    pub ends: BTreeMap<i32, i64>,
+}
+
+pub struct Admin {
+    connection: Connection,
+    client: AdminClient<DefaultClientContext>,
+    consumer: Arc<BaseConsumer>,
+    /// Consumers that only commit, by group.
+    groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer>>>>,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Prepares a client; nothing is asked of the cluster yet.
+    pub fn connect(connection: &Connection) -> Result<Self> {
+        let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
+        let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
+        Ok(Self {
+            connection: connection.clone(),
+            client: config.create().map_err(failed)?,
+            consumer: Arc::new(config.create().map_err(failed)?),
+            groups: Arc::default(),
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        action: String,
+        work: impl FnOnce(&BaseConsumer) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let consumer = self.consumer.clone();
+        let outcome = tokio::task::spawn_blocking(move || work(&consumer)).await;
+        let outcome = outcome.map_err(|error| KafkaError::Bug(error.to_string()))?;
+        outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
+    }
+
+    /// All topics but Kafka's own, with their partition counts.
+    pub async fn topics(&self) -> Result<BTreeMap<String, usize>> {
+        let metadata = self.blocking("listing topics".into(), |consumer| {
+            let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+            Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect::<BTreeMap<_, _>>())
+        });
+        let mut topics = metadata.await?;
+        topics.retain(|name, _| !name.starts_with("__"));
+        Ok(topics)
+    }
+
+    /// A topic, or `None` where there is none.
+    pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>> {
+        let name = topic.to_owned();
+        self.blocking(format!("describing topic {topic:?}"), move |consumer| {
+            let metadata = consumer.fetch_metadata(Some(&name), TIMEOUT)?;
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else { return Ok(None) };
+            if found.error().is_some() || found.partitions().is_empty() {
+                return Ok(None);
+            }
+            let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+            partitions.sort_unstable();
+            Ok(Some(TopicDescription { partitions, topic_id: None }))
+        })
+        .await
+    }
+
+    /// First and end offsets of partitions, each kind in one request. Ends are those of committed records.
+    pub async fn offsets(&self, topic: &str, partitions: &[i32]) -> Result<Offsets> {
+        Ok(Offsets {
+            beginnings: self.ask(topic, partitions, Offset::Beginning).await?,
+            ends: self.ask(topic, partitions, Offset::End).await?,
+        })
+    }
+
+    /// The first offset of each partition whose record is at least as new; the end where there is none.
+    pub async fn offsets_for_timestamp(&self, topic: &str, partitions: &[i32], millis: i64) -> Result<BTreeMap<i32, i64>> {
+        let mut found = self.ask(topic, partitions, Offset::Offset(millis)).await?;
+        if found.len() < partitions.len() {
+            for (partition, end) in self.ask(topic, partitions, Offset::End).await? {
+                found.entry(partition).or_insert(end);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn ask(&self, topic: &str, partitions: &[i32], what: Offset) -> Result<BTreeMap<i32, i64>> {
+        let (name, partitions) = (topic.to_owned(), partitions.to_vec());
+        self.blocking(format!("asking for offsets of topic {topic:?}"), move |consumer| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition_offset(&name, partition, what)?;
+            }
+            let answer = consumer.offsets_for_times(list, TIMEOUT)?;
+            let offsets = answer.elements().into_iter().filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            });
+            Ok(offsets.collect())
+        })
+        .await
+    }
+
+    pub async fn create_topic(&self, name: &str, partitions: i32, replication: i32, config: &[(&str, &str)]) -> Result<()> {
+        let topic = NewTopic { name, num_partitions: partitions, replication: TopicReplication::Fixed(replication), config: config.to_vec() };
+        let action = format!("creating topic {name:?}");
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+        let answers = self.client.create_topics([&topic], &options).await;
+        let answers = answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
+        match answers.into_iter().next() {
+            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+                Err(KafkaError::Refused { action, reason: code.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits offsets for lag tools to see.
+    pub async fn commit_offsets(&self, group: &str, topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<()> {
+        let committer = self.committer(group)?;
+        let (name, offsets) = (topic.to_owned(), offsets.clone());
+        let action = format!("committing offsets of group {group:?}");
+        let outcome = tokio::task::spawn_blocking(move || {
+            let mut list = TopicPartitionList::new();
+            for (partition, offset) in offsets {
+                list.add_partition_offset(&name, partition, Offset::Offset(offset))?;
+            }
+            committer.commit(&list, CommitMode::Sync)
+        });
+        let outcome = outcome.await.map_err(|error| KafkaError::Bug(error.to_string()))?;
+        outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
+    }
+
+    fn committer(&self, group: &str) -> Result<Arc<BaseConsumer>> {
+        if let Some(committer) = self.groups.lock().get(group) {
+            return Ok(committer.clone());
+        }
+        let config = self.connection.client_config(&[], &[("group.id", group), ("enable.auto.commit", "false")]);
+        let committer: BaseConsumer =
+            config.create().map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
+        Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(committer)).clone())
+    }
+}

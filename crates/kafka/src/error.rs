@@ -1,0 +1,127 @@
+//! Errors of the Kafka side, with whose fault they are and whether trying again can help.
+use std::time::Duration;
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+use thiserror::Error;
+
+/// Who has to act on an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The statement, its options or the data: somebody must write something else.
+    User,
+    /// A broker, the network: it may pass.
+    Environment,
+    /// Us.
+    Bug,
+}
+
+pub type Result<T, E = KafkaError> = std::result::Result<T, E>;
+
+#[derive(Debug, Error)]
+pub enum KafkaError {
+    /// librdkafka does not know a property or refuses its value. The value is not shown: it may be a secret.
+    #[error("property 'properties.{name}' is refused: {reason}; librdkafka's CONFIGURATION page lists what there is")]
+    Property { name: String, reason: String },
+    #[error("topic {topic:?} does not exist; create it, or correct 'topic'")]
+    NoSuchTopic { topic: String },
+    #[error("topic {topic:?} has no partition {partition}")]
+    NoSuchPartition { topic: String, partition: i32 },
+    /// Records inside a range are gone: retention, `delete_records`, or a topic made again under the same name.
+    #[error(
+        "records of topic {topic:?} partition {partition} from offset {offset} on are gone (the broker keeps {}); \
+         raise the topic's retention, or set 'on_data_loss' = 'continue'", kept_text(kept)
+    )]
+    DataLost { topic: String, partition: i32, offset: i64, kept: Option<(i64, i64)> },
+    #[error("topic {topic:?} may not be read or written with these credentials: {reason}; grant it, or correct properties.sasl.*")]
+    Denied { topic: String, reason: String },
+    /// No broker answered in time: the same request may succeed later.
+    #[error("Kafka at {servers} is not answering: {reason}")]
+    Away { servers: String, reason: String },
+    #[error(
+        "topic {topic:?} partition {partition}: offsets {start} to {end} did not arrive within {} ms{}",
+        waited.as_millis(), away_text(away)
+    )]
+    Late { topic: String, partition: i32, start: i64, end: i64, waited: Duration, away: Option<String> },
+    #[error("a record of {bytes} bytes is refused by topic {topic:?}: {limit}; make it smaller, or raise max.message.bytes")]
+    TooLarge { topic: String, bytes: usize, limit: String },
+    /// The broker answered, and the answer is no. `action` names the object.
+    #[error("{action} failed: {reason}")]
+    Refused { action: String, reason: String },
+    #[error("column {column:?} of type {data_type} cannot be read from {from}; choose another type")]
+    UnsupportedColumn { column: String, data_type: String, from: &'static str },
+    #[error("the fetcher was closed while offsets were read; this process is ending")]
+    Closed,
+    #[error("internal error: {0}")]
+    Bug(String),
+}
+
+fn kept_text(kept: &Option<(i64, i64)>) -> String {
+    match kept {
+        Some((first, end)) if first < end => format!("offsets {first} to {}", end - 1),
+        Some((first, _)) => format!("none, its next offset is {first}"),
+        None => "others".into(),
+    }
+}
+
+fn away_text(away: &Option<String>) -> String {
+    away.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
+impl KafkaError {
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Late { .. })
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Property { .. }
+            | Self::NoSuchTopic { .. }
+            | Self::NoSuchPartition { .. }
+            | Self::Denied { .. }
+            | Self::TooLarge { .. }
+            | Self::Refused { .. }
+            | Self::UnsupportedColumn { .. } => Blame::User,
+            Self::DataLost { .. } | Self::Away { .. } | Self::Late { .. } | Self::Closed => Blame::Environment,
+            Self::Bug(_) => Blame::Bug,
+        }
+    }
+
+    /// What librdkafka says about an action on the servers, in our words.
+    pub(crate) fn from_client(error: rdkafka::error::KafkaError, servers: &str, action: impl Into<String>) -> Self {
+        use rdkafka::error::KafkaError as Client;
+        match error {
+            Client::ClientConfig(_, reason, name, _) => Self::Property { name, reason },
+            Client::ClientCreation(reason) => Self::Refused { action: action.into(), reason },
+            other => match other.rdkafka_error_code() {
+                Some(code) if is_away(code) => Self::Away { servers: servers.into(), reason: format!("{}: {code}", action.into()) },
+                Some(code) => Self::Refused { action: action.into(), reason: code.to_string() },
+                None => Self::Refused { action: action.into(), reason: other.to_string() },
+            },
+        }
+    }
+}
+
+/// Whether a code says that no broker could be asked, rather than that one refused.
+pub(crate) fn is_away(code: Code) -> bool {
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::MessageTimedOut
+            | Code::TimedOutQueue
+            | Code::NetworkException
+            | Code::BrokerNotAvailable
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::CoordinatorLoadInProgress
+            | Code::WaitingForCoordinator
+            | Code::NodeUpdate
+            | Code::SSL
+            | Code::Authentication
+    )
+}

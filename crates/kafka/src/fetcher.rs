@@ -1,0 +1,221 @@
+//! Reading ahead: one long-lived consumer per source and executor fetches its partitions' records before an epoch asks for them, and hands
+//! out exact ranges. A thread per consumer takes records from one queue per partition into chunks; a partition that holds enough is left
+//! alone, and librdkafka stops fetching it, so a backlog of any size takes bounded memory and nothing is fetched twice.
+mod buffer;
+mod polling;
+mod source;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use polybolos_streaming::frame::OffsetRange;
+use prometheus::Registry;
+use tokio::sync::watch;
+
+use self::source::Source;
+use crate::{
+    connection::Connection,
+    context::QuietContext,
+    error::{KafkaError, Result},
+    metrics::Metrics,
+    records::RecordChunk,
+};
+
+/// A source of a job incarnation, or of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceKey {
+    pub incarnation: String,
+    pub source: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetcherConfig {
+    /// Read ahead per partition at most.
+    pub partition_bytes: usize,
+    /// Read ahead per source at most; its partitions share it evenly.
+    pub source_bytes: usize,
+    /// A consumer that was never told to read ahead ends after this time without a reader.
+    pub idle: Duration,
+}
+
+impl Default for FetcherConfig {
+    fn default() -> Self {
+        Self { partition_bytes: 16 << 20, source_bytes: 64 << 20, idle: Duration::from_secs(10) }
+    }
+}
+
+/// What is buffered of a partition: records below `end`, contiguous from where reading began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Available {
+    pub source: SourceKey,
+    pub partition: i32,
+    pub end: i64,
+    pub bytes: u64,
+}
+
+pub struct Fetcher {
+    config: FetcherConfig,
+    metrics: Metrics,
+    sources: Mutex<HashMap<SourceKey, Arc<Source>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").field("config", &self.config).field("sources", &self.sources.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        for source in self.sources.get_mut().values() {
+            source.close();
+        }
+    }
+}
+
+impl Fetcher {
+    pub fn new(config: FetcherConfig, registry: &Registry) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { config, metrics: Metrics::new(registry)?, sources: Mutex::default(), changed: watch::Sender::new(0) }))
+    }
+
+    /// Reads these partitions ahead from these offsets, and no others of the source. What is here already stays, and goes on.
+    pub fn prefetch(self: &Arc<Self>, key: SourceKey, connection: Connection, topic: String, starts: BTreeMap<i32, i64>) {
+        if starts.is_empty() {
+            return self.forget(&key);
+        }
+        match self.source(&key, &connection, &topic) {
+            Ok(source) => source.prefetch(&starts),
+            Err(error) => tracing::error!(%topic, %error, "cannot read ahead"),
+        }
+    }
+
+    pub fn forget(&self, key: &SourceKey) {
+        if let Some(source) = self.sources.lock().remove(key) {
+            source.close();
+        }
+    }
+
+    pub fn forget_incarnation(&self, incarnation: &str) {
+        self.sources.lock().retain(|key, source| {
+            let keep = key.incarnation != incarnation;
+            if !keep {
+                source.close();
+            }
+            keep
+        });
+    }
+
+    /// Recorded: records below `through` are not asked for again.
+    pub fn release(&self, key: &SourceKey, partition: i32, through: i64) {
+        let source = self.sources.lock().get(key).cloned();
+        if let Some(source) = source {
+            source.release(partition, through);
+        }
+    }
+
+    pub fn available(&self) -> Vec<Available> {
+        let sources: Vec<_> = self.sources.lock().iter().map(|(key, source)| (key.clone(), source.clone())).collect();
+        let mut available = vec![];
+        for (key, source) in sources {
+            source.each_readable(|partition, end, bytes| {
+                available.push(Available { source: key.clone(), partition, end, bytes: bytes as u64 });
+            });
+        }
+        self.metrics.buffered_bytes.set(available.iter().map(|available| available.bytes as i64).sum());
+        available
+    }
+
+    /// Sources whose brokers cannot be reached, and why, or can (`None`).
+    pub fn away(&self) -> Vec<(SourceKey, Option<String>)> {
+        let away: Vec<_> = self.sources.lock().iter().map(|(key, source)| (key.clone(), source.away())).collect();
+        self.metrics.sources_away.set(away.iter().filter(|(_, away)| away.is_some()).count() as i64);
+        away
+    }
+
+    /// Changes whenever something arrived.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The records of an exact range; waits for those that are not here yet. Cancel-safe. `range.end` must not be past the end offset that
+    /// the broker reports (under read-committed).
+    pub async fn read(
+        self: &Arc<Self>,
+        key: &SourceKey,
+        connection: &Connection,
+        topic: &str,
+        partition: i32,
+        range: OffsetRange,
+        deadline: Duration,
+    ) -> Result<Vec<RecordChunk>> {
+        if range.is_empty() {
+            return Ok(vec![]);
+        }
+        let until = tokio::time::Instant::now() + deadline;
+        let late = |away| {
+            let OffsetRange { start, end } = range;
+            Err(KafkaError::Late { topic: topic.to_owned(), partition, start, end, waited: deadline, away })
+        };
+        loop {
+            let source = self.source(key, connection, topic)?;
+            match tokio::time::timeout_at(until, source.read(partition, range)).await {
+                Ok(Ok(Some(chunks))) => return Ok(chunks),
+                // Its consumer had just ended for want of readers: a new one begins.
+                Ok(Ok(None)) => continue,
+                Ok(Err(error)) => {
+                    if matches!(error, KafkaError::DataLost { .. }) {
+                        self.metrics.lost_ranges.inc();
+                    }
+                    return Err(error);
+                }
+                Err(_) => return late(source.away()),
+            }
+        }
+    }
+
+    /// The source's consumer, begun if there is none yet.
+    fn source(self: &Arc<Self>, key: &SourceKey, connection: &Connection, topic: &str) -> Result<Arc<Source>> {
+        let mut sources = self.sources.lock();
+        if let Some(source) = sources.get(key)
+            && source.reads(connection, topic)
+        {
+            return Ok(source.clone());
+        }
+        let source = Source::new(connection.clone(), topic.to_owned());
+        polling::start(&source, &self.config, self.metrics.clone(), Announcer { fetcher: Arc::downgrade(self), key: key.clone() })?;
+        if let Some(old) = sources.insert(key.clone(), source.clone()) {
+            old.close();
+        }
+        Ok(source)
+    }
+}
+
+/// A consumer thread's way back; it does not keep the fetcher alive.
+struct Announcer {
+    fetcher: Weak<Fetcher>,
+    key: SourceKey,
+}
+
+impl Announcer {
+    fn changed(&self) {
+        if let Some(fetcher) = self.fetcher.upgrade() {
+            fetcher.changed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// The thread has ended.
+    fn ended(&self, source: &Arc<Source>) {
+        if let Some(fetcher) = self.fetcher.upgrade() {
+            let mut sources = fetcher.sources.lock();
+            if sources.get(&self.key).is_some_and(|current| Arc::ptr_eq(current, source)) {
+                sources.remove(&self.key);
+            }
+        }
+    }
+}

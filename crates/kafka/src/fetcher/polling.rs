@@ -1,0 +1,367 @@
+//! A source's consumer thread: makes the placements that its buffers want and takes records from one queue per partition. It sleeps until
+//! librdkafka or a reader rings; nothing here polls busily.
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message, Offset, Timestamp, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext, base_consumer::PartitionQueue},
+    error::{KafkaError as ClientError, KafkaResult},
+    message::{BorrowedMessage, Headers},
+    types::RDKafkaErrorCode as Code,
+};
+
+use super::{
+    Announcer, FetcherConfig,
+    buffer::{Fault, Placement},
+    source::{Plan, Source},
+};
+use crate::{
+    error::{KafkaError, Result, is_away},
+    metrics::Metrics,
+    records::{ChunkBuilder, RawRecord, TimestampType},
+};
+
+/// librdkafka's settings: long polls that the broker answers at once when something arrives, so that an idle source costs next to nothing;
+/// little read ahead in its own queues (the limit is per partition), since our buffers do that.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("group.id", "polybolos"),
+    ("fetch.wait.max.ms", "500"),
+    ("fetch.min.bytes", "1"),
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+    ("queued.max.messages.kbytes", "4096"),
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "500"),
+    ("topic.metadata.refresh.fast.interval.ms", "100"),
+    ("topic.metadata.propagation.max.ms", "5000"),
+    ("socket.nagle.disable", "true"),
+];
+
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    ("isolation.level", "read_committed"),
+    ("auto.offset.reset", "error"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// A chunk is handed over when it has so many records or bytes, or when nothing more is waiting.
+const CHUNK_RECORDS: usize = 8_192;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Longest sleep: what has no bell (errors, log lines) is looked after so often.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Between two questions for the end of a log, and two looks whether brokers are back.
+const ASK: Duration = Duration::from_millis(250);
+
+/// For those questions; the thread waits for the answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What librdkafka tells beside records.
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, message);
+            }
+            // Brokers that cannot be reached are reported as such, once; librdkafka repeats itself.
+            _ => tracing::debug!(target: "librdkafka", facility, message),
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl ConsumerContext for Context {}
+
+type Queue = PartitionQueue<Context>;
+
+struct Polling {
+    source: Arc<Source>,
+    config: FetcherConfig,
+    metrics: Metrics,
+    announcer: Announcer,
+    consumer: Arc<BaseConsumer<Context>>,
+    /// Assigned partitions, each with the number of its placement.
+    assigned: BTreeMap<i32, u64>,
+    queues: BTreeMap<i32, Queue>,
+    asked: Option<Instant>,
+    /// An error said that a broker could not be reached: look.
+    suspected: Option<String>,
+    looked: Option<Instant>,
+}
+
+/// Makes the consumer and its thread. Nothing is asked of the cluster yet.
+pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metrics, announcer: Announcer) -> Result<()> {
+    let connection = source.connection();
+    let client_config = connection.client_config(DEFAULTS, FIXED);
+    let consumer = client_config.create_with_context::<_, BaseConsumer<Context>>(Context);
+    let mut consumer =
+        consumer.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a consumer"))?;
+    let bell = source.bell.clone();
+    consumer.set_nonempty_callback(move || bell.ring());
+    let mut polling = Polling {
+        source: source.clone(),
+        config: *config,
+        metrics,
+        announcer,
+        consumer: Arc::new(consumer),
+        assigned: BTreeMap::new(),
+        queues: BTreeMap::new(),
+        asked: None,
+        suspected: None,
+        looked: None,
+    };
+    let thread = std::thread::Builder::new().name("kafka-fetch".into());
+    let spawned = thread.spawn(move || polling.run());
+    spawned.map(drop).map_err(|error| KafkaError::Bug(format!("no thread for a consumer: {error}")))
+}
+
+/// However the thread ends, nobody waits for it.
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.source.close_if_running();
+        self.announcer.ended(&self.source);
+    }
+}
+
+impl Polling {
+    fn run(&mut self) {
+        loop {
+            let config = &self.config;
+            let plan = self.source.plan(&self.assigned, config.partition_bytes, config.source_bytes, config.idle);
+            let Some(plan) = plan else { return };
+            if let Err(error) = self.assign(&plan) {
+                tracing::error!(topic = self.source.topic(), %error, "partitions cannot be assigned");
+            }
+            let mut brought = self.poll_main();
+            for (partition, placement) in &plan.open {
+                brought |= self.poll_partition(*partition, *placement);
+            }
+            self.ask(&plan.questions);
+            self.look();
+            if brought {
+                self.announcer.changed();
+            } else {
+                self.source.bell.wait(TICK);
+            }
+        }
+    }
+
+    fn assign(&mut self, plan: &Plan) -> KafkaResult<()> {
+        let topic = self.source.topic().to_owned();
+        let placed = plan.placements.iter().map(|(partition, _)| partition);
+        let mut removed = TopicPartitionList::new();
+        for partition in plan.dropped.iter().chain(placed) {
+            self.queues.remove(partition);
+            if self.assigned.remove(partition).is_some() {
+                removed.add_partition(&topic, *partition);
+            }
+        }
+        if removed.count() > 0 {
+            self.consumer.incremental_unassign(&removed)?;
+        }
+        if plan.placements.is_empty() {
+            return Ok(());
+        }
+        let mut added = TopicPartitionList::new();
+        for (partition, Placement { offset, .. }) in &plan.placements {
+            added.add_partition_offset(&topic, *partition, Offset::Offset((*offset).max(0)))?;
+        }
+        self.consumer.incremental_assign(&added)?;
+        for (partition, placement) in &plan.placements {
+            self.assigned.insert(*partition, placement.number);
+            self.metrics.placements.inc();
+            // Without a queue of its own, a partition's records come through the main queue: slower to stop, but right.
+            if let Some(mut queue) = self.consumer.split_partition_queue(&topic, *partition) {
+                let bell = self.source.bell.clone();
+                queue.set_nonempty_callback(move || bell.ring());
+                self.queues.insert(*partition, queue);
+            }
+        }
+        // Records that were fetched between assigning and splitting are in the main queue, and come before those of the partition's own.
+        // A poll may answer `None` when it only served a log line, so wait until nothing comes for a moment.
+        while self.take_main(Duration::from_millis(1)) {}
+        Ok(())
+    }
+
+    fn poll_main(&mut self) -> bool {
+        self.take_main(Duration::ZERO)
+    }
+
+    /// Takes what is in the main queue: errors, and records that were fetched before a partition had its own queue.
+    fn take_main(&mut self, wait: Duration) -> bool {
+        let consumer = self.consumer.clone();
+        let mut builders: BTreeMap<i32, ChunkBuilder> = BTreeMap::new();
+        let mut ended = vec![];
+        let mut brought = false;
+        for _ in 0..CHUNK_RECORDS {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let builder = builders.entry(message.partition()).or_default();
+                    if !builder.takes(message.offset()) {
+                        brought |= self.hand_over(message.partition(), builder);
+                    }
+                    push(builder, &message);
+                }
+                Some(Err(ClientError::PartitionEOF(partition))) => ended.push(partition),
+                Some(Err(error)) => self.trouble(None, &error),
+            }
+        }
+        for (partition, mut builder) in builders {
+            brought |= self.hand_over(partition, &mut builder);
+        }
+        // An end is only told after the records before it; those were handed over above.
+        for partition in ended {
+            if let Some(placement) = self.assigned.get(&partition) {
+                self.source.reached_end(partition, *placement);
+                brought = true;
+            }
+        }
+        brought
+    }
+
+    fn poll_partition(&mut self, partition: i32, placement: u64) -> bool {
+        let Some(queue) = self.queues.get(&partition) else { return false };
+        let mut builder = ChunkBuilder::new();
+        let mut trouble = None;
+        let mut at_end = false;
+        while builder.len() < CHUNK_RECORDS && builder.bytes() < CHUNK_BYTES {
+            match queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    if !builder.takes(message.offset()) {
+                        self.hand_over(partition, &mut builder);
+                    }
+                    push(&mut builder, &message);
+                }
+                Some(Err(ClientError::PartitionEOF(_))) => {
+                    at_end = true;
+                    break;
+                }
+                Some(Err(error)) => {
+                    trouble = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut brought = self.hand_over(partition, &mut builder);
+        if at_end {
+            self.source.reached_end(partition, placement);
+            brought = true;
+        }
+        if let Some(error) = trouble {
+            self.trouble(Some((partition, placement)), &error);
+        }
+        brought
+    }
+
+    fn hand_over(&self, partition: i32, builder: &mut ChunkBuilder) -> bool {
+        let Some(placement) = self.assigned.get(&partition) else { return false };
+        if builder.is_empty() {
+            return false;
+        }
+        let (records, bytes) = self.source.add(partition, *placement, &builder.finish());
+        self.metrics.fetched_records.inc_by(records);
+        self.metrics.fetched_bytes.inc_by(bytes);
+        true
+    }
+
+    fn trouble(&mut self, of: Option<(i32, u64)>, error: &ClientError) {
+        let Some(code) = error.rdkafka_error_code() else {
+            tracing::warn!(topic = self.source.topic(), %error, "consumer error; librdkafka tries again");
+            return;
+        };
+        let each: Vec<(i32, u64)> = match of {
+            Some(one) => vec![one],
+            None => self.assigned.iter().map(|(partition, placement)| (*partition, *placement)).collect(),
+        };
+        match code {
+            Code::OffsetOutOfRange | Code::AutoOffsetReset => each.into_iter().for_each(|(partition, placement)| {
+                self.check_lost(partition, placement);
+            }),
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
+                for (partition, placement) in each {
+                    self.source.fail(partition, placement, Fault::NoSuchTopic);
+                }
+            }
+            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed => {
+                for (partition, placement) in each {
+                    self.source.fail(partition, placement, Fault::Denied(code.to_string()));
+                }
+            }
+            code if is_away(code) => self.suspected = Some(code.to_string()),
+            code => tracing::warn!(topic = self.source.topic(), %code, "consumer error; librdkafka tries again"),
+        }
+    }
+
+    /// The broker does not have the offset that comes next: what does it have?
+    fn check_lost(&self, partition: i32, placement: u64) {
+        let Some(offset) = self.source.position(partition, placement) else { return };
+        let kept = self.consumer.fetch_watermarks(self.source.topic(), partition, ANSWER).ok();
+        if kept.is_some_and(|(first, end)| (first..=end).contains(&offset)) {
+            // Another partition's trouble came through the main queue.
+            return;
+        }
+        self.source.fail(partition, placement, Fault::Lost { offset, kept });
+    }
+
+    /// Asks how far logs reach whose last offsets may be holes.
+    fn ask(&mut self, partitions: &[i32]) {
+        if partitions.is_empty() || self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            if list.add_partition_offset(self.source.topic(), *partition, Offset::End).is_err() {
+                return;
+            }
+        }
+        let Ok(ends) = self.consumer.offsets_for_times(list, ANSWER) else { return };
+        for element in ends.elements() {
+            if let Offset::Offset(end) = element.offset() {
+                self.source.log_reaches(element.partition(), end);
+            }
+        }
+        self.source.bell.ring();
+    }
+
+    /// After an error: are the brokers away? While they are: are they back?
+    fn look(&mut self) {
+        let away = self.source.away().is_some();
+        if (self.suspected.is_none() && !away) || self.looked.is_some_and(|looked| looked.elapsed() < ASK) {
+            return;
+        }
+        let reason = self.suspected.take();
+        let answer = self.consumer.fetch_metadata(Some(self.source.topic()), ANSWER);
+        self.looked = Some(Instant::now());
+        let away = answer.err().map(|error| reason.unwrap_or_else(|| error.to_string()));
+        self.source.set_away(away);
+    }
+}
+
+fn push(builder: &mut ChunkBuilder, message: &BorrowedMessage<'_>) {
+    let timestamp = match message.timestamp() {
+        Timestamp::NotAvailable => None,
+        Timestamp::CreateTime(millis) => Some((TimestampType::CreateTime, millis)),
+        Timestamp::LogAppendTime(millis) => Some((TimestampType::LogAppendTime, millis)),
+    };
+    let record = RawRecord { offset: message.offset(), timestamp, key: message.key(), payload: message.payload() };
+    match message.headers() {
+        None => builder.push(record, std::iter::empty()),
+        Some(headers) => builder.push(record, headers.iter().map(|header| (header.key, header.value))),
+    }
+}

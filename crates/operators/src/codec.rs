@@ -1,0 +1,139 @@
+//! How our plan nodes travel: a magic prefix, then a `polybolos.plan.v1.PlanNode`. Everything else is Ballista's codec's business.
+use std::sync::Arc;
+
+use ballista_core::serde::BallistaPhysicalExtensionCodec;
+use datafusion::{
+    arrow::{
+        datatypes::{Schema, SchemaRef},
+        ipc::{reader::StreamReader, writer::StreamWriter},
+    },
+    common::{DataFusionError, Result, internal_datafusion_err},
+    execution::TaskContext,
+    physical_plan::{ExecutionPlan, PhysicalExpr},
+};
+use datafusion_proto::{
+    physical_plan::{
+        PhysicalExtensionCodec, PhysicalProtoConverterExtension, from_proto::parse_physical_expr, to_proto::serialize_physical_expr,
+    },
+    protobuf::PhysicalExprNode,
+};
+use polybolos_proto::plan::v1 as proto;
+use prost::Message;
+
+use crate::{
+    part_write::PartWriteExec,
+    record_scan::RecordScanExec,
+    steps::Step,
+};
+
+/// Ballista's codec may accept foreign bytes, so ours are marked.
+const MAGIC: &[u8] = b"polybolos.plan.v1\n";
+
+#[derive(Debug, Default)]
+pub struct PolybolosCodec {
+    ballista: BallistaPhysicalExtensionCodec,
+}
+
+impl PhysicalExtensionCodec for PolybolosCodec {
+    fn try_decode(
+        &self,
+        buffer: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(body) = buffer.strip_prefix(MAGIC) else {
+            return self.ballista.try_decode(buffer, inputs, context, converter);
+        };
+        let node = proto::PlanNode::decode(body).map_err(|error| internal_datafusion_err!("plan node: {error}"))?;
+        let [child] = inputs else {
+            return Err(internal_datafusion_err!("a plan node of ours has one child, not {}", inputs.len()));
+        };
+        match node.node {
+            Some(proto::plan_node::Node::RecordScan(scan)) => decode_record_scan(&scan, child.clone(), context, self),
+            Some(proto::plan_node::Node::PartWrite(write)) => {
+                Ok(Arc::new(PartWriteExec::new(from_json(&write.spec)?, child.clone())))
+            }
+            None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
+        }
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        buffer: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        let message = if let Some(scan) = node.downcast_ref::<RecordScanExec>() {
+            proto::plan_node::Node::RecordScan(encode_record_scan(scan, self)?)
+        } else if let Some(write) = node.downcast_ref::<PartWriteExec>() {
+            proto::plan_node::Node::PartWrite(proto::PartWrite { spec: to_json(write.spec())? })
+        } else {
+            return self.ballista.try_encode(node, buffer, converter);
+        };
+        buffer.extend_from_slice(MAGIC);
+        proto::PlanNode { node: Some(message) }.encode(buffer).map_err(|error| internal_datafusion_err!("plan node: {error}"))
+    }
+}
+
+fn encode_record_scan(scan: &RecordScanExec, codec: &PolybolosCodec) -> Result<proto::RecordScan> {
+    let encode = |expression: &Arc<dyn PhysicalExpr>| Ok(serialize_physical_expr(expression, codec)?.encode_to_vec());
+    let steps = scan
+        .steps()
+        .iter()
+        .map(|step| match step {
+            Step::Filter(predicate) => Ok(proto::Step { expressions: vec![encode(predicate)?], names: vec![] }),
+            Step::Project { expressions, .. } => Ok(proto::Step {
+                names: expressions.iter().map(|(_, name)| name.clone()).collect(),
+                expressions: expressions.iter().map(|(expression, _)| encode(expression)).collect::<Result<_>>()?,
+            }),
+        })
+        .collect::<Result<_>>()?;
+    Ok(proto::RecordScan { spec: to_json(scan.spec().as_ref())?, decoded_schema: encode_schema(scan.decoded())?, steps })
+}
+
+fn decode_record_scan(
+    scan: &proto::RecordScan,
+    child: Arc<dyn ExecutionPlan>,
+    context: &TaskContext,
+    codec: &PolybolosCodec,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let decoded = decode_schema(&scan.decoded_schema)?;
+    let mut schema = decoded.clone();
+    let mut steps = Vec::with_capacity(scan.steps.len());
+    for step in &scan.steps {
+        let expressions = step
+            .expressions
+            .iter()
+            .map(|bytes| {
+                let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(|error| internal_datafusion_err!("expression: {error}"))?;
+                parse_physical_expr(&node, context, &schema, codec)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let step = match (step.names.is_empty(), expressions.as_slice()) {
+            (true, [predicate]) => Step::Filter(predicate.clone()),
+            _ => Step::project(expressions.into_iter().zip(step.names.iter().cloned()).collect(), &schema)?,
+        };
+        schema = step.output(&schema);
+        steps.push(step);
+    }
+    Ok(Arc::new(RecordScanExec::new(Arc::new(from_json(&scan.spec)?), decoded, steps.into(), child)))
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| internal_datafusion_err!("plan node: {error}"))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| internal_datafusion_err!("plan node: {error}"))
+}
+
+fn encode_schema(schema: &Schema) -> Result<Vec<u8>> {
+    let mut buffer = vec![];
+    StreamWriter::try_new(&mut buffer, schema)?.finish()?;
+    Ok(buffer)
+}
+
+fn decode_schema(bytes: &[u8]) -> Result<SchemaRef> {
+    Ok(StreamReader::try_new(bytes, None).map_err(DataFusionError::from)?.schema())
+}

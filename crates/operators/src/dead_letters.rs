@@ -1,0 +1,91 @@
+//! Dead letters: records and rows that could not be processed, with coordinates, raw bytes and error, as rows of `polybolos.dead_letters`.
+//! Their key is their identity (EPOCHS rule 15), so a dead letter published twice is there once.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMillisecondBuilder},
+        datatypes::{DataType, TimeUnit},
+    },
+    common::Result,
+};
+use polybolos_tables::{Column, TableName, TableSchema};
+
+/// Raw bytes beyond this are cut off; `raw_bytes` tells the whole length. A record may be as large as the broker lets it, a cell should not.
+pub const RAW_LIMIT: usize = 64 << 10;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// `<incarnation>/<topic>/<partition>/<offset>` of a record, `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row.
+    pub id: String,
+    pub job: String,
+    /// `decode`, `compute` or `publish`.
+    pub step: &'static str,
+    pub error: String,
+    pub topic: Option<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    /// The record's payload, or a refused row as JSON; cut at [`RAW_LIMIT`].
+    pub raw: Option<Vec<u8>>,
+    pub raw_bytes: i64,
+}
+
+/// First bytes of a payload, and its whole length.
+pub fn cut(raw: Option<&[u8]>) -> (Option<Vec<u8>>, i64) {
+    (raw.map(|bytes| bytes[..bytes.len().min(RAW_LIMIT)].to_vec()), raw.map_or(0, <[u8]>::len) as i64)
+}
+
+/// `polybolos.dead_letters`.
+pub fn table() -> TableSchema {
+    let text = |name: &str| Column::new(name, DataType::Utf8);
+    TableSchema {
+        name: TableName::new("polybolos", "dead_letters"),
+        columns: vec![
+            text("id"),
+            text("job"),
+            text("step"),
+            text("error"),
+            text("topic"),
+            Column::new("topic_partition", DataType::Int32),
+            Column::new("topic_offset", DataType::Int64),
+            Column::new("record_time", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))),
+            Column::new("record_key", DataType::Binary),
+            Column::new("raw", DataType::Binary),
+            Column::new("raw_bytes", DataType::Int64),
+        ],
+        partition_key: vec!["id".into()],
+        clustering_key: vec![],
+    }
+}
+
+/// The letters as rows of [`table`].
+pub fn batch(letters: &[DeadLetter]) -> Result<RecordBatch> {
+    let mut texts: [StringBuilder; 5] = std::array::from_fn(|_| StringBuilder::new());
+    let (mut partitions, mut offsets, mut lengths) = (Int32Builder::new(), Int64Builder::new(), Int64Builder::new());
+    let mut times = TimestampMillisecondBuilder::new().with_timezone("UTC");
+    let (mut keys, mut raws) = (BinaryBuilder::new(), BinaryBuilder::new());
+    for letter in letters {
+        let [id, job, step, error, topic] = &mut texts;
+        id.append_value(&letter.id);
+        job.append_value(&letter.job);
+        step.append_value(letter.step);
+        error.append_value(&letter.error);
+        topic.append_option(letter.topic.as_deref());
+        partitions.append_option(letter.partition);
+        offsets.append_option(letter.offset);
+        times.append_option(letter.timestamp_ms);
+        keys.append_option(letter.key.as_deref());
+        raws.append_option(letter.raw.as_deref());
+        lengths.append_value(letter.raw_bytes);
+    }
+    let mut columns: Vec<ArrayRef> = texts.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef).collect();
+    columns.push(Arc::new(partitions.finish()));
+    columns.push(Arc::new(offsets.finish()));
+    columns.push(Arc::new(times.finish()));
+    columns.push(Arc::new(keys.finish()));
+    columns.push(Arc::new(raws.finish()));
+    columns.push(Arc::new(lengths.finish()));
+    Ok(RecordBatch::try_new(table().arrow(), columns)?)
+}

@@ -1,0 +1,28 @@
+//! The plan nodes that an epoch needs inside a Ballista query, and what they find on an executor.
+//!
+//! An epoch of a stateless job is one stage: `PartWriteExec(RecordScanExec(descriptors))`. Ballista cuts a stage into tasks by slicing
+//! its leaves, but only leaves it knows; a leaf of ours would silently run whole in every task. So the leaf is a memory source with one
+//! row per part, the [`task::TaskDescriptor`], and our nodes sit on top and read it.
+//!
+//! * [`task`]: the descriptor and its source;
+//! * [`services`]: what the executor offers to nodes (consumers, store, reports), and the slot that nodes of one task share;
+//! * [`steps`]: filters, projections and checks, evaluated batch-wise and bisected to the row that fails;
+//! * [`record_scan`], [`part_write`], [`table_scan`]: the nodes;
+//! * [`codec`]: how they travel;
+//! * [`template`]: a job's physical plan, built once and filled in per epoch;
+//! * [`providers`]: Kafka topics and keyed tables as DataFusion tables;
+//! * [`dead_letters`], [`publish`]: what happens to bad rows, and to good ones after the record.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod dead_letters;
+pub mod last_per_key;
+pub mod part_write;
+pub mod providers;
+pub mod publish;
+pub mod record_scan;
+pub mod services;
+pub mod steps;
+pub mod table_scan;
+pub mod task;
+pub mod template;

@@ -1,0 +1,189 @@
+//! Kafka topics and keyed tables as DataFusion tables.
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{
+        array::ArrayRef,
+        compute::concat,
+        datatypes::{Schema, SchemaRef},
+    },
+    catalog::{Session, TableProvider},
+    common::{DataFusionError, Result, ScalarValue},
+    logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList},
+    physical_plan::ExecutionPlan,
+};
+use polybolos_kafka::decode::Field;
+use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableSchema};
+
+use crate::{
+    record_scan::{RecordScanExec, ScanSpec},
+    table_scan::TableScanExec,
+    task::{TaskDescriptor, descriptor_source},
+};
+
+/// Which offsets a scan of a topic covers.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// Those of a job's frames: the coordinator fills them in.
+    Job,
+    /// Those that there are when the query is planned.
+    Query(Arc<dyn QueryRanges>),
+}
+
+/// Asks the broker for the ranges of a bounded query.
+#[async_trait]
+pub trait QueryRanges: fmt::Debug + Send + Sync {
+    async fn ranges(&self) -> Result<Vec<TaskDescriptor>>;
+}
+
+/// A Kafka topic, for jobs and for queries.
+#[derive(Debug)]
+pub struct KafkaTable {
+    schema: SchemaRef,
+    /// Without its fields, which follow the projection.
+    spec: ScanSpec,
+    fields: Vec<Field>,
+    reading: Reading,
+}
+
+impl KafkaTable {
+    /// One field per column of `schema`.
+    pub fn new(schema: SchemaRef, fields: Vec<Field>, spec: ScanSpec, reading: Reading) -> Self {
+        Self { schema, spec, fields, reading }
+    }
+}
+
+#[async_trait]
+impl TableProvider for KafkaTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.fields.len()).collect();
+        let kept = projection.unwrap_or(&all);
+        let decoded: Schema = self.schema.project(kept)?;
+        let mut spec = self.spec.clone();
+        spec.fields = kept.iter().map(|&index| self.fields[index].clone()).collect();
+        let ranges = match &self.reading {
+            Reading::Job => vec![],
+            Reading::Query(query) => query.ranges().await?,
+        };
+        let source = descriptor_source(&ranges)?;
+        Ok(Arc::new(RecordScanExec::new(Arc::new(spec), Arc::new(decoded), Arc::new([]), source)))
+    }
+}
+
+/// A keyed table of a backend: scanned slice by slice, key predicates pushed down.
+pub struct KeyedTable {
+    backend: Arc<dyn TableBackend>,
+    table: TableSchema,
+}
+
+impl KeyedTable {
+    pub fn new(backend: Arc<dyn TableBackend>, table: TableSchema) -> Self {
+        Self { backend, table }
+    }
+}
+
+impl fmt::Debug for KeyedTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedTable").field("table", &self.table.name).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TableProvider for KeyedTable {
+    fn schema(&self) -> SchemaRef {
+        self.table.arrow()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let predicates: Vec<Option<KeyPredicate>> = filters.iter().map(|filter| key_predicate(&self.table, filter)).collect();
+        let known: Vec<KeyPredicate> = predicates.iter().flatten().cloned().collect();
+        let mut applied = self.backend.supports(&self.table, &known).into_iter();
+        let answer = predicates.iter().map(|predicate| match predicate {
+            Some(_) if applied.next().unwrap_or(false) => TableProviderFilterPushDown::Exact,
+            _ => TableProviderFilterPushDown::Unsupported,
+        });
+        Ok(answer.collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns = match projection {
+            Some(kept) => kept.iter().map(|&index| self.table.columns[index].name.clone()).collect(),
+            None => self.table.columns.iter().map(|column| column.name.clone()).collect(),
+        };
+        let predicates = filters.iter().filter_map(|filter| key_predicate(&self.table, filter)).collect();
+        let request = ScanRequest { table: self.table.clone(), columns, predicates, limit };
+        let wanted = state.config().target_partitions();
+        let slices = self.backend.slices(&request, wanted).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok(Arc::new(TableScanExec::new(self.backend.clone(), request, slices)?))
+    }
+}
+
+/// `key column op literal`, cast to the column's type; anything else is left to a filter above.
+fn key_predicate(table: &TableSchema, filter: &Expr) -> Option<KeyPredicate> {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (column, literal, op) = match (left.as_ref(), right.as_ref()) {
+                (Expr::Column(column), Expr::Literal(value, _)) => (column, value, *op),
+                (Expr::Literal(value, _), Expr::Column(column)) => (column, value, op.swap()?),
+                _ => return None,
+            };
+            let op = match op {
+                Operator::Eq => PredicateOp::Eq,
+                Operator::Lt => PredicateOp::Lt,
+                Operator::LtEq => PredicateOp::LtEq,
+                Operator::Gt => PredicateOp::Gt,
+                Operator::GtEq => PredicateOp::GtEq,
+                _ => return None,
+            };
+            Some(KeyPredicate { column: column.name.clone(), op, values: key_values(table, &column.name, &[literal])? })
+        }
+        Expr::InList(InList { expr, list, negated: false }) => {
+            let Expr::Column(column) = expr.as_ref() else { return None };
+            let literals: Option<Vec<_>> = list
+                .iter()
+                .map(|item| match item {
+                    Expr::Literal(value, _) => Some(value),
+                    _ => None,
+                })
+                .collect();
+            Some(KeyPredicate { column: column.name.clone(), op: PredicateOp::In, values: key_values(table, &column.name, &literals?)? })
+        }
+        _ => None,
+    }
+}
+
+fn key_values(table: &TableSchema, column: &str, literals: &[&ScalarValue]) -> Option<ArrayRef> {
+    if !table.is_key(column) || literals.is_empty() || literals.iter().any(|literal| literal.is_null()) {
+        return None;
+    }
+    let data_type = &table.column(column)?.data_type;
+    let arrays: Option<Vec<ArrayRef>> =
+        literals.iter().map(|literal| literal.cast_to(data_type).ok().filter(|v| !v.is_null())?.to_array().ok()).collect();
+    let arrays = arrays?;
+    concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>()).ok()
+}

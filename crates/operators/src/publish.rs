@@ -1,0 +1,188 @@
+//! Publishing: writes one part of one recorded epoch to one sink, with the epoch's write timestamp. Doing it twice is the same as once.
+use std::{collections::BTreeMap, collections::HashMap, fmt, sync::Arc, time::Instant};
+
+use datafusion::arrow::{array::RecordBatch, json::LineDelimitedWriter, util::pretty::pretty_format_batches};
+use parking_lot::Mutex;
+use polybolos_persist::{StoreError, part};
+use polybolos_streaming::{
+    ids::{Epoch, Generation, Incarnation, Nonce, SinkId},
+    manifest::DEAD_LETTERS,
+    report::{PartFile, PublishReport},
+};
+use polybolos_tables::{Grant, Refused, TableError, TableName, TableWriter, WriteOptions};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    dead_letters::{self, DeadLetter, cut},
+    services::ExecutorServices,
+};
+
+/// Where a sink's changes go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SinkSpec {
+    Table { table: TableName, columns: Vec<String>, options: WriteOptions },
+    /// Rows as a table in the executor's log.
+    Print { name: String },
+    Blackhole,
+}
+
+/// One order of the coordinator.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub job: String,
+    pub incarnation: Incarnation,
+    pub generation: Generation,
+    pub epoch: Epoch,
+    pub sink: SinkId,
+    pub file: PartFile,
+    pub timestamp_us: i64,
+    pub spec: SinkSpec,
+}
+
+#[derive(Debug, Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot format rows: {0}")]
+    Format(#[from] datafusion::arrow::error::ArrowError),
+    #[error("cannot make dead letters: {0}")]
+    DeadLetters(#[from] datafusion::common::DataFusionError),
+}
+
+impl PublishError {
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Table(error) => error.is_retryable() || matches!(error, TableError::GrantExpired),
+            Self::Store(error) => error.is_retryable(),
+            Self::Format(_) | Self::DeadLetters(_) => false,
+        }
+    }
+}
+
+/// Publishes for one executor; keeps its prepared writers.
+pub struct Publisher {
+    services: Arc<ExecutorServices>,
+    writers: Mutex<HashMap<String, Arc<dyn TableWriter>>>,
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("executor", &self.services.executor).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    pub fn new(services: Arc<ExecutorServices>) -> Self {
+        Self { services, writers: Mutex::default() }
+    }
+
+    pub async fn publish(&self, order: &Order, grant: &dyn Grant) -> Result<PublishReport, PublishError> {
+        let started = Instant::now();
+        let batches = self.changes(order).await?;
+        let mut report = PublishReport {
+            incarnation: order.incarnation.clone(),
+            generation: order.generation,
+            epoch: order.epoch,
+            sink: order.sink,
+            part: order.file.part,
+            rows: 0,
+            retries: 0,
+            write_us: 0,
+            refused: None,
+        };
+        let mut letters = vec![];
+        match &order.spec {
+            SinkSpec::Blackhole => {}
+            SinkSpec::Print { name } => {
+                report.rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+                tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", pretty_format_batches(&batches)?);
+            }
+            SinkSpec::Table { table, columns, options } => {
+                let writer = self.writer(table, columns, options).await?;
+                for batch in &batches {
+                    let outcome = match writer.write(batch, order.timestamp_us, grant).await {
+                        Ok(outcome) => outcome,
+                        Err(error) => {
+                            // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
+                            self.writers.lock().remove(&writer_key(table, columns, options));
+                            return Err(error.into());
+                        }
+                    };
+                    report.rows += outcome.rows;
+                    report.retries += outcome.retries;
+                    for refused in &outcome.refused {
+                        letters.push(refused_row(order, table, batch, refused)?);
+                    }
+                }
+            }
+        }
+        if !letters.is_empty() {
+            report.refused = Some(self.store_refused(order, &letters).await?);
+        }
+        report.write_us = started.elapsed().as_micros() as u64;
+        Ok(report)
+    }
+
+    /// The part's changes for the sink: from memory when this executor computed it, else from the store.
+    async fn changes(&self, order: &Order) -> Result<Vec<RecordBatch>, PublishError> {
+        if order.file.name.is_empty() {
+            return Ok(vec![]);
+        }
+        let bytes = match self.services.parts.get(&order.file.name) {
+            Some(bytes) => bytes,
+            None => self.services.store.read(&order.file.name).await?,
+        };
+        Ok(part::decode(&order.file.name, &bytes, order.file.crc32)?.remove(&order.sink).unwrap_or_default())
+    }
+
+    async fn writer(&self, table: &TableName, columns: &[String], options: &WriteOptions) -> Result<Arc<dyn TableWriter>, PublishError> {
+        let key = writer_key(table, columns, options);
+        if let Some(writer) = self.writers.lock().get(&key) {
+            return Ok(writer.clone());
+        }
+        let schema = self.services.tables.describe(table).await?;
+        let schema = schema.ok_or_else(|| TableError::NoSuchTable { table: table.to_string() })?;
+        let writer = self.services.tables.writer(&schema, columns, options).await?;
+        self.writers.lock().insert(key, writer.clone());
+        Ok(writer)
+    }
+
+    async fn store_refused(&self, order: &Order, letters: &[DeadLetter]) -> Result<PartFile, PublishError> {
+        let sinks = BTreeMap::from([(DEAD_LETTERS, vec![dead_letters::batch(letters)?])]);
+        let (bytes, crc32) = part::encode(&sinks)?;
+        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+        let name = format!("{}-refused-{}-{nonce}", order.file.name, order.sink);
+        self.services.store.create(&name, bytes.clone()).await?;
+        let rows = BTreeMap::from([(DEAD_LETTERS, letters.len() as u64)]);
+        Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows })
+    }
+}
+
+fn writer_key(table: &TableName, columns: &[String], options: &WriteOptions) -> String {
+    format!("{table}({}) {options:?}", columns.join(","))
+}
+
+fn refused_row(order: &Order, table: &TableName, batch: &RecordBatch, refused: &Refused) -> Result<DeadLetter, PublishError> {
+    let mut json = LineDelimitedWriter::new(Vec::new());
+    json.write(&batch.slice(refused.row, 1))?;
+    json.finish()?;
+    let (raw, raw_bytes) = cut(Some(&json.into_inner()));
+    let (part, row) = (order.file.part, refused.row);
+    Ok(DeadLetter {
+        id: format!("{}/sink-{}/{}/{part}/{row}", order.incarnation, order.sink, order.epoch),
+        job: order.job.clone(),
+        step: "publish",
+        error: format!("{table} refused the row: {}", refused.error),
+        topic: None,
+        partition: None,
+        offset: None,
+        timestamp_ms: None,
+        key: None,
+        raw,
+        raw_bytes,
+    })
+}

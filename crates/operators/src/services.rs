@@ -1,0 +1,193 @@
+//! What an executor offers to our nodes, handed to them as an extension of the session configuration, and the slot through which the
+//! nodes of one task partition pass what does not flow as rows: the descriptor upwards, dead letters and times.
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use datafusion::{
+    common::{DataFusionError, Result},
+    execution::TaskContext,
+};
+use parking_lot::Mutex;
+use polybolos_kafka::fetcher::Fetcher;
+use polybolos_persist::Store;
+use polybolos_streaming::{
+    ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation},
+    report::{Counts, PartReport, StepTimes},
+};
+use polybolos_tables::TableBackend;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{dead_letters::DeadLetter, task::TaskDescriptor};
+
+/// Reports wait here for the control stream; one per part, so a few epochs of a few jobs fit. A full channel holds the task back.
+pub const REPORT_CHANNEL: usize = 4096;
+
+/// Most bytes of part files kept in memory for publishing; beyond it, publishers read the file.
+const PART_CACHE_BYTES: usize = 64 << 20;
+
+/// An executor, as seen by the nodes that run on it.
+pub struct ExecutorServices {
+    pub executor: ExecutorId,
+    pub fetcher: Arc<Fetcher>,
+    pub store: Arc<dyn Store>,
+    pub tables: Arc<dyn TableBackend>,
+    pub reports: mpsc::Sender<PartReport>,
+    pub parts: PartCache,
+    generation: AtomicU64,
+    slots: Mutex<HashMap<(String, usize), TaskSlot>>,
+    attempts: Mutex<Attempts>,
+}
+
+#[derive(Default)]
+struct Attempts {
+    running: HashMap<(Incarnation, Epoch, Attempt), CancellationToken>,
+    forgotten: HashSet<Incarnation>,
+}
+
+/// What the nodes of one task partition share.
+#[derive(Debug, Default)]
+pub struct TaskSlot {
+    pub descriptor: Option<TaskDescriptor>,
+    pub dead_letters: Vec<DeadLetter>,
+    pub counts: Counts,
+    pub times: StepTimes,
+    pub max_timestamp_ms: Option<i64>,
+}
+
+impl fmt::Debug for ExecutorServices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutorServices").field("executor", &self.executor).finish_non_exhaustive()
+    }
+}
+
+impl ExecutorServices {
+    pub fn new(
+        executor: ExecutorId,
+        fetcher: Arc<Fetcher>,
+        store: Arc<dyn Store>,
+        tables: Arc<dyn TableBackend>,
+        reports: mpsc::Sender<PartReport>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            executor,
+            fetcher,
+            store,
+            tables,
+            reports,
+            parts: PartCache::default(),
+            generation: AtomicU64::new(0),
+            slots: Mutex::default(),
+            attempts: Mutex::default(),
+        })
+    }
+
+    /// The services in a task's context.
+    pub fn of(context: &TaskContext) -> Result<Arc<Self>> {
+        context.session_config().get_extension::<Self>().ok_or_else(|| {
+            DataFusionError::Internal("this plan needs a Polybolos executor; a plain Ballista executor cannot run it".into())
+        })
+    }
+
+    /// Follows the leader: work of lower generations is refused from now on (EPOCHS rule 5).
+    pub fn follow(&self, generation: Generation) {
+        self.generation.fetch_max(generation.0, Ordering::SeqCst);
+    }
+
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::SeqCst))
+    }
+
+    /// The cancellation token of an attempt, or an error when its generation is fenced or its incarnation forgotten.
+    pub fn admit(&self, task: &TaskDescriptor) -> Result<CancellationToken> {
+        let current = self.generation();
+        if task.generation < current {
+            return Err(DataFusionError::Execution(format!(
+                "attempt {} of epoch {} belongs to generation {}, but generation {current} leads now",
+                task.attempt, task.epoch, task.generation
+            )));
+        }
+        let key = (task.incarnation.clone(), task.epoch, task.attempt);
+        let mut attempts = self.attempts.lock();
+        // Tokens of earlier epochs are of no use any more: an incarnation runs one attempt at a time.
+        attempts.running.retain(|(incarnation, epoch, _), _| *incarnation != task.incarnation || epoch.0 + 8 > task.epoch.0);
+        Ok(attempts.running.entry(key).or_default().clone())
+    }
+
+    /// Ends the running tasks of an attempt; one that has not started yet finds its token cancelled already.
+    pub fn cancel(&self, incarnation: &Incarnation, epoch: Epoch, attempt: Attempt) {
+        let key = (incarnation.clone(), epoch, attempt);
+        self.attempts.lock().running.entry(key).or_default().cancel();
+    }
+
+    /// Ends everything about an incarnation on this executor.
+    pub fn forget(&self, incarnation: &Incarnation) {
+        let mut attempts = self.attempts.lock();
+        attempts.forgotten.insert(incarnation.clone());
+        attempts.running.retain(|(of, _, _), token| {
+            if of == incarnation {
+                token.cancel();
+            }
+            of != incarnation
+        });
+    }
+
+    /// Works on the slot of one partition of one running task.
+    pub fn with_slot<T>(&self, context: &TaskContext, partition: usize, work: impl FnOnce(&mut TaskSlot) -> T) -> T {
+        let key = (context.task_id().unwrap_or_default(), partition);
+        work(self.slots.lock().entry(key).or_default())
+    }
+
+    /// Takes the slot away, at the end of the task or before it starts.
+    pub fn take_slot(&self, context: &TaskContext, partition: usize) -> TaskSlot {
+        self.slots.lock().remove(&(context.task_id().unwrap_or_default(), partition)).unwrap_or_default()
+    }
+}
+
+/// Encoded part files written by this executor, kept for publishing, oldest dropped first.
+#[derive(Debug, Default)]
+pub struct PartCache {
+    inner: Mutex<PartCacheInner>,
+}
+
+#[derive(Debug, Default)]
+struct PartCacheInner {
+    files: HashMap<String, Bytes>,
+    order: std::collections::VecDeque<String>,
+    bytes: usize,
+}
+
+impl PartCache {
+    pub fn insert(&self, name: &str, file: Bytes) {
+        let mut inner = self.inner.lock();
+        inner.bytes += file.len();
+        inner.order.push_back(name.to_owned());
+        inner.files.insert(name.to_owned(), file);
+        while inner.bytes > PART_CACHE_BYTES {
+            let Some(oldest) = inner.order.pop_front() else { break };
+            if let Some(file) = inner.files.remove(&oldest) {
+                inner.bytes -= file.len();
+            }
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<Bytes> {
+        self.inner.lock().files.get(name).cloned()
+    }
+
+    /// A published file is not asked for again, as a rule.
+    pub fn remove(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        if let Some(file) = inner.files.remove(name) {
+            inner.bytes -= file.len();
+            inner.order.retain(|other| other != name);
+        }
+    }
+}

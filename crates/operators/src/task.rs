@@ -1,0 +1,65 @@
+//! The task descriptor: which part of which epoch a task computes. It travels as the one row of a memory-source partition, which is
+//! the only thing that Ballista slices, so that every part is computed by exactly one task (docs/adr/0002).
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    common::{DataFusionError, Result, internal_datafusion_err},
+    datasource::memory::MemorySourceConfig,
+    execution::TaskContext,
+    physical_plan::ExecutionPlan,
+};
+use futures::StreamExt;
+use polybolos_streaming::{
+    frame::PartRange,
+    ids::{Attempt, Epoch, Generation, Incarnation},
+};
+use serde::{Deserialize, Serialize};
+
+/// Everything a task knows of its epoch; fenced by generation, named by epoch, attempt and part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskDescriptor {
+    pub incarnation: Incarnation,
+    pub generation: Generation,
+    pub epoch: Epoch,
+    pub attempt: Attempt,
+    /// What `now()` answers, microseconds since 1970.
+    pub clock_us: i64,
+    pub range: PartRange,
+}
+
+fn descriptor_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("descriptor", DataType::Utf8, false)]))
+}
+
+/// A source with one partition per descriptor.
+pub fn descriptor_source(tasks: &[TaskDescriptor]) -> Result<Arc<dyn ExecutionPlan>> {
+    let partitions = tasks
+        .iter()
+        .map(|task| {
+            let text = serde_json::to_string(task).map_err(|error| internal_datafusion_err!("descriptor: {error}"))?;
+            let batch = RecordBatch::try_new(descriptor_schema(), vec![Arc::new(StringArray::from(vec![text]))])?;
+            Ok(vec![batch])
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(MemorySourceConfig::try_new_exec(&partitions, descriptor_schema(), None)?)
+}
+
+/// Reads the one descriptor of partition `partition` of `source`.
+pub async fn read_descriptor(source: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<TaskDescriptor> {
+    let mut stream = source.execute(partition, context)?;
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        let column = batch.column(0).as_any().downcast_ref::<StringArray>();
+        let text = column.filter(|texts| texts.len() == 1).map(|texts| texts.value(0));
+        let text = text.ok_or_else(|| internal_datafusion_err!("a task must have exactly one descriptor"))?;
+        return serde_json::from_str(text).map_err(|error| DataFusionError::Internal(format!("descriptor {text:?}: {error}")));
+    }
+    Err(internal_datafusion_err!("a task has no descriptor: the scheduler sent an unfilled plan"))
+}

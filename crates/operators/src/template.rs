@@ -1,0 +1,123 @@
+//! A job's physical plan, built once and filled in with a frame for every epoch. Planning, optimising and fusing happen when the job
+//! starts; an epoch only swaps the descriptor source.
+use std::sync::Arc;
+
+use datafusion::{
+    common::{Result, plan_err},
+    execution::SessionState,
+    logical_expr::LogicalPlan,
+    physical_expr::expressions::Column,
+    physical_plan::{
+        ExecutionPlan, PhysicalExpr, coalesce_partitions::CoalescePartitionsExec,
+        coop::CooperativeExec, filter::FilterExec, projection::ProjectionExec,
+    },
+};
+use polybolos_streaming::{
+    frame::Frame,
+    ids::{Attempt, Generation, Incarnation},
+};
+
+use crate::{
+    part_write::{PartWriteExec, WriteSpec},
+    record_scan::{OnError, RecordScanExec},
+    steps::{Check, Step},
+    task::{TaskDescriptor, descriptor_source},
+};
+
+/// What makes a job's plan the plan of this incarnation.
+#[derive(Clone, Debug)]
+pub struct JobIdentity {
+    pub job: String,
+    pub incarnation: Incarnation,
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlanTemplate {
+    incarnation: Incarnation,
+    scan: Arc<RecordScanExec>,
+    write: WriteSpec,
+}
+
+impl PlanTemplate {
+    /// Plans one INSERT of a job. `plan` is optimised and reads exactly one streaming source.
+    pub async fn build(
+        session: &SessionState,
+        plan: &LogicalPlan,
+        identity: JobIdentity,
+        write: WriteSpec,
+        checks: Vec<Check>,
+    ) -> Result<Self> {
+        let physical = session.query_planner().create_physical_plan(plan, session).await?;
+        let scan = fuse(&physical)?;
+        let mut spec = scan.spec().as_ref().clone();
+        spec.job = identity.job;
+        spec.incarnation = identity.incarnation.0.clone();
+        spec.on_error = identity.on_error;
+        spec.checks = checks;
+        Ok(Self { incarnation: identity.incarnation, scan: Arc::new(scan.with_spec(spec)), write })
+    }
+
+    pub fn scan(&self) -> &RecordScanExec {
+        &self.scan
+    }
+
+    pub fn write(&self) -> &WriteSpec {
+        &self.write
+    }
+
+    /// The plan of one attempt: one partition per part of the frame. `freeze` replaces what an expression reads of the frame (its clock).
+    pub fn fill(
+        &self,
+        frame: &Frame,
+        generation: Generation,
+        attempt: Attempt,
+        freeze: impl Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let tasks: Vec<_> = frame
+            .parts
+            .iter()
+            .map(|range| TaskDescriptor {
+                incarnation: self.incarnation.clone(),
+                generation,
+                epoch: frame.epoch,
+                attempt,
+                clock_us: frame.clock_us,
+                range: *range,
+            })
+            .collect();
+        let steps = self.scan.steps().iter().map(|step| step.map_expressions(&freeze)).collect::<Result<Vec<_>>>()?;
+        let scan =
+            RecordScanExec::new(self.scan.spec().clone(), self.scan.decoded().clone(), steps.into(), descriptor_source(&tasks)?);
+        Ok(Arc::new(PartWriteExec::new(self.write.clone(), Arc::new(scan))))
+    }
+}
+
+/// Folds filters and projections into the scan below them, so that a batch passes them without leaving the task, and so that a row that
+/// fails can be told apart and named by its record.
+pub fn fuse(plan: &Arc<dyn ExecutionPlan>) -> Result<RecordScanExec> {
+    if let Some(scan) = plan.downcast_ref::<RecordScanExec>() {
+        return Ok(scan.clone());
+    }
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let scan = fuse(projection.input())?;
+        let expressions = projection.expr().iter().map(|item| (item.expr.clone(), item.alias.clone())).collect();
+        let step = Step::project(expressions, &projection.input().schema())?;
+        return Ok(scan.with_step(step));
+    }
+    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        let scan = fuse(filter.input())?.with_step(Step::Filter(filter.predicate().clone()));
+        let Some(kept) = filter.projection().as_ref() else { return Ok(scan) };
+        let input = filter.input().schema();
+        let columns = kept.iter().map(|&index| {
+            let name = input.field(index).name().clone();
+            (Arc::new(Column::new(&name, index)) as Arc<dyn PhysicalExpr>, name)
+        });
+        return Ok(scan.with_step(Step::project(columns.collect(), &input)?));
+    }
+    let passes_rows_through = plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>();
+    match plan.children().as_slice() {
+        [child] if passes_rows_through => fuse(child),
+        _ => plan_err!("{} is not supported in a streaming job yet; a job may filter and project one Kafka table", plan.name()),
+    }
+}

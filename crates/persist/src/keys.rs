@@ -1,0 +1,25 @@
+//! Where everything lies on the store.
+use polybolos_streaming::ids::{Attempt, Epoch, Incarnation, Nonce, PartIndex};
+
+/// Who leads.
+pub const LEASE: &str = "lease";
+
+/// All tables and jobs.
+pub const CATALOG: &str = "catalog";
+
+pub fn manifest(incarnation: &Incarnation) -> String {
+    format!("jobs/{incarnation}/manifest")
+}
+
+/// Prefix of an incarnation's part files.
+pub fn parts_of(incarnation: &Incarnation) -> String {
+    format!("jobs/{incarnation}/parts/")
+}
+
+pub fn part(incarnation: &Incarnation, epoch: Epoch, attempt: Attempt, part: PartIndex, execution: &Nonce) -> String {
+    format!("jobs/{incarnation}/parts/{epoch}-{attempt}-{part}-{execution}")
+}
+
+pub fn table_owner(keyspace: &str, table: &str) -> String {
+    format!("tables/{keyspace}.{table}")
+}

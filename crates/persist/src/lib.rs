@@ -1,0 +1,37 @@
+//! The durable store: objects replaced by compare-and-swap, and files written once. Durable means fsynced, file and folder.
+//!
+//! * [`store`]: the trait [`Store`];
+//! * [`local`]: a folder on one host, shared by the processes on it; an object store (S3) is the other implementation to come;
+//! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
+//! * [`manifest`], [`part`]: the two formats of the epoch protocol;
+//! * [`keys`]: where everything lies.
+//!
+//! ```
+//! use polybolos_persist::{Expected, LocalStore, Store, Swap};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), polybolos_persist::StoreError> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! let store = LocalStore::open(folder.path()).await?;
+//! let Swap::Stored(first) = store.put_if("greeting", "hello".into(), Expected::Absent).await? else { panic!() };
+//! store.put_if("greeting", "good day".into(), Expected::Version(first.clone())).await?;
+//! assert_eq!(store.put_if("greeting", "late".into(), Expected::Version(first)).await?, Swap::Conflict);
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod envelope;
+pub mod error;
+pub mod keys;
+pub mod local;
+pub mod manifest;
+pub mod part;
+pub mod store;
+
+pub use error::StoreError;
+pub use local::LocalStore;
+pub use store::{Entry, Expected, Store, Swap, Version, trial};
+
+/// This machine's id, so that a store that serves one host is not shared between two (EPOCHS rule 19).
+pub fn machine_id() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
+}

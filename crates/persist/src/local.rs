@@ -1,0 +1,279 @@
+//! A folder as a store. Several processes of one host may share it: a swap happens under an exclusive lock, as write to a temporary file,
+//! fsync, rename, fsync of the folder. A version is a counter in the object's first line, so it never repeats.
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{Entry, Expected, Store, StoreError, Swap, Version};
+
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    root: Arc<PathBuf>,
+}
+
+/// Objects keep their version beside their bytes: eight bytes, big-endian, in front.
+const VERSION_BYTES: usize = 8;
+
+impl LocalStore {
+    /// Opens or makes the folder, and tries whether swaps there are sound.
+    pub async fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = root.as_ref().to_owned();
+        fs::create_dir_all(&root).map_err(|source| io_error("creating", &root, source))?;
+        let store = Self { root: Arc::new(root) };
+        crate::trial(&store).await?;
+        Ok(store)
+    }
+
+    fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
+        let sound = key.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']));
+        if sound { Ok(self.root.join(key)) } else { Err(StoreError::BadKey { key: key.to_owned() }) }
+    }
+
+    /// File work happens beside the runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(io_error("working on", &self.root, io::Error::other(error))),
+        }
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { action, object: path.display().to_string(), source }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    File::open(folder)?.sync_all()
+}
+
+/// Makes the folders above `path`, each durably.
+fn make_folders(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folders(folder)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder(folder)
+}
+
+fn read_versioned(path: &Path) -> Result<Option<(u64, Bytes)>, StoreError> {
+    let mut bytes = vec![];
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut bytes).map_err(|source| io_error("reading", path, source))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error("reading", path, source)),
+    };
+    let Some((version, _)) = bytes.split_first_chunk::<VERSION_BYTES>() else {
+        return Err(StoreError::Corrupt { object: path.display().to_string(), message: "it is cut short".into() });
+    };
+    let version = u64::from_be_bytes(*version);
+    Ok(Some((version, Bytes::from(bytes).slice(VERSION_BYTES..))))
+}
+
+fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreError> {
+    let failed = |action: &'static str| move |source| io_error(action, path, source);
+    make_folders(path).map_err(failed("creating the folder of"))?;
+    let beside = |ending: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        path.with_file_name(name)
+    };
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(".lock")).map_err(failed("locking"))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| io_error("locking", path, error.into()))?;
+
+    let current = read_versioned(path)?.map(|(version, _)| version);
+    let expected = match expected {
+        Expected::Absent => None,
+        Expected::Version(version) => Some(version.0.as_str()),
+    };
+    if current.map(|version| version.to_string()).as_deref() != expected {
+        return Ok(Swap::Conflict);
+    }
+    // An object that was deleted and made again must not repeat a version: start at a random one.
+    let next = current.map_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 2, |version| version + 1);
+    let temporary = beside(".new");
+    let mut file = File::create(&temporary).map_err(failed("writing"))?;
+    file.write_all(&next.to_be_bytes()).and_then(|()| file.write_all(bytes)).map_err(failed("writing"))?;
+    file.sync_all().map_err(failed("syncing"))?;
+    fs::rename(&temporary, path).map_err(failed("renaming"))?;
+    sync_folder(path).map_err(failed("syncing the folder of"))?;
+    Ok(Swap::Stored(Version(next.to_string())))
+}
+
+fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let failed = |action: &'static str| move |source| io_error(action, path, source);
+    make_folders(path).map_err(failed("creating the folder of"))?;
+    let mut file = match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists { object: path.display().to_string() });
+        }
+        Err(source) => return Err(io_error("creating", path, source)),
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
+    written.map_err(|source| {
+        // Half a file under a name that no record will ever have; it only takes room.
+        let _ = fs::remove_file(path);
+        io_error("writing", path, source)
+    })
+}
+
+fn list(root: &Path, folder: &Path, entries: &mut Vec<Entry>) -> Result<(), StoreError> {
+    let found = match fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("listing", folder, source)),
+    };
+    for entry in found {
+        let entry = entry.map_err(|source| io_error("listing", folder, source))?;
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            list(root, &path, entries)?;
+            continue;
+        }
+        let own = path.extension().is_some_and(|ending| ending == "lock" || ending == "new");
+        if let (false, Ok(relative)) = (own, path.strip_prefix(root)) {
+            let key = relative.to_string_lossy().into_owned();
+            entries.push(Entry { key, bytes: metadata.len(), modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH) });
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    async fn get(&self, key: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
+        let path = self.path(key)?;
+        let found = self.blocking(move || read_versioned(&path)).await?;
+        Ok(found.map(|(version, bytes)| (bytes, Version(version.to_string()))))
+    }
+
+    async fn put_if(&self, key: &str, bytes: Bytes, expected: Expected) -> Result<Swap, StoreError> {
+        let path = self.path(key)?;
+        self.blocking(move || swap(&path, &bytes, &expected)).await
+    }
+
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path(key)?;
+        self.blocking(move || create(&path, &bytes)).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        self.blocking(move || match fs::read(&path) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { object: path.display().to_string() }),
+            Err(source) => Err(io_error("reading", &path, source)),
+        })
+        .await
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        let paths = keys.iter().map(|key| self.path(key)).collect::<Result<Vec<_>, _>>()?;
+        self.blocking(move || {
+            for path in paths {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("deleting", &path, error)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let folder = self.path(prefix.trim_end_matches('/'))?;
+        let root = self.root.clone();
+        self.blocking(move || {
+            let mut entries = vec![];
+            list(&root, &folder, &mut entries)?;
+            entries.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(entries)
+        })
+        .await
+    }
+
+    fn describe(&self) -> String {
+        format!("file:{}", self.root.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_many_swaps_at_once_each_success_builds_on_the_one_before() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        store.put_if("a/counter", "0".into(), Expected::Absent).await.expect("creates");
+        let adders = (0..8).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut added = 0;
+                while added < 20 {
+                    let (bytes, version) = store.get("a/counter").await.expect("reads").expect("exists");
+                    let number: u32 = String::from_utf8_lossy(&bytes).parse().expect("number");
+                    let next = Bytes::from((number + 1).to_string());
+                    if let Swap::Stored(_) = store.put_if("a/counter", next, Expected::Version(version)).await.expect("swaps") {
+                        added += 1;
+                    }
+                }
+            })
+        });
+        for adder in adders.collect::<Vec<_>>() {
+            adder.await.expect("adds");
+        }
+        assert_eq!(store.get("a/counter").await.expect("reads").expect("exists").0, "160");
+    }
+
+    #[tokio::test]
+    async fn files_are_written_once_and_listed_without_our_own_helpers() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        store.create("parts/1/a", "x".into()).await.expect("creates");
+        assert!(matches!(store.create("parts/1/a", "y".into()).await, Err(StoreError::Exists { .. })));
+        assert_eq!(store.read("parts/1/a").await.expect("reads"), "x");
+        store.put_if("parts/object", "z".into(), Expected::Absent).await.expect("swaps");
+        let keys: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
+        assert_eq!(keys, ["parts/1/a", "parts/object"]);
+        store.delete(&["parts/1/a".into(), "parts/never".into()]).await.expect("deletes");
+        assert!(matches!(store.read("parts/1/a").await, Err(StoreError::Missing { .. })));
+    }
+
+    #[tokio::test]
+    async fn keys_do_not_leave_the_folder() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        for key in ["../a", "/etc/passwd", "a//b", "a/./b", ""] {
+            assert!(matches!(store.get(key).await, Err(StoreError::BadKey { .. })), "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_cut_short_is_damaged_and_not_absent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        store.put_if("lease", "abc".into(), Expected::Absent).await.expect("swaps");
+        fs::write(folder.path().join("lease"), b"123").expect("cuts");
+        assert!(matches!(store.get("lease").await, Err(StoreError::Corrupt { .. })));
+        assert!(matches!(store.put_if("lease", "d".into(), Expected::Absent).await, Err(StoreError::Corrupt { .. })));
+    }
+}

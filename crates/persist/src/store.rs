@@ -1,0 +1,81 @@
+//! The trait that a durable store implements, and the trial that an unsound one fails.
+use std::{fmt::Debug, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::StoreError;
+
+/// An object's version; opaque, and never the same for two different writes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// What a swap replaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    Absent,
+    Version(Version),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    Stored(Version),
+    /// The object is not what was expected; nothing has changed.
+    Conflict,
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: String,
+    pub bytes: u64,
+    pub modified: SystemTime,
+}
+
+/// Everything is durable when the call returns.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// An object and its version.
+    async fn get(&self, key: &str) -> Result<Option<(Bytes, Version)>, StoreError>;
+
+    /// Replaces an object if it is what is expected: the only commit there is. An error means that nothing is known.
+    async fn put_if(&self, key: &str, bytes: Bytes, expected: Expected) -> Result<Swap, StoreError>;
+
+    /// Writes a new file; one that exists is an error, whatever it holds.
+    async fn create(&self, key: &str, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// A file written by [`Store::create`].
+    async fn read(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// Missing files are fine.
+    async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;
+
+    /// Everything below a prefix that ends with `/`.
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
+
+    /// Kind and place, for messages.
+    fn describe(&self) -> String;
+}
+
+/// Refuses a store that lets a stale swap succeed (EPOCHS rule 2): two leaders would both go on.
+pub async fn trial(store: &dyn Store) -> Result<(), StoreError> {
+    let key = format!("trials/{}", uuid::Uuid::new_v4().simple());
+    let unsound = |message: &str| StoreError::Unsound { store: store.describe(), message: message.to_owned() };
+    let Swap::Stored(first) = store.put_if(&key, "1".into(), Expected::Absent).await? else {
+        return Err(unsound("a new object is said to exist"));
+    };
+    if store.put_if(&key, "x".into(), Expected::Absent).await? != Swap::Conflict {
+        return Err(unsound("it creates an object that exists"));
+    }
+    let Swap::Stored(_) = store.put_if(&key, "2".into(), Expected::Version(first.clone())).await? else {
+        return Err(unsound("it refuses a swap of the version it just gave"));
+    };
+    if store.put_if(&key, "3".into(), Expected::Version(first)).await? != Swap::Conflict {
+        return Err(unsound("it lets a stale swap succeed, so two leaders could both go on"));
+    }
+    let found = store.get(&key).await?;
+    store.delete(std::slice::from_ref(&key)).await?;
+    match found {
+        Some((bytes, _)) if bytes == "2" => Ok(()),
+        _ => Err(unsound("it does not give back what was written")),
+    }
+}

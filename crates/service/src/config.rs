@@ -1,0 +1,175 @@
+//! Configuration files: one commented default file per service, file < environment < flag. Unknown keys are an error that suggests the near
+//! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`.
+use std::{fmt, path::Path};
+
+use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use thiserror::Error;
+use toml::{Table, Value};
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Invalid { path: String, message: String },
+    #[error("{0}")]
+    Reference(String),
+}
+
+/// A value that cannot print itself. In files it may be a reference, `${env:NAME}` or `${file:path}`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        resolve_reference(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The value itself, or what `${env:NAME}` or `${file:path}` refers to.
+pub fn resolve_reference(text: &str) -> Result<String, ConfigError> {
+    let Some(reference) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else { return Ok(text.to_owned()) };
+    match reference.split_once(':') {
+        Some(("env", name)) => std::env::var(name)
+            .map_err(|_| ConfigError::Reference(format!("environment variable {name} is not set, and {text} refers to it"))),
+        Some(("file", path)) => match std::fs::read_to_string(path) {
+            Ok(content) => Ok(content.trim_end_matches('\n').to_owned()),
+            Err(error) => Err(ConfigError::Reference(format!("cannot read the secret file {path}: {error}"))),
+        },
+        _ => Err(ConfigError::Reference(format!("{text} is not a reference; write ${{env:NAME}} or ${{file:path}}"))),
+    }
+}
+
+/// Loads a service's configuration: `defaults` (the commented default file), over it the file at `path`, over it the environment.
+pub fn load<T: DeserializeOwned>(defaults: &str, path: Option<&Path>) -> Result<T, ConfigError> {
+    load_with(defaults, path, &|name| std::env::var(name).ok())
+}
+
+fn load_with<T: DeserializeOwned>(defaults: &str, path: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<T, ConfigError> {
+    let shown = path.map_or_else(|| "default configuration".to_owned(), |path| path.display().to_string());
+    let invalid = |message: String| ConfigError::Invalid { path: shown.clone(), message: message.trim_end().replace('\n', " ") };
+    let mut table: Table = defaults.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?;
+        let given: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+        overlay(&mut table, given, "").map_err(invalid)?;
+    }
+    from_environment(&mut table, "POLYBOLOS", environment).map_err(invalid)?;
+    T::deserialize(Value::Table(table)).map_err(|error| invalid(error.to_string()))
+}
+
+/// Every key that may be given stands in the default file, so an unknown one is a mistake.
+fn overlay(into: &mut Table, given: Table, section: &str) -> Result<(), String> {
+    for (key, value) in given {
+        let place = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(given)) => overlay(inner, given, &place)?,
+            (Some(slot), value) => *slot = value,
+            (None, _) => {
+                let near = into.keys().map(|known| (strsim::jaro_winkler(known, &key), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+                let hint = match near {
+                    Some((likeness, known)) if likeness > 0.75 => format!("; did you mean {known:?}?"),
+                    _ => format!("; known are {}", into.keys().cloned().collect::<Vec<_>>().join(", ")),
+                };
+                return Err(format!("unknown key {place:?}{hint}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn from_environment(table: &mut Table, prefix: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    for (key, value) in table.iter_mut() {
+        let name = format!("{prefix}_{}", key.to_uppercase().replace('-', "_"));
+        if let Value::Table(inner) = value {
+            from_environment(inner, &name, environment)?;
+            continue;
+        }
+        let Some(text) = environment(&name) else { continue };
+        *value = match value {
+            Value::String(_) => Value::String(text),
+            Value::Array(_) => Value::Array(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
+            _ => format!("x = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("x")).ok_or_else(|| {
+                format!("environment variable {name} is {text:?}, which is not a {}", value.type_str())
+            })?,
+        };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: &str = "[server]\nhost = \"127.0.0.1\" # loopback\nport = 7400\npeers = []\n";
+
+    #[derive(Debug, Deserialize)]
+    struct Config {
+        server: Server,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Server {
+        host: String,
+        port: u16,
+        peers: Vec<String>,
+    }
+
+    fn with_file(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), text).expect("writes");
+        load_with(DEFAULTS, Some(file.path()), environment)
+    }
+
+    #[test]
+    fn file_over_defaults_and_environment_over_file() {
+        let config = with_file("[server]\nport = 1\n", &|_| None).expect("loads");
+        assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 1));
+        let environment = |name: &str| match name {
+            "POLYBOLOS_SERVER_PORT" => Some("2".to_owned()),
+            "POLYBOLOS_SERVER_PEERS" => Some("a:1, b:2".to_owned()),
+            _ => None,
+        };
+        let config = with_file("[server]\nport = 1\n", &environment).expect("loads");
+        assert_eq!((config.server.port, config.server.peers), (2, vec!["a:1".to_owned(), "b:2".to_owned()]));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_the_near_word() {
+        let error = with_file("[server]\nprot = 1\n", &|_| None).expect_err("must fail").to_string();
+        assert!(error.contains("unknown key \"server.prot\"; did you mean \"port\"?"), "{error}");
+        let error = with_file("", &|name| (name == "POLYBOLOS_SERVER_PORT").then(|| "many".into())).expect_err("must fail").to_string();
+        assert!(error.contains("POLYBOLOS_SERVER_PORT"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_print_themselves() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(format!("{secret:?} {}", serde_json::to_string(&secret).expect("serialises")), "*** \"***\"");
+        assert_eq!(secret.reveal(), "hunter2");
+        assert!(resolve_reference("${env:POLYBOLOS_SURELY_NOT_SET}").is_err());
+    }
+}

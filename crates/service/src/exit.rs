@@ -1,0 +1,34 @@
+//! Exit codes, the same for every verb.
+use std::process::ExitCode;
+
+/// Why a command did not end well. The message is one line; the code is for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Failure {
+    Failed = 1,
+    Usage = 2,
+    /// A service cannot be reached.
+    Unreachable = 3,
+    /// The job or test itself reports a failure.
+    Reported = 4,
+}
+
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        ExitCode::from(failure as u8)
+    }
+}
+
+/// An error with its exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    pub failure: Failure,
+    pub message: String,
+}
+
+impl Exit {
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, message: message.into() }
+    }
+}

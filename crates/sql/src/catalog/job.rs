@@ -1,0 +1,51 @@
+//! One job as the catalog keeps it. Its plan is made again from its text, so that nothing planned has to survive an upgrade.
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::SqlError,
+    limits::Limits,
+    names::RelationName,
+    options::job::JobOptions,
+    parser::parse_one,
+    statement::{CreateJob, StatementKind},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobDefinition {
+    pub name: String,
+    /// The statement as written. May hold secrets: show it through [`crate::redact::sql`].
+    pub sql: String,
+    pub options: JobOptions,
+    /// The table it fills.
+    pub target: RelationName,
+    /// The tables it reads, sorted.
+    pub sources: Vec<RelationName>,
+    /// This life of the job: everything stored is keyed by it, and a job created again has another.
+    pub incarnation: String,
+    /// Microseconds since 1970.
+    pub created_at_us: i64,
+}
+
+impl JobDefinition {
+    pub fn uses(&self, table: &RelationName) -> bool {
+        self.target == *table || self.sources.contains(table)
+    }
+
+    /// Reads the stored text again. A bare INSERT that became a job reads as `CREATE JOB`.
+    ///
+    /// # Errors
+    /// Only when this version no longer reads what an earlier one took.
+    pub fn statement(&self, limits: Limits) -> Result<CreateJob, SqlError> {
+        match parse_one(&self.sql, limits)?.kind {
+            StatementKind::CreateJob(create) => Ok(create),
+            StatementKind::Insert(insert) => {
+                Ok(CreateJob { name: self.name.clone(), if_not_exists: false, options: Vec::new(), insert })
+            }
+            other => Err(SqlError::invalid(format!(
+                "job {} is stored as {} instead of CREATE JOB; drop it and create it again",
+                self.name,
+                other.tag()
+            ))),
+        }
+    }
+}

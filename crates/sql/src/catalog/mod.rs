@@ -1,0 +1,77 @@
+//! What is declared: tables and jobs. A [`Catalog`] is a value; [`apply`] makes the next one, and whoever keeps it durable stores that by
+//! compare-and-swap, so that of two statements at once one wins and the other is tried again on what is there.
+mod apply;
+mod job;
+mod table;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    apply::{Change, apply},
+    job::JobDefinition,
+    table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
+};
+pub(crate) use self::apply::sources;
+use crate::{
+    error::{ObjectKind, SqlError, did_you_mean},
+    names::RelationName,
+};
+
+/// Durable as JSON (serde). Tables and jobs are sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    pub tables: Vec<TableDefinition>,
+    pub jobs: Vec<JobDefinition>,
+}
+
+impl Catalog {
+    /// The table declared as `name`; else the Cassandra table that is declared under another name and stored as `keyspace.table`.
+    pub fn find_table(&self, name: &RelationName) -> Option<&TableDefinition> {
+        let declared = self.tables.iter().find(|table| table.name == *name);
+        declared.or_else(|| self.tables.iter().find(|table| table.is_stored_as(&name.schema, &name.name)))
+    }
+
+    /// # Errors
+    /// When there is none, with the near name.
+    pub fn table(&self, name: &RelationName) -> Result<&TableDefinition, SqlError> {
+        self.find_table(name).ok_or_else(|| {
+            let names: Vec<String> = self.tables.iter().map(|table| table.name.to_string()).collect();
+            let hint = match did_you_mean(&name.to_string(), names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "SHOW TABLES lists all".to_owned(),
+            };
+            SqlError::NoSuch { kind: ObjectKind::Table, name: name.to_string(), hint: Some(hint) }
+        })
+    }
+
+    pub fn find_job(&self, name: &str) -> Option<&JobDefinition> {
+        self.jobs.iter().find(|job| job.name == name)
+    }
+
+    /// # Errors
+    /// When there is none, with the near name.
+    pub fn job(&self, name: &str) -> Result<&JobDefinition, SqlError> {
+        self.find_job(name).ok_or_else(|| {
+            let hint = match did_you_mean(name, self.jobs.iter().map(|job| job.name.as_str())) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "SHOW JOBS lists all".to_owned(),
+            };
+            SqlError::NoSuch { kind: ObjectKind::Job, name: name.to_owned(), hint: Some(hint) }
+        })
+    }
+
+    /// The jobs that read or write a table.
+    pub fn users_of<'a>(&'a self, table: &'a TableDefinition) -> impl Iterator<Item = &'a JobDefinition> {
+        self.jobs.iter().filter(|job| job.uses(&table.name))
+    }
+
+    /// Schemas in which tables are declared or stored, `public` always among them.
+    pub fn schemas(&self) -> Vec<String> {
+        let mut schemas = vec![crate::names::DEFAULT_SCHEMA.to_owned()];
+        schemas.extend(self.tables.iter().map(|table| table.name.schema.clone()));
+        schemas.extend(self.tables.iter().filter_map(TableDefinition::keyspace).map(str::to_owned));
+        schemas.sort();
+        schemas.dedup();
+        schemas
+    }
+}

@@ -1,0 +1,373 @@
+//! One table as the catalog keeps it, and the checks that make it one: types the connector can hold, keys that exist, known options.
+use std::{fmt, sync::Arc};
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use polybolos_tables::{Column, TableSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{SqlError, did_you_mean},
+    names::{RESERVED_SCHEMAS, RelationName},
+    options::{OptionReader, cassandra::CassandraOptions, kafka::KafkaOptions},
+    statement::{ColumnClause, CreateTable, MetadataClause, PrimaryKeyClause},
+    types::SqlType,
+};
+
+/// Most columns of a table.
+const MAX_COLUMNS: usize = 1_000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDefinition {
+    pub name: RelationName,
+    pub columns: Vec<ColumnDefinition>,
+    pub primary_key: Option<PrimaryKey>,
+    pub watermark: Option<Watermark>,
+    pub connector: Connector,
+    /// The WITH clause as written, `connector` included. May hold secrets: show it through [`crate::redact`].
+    pub options: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnDefinition {
+    pub name: String,
+    pub sql_type: SqlType,
+    /// False for NOT NULL and for columns of the primary key.
+    pub nullable: bool,
+    pub kind: ColumnKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ColumnKind {
+    /// A field of the payload, or a column of the stored table.
+    Physical,
+    /// Told by the connector. Virtual ones are read only.
+    Metadata { from: MetadataKey, is_virtual: bool },
+}
+
+/// What Kafka tells of a record beside its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetadataKey {
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    TimestampType,
+    Key,
+    Headers,
+}
+
+const METADATA_KEYS: [(&str, MetadataKey); 7] = [
+    ("topic", MetadataKey::Topic),
+    ("partition", MetadataKey::Partition),
+    ("offset", MetadataKey::Offset),
+    ("timestamp", MetadataKey::Timestamp),
+    ("timestamp-type", MetadataKey::TimestampType),
+    ("key", MetadataKey::Key),
+    ("headers", MetadataKey::Headers),
+];
+
+impl MetadataKey {
+    pub fn name(self) -> &'static str {
+        METADATA_KEYS.iter().find(|(_, key)| *key == self).map_or("", |(name, _)| name)
+    }
+
+    /// The types a column of it may have.
+    fn types(self) -> Vec<SqlType> {
+        match self {
+            Self::Topic | Self::TimestampType => vec![SqlType::String],
+            Self::Partition => vec![SqlType::Int],
+            Self::Offset => vec![SqlType::BigInt],
+            Self::Timestamp => vec![SqlType::TimestampLtz { precision: 3 }, SqlType::Timestamp { precision: 3 }],
+            Self::Key => vec![SqlType::Bytes, SqlType::String],
+            Self::Headers => vec![SqlType::Map(Box::new(SqlType::String), Box::new(SqlType::Bytes))],
+        }
+    }
+}
+
+/// `partition` columns choose the partition, `clustering` columns order within it, ascending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrimaryKey {
+    pub partition: Vec<String>,
+    pub clustering: Vec<String>,
+}
+
+impl PrimaryKey {
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.partition.iter().chain(&self.clustering).map(String::as_str)
+    }
+}
+
+/// As one writes it after `PRIMARY KEY`.
+impl fmt::Display for PrimaryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &[String]| names.iter().map(|name| crate::names::quoted(name)).collect::<Vec<_>>().join(", ");
+        let partition = list(&self.partition);
+        let partition = if self.partition.len() > 1 { format!("({partition})") } else { partition };
+        let comma = if self.clustering.is_empty() { "" } else { ", " };
+        write!(f, "({partition}{comma}{})", list(&self.clustering))
+    }
+}
+
+/// `WATERMARK FOR column AS expression`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    pub column: String,
+    pub expression: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "connector", rename_all = "snake_case")]
+pub enum Connector {
+    Kafka(KafkaOptions),
+    Cassandra(CassandraOptions),
+    /// Takes rows and forgets them.
+    Blackhole,
+    /// Writes rows to the executor's log.
+    Print { identifier: Option<String> },
+}
+
+impl Connector {
+    /// As in `'connector' = '…'`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kafka(_) => "kafka",
+            Self::Cassandra(_) => "cassandra",
+            Self::Blackhole => "blackhole",
+            Self::Print { .. } => "print",
+        }
+    }
+}
+
+const CONNECTORS: [&str; 4] = ["kafka", "cassandra", "blackhole", "print"];
+
+impl TableDefinition {
+    pub fn column(&self, name: &str) -> Option<&ColumnDefinition> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// All columns as Arrow sees them, in the order declared.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let fields: Vec<Field> =
+            self.columns.iter().map(|column| Field::new(&column.name, self.data_type(column), column.nullable)).collect();
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The Arrow type of one of this table's columns: Cassandra keeps times and timestamps in units of its own.
+    pub fn data_type(&self, column: &ColumnDefinition) -> DataType {
+        let stored = match self.connector {
+            Connector::Cassandra(_) => column.sql_type.cassandra(),
+            _ => None,
+        };
+        stored.unwrap_or_else(|| column.sql_type.arrow())
+    }
+
+    /// Columns that an INSERT without a column list fills.
+    pub fn writable_columns(&self) -> impl Iterator<Item = &ColumnDefinition> {
+        self.columns.iter().filter(|column| !matches!(column.kind, ColumnKind::Metadata { is_virtual: true, .. }))
+    }
+
+    /// The stored table, for tables in Cassandra (or its embedded stand-in).
+    pub fn table_schema(&self) -> Option<TableSchema> {
+        let (Connector::Cassandra(options), Some(key)) = (&self.connector, &self.primary_key) else { return None };
+        let column = |column: &ColumnDefinition| {
+            let mut stored = Column::new(&column.name, self.data_type(column));
+            stored.native_type = (column.sql_type == SqlType::Uuid).then(|| "uuid".to_owned());
+            stored
+        };
+        Some(TableSchema {
+            name: options.table_name(),
+            columns: self.columns.iter().map(column).collect(),
+            partition_key: key.partition.clone(),
+            clustering_key: key.clustering.clone(),
+        })
+    }
+
+    pub fn keyspace(&self) -> Option<&str> {
+        match &self.connector {
+            Connector::Cassandra(options) => Some(&options.keyspace),
+            _ => None,
+        }
+    }
+
+    /// Whether Cassandra knows it as `keyspace.table`.
+    pub fn is_stored_as(&self, keyspace: &str, table: &str) -> bool {
+        matches!(&self.connector, Connector::Cassandra(options) if options.keyspace == keyspace && options.table == table)
+    }
+
+    /// Whether reading it in a job never ends.
+    pub fn is_unbounded(&self) -> bool {
+        matches!(&self.connector, Connector::Kafka(options) if options.bounded.is_none())
+    }
+
+    /// Whether it has anything to read.
+    pub fn is_readable(&self) -> bool {
+        matches!(self.connector, Connector::Kafka(_) | Connector::Cassandra(_))
+    }
+
+    /// Checks a declaration. Pure: nothing is asked of Kafka or Cassandra.
+    pub(crate) fn new(create: &CreateTable) -> Result<Self, SqlError> {
+        let object = format!("table {}", create.name);
+        check_name(&create.name)?;
+        let mut reader = OptionReader::new(&object, &create.options);
+        let connector = connector(&mut reader, create)?;
+        reader.finish()?;
+        let columns = columns(create, &connector)?;
+        let mut table = Self {
+            name: create.name.clone(),
+            columns,
+            primary_key: None,
+            watermark: create.watermark.clone(),
+            connector,
+            options: create.options.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect(),
+        };
+        table.set_primary_key(create.primary_key.as_ref())?;
+        table.check_watermark()?;
+        Ok(table)
+    }
+
+    fn set_primary_key(&mut self, clause: Option<&PrimaryKeyClause>) -> Result<(), SqlError> {
+        let Some(clause) = clause else {
+            if matches!(self.connector, Connector::Cassandra(_)) {
+                let message = format!(
+                    "table {} needs a primary key, as rows in Cassandra are written by key; add PRIMARY KEY (column) NOT ENFORCED",
+                    self.name
+                );
+                return Err(SqlError::invalid(message));
+            }
+            return Ok(());
+        };
+        if matches!(self.connector, Connector::Kafka(_)) {
+            let message = format!(
+                "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, and declare it on the table that the job fills",
+                self.name
+            );
+            return Err(SqlError::unsupported_at(clause.at, message));
+        }
+        let key = PrimaryKey { partition: clause.partition.clone(), clustering: clause.clustering.clone() };
+        let mut seen: Vec<&str> = Vec::new();
+        for name in key.columns() {
+            if seen.contains(&name) {
+                return Err(SqlError::invalid_at(clause.at, format!("column {name} is twice in the primary key of table {}", self.name)));
+            }
+            seen.push(name);
+            let table = &self.name;
+            let Some(column) = self.columns.iter_mut().find(|column| column.name == name) else {
+                let message = format!("the primary key of table {table} names {name}, which is not one of its columns");
+                return Err(SqlError::invalid_at(clause.at, message));
+            };
+            column.nullable = false;
+        }
+        self.primary_key = Some(key);
+        Ok(())
+    }
+
+    fn check_watermark(&self) -> Result<(), SqlError> {
+        let Some(watermark) = &self.watermark else { return Ok(()) };
+        match self.column(&watermark.column) {
+            Some(column) if column.sql_type.is_timestamp() => Ok(()),
+            Some(column) => Err(SqlError::invalid(format!(
+                "the watermark of table {} is for {}, a {}; it takes a TIMESTAMP or TIMESTAMP_LTZ column",
+                self.name, column.name, column.sql_type
+            ))),
+            None => Err(SqlError::invalid(format!(
+                "the watermark of table {} is for {}, which is not one of its columns",
+                self.name, watermark.column
+            ))),
+        }
+    }
+}
+
+fn check_name(name: &RelationName) -> Result<(), SqlError> {
+    if !RESERVED_SCHEMAS.contains(&name.schema.as_str()) {
+        return Ok(());
+    }
+    Err(SqlError::invalid(format!("schema {} is the system's own; declare table {} in another", name.schema, name.name)))
+}
+
+fn connector(reader: &mut OptionReader<'_>, create: &CreateTable) -> Result<Connector, SqlError> {
+    let word = reader.required("connector", "kafka")?;
+    match word.as_str() {
+        "kafka" => KafkaOptions::read(reader).map(Connector::Kafka),
+        "cassandra" => CassandraOptions::read(reader, &create.name).map(Connector::Cassandra),
+        "blackhole" => Ok(Connector::Blackhole),
+        "print" => Ok(Connector::Print { identifier: reader.text("print-identifier")? }),
+        other => {
+            let hint = match did_you_mean(other, CONNECTORS) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => "known are 'kafka', 'cassandra', 'blackhole' and 'print'".to_owned(),
+            };
+            let at = reader.entry("connector").map(|entry| entry.at);
+            Err(SqlError::Invalid { at, message: format!("unknown connector '{other}' of {}; {hint}", reader.object()) })
+        }
+    }
+}
+
+fn columns(create: &CreateTable, connector: &Connector) -> Result<Vec<ColumnDefinition>, SqlError> {
+    if create.columns.is_empty() {
+        return Err(SqlError::invalid(format!("table {} has no columns; declare those that jobs and queries use", create.name)));
+    }
+    if create.columns.len() > MAX_COLUMNS {
+        let message = format!("table {} has {} columns, more than the {MAX_COLUMNS} allowed", create.name, create.columns.len());
+        return Err(SqlError::invalid(message));
+    }
+    let mut columns: Vec<ColumnDefinition> = Vec::with_capacity(create.columns.len());
+    for clause in &create.columns {
+        if columns.iter().any(|column| column.name == clause.name) {
+            let message = format!("table {} has two columns {}; rename one (case counts only in double quotes)", create.name, clause.name);
+            return Err(SqlError::invalid_at(clause.at, message));
+        }
+        check_type(clause, create, connector)?;
+        let kind = match &clause.metadata {
+            None => ColumnKind::Physical,
+            Some(metadata) => metadata_kind(clause, metadata, create, connector)?,
+        };
+        columns.push(ColumnDefinition {
+            name: clause.name.clone(),
+            sql_type: clause.sql_type.clone(),
+            nullable: !clause.not_null,
+            kind,
+        });
+    }
+    Ok(columns)
+}
+
+fn check_type(clause: &ColumnClause, create: &CreateTable, connector: &Connector) -> Result<(), SqlError> {
+    if !matches!(connector, Connector::Cassandra(_)) || clause.sql_type.cassandra().is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "column {} of table {} is {}, which cannot be written to Cassandra safely a second time; write it as STRING (JSON) or as columns of its own",
+        clause.name, create.name, clause.sql_type
+    );
+    Err(SqlError::unsupported_at(clause.at, message))
+}
+
+fn metadata_kind(
+    clause: &ColumnClause,
+    metadata: &MetadataClause,
+    create: &CreateTable,
+    connector: &Connector,
+) -> Result<ColumnKind, SqlError> {
+    let here = format!("column {} of table {}", clause.name, create.name);
+    if !matches!(connector, Connector::Kafka(_)) {
+        let message = format!("{here} is METADATA, which only Kafka tables have; leave METADATA out");
+        return Err(SqlError::invalid_at(clause.at, message));
+    }
+    let Some((_, from)) = METADATA_KEYS.iter().find(|(name, _)| *name == metadata.from) else {
+        let names = METADATA_KEYS.map(|(name, _)| name);
+        let hint = match did_you_mean(&metadata.from, names) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("known are {}", names.map(|name| format!("'{name}'")).join(", ")),
+        };
+        return Err(SqlError::invalid_at(clause.at, format!("{here} is METADATA FROM '{}', which Kafka does not tell; {hint}", metadata.from)));
+    };
+    let types = from.types();
+    if !types.contains(&clause.sql_type) {
+        let wanted: Vec<String> = types.iter().map(ToString::to_string).collect();
+        let message = format!("{here} is {}; the metadata '{}' is {}", clause.sql_type, metadata.from, wanted.join(" or "));
+        return Err(SqlError::invalid_at(clause.at, message));
+    }
+    Ok(ColumnKind::Metadata { from: *from, is_virtual: metadata.is_virtual })
+}

@@ -1,0 +1,219 @@
+//! Everything that can be wrong with a statement, in one line that names the object and what to write instead.
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+use polybolos_tables::Blame;
+use thiserror::Error;
+
+use crate::location::Location;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    Table,
+    Job,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "table",
+            Self::Job => "job",
+        })
+    }
+}
+
+/// Displays as `message; hint`, without the place: [`SqlError::location`] has it, and [`SqlError::placed`] writes both.
+#[derive(Debug, Error)]
+pub enum SqlError {
+    /// The statement cannot be read.
+    #[error("{message}{}", Hint(hint))]
+    Syntax { at: Location, message: String, hint: Option<String> },
+    /// Too long, or nested too deeply, to be planned safely.
+    #[error("{message}")]
+    TooLarge { at: Location, message: String },
+    /// Understood, and not to be had. `message` says what to write instead.
+    #[error("{message}")]
+    Unsupported { at: Option<Location>, message: String },
+    /// Well-formed and wrong: an option, a type, a name, a missing key.
+    #[error("{message}")]
+    Invalid { at: Option<Location>, message: String },
+    #[error("{kind} {name} does not exist{}", Hint(hint))]
+    NoSuch { kind: ObjectKind, name: String, hint: Option<String> },
+    #[error("{kind} {name} exists already; drop it first, or write IF NOT EXISTS")]
+    Exists { kind: ObjectKind, name: String },
+    /// A table that jobs depend on.
+    #[error("table {table} is used by job {job}; drop the job first: DROP JOB {job}")]
+    InUse { table: String, job: String },
+    /// DataFusion refuses the query.
+    #[error("{message}")]
+    Plan {
+        at: Option<Location>,
+        message: String,
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// A file of a pipeline folder cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+struct Hint<'a>(&'a Option<String>);
+
+impl fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SqlError {
+    pub(crate) fn syntax(at: Location, message: impl Into<String>) -> Self {
+        Self::Syntax { at, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid { at: None, message: message.into() }
+    }
+
+    pub(crate) fn invalid_at(at: Location, message: impl Into<String>) -> Self {
+        Self::Invalid { at: Some(at), message: message.into() }
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::Unsupported { at: None, message: message.into() }
+    }
+
+    pub(crate) fn unsupported_at(at: Location, message: impl Into<String>) -> Self {
+        Self::Unsupported { at: Some(at), message: message.into() }
+    }
+
+    /// Where in the script, if known.
+    pub fn location(&self) -> Option<Location> {
+        match self {
+            Self::Syntax { at, .. } | Self::TooLarge { at, .. } => Some(*at),
+            Self::Unsupported { at, .. } | Self::Invalid { at, .. } | Self::Plan { at, .. } => *at,
+            Self::NoSuch { .. } | Self::Exists { .. } | Self::InUse { .. } | Self::Read { .. } => None,
+        }
+    }
+
+    /// The message with its place in front: `line 3, column 5: expected a type, found ","`.
+    pub fn placed(&self) -> String {
+        match self.location() {
+            Some(at) => format!("{at}: {self}"),
+            None => self.to_string(),
+        }
+    }
+
+    pub fn is_retryable(&self) -> bool {
+        self.blame() == Blame::Environment
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Plan { source, .. } => blame(source),
+            Self::Read { .. } => Blame::Environment,
+            _ => Blame::User,
+        }
+    }
+
+    /// The five-letter code that PostgreSQL clients expect.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "42601",
+            Self::TooLarge { .. } => "54001",
+            Self::Unsupported { .. } => "0A000",
+            Self::Invalid { .. } => "42P16",
+            Self::NoSuch { kind: ObjectKind::Table, .. } => "42P01",
+            Self::NoSuch { .. } => "42704",
+            Self::Exists { kind: ObjectKind::Table, .. } => "42P07",
+            Self::Exists { .. } => "42710",
+            Self::InUse { .. } => "2BP01",
+            Self::Read { .. } => "58030",
+            Self::Plan { source, .. } => match blame(source) {
+                Blame::User => "42000",
+                Blame::Environment => "58000",
+                Blame::Bug => "XX000",
+            },
+        }
+    }
+}
+
+/// Errors of planning, with DataFusion's place in the script where it tells one.
+impl From<DataFusionError> for SqlError {
+    fn from(source: DataFusionError) -> Self {
+        let at = source
+            .diagnostic()
+            .and_then(|diagnostic| diagnostic.span)
+            .map(|span| Location::new(span.start.line, span.start.column))
+            .filter(|at| at.line > 0);
+        let message = plain_message(&source);
+        Self::Plan { at, message, source: Box::new(source) }
+    }
+}
+
+/// DataFusion's words without its prefixes and backtraces.
+fn plain_message(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    let text = match root {
+        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => text.clone(),
+        DataFusionError::External(source) => source.to_string(),
+        other => other.strip_backtrace(),
+    };
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn blame(error: &DataFusionError) -> Blame {
+    match error.find_root() {
+        DataFusionError::Internal(_) => Blame::Bug,
+        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ResourcesExhausted(_) => Blame::Environment,
+        DataFusionError::External(source) => {
+            source.downcast_ref::<polybolos_tables::TableError>().map_or(Blame::Environment, |error| error.blame())
+        }
+        _ => Blame::User,
+    }
+}
+
+/// `; did you mean 'topic'?`, if one of `known` is near.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_ascii_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_suggested_and_far_ones_are_not() {
+        let known = ["topic", "format", "properties.bootstrap.servers"];
+        assert_eq!(did_you_mean("topik", known), Some("topic"));
+        assert_eq!(did_you_mean("Topic", known), Some("topic"));
+        assert_eq!(did_you_mean("properties.bootstrap.server", known), Some("properties.bootstrap.servers"));
+        assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn the_place_is_told_apart_from_the_message() {
+        let error = SqlError::Syntax {
+            at: Location::new(3, 5),
+            message: "expected a type, found \",\"".into(),
+            hint: Some("write for example STRING".into()),
+        };
+        assert_eq!(error.to_string(), "expected a type, found \",\"; write for example STRING");
+        assert_eq!(error.placed(), "line 3, column 5: expected a type, found \",\"; write for example STRING");
+        assert_eq!(error.sqlstate(), "42601");
+        assert!(!error.is_retryable());
+    }
+}

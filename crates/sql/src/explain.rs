@@ -1,0 +1,166 @@
+//! What EXPLAIN says of a job, in words: what it reads, what it keeps, what it writes and how.
+use std::fmt::Write;
+
+use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
+    logical_expr::{Expr, LogicalPlan},
+};
+
+use crate::{
+    catalog::{Connector, TableDefinition},
+    options::{job::OnError, kafka::StartupMode},
+    planner::{InsertPlan, JobPlan},
+};
+
+/// Several lines, without a newline at the end. `verbose` adds the optimised plan.
+pub fn job(plan: &JobPlan, verbose: bool) -> String {
+    let mut text = format!("job {}", plan.name);
+    for insert in &plan.inserts {
+        explain_insert(&mut text, plan, insert);
+        if verbose {
+            let shown = insert.plan.display_indent().to_string();
+            line(&mut text, "plan", shown.lines().next().unwrap_or_default());
+            for rest in shown.lines().skip(1) {
+                line(&mut text, "", rest);
+            }
+        }
+    }
+    text
+}
+
+fn line(text: &mut String, label: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n  {label:<12}{value}");
+}
+
+fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
+    let reading = Reading::of(&insert.plan);
+    for source in &insert.sources {
+        line(text, "source", &format!("{} ({}), unbounded", source.name, place(source)));
+        let start = plan.options.start.as_ref().or(match &source.connector {
+            Connector::Kafka(options) => Some(&options.startup),
+            _ => None,
+        });
+        if let Some(start) = start {
+            line(text, "starts at", &start_words(start));
+        }
+        line(text, "reads", &format!("{} of {} columns: {}", reading.columns.len(), source.columns.len(), reading.columns.join(", ")));
+    }
+    for filter in &reading.filters {
+        line(text, "keeps rows", &format!("where {}", expression(filter)));
+    }
+    let computed: Vec<String> = reading.computed.iter().map(expression).collect();
+    if !computed.is_empty() {
+        line(text, "computes", &computed.join(", "));
+    }
+    line(text, "sink", &sink(insert));
+    let unset: Vec<&str> = insert
+        .target
+        .columns
+        .iter()
+        .map(|column| column.name.as_str())
+        .filter(|name| !insert.columns.iter().any(|column| column == name))
+        .collect();
+    line(text, "writes", &insert.columns.join(", "));
+    if !unset.is_empty() {
+        line(text, "leaves", &unset.join(", "));
+    }
+    line(text, "append-only", "yes: input is never taken back");
+    line(text, "stateless", "yes: every record gives at most one row, whatever came before it");
+    line(text, "stages", "1: no exchange between executors");
+    let on_error = match plan.options.on_error {
+        OnError::DeadLetter => "a bad record goes to polybolos.dead_letters, and the job goes on",
+        OnError::Fail => "a bad record stops the job",
+    };
+    line(text, "on error", on_error);
+}
+
+fn place(table: &TableDefinition) -> String {
+    match &table.connector {
+        Connector::Kafka(options) => format!("kafka topic {}", options.topic),
+        Connector::Cassandra(options) => format!("cassandra {}.{}", options.keyspace, options.table),
+        other => other.name().to_owned(),
+    }
+}
+
+fn start_words(start: &StartupMode) -> String {
+    match start {
+        StartupMode::Earliest => "the earliest offset".to_owned(),
+        StartupMode::Latest => "the latest offset".to_owned(),
+        StartupMode::Timestamp { millis } => format!("the first record with timestamp {millis} ms or later"),
+        StartupMode::SpecificOffsets { offsets } => {
+            let pairs: Vec<String> = offsets.iter().map(|(partition, offset)| format!("partition {partition} at {offset}")).collect();
+            pairs.join(", ")
+        }
+    }
+}
+
+fn sink(insert: &InsertPlan) -> String {
+    let target = &insert.target;
+    match &target.primary_key {
+        Some(key) if matches!(target.connector, Connector::Cassandra(_)) => {
+            format!("{} ({}), upsert by {key}, the last row of a key wins", target.name, place(target))
+        }
+        _ => format!("{} ({}), every row", target.name, place(target)),
+    }
+}
+
+fn expression(expression: &Expr) -> String {
+    // `CAST(users.age AS Int32)`: as DataFusion writes it, and without the only table's name.
+    match expression {
+        Expr::Alias(alias) => format!("{} = {}", alias.name, unqualified(&alias.expr)),
+        other => unqualified(other),
+    }
+}
+
+fn unqualified(expression: &Expr) -> String {
+    let strip = expression.clone().transform(|part| {
+        Ok(match part {
+            Expr::Column(mut column) if column.relation.is_some() => {
+                column.relation = None;
+                datafusion::common::tree_node::Transformed::yes(Expr::Column(column))
+            }
+            other => datafusion::common::tree_node::Transformed::no(other),
+        })
+    });
+    strip.map_or_else(|_| expression.to_string(), |stripped| stripped.data.to_string())
+}
+
+/// What an optimised plan of a job reads and does.
+#[derive(Default)]
+struct Reading {
+    columns: Vec<String>,
+    filters: Vec<Expr>,
+    computed: Vec<Expr>,
+}
+
+impl Reading {
+    fn of(plan: &LogicalPlan) -> Self {
+        let mut reading = Self::default();
+        let walked = plan.apply(|node| {
+            match node {
+                LogicalPlan::TableScan(scan) => {
+                    reading.columns = scan.projected_schema.fields().iter().map(|field| field.name().clone()).collect();
+                    reading.filters.extend(scan.filters.iter().cloned());
+                }
+                LogicalPlan::Filter(filter) => reading.filters.push(filter.predicate.clone()),
+                LogicalPlan::Projection(projection) => {
+                    reading.computed.extend(projection.expr.iter().filter(|expression| !is_plain(expression)).cloned());
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        debug_assert!(walked.is_ok(), "the visitor returns no error");
+        reading
+    }
+}
+
+/// A column as it is, renamed or not.
+fn is_plain(expression: &Expr) -> bool {
+    match expression {
+        Expr::Column(_) => true,
+        Expr::Alias(alias) => is_plain(&alias.expr),
+        _ => false,
+    }
+}

@@ -1,0 +1,101 @@
+//! Names of tables: case-insensitive unless quoted, as DataFusion has it, in the schema `public` unless qualified.
+use std::fmt;
+
+use datafusion::{
+    common::TableReference,
+    sql::sqlparser::{
+        ast::Ident,
+        keywords::{Keyword, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_IDENTIFIER, RESERVED_FOR_TABLE_ALIAS},
+        tokenizer::{Token, Word},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// The catalog (PostgreSQL calls it the database) that holds every schema.
+pub const CATALOG: &str = "polybolos";
+/// The schema of tables declared without one.
+pub const DEFAULT_SCHEMA: &str = "public";
+/// The schema of the system tables.
+pub const SYSTEM_SCHEMA: &str = "polybolos";
+/// Schemas in which nobody can declare tables.
+pub const RESERVED_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, "information_schema", "pg_catalog"];
+
+/// `schema.name`, normalised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RelationName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl RelationName {
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+
+    /// A name in the schema `public`.
+    pub fn public(name: impl Into<String>) -> Self {
+        Self::new(DEFAULT_SCHEMA, name)
+    }
+
+    pub fn is_public(&self) -> bool {
+        self.schema == DEFAULT_SCHEMA
+    }
+}
+
+/// As one writes it in SQL: `users`, `spark_streams.created_users`, `"Odd Name"`.
+impl fmt::Display for RelationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_public() {
+            write!(f, "{}.", quoted(&self.schema))?;
+        }
+        f.write_str(&quoted(&self.name))
+    }
+}
+
+/// Resolves as DataFusion does; the catalog part is left out.
+impl From<&TableReference> for RelationName {
+    fn from(reference: &TableReference) -> Self {
+        Self::new(reference.schema().unwrap_or(DEFAULT_SCHEMA), reference.table())
+    }
+}
+
+/// `name` as an identifier in SQL, in double quotes where it needs them.
+pub fn quoted(name: &str) -> String {
+    if is_plain(name) { name.to_owned() } else { Ident::with_quote('"', name).to_string() }
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut characters = name.chars();
+    let starts = characters.next().is_some_and(|first| first.is_ascii_lowercase() || first == '_');
+    starts && characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && !is_reserved(name)
+}
+
+/// Words that a query could not use as a name without quotes.
+fn is_reserved(name: &str) -> bool {
+    let Token::Word(Word { keyword, .. }) = Token::make_word(name, None) else { return false };
+    keyword != Keyword::NoKeyword
+        && (RESERVED_FOR_IDENTIFIER.contains(&keyword)
+            || RESERVED_FOR_COLUMN_ALIAS.contains(&keyword)
+            || RESERVED_FOR_TABLE_ALIAS.contains(&keyword))
+}
+
+/// An identifier as the catalog stores it: lower case unless quoted.
+pub(crate) fn normalise(word: &Word) -> String {
+    if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_needed() {
+        assert_eq!(RelationName::public("users").to_string(), "users");
+        assert_eq!(RelationName::new("spark_streams", "created_users").to_string(), "spark_streams.created_users");
+        assert_eq!(RelationName::public("Odd \"Name\"").to_string(), "\"Odd \"\"Name\"\"\"");
+        assert_eq!(quoted("select"), "\"select\"");
+        assert_eq!(quoted("value"), "value");
+        assert_eq!(quoted("2nd"), "\"2nd\"");
+    }
+}

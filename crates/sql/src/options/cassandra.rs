@@ -1,0 +1,116 @@
+//! Options of `'connector' = 'cassandra'`.
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `keyspace` | a keyspace | the schema of the table's name, if it has one |
+//! | `table` | a table | the table's name |
+//! | `contact-points` | `host:port,…` of another cluster | the platform's Cassandra |
+//! | `username`, `password` | for `contact-points`; the password as `${env:NAME}` | |
+//! | `table.create` | `true`: keyspace and table are created where missing | `false` |
+//! | `table.replication` | replication factor of a keyspace created so | `1` |
+//! | `sink.batch.rows`, `sink.batch.bytes` | most rows and bytes of one batch | `16`, `16384` |
+//! | `sink.in-flight` | batches under way at once | `32` |
+//! | `sink.consistency` | `ONE`, `LOCAL_QUORUM`, … | `LOCAL_QUORUM` |
+//! | `sink.retries` | retries of one batch before the job waits | `5` |
+use polybolos_tables::{CreateOptions, TableName, WriteOptions};
+use serde::{Deserialize, Serialize};
+
+use super::OptionReader;
+use crate::{error::SqlError, names::RelationName};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CassandraOptions {
+    pub keyspace: String,
+    pub table: String,
+    /// Another cluster than the platform's.
+    pub cluster: Option<ClusterOptions>,
+    pub create: bool,
+    pub replication: Option<u32>,
+    pub write: WriteOptions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterOptions {
+    pub contact_points: Vec<String>,
+    pub username: Option<String>,
+    /// May be a reference, which is resolved where a session is made.
+    pub password: Option<String>,
+}
+
+const CONSISTENCIES: [&str; 8] = ["ANY", "ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "LOCAL_ONE"];
+const MAX_BATCH_ROWS: usize = 10_000;
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+const MAX_IN_FLIGHT: usize = 4_096;
+const MAX_RETRIES: u32 = 1_000;
+
+impl CassandraOptions {
+    pub(crate) fn read(reader: &mut OptionReader<'_>, name: &RelationName) -> Result<Self, SqlError> {
+        let keyspace = match reader.text("keyspace")? {
+            Some(keyspace) => keyspace,
+            None if !name.is_public() => name.schema.clone(),
+            None => reader.required("keyspace", "spark_streams")?,
+        };
+        let table = reader.text("table")?.unwrap_or_else(|| name.name.clone());
+        for (key, value) in [("keyspace", &keyspace), ("table", &table)] {
+            check_name(reader, key, value)?;
+        }
+        let cluster = cluster(reader)?;
+        let create = reader.boolean("table.create")?.unwrap_or_default();
+        let replication = reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
+        Ok(Self { keyspace, table, cluster, create, replication, write: write_options(reader)? })
+    }
+
+    pub fn table_name(&self) -> TableName {
+        TableName::new(&self.keyspace, &self.table)
+    }
+
+    pub fn create_options(&self) -> CreateOptions {
+        CreateOptions { replication_factor: self.replication }
+    }
+}
+
+/// Cassandra's own rule: letters, digits, `_`, at most 48.
+fn check_name(reader: &OptionReader<'_>, key: &str, value: &str) -> Result<(), SqlError> {
+    let plain = !value.is_empty() && value.len() <= 48 && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if plain {
+        return Ok(());
+    }
+    let message = format!("{key} {value:?} of {} is no name in Cassandra; use up to 48 letters, digits and \"_\"", reader.object());
+    Err(SqlError::invalid(message))
+}
+
+fn cluster(reader: &mut OptionReader<'_>) -> Result<Option<ClusterOptions>, SqlError> {
+    let points = reader.text("contact-points")?;
+    let username = reader.text("username")?;
+    let password = reader.text("password")?;
+    let Some(points) = points else {
+        if username.is_some() || password.is_some() {
+            let message = format!(
+                "'username' and 'password' of {} go with 'contact-points'; for the platform's Cassandra they are in its configuration",
+                reader.object()
+            );
+            return Err(SqlError::invalid(message));
+        }
+        return Ok(None);
+    };
+    let contact_points = points.split(',').map(|point| point.trim().to_owned()).filter(|point| !point.is_empty()).collect();
+    Ok(Some(ClusterOptions { contact_points, username, password }))
+}
+
+fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError> {
+    let default = WriteOptions::default();
+    let at_most = |most: usize| move |value: &usize| (1..=most).contains(value);
+    let batch_rows = reader.parsed("sink.batch.rows", "a number of rows from 1 to 10000", at_most(MAX_BATCH_ROWS))?;
+    let batch_bytes = reader.parsed("sink.batch.bytes", "a number of bytes from 1 to 16777216", at_most(MAX_BATCH_BYTES))?;
+    let in_flight = reader.parsed("sink.in-flight", "a number of batches from 1 to 4096", at_most(MAX_IN_FLIGHT))?;
+    let retries = reader.parsed("sink.retries", "a number of retries from 0 to 1000", |retries: &u32| *retries <= MAX_RETRIES)?;
+    let choices: Vec<(&str, &str)> = CONSISTENCIES.iter().map(|level| (*level, *level)).collect();
+    let consistency = reader.choice("sink.consistency", &choices)?;
+    Ok(WriteOptions {
+        in_flight: in_flight.unwrap_or(default.in_flight),
+        batch_rows: batch_rows.unwrap_or(default.batch_rows),
+        batch_bytes: batch_bytes.unwrap_or(default.batch_bytes),
+        consistency: consistency.map_or(default.consistency, str::to_owned),
+        retries: retries.unwrap_or(default.retries),
+    })
+}

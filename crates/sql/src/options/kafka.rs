@@ -1,0 +1,262 @@
+//! Options of `'connector' = 'kafka'`, in Flink's words.
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `topic` | a topic's name | required |
+//! | `properties.bootstrap.servers` | `host:port,…` | the platform's Kafka |
+//! | `properties.*` | passed to librdkafka (SASL, TLS, …); secrets as `${env:NAME}` | |
+//! | `format` | `json` | required |
+//! | `json.fail-on-missing-field` | `true`: a record that lacks a declared field is a dead letter; `false`: the field is NULL | `false` |
+//! | `json.timestamp-format.standard` | `SQL` or `ISO-8601`: how timestamps are written (both are read) | `SQL` |
+//! | `scan.startup.mode` | `earliest-offset`, `latest-offset`, `timestamp`, `specific-offsets`: where a new job begins | `earliest-offset` |
+//! | `scan.startup.timestamp-millis` | for `timestamp`: milliseconds since 1970 | |
+//! | `scan.startup.specific-offsets` | for `specific-offsets`: `partition:0,offset:42;partition:1,offset:300` | |
+//! | `scan.bounded.mode` | `unbounded`, `latest-offset`, `timestamp`, `specific-offsets`: where the table ends | `unbounded` |
+//! | `scan.bounded.timestamp-millis`, `scan.bounded.specific-offsets` | as above | |
+//! | `on_data_loss` | `fail` or `continue`, when records to read are gone | `fail` |
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::OptionReader;
+use crate::error::SqlError;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KafkaOptions {
+    pub topic: String,
+    /// `host:port,…`; `None`: the platform's Kafka.
+    pub bootstrap_servers: Option<String>,
+    /// Other `properties.*`, without that prefix. Secrets may be references, which are resolved where a client is made.
+    pub properties: BTreeMap<String, String>,
+    pub format: Format,
+    pub startup: StartupMode,
+    /// `None`: the table has no end.
+    pub bounded: Option<BoundedMode>,
+    pub on_data_loss: OnDataLoss,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    Json(JsonOptions),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JsonOptions {
+    pub fail_on_missing_field: bool,
+    pub timestamp_format: TimestampFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestampFormat {
+    /// `2026-11-24 05:00:00.123`
+    #[default]
+    Sql,
+    /// `2026-11-24T05:00:00.123Z`
+    Iso8601,
+}
+
+/// Where a new job begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum StartupMode {
+    #[default]
+    Earliest,
+    Latest,
+    /// The first record with at least this timestamp.
+    Timestamp { millis: i64 },
+    /// By partition; partitions that are not named begin at their earliest offset.
+    SpecificOffsets { offsets: BTreeMap<i32, i64> },
+}
+
+/// Where a bounded table ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum BoundedMode {
+    /// The end at the moment the query starts.
+    Latest,
+    /// Before the first record with at least this timestamp.
+    Timestamp { millis: i64 },
+    /// By partition, exclusive; partitions that are not named end at their latest offset.
+    SpecificOffsets { offsets: BTreeMap<i32, i64> },
+}
+
+/// What a job does when records that it has to read are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDataLoss {
+    #[default]
+    Fail,
+    /// Skips them and counts them.
+    Continue,
+}
+
+pub(crate) const ON_DATA_LOSS: [(&str, OnDataLoss); 2] = [("fail", OnDataLoss::Fail), ("continue", OnDataLoss::Continue)];
+
+/// Properties that would break the offsets of the manifest, and why they are not taken.
+const OWNED: [(&str, &str); 6] = [
+    ("group.id", "the consumer group of a job is polybolos.<job>"),
+    ("auto.offset.reset", "use 'scan.startup.mode'"),
+    ("enable.auto.commit", "offsets are kept in the job's manifest"),
+    ("enable.auto.offset.store", "offsets are kept in the job's manifest"),
+    ("key.deserializer", "use 'format'"),
+    ("value.deserializer", "use 'format'"),
+];
+
+const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "specific-offsets"];
+
+impl KafkaOptions {
+    pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, SqlError> {
+        let topic = reader.required("topic", "users_created")?;
+        let bootstrap_servers = reader.text("properties.bootstrap.servers")?;
+        let properties = properties(reader)?;
+        let format = format(reader)?;
+        let startup = startup(reader)?;
+        let bounded = bounded(reader)?;
+        let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?.unwrap_or_default();
+        Ok(Self { topic, bootstrap_servers, properties, format, startup, bounded, on_data_loss })
+    }
+}
+
+fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<String, String>, SqlError> {
+    let mut properties = BTreeMap::new();
+    for (name, entry) in reader.under("properties.") {
+        if name == "bootstrap.servers" {
+            continue;
+        }
+        if let Some((_, why)) = OWNED.iter().find(|(owned, _)| *owned == name) {
+            return Err(SqlError::invalid_at(entry.at, format!("option '{}' cannot be set: {why}; leave it out", entry.key)));
+        }
+        if name.is_empty() {
+            return Err(SqlError::invalid_at(entry.at, "option 'properties.' names no property; write for example 'properties.security.protocol'"));
+        }
+        properties.insert(name.to_owned(), entry.value.clone());
+    }
+    Ok(properties)
+}
+
+fn format(reader: &mut OptionReader<'_>) -> Result<Format, SqlError> {
+    if let Some(entry) = reader.entry("format") {
+        if entry.value != "json" {
+            return Err(reader.wrong(entry, "'json', the one format of this version"));
+        }
+    } else {
+        reader.required("format", "json")?;
+    }
+    if let Some(entry) = reader.entry("json.ignore-parse-errors") {
+        let message = format!(
+            "option 'json.ignore-parse-errors' of {} is not needed: a record that cannot be read becomes a dead letter and the job goes on; leave it out",
+            reader.object()
+        );
+        return Err(SqlError::invalid_at(entry.at, message));
+    }
+    let fail_on_missing_field = reader.boolean("json.fail-on-missing-field")?.unwrap_or_default();
+    let formats = [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
+    let timestamp_format = reader.choice("json.timestamp-format.standard", &formats)?.unwrap_or_default();
+    Ok(Format::Json(JsonOptions { fail_on_missing_field, timestamp_format }))
+}
+
+fn startup(reader: &mut OptionReader<'_>) -> Result<StartupMode, SqlError> {
+    let mode = reader.entry("scan.startup.mode");
+    if let Some(entry) = mode.filter(|entry| entry.value == "group-offsets") {
+        return Err(reader.wrong(entry, "'earliest-offset' or 'latest-offset', as a job's offsets are kept in its manifest"));
+    }
+    let choices: Vec<(&str, &str)> = MODES.iter().map(|mode| (*mode, *mode)).collect();
+    let chosen = reader.choice("scan.startup.mode", &choices)?.unwrap_or("earliest-offset");
+    let millis = millis(reader, "scan.startup.timestamp-millis", "scan.startup.mode", chosen)?;
+    let offsets = specific_offsets(reader, "scan.startup.specific-offsets", "scan.startup.mode", chosen)?;
+    Ok(match (chosen, millis, offsets) {
+        ("latest-offset", ..) => StartupMode::Latest,
+        (_, Some(millis), _) => StartupMode::Timestamp { millis },
+        (_, _, Some(offsets)) => StartupMode::SpecificOffsets { offsets },
+        _ => StartupMode::Earliest,
+    })
+}
+
+fn bounded(reader: &mut OptionReader<'_>) -> Result<Option<BoundedMode>, SqlError> {
+    let choices: Vec<(&str, &str)> = std::iter::once("unbounded").chain(MODES[1..].iter().copied()).map(|mode| (mode, mode)).collect();
+    let chosen = reader.choice("scan.bounded.mode", &choices)?.unwrap_or("unbounded");
+    let millis = millis(reader, "scan.bounded.timestamp-millis", "scan.bounded.mode", chosen)?;
+    let offsets = specific_offsets(reader, "scan.bounded.specific-offsets", "scan.bounded.mode", chosen)?;
+    Ok(match (chosen, millis, offsets) {
+        ("latest-offset", ..) => Some(BoundedMode::Latest),
+        (_, Some(millis), _) => Some(BoundedMode::Timestamp { millis }),
+        (_, _, Some(offsets)) => Some(BoundedMode::SpecificOffsets { offsets }),
+        _ => None,
+    })
+}
+
+/// `Some` exactly when the mode is `timestamp`.
+fn millis(reader: &mut OptionReader<'_>, key: &'static str, mode_key: &str, mode: &str) -> Result<Option<i64>, SqlError> {
+    let value = reader.parsed(key, "milliseconds since 1970, for example '1767225600000'", |millis: &i64| *millis >= 0)?;
+    belongs(reader, key, value.is_some(), mode_key, mode, "timestamp", "1767225600000")?;
+    Ok(value)
+}
+
+/// `Some` exactly when the mode is `specific-offsets`.
+fn specific_offsets(
+    reader: &mut OptionReader<'_>,
+    key: &'static str,
+    mode_key: &str,
+    mode: &str,
+) -> Result<Option<BTreeMap<i32, i64>>, SqlError> {
+    const EXAMPLE: &str = "partition:0,offset:42;partition:1,offset:300";
+    let value = match reader.entry(key) {
+        Some(entry) => match offsets_by_partition(&entry.value) {
+            Some(offsets) => Some(offsets),
+            None => return Err(reader.wrong(entry, &format!("offsets by partition, for example '{EXAMPLE}'"))),
+        },
+        None => None,
+    };
+    belongs(reader, key, value.is_some(), mode_key, mode, "specific-offsets", EXAMPLE)?;
+    Ok(value)
+}
+
+/// That an option and the mode it belongs to are given together.
+fn belongs(
+    reader: &mut OptionReader<'_>,
+    key: &'static str,
+    given: bool,
+    mode_key: &str,
+    mode: &str,
+    its_mode: &str,
+    example: &str,
+) -> Result<(), SqlError> {
+    match (given, mode == its_mode) {
+        (false, true) => reader.required(key, example).map(|_| ()),
+        (true, false) => {
+            let message = format!("option '{key}' of {} goes with '{mode_key}' = '{its_mode}', not '{mode}'", reader.object());
+            let at = reader.entry(key).map(|entry| entry.at);
+            Err(SqlError::Invalid { at, message })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn offsets_by_partition(text: &str) -> Option<BTreeMap<i32, i64>> {
+    let mut offsets = BTreeMap::new();
+    for pair in text.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (partition, offset) = pair.split_once(',')?;
+        let partition: i32 = partition.trim().strip_prefix("partition:")?.trim().parse().ok().filter(|partition| *partition >= 0)?;
+        let offset: i64 = offset.trim().strip_prefix("offset:")?.trim().parse().ok().filter(|offset| *offset >= 0)?;
+        if offsets.insert(partition, offset).is_some() {
+            return None;
+        }
+    }
+    (!offsets.is_empty()).then_some(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_read_as_flink_writes_them() {
+        let offsets = offsets_by_partition("partition:0,offset:42;partition:1,offset:300").unwrap();
+        assert_eq!(offsets, BTreeMap::from([(0, 42), (1, 300)]));
+        for wrong in ["", "0:42", "partition:0,offset:-1", "partition:0,offset:1;partition:0,offset:2", "partition:x,offset:1"] {
+            assert_eq!(offsets_by_partition(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
+//! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
+mod cursor;
+mod job;
+mod session;
+mod table;
+mod types;
+
+use datafusion::sql::sqlparser::{
+    ast,
+    dialect::GenericDialect,
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
+};
+
+use self::cursor::Cursor;
+use crate::{
+    error::{SqlError, did_you_mean},
+    limits::Limits,
+    location::{LineIndex, Location},
+    statement::{Explain, ExplainTarget, JobAction, Show, Statement, StatementKind},
+};
+
+/// The statements of a script, with `;` between them, under the default [`Limits`].
+///
+/// # Errors
+/// The first error, with its place.
+pub fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
+    parse_with(sql, Limits::default())
+}
+
+/// The same under other limits.
+pub fn parse_with(sql: &str, limits: Limits) -> Result<Vec<Statement>, SqlError> {
+    parse_script(sql, limits).into_iter().collect()
+}
+
+/// Exactly one statement, a trailing `;` allowed.
+pub fn parse_one(sql: &str, limits: Limits) -> Result<Statement, SqlError> {
+    let mut statements = parse_with(sql, limits)?.into_iter();
+    let Some(first) = statements.next() else {
+        return Err(SqlError::syntax(Location::START, "expected a statement, found nothing"));
+    };
+    match statements.next() {
+        None => Ok(first),
+        Some(second) => Err(SqlError::syntax(second.at, "expected one statement, found a second; send them one by one")),
+    }
+}
+
+/// Every statement of a script, or what is wrong with it: an error ends its statement, not the script. (An unclosed string or comment
+/// ends the script: nobody can tell where the next statement starts.)
+pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError>> {
+    if let Err(error) = limits.check_bytes(sql) {
+        return vec![Err(error)];
+    }
+    let tokens = match tokenise(sql) {
+        Ok(tokens) => tokens,
+        Err(error) => return vec![Err(error)],
+    };
+    let index = LineIndex::new(sql);
+    let mut ends = tokens.iter().filter(|token| token.token == Token::SemiColon).map(|token| Location::from(token.span.start));
+    tokens
+        .split(|token| token.token == Token::SemiColon)
+        .map(|statement| (statement, ends.next().unwrap_or_else(|| index.end())))
+        .filter(|(statement, _)| statement.iter().any(|token| !matches!(token.token, Token::Whitespace(_))))
+        .map(|(statement, end)| {
+            limits.check_depth(statement)?;
+            let mut cursor = Cursor::new(statement, end, limits);
+            let at = cursor.at();
+            let kind = read_statement(&mut cursor)?;
+            let text = sql[index.offset(at)..index.offset(end)].trim_end().to_owned();
+            Ok(Statement { kind, sql: text, at })
+        })
+        .collect()
+}
+
+pub(crate) fn tokenise(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
+    Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(|error| {
+        let at = Location::from(error.location);
+        let at = if at.line == 0 { Location::START } else { at };
+        SqlError::syntax(at, lower_first(&error.message))
+    })
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
+const FIRST_WORDS: [&str; 29] = [
+    "CREATE", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "PAUSE", "RESUME", "STOP",
+    "SET", "RESET", "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "DISCARD", "DEALLOCATE", "USE",
+    "FROM", "ALTER",
+];
+
+/// Statements of other systems and what to write here instead.
+const REFUSED: [(&str, &str); 21] = [
+    ("COPY", "COPY reads and writes files of the server, which SQL cannot do here; use SELECT with polybolos sql --output csv, or INSERT INTO … SELECT"),
+    ("UPDATE", "UPDATE does not exist: tables are filled by jobs; write INSERT INTO t (key, …) SELECT …, which replaces rows of the same key"),
+    ("DELETE", "DELETE is not supported yet; rows leave a table in Cassandra by its own tools (cqlsh)"),
+    ("MERGE", "MERGE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
+    ("REPLACE", "REPLACE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
+    ("TRUNCATE", "TRUNCATE is not supported; empty the table in Cassandra by its own tools (cqlsh)"),
+    ("ALTER", "ALTER is not supported yet; DROP and CREATE the table or job again (the stored rows stay)"),
+    ("GRANT", "GRANT does not exist; roles are in the server's roles file"),
+    ("REVOKE", "REVOKE does not exist; roles are in the server's roles file"),
+    ("ANALYZE", "ANALYZE does not exist, tables have no statistics; write EXPLAIN ANALYZE SELECT … for a query"),
+    ("VACUUM", "VACUUM does not exist; Cassandra compacts by itself"),
+    ("CALL", "CALL does not exist; there are no procedures"),
+    ("EXECUTE", "EXECUTE is not supported as a statement; use your driver's prepared statements"),
+    ("PREPARE", "PREPARE is not supported as a statement; use your driver's prepared statements"),
+    ("LISTEN", "LISTEN does not exist; query the table again, or read the topic"),
+    ("NOTIFY", "NOTIFY does not exist; produce a record to a topic"),
+    ("DECLARE", "DECLARE CURSOR is not supported; use your driver's fetch size"),
+    ("LOAD", "LOAD does not exist; feeds are in ingest.toml"),
+    ("ATTACH", "ATTACH does not exist; declare tables by CREATE TABLE … WITH ('connector' = …)"),
+    ("DO", "DO does not exist; there are no procedures"),
+    ("LOCK", "LOCK does not exist; there are no transactions over tables"),
+];
+
+fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    if *cursor.peek() == Token::LParen {
+        return query(cursor).map(StatementKind::Query);
+    }
+    let at = cursor.at();
+    let word = match cursor.peek() {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
+        _ => return Err(cursor.expected_or("a statement", "statements start with a word like SELECT or CREATE")),
+    };
+    if let Some((_, message)) = REFUSED.iter().find(|(refused, _)| *refused == word) {
+        return Err(SqlError::unsupported_at(at, *message));
+    }
+    let kind = match word.as_str() {
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(query(cursor)?),
+        "CREATE" => create(cursor)?,
+        "DROP" => drop_object(cursor)?,
+        "SHOW" => show(cursor)?,
+        "DESCRIBE" | "DESC" => {
+            cursor.advance();
+            cursor.word("TABLE");
+            StatementKind::Describe(cursor.relation()?)
+        }
+        "EXPLAIN" => StatementKind::Explain(explain(cursor)?),
+        "INSERT" => StatementKind::Insert(job::insert(cursor)?),
+        "PAUSE" => control(cursor, JobAction::Pause)?,
+        "RESUME" => control(cursor, JobAction::Resume)?,
+        "STOP" => control(cursor, JobAction::Stop)?,
+        "SET" | "RESET" | "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" | "DISCARD"
+        | "DEALLOCATE" | "USE" => StatementKind::Session(session::read(cursor, &word)?),
+        other => {
+            let hint = did_you_mean(other, FIRST_WORDS).map(|near| format!("did you mean {near}?"));
+            return Err(SqlError::Syntax { at, message: format!("expected a statement, found {}", cursor.found()), hint });
+        }
+    };
+    cursor.finish()?;
+    Ok(kind)
+}
+
+/// The rest of the statement as a query.
+fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
+    let at = cursor.at();
+    let query = cursor.rest(|parser| parser.parse_query())?;
+    refuse_writes(&query, at)?;
+    Ok(query)
+}
+
+/// `WITH x AS (INSERT …)`, `SELECT … INTO t`, `FOR UPDATE`: queries only read.
+fn refuse_writes(query: &ast::Query, at: Location) -> Result<(), SqlError> {
+    let reads = |body: &ast::SetExpr| {
+        !matches!(body, ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_))
+    };
+    let with = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.query.body.as_ref());
+    if !with.chain([query.body.as_ref()]).all(reads) {
+        return Err(SqlError::unsupported_at(at, "a query only reads; write INSERT INTO t SELECT … as a statement of its own"));
+    }
+    if matches!(query.body.as_ref(), ast::SetExpr::Select(select) if select.into.is_some()) {
+        return Err(SqlError::unsupported_at(at, "SELECT … INTO does not exist; write CREATE TABLE and INSERT INTO t SELECT …"));
+    }
+    if !query.locks.is_empty() {
+        return Err(SqlError::unsupported_at(at, "FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out"));
+    }
+    Ok(())
+}
+
+fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    let at = cursor.at();
+    cursor.advance();
+    let refuse = |message: &str| Err(SqlError::unsupported_at(at, message));
+    if cursor.words(&["OR", "REPLACE"]) {
+        return refuse("CREATE OR REPLACE does not exist; write DROP and CREATE");
+    }
+    if cursor.word("EXTERNAL") {
+        return refuse(
+            "CREATE EXTERNAL TABLE reads files of the server, which SQL cannot do here; write CREATE TABLE … WITH ('connector' = 'kafka' | 'cassandra' | 'blackhole' | 'print', …)",
+        );
+    }
+    if cursor.word("TEMPORARY") || cursor.word("TEMP") {
+        return refuse("temporary objects are not supported; write CREATE TABLE, and DROP TABLE when done");
+    }
+    if cursor.word("TABLE") {
+        return Ok(StatementKind::CreateTable(table::create_table(cursor)?));
+    }
+    if cursor.word("JOB") {
+        return Ok(StatementKind::CreateJob(job::create_job(cursor)?));
+    }
+    if cursor.word("MODEL") {
+        return refuse("models are not supported yet; this version has tables and jobs");
+    }
+    if cursor.word("VIEW") || cursor.words(&["MATERIALIZED", "VIEW"]) {
+        return refuse(
+            "views are not supported yet; write the query where you need it, or a job that fills a table: CREATE JOB … AS INSERT INTO …",
+        );
+    }
+    if cursor.word("SCHEMA") || cursor.word("DATABASE") || cursor.word("CATALOG") {
+        return refuse("schemas need no CREATE: declare a table as schema.table");
+    }
+    if cursor.word("INDEX") || cursor.words(&["UNIQUE", "INDEX"]) {
+        return refuse("indexes do not exist; choose the table's PRIMARY KEY by how it is read");
+    }
+    if cursor.word("FUNCTION") {
+        return refuse("functions cannot be created in SQL; use the built-in ones");
+    }
+    if cursor.word("ROLE") || cursor.word("USER") {
+        return refuse("CREATE ROLE does not exist; roles are in the server's roles file");
+    }
+    Err(cursor.expected("TABLE or JOB"))
+}
+
+fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    let at = cursor.at();
+    cursor.advance();
+    let is_table = cursor.word("TABLE");
+    if !is_table && !cursor.word("JOB") {
+        return Err(cursor.expected("TABLE or JOB"));
+    }
+    let if_exists = cursor.words(&["IF", "EXISTS"]);
+    if !is_table {
+        return Ok(StatementKind::DropJob { name: cursor.job_name()?, if_exists });
+    }
+    let name = cursor.relation()?;
+    if cursor.word("CASCADE") {
+        return Err(SqlError::unsupported_at(at, "DROP TABLE … CASCADE does not exist; drop the jobs that use the table first"));
+    }
+    cursor.word("RESTRICT");
+    Ok(StatementKind::DropTable { name, if_exists })
+}
+
+fn control(cursor: &mut Cursor<'_>, action: JobAction) -> Result<StatementKind, SqlError> {
+    cursor.advance();
+    cursor.expect_word("JOB")?;
+    Ok(StatementKind::ControlJob { name: cursor.job_name()?, action })
+}
+
+fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    let at = cursor.at();
+    cursor.advance();
+    if cursor.words(&["CREATE", "TABLE"]) {
+        return Ok(StatementKind::Show(Show::CreateTable(cursor.relation()?)));
+    }
+    if cursor.words(&["CREATE", "JOB"]) {
+        return Ok(StatementKind::Show(Show::CreateJob(cursor.job_name()?)));
+    }
+    if cursor.is_word("CREATE") {
+        cursor.advance();
+        return Err(cursor.expected("TABLE or JOB"));
+    }
+    if cursor.word("JOBS") {
+        return Ok(StatementKind::Show(Show::Jobs));
+    }
+    if cursor.word("TABLES") {
+        return Ok(StatementKind::Show(Show::Tables));
+    }
+    if cursor.words(&["COLUMNS", "FROM"]) || cursor.words(&["COLUMNS", "IN"]) {
+        return Ok(StatementKind::Describe(cursor.relation()?));
+    }
+    if cursor.word("MODELS") {
+        return Err(SqlError::unsupported_at(at, "models are not supported yet; this version has tables and jobs"));
+    }
+    if ["FUNCTIONS", "DATABASES", "SCHEMAS", "CATALOGS", "VIEWS"].iter().any(|word| cursor.is_word(word)) {
+        let message = format!("SHOW {} does not exist; ask information_schema, for example SELECT * FROM information_schema.tables", cursor.found());
+        return Err(SqlError::unsupported_at(at, message.replace('"', "")));
+    }
+    session::show_variable(cursor).map(StatementKind::Session)
+}
+
+fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
+    cursor.advance();
+    if *cursor.peek() == Token::LParen {
+        let mut ahead = cursor.clone();
+        ahead.advance();
+        if ["ANALYZE", "VERBOSE", "FORMAT", "COSTS"].iter().any(|word| ahead.is_word(word)) {
+            return Err(cursor.expected_or("ANALYZE, VERBOSE or a statement", "write EXPLAIN [ANALYZE] [VERBOSE] SELECT …"));
+        }
+    }
+    let analyze = cursor.word("ANALYZE");
+    let verbose = cursor.word("VERBOSE");
+    let at = cursor.at();
+    let target = if cursor.words(&["CREATE", "JOB"]) {
+        ExplainTarget::Job(job::create_job(cursor)?)
+    } else if cursor.is_word("INSERT") {
+        ExplainTarget::Insert(job::insert(cursor)?)
+    } else if cursor.word("JOB") {
+        ExplainTarget::ExistingJob(cursor.job_name()?)
+    } else if *cursor.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word)) {
+        ExplainTarget::Query(query(cursor)?)
+    } else {
+        return Err(cursor.expected("SELECT, INSERT, CREATE JOB or JOB name"));
+    };
+    if analyze && !matches!(target, ExplainTarget::Query(_)) {
+        return Err(SqlError::unsupported_at(at, "EXPLAIN ANALYZE runs a query; for a job write EXPLAIN, or polybolos job show for its figures"));
+    }
+    Ok(Explain { analyze, verbose, target })
+}

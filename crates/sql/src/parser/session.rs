@@ -1,0 +1,125 @@
+//! Reads the statements that drivers and tools send around their queries. They are told apart, not carried out: gateways answer them.
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::cursor::Cursor;
+use crate::{error::SqlError, statement::SessionStatement};
+
+/// `word` is the first word, not yet consumed.
+pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStatement, SqlError> {
+    cursor.advance();
+    match word {
+        "SET" => set(cursor),
+        "RESET" => Ok(SessionStatement::Reset { name: variable(cursor)? }),
+        "DISCARD" => {
+            words_to_end(cursor);
+            Ok(SessionStatement::Reset { name: "all".to_owned() })
+        }
+        "BEGIN" | "START" => {
+            // ISOLATION LEVEL, READ ONLY and the like change nothing: every statement stands alone.
+            words_to_end(cursor);
+            Ok(SessionStatement::Begin)
+        }
+        "COMMIT" | "END" => {
+            words_to_end(cursor);
+            Ok(SessionStatement::Commit)
+        }
+        "ROLLBACK" | "ABORT" => {
+            words_to_end(cursor);
+            Ok(SessionStatement::Rollback)
+        }
+        "SAVEPOINT" => {
+            cursor.identifier("a savepoint name")?;
+            Ok(SessionStatement::Savepoint)
+        }
+        "RELEASE" => {
+            cursor.word("SAVEPOINT");
+            cursor.identifier("a savepoint name")?;
+            Ok(SessionStatement::Release)
+        }
+        "DEALLOCATE" => {
+            cursor.word("PREPARE");
+            let name = cursor.identifier("a statement name or ALL")?;
+            Ok(SessionStatement::Deallocate { name: (name != "all").then_some(name) })
+        }
+        _ => Ok(SessionStatement::Use { name: cursor.identifier("a catalog name")? }),
+    }
+}
+
+/// After `SHOW`.
+pub(super) fn show_variable(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
+    if cursor.is_done() {
+        return Err(cursor.expected("JOBS, TABLES, CREATE TABLE t, CREATE JOB j or a setting"));
+    }
+    Ok(SessionStatement::ShowVariable { name: variable(cursor)? })
+}
+
+fn set(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
+    if cursor.words(&["SESSION", "CHARACTERISTICS"]) || cursor.is_word("TRANSACTION") {
+        let value = text_to_end(cursor);
+        return Ok(SessionStatement::Set { name: "transaction".to_owned(), value });
+    }
+    if !cursor.word("SESSION") {
+        cursor.word("LOCAL");
+    }
+    let name = variable(cursor)?;
+    if name == "timezone" && cursor.is_done() {
+        return Err(cursor.expected("a time zone"));
+    }
+    // `SET TIME ZONE 'UTC'` and `SET NAMES 'utf8'` have neither.
+    let _ = cursor.token(&Token::Eq) || cursor.word("TO");
+    if cursor.is_done() {
+        return Err(cursor.expected("a value"));
+    }
+    Ok(SessionStatement::Set { name, value: text_to_end(cursor) })
+}
+
+/// A setting's name with its dots, in lower case. Several words that name one setting become its name in PostgreSQL.
+fn variable(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
+    if cursor.words(&["TIME", "ZONE"]) {
+        return Ok("timezone".to_owned());
+    }
+    if cursor.words(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
+        return Ok("transaction_isolation".to_owned());
+    }
+    if cursor.words(&["SESSION", "AUTHORIZATION"]) {
+        return Ok("session_authorization".to_owned());
+    }
+    if let Token::SingleQuotedString(name) = cursor.peek() {
+        // Flink writes SET 'key' = 'value'.
+        cursor.advance();
+        return Ok(name.to_lowercase());
+    }
+    let mut name = cursor.identifier("a setting")?;
+    while cursor.token(&Token::Period) {
+        name.push('.');
+        name.push_str(&cursor.identifier("a setting")?);
+    }
+    Ok(name)
+}
+
+fn words_to_end(cursor: &mut Cursor<'_>) {
+    while !cursor.is_done() {
+        cursor.advance();
+    }
+}
+
+fn text_to_end(cursor: &mut Cursor<'_>) -> String {
+    let mut text = String::new();
+    while !cursor.is_done() {
+        let next = match cursor.advance() {
+            Token::SingleQuotedString(value) => value.clone(),
+            Token::Word(word) => word.value.clone(),
+            Token::Comma => {
+                text.push(',');
+                continue;
+            }
+            other => other.to_string(),
+        };
+        let joined = text.is_empty() || text.ends_with('-') || text.ends_with('.') || next == ".";
+        if !joined {
+            text.push(' ');
+        }
+        text.push_str(&next);
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! `INSERT INTO t (columns) query`: which column gets what, cast to the type it has there.
+use datafusion::{
+    arrow::compute::can_cast_types,
+    common::{
+        Column,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    execution::SessionState,
+    logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder},
+};
+
+use super::plan_in;
+use crate::{
+    catalog::{Catalog, ColumnDefinition, Connector, TableDefinition, sources},
+    error::{SqlError, did_you_mean},
+    names::RelationName,
+    statement::Insert,
+};
+
+#[derive(Clone, Debug)]
+pub struct InsertPlan {
+    pub target: TableDefinition,
+    /// The target's columns that are written, in the order of the plan's output; all others stay unset.
+    pub columns: Vec<String>,
+    /// Its output has exactly `columns`, by name and type. Casts fail on rows that do not fit.
+    pub plan: LogicalPlan,
+    /// The declared tables it reads, by name.
+    pub sources: Vec<TableDefinition>,
+}
+
+pub(super) fn is_unbounded(catalog: &Catalog, insert: &Insert) -> Result<bool, SqlError> {
+    Ok(source_tables(catalog, insert)?.iter().any(TableDefinition::is_unbounded))
+}
+
+fn source_tables(catalog: &Catalog, insert: &Insert) -> Result<Vec<TableDefinition>, SqlError> {
+    sources(catalog, insert)?.iter().map(|name| catalog.table(name).cloned()).collect()
+}
+
+/// That an INSERT can be a job: it reads a stream, and nothing else.
+pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert) -> Result<(), SqlError> {
+    let tables = source_tables(catalog, insert)?;
+    if tables.is_empty() {
+        let message = format!("{subject} reads no table, so it would end at once; write INSERT INTO … without CREATE JOB, or read a Kafka table");
+        return Err(SqlError::unsupported_at(insert.at, message));
+    }
+    if let [table, other, ..] = tables.as_slice() {
+        let message = format!(
+            "{subject} reads {} and {}: joining or combining several tables in a stream is not supported yet; write a job per Kafka table, each filling a table of its own, and join in a query",
+            table.name, other.name
+        );
+        return Err(SqlError::unsupported_at(insert.at, message));
+    }
+    if let Some(table) = tables.iter().find(|table| !table.is_unbounded()) {
+        let message = format!(
+            "{subject} reads {}, which ends ({}); write INSERT INTO … without CREATE JOB, which runs once to the end",
+            table.name,
+            table.connector.name()
+        );
+        return Err(SqlError::unsupported_at(insert.at, message));
+    }
+    Ok(())
+}
+
+pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Insert) -> Result<InsertPlan, SqlError> {
+    let target = catalog.table(&insert.target)?.clone();
+    let sources = source_tables(catalog, insert)?;
+    check_target(&target, insert)?;
+    check_sources(&sources, insert)?;
+    let columns = written_columns(&target, insert)?;
+    let query = plan_in(state, &insert.query).await?;
+    check_count(&target, &columns, &query, insert)?;
+    let mut projected = Vec::with_capacity(columns.len());
+    for (index, column) in columns.iter().enumerate() {
+        projected.push(value(&target, column, &query, index, insert)?);
+    }
+    let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
+    let columns = columns.iter().map(|column| column.name.clone()).collect();
+    Ok(InsertPlan { target, columns, plan, sources })
+}
+
+fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
+    if matches!(target.connector, Connector::Kafka(_)) {
+        let message = format!("writing to Kafka (table {}) is not supported yet; write to a Cassandra table", target.name);
+        return Err(SqlError::unsupported_at(insert.at, message));
+    }
+    Ok(())
+}
+
+fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), SqlError> {
+    match sources.iter().find(|table| !table.is_readable()) {
+        Some(table) => {
+            let message = format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name());
+            Err(SqlError::invalid_at(insert.at, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn written_columns<'a>(target: &'a TableDefinition, insert: &Insert) -> Result<Vec<&'a ColumnDefinition>, SqlError> {
+    if insert.columns.is_empty() {
+        return Ok(target.writable_columns().collect());
+    }
+    let mut columns = Vec::with_capacity(insert.columns.len());
+    for name in &insert.columns {
+        let Some(column) = target.writable_columns().find(|column| column.name == *name) else {
+            let hint = match did_you_mean(name, target.writable_columns().map(|column| column.name.as_str())) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("DESCRIBE {} lists them", target.name),
+            };
+            return Err(SqlError::invalid_at(insert.at, format!("table {} has no column {name}; {hint}", target.name)));
+        };
+        columns.push(column);
+    }
+    let given = |name: &&str| insert.columns.iter().any(|column| column == name);
+    let missing: Vec<&str> = target.primary_key.iter().flat_map(|key| key.columns()).filter(|name| !given(name)).collect();
+    if !missing.is_empty() {
+        let message = format!(
+            "INSERT INTO {} leaves out {} of its primary key; add it to the column list",
+            target.name,
+            missing.join(", ")
+        );
+        return Err(SqlError::invalid_at(insert.at, message));
+    }
+    Ok(columns)
+}
+
+fn check_count(
+    target: &TableDefinition,
+    columns: &[&ColumnDefinition],
+    query: &LogicalPlan,
+    insert: &Insert,
+) -> Result<(), SqlError> {
+    let given = query.schema().fields().len();
+    if given == columns.len() {
+        return Ok(());
+    }
+    let without_value: Vec<&str> = columns.iter().skip(given).map(|column| column.name.as_str()).collect();
+    let remedy = if without_value.is_empty() {
+        format!("select only {}", columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", "))
+    } else {
+        format!("select a value for {} too, or name the columns: INSERT INTO {} (…)", without_value.join(", "), target.name)
+    };
+    let message = format!("INSERT INTO {} fills {} columns and the SELECT gives {given}; {remedy}", target.name, columns.len());
+    Err(SqlError::invalid_at(insert.at, message))
+}
+
+/// Output `index` of the query as `column`.
+fn value(
+    target: &TableDefinition,
+    column: &ColumnDefinition,
+    query: &LogicalPlan,
+    index: usize,
+    insert: &Insert,
+) -> Result<Expr, SqlError> {
+    let (qualifier, field) = query.schema().qualified_field(index);
+    let wanted = target.data_type(column);
+    if !can_cast_types(field.data_type(), &wanted) {
+        let message = format!(
+            "column {} of table {} is {}, and the SELECT gives {} ({}) for it, which cannot be cast",
+            column.name,
+            target.name,
+            column.sql_type,
+            field.name(),
+            field.data_type()
+        );
+        return Err(SqlError::invalid_at(insert.at, message));
+    }
+    let given = Expr::Column(Column::from((qualifier, field)));
+    Ok(given.cast_to(&wanted, query.schema().as_ref())?.alias(&column.name))
+}
+
+/// That the optimised plan still has one scan of the stream, and the output that was asked for.
+pub(super) fn check_optimised(subject: &str, planned: &InsertPlan) -> Result<(), SqlError> {
+    let mut scans: Vec<RelationName> = Vec::new();
+    planned.plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            scans.push(RelationName::from(&scan.table_name));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if scans.is_empty() {
+        return Err(SqlError::invalid(format!("{subject} can never give a row, as its condition is always false; correct its WHERE")));
+    }
+    let fits = planned.plan.schema().fields().iter().zip(&planned.columns).all(|(field, name)| {
+        field.name() == name && planned.target.column(name).is_some_and(|column| planned.target.data_type(column) == *field.data_type())
+    });
+    if fits && planned.plan.schema().fields().len() == planned.columns.len() {
+        return Ok(());
+    }
+    let found = planned.plan.schema();
+    Err(datafusion::common::DataFusionError::Internal(format!("{subject}: the optimised plan has other columns: {found}")).into())
+}

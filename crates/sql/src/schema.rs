@@ -1,0 +1,183 @@
+//! The catalog as DataFusion sees it: catalog `polybolos`, schema `public`, one schema per keyspace, the system tables in schema
+//! `polybolos`. Tables come from a [`Catalog`], what reads them from [`Providers`], which the scheduler implements.
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
+    common::Result,
+};
+use parking_lot::RwLock;
+
+use crate::{
+    catalog::{Catalog, TableDefinition},
+    names::{CATALOG, DEFAULT_SCHEMA, RelationName, SYSTEM_SCHEMA},
+};
+
+/// The system tables, as far as [`Providers::system`] has them.
+pub const SYSTEM_TABLES: [&str; 14] = [
+    "jobs", "epochs", "savepoints", "operators", "topics", "partitions", "executors", "dead_letters", "late_rows", "feeds", "models",
+    "model_versions", "model_metrics", "settings",
+];
+
+/// What a table is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// By a job, epoch after epoch: the provider's plan gets its frame filled in.
+    Stream,
+    /// By a query: everything there is when it starts, then the end.
+    Bounded,
+}
+
+/// Makes DataFusion tables of declared ones.
+#[async_trait]
+pub trait Providers: fmt::Debug + Send + Sync {
+    /// A table whose schema is [`TableDefinition::arrow_schema`]. Called for every table that a query names and, for
+    /// `information_schema`, for all: ask Kafka and Cassandra nothing here, but when the plan is made.
+    async fn provider(&self, table: &TableDefinition, usage: Use) -> Result<Arc<dyn TableProvider>>;
+
+    /// A table of the schema `polybolos`; one of [`SYSTEM_TABLES`].
+    fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>>;
+}
+
+/// Gives the catalog of this moment.
+pub type Snapshot = Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>;
+
+/// A DataFusion catalog over ours. Follows its [`Snapshot`], so that one can be registered in a long-lived session.
+pub struct PolybolosCatalog {
+    snapshot: Snapshot,
+    providers: Arc<dyn Providers>,
+    usage: Use,
+    /// Schemas of others, as `pg_catalog`.
+    registered: RwLock<BTreeMap<String, Arc<dyn SchemaProvider>>>,
+    /// The catalog of this name in the session that a plan is made for.
+    below: Option<Arc<dyn CatalogProvider>>,
+}
+
+impl PolybolosCatalog {
+    pub fn new(snapshot: Snapshot, providers: Arc<dyn Providers>, usage: Use) -> Self {
+        Self { snapshot, providers, usage, registered: RwLock::default(), below: None }
+    }
+
+    /// Schemas that we do not have are looked up in `below`.
+    pub(crate) fn above(mut self, below: Option<Arc<dyn CatalogProvider>>) -> Self {
+        self.below = below;
+        self
+    }
+}
+
+impl fmt::Debug for PolybolosCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolybolosCatalog").field("usage", &self.usage).finish_non_exhaustive()
+    }
+}
+
+impl CatalogProvider for PolybolosCatalog {
+    fn schema_names(&self) -> Vec<String> {
+        let mut names = (self.snapshot)().schemas();
+        names.push(SYSTEM_SCHEMA.to_owned());
+        names.extend(self.registered.read().keys().cloned());
+        names.extend(self.below.iter().flat_map(|below| below.schema_names()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == SYSTEM_SCHEMA {
+            return Some(Arc::new(SystemSchema { providers: self.providers.clone() }));
+        }
+        let catalog = (self.snapshot)();
+        if name == DEFAULT_SCHEMA || catalog.schemas().iter().any(|schema| schema == name) {
+            let (name, providers) = (name.to_owned(), self.providers.clone());
+            return Some(Arc::new(DeclaredSchema { name, catalog, providers, usage: self.usage }));
+        }
+        let registered = self.registered.read().get(name).cloned();
+        registered.or_else(|| self.below.as_ref().and_then(|below| below.schema(name)))
+    }
+
+    fn register_schema(&self, name: &str, schema: Arc<dyn SchemaProvider>) -> Result<Option<Arc<dyn SchemaProvider>>> {
+        Ok(self.registered.write().insert(name.to_owned(), schema))
+    }
+}
+
+/// The tables declared in one schema, and those stored in the keyspace of this name.
+struct DeclaredSchema {
+    name: String,
+    catalog: Arc<Catalog>,
+    providers: Arc<dyn Providers>,
+    usage: Use,
+}
+
+impl fmt::Debug for DeclaredSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeclaredSchema").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for DeclaredSchema {
+    fn table_names(&self) -> Vec<String> {
+        let here = |table: &&TableDefinition| table.name.schema == self.name;
+        self.catalog.tables.iter().filter(here).map(|table| table.name.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = self.catalog.find_table(&RelationName::new(&self.name, name)) else { return Ok(None) };
+        self.providers.provider(table, self.usage).await.map(Some)
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.catalog.find_table(&RelationName::new(&self.name, name)).is_some()
+    }
+}
+
+struct SystemSchema {
+    providers: Arc<dyn Providers>,
+}
+
+impl fmt::Debug for SystemSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SystemSchema")
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        SYSTEM_TABLES.iter().filter(|name| self.table_exist(name)).map(|name| (*name).to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.providers.system(name))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.providers.system(name).is_some()
+    }
+}
+
+/// The catalogs of a session, with ours in place of its `polybolos`.
+#[derive(Debug)]
+pub(crate) struct CatalogsWithOurs {
+    pub ours: Arc<PolybolosCatalog>,
+    pub others: Arc<dyn CatalogProviderList>,
+}
+
+impl CatalogProviderList for CatalogsWithOurs {
+    fn register_catalog(&self, name: String, catalog: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        self.others.register_catalog(name, catalog)
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        let mut names = self.others.catalog_names();
+        if !names.iter().any(|name| name == CATALOG) {
+            names.push(CATALOG.to_owned());
+        }
+        names
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        if name == CATALOG { Some(self.ours.clone()) } else { self.others.catalog(name) }
+    }
+}

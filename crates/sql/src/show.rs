@@ -1,0 +1,108 @@
+//! What SHOW and DESCRIBE answer, secrets hidden.
+use std::{fmt::Write, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, BooleanArray, RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema},
+    },
+    common::Result,
+};
+
+use crate::{
+    catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, JobDefinition, TableDefinition},
+    names::quoted,
+    redact,
+};
+
+/// `SHOW CREATE TABLE`: a statement that declares the same table.
+pub fn create_table(table: &TableDefinition) -> String {
+    let mut lines: Vec<String> = table.columns.iter().map(column_clause).collect();
+    if let Some(watermark) = &table.watermark {
+        lines.push(format!("WATERMARK FOR {} AS {}", quoted(&watermark.column), watermark.expression));
+    }
+    if let Some(key) = &table.primary_key {
+        lines.push(format!("PRIMARY KEY {key} NOT ENFORCED"));
+    }
+    let options: Vec<String> = table
+        .options
+        .iter()
+        .map(|(key, value)| format!("{} = {}", string(key), string(redact::value(key, value))))
+        .collect();
+    format!("CREATE TABLE {} (\n  {}\n) WITH (\n  {}\n)", table.name, lines.join(",\n  "), options.join(",\n  "))
+}
+
+/// `SHOW CREATE JOB`: the statement as written.
+pub fn create_job(job: &JobDefinition) -> String {
+    redact::sql(&job.sql)
+}
+
+fn column_clause(column: &ColumnDefinition) -> String {
+    let mut clause = format!("{} {}", quoted(&column.name), column.sql_type);
+    if !column.nullable {
+        clause.push_str(" NOT NULL");
+    }
+    if let ColumnKind::Metadata { from, is_virtual } = column.kind {
+        // Writing to a String cannot fail.
+        let _ = write!(clause, " METADATA FROM {}{}", string(from.name()), if is_virtual { " VIRTUAL" } else { "" });
+    }
+    clause
+}
+
+fn string(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// `DESCRIBE t`: one row per column.
+///
+/// # Errors
+/// Never in practice: all columns have one length.
+pub fn describe(table: &TableDefinition) -> Result<RecordBatch> {
+    let columns = &table.columns;
+    let is_key = |column: &ColumnDefinition| table.primary_key.iter().flat_map(|key| key.columns()).any(|name| name == column.name);
+    let kind = |column: &ColumnDefinition| match column.kind {
+        ColumnKind::Physical if is_key(column) => "primary key".to_owned(),
+        ColumnKind::Physical => String::new(),
+        ColumnKind::Metadata { from, .. } => format!("metadata from '{}'", from.name()),
+    };
+    batch(vec![
+        ("column_name", strings(columns.iter().map(|column| column.name.clone()))),
+        ("data_type", strings(columns.iter().map(|column| column.sql_type.to_string()))),
+        ("nullable", Arc::new(BooleanArray::from_iter(columns.iter().map(|column| Some(column.nullable))))),
+        ("extra", strings(columns.iter().map(kind))),
+    ])
+}
+
+/// `SHOW TABLES`: one row per declared table.
+///
+/// # Errors
+/// Never in practice: all columns have one length.
+pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
+    let tables = &catalog.tables;
+    let place = |table: &TableDefinition| match &table.connector {
+        Connector::Kafka(options) => options.topic.clone(),
+        Connector::Cassandra(options) => options.table_name().to_string(),
+        Connector::Blackhole | Connector::Print { .. } => String::new(),
+    };
+    let filled_by = |table: &TableDefinition| {
+        catalog.jobs.iter().find(|job| job.target == table.name).map(|job| job.name.clone()).unwrap_or_default()
+    };
+    batch(vec![
+        ("table_schema", strings(tables.iter().map(|table| table.name.schema.clone()))),
+        ("table_name", strings(tables.iter().map(|table| table.name.name.clone()))),
+        ("connector", strings(tables.iter().map(|table| table.connector.name().to_owned()))),
+        ("stored_as", strings(tables.iter().map(place))),
+        ("filled_by", strings(tables.iter().map(filled_by))),
+    ])
+}
+
+fn strings(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    let field = |(name, values): &(&str, ArrayRef)| Field::new(*name, values.data_type().clone(), false);
+    let schema = Schema::new(columns.iter().map(field).collect::<Vec<Field>>());
+    debug_assert!(schema.fields().iter().all(|field| matches!(field.data_type(), DataType::Utf8 | DataType::Boolean)));
+    Ok(RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, values)| values).collect())?)
+}

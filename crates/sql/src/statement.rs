@@ -1,0 +1,209 @@
+//! What can be said: one value per statement, names normalised, nothing looked up yet.
+use datafusion::sql::sqlparser::ast;
+
+use crate::{catalog::Watermark, error::ObjectKind, location::Location, names::RelationName, types::SqlType};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    pub kind: StatementKind,
+    /// As written, without the semicolon. May hold secrets: show it through [`crate::redact::sql`] only.
+    pub sql: String,
+    /// Where it starts in its script.
+    pub at: Location,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementKind {
+    CreateTable(CreateTable),
+    CreateJob(CreateJob),
+    DropTable { name: RelationName, if_exists: bool },
+    DropJob { name: String, if_exists: bool },
+    ControlJob { name: String, action: JobAction },
+    Show(Show),
+    Describe(RelationName),
+    Explain(Explain),
+    /// SELECT, WITH, VALUES, TABLE: rows.
+    Query(Box<ast::Query>),
+    /// Without a name: over an unbounded source it starts a job, over bounded ones it runs to the end.
+    Insert(Insert),
+    /// About the session, not about data: a gateway answers it.
+    Session(SessionStatement),
+}
+
+impl StatementKind {
+    /// Whether carrying it out needs the right to change something.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Show(_) | Self::Describe(_) | Self::Explain(_) | Self::Query(_) | Self::Session(_))
+    }
+
+    /// What a PostgreSQL client is told once it is done.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::CreateTable(_) => "CREATE TABLE",
+            Self::CreateJob(_) => "CREATE JOB",
+            Self::DropTable { .. } => "DROP TABLE",
+            Self::DropJob { .. } => "DROP JOB",
+            Self::ControlJob { action: JobAction::Pause, .. } => "PAUSE JOB",
+            Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
+            Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
+            Self::Show(_) => "SHOW",
+            Self::Describe(_) => "DESCRIBE",
+            Self::Explain(_) => "EXPLAIN",
+            Self::Query(_) => "SELECT",
+            Self::Insert(_) => "INSERT",
+            Self::Session(session) => session.tag(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTable {
+    pub name: RelationName,
+    pub if_not_exists: bool,
+    pub columns: Vec<ColumnClause>,
+    pub primary_key: Option<PrimaryKeyClause>,
+    pub watermark: Option<Watermark>,
+    pub options: Vec<OptionEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnClause {
+    pub name: String,
+    pub sql_type: SqlType,
+    pub not_null: bool,
+    pub metadata: Option<MetadataClause>,
+    pub at: Location,
+}
+
+/// `METADATA [FROM 'key'] [VIRTUAL]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetadataClause {
+    /// The column's own name when `FROM` is left out.
+    pub from: String,
+    pub is_virtual: bool,
+}
+
+/// `PRIMARY KEY (a, b)`: `a` chooses the partition, `b` orders within it; `PRIMARY KEY ((a, b), c)` as Cassandra writes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrimaryKeyClause {
+    pub partition: Vec<String>,
+    pub clustering: Vec<String>,
+    pub at: Location,
+}
+
+/// One `'key' = 'value'` of a WITH clause.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptionEntry {
+    pub key: String,
+    pub value: String,
+    pub at: Location,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateJob {
+    pub name: String,
+    pub if_not_exists: bool,
+    pub options: Vec<OptionEntry>,
+    pub insert: Insert,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    pub target: RelationName,
+    /// The column list as written, normalised; empty when left out.
+    pub columns: Vec<String>,
+    pub query: Box<ast::Query>,
+    pub at: Location,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobAction {
+    Pause,
+    Resume,
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Show {
+    Jobs,
+    Tables,
+    CreateTable(RelationName),
+    CreateJob(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explain {
+    pub analyze: bool,
+    pub verbose: bool,
+    pub target: ExplainTarget,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExplainTarget {
+    Query(Box<ast::Query>),
+    Insert(Insert),
+    Job(CreateJob),
+    /// `EXPLAIN JOB name`: one that exists.
+    ExistingJob(String),
+}
+
+/// What psql, JDBC and Grafana send around their queries.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionStatement {
+    /// `SET name = value`, `SET TIME ZONE …`, `SET SESSION CHARACTERISTICS …`; the value as text, strings without their quotes.
+    Set {
+        name: String,
+        value: String,
+    },
+    /// `SHOW name`, `SHOW ALL` (then the name is `all`).
+    ShowVariable {
+        name: String,
+    },
+    /// `RESET name`, `RESET ALL`, `DISCARD ALL`.
+    Reset {
+        name: String,
+    },
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint,
+    Release,
+    Deallocate {
+        name: Option<String>,
+    },
+    /// `USE catalog`.
+    Use {
+        name: String,
+    },
+}
+
+impl SessionStatement {
+    fn tag(&self) -> &'static str {
+        match self {
+            Self::Set { .. } | Self::Use { .. } => "SET",
+            Self::ShowVariable { .. } => "SHOW",
+            Self::Reset { .. } => "RESET",
+            Self::Begin => "BEGIN",
+            Self::Commit => "COMMIT",
+            Self::Rollback => "ROLLBACK",
+            Self::Savepoint => "SAVEPOINT",
+            Self::Release => "RELEASE",
+            Self::Deallocate { .. } => "DEALLOCATE",
+        }
+    }
+}
+
+impl Statement {
+    /// The object a statement creates, drops or controls, for audit logs.
+    pub fn object(&self) -> Option<(ObjectKind, String)> {
+        let (kind, name) = match &self.kind {
+            StatementKind::CreateTable(create) => (ObjectKind::Table, create.name.to_string()),
+            StatementKind::DropTable { name, .. } | StatementKind::Describe(name) => (ObjectKind::Table, name.to_string()),
+            StatementKind::Insert(insert) => (ObjectKind::Table, insert.target.to_string()),
+            StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
+            StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
+            StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => return None,
+        };
+        Some((kind, name))
+    }
+}

@@ -1,0 +1,141 @@
+//! Checks the SQL of a pipeline folder before it runs: everything is parsed, declared and planned as the scheduler would, without asking
+//! Kafka or Cassandra anything, and every problem is told at once.
+use std::{fmt, fs, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::TableProvider,
+    common::Result as DataFusionResult,
+    datasource::empty::EmptyTable,
+    execution::{SessionState, SessionStateBuilder},
+};
+
+use crate::{
+    catalog::{Catalog, Change, TableDefinition, apply},
+    error::SqlError,
+    limits::Limits,
+    location::Location,
+    parser::parse_script,
+    planner::Planner,
+    schema::{Providers, Use},
+    statement::{Statement, StatementKind},
+};
+
+/// One `*.sql` file: its name, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    pub name: String,
+    pub text: String,
+}
+
+/// Displays as `users.sql:3:5: message`.
+#[derive(Debug)]
+pub struct Problem {
+    pub file: String,
+    pub at: Location,
+    pub error: SqlError,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file, self.at.line, self.at.column, self.error)
+    }
+}
+
+/// What a pipeline declares, as far as it is sound, and what is wrong with the rest.
+#[derive(Debug, Default)]
+pub struct Validation {
+    pub catalog: Catalog,
+    /// The statements that are sound, in order, with their files.
+    pub statements: Vec<(String, Statement)>,
+    pub problems: Vec<Problem>,
+}
+
+/// The `*.sql` files of `folder`, in the order of their names.
+///
+/// # Errors
+/// When the folder or a file cannot be read (or is not UTF-8).
+pub fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, SqlError> {
+    let unreadable = |path: &Path, source| SqlError::Read { path: path.display().to_string(), source };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| unreadable(folder, source))? {
+        let path = entry.map_err(|source| unreadable(folder, source))?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "sql") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let read = |path: &std::path::PathBuf| {
+        let text = fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(SourceFile { name, text })
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Checks files as one script, on top of an empty catalog.
+pub async fn validate(files: &[SourceFile]) -> Validation {
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let mut validation = Validation::default();
+    for file in files {
+        for statement in parse_script(&file.text, Limits::default()) {
+            let (at, checked) = match statement {
+                Err(error) => (Location::START, Err(error)),
+                Ok(statement) => (statement.at, check(&state, &mut validation.catalog, &statement).await.map(|()| statement)),
+            };
+            match checked {
+                Ok(statement) => validation.statements.push((file.name.clone(), statement)),
+                Err(error) => {
+                    validation.problems.push(Problem { file: file.name.clone(), at: error.location().unwrap_or(at), error });
+                }
+            }
+        }
+    }
+    validation
+}
+
+/// Plans `statement` if it has a plan, and adds what it declares to `catalog`.
+async fn check(state: &SessionState, catalog: &mut Catalog, statement: &Statement) -> Result<(), SqlError> {
+    let planner = Planner::new(state, Arc::new(catalog.clone()), Arc::new(Declared));
+    let mut becomes_job = true;
+    match &statement.kind {
+        StatementKind::CreateJob(create) => {
+            planner.plan_job(create, 1).await?;
+        }
+        StatementKind::Insert(insert) => {
+            becomes_job = planner.is_unbounded(insert)?;
+            if becomes_job {
+                let message = "the INSERT reads a stream, so it would start another job at every start; name it: CREATE JOB name AS INSERT …";
+                return Err(SqlError::unsupported_at(insert.at, message));
+            }
+            planner.plan_bounded_insert(insert).await?;
+        }
+        StatementKind::Query(query) => {
+            planner.plan_query(query).await?;
+        }
+        StatementKind::Explain(explain) => {
+            planner.explain(explain, 1).await?;
+        }
+        _ => {}
+    }
+    if becomes_job {
+        let change = Change { now_us: 0, incarnation: "validation".to_owned() };
+        *catalog = apply(catalog, statement, &change)?;
+    }
+    Ok(())
+}
+
+/// Tables with their declared columns and no rows, for planning alone.
+#[derive(Debug)]
+pub struct Declared;
+
+#[async_trait]
+impl Providers for Declared {
+    async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        Ok(Arc::new(EmptyTable::new(table.arrow_schema())))
+    }
+
+    fn system(&self, _: &str) -> Option<Arc<dyn TableProvider>> {
+        None
+    }
+}

@@ -1,0 +1,109 @@
+//! A coordinator's settings; durations in microseconds.
+use crate::{ids::Attempt, pace::PaceConfig};
+
+pub const SECOND_US: u64 = 1_000_000;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoordinatorConfig {
+    pub pace: PaceConfig,
+    /// `on_data_loss`.
+    pub on_data_loss: OnDataLoss,
+    /// Number of the first attempt. A leader that recovers the same job a second time passes on what
+    /// [`next_attempt`](super::JobCoordinator::next_attempt) said, so that attempts stay unique within a generation.
+    pub first_attempt: Attempt,
+    /// Time for an attempt at first; doubled after each one that exceeded it.
+    pub attempt_deadline_us: u64,
+    pub max_attempt_deadline_us: u64,
+    /// After Ballista said *completed*, how long to wait for reports still under way.
+    pub report_grace_us: u64,
+    /// How often a single record is tried before the job fails because of it.
+    pub attempts_per_record: u32,
+    /// First and longest pause after a failure of the environment; doubled each time.
+    pub backoff_us: u64,
+    pub max_backoff_us: u64,
+    /// No answer to a swap or read for so long counts as unknown.
+    pub store_timeout_us: u64,
+    /// No answer to a publish order for so long: it is given out again.
+    pub publish_timeout_us: u64,
+    /// Publish positions wait so long for a record to travel with, before they are swapped on their own.
+    pub position_delay_us: u64,
+    /// Rule 17: bounds on what is recorded and not yet published. Computing stops at either.
+    pub max_unpublished_bytes: u64,
+    pub max_unpublished_epochs: u64,
+    /// Rule 4: how long a file outlives the last manifest that named it.
+    pub file_retention_us: u64,
+    /// The rule that a simulation takes out to show that it is needed. Always `None` in production.
+    #[doc(hidden)]
+    pub without: Option<Rule>,
+}
+
+impl CoordinatorConfig {
+    /// The pause after so many failures in a row, from one on.
+    pub(super) fn backoff(&self, failures: u32) -> u64 {
+        self.backoff_us.saturating_mul(1 << failures.saturating_sub(1).min(30)).min(self.max_backoff_us)
+    }
+
+    pub(super) fn lacks(&self, rule: Rule) -> bool {
+        self.without == Some(rule)
+    }
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            pace: PaceConfig::default(),
+            on_data_loss: OnDataLoss::Fail,
+            first_attempt: Attempt(1),
+            attempt_deadline_us: 10 * SECOND_US,
+            max_attempt_deadline_us: 300 * SECOND_US,
+            report_grace_us: 2 * SECOND_US,
+            attempts_per_record: 3,
+            backoff_us: 100_000,
+            max_backoff_us: 10 * SECOND_US,
+            store_timeout_us: 5 * SECOND_US,
+            publish_timeout_us: 60 * SECOND_US,
+            position_delay_us: SECOND_US,
+            max_unpublished_bytes: 512 << 20,
+            max_unpublished_epochs: 256,
+            file_retention_us: 3_600 * SECOND_US,
+            without: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// The job fails and says which topic, partition and offsets.
+    #[default]
+    Fail,
+    /// Skip to the first offset there is, and count what is lost.
+    Continue,
+}
+
+/// The rules of EPOCHS.md that live in the coordinator and that the simulation can take out, one at a time.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// 3: a swap without a clear answer is read back and repeated with the same bytes (without: made anew).
+    SameBytes,
+    /// 5: the first swap takes the job over (without: work starts on what was read).
+    TakeOver,
+    /// 7: a second execution of a part ends the attempt (without: ignored).
+    OneExecution,
+    /// 7: an epoch needs a report for each part (without: Ballista's word is enough).
+    FullCoverage,
+    /// 8: only the winner's counts count (without: each report counts).
+    WinnerCounts,
+    /// 9: an attempt has a deadline (without: none).
+    Deadline,
+    /// 9: the attempt after a deadline is smaller (without: the same).
+    SmallerNext,
+    /// 12: windows never go back (without: they start at the wall clock).
+    WindowsAscend,
+    /// 15: what a sink refused is recorded before the sink's position passes it (without: it is published from memory).
+    RecordRefused,
+    /// 4: files outlive the last manifest naming them (without: deleted at once).
+    Retention,
+    /// 17: unpublished bytes are bounded (without: not).
+    BoundUnpublished,
+}

@@ -1,0 +1,261 @@
+//! The sources' positions and what there is to read: new partitions, what retention took, topics that were made again.
+use std::collections::BTreeMap;
+
+use super::config::OnDataLoss;
+use crate::{
+    frame::OffsetRange,
+    ids::{SourceId, SourcePartition},
+    manifest::Manifest,
+    pace::Backlog,
+};
+
+#[derive(Debug)]
+pub(super) struct Sources {
+    sources: BTreeMap<SourceId, Source>,
+    partitions: BTreeMap<SourcePartition, Partition>,
+    /// Records skipped since the last swap was made.
+    lost: u64,
+}
+
+#[derive(Debug)]
+struct Source {
+    topic: String,
+    topic_id: Option<String>,
+    away: Option<String>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    /// Next offset to compute: recorded, or about to be by the swap in flight.
+    next: i64,
+    /// `next` when the broker was last asked; its next answer is surely younger.
+    next_when_asked: i64,
+    beginning: i64,
+    /// The broker's end; may be behind what is available.
+    end: i64,
+    available: i64,
+    bytes_per_record: u32,
+}
+
+impl Partition {
+    fn at(next: i64) -> Self {
+        Self { next, next_when_asked: next, beginning: i64::MIN, end: next, available: next, bytes_per_record: 0 }
+    }
+}
+
+/// What the broker's answer changes.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// The set of partitions or a position is another.
+    pub moved: bool,
+    /// Whatever is being computed read a topic that is no more.
+    pub recreated: bool,
+}
+
+/// Records that were there to be read and are no more. The text names topic, partition, offsets and remedy.
+pub(super) struct DataLoss(pub String);
+
+impl Sources {
+    pub fn new(manifest: &Manifest) -> Self {
+        let mut sources = BTreeMap::new();
+        let mut partitions = BTreeMap::new();
+        for (&source, position) in &manifest.sources {
+            sources.insert(source, Source { topic: position.topic.clone(), topic_id: position.topic_id.clone(), away: None });
+            for (&partition, &next) in &position.next {
+                partitions.insert(SourcePartition { source, partition }, Partition::at(next));
+            }
+        }
+        Self { sources, partitions, lost: 0 }
+    }
+
+    /// The manifest turned out to be another: its positions, and what is known of the topics.
+    pub fn rebase(&mut self, manifest: &Manifest) {
+        let before = std::mem::replace(self, Self::new(manifest));
+        for (key, known) in before.partitions {
+            if let Some(partition) = self.partitions.get_mut(&key) {
+                let Partition { beginning, end, available, bytes_per_record, .. } = known;
+                *partition = Partition { beginning, end, available, bytes_per_record, ..Partition::at(partition.next) };
+            }
+        }
+        for (id, known) in before.sources {
+            self.set_away(id, known.away);
+        }
+    }
+
+    pub fn available(&mut self, source: SourcePartition, end: i64, bytes_per_record: u32) {
+        let Some(partition) = self.partitions.get_mut(&source) else {
+            return;
+        };
+        partition.available = partition.available.max(end);
+        if bytes_per_record > 0 {
+            partition.bytes_per_record = bytes_per_record;
+        }
+    }
+
+    pub fn set_away(&mut self, source: SourceId, message: Option<String>) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.away = message;
+        }
+    }
+
+    pub fn away(&self) -> Option<(SourceId, &str)> {
+        self.sources.iter().find_map(|(id, source)| Some((*id, source.away.as_deref()?)))
+    }
+
+    /// Takes in what the broker says of a topic.
+    pub fn listed(
+        &mut self,
+        id: SourceId,
+        topic_id: Option<String>,
+        beginnings: &BTreeMap<i32, i64>,
+        ends: &BTreeMap<i32, i64>,
+        on_data_loss: OnDataLoss,
+    ) -> Result<Changes, DataLoss> {
+        let mut changes = Changes::default();
+        let Some(source) = self.sources.get_mut(&id) else {
+            return Ok(changes);
+        };
+        source.away = None;
+        if let (Some(now), Some(then)) = (&topic_id, &source.topic_id)
+            && now != then
+        {
+            if on_data_loss == OnDataLoss::Fail {
+                return Err(DataLoss(self.recreated_message(id, now)));
+            }
+            self.start_anew(id, topic_id, beginnings, ends);
+            return Ok(Changes { moved: true, recreated: true });
+        }
+        source.topic_id = topic_id.or(source.topic_id.take());
+        let topic = source.topic.clone();
+        let id_is_known = source.topic_id.is_some();
+
+        for (&number, &end) in ends {
+            let key = SourcePartition { source: id, partition: number };
+            let Some(&beginning) = beginnings.get(&number) else {
+                continue;
+            };
+            let Some(partition) = self.partitions.get_mut(&key) else {
+                self.partitions.insert(key, Partition { beginning, end, ..Partition::at(beginning) });
+                changes.moved = true;
+                continue;
+            };
+            if end < partition.next_when_asked {
+                if on_data_loss == OnDataLoss::Fail {
+                    let next = partition.next;
+                    return Err(DataLoss(format!(
+                        "topic \"{topic}\" partition {number} ends at offset {end}, and the job has read through {next}: the topic was truncated or made again under the same \
+                         name; restart the job from an offset that exists, or set on_data_loss = 'continue'"
+                    )));
+                }
+                if !id_is_known {
+                    self.start_anew(id, None, beginnings, ends);
+                    return Ok(Changes { moved: true, recreated: true });
+                }
+                // The same topic lost its tail: other records will take these offsets.
+                *partition = Partition { beginning, end, ..Partition::at(end) };
+                changes = Changes { moved: true, recreated: true };
+                continue;
+            }
+            partition.beginning = partition.beginning.max(beginning);
+            partition.end = end;
+            partition.next_when_asked = partition.next;
+        }
+        Ok(changes)
+    }
+
+    /// Call it before a frame is chosen, with nothing being computed: records below the beginning are gone.
+    pub fn skip_lost(&mut self, on_data_loss: OnDataLoss) -> Result<bool, DataLoss> {
+        let mut moved = false;
+        for (key, partition) in &mut self.partitions {
+            if partition.next >= partition.beginning {
+                continue;
+            }
+            if on_data_loss == OnDataLoss::Fail {
+                let topic = &self.sources[&key.source].topic;
+                return Err(DataLoss(format!(
+                    "topic \"{topic}\" partition {}: records [{}, {}) were deleted by retention before the job read them; raise the topic's retention and restart the job, or set \
+                     on_data_loss = 'continue'",
+                    key.partition, partition.next, partition.beginning
+                )));
+            }
+            self.lost += (partition.beginning - partition.next) as u64;
+            partition.next = partition.beginning;
+            partition.available = partition.available.max(partition.next);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn start_anew(&mut self, id: SourceId, topic_id: Option<String>, beginnings: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) {
+        self.lost += self.of(id).map(|(_, partition)| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum::<u64>();
+        self.partitions.retain(|key, _| key.source != id);
+        for (&partition, &beginning) in beginnings {
+            let end = ends.get(&partition).copied().unwrap_or(beginning);
+            self.partitions.insert(SourcePartition { source: id, partition }, Partition { beginning, end, ..Partition::at(beginning) });
+        }
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.topic_id = topic_id;
+        }
+    }
+
+    fn recreated_message(&self, id: SourceId, now: &str) -> String {
+        let source = &self.sources[&id];
+        let read: Vec<String> = self.of(id).map(|(key, partition)| format!("{} through {}", key.partition, partition.next)).collect();
+        format!(
+            "topic \"{}\" was deleted and made again (its id is {now}; the job read id {}, partitions {}); restart the job from the beginning, or set on_data_loss = 'continue'",
+            source.topic,
+            source.topic_id.as_deref().unwrap_or("unknown"),
+            read.join(", ")
+        )
+    }
+
+    fn of(&self, id: SourceId) -> impl Iterator<Item = (&SourcePartition, &Partition)> {
+        self.partitions.iter().filter(move |(key, _)| key.source == id)
+    }
+
+    pub fn backlog(&self) -> Vec<Backlog> {
+        let offer = |(key, partition): (&SourcePartition, &Partition)| Backlog {
+            source: *key,
+            available: OffsetRange::new(partition.next, partition.available.max(partition.next)),
+            bytes_per_record: partition.bytes_per_record,
+        };
+        self.partitions.iter().map(offer).filter(|offer| !offer.available.is_empty()).collect()
+    }
+
+    pub fn has_backlog(&self) -> bool {
+        self.partitions.values().any(|partition| partition.available > partition.next)
+    }
+
+    /// The swap that is being made says so, and nothing else can be recorded instead.
+    pub fn computed_through(&mut self, key: SourcePartition, end: i64) {
+        if let Some(partition) = self.partitions.get_mut(&key) {
+            partition.next = end;
+        }
+    }
+
+    pub fn positions(&self) -> BTreeMap<SourcePartition, i64> {
+        self.partitions.iter().map(|(key, partition)| (*key, partition.next)).collect()
+    }
+
+    pub fn lag(&self) -> u64 {
+        self.partitions.values().map(|partition| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum()
+    }
+
+    pub fn topic(&self, id: SourceId) -> &str {
+        self.sources.get(&id).map_or("?", |source| &source.topic)
+    }
+
+    /// Writes positions and losses into the next manifest.
+    pub fn apply(&mut self, manifest: &mut Manifest) {
+        manifest.counts.lost += std::mem::take(&mut self.lost);
+        for (id, source) in &self.sources {
+            let Some(position) = manifest.sources.get_mut(id) else {
+                continue;
+            };
+            position.topic_id.clone_from(&source.topic_id);
+            position.next = self.of(*id).map(|(key, partition)| (key.partition, partition.next)).collect();
+            let next = &position.next;
+            position.max_timestamp_ms.retain(|partition, _| next.contains_key(partition));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The durable truth about one job incarnation (EPOCHS rules 1–3): the record step replaces it by compare-and-swap, recovery reads it,
+//! and nothing else is believed.
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{Epoch, Generation, Incarnation, JobName, Nonce, SinkId, SourceId},
+    report::{Counts, PartFile},
+};
+
+/// The sink that takes every job's dead letters; a job's own sinks count from 0.
+pub const DEAD_LETTERS: SinkId = SinkId(u32::MAX);
+
+/// Most parts of an epoch, and so the width of a write-time window in microseconds.
+pub const MAX_PARTS: u16 = 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub job: JobName,
+    pub incarnation: Incarnation,
+    pub generation: Generation,
+    /// New in every manifest; tells whether a swap whose reply was lost was ours.
+    pub nonce: Nonce,
+    /// The last recorded epoch; 0 before the first.
+    pub epoch: Epoch,
+    pub life: Life,
+    pub sources: BTreeMap<SourceId, SourcePosition>,
+    /// End of the last write-time window, microseconds since 1970: later windows start at or after it.
+    pub window_end_us: i64,
+    pub counts: Counts,
+    /// Recorded epochs that some sink has still to publish, oldest first.
+    pub unpublished: Vec<EpochRecord>,
+    /// Per sink, the epoch through which everything is published.
+    pub published: BTreeMap<SinkId, Epoch>,
+    /// Microseconds since 1970 of the record step, by the leader's clock. For people.
+    pub recorded_at_us: i64,
+}
+
+/// What the job is meant to do. `Stopped`, `Failed` and `Dropped` incarnations compute nothing; what is recorded is still published
+/// (except after `Dropped`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Life {
+    Running,
+    Paused,
+    Stopped,
+    /// Stopped by an error that needs somebody: `reason` names object and remedy.
+    Failed { reason: String },
+    /// The last swap of an incarnation; its files may go.
+    Dropped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePosition {
+    pub topic: String,
+    /// Kafka's id of the topic, where the broker tells one: another id under the same name is another topic.
+    pub topic_id: Option<String>,
+    /// Next offset to read, by partition.
+    pub next: BTreeMap<i32, i64>,
+    /// Largest record timestamp seen, milliseconds since 1970, by partition.
+    pub max_timestamp_ms: BTreeMap<i32, i64>,
+}
+
+/// One recorded epoch, as far as publishing needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    pub epoch: Epoch,
+    pub window_start_us: i64,
+    pub files: Vec<PartFile>,
+    /// Offsets read through (exclusive), by source and partition: what a table is complete through once this epoch is published.
+    pub through: BTreeMap<SourceId, BTreeMap<i32, i64>>,
+    pub max_timestamp_ms: Option<i64>,
+    pub recorded_at_us: i64,
+}
+
+impl Manifest {
+    /// The part files that recovery and publishing need. Anything else in the incarnation's folder that is old enough is rubbish (rule 4).
+    pub fn files(&self) -> impl Iterator<Item = &PartFile> {
+        self.unpublished.iter().flat_map(|record| &record.files)
+    }
+}

@@ -1,0 +1,56 @@
+//! Whether a stored table fits its declaration; every mismatch at once, so that nobody has to try again and again.
+use crate::TableSchema;
+
+/// One line per mismatch: a missing column, another type, another primary key. Columns that only the store has are fine: they stay unset.
+pub fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {
+    let mut found = vec![];
+    for column in &declared.columns {
+        match stored.column(&column.name) {
+            None => found.push(format!("it has no column {:?}", column.name)),
+            Some(there) if there.data_type == column.data_type => {}
+            Some(there) => {
+                let native = there.native_type.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+                found.push(format!(
+                    "column {:?} is declared {} and stored {}{native}",
+                    column.name, column.data_type, there.data_type
+                ));
+            }
+        }
+    }
+    if declared.partition_key != stored.partition_key || declared.clustering_key != stored.clustering_key {
+        let key = |schema: &TableSchema| {
+            format!("(({}), {})", schema.partition_key.join(", "), schema.clustering_key.join(", ")).replace(", )", ")")
+        };
+        found.push(format!("its primary key is declared {} and stored {}", key(declared), key(stored)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::{Column, TableName};
+
+    fn table(columns: &[(&str, DataType)], key: &str) -> TableSchema {
+        TableSchema {
+            name: TableName::new("k", "t"),
+            columns: columns.iter().map(|(name, data_type)| Column::new(*name, data_type.clone())).collect(),
+            partition_key: vec![key.into()],
+            clustering_key: vec![],
+        }
+    }
+
+    #[test]
+    fn all_mismatches_are_named_at_once() {
+        let declared = table(&[("id", DataType::Utf8), ("age", DataType::Int32), ("city", DataType::Utf8)], "id");
+        let stored = table(&[("id", DataType::Utf8), ("age", DataType::Utf8), ("more", DataType::Utf8)], "age");
+        let found = mismatches(&declared, &stored);
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[0], "column \"age\" is declared Int32 and stored Utf8");
+        assert_eq!(found[1], "it has no column \"city\"");
+        assert_eq!(found[2], "its primary key is declared ((id)) and stored ((age))");
+        assert!(mismatches(&declared, &declared).is_empty());
+    }
+}

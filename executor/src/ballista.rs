@@ -1,0 +1,84 @@
+//! Hosts Ballista's executor. Its heartbeats are slow on purpose: liveness is the control stream's business, and an executor that misses
+//! five beats ends itself.
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context;
+use ballista_core::{config::TaskSchedulingPolicy, extension::SessionConfigExt};
+use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use datafusion::prelude::SessionConfig;
+use polybolos_operators::{codec::PolybolosCodec, services::ExecutorServices};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::ExecutorSettings;
+
+/// Five missed beats end an executor: so long may a leader be away before executors have to start anew.
+const HEARTBEAT_SECONDS: u64 = 12;
+
+/// The ports that Ballista's executor listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub flight: u16,
+    pub grpc: u16,
+}
+
+impl Ports {
+    /// The settings' ports, with free ones for zeros.
+    pub async fn choose(settings: &ExecutorSettings) -> anyhow::Result<Self> {
+        let free = async || {
+            let listener = TcpListener::bind((settings.host, 0)).await.context("no free port for the executor")?;
+            anyhow::Ok((listener.local_addr()?.port(), listener))
+        };
+        // Both listeners are held until both ports are known, so that they differ.
+        let ((flight, _first), (grpc, _second)) = (free().await?, free().await?);
+        let or_free = |port: u16, free: u16| if port == 0 { free } else { port };
+        Ok(Self { flight: or_free(settings.flight_port, flight), grpc: or_free(settings.grpc_port, grpc) })
+    }
+}
+
+/// Starts Ballista's executor against one scheduler; the task ends when Ballista ends it.
+pub fn start(
+    settings: &ExecutorSettings,
+    ports: Ports,
+    scheduler_host: &str,
+    scheduler_port: u16,
+    services: Arc<ExecutorServices>,
+) -> anyhow::Result<JoinHandle<Result<(), String>>> {
+    std::fs::create_dir_all(&settings.work_dir)
+        .with_context(|| format!("cannot create the work folder {}", settings.work_dir.display()))?;
+    clean(&settings.work_dir);
+    let work_dir = settings.work_dir.to_str().context("the work folder's name is not UTF-8")?.to_owned();
+    let executor_id = services.executor.0.clone();
+    let config = ExecutorProcessConfig {
+        executor_id,
+        bind_host: settings.host.to_string(),
+        external_host: Some(settings.host.to_string()),
+        port: ports.flight,
+        grpc_port: ports.grpc,
+        scheduler_host: scheduler_host.to_owned(),
+        scheduler_port,
+        scheduler_connect_timeout_seconds: 10,
+        vcores: settings.vcores,
+        task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
+        work_dir: Some(work_dir),
+        executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
+        override_config_producer: Some(Arc::new(move || {
+            SessionConfig::new_with_ballista().with_extension(services.clone())
+        })),
+        override_physical_codec: Some(Arc::new(PolybolosCodec::default())),
+        ..Default::default()
+    };
+    Ok(tokio::spawn(async move { start_executor_process(Arc::new(config)).await.map_err(|error| error.to_string()) }))
+}
+
+/// Shuffle files of an earlier process are of no use to anybody.
+fn clean(work_dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(work_dir) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir()
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove old shuffle files");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The control stream, from the executor's side: finds the leader, shows that it sees the same store, then beats, reports what is read
+//! ahead and what tasks wrote, and does what the leader orders. When the stream breaks, the grant runs out and everything else goes on.
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use polybolos_kafka::fetcher::SourceKey;
+use polybolos_operators::{publish::Publisher, services::ExecutorServices};
+use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
+use polybolos_streaming::{
+    ids::{Attempt, Epoch, Generation, Incarnation},
+    report::PartReport,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use wire::{attach_request::Message as Request, attach_response::Message as Response};
+
+use crate::{Ended, ExecutorSettings, ballista, grants::PublishGrant, publishing::Publishing};
+
+/// A leader counts an executor as lost after a second without a beat.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// A leader that sends no grant for so long is gone, or this process slept: dial again.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Between two attempts to find a leader.
+const REDIAL: Duration = Duration::from_millis(200);
+
+/// Messages waiting for the stream; reports of a few epochs.
+const OUTGOING: usize = 4096;
+
+pub struct Control {
+    settings: ExecutorSettings,
+    services: Arc<ExecutorServices>,
+    reports: mpsc::Receiver<PartReport>,
+    grant: Arc<PublishGrant>,
+    publishing: Publishing,
+    ballista: Option<Hosted>,
+}
+
+/// The running Ballista executor and the scheduler it belongs to.
+struct Hosted {
+    scheduler: String,
+    task: JoinHandle<Result<(), String>>,
+}
+
+/// How one connection ended.
+enum Outcome {
+    Shutdown,
+    /// Not the leader, or gone: try the next.
+    Next(String),
+    Restart(String),
+}
+
+impl Control {
+    pub fn new(settings: ExecutorSettings, services: Arc<ExecutorServices>, reports: mpsc::Receiver<PartReport>) -> Self {
+        let grant = Arc::new(PublishGrant::default());
+        let publishing = Publishing::new(Publisher::new(services.clone()), grant.clone());
+        Self { settings, services, reports, grant, publishing, ballista: None }
+    }
+
+    pub async fn run(mut self, on_ready: impl FnOnce() + Send, shutdown: CancellationToken) -> anyhow::Result<Ended> {
+        anyhow::ensure!(!self.settings.schedulers.is_empty(), "no scheduler is configured; set executor.schedulers to its host:port");
+        let ports = ballista::Ports::choose(&self.settings).await?;
+        let mut on_ready = Some(on_ready);
+        let mut last_complaint = String::new();
+        loop {
+            for scheduler in self.settings.schedulers.clone() {
+                let outcome = self.connect(&scheduler, ports, &mut on_ready, &shutdown).await;
+                self.grant.revoke();
+                match outcome {
+                    Outcome::Shutdown => return Ok(Ended::Shutdown),
+                    Outcome::Restart(why) => return Ok(Ended::Restart(why)),
+                    Outcome::Next(why) => {
+                        if why != last_complaint {
+                            tracing::info!(%scheduler, %why, "not connected to a leader; trying again");
+                            last_complaint = why;
+                        }
+                    }
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(Ended::Shutdown),
+                    () = tokio::time::sleep(REDIAL) => {}
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        scheduler: &str,
+        ports: ballista::Ports,
+        on_ready: &mut Option<impl FnOnce() + Send>,
+        shutdown: &CancellationToken,
+    ) -> Outcome {
+        let dial = async {
+            let endpoint = Endpoint::from_shared(format!("http://{scheduler}"))?.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true);
+            let mut client = ExecutorControlServiceClient::new(endpoint.connect().await?);
+            let (outgoing, messages) = mpsc::channel(OUTGOING);
+            outgoing.send(request(Request::Hello(self.hello(ports)))).await?;
+            let incoming = client.attach(ReceiverStream::new(messages)).await?.into_inner();
+            anyhow::Ok((outgoing, incoming))
+        };
+        let dialled = tokio::select! {
+            () = shutdown.cancelled() => return Outcome::Shutdown,
+            dialled = timeout(SILENCE, dial) => dialled,
+        };
+        let (outgoing, mut incoming) = match dialled {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Outcome::Next(format!("{error:#}")),
+            Err(_) => return Outcome::Next("the scheduler does not answer".into()),
+        };
+
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changed = self.services.fetcher.changed();
+        let mut announced: HashMap<(SourceKey, i32), i64> = HashMap::new();
+        let mut source_states: HashMap<SourceKey, Option<String>> = HashMap::new();
+        let mut heard = tokio::time::Instant::now();
+        let mut welcomed = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Outcome::Shutdown,
+                message = incoming.message() => {
+                    heard = tokio::time::Instant::now();
+                    let message = match message {
+                        Ok(Some(message)) => message.message,
+                        Ok(None) => return Outcome::Next("the scheduler closed the stream".into()),
+                        Err(status) => return Outcome::Next(status.message().to_owned()),
+                    };
+                    match message {
+                        Some(Response::Refusal(refusal)) => return Outcome::Next(refusal.reason),
+                        Some(Response::Welcome(welcome)) => {
+                            if let Err(outcome) = self.join(scheduler, ports, &welcome, &outgoing).await {
+                                return outcome;
+                            }
+                            welcomed = true;
+                            if let Some(ready) = on_ready.take() {
+                                ready();
+                            }
+                        }
+                        Some(message) => self.obey(message, &outgoing),
+                        None => {}
+                    }
+                }
+                _ = beats.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Outcome::Next("the scheduler fell silent".into());
+                    }
+                    if let Some(ended) = self.ballista_ended().await {
+                        return Outcome::Restart(ended);
+                    }
+                    if outgoing.try_send(request(Request::Beat(self.beat()))).is_err() {
+                        return Outcome::Next("the stream to the scheduler is stuck".into());
+                    }
+                    self.announce_source_states(&outgoing, &mut source_states);
+                }
+                changed = changed.changed(), if welcomed => {
+                    if changed.is_ok() {
+                        self.announce_available(&outgoing, &mut announced);
+                    }
+                }
+                report = self.reports.recv(), if welcomed => {
+                    let Some(report) = report else { return Outcome::Shutdown };
+                    if outgoing.send(request(Request::PartReport(report.into()))).await.is_err() {
+                        // The attempt misses this report and is run again; its part file is rubbish nobody saw.
+                        return Outcome::Next("the scheduler closed the stream".into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn hello(&self, ports: ballista::Ports) -> wire::Hello {
+        wire::Hello {
+            executor_id: self.services.executor.0.clone(),
+            host: self.settings.host.to_string(),
+            flight_port: ports.flight.into(),
+            grpc_port: ports.grpc.into(),
+            vcores: self.settings.vcores as u32,
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine_id: polybolos_persist::machine_id(),
+            rejoining: self.ballista.is_some(),
+        }
+    }
+
+    /// Answers the probe of the store, and starts Ballista's executor when this is the first leader.
+    async fn join(
+        &mut self,
+        scheduler: &str,
+        ports: ballista::Ports,
+        welcome: &wire::Welcome,
+        outgoing: &mpsc::Sender<wire::AttachRequest>,
+    ) -> Result<(), Outcome> {
+        if let Some(hosted) = &self.ballista
+            && hosted.scheduler != scheduler
+        {
+            return Err(Outcome::Restart(format!("the leader is now {scheduler}")));
+        }
+        self.services.follow(Generation(welcome.generation));
+        let content = match self.services.store.get(&welcome.probe_key).await {
+            Ok(Some((bytes, _))) => String::from_utf8_lossy(&bytes).into_owned(),
+            Ok(None) => String::new(),
+            Err(error) => return Err(Outcome::Next(error.to_string())),
+        };
+        if self.ballista.is_none() {
+            let started = scheduler
+                .rsplit_once(':')
+                .and_then(|(host, port)| Some((host, port.parse().ok()?)))
+                .with_context(|| format!("{scheduler:?} is not host:port"))
+                .and_then(|(host, port)| ballista::start(&self.settings, ports, host, port, self.services.clone()));
+            match started {
+                Ok(task) => self.ballista = Some(Hosted { scheduler: scheduler.to_owned(), task }),
+                Err(error) => return Err(Outcome::Restart(format!("{error:#}"))),
+            }
+        }
+        let answer = request(Request::ProbeAnswer(wire::ProbeAnswer { content }));
+        outgoing.send(answer).await.map_err(|_| Outcome::Next("the scheduler closed the stream".into()))
+    }
+
+    async fn ballista_ended(&mut self) -> Option<String> {
+        let hosted = self.ballista.as_mut().filter(|hosted| hosted.task.is_finished())?;
+        Some(match (&mut hosted.task).await {
+            Ok(Ok(())) => "Ballista's executor ended itself".into(),
+            Ok(Err(error)) => format!("Ballista's executor failed: {error}"),
+            Err(error) => format!("Ballista's executor failed: {error}"),
+        })
+    }
+
+    fn obey(&self, message: Response, outgoing: &mpsc::Sender<wire::AttachRequest>) {
+        let services = &self.services;
+        match message {
+            Response::Grant(grant) => {
+                services.follow(Generation(grant.generation));
+                self.grant.renew(grant.asked_us);
+            }
+            Response::Prefetch(prefetch) => {
+                let Some(source) = prefetch.source.map(source_key) else { return };
+                match serde_json::from_str(&prefetch.connection) {
+                    Ok(connection) => {
+                        let starts: BTreeMap<i32, i64> = prefetch.starts.into_iter().collect();
+                        services.fetcher.prefetch(source, connection, prefetch.topic, starts);
+                    }
+                    Err(error) => tracing::error!(%error, "the leader sent a connection that cannot be read"),
+                }
+            }
+            Response::Forget(forget) => {
+                let incarnation = Incarnation(forget.incarnation);
+                services.forget(&incarnation);
+                services.fetcher.forget_incarnation(incarnation.as_str());
+            }
+            Response::Release(release) => {
+                if let Some(source) = release.source.map(source_key) {
+                    services.fetcher.release(&source, release.partition, release.through);
+                }
+            }
+            Response::CancelAttempt(cancel) => {
+                services.cancel(&Incarnation(cancel.incarnation), Epoch(cancel.epoch), Attempt(cancel.attempt));
+            }
+            Response::Publish(order) => self.publishing.start(order, outgoing.clone()),
+            Response::Welcome(_) | Response::Refusal(_) => {}
+        }
+    }
+
+    fn beat(&self) -> wire::Beat {
+        let usage = polybolos_service::telemetry::process_usage();
+        wire::Beat {
+            resident_bytes: usage.resident_bytes,
+            cpu_ms: usage.cpu_ms,
+            buffered_bytes: self.services.fetcher.available().iter().map(|available| available.bytes).sum(),
+            asked_us: self.grant.now_us(),
+        }
+    }
+
+    /// Tells what has arrived since it was last told. A full stream is no loss: the next change tells it again.
+    fn announce_available(&self, outgoing: &mpsc::Sender<wire::AttachRequest>, announced: &mut HashMap<(SourceKey, i32), i64>) {
+        for available in self.services.fetcher.available() {
+            let key = (available.source.clone(), available.partition);
+            if announced.get(&key) == Some(&available.end) {
+                continue;
+            }
+            let message = wire::Available {
+                source: Some(wire_source(&available.source)),
+                partition: available.partition,
+                end: available.end,
+                bytes: available.bytes,
+            };
+            if outgoing.try_send(request(Request::Available(message))).is_ok() {
+                announced.insert(key, available.end);
+            }
+        }
+    }
+
+    fn announce_source_states(
+        &self,
+        outgoing: &mpsc::Sender<wire::AttachRequest>,
+        known: &mut HashMap<SourceKey, Option<String>>,
+    ) {
+        for (source, away) in self.services.fetcher.away() {
+            if known.get(&source).is_some_and(|before| *before == away) || (away.is_none() && !known.contains_key(&source)) {
+                continue;
+            }
+            let message = wire::SourceState { source: Some(wire_source(&source)), message: away.clone().unwrap_or_default() };
+            if outgoing.try_send(request(Request::SourceState(message))).is_ok() {
+                known.insert(source, away);
+            }
+        }
+    }
+}
+
+fn request(message: Request) -> wire::AttachRequest {
+    wire::AttachRequest { message: Some(message) }
+}
+
+fn source_key(source: wire::SourceKey) -> SourceKey {
+    SourceKey { incarnation: source.incarnation, source: source.source }
+}
+
+fn wire_source(source: &SourceKey) -> wire::SourceKey {
+    wire::SourceKey { incarnation: source.incarnation.clone(), source: source.source }
+}

@@ -1,0 +1,66 @@
+//! The executor service: a Ballista executor that runs our nodes, and the control stream that ties it to the leading scheduler.
+//!
+//! * [`ballista`]: hosts Ballista's executor and hands our services to its tasks;
+//! * [`control`]: the stream: join, beat, reports, orders;
+//! * [`grants`]: the right to publish;
+//! * [`publishing`]: carries out publish orders.
+#![forbid(unsafe_code)]
+
+pub mod ballista;
+pub mod control;
+pub mod grants;
+pub mod publishing;
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use polybolos_kafka::fetcher::Fetcher;
+use polybolos_operators::services::{ExecutorServices, REPORT_CHANNEL};
+use polybolos_persist::Store;
+use polybolos_streaming::ids::ExecutorId;
+use polybolos_tables::TableBackend;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// What an executor is made of. The caller connects stores and backends: services only wire.
+#[derive(Debug)]
+pub struct ExecutorParts {
+    pub fetcher: Arc<Fetcher>,
+    pub store: Arc<dyn Store>,
+    pub tables: Arc<dyn TableBackend>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExecutorSettings {
+    /// `host:port` of every scheduler; one of them leads.
+    pub schedulers: Vec<String>,
+    /// Where Ballista's ports listen, and what others dial.
+    pub host: IpAddr,
+    /// Ballista's Flight and gRPC ports; 0 takes free ones.
+    pub flight_port: u16,
+    pub grpc_port: u16,
+    pub vcores: usize,
+    /// Shuffle files; ephemeral.
+    pub work_dir: PathBuf,
+}
+
+/// Why an executor ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Shutdown,
+    /// Its Ballista part ended or must follow another leader: the process has to start anew.
+    Restart(String),
+}
+
+/// Runs an executor until `shutdown`, or until it has to be started anew. Calls `on_ready` when it has joined a leader for the first time.
+pub async fn run(
+    settings: ExecutorSettings,
+    parts: ExecutorParts,
+    on_ready: impl FnOnce() + Send,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let id = ExecutorId(uuid::Uuid::new_v4().simple().to_string());
+    let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
+    let services = ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports);
+    control::Control::new(settings, services, incoming).run(on_ready, shutdown).await
+}

@@ -1,0 +1,81 @@
+//! Carries out publish orders: a few at a time, each answered by a report or a failure on the control stream.
+use std::sync::Arc;
+
+use polybolos_operators::publish::{Order, Publisher, SinkSpec};
+use polybolos_proto::{convert::Incomplete, executor::v1 as wire};
+use polybolos_streaming::ids::{Epoch, Generation, Incarnation, SinkId};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use crate::grants::PublishGrant;
+
+/// Parts written at once. Each has its own batches in flight, so a few saturate a store.
+const CONCURRENT_PARTS: usize = 4;
+
+/// Orders under way on this executor.
+#[derive(Debug)]
+pub struct Publishing {
+    publisher: Arc<Publisher>,
+    grant: Arc<PublishGrant>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+impl Publishing {
+    pub fn new(publisher: Publisher, grant: Arc<PublishGrant>) -> Self {
+        Self { publisher: Arc::new(publisher), grant, slots: Arc::new(Semaphore::new(CONCURRENT_PARTS)), tasks: TaskTracker::new() }
+    }
+
+    /// Starts one order; its answer goes to `answers`, the stream of the leader that gave it.
+    pub fn start(&self, order: wire::Publish, answers: mpsc::Sender<wire::AttachRequest>) {
+        let (publisher, grant, slots) = (self.publisher.clone(), self.grant.clone(), self.slots.clone());
+        self.tasks.spawn(async move {
+            let Ok(_slot) = slots.acquire().await else { return };
+            let answer = carry_out(&publisher, &grant, order).await;
+            // A closed stream means that another leader will ask again.
+            let _ = answers.send(wire::AttachRequest { message: Some(answer) }).await;
+        });
+    }
+}
+
+async fn carry_out(publisher: &Publisher, grant: &PublishGrant, order: wire::Publish) -> wire::attach_request::Message {
+    use wire::attach_request::Message;
+    let failure = |message: String, retryable: bool| {
+        Message::PublishFailure(wire::PublishFailure {
+            incarnation: order.incarnation.clone(),
+            generation: order.generation,
+            epoch: order.epoch,
+            sink: order.sink,
+            part: order.file.as_ref().map_or(0, |file| file.part),
+            message,
+            retryable,
+        })
+    };
+    let parsed = match parse(order.clone()) {
+        Ok(parsed) => parsed,
+        Err(error) => return failure(error.to_string(), false),
+    };
+    match publisher.publish(&parsed, grant).await {
+        Ok(report) => {
+            tracing::debug!(job = %parsed.job, epoch = %parsed.epoch, sink = %parsed.sink, rows = report.rows, "part published");
+            Message::PublishReport(report.into())
+        }
+        Err(error) => {
+            tracing::warn!(job = %parsed.job, epoch = %parsed.epoch, sink = %parsed.sink, %error, "part not published");
+            failure(error.to_string(), error.is_retryable())
+        }
+    }
+}
+
+fn parse(order: wire::Publish) -> Result<Order, Incomplete> {
+    Ok(Order {
+        job: order.job,
+        incarnation: Incarnation(order.incarnation),
+        generation: Generation(order.generation),
+        epoch: Epoch(order.epoch),
+        sink: SinkId(order.sink),
+        file: order.file.ok_or(Incomplete("file"))?.try_into()?,
+        timestamp_us: order.timestamp_us,
+        spec: serde_json::from_str::<SinkSpec>(&order.sink_spec).map_err(|_| Incomplete("sink specification"))?,
+    })
+}

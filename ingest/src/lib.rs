@@ -1,0 +1,18 @@
+//! The ingest service: feeds become records in Kafka. A record counts as delivered when the broker has acknowledged it; until then the
+//! feed keeps it and tries again, so a broker that is away delays records and loses none.
+//!
+//! * [`config`]: `ingest.toml` of a pipeline;
+//! * [`mapping`]: an answer's JSON becomes records;
+//! * [`target`]: which addresses a feed may call;
+//! * [`http_poll`]: one polled HTTP API;
+//! * [`service`]: all feeds of a process;
+//! * [`demo`]: a small server that speaks the randomuser.me API, for `up` and tests.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod demo;
+pub mod http_poll;
+pub mod mapping;
+pub mod metrics;
+pub mod service;
+pub mod target;

@@ -1,0 +1,10 @@
+//! Compiles the `.proto` files in pure Rust: nobody needs `protoc`.
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["polybolos/executor/v1/control.proto", "polybolos/plan/v1/plan.proto"];
+    println!("cargo:rerun-if-changed=polybolos");
+    let descriptors = protox::compile(files, ["."])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Hosts Ballista's scheduler: our codec, our placement, clean-up within seconds, and no waiting for executors that the control stream
+//! knows to be gone.
+use std::sync::Arc;
+
+use anyhow::Context;
+use ballista_core::{
+    BALLISTA_PROTOCOL_VERSION, JobId,
+    extension::SessionConfigExt,
+    serde::protobuf::{
+        ExecutorOperatingSystemSpecification, ExecutorRegistration, ExecutorResource, ExecutorSpecification, ExecutorStoppedParams,
+        JobStatus, RegisterExecutorParams, executor_resource::Resource, scheduler_grpc_server::SchedulerGrpc,
+    },
+};
+use ballista_core::config::TaskSchedulingPolicy;
+use ballista_scheduler::{
+    cluster::BallistaCluster,
+    config::{SchedulerConfig, TaskDistributionPolicy},
+    scheduler_process::create_scheduler,
+    scheduler_server::SchedulerServer,
+};
+use datafusion::{
+    execution::{SessionState, SessionStateBuilder},
+    physical_plan::ExecutionPlan,
+    prelude::{SessionConfig, SessionContext},
+};
+use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use polybolos_operators::codec::PolybolosCodec;
+use polybolos_proto::executor::v1::Hello;
+use tokio::sync::mpsc;
+
+use crate::placement::{DataLocality, Placements};
+
+type Server = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
+
+/// Ballista's scheduler inside this process.
+#[derive(Clone)]
+pub struct Ballista {
+    server: Server,
+    pub placements: Arc<Placements>,
+    /// One session for all epochs of all jobs: executors keep a runtime per session.
+    session: Arc<SessionContext>,
+}
+
+/// Room for one message per stage and the last one, which would otherwise be lost.
+const STATUS_CHANNEL: usize = 32;
+
+fn session_config() -> SessionConfig {
+    SessionConfig::new_with_ballista().with_target_partitions(1).with_round_robin_repartition(false)
+}
+
+fn session_state(config: SessionConfig) -> datafusion::common::Result<SessionState> {
+    Ok(SessionStateBuilder::new().with_default_features().with_config(config).build())
+}
+
+impl Ballista {
+    pub async fn start(id: &str, host: &str, port: u16) -> anyhow::Result<Self> {
+        let placements = Arc::new(Placements::default());
+        let config = SchedulerConfig {
+            scheduler_id: id.to_owned(),
+            external_host: host.to_owned(),
+            bind_host: host.to_owned(),
+            bind_port: port,
+            scheduling_policy: TaskSchedulingPolicy::PushStaged,
+            task_distribution: TaskDistributionPolicy::Custom(Arc::new(DataLocality::new(placements.clone()))),
+            event_loop_buffer_size: 1_000_000,
+            finished_job_data_clean_up_interval_seconds: 1,
+            finished_job_state_clean_up_interval_seconds: 1,
+            // The control stream notices a lost executor; these only catch what it cannot.
+            executor_timeout_seconds: 90,
+            expire_dead_executor_interval_seconds: 5,
+            executor_termination_grace_period: 0,
+            no_executors_grace_period_seconds: 90,
+            override_config_producer: Some(Arc::new(session_config)),
+            override_session_builder: Some(Arc::new(session_state)),
+            override_physical_codec: Some(Arc::new(PolybolosCodec::default())),
+            ..Default::default()
+        };
+        let cluster = BallistaCluster::new_memory(id, Arc::new(session_state), Arc::new(session_config));
+        let server = create_scheduler(cluster, Arc::new(config)).await.context("Ballista's scheduler does not start")?;
+        let session = Arc::new(SessionContext::new_with_state(session_state(session_config())?));
+        Ok(Self { server, placements, session })
+    }
+
+    pub fn server(&self) -> Server {
+        self.server.clone()
+    }
+
+    /// The planning session of jobs.
+    pub fn session(&self) -> &Arc<SessionContext> {
+        &self.session
+    }
+
+    /// Runs a plan; its status messages come through the answered channel, the last one being its end.
+    pub async fn submit(&self, name: &str, plan: Arc<dyn ExecutionPlan>) -> anyhow::Result<(JobId, mpsc::Receiver<JobStatus>)> {
+        let (sender, receiver) = mpsc::channel(STATUS_CHANNEL);
+        let id = self.server.submit_physical_plan(name, self.session.clone(), plan, Some(sender)).await?;
+        Ok((id, receiver))
+    }
+
+    pub async fn cancel(&self, job: JobId) {
+        if let Err(error) = self.server.cancel_job(job).await {
+            tracing::debug!(%error, "a query could not be cancelled; it may have ended");
+        }
+    }
+
+    /// Whether Ballista can give tasks to the executor.
+    pub async fn knows(&self, executor: &str) -> bool {
+        self.server.state.executor_manager.get_executor_metadata(executor).await.is_ok()
+    }
+
+    /// Registers an executor that runs already and knew an earlier leader.
+    pub async fn register(&self, hello: &Hello) -> anyhow::Result<()> {
+        let metadata = ExecutorRegistration {
+            id: hello.executor_id.clone(),
+            host: Some(hello.host.clone()),
+            port: hello.flight_port,
+            grpc_port: hello.grpc_port,
+            specification: Some(ExecutorSpecification {
+                resources: vec![ExecutorResource { resource: Some(Resource::Vcores(hello.vcores)) }],
+            }),
+            os_info: Some(ExecutorOperatingSystemSpecification::default()),
+            ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
+        };
+        let request = tonic::Request::new(RegisterExecutorParams { metadata: Some(metadata) });
+        self.server.register_executor(request).await.context("Ballista refuses the executor")?;
+        Ok(())
+    }
+
+    /// Tells Ballista that an executor is gone: its tasks run elsewhere at once.
+    pub async fn lost(&self, executor: &str, reason: &str) {
+        let params = ExecutorStoppedParams { executor_id: executor.to_owned(), reason: reason.to_owned() };
+        if let Err(error) = self.server.executor_stopped(tonic::Request::new(params)).await {
+            tracing::warn!(%executor, %error, "Ballista did not take the loss of an executor");
+        }
+    }
+}

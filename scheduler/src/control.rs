@@ -1,0 +1,365 @@
+//! The control stream, from the leader's side: who is here, who fell silent, and the messages in between. Knows nothing of jobs: events
+//! go to whoever registered for an incarnation.
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::Stream;
+use parking_lot::{Mutex, RwLock};
+use polybolos_persist::{Expected, Store};
+use polybolos_proto::executor::v1::{self as wire, executor_control_service_server::ExecutorControlService};
+use polybolos_streaming::ids::{ExecutorId, Generation, Incarnation};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use wire::{attach_request::Message as Heard, attach_response::Message as Order};
+
+use crate::ballista::Ballista;
+
+/// No beat for so long: the executor is lost.
+const LOST_AFTER: Duration = Duration::from_millis(1_200);
+
+/// Orders waiting for one executor's stream. A full one means that it hangs, and it will be lost in a moment.
+const ORDERS: usize = 8192;
+
+/// Events waiting for one job's coordinator.
+pub const EVENTS: usize = 16_384;
+
+/// What executors tell a job's coordinator.
+#[derive(Clone, Debug)]
+pub enum ExecutorEvent {
+    Joined(ExecutorId),
+    Lost(ExecutorId),
+    Said(ExecutorId, Heard),
+}
+
+/// An executor as the console shows it.
+#[derive(Clone, Debug)]
+pub struct ExecutorInfo {
+    pub id: ExecutorId,
+    pub address: String,
+    pub vcores: u32,
+    pub resident_bytes: u64,
+    pub buffered_bytes: u64,
+    /// Share of one core over the last second or so.
+    pub cpu: f64,
+    pub since: Instant,
+}
+
+struct Connected {
+    orders: mpsc::Sender<Result<wire::AttachResponse, Status>>,
+    hello: wire::Hello,
+    connection: u64,
+    heard: Instant,
+    since: Instant,
+    beat: wire::Beat,
+    cpu: f64,
+    cpu_at: Instant,
+}
+
+/// All executors of this leader, and the jobs that listen to them.
+pub struct Executors {
+    ballista: Ballista,
+    store: Arc<dyn Store>,
+    leader: String,
+    /// 0 while this scheduler does not lead: executors are sent away.
+    generation: AtomicU64,
+    connections: AtomicU64,
+    connected: RwLock<BTreeMap<ExecutorId, Connected>>,
+    listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
+}
+
+impl Executors {
+    pub fn new(ballista: Ballista, store: Arc<dyn Store>, leader: String) -> Arc<Self> {
+        Arc::new(Self {
+            ballista,
+            store,
+            leader,
+            generation: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            connected: RwLock::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    pub fn lead(&self, generation: Generation) {
+        self.generation.store(generation.0, Ordering::SeqCst);
+    }
+
+    /// Listens to everything about an incarnation; the executors present come as `Joined` first.
+    pub fn listen(&self, incarnation: &Incarnation) -> mpsc::Receiver<ExecutorEvent> {
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        for executor in self.connected.read().keys() {
+            let _ = sender.try_send(ExecutorEvent::Joined(executor.clone()));
+        }
+        self.listeners.lock().insert(incarnation.clone(), sender);
+        receiver
+    }
+
+    pub fn unlisten(&self, incarnation: &Incarnation) {
+        self.listeners.lock().remove(incarnation);
+        self.order_all(Order::Forget(wire::Forget { incarnation: incarnation.0.clone() }));
+    }
+
+    pub fn present(&self) -> Vec<ExecutorId> {
+        self.connected.read().keys().cloned().collect()
+    }
+
+    pub fn list(&self) -> Vec<ExecutorInfo> {
+        let connected = self.connected.read();
+        let info = connected.iter().map(|(id, executor)| ExecutorInfo {
+            id: id.clone(),
+            address: format!("{}:{}", executor.hello.host, executor.hello.grpc_port),
+            vcores: executor.hello.vcores,
+            resident_bytes: executor.beat.resident_bytes,
+            buffered_bytes: executor.beat.buffered_bytes,
+            cpu: executor.cpu,
+            since: executor.since,
+        });
+        info.collect()
+    }
+
+    /// Sends an order; false when the executor is not here or hangs.
+    pub fn order(&self, executor: &ExecutorId, order: Order) -> bool {
+        let connected = self.connected.read();
+        let Some(executor) = connected.get(executor) else { return false };
+        executor.orders.try_send(Ok(wire::AttachResponse { message: Some(order) })).is_ok()
+    }
+
+    pub fn order_all(&self, order: Order) {
+        for executor in self.present() {
+            self.order(&executor, order.clone());
+        }
+    }
+
+    /// Looks for executors that fell silent, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            ticks.tick().await;
+            let silent: Vec<(ExecutorId, u64)> = {
+                let connected = self.connected.read();
+                let late = connected.iter().filter(|(_, executor)| executor.heard.elapsed() > LOST_AFTER);
+                late.map(|(id, executor)| (id.clone(), executor.connection)).collect()
+            };
+            for (executor, connection) in silent {
+                self.lose(&executor, connection, "no beat on the control stream").await;
+            }
+        }
+    }
+
+    async fn lose(&self, executor: &ExecutorId, connection: u64, reason: &str) {
+        {
+            let mut connected = self.connected.write();
+            if connected.get(executor).is_none_or(|present| present.connection != connection) {
+                return;
+            }
+            connected.remove(executor);
+        }
+        tracing::warn!(%executor, reason, "executor lost");
+        self.tell_all(&ExecutorEvent::Lost(executor.clone()));
+        self.ballista.lost(executor.as_str(), reason).await;
+    }
+
+    fn tell_all(&self, event: &ExecutorEvent) {
+        for listener in self.listeners.lock().values() {
+            if listener.try_send(event.clone()).is_err() {
+                tracing::error!("a job's coordinator does not take its events; it will be fenced by its own deadlines");
+            }
+        }
+    }
+
+    fn hear(&self, executor: &ExecutorId, connection: u64, message: Heard) {
+        if let Some(present) = self.connected.write().get_mut(executor)
+            && present.connection == connection
+        {
+            present.heard = Instant::now();
+            if let Heard::Beat(beat) = &message {
+                present.take_beat(*beat);
+            }
+        }
+        let incarnation = match &message {
+            Heard::Beat(beat) => {
+                let grant = wire::Grant { generation: self.generation.load(Ordering::SeqCst), asked_us: beat.asked_us };
+                self.order(executor, Order::Grant(grant));
+                return;
+            }
+            Heard::Available(available) => available.source.as_ref().map(|source| &source.incarnation),
+            Heard::SourceState(state) => state.source.as_ref().map(|source| &source.incarnation),
+            Heard::PartReport(report) => Some(&report.incarnation),
+            Heard::PublishReport(report) => Some(&report.incarnation),
+            Heard::PublishFailure(failure) => Some(&failure.incarnation),
+            Heard::Hello(_) | Heard::ProbeAnswer(_) => None,
+        };
+        let Some(incarnation) = incarnation.map(|text| Incarnation(text.clone())) else { return };
+        let listener = self.listeners.lock().get(&incarnation).cloned();
+        if let Some(listener) = listener
+            && listener.try_send(ExecutorEvent::Said(executor.clone(), message)).is_err()
+        {
+            tracing::error!(%incarnation, "a job's coordinator does not take its events; its deadlines will repair it");
+        }
+    }
+
+    /// The whole life of one stream.
+    async fn serve(
+        self: Arc<Self>,
+        mut incoming: Streaming<wire::AttachRequest>,
+        orders: mpsc::Sender<Result<wire::AttachResponse, Status>>,
+    ) {
+        let send = async |order: Order| orders.send(Ok(wire::AttachResponse { message: Some(order) })).await.is_ok();
+        let generation = self.generation.load(Ordering::SeqCst);
+        if generation == 0 {
+            send(Order::Refusal(wire::Refusal { reason: "this scheduler does not lead".into() })).await;
+            return;
+        }
+        let hello = match next(&mut incoming).await {
+            Some(Heard::Hello(hello)) => hello,
+            _ => return,
+        };
+        let executor = ExecutorId(hello.executor_id.clone());
+        // Rule 19: both must see the same store.
+        let (probe_key, probe) = (format!("probes/{}", executor), uuid::Uuid::new_v4().to_string());
+        if let Err(error) = self.write_probe(&probe_key, &probe).await {
+            send(Order::Refusal(wire::Refusal { reason: format!("the leader cannot write its store: {error}") })).await;
+            return;
+        }
+        let welcome = wire::Welcome { generation, leader: self.leader.clone(), probe_key: probe_key.clone() };
+        if !send(Order::Welcome(welcome)).await {
+            return;
+        }
+        let answer = loop {
+            match next(&mut incoming).await {
+                Some(Heard::ProbeAnswer(answer)) => break answer.content,
+                Some(Heard::Beat(beat)) => {
+                    send(Order::Grant(wire::Grant { generation, asked_us: beat.asked_us })).await;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        };
+        let _ = self.store.delete(&[probe_key]).await;
+        if answer != probe {
+            let reason = format!(
+                "executor {executor} does not see the leader's store {}; give both the same storage location (file: storage serves one host)",
+                self.store.describe()
+            );
+            tracing::error!(%reason, "executor refused");
+            send(Order::Refusal(wire::Refusal { reason })).await;
+            return;
+        }
+        if hello.rejoining
+            && !self.ballista.knows(executor.as_str()).await
+            && let Err(error) = self.ballista.register(&hello).await
+        {
+            send(Order::Refusal(wire::Refusal { reason: format!("{error:#}") })).await;
+            return;
+        }
+        let connection = self.connections.fetch_add(1, Ordering::SeqCst);
+        let mut joined = false;
+        let mut waited = Instant::now();
+        loop {
+            // Work is given only once Ballista knows the executor too.
+            if !joined && self.ballista.knows(executor.as_str()).await {
+                joined = true;
+                self.join(&executor, connection, &hello, &orders);
+            }
+            let message = tokio::select! {
+                message = next(&mut incoming) => message,
+                () = tokio::time::sleep(Duration::from_millis(50)), if !joined => continue,
+            };
+            match message {
+                Some(message) if joined => self.hear(&executor, connection, message),
+                Some(Heard::Beat(beat)) => {
+                    send(Order::Grant(wire::Grant { generation, asked_us: beat.asked_us })).await;
+                    if waited.elapsed() > Duration::from_secs(10) {
+                        tracing::warn!(%executor, "the executor's Ballista part has not registered yet");
+                        waited = Instant::now();
+                    }
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.lose(&executor, connection, "the control stream ended").await;
+    }
+
+    fn join(
+        &self,
+        executor: &ExecutorId,
+        connection: u64,
+        hello: &wire::Hello,
+        orders: &mpsc::Sender<Result<wire::AttachResponse, Status>>,
+    ) {
+        let now = Instant::now();
+        let present = Connected {
+            orders: orders.clone(),
+            hello: hello.clone(),
+            connection,
+            heard: now,
+            since: now,
+            beat: wire::Beat::default(),
+            cpu: 0.0,
+            cpu_at: now,
+        };
+        let before = self.connected.write().insert(executor.clone(), present);
+        if before.is_some() {
+            // The old stream has not been noticed to be dead: what ran there may have lost its reports.
+            self.tell_all(&ExecutorEvent::Lost(executor.clone()));
+        }
+        tracing::info!(%executor, host = %hello.host, vcores = hello.vcores, "executor joined");
+        self.tell_all(&ExecutorEvent::Joined(executor.clone()));
+    }
+
+    async fn write_probe(&self, key: &str, content: &str) -> Result<(), polybolos_persist::StoreError> {
+        let expected = match self.store.get(key).await? {
+            Some((_, version)) => Expected::Version(version),
+            None => Expected::Absent,
+        };
+        self.store.put_if(key, content.to_owned().into(), expected).await.map(|_| ())
+    }
+}
+
+impl Connected {
+    fn take_beat(&mut self, beat: wire::Beat) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.cpu_at).as_secs_f64();
+        if elapsed >= 1.0 {
+            self.cpu = (beat.cpu_ms.saturating_sub(self.beat.cpu_ms)) as f64 / 1_000.0 / elapsed;
+            self.cpu_at = now;
+            self.beat = beat;
+        } else {
+            // The CPU share is taken over a second; the rest is the newest.
+            self.beat = wire::Beat { cpu_ms: self.beat.cpu_ms, ..beat };
+        }
+    }
+}
+
+async fn next(incoming: &mut Streaming<wire::AttachRequest>) -> Option<Heard> {
+    loop {
+        match incoming.next().await? {
+            Ok(wire::AttachRequest { message: Some(message) }) => return Some(message),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The service, next to Ballista's on the internal port.
+pub struct ControlService(pub Arc<Executors>);
+
+#[tonic::async_trait]
+impl ExecutorControlService for ControlService {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<wire::AttachResponse, Status>> + Send>>;
+
+    async fn attach(&self, request: Request<Streaming<wire::AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+        let (orders, outgoing) = mpsc::channel(ORDERS);
+        tokio::spawn(self.0.clone().serve(request.into_inner(), orders));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}

@@ -1,0 +1,285 @@
+//! What runs behind every door: statements parsed once, roles checked, definitions changed in the catalog, jobs made and ended, queries
+//! answered.
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::datatypes::SchemaRef,
+    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
+    logical_expr::LogicalPlan,
+    physical_plan::SendableRecordBatchStream,
+    prelude::{DataFrame, SessionConfig, SessionContext},
+};
+use futures::StreamExt;
+use polybolos_gateway::{
+    auth::{Principal, Role},
+    engine::{Answer, Engine},
+    error::{EngineError, ErrorKind},
+    status::Status,
+};
+use polybolos_operators::services::ExecutorServices;
+use polybolos_sql::{
+    catalog::{Catalog, Change, apply},
+    error::SqlError,
+    parser::parse,
+    planner::{Explained, Planner},
+    schema::{PolybolosCatalog, Use},
+    statement::{JobAction, SessionStatement, Statement, StatementKind},
+};
+use polybolos_streaming::coordinator::Command;
+
+use crate::{
+    catalog::{CatalogError, CatalogStore},
+    jobs::manager::JobManager,
+    providers::PlatformTables,
+    show,
+    status::StatusSource,
+};
+
+/// A query that runs longer is ended.
+const QUERY_TIME: Duration = Duration::from_secs(300);
+
+/// Memory of all queries of this process together.
+const QUERY_MEMORY: usize = 512 << 20;
+
+/// Partitions of a local query.
+const QUERY_PARTITIONS: usize = 4;
+
+pub struct PlatformEngine {
+    catalog: Arc<CatalogStore>,
+    platform: PlatformTables,
+    session: SessionContext,
+    /// `None` while this scheduler does not lead.
+    jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
+    status: Arc<StatusSource>,
+}
+
+impl PlatformEngine {
+    pub fn new(
+        catalog: Arc<CatalogStore>,
+        platform: PlatformTables,
+        services: Arc<ExecutorServices>,
+        jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
+        status: Arc<StatusSource>,
+    ) -> anyhow::Result<Self> {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(QUERY_PARTITIONS)
+            .with_information_schema(true)
+            .with_default_catalog_and_schema("polybolos", "public")
+            .with_extension(services);
+        config.options_mut().sql_parser.collect_spans = true;
+        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY))).build_arc()?;
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        let snapshots = catalog.clone();
+        let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
+        session.register_catalog("polybolos", Arc::new(live));
+        Ok(Self { catalog, platform, session, jobs, status })
+    }
+
+    fn planner(&self) -> Planner {
+        Planner::new(&self.session.state(), self.catalog.current(), Arc::new(self.platform.clone()))
+    }
+
+    fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
+        self.jobs.read().clone().ok_or_else(|| {
+            EngineError::new(ErrorKind::Unavailable, "this scheduler does not lead at the moment")
+                .with_hint("ask the leader, or try again in a few seconds")
+        })
+    }
+
+    async fn one(&self, principal: &Principal, statement: Statement) -> Result<Answer, EngineError> {
+        check_role(principal, &statement)?;
+        let tag = statement.kind.tag();
+        match &statement.kind {
+            StatementKind::Query(query) => {
+                let plan = self.planner().plan_query(query).await.map_err(sql_error)?;
+                self.rows(plan, tag).await
+            }
+            StatementKind::Explain(explain) => match self.planner().explain(explain, 1).await.map_err(sql_error)? {
+                Explained::Text(text) => show::text("plan", text.lines()).map_err(Into::into),
+                Explained::Plan(plan) => self.rows(plan, tag).await,
+            },
+            StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
+            StatementKind::Describe(table) => show::describe(&self.catalog.current(), table).map_err(sql_error),
+            StatementKind::Session(session) => session_answer(session, tag),
+            StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
+            StatementKind::CreateTable(_) | StatementKind::DropTable { .. } => {
+                self.leader()?;
+                let change = change();
+                self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
+                Ok(Answer::done(tag))
+            }
+            StatementKind::CreateJob(_) => self.create_job(&statement, tag).await,
+            StatementKind::DropJob { name, .. } => self.drop_job(&statement, name, tag).await,
+            StatementKind::Insert(insert) => {
+                if !self.planner().is_unbounded(insert).map_err(sql_error)? {
+                    return Err(EngineError::new(ErrorKind::Unsupported, "an INSERT over bounded sources is not supported yet")
+                        .with_hint("read a Kafka table: then it becomes a job"));
+                }
+                self.create_job(&statement, tag).await
+            }
+        }
+    }
+
+    async fn rows(&self, plan: LogicalPlan, tag: &str) -> Result<Answer, EngineError> {
+        let frame = DataFrame::new(self.session.state(), plan);
+        let stream: SendableRecordBatchStream = frame.execute_stream().await?;
+        let schema = stream.schema();
+        let deadline = tokio::time::Instant::now() + QUERY_TIME;
+        let batches = futures::stream::unfold(Some(stream), move |stream| async move {
+            let mut stream = stream?;
+            match tokio::time::timeout_at(deadline, stream.next()).await {
+                Ok(Some(Ok(batch))) => Some((Ok(batch), Some(stream))),
+                Ok(Some(Err(error))) => Some((Err(error.into()), None)),
+                Ok(None) => None,
+                Err(_) => {
+                    let message = format!("the query ran longer than {} s and was ended", QUERY_TIME.as_secs());
+                    Some((Err(EngineError::new(ErrorKind::LimitExceeded, message)), None))
+                }
+            }
+        });
+        Ok(Answer { schema, batches: batches.boxed(), tag: tag.to_owned(), notices: vec![] })
+    }
+
+    async fn create_job(&self, statement: &Statement, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let change = change();
+        // Everything is checked against the catalog as it would be, before it is.
+        let before = self.catalog.current();
+        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
+        let Some(definition) = planned.jobs.iter().find(|job| job.incarnation == change.incarnation).cloned() else {
+            let mut answer = Answer::done(tag);
+            answer.notices.push("the job exists already".into());
+            return Ok(answer);
+        };
+        jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
+        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        if let Err(error) = jobs.start(&definition).await {
+            tracing::warn!(job = %definition.name, error = %format!("{error:#}"), "job created, and cannot start yet");
+            jobs.start_in_background(definition.clone());
+        }
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!("job {} started", definition.name));
+        Ok(answer)
+    }
+
+    async fn drop_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let change = change();
+        let before: Arc<Catalog> = self.catalog.current();
+        apply(&before, statement, &change).map_err(sql_error)?;
+        if let Some(definition) = before.find_job(name) {
+            jobs.drop_job(definition, false).await.map_err(any_error)?;
+        }
+        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        Ok(Answer::done(tag))
+    }
+
+    async fn control(&self, name: &str, action: JobAction, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        self.catalog.current().job(name).map_err(sql_error)?;
+        let command = match action {
+            JobAction::Pause => Command::Pause,
+            JobAction::Resume => Command::Resume,
+            JobAction::Stop => Command::Stop,
+        };
+        jobs.command(name, command).await.map_err(any_error)?;
+        Ok(Answer::done(tag))
+    }
+}
+
+#[async_trait]
+impl Engine for PlatformEngine {
+    async fn execute(&self, principal: &Principal, sql: &str) -> Result<Vec<Answer>, EngineError> {
+        let statements = parse(sql).map_err(sql_error)?;
+        let mut answers = Vec::with_capacity(statements.len());
+        for statement in statements {
+            answers.push(self.one(principal, statement).await?);
+        }
+        Ok(answers)
+    }
+
+    async fn describe(&self, principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError> {
+        let mut statements = parse(sql).map_err(sql_error)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(EngineError::new(ErrorKind::Invalid, "exactly one statement can be described"));
+        };
+        match &statement.kind {
+            StatementKind::Query(query) => {
+                let plan = self.planner().plan_query(query).await.map_err(sql_error)?;
+                Ok(Arc::new(plan.schema().as_arrow().clone()))
+            }
+            kind if kind.is_read_only() => Ok(self.one(principal, statement.clone()).await?.schema),
+            _ => Ok(SchemaRef::new(datafusion::arrow::datatypes::Schema::empty())),
+        }
+    }
+
+    fn session(&self) -> SessionContext {
+        self.session.clone()
+    }
+
+    async fn status(&self) -> Status {
+        self.status.status()
+    }
+}
+
+fn change() -> Change {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Change { now_us: now.as_micros() as i64, incarnation: uuid::Uuid::new_v4().simple().to_string() }
+}
+
+fn check_role(principal: &Principal, statement: &Statement) -> Result<(), EngineError> {
+    let needed = match &statement.kind {
+        kind if kind.is_read_only() => Role::Reader,
+        StatementKind::ControlJob { .. } => Role::Operator,
+        _ => Role::Admin,
+    };
+    if principal.role >= needed {
+        return Ok(());
+    }
+    let message = format!("{} needs the role {needed:?}, and {} is {:?}", statement.kind.tag(), principal.name, principal.role);
+    Err(EngineError::new(ErrorKind::Forbidden, message).with_hint("ask an administrator"))
+}
+
+fn session_answer(session: &SessionStatement, tag: &str) -> Result<Answer, EngineError> {
+    match session {
+        SessionStatement::ShowVariable { name } => Ok(show::text(name, [""].into_iter())?),
+        _ => Ok(Answer::done(tag)),
+    }
+}
+
+/// One line, with its place, and the kind that doors translate.
+pub fn sql_error(error: SqlError) -> EngineError {
+    let kind = match &error {
+        SqlError::Syntax { .. } => ErrorKind::Syntax,
+        SqlError::TooLarge { .. } => ErrorKind::LimitExceeded,
+        SqlError::Unsupported { .. } => ErrorKind::Unsupported,
+        SqlError::Invalid { .. } | SqlError::InUse { .. } => ErrorKind::Invalid,
+        SqlError::NoSuch { .. } => ErrorKind::NotFound,
+        SqlError::Exists { .. } => ErrorKind::AlreadyExists,
+        SqlError::Plan { .. } => ErrorKind::Invalid,
+        SqlError::Read { .. } => ErrorKind::Failed,
+    };
+    EngineError::new(kind, error.placed())
+}
+
+fn catalog_error(error: CatalogError) -> EngineError {
+    match error {
+        CatalogError::Sql(error) => sql_error(error),
+        CatalogError::Store(error) => EngineError::new(ErrorKind::Unavailable, error.to_string()),
+        CatalogError::Busy => EngineError::new(ErrorKind::Unavailable, error.to_string()),
+    }
+}
+
+fn any_error(error: anyhow::Error) -> EngineError {
+    match error.downcast::<SqlError>() {
+        Ok(error) => sql_error(error),
+        Err(error) => {
+            let away = error.chain().any(|cause| {
+                cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
+            });
+            let kind = if away { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+            EngineError::new(kind, format!("{error:#}").replace('\n', " "))
+        }
+    }
+}

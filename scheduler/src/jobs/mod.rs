@@ -1,0 +1,16 @@
+//! Streaming jobs on this leader: the shell around each [`polybolos_streaming::coordinator::JobCoordinator`], and the manager that makes,
+//! finds and ends them.
+//!
+//! * [`spec`]: what a runner needs of a job's definition;
+//! * [`runner`]: one job's loop: events in, actions carried out;
+//! * [`assignment`]: which executor reads which partition ahead;
+//! * [`topics`]: what the broker says of a source's topic;
+//! * [`history`]: the last two minutes, for people and metrics;
+//! * [`manager`]: all jobs of this leader.
+
+pub mod assignment;
+pub mod history;
+pub mod manager;
+pub mod runner;
+pub mod spec;
+pub mod topics;

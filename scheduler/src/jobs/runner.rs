@@ -1,0 +1,622 @@
+//! One job's loop. The coordinator decides; this carries out: queries to Ballista, orders to executors, swaps to the store. Every action
+//! that takes time runs as its own task and comes back as an event, so the loop never waits.
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ballista_core::{JobId, serde::protobuf::job_status::Status as QueryStatus};
+use bytes::Bytes;
+use datafusion::physical_plan::PhysicalExpr;
+use parking_lot::{Mutex, RwLock};
+use polybolos_kafka::admin::Admin;
+use polybolos_persist::{Expected, Store, Swap, keys};
+use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Heard, attach_response::Message as Order};
+use polybolos_sql::clock;
+use polybolos_streaming::{
+    coordinator::{
+        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PublishFailure, PublishOrder, SwapReply,
+    },
+    frame::Frame,
+    ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},
+    manifest::{Life, Manifest},
+    report::PublishReport,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::{assignment::assign, history::History, spec::JobSpec, topics};
+use crate::{ballista::Ballista, clock::Clock, control::{ExecutorEvent, Executors}, metrics::JobMetrics};
+
+/// Answers of this job's own tasks; bounded by what the coordinator has under way.
+const ANSWERS: usize = 1024;
+
+/// Committed offsets are for lag tools: once a second is enough.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a runner shares with the rest of the leader.
+#[derive(Clone)]
+pub struct RunnerContext {
+    pub ballista: Ballista,
+    pub executors: Arc<Executors>,
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<Clock>,
+    pub generation: Generation,
+}
+
+/// A running job, as others see it.
+#[derive(Clone)]
+pub struct JobHandle {
+    pub spec: JobSpec,
+    pub incarnation: Incarnation,
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    view: RwLock<View>,
+    history: Mutex<History>,
+}
+
+/// What the last event left.
+#[derive(Clone)]
+pub struct View {
+    pub status: JobStatus,
+    pub manifest: Manifest,
+    pub assigned: BTreeMap<SourcePartition, ExecutorId>,
+    /// Newest end offsets that the broker told.
+    pub ends: BTreeMap<SourcePartition, i64>,
+    /// The incarnation ended or another leader has it.
+    pub over: bool,
+}
+
+impl JobHandle {
+    /// Hands a command over; its effect shows in the view.
+    pub async fn command(&self, command: Command) -> anyhow::Result<()> {
+        self.commands.send(command).await.map_err(|_| anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name))
+    }
+
+    pub fn view(&self) -> View {
+        self.shared.view.read().clone()
+    }
+
+    pub fn with_history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        look(&self.shared.history.lock())
+    }
+}
+
+struct Runner {
+    context: RunnerContext,
+    spec: JobSpec,
+    incarnation: Incarnation,
+    coordinator: JobCoordinator,
+    answers: mpsc::Sender<Event>,
+    shared: Arc<Shared>,
+    metrics: JobMetrics,
+    tasks: TaskTracker,
+    executors: BTreeSet<ExecutorId>,
+    assigned: BTreeMap<SourcePartition, ExecutorId>,
+    /// Next offset to read ahead, by partition.
+    wanted: BTreeMap<SourcePartition, i64>,
+    ends: BTreeMap<SourcePartition, i64>,
+    /// The one swap under way: its bytes never change.
+    swap: Option<(Nonce, Version, Bytes)>,
+    queries: Arc<Mutex<HashMap<Attempt, Query>>>,
+    committing: HashMap<SourceId, (Instant, BTreeMap<i32, i64>)>,
+    admins: HashMap<SourceId, Arc<Admin>>,
+    /// Bytes per record seen lately, by partition.
+    buffered: BTreeMap<SourcePartition, (i64, u64)>,
+}
+
+/// An attempt's query at Ballista.
+#[derive(Default)]
+struct Query {
+    id: Option<JobId>,
+    cancelled: bool,
+    epoch: Epoch,
+}
+
+/// Takes a job over and runs it in the background until it is fenced, dropped, or the leader's `tasks` are cancelled.
+pub fn start(
+    context: RunnerContext,
+    spec: JobSpec,
+    manifest: Manifest,
+    version: Version,
+    metrics: JobMetrics,
+    shutdown: tokio_util::sync::CancellationToken,
+    tasks: &TaskTracker,
+) -> JobHandle {
+    let incarnation = manifest.incarnation.clone();
+    let executor_events = context.executors.listen(&incarnation);
+    let (answers, answered) = mpsc::channel(ANSWERS);
+    let (commands, commanded) = mpsc::channel(16);
+    let nonces = || Nonce(uuid::Uuid::new_v4().simple().to_string());
+    let now = context.clock.now();
+    let (coordinator, first) =
+        JobCoordinator::recover(manifest, version, context.generation, spec.config.clone(), nonces, now);
+    let view = View {
+        status: coordinator.status(),
+        manifest: coordinator.manifest().clone(),
+        assigned: BTreeMap::new(),
+        ends: BTreeMap::new(),
+        over: false,
+    };
+    let shared = Arc::new(Shared { view: RwLock::new(view), history: Mutex::default() });
+    let runner = Runner {
+        context,
+        spec: spec.clone(),
+        incarnation: incarnation.clone(),
+        coordinator,
+        answers: answers.clone(),
+        shared: shared.clone(),
+        metrics,
+        tasks: tasks.clone(),
+        executors: BTreeSet::new(),
+        assigned: BTreeMap::new(),
+        wanted: BTreeMap::new(),
+        ends: BTreeMap::new(),
+        swap: None,
+        queries: Arc::default(),
+        committing: HashMap::new(),
+        admins: HashMap::new(),
+        buffered: BTreeMap::new(),
+    };
+    for (source, source_spec) in &spec.sources {
+        tasks.spawn(topics::watch(*source, source_spec.clone(), answers.clone()));
+    }
+    tasks.spawn(runner.run(first, executor_events, answered, commanded, shutdown));
+    JobHandle { spec, incarnation, commands, shared }
+}
+
+impl Runner {
+    async fn run(
+        mut self,
+        first: Vec<Action>,
+        mut executor_events: mpsc::Receiver<ExecutorEvent>,
+        mut answered: mpsc::Receiver<Event>,
+        mut commanded: mpsc::Receiver<Command>,
+        shutdown: tokio_util::sync::CancellationToken,
+    ) {
+        self.perform(first);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            let wakeup = self.coordinator.next_wakeup().map(|at| self.context.clock.instant(at));
+            let sleep = async {
+                match wakeup {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(command) = commanded.recv() => Event::Command(command),
+                Some(event) = executor_events.recv() => match self.hear(event) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Some(event) = answered.recv() => event,
+                _ = seconds.tick() => {
+                    self.each_second();
+                    continue;
+                }
+                () = sleep => Event::Tick,
+            };
+            if let Event::Partitions { source, ends, .. } = &event {
+                let ends = ends.iter().map(|(partition, end)| (SourcePartition { source: *source, partition: *partition }, *end));
+                self.ends.extend(ends);
+            }
+            let actions = self.coordinator.on_event(self.context.clock.now(), event);
+            self.perform(actions);
+            self.show();
+            if self.coordinator.is_over() {
+                break;
+            }
+        }
+        self.show();
+        self.context.executors.unlisten(&self.incarnation);
+        for (attempt, query) in self.queries.lock().drain() {
+            tracing::debug!(%attempt, epoch = %query.epoch, "query left behind");
+        }
+    }
+
+    fn show(&self) {
+        let mut view = self.shared.view.write();
+        view.status = self.coordinator.status();
+        if view.manifest.nonce != self.coordinator.manifest().nonce {
+            view.manifest = self.coordinator.manifest().clone();
+        }
+        view.assigned.clone_from(&self.assigned);
+        view.ends.clone_from(&self.ends);
+        view.over = self.coordinator.is_over();
+    }
+
+    fn each_second(&mut self) {
+        let status = self.coordinator.status();
+        let at_ms = (self.context.clock.now().wall_us / 1_000) as u64;
+        self.shared.history.lock().tick(at_ms, status.lag_records);
+        self.metrics.lag_records.set(status.lag_records as i64);
+        self.metrics.unpublished_epochs.set(status.unpublished_epochs as i64);
+        let due: Vec<SourceId> = self
+            .committing
+            .iter()
+            .filter(|(_, (since, offsets))| !offsets.is_empty() && since.elapsed() >= COMMIT_EVERY)
+            .map(|(source, _)| *source)
+            .collect();
+        for source in due {
+            self.commit_offsets(source);
+        }
+    }
+
+    /// Turns what an executor said into an event for the coordinator.
+    fn hear(&mut self, event: ExecutorEvent) -> Option<Event> {
+        match event {
+            ExecutorEvent::Joined(executor) => {
+                self.executors.insert(executor.clone());
+                self.reassign();
+                Some(Event::ExecutorJoined { executor })
+            }
+            ExecutorEvent::Lost(executor) => {
+                self.executors.remove(&executor);
+                self.reassign();
+                Some(Event::ExecutorLost { executor })
+            }
+            ExecutorEvent::Said(executor, Heard::Available(available)) => self.available(&executor, &available),
+            ExecutorEvent::Said(_, Heard::SourceState(state)) => {
+                let source = SourceId(state.source?.source);
+                Some(if state.message.is_empty() {
+                    Event::SourceBack { source }
+                } else {
+                    Event::SourceAway { source, message: state.message }
+                })
+            }
+            ExecutorEvent::Said(executor, Heard::PartReport(report)) => match report.from_executor(executor) {
+                Ok(report) => Some(Event::PartReported(report)),
+                Err(error) => {
+                    tracing::error!(%error, "a part report cannot be read");
+                    None
+                }
+            },
+            ExecutorEvent::Said(_, Heard::PublishReport(report)) => match PublishReport::try_from(report) {
+                Ok(report) => Some(Event::PublishReported(report)),
+                Err(error) => {
+                    tracing::error!(%error, "a publish report cannot be read");
+                    None
+                }
+            },
+            ExecutorEvent::Said(executor, Heard::PublishFailure(failure)) => Some(Event::PublishFailed(PublishFailure {
+                generation: Generation(failure.generation),
+                sink: SinkId(failure.sink),
+                epoch: Epoch(failure.epoch),
+                part: PartIndex(failure.part as u16),
+                executor,
+                message: failure.message,
+                retryable: failure.retryable,
+            })),
+            ExecutorEvent::Said(_, _) => None,
+        }
+    }
+
+    fn available(&mut self, executor: &ExecutorId, available: &wire::Available) -> Option<Event> {
+        let partition = SourcePartition { source: SourceId(available.source.as_ref()?.source), partition: available.partition };
+        // Another executor may still tell of what it once read ahead.
+        if self.assigned.get(&partition) != Some(executor) {
+            return None;
+        }
+        let start = self.wanted.get(&partition).copied().unwrap_or(available.end);
+        let records = available.end.saturating_sub(start).max(1) as u64;
+        self.buffered.insert(partition, (available.end, available.bytes));
+        let bytes_per_record = (available.bytes / records).min(u64::from(u32::MAX)) as u32;
+        Some(Event::Available { partition, end: available.end, bytes_per_record })
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Submit { attempt, frame, .. } => self.submit(attempt, frame),
+                Action::CancelAttempt { attempt } => self.cancel(attempt),
+                Action::Swap { expected, manifest } => self.swap(expected, &manifest),
+                Action::Resend { nonce } => self.resend(&nonce),
+                Action::ReadManifest { request } => self.read_manifest(request),
+                Action::Publish(order) => self.publish(order),
+                Action::RevokePublishes => {}
+                Action::DeleteFiles { names } => self.delete(names),
+                Action::Prefetch { wanted } => {
+                    self.wanted = wanted;
+                    self.reassign();
+                }
+                Action::Released { through } => self.release(through),
+                Action::CommitOffsets { source, next } => {
+                    let entry = self.committing.entry(source).or_insert_with(|| (Instant::now(), BTreeMap::new()));
+                    entry.1.extend(next);
+                }
+                Action::Failed { reason } => tracing::error!(job = %self.spec.name, %reason, "job failed"),
+                Action::Fenced => tracing::warn!(job = %self.spec.name, "another generation has this job"),
+                Action::Dropped => self.end_incarnation(),
+                Action::EpochRecorded(epoch) => {
+                    tracing::debug!(job = %self.spec.name, epoch = %epoch.epoch, rows = epoch.counts.records_in, "epoch recorded");
+                    self.metrics.recorded(&epoch);
+                    self.shared.history.lock().recorded(&epoch);
+                }
+                Action::EpochPublished(published) => {
+                    self.metrics.published(&published);
+                    self.shared.history.lock().published(&published);
+                }
+            }
+        }
+    }
+
+    fn query_name(&self, epoch: Epoch, attempt: Attempt) -> String {
+        format!("{}/{epoch}/{attempt}", self.incarnation)
+    }
+
+    fn submit(&mut self, attempt: Attempt, frame: Frame) {
+        let epoch = frame.epoch;
+        let name = self.query_name(epoch, attempt);
+        let freeze = |expression: &Arc<dyn PhysicalExpr>| {
+            if clock::reads_clock(expression) { clock::freeze(expression.clone(), frame.clock_us) } else { Ok(expression.clone()) }
+        };
+        let plan = self.spec.template.fill(&frame, self.context.generation, attempt, freeze);
+        let nobody = ExecutorId::default();
+        let placed = frame.parts.iter().map(|part| self.assigned.get(&part.source).unwrap_or(&nobody).clone()).collect();
+        self.context.ballista.placements.place(&name, placed);
+        self.queries.lock().insert(attempt, Query { epoch, ..Query::default() });
+        let (ballista, queries, answers) = (self.context.ballista.clone(), self.queries.clone(), self.answers.clone());
+        self.tasks.spawn(async move {
+            let outcome = match plan {
+                Ok(plan) => run_query(&ballista, &name, plan, attempt, &queries).await,
+                Err(error) => AttemptOutcome::Failed { message: error.to_string(), retryable: false, data: false },
+            };
+            ballista.placements.forget(&name);
+            queries.lock().remove(&attempt);
+            let _ = answers.send(Event::AttemptEnded { attempt, outcome }).await;
+        });
+    }
+
+    fn cancel(&self, attempt: Attempt) {
+        let mut queries = self.queries.lock();
+        let Some(query) = queries.get_mut(&attempt) else { return };
+        query.cancelled = true;
+        let cancel =
+            wire::CancelAttempt { incarnation: self.incarnation.0.clone(), epoch: query.epoch.0, attempt: attempt.0 };
+        self.context.executors.order_all(Order::CancelAttempt(cancel));
+        if let Some(id) = query.id.clone() {
+            let ballista = self.context.ballista.clone();
+            self.tasks.spawn(async move { ballista.cancel(id).await });
+        }
+    }
+
+    fn swap(&mut self, expected: Version, manifest: &Manifest) {
+        match polybolos_persist::manifest::encode(manifest) {
+            Ok(bytes) => {
+                let nonce = manifest.nonce.clone();
+                self.swap = Some((nonce.clone(), expected, bytes));
+                self.resend(&nonce);
+            }
+            Err(error) => self.answer(Event::SwapReplied {
+                nonce: manifest.nonce.clone(),
+                reply: SwapReply::Unknown { message: error.to_string() },
+            }),
+        }
+    }
+
+    fn resend(&self, nonce: &Nonce) {
+        let Some((kept, expected, bytes)) = self.swap.clone().filter(|(kept, ..)| kept == nonce) else {
+            tracing::error!(%nonce, "asked to send bytes again that are not kept");
+            return;
+        };
+        let (store, answers) = (self.context.store.clone(), self.answers.clone());
+        let key = keys::manifest(&self.incarnation);
+        self.tasks.spawn(async move {
+            let reply = match store.put_if(&key, bytes, Expected::Version(store_version(&expected))).await {
+                Ok(Swap::Stored(version)) => SwapReply::Stored { version: Version(version.0) },
+                Ok(Swap::Conflict) => SwapReply::Conflict,
+                Err(error) => SwapReply::Unknown { message: error.to_string() },
+            };
+            let _ = answers.send(Event::SwapReplied { nonce: kept, reply }).await;
+        });
+    }
+
+    fn read_manifest(&self, request: Nonce) {
+        let (store, answers) = (self.context.store.clone(), self.answers.clone());
+        let incarnation = self.incarnation.clone();
+        self.tasks.spawn(async move {
+            let answer = match load_manifest(&*store, &incarnation).await {
+                Ok(Some((manifest, version))) => ManifestAnswer::Found { version, manifest: Box::new(manifest) },
+                Ok(None) => ManifestAnswer::Missing,
+                Err(error) => ManifestAnswer::Unknown { message: error.to_string() },
+            };
+            let _ = answers.send(Event::ManifestRead { request, answer }).await;
+        });
+    }
+
+    fn publish(&self, order: PublishOrder) {
+        let spec = self.spec.sinks.get(&order.sink).map(|(_, spec)| spec);
+        let message = match spec.map(serde_json::to_string) {
+            Some(Ok(sink_spec)) => wire::Publish {
+                incarnation: self.incarnation.0.clone(),
+                generation: self.context.generation.0,
+                epoch: order.epoch.0,
+                sink: order.sink.0,
+                file: Some(order.part.clone().into()),
+                timestamp_us: order.timestamp_us,
+                sink_spec,
+                job: self.spec.name.clone(),
+            },
+            _ => {
+                self.publish_failed(&order, format!("the job has no sink {}", order.sink), false);
+                return;
+            }
+        };
+        if !self.context.executors.order(&order.executor, Order::Publish(message)) {
+            self.publish_failed(&order, format!("executor {} is not here", order.executor), true);
+        }
+    }
+
+    fn publish_failed(&self, order: &PublishOrder, message: String, retryable: bool) {
+        self.answer(Event::PublishFailed(PublishFailure {
+            generation: self.context.generation,
+            sink: order.sink,
+            epoch: order.epoch,
+            part: order.part.part,
+            executor: order.executor.clone(),
+            message,
+            retryable,
+        }));
+    }
+
+    /// An answer that is known at once still comes as an event, later.
+    fn answer(&self, event: Event) {
+        let answers = self.answers.clone();
+        self.tasks.spawn(async move {
+            let _ = answers.send(event).await;
+        });
+    }
+
+    fn delete(&self, names: Vec<String>) {
+        let store = self.context.store.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = store.delete(&names).await {
+                tracing::warn!(%error, files = names.len(), "old part files could not be deleted; they only take room");
+            }
+        });
+    }
+
+    /// Gives partitions to executors and tells each what to read ahead.
+    fn reassign(&mut self) {
+        let assigned = assign(self.wanted.keys().copied(), &self.executors, &self.assigned);
+        self.assigned = assigned;
+        for executor in &self.executors {
+            for (source, spec) in &self.spec.sources {
+                let mine = self.wanted.iter().filter(|(partition, _)| {
+                    partition.source == *source && self.assigned.get(partition) == Some(executor)
+                });
+                let starts = mine.map(|(partition, start)| (partition.partition, *start)).collect();
+                let connection = match serde_json::to_string(&spec.connection) {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::error!(%error, "a connection cannot be sent");
+                        continue;
+                    }
+                };
+                let prefetch = wire::Prefetch { source: Some(self.wire_source(*source)), connection, topic: spec.topic.clone(), starts };
+                self.context.executors.order(executor, Order::Prefetch(prefetch));
+            }
+        }
+    }
+
+    fn wire_source(&self, source: SourceId) -> wire::SourceKey {
+        wire::SourceKey { incarnation: self.incarnation.0.clone(), source: source.0 }
+    }
+
+    fn release(&mut self, through: BTreeMap<SourcePartition, i64>) {
+        for (partition, through) in through {
+            self.wanted.insert(partition, through);
+            let Some(executor) = self.assigned.get(&partition) else { continue };
+            let release =
+                wire::Release { source: Some(self.wire_source(partition.source)), partition: partition.partition, through };
+            self.context.executors.order(executor, Order::Release(release));
+        }
+    }
+
+    fn commit_offsets(&mut self, source: SourceId) {
+        let Some(spec) = self.spec.sources.get(&source).cloned() else { return };
+        let Some((since, offsets)) = self.committing.get_mut(&source) else { return };
+        let offsets = std::mem::take(offsets);
+        *since = Instant::now();
+        let admin = match self.admins.get(&source) {
+            Some(admin) => admin.clone(),
+            None => match Admin::connect(&spec.connection) {
+                Ok(admin) => self.admins.entry(source).or_insert(Arc::new(admin)).clone(),
+                Err(error) => {
+                    tracing::debug!(%error, "offsets not committed");
+                    return;
+                }
+            },
+        };
+        self.tasks.spawn(async move {
+            if let Err(error) = admin.commit_offsets(&spec.group, &spec.topic, &offsets).await {
+                tracing::debug!(%error, group = %spec.group, "offsets not committed; only lag tools miss them");
+            }
+        });
+    }
+
+    /// The incarnation's manifest stays as its tombstone; its part files go.
+    fn end_incarnation(&self) {
+        let store = self.context.store.clone();
+        let prefix = keys::parts_of(&self.incarnation);
+        self.tasks.spawn(async move {
+            let names = match store.list(&prefix).await {
+                Ok(entries) => entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>(),
+                Err(error) => {
+                    tracing::warn!(%error, "part files of a dropped job could not be listed");
+                    return;
+                }
+            };
+            if let Err(error) = store.delete(&names).await {
+                tracing::warn!(%error, "part files of a dropped job could not be deleted");
+            }
+        });
+    }
+}
+
+/// Submits a query and waits for its end.
+async fn run_query(
+    ballista: &Ballista,
+    name: &str,
+    plan: Arc<dyn datafusion::physical_plan::ExecutionPlan>,
+    attempt: Attempt,
+    queries: &Mutex<HashMap<Attempt, Query>>,
+) -> AttemptOutcome {
+    let environment = |message: String| AttemptOutcome::Failed { message, retryable: true, data: false };
+    let (id, mut statuses) = match ballista.submit(name, plan).await {
+        Ok(submitted) => submitted,
+        Err(error) => return environment(format!("{error:#}")),
+    };
+    let cancelled = match queries.lock().get_mut(&attempt) {
+        Some(query) => {
+            query.id = Some(id.clone());
+            query.cancelled
+        }
+        None => true,
+    };
+    if cancelled {
+        ballista.cancel(id).await;
+        return environment("cancelled before it started".into());
+    }
+    while let Some(status) = statuses.recv().await {
+        match status.status {
+            Some(QueryStatus::Successful(_)) => return AttemptOutcome::Completed,
+            Some(QueryStatus::Failed(failed)) => return failure(failed.error),
+            _ => {}
+        }
+    }
+    environment("Ballista lost the query".into())
+}
+
+/// Whose fault a failed query is. Records at fault become dead letters inside the task; what fails the query as a whole is a job that
+/// asked for it (`on_error = 'fail'`), or the environment.
+fn failure(message: String) -> AttemptOutcome {
+    let data = message.contains("cannot be processed:");
+    AttemptOutcome::Failed { message: message.replace('\n', " "), retryable: !data, data }
+}
+
+fn store_version(version: &Version) -> polybolos_persist::Version {
+    polybolos_persist::Version(version.0.clone())
+}
+
+/// Reads an incarnation's manifest.
+pub async fn load_manifest(
+    store: &dyn Store,
+    incarnation: &Incarnation,
+) -> Result<Option<(Manifest, Version)>, polybolos_persist::StoreError> {
+    let key = keys::manifest(incarnation);
+    let Some((bytes, version)) = store.get(&key).await? else { return Ok(None) };
+    Ok(Some((polybolos_persist::manifest::decode(&key, &bytes)?, Version(version.0))))
+}
+
+/// Whether an incarnation computes or may compute again.
+pub fn is_alive(life: &Life) -> bool {
+    !matches!(life, Life::Dropped)
+}

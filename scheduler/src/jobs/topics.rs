@@ -1,0 +1,61 @@
+//! Asks the broker, once a second, what a source's topic looks like: partitions, first and end offsets, topic id. Executors tell what has
+//! arrived; this tells what exists, what was lost to retention, and whether the topic is still the same one.
+use std::{sync::Arc, time::Duration};
+
+use polybolos_kafka::admin::Admin;
+use polybolos_streaming::{coordinator::Event, ids::SourceId};
+use tokio::sync::mpsc;
+
+use super::spec::SourceSpec;
+
+/// Between two looks at offsets.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Watches one source until the receiver is gone. The next question is asked only after the last answer was handed over.
+pub async fn watch(source: SourceId, spec: SourceSpec, events: mpsc::Sender<Event>) {
+    let mut away = false;
+    let mut admin: Option<Arc<Admin>> = None;
+    loop {
+        match look(source, &spec, &mut admin).await {
+            Ok(event) => {
+                if away && events.send(Event::SourceBack { source }).await.is_err() {
+                    return;
+                }
+                away = false;
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            Err(message) => {
+                if !away {
+                    tracing::warn!(topic = %spec.topic, %message, "source away");
+                }
+                away = true;
+                if events.send(Event::SourceAway { source, message }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = events.closed() => return,
+        }
+    }
+}
+
+async fn look(source: SourceId, spec: &SourceSpec, admin: &mut Option<Arc<Admin>>) -> Result<Event, String> {
+    let connected = match admin {
+        Some(admin) => admin.clone(),
+        None => {
+            let connected = Arc::new(Admin::connect(&spec.connection).map_err(|error| error.to_string())?);
+            *admin = Some(connected.clone());
+            connected
+        }
+    };
+    let description = connected.describe(&spec.topic).await.map_err(|error| error.to_string())?;
+    let Some(description) = description else {
+        return Err(format!("topic {:?} does not exist; create it or start its feed", spec.topic));
+    };
+    let offsets = connected.offsets(&spec.topic, &description.partitions).await.map_err(|error| error.to_string())?;
+    Ok(Event::Partitions { source, topic_id: description.topic_id, beginnings: offsets.beginnings, ends: offsets.ends })
+}

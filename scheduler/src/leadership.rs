@@ -1,0 +1,130 @@
+//! Carries out the election: reads and swaps the lease object, and tells when this process leads and when it must stop.
+use std::sync::Arc;
+
+use polybolos_persist::{Expected, Store, Swap, keys};
+use polybolos_streaming::{
+    ids::{Generation, Version},
+    lease::{Election, LeaseAction, LeaseConfig, LeaseEvent, LeaseRecord, ReadAnswer, WriteAnswer},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+/// What this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Standby,
+    Leader(Generation),
+    /// It led, and may not any more: the process has to start anew.
+    Deposed,
+}
+
+/// Runs one election to its end: until deposed, or released because of `shutdown`.
+pub async fn run(
+    store: Arc<dyn Store>,
+    clock: Arc<Clock>,
+    config: LeaseConfig,
+    endpoint: String,
+    standing: watch::Sender<Standing>,
+    shutdown: CancellationToken,
+) {
+    let holder = uuid::Uuid::new_v4().simple().to_string();
+    let mut election = Election::new(config, holder, endpoint);
+    let (answers, mut answered) = mpsc::channel(16);
+    let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
+    let mut releasing = false;
+    loop {
+        for action in actions {
+            match action {
+                LeaseAction::Read => {
+                    let (store, answers) = (store.clone(), answers.clone());
+                    tokio::spawn(async move {
+                        let _ = answers.send(LeaseEvent::Read(read(&*store).await)).await;
+                    });
+                }
+                LeaseAction::Write { expected, record } => {
+                    let (store, answers) = (store.clone(), answers.clone());
+                    tokio::spawn(async move {
+                        let counter = record.counter;
+                        let answer = write(&*store, expected, &record).await;
+                        let _ = answers.send(LeaseEvent::Written { counter, answer }).await;
+                    });
+                }
+                LeaseAction::Lead(generation) => {
+                    standing.send_replace(Standing::Leader(generation));
+                }
+                LeaseAction::Deposed => {
+                    standing.send_replace(Standing::Deposed);
+                    return;
+                }
+                LeaseAction::Released => {
+                    standing.send_replace(Standing::Standby);
+                    return;
+                }
+            }
+        }
+        let wakeup = election.next_wakeup().map(|at| clock.instant(at));
+        let sleep = async {
+            match wakeup {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            () = shutdown.cancelled(), if !releasing => {
+                releasing = true;
+                None
+            }
+            Some(answer) = answered.recv() => Some(answer),
+            () = sleep => Some(LeaseEvent::Tick),
+        };
+        if releasing && !matches!(*standing.borrow(), Standing::Leader(_)) {
+            return;
+        }
+        let now = clock.now().monotonic_us;
+        actions = match event {
+            Some(event) => election.on_event(now, event),
+            None => election.release(now),
+        };
+    }
+}
+
+async fn read(store: &dyn Store) -> ReadAnswer {
+    match store.get(keys::LEASE).await {
+        Ok(Some((bytes, version))) => match polybolos_persist::envelope::decode::<LeaseRecord>(keys::LEASE, "lease", &bytes) {
+            Ok(record) => ReadAnswer::Found { version: Version(version.0), record },
+            Err(error) => {
+                tracing::error!(%error, "the lease cannot be read");
+                ReadAnswer::Unknown
+            }
+        },
+        Ok(None) => ReadAnswer::Missing,
+        Err(error) => {
+            tracing::warn!(%error, "the lease cannot be read");
+            ReadAnswer::Unknown
+        }
+    }
+}
+
+async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecord) -> WriteAnswer {
+    let expected = match expected {
+        Some(version) => Expected::Version(polybolos_persist::Version(version.0)),
+        None => Expected::Absent,
+    };
+    let bytes = match polybolos_persist::envelope::encode("lease", record) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, "the lease cannot be written");
+            return WriteAnswer::Unknown;
+        }
+    };
+    match store.put_if(keys::LEASE, bytes, expected).await {
+        Ok(Swap::Stored(version)) => WriteAnswer::Stored(Version(version.0)),
+        Ok(Swap::Conflict) => WriteAnswer::Conflict,
+        Err(error) => {
+            tracing::warn!(%error, "the lease could not be written");
+            WriteAnswer::Unknown
+        }
+    }
+}

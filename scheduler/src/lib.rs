@@ -1,0 +1,301 @@
+//! The scheduler service: Ballista's scheduler, the coordinators of all streaming jobs, and the doors for people.
+//!
+//! A scheduler stands for election; the one that leads runs every job of the catalog, the others wait. Executors find the leader by its
+//! control stream.
+//!
+//! * [`leadership`]: the election; [`clock`]: the leader's clocks;
+//! * [`ballista`], [`placement`]: queries and where their tasks run;
+//! * [`control`]: executors;
+//! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`]: what they are made from;
+//! * [`engine`]: statements; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+#![forbid(unsafe_code)]
+
+pub mod ballista;
+pub mod catalog;
+pub mod clock;
+pub mod control;
+pub mod engine;
+pub mod jobs;
+pub mod leadership;
+pub mod metrics;
+pub mod ownership;
+pub mod placement;
+pub mod providers;
+pub mod show;
+pub mod status;
+pub mod system;
+pub mod system_tables;
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use anyhow::Context;
+use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
+use futures::StreamExt;
+use parking_lot::RwLock;
+use polybolos_gateway::{
+    auth::{Authenticate, Principal, Role},
+    flight_sql, http, postgres,
+};
+pub use polybolos_gateway::engine::Engine;
+use polybolos_kafka::{connection::Connection, fetcher::{Fetcher, FetcherConfig}};
+use polybolos_operators::services::ExecutorServices;
+use polybolos_persist::Store;
+use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
+use polybolos_service::{auth::Users, ports, telemetry};
+use polybolos_streaming::{ids::ExecutorId, lease::LeaseConfig};
+use polybolos_tables::TableBackend;
+use tokio::{net::TcpListener, sync::{mpsc, watch}, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ballista::Ballista,
+    catalog::CatalogStore,
+    clock::Clock,
+    control::{ControlService, Executors},
+    engine::PlatformEngine,
+    jobs::{manager::JobManager, runner::RunnerContext},
+    leadership::Standing,
+    metrics::Families,
+    providers::PlatformTables,
+    status::StatusSource,
+    system::SystemTables,
+};
+
+/// What a scheduler is made of; the caller connects stores and backends.
+pub struct SchedulerParts {
+    pub store: Arc<dyn Store>,
+    pub tables: Arc<dyn TableBackend>,
+    pub kafka: Connection,
+    pub users: Users,
+    pub registry: prometheus::Registry,
+}
+
+#[derive(Clone, Debug)]
+pub struct SchedulerSettings {
+    pub host: IpAddr,
+    /// For executors: Ballista and the control stream.
+    pub internal_port: u16,
+    pub http_port: u16,
+    pub postgres_port: u16,
+    pub flight_sql_port: u16,
+    /// `embedded` or `cluster`.
+    pub mode: String,
+    pub lease: LeaseConfig,
+}
+
+/// Why a scheduler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Shutdown,
+    /// It led, and another may lead now: the process has to start anew.
+    Deposed,
+}
+
+/// A scheduler whose doors are open.
+pub struct Scheduler {
+    pub engine: Arc<dyn Engine>,
+    standing: watch::Receiver<Standing>,
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<Ended>>,
+}
+
+/// Opens all doors and stands for election.
+pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown: CancellationToken) -> anyhow::Result<Scheduler> {
+    let stop = shutdown.child_token();
+    let internal = ports::bind(settings.host, settings.internal_port, "executors", "--internal-port or --port-offset").await?;
+    let http_listener = ports::bind(settings.host, settings.http_port, "the console", "--port-offset").await?;
+    let postgres_listener = ports::bind(settings.host, settings.postgres_port, "PostgreSQL clients", "--port-offset").await?;
+    let flight_listener = ports::bind(settings.host, settings.flight_sql_port, "Flight SQL clients", "--port-offset").await?;
+    let internal_endpoint = format!("{}:{}", settings.host, internal.local_addr()?.port());
+
+    let leader_id = uuid::Uuid::new_v4().simple().to_string();
+    let clock = Arc::new(Clock::anchored(parts.tables.clock_us().await.ok()));
+    let ballista = Ballista::start(&leader_id, &settings.host.to_string(), internal.local_addr()?.port()).await?;
+    let executors = Executors::new(ballista.clone(), parts.store.clone(), leader_id.clone());
+    let catalog = Arc::new(CatalogStore::open(parts.store.clone()).await?);
+    let system = Arc::new(SystemTables::default());
+    system.store(parts.tables.clone());
+    let platform = PlatformTables { kafka: parts.kafka.clone(), tables: parts.tables.clone(), system: system.clone() };
+    let jobs: Arc<RwLock<Option<Arc<JobManager>>>> = Arc::default();
+    let status = Arc::new(StatusSource {
+        mode: settings.mode.clone(),
+        leader_id,
+        started: Instant::now(),
+        catalog: catalog.clone(),
+        executors: executors.clone(),
+        jobs: jobs.clone(),
+        leading_since_ms: RwLock::default(),
+    });
+    system_tables::register(&system, &status);
+    let services = query_services(&parts)?;
+    let engine: Arc<dyn Engine> =
+        Arc::new(PlatformEngine::new(catalog.clone(), platform.clone(), services, jobs.clone(), status.clone())?);
+    let families = Families::register(&parts.registry)?;
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve_internal(internal, ballista.clone(), executors.clone(), stop.clone()));
+    let watched = executors.clone();
+    let watch_stop = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = watched.watch() => {}
+            () = watch_stop.cancelled() => {}
+        }
+        Ok(Ended::Shutdown)
+    });
+    let login: Arc<dyn Authenticate> = Arc::new(parts.users);
+    let (sender, standing) = watch::channel(Standing::Standby);
+    let ready_standing = standing.clone();
+    let registry = parts.registry.clone();
+    let door = http::HttpDoor {
+        engine: engine.clone(),
+        login: login.clone(),
+        metrics: Arc::new(move || telemetry::encode(&registry)),
+        ready: Arc::new(move || match *ready_standing.borrow() {
+            Standing::Leader(_) => Ok(()),
+            Standing::Standby => Err("standing by: another scheduler leads".into()),
+            Standing::Deposed => Err("deposed".into()),
+        }),
+        port: http_listener.local_addr()?.port(),
+        https: false,
+        stop: stop.clone(),
+    };
+    tasks.spawn(async move { http::serve(http_listener, door).await.map(|()| Ended::Shutdown).context("the console's door") });
+    let (pg_engine, pg_login, pg_stop) = (engine.clone(), login.clone(), stop.clone());
+    tasks.spawn(async move {
+        let served = postgres::serve(postgres_listener, pg_engine, pg_login, None, pg_stop).await;
+        served.map(|()| Ended::Shutdown).context("the PostgreSQL door")
+    });
+    let (flight_engine, flight_stop) = (engine.clone(), stop.clone());
+    tasks.spawn(async move {
+        let served = flight_sql::serve(flight_listener, flight_engine, login, None, flight_stop).await;
+        served.map(|()| Ended::Shutdown).context("the Flight SQL door")
+    });
+
+    tokio::spawn(leadership::run(parts.store.clone(), clock.clone(), settings.lease, internal_endpoint, sender, stop.clone()));
+    let leader = Leading { ballista, executors, store: parts.store, clock, catalog, platform, families, jobs, status };
+    tasks.spawn(leader.follow(standing.clone(), stop.clone()));
+    Ok(Scheduler { engine, standing, stop, tasks })
+}
+
+impl Scheduler {
+    /// Waits until this scheduler leads.
+    pub async fn leads(&self) {
+        let mut standing = self.standing.clone();
+        // The sender lives as long as the election; when it is gone, so is everything else.
+        let _ = standing.wait_for(|standing| matches!(standing, Standing::Leader(_))).await;
+    }
+
+    /// Carries out statements as the platform itself, each to its end.
+    pub async fn execute_as_admin(&self, sql: &str) -> anyhow::Result<()> {
+        let principal = Principal { name: "platform".into(), role: Role::Admin };
+        for answer in self.engine.execute(&principal, sql).await? {
+            let mut batches = answer.batches;
+            while let Some(batch) = batches.next().await {
+                batch?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until shutdown, until deposed, or until a part fails.
+    pub async fn run(mut self) -> anyhow::Result<Ended> {
+        let mut outcome = Ok(Ended::Shutdown);
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.context("a part of the scheduler panicked").and_then(|ended| ended);
+            if !matches!(ended, Ok(Ended::Shutdown)) && matches!(outcome, Ok(Ended::Shutdown)) {
+                outcome = ended;
+            }
+            self.stop.cancel();
+        }
+        outcome
+    }
+}
+
+/// What a leader needs to lead.
+struct Leading {
+    ballista: Ballista,
+    executors: Arc<Executors>,
+    store: Arc<dyn Store>,
+    clock: Arc<Clock>,
+    catalog: Arc<CatalogStore>,
+    platform: PlatformTables,
+    families: Families,
+    jobs: Arc<RwLock<Option<Arc<JobManager>>>>,
+    status: Arc<StatusSource>,
+}
+
+impl Leading {
+    /// Leads when elected, until deposed or stopped.
+    async fn follow(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) -> anyhow::Result<Ended> {
+        let generation = loop {
+            match *standing.borrow_and_update() {
+                Standing::Leader(generation) => break generation,
+                Standing::Deposed => return Ok(Ended::Deposed),
+                Standing::Standby => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(Ended::Shutdown),
+                changed = standing.changed() => changed.context("the election ended")?,
+            }
+        };
+        tracing::info!(%generation, "this scheduler leads");
+        self.catalog.refresh().await?;
+        self.executors.lead(generation);
+        let context = RunnerContext {
+            ballista: self.ballista,
+            executors: self.executors,
+            store: self.store,
+            clock: self.clock.clone(),
+            generation,
+        };
+        let manager = JobManager::new(context, self.catalog, self.platform, self.families, stop.clone());
+        *self.jobs.write() = Some(manager.clone());
+        *self.status.leading_since_ms.write() = Some((self.clock.now().wall_us / 1_000) as u64);
+        manager.start_all();
+        let ended = tokio::select! {
+            () = stop.cancelled() => Ended::Shutdown,
+            _ = standing.wait_for(|standing| *standing == Standing::Deposed) => Ended::Deposed,
+        };
+        *self.jobs.write() = None;
+        stop.cancel();
+        manager.join().await;
+        Ok(ended)
+    }
+}
+
+/// Ballista's scheduler and the control stream on one port, without Nagle's delays.
+async fn serve_internal(
+    listener: TcpListener,
+    ballista: Ballista,
+    executors: Arc<Executors>,
+    stop: CancellationToken,
+) -> anyhow::Result<Ended> {
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let ballista = SchedulerGrpcServer::new(ballista.server())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let served = tonic::transport::Server::builder()
+        .add_service(ballista)
+        .add_service(ExecutorControlServiceServer::new(ControlService(executors)))
+        .serve_with_incoming_shutdown(incoming, async move {
+            stop.cancelled().await;
+            // Streams that never end by themselves would hold the shutdown up.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        });
+    tokio::pin!(served);
+    served.await.context("the executors' door")?;
+    Ok(Ended::Shutdown)
+}
+
+/// Plans and statuses between scheduler and executors.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// For queries that run in this process: they read topics with a fetcher of their own.
+fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices>> {
+    let registry = prometheus::Registry::new();
+    let fetcher = Fetcher::new(FetcherConfig::default(), &registry)?;
+    let (reports, _nobody) = mpsc::channel(1);
+    let id = ExecutorId::new("queries");
+    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports))
+}

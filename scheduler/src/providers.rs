@@ -1,0 +1,199 @@
+//! What tables of the catalog are to DataFusion: topics for jobs and bounded topics for queries, keyed tables, and the system schema.
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::TableProvider,
+    common::{DataFusionError, Result as DataFusionResult, plan_datafusion_err, plan_err},
+};
+use polybolos_kafka::{
+    admin::Admin,
+    connection::Connection,
+    decode::{DecodeOptions, Field, TimestampFormat},
+};
+use polybolos_operators::{
+    providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
+    record_scan::{OnError, ScanSpec},
+    task::TaskDescriptor,
+};
+use polybolos_sql::{
+    catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
+    options::kafka::{BoundedMode, Format, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
+    schema::{Providers, Use},
+};
+use polybolos_streaming::{
+    frame::{OffsetRange, PartRange},
+    ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
+};
+use polybolos_tables::TableBackend;
+
+use crate::system::SystemTables;
+
+/// Gives DataFusion the tables of one statement.
+#[derive(Clone, Debug)]
+pub struct PlatformTables {
+    pub kafka: Connection,
+    pub tables: Arc<dyn TableBackend>,
+    pub system: Arc<SystemTables>,
+}
+
+impl PlatformTables {
+    /// Where a Kafka table's topic is.
+    pub fn connection(&self, options: &KafkaOptions) -> DataFusionResult<Connection> {
+        let mut connection = match &options.bootstrap_servers {
+            // Credentials of the platform's Kafka are not for other clusters.
+            Some(servers) => Connection { bootstrap_servers: servers.clone(), properties: Default::default() },
+            None => self.kafka.clone(),
+        };
+        for (key, value) in &options.properties {
+            let value = polybolos_service::config::resolve_reference(value)
+                .map_err(|error| plan_datafusion_err!("'properties.{key}': {error}"))?;
+            connection.properties.insert(key.clone(), value);
+        }
+        Ok(connection)
+    }
+
+    fn kafka_table(&self, table: &TableDefinition, options: &KafkaOptions, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let connection = self.connection(options)?;
+        let Format::Json(json) = &options.format;
+        let spec = ScanSpec {
+            job: String::new(),
+            incarnation: format!("query-{}", uuid::Uuid::new_v4().simple()),
+            source: 0,
+            connection: connection.clone(),
+            topic: options.topic.clone(),
+            fields: vec![],
+            options: DecodeOptions {
+                timestamp_format: match json.timestamp_format {
+                    SqlTimestampFormat::Sql => TimestampFormat::Sql,
+                    SqlTimestampFormat::Iso8601 => TimestampFormat::Iso8601,
+                },
+                ..DecodeOptions::default()
+            },
+            on_error: OnError::DeadLetter,
+            checks: vec![],
+        };
+        let reading = match usage {
+            Use::Stream => Reading::Job,
+            Use::Bounded => Reading::Query(Arc::new(TopicRanges {
+                connection,
+                topic: options.topic.clone(),
+                incarnation: Incarnation(spec.incarnation.clone()),
+                from: options.startup.clone(),
+                to: options.bounded.clone().unwrap_or(BoundedMode::Latest),
+            })),
+        };
+        let fields = table.columns.iter().map(|column| match &column.kind {
+            ColumnKind::Physical => Field::Json { name: column.name.clone() },
+            ColumnKind::Metadata { from, .. } => match from {
+                MetadataKey::Topic => Field::Topic,
+                MetadataKey::Partition => Field::Partition,
+                MetadataKey::Offset => Field::Offset,
+                MetadataKey::Timestamp => Field::Timestamp,
+                MetadataKey::TimestampType => Field::TimestampType,
+                MetadataKey::Key => Field::Key,
+                MetadataKey::Headers => Field::Headers,
+            },
+        });
+        Ok(Arc::new(KafkaTable::new(table.arrow_schema(), fields.collect(), spec, reading)))
+    }
+}
+
+#[async_trait]
+impl Providers for PlatformTables {
+    async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        match &table.connector {
+            Connector::Kafka(options) => self.kafka_table(table, options, usage),
+            Connector::Cassandra(_) => {
+                let schema = table.table_schema().ok_or_else(|| plan_datafusion_err!("table {} has no primary key", table.name))?;
+                Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
+            }
+            Connector::Blackhole | Connector::Print { .. } => {
+                plan_err!("table {} takes rows and keeps none; there is nothing to read", table.name)
+            }
+        }
+    }
+
+    fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
+        self.system.provider(table)
+    }
+}
+
+/// The ranges of a topic at the moment a query is planned.
+#[derive(Debug)]
+struct TopicRanges {
+    connection: Connection,
+    topic: String,
+    incarnation: Incarnation,
+    from: StartupMode,
+    to: BoundedMode,
+}
+
+#[async_trait]
+impl QueryRanges for TopicRanges {
+    async fn ranges(&self) -> DataFusionResult<Vec<TaskDescriptor>> {
+        let external = |error| DataFusionError::External(Box::new(error));
+        let admin = Admin::connect(&self.connection).map_err(external)?;
+        let Some(description) = admin.describe(&self.topic).await.map_err(external)? else {
+            return Err(DataFusionError::Plan(format!("topic {:?} does not exist", self.topic)));
+        };
+        let offsets = admin.offsets(&self.topic, &description.partitions).await.map_err(external)?;
+        let starts = start_offsets(&admin, &self.topic, &self.from, &offsets.beginnings, &offsets.ends).await.map_err(external)?;
+        let ends = match &self.to {
+            BoundedMode::Latest => offsets.ends.clone(),
+            BoundedMode::Timestamp { millis } => {
+                admin.offsets_for_timestamp(&self.topic, &description.partitions, *millis).await.map_err(external)?
+            }
+            BoundedMode::SpecificOffsets { offsets: specific } => {
+                let mut ends = offsets.ends.clone();
+                ends.extend(specific);
+                ends
+            }
+        };
+        let mut tasks = vec![];
+        for (index, partition) in description.partitions.iter().enumerate() {
+            let newest = offsets.ends.get(partition).copied().unwrap_or(0);
+            let start = starts.get(partition).copied().unwrap_or(0);
+            let end = ends.get(partition).copied().unwrap_or(newest).min(newest);
+            if start >= end {
+                continue;
+            }
+            tasks.push(TaskDescriptor {
+                incarnation: self.incarnation.clone(),
+                generation: Generation(u64::MAX),
+                epoch: Epoch(1),
+                attempt: Attempt(1),
+                clock_us: 0,
+                range: PartRange {
+                    part: PartIndex(index as u16),
+                    source: SourcePartition { source: SourceId(0), partition: *partition },
+                    range: OffsetRange::new(start, end),
+                },
+            });
+        }
+        Ok(tasks)
+    }
+}
+
+/// Where reading begins, by partition.
+pub async fn start_offsets(
+    admin: &Admin,
+    topic: &str,
+    startup: &StartupMode,
+    beginnings: &std::collections::BTreeMap<i32, i64>,
+    ends: &std::collections::BTreeMap<i32, i64>,
+) -> Result<std::collections::BTreeMap<i32, i64>, polybolos_kafka::error::KafkaError> {
+    Ok(match startup {
+        StartupMode::Earliest => beginnings.clone(),
+        StartupMode::Latest => ends.clone(),
+        StartupMode::Timestamp { millis } => {
+            let partitions: Vec<i32> = beginnings.keys().copied().collect();
+            admin.offsets_for_timestamp(topic, &partitions, *millis).await?
+        }
+        StartupMode::SpecificOffsets { offsets } => {
+            let mut starts = beginnings.clone();
+            starts.extend(offsets);
+            starts
+        }
+    })
+}

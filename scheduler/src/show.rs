@@ -1,0 +1,43 @@
+//! SHOW, DESCRIBE and EXPLAIN as rows.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{RecordBatch, StringArray},
+        datatypes::{DataType, Field, Schema},
+    },
+    common::Result,
+};
+use polybolos_gateway::engine::Answer;
+use polybolos_sql::{catalog::Catalog, error::SqlError, names::RelationName, show as sql_show, statement::Show};
+
+use crate::{status::StatusSource, system_tables};
+
+/// Lines of text as rows of one column.
+pub fn text<'a>(column: &str, lines: impl Iterator<Item = &'a str>) -> Result<Answer> {
+    let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, false)]));
+    let lines: StringArray = lines.map(Some).collect();
+    Ok(rows(RecordBatch::try_new(schema, vec![Arc::new(lines)])?, "SHOW"))
+}
+
+fn rows(batch: RecordBatch, tag: &str) -> Answer {
+    Answer {
+        schema: batch.schema(),
+        batches: Box::pin(futures::stream::once(async { Ok(batch) })),
+        tag: tag.to_owned(),
+        notices: vec![],
+    }
+}
+
+pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Result<Answer, SqlError> {
+    match what {
+        Show::Jobs => Ok(rows(system_tables::jobs(status)?, "SHOW")),
+        Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
+        Show::CreateTable(name) => Ok(text("create_statement", sql_show::create_table(catalog.table(name)?).lines())?),
+        Show::CreateJob(name) => Ok(text("create_statement", sql_show::create_job(catalog.job(name)?).lines())?),
+    }
+}
+
+pub fn describe(catalog: &Catalog, table: &RelationName) -> Result<Answer, SqlError> {
+    Ok(rows(sql_show::describe(catalog.table(table)?)?, "DESCRIBE"))
+}

@@ -1,0 +1,253 @@
+//! The picture of the platform that the console, `polybolos.*` tables and `job show` are drawn from.
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::RwLock;
+use polybolos_gateway::status::{
+    CompleteThrough, ExecutorStatus, Health, HealthState, HistoryPoint, JobState, JobStatus, Leader, OffsetThrough, Status,
+    StepTimes, TableStatus, TopicStatus,
+};
+use polybolos_streaming::{
+    coordinator::{Limit, Phase},
+    ids::{Epoch, SinkId},
+    manifest::{DEAD_LETTERS, Manifest},
+};
+
+use crate::{
+    catalog::CatalogStore,
+    control::Executors,
+    jobs::{
+        history::{History, StepMillis},
+        manager::{Entry, JobManager},
+        runner::{JobHandle, View},
+    },
+};
+
+/// Where the picture comes from.
+pub struct StatusSource {
+    pub mode: String,
+    pub leader_id: String,
+    pub started: Instant,
+    pub catalog: Arc<CatalogStore>,
+    pub executors: Arc<Executors>,
+    pub jobs: Arc<RwLock<Option<Arc<JobManager>>>>,
+    pub leading_since_ms: RwLock<Option<u64>>,
+}
+
+impl StatusSource {
+    pub fn status(&self) -> Status {
+        let jobs = self.jobs();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            now_ms: now_ms(),
+            uptime_s: self.started.elapsed().as_secs(),
+            mode: self.mode.clone(),
+            leader: Leader {
+                id: self.leader_id.clone(),
+                is_me: self.jobs.read().is_some(),
+                since_ms: *self.leading_since_ms.read(),
+            },
+            kafka: self.kafka(),
+            cassandra: cassandra(&jobs),
+            executors: self.executors(),
+            tables: self.tables(),
+            topics: self.topics(),
+            jobs,
+        }
+    }
+
+    pub fn entries(&self) -> Vec<(String, Entry)> {
+        let manager = self.jobs.read().clone();
+        manager.map(|manager| manager.list().into_iter().collect()).unwrap_or_default()
+    }
+
+    pub fn handles(&self) -> Vec<JobHandle> {
+        let running = self.entries().into_iter().filter_map(|(_, entry)| match entry {
+            Entry::Running(handle) => Some(handle),
+            Entry::Starting { .. } => None,
+        });
+        running.collect()
+    }
+
+    fn jobs(&self) -> Vec<JobStatus> {
+        self.entries()
+            .into_iter()
+            .map(|(name, entry)| match entry {
+                Entry::Running(handle) => handle.with_history(|history| job(&handle, &handle.view(), history)),
+                Entry::Starting { error, .. } => {
+                    JobStatus { name, limiting: error.clone(), error: Some(error), ..JobStatus::default() }
+                }
+            })
+            .collect()
+    }
+
+    fn executors(&self) -> Vec<ExecutorStatus> {
+        let assigned: Vec<_> = self.handles().iter().flat_map(|handle| handle.view().assigned.into_values()).collect();
+        let list = self.executors.list().into_iter().map(|executor| ExecutorStatus {
+            partitions: assigned.iter().filter(|assigned| **assigned == executor.id).count() as u32,
+            id: executor.id.0,
+            address: executor.address,
+            state: "ready".into(),
+            memory_bytes: Some(executor.resident_bytes),
+            cpu_percent: Some(executor.cpu * 100.0 / f64::from(executor.vcores.max(1))),
+            task_slots: executor.vcores,
+        });
+        list.collect()
+    }
+
+    fn tables(&self) -> Vec<TableStatus> {
+        let catalog = self.catalog.current();
+        let status = catalog.tables.iter().map(|table| TableStatus {
+            name: table.name.to_string(),
+            connector: table.connector.name().into(),
+            written_by: catalog.jobs.iter().find(|job| job.target == table.name).map(|job| job.name.clone()),
+            columns: table.columns.len() as u32,
+        });
+        status.collect()
+    }
+
+    fn topics(&self) -> Vec<TopicStatus> {
+        let mut topics = vec![];
+        for handle in self.handles() {
+            let view = handle.view();
+            for (source, spec) in &handle.spec.sources {
+                let ends: Vec<i64> = view.ends.iter().filter(|(key, _)| key.source == *source).map(|(_, end)| *end).collect();
+                topics.push(TopicStatus {
+                    name: spec.topic.clone(),
+                    partitions: ends.len() as u32,
+                    records: Some(ends.iter().sum::<i64>().max(0) as u64),
+                });
+            }
+        }
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        topics.dedup_by(|a, b| a.name == b.name);
+        topics
+    }
+
+    fn kafka(&self) -> Health {
+        let mut answered = false;
+        for handle in self.handles() {
+            let view = handle.view();
+            if let Limit::KafkaAway { .. } = view.status.limit {
+                return Health { state: HealthState::Away, message: limiting(&view, &handle) };
+            }
+            answered |= !view.ends.is_empty();
+        }
+        let state = if answered { HealthState::Ok } else { HealthState::Unknown };
+        Health { state, message: if answered { "answers".into() } else { "no job reads from it yet".into() } }
+    }
+}
+
+fn cassandra(jobs: &[JobStatus]) -> Health {
+    let troubled = jobs.iter().find_map(|job| job.error.clone().filter(|_| job.unpublished_epochs > 0));
+    match troubled {
+        Some(message) => Health { state: HealthState::Away, message },
+        None if jobs.iter().any(|job| job.rows_out > 0) => Health { state: HealthState::Ok, message: "answers".into() },
+        None => Health { state: HealthState::Unknown, message: "nothing written yet".into() },
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+fn steps(steps: StepMillis) -> StepTimes {
+    StepTimes {
+        fetch: steps.fetch,
+        decode: steps.decode,
+        compute: steps.compute,
+        write: steps.write,
+        record: steps.record,
+        publish: steps.publish,
+    }
+}
+
+/// In words: what limits the job now.
+pub fn limiting(view: &View, handle: &JobHandle) -> String {
+    let name_of = |sink: &SinkId| handle.spec.sinks.get(sink).map_or_else(|| sink.to_string(), |(name, _)| name.clone());
+    let trouble = view.status.sink_troubles.iter().next();
+    match (&view.status.phase, &view.status.limit, trouble) {
+        (Phase::Failed { reason }, ..) => reason.clone(),
+        (_, Limit::Publishing { sink }, Some((_, message))) => format!("{} does not take rows: {message}", name_of(sink)),
+        (_, Limit::Publishing { sink }, None) => format!("{} is slower than the job", name_of(sink)),
+        (_, _, Some((sink, message))) => format!("{} does not take rows: {message}", name_of(sink)),
+        (Phase::Waiting { why }, ..) => why.clone(),
+        (_, limit, None) => limit.to_string(),
+    }
+}
+
+pub fn state(phase: &Phase) -> JobState {
+    match phase {
+        Phase::TakingOver => JobState::Starting,
+        Phase::Computing { .. } | Phase::Recording { .. } => JobState::Running,
+        Phase::Idle => JobState::Idle,
+        Phase::Waiting { .. } => JobState::Waiting,
+        Phase::Paused => JobState::Paused,
+        Phase::Stopped { .. } | Phase::Fenced | Phase::Dropped => JobState::Stopped,
+        Phase::Failed { .. } => JobState::Failed,
+    }
+}
+
+/// Offsets and event time through which a sink is complete: everything before its first unpublished epoch.
+fn complete_through(manifest: &Manifest, sink: SinkId, published: Epoch, handle: &JobHandle) -> CompleteThrough {
+    let table = handle.spec.sinks.get(&sink).map_or_else(String::new, |(name, _)| name.clone());
+    let record = manifest.unpublished.iter().rev().find(|record| record.epoch <= published);
+    let caught_up = published >= manifest.epoch;
+    let mut offsets = vec![];
+    for (source, position) in &manifest.sources {
+        let through = match record {
+            _ if caught_up => Some(&position.next),
+            Some(record) => record.through.get(source),
+            None => None,
+        };
+        let spec_topic = position.topic.clone();
+        for (partition, end) in through.into_iter().flatten() {
+            offsets.push(OffsetThrough { topic: spec_topic.clone(), partition: *partition, end_offset: *end });
+        }
+    }
+    let newest = manifest.sources.values().flat_map(|position| position.max_timestamp_ms.values()).max().copied();
+    let event_time_ms = if caught_up { newest } else { record.and_then(|record| record.max_timestamp_ms) };
+    CompleteThrough { table, offsets, event_time_ms: event_time_ms.map(|time| time.max(0) as u64) }
+}
+
+fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
+    let (status, manifest, newest) = (&view.status, &view.manifest, history.newest());
+    let error = match &status.phase {
+        Phase::Failed { reason } => Some(reason.clone()),
+        _ => status.sink_troubles.values().next().cloned(),
+    };
+    let complete = status
+        .published
+        .iter()
+        .filter(|(sink, _)| **sink != DEAD_LETTERS)
+        .map(|(sink, epoch)| complete_through(manifest, *sink, *epoch, handle));
+    JobStatus {
+        name: handle.spec.name.clone(),
+        state: state(&status.phase),
+        limiting: limiting(view, handle),
+        epoch: status.epoch.0,
+        unpublished_epochs: status.unpublished_epochs,
+        rows_per_s: newest.rows_per_s,
+        bytes_per_s: newest.bytes_per_s,
+        records_in: manifest.counts.records_in,
+        rows_out: manifest.counts.rows_out,
+        dead_letters: manifest.counts.dead_letters + manifest.counts.refused,
+        retries: history.retries,
+        lag_records: status.lag_records,
+        lag_ms: None,
+        epoch_ms: steps(history.last_steps),
+        complete_through: complete.collect(),
+        error,
+        history: history
+            .points()
+            .map(|point| HistoryPoint {
+                at_ms: point.at_ms,
+                rows_per_s: point.rows_per_s,
+                lag_records: point.lag_records,
+                epoch_ms: steps(point.steps),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,156 @@
+//! The rows of the system tables.
+use std::sync::Arc;
+
+use datafusion::{arrow::array::RecordBatch, common::Result};
+use polybolos_gateway::status::Status;
+
+use crate::{
+    status::StatusSource,
+    system::{SystemTables, Values, batch},
+};
+
+/// Adds every table that has rows to tell.
+pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 6] = [
+        ("jobs", jobs),
+        ("epochs", epochs),
+        ("executors", executors),
+        ("topics", topics),
+        ("partitions", partitions),
+        ("settings", settings),
+    ];
+    for (name, make) in sources {
+        let status = status.clone();
+        tables.add(name, Arc::new(move || make(&status)));
+    }
+}
+
+fn text<T>(items: &[T], get: impl Fn(&T) -> Option<String>) -> Values {
+    Values::Text(items.iter().map(get).collect())
+}
+
+fn long<T>(items: &[T], get: impl Fn(&T) -> Option<i64>) -> Values {
+    Values::Long(items.iter().map(get).collect())
+}
+
+fn double<T>(items: &[T], get: impl Fn(&T) -> Option<f64>) -> Values {
+    Values::Double(items.iter().map(get).collect())
+}
+
+pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let Status { jobs, .. } = source.status();
+    let offsets = |job: &polybolos_gateway::status::JobStatus| {
+        let through = job.complete_through.first()?;
+        let parts: Vec<String> = through.offsets.iter().map(|o| format!("{}/{}:{}", o.topic, o.partition, o.end_offset)).collect();
+        Some(parts.join(" "))
+    };
+    batch(vec![
+        ("name", text(&jobs, |job| Some(job.name.clone()))),
+        ("state", text(&jobs, |job| Some(format!("{:?}", job.state).to_lowercase()))),
+        ("limiting", text(&jobs, |job| Some(job.limiting.clone()))),
+        ("epoch", long(&jobs, |job| Some(job.epoch as i64))),
+        ("unpublished_epochs", long(&jobs, |job| Some(job.unpublished_epochs as i64))),
+        ("records_in", long(&jobs, |job| Some(job.records_in as i64))),
+        ("rows_out", long(&jobs, |job| Some(job.rows_out as i64))),
+        ("dead_letters", long(&jobs, |job| Some(job.dead_letters as i64))),
+        ("lag_records", long(&jobs, |job| Some(job.lag_records as i64))),
+        ("rows_per_second", double(&jobs, |job| Some(job.rows_per_s))),
+        ("complete_through_offsets", text(&jobs, offsets)),
+        ("complete_through_time", Values::Time(jobs.iter().map(|job| job.complete_through.first()?.event_time_ms.map(|time| time as i64)).collect())),
+        ("error", text(&jobs, |job| job.error.clone())),
+    ])
+}
+
+fn epochs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let lines: Vec<_> = source
+        .handles()
+        .into_iter()
+        .flat_map(|handle| handle.with_history(|history| history.epochs().map(|line| (handle.spec.name.clone(), line.clone())).collect::<Vec<_>>()))
+        .collect();
+    let millis = |us: u64| Some(us as f64 / 1_000.0);
+    batch(vec![
+        ("job", text(&lines, |(job, _)| Some(job.clone()))),
+        ("epoch", long(&lines, |(_, line)| Some(line.recorded.epoch.0 as i64))),
+        ("recorded_at", Values::Time(lines.iter().map(|(_, line)| Some(line.recorded.recorded_at_us / 1_000)).collect())),
+        ("records_in", long(&lines, |(_, line)| Some(line.recorded.counts.records_in as i64))),
+        ("rows_out", long(&lines, |(_, line)| Some(line.recorded.counts.rows_out as i64))),
+        ("dead_letters", long(&lines, |(_, line)| Some(line.recorded.counts.dead_letters as i64))),
+        ("attempts", long(&lines, |(_, line)| Some(line.recorded.attempts as i64))),
+        ("fetch_ms", double(&lines, |(_, line)| millis(line.recorded.times.fetch_us))),
+        ("decode_ms", double(&lines, |(_, line)| millis(line.recorded.times.decode_us))),
+        ("compute_ms", double(&lines, |(_, line)| millis(line.recorded.times.compute_us))),
+        ("write_ms", double(&lines, |(_, line)| millis(line.recorded.times.write_us))),
+        ("run_ms", double(&lines, |(_, line)| millis(line.recorded.compute_us))),
+        ("record_ms", double(&lines, |(_, line)| millis(line.recorded.record_us))),
+        ("record_to_published_ms", double(&lines, |(_, line)| line.published_us.and_then(millis))),
+    ])
+}
+
+fn executors(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let Status { executors, .. } = source.status();
+    batch(vec![
+        ("id", text(&executors, |executor| Some(executor.id.clone()))),
+        ("address", text(&executors, |executor| Some(executor.address.clone()))),
+        ("state", text(&executors, |executor| Some(executor.state.clone()))),
+        ("memory_bytes", long(&executors, |executor| executor.memory_bytes.map(|bytes| bytes as i64))),
+        ("cpu_percent", double(&executors, |executor| executor.cpu_percent)),
+        ("vcores", long(&executors, |executor| Some(i64::from(executor.task_slots)))),
+        ("partitions", long(&executors, |executor| Some(i64::from(executor.partitions)))),
+    ])
+}
+
+fn topics(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let Status { topics, .. } = source.status();
+    batch(vec![
+        ("name", text(&topics, |topic| Some(topic.name.clone()))),
+        ("partitions", long(&topics, |topic| Some(i64::from(topic.partitions)))),
+        ("records", long(&topics, |topic| topic.records.map(|records| records as i64))),
+    ])
+}
+
+/// A job's position in one topic-partition.
+struct Lag {
+    job: String,
+    topic: String,
+    partition: i32,
+    next: i64,
+    end: Option<i64>,
+    executor: Option<String>,
+}
+
+fn partitions(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let mut lags = vec![];
+    for handle in source.handles() {
+        let view = handle.view();
+        for (id, position) in &view.manifest.sources {
+            for (partition, next) in &position.next {
+                let key = polybolos_streaming::ids::SourcePartition { source: *id, partition: *partition };
+                lags.push(Lag {
+                    job: handle.spec.name.clone(),
+                    topic: position.topic.clone(),
+                    partition: *partition,
+                    next: *next,
+                    end: view.ends.get(&key).copied(),
+                    executor: view.assigned.get(&key).map(|executor| executor.0.clone()),
+                });
+            }
+        }
+    }
+    batch(vec![
+        ("job", text(&lags, |lag| Some(lag.job.clone()))),
+        ("topic", text(&lags, |lag| Some(lag.topic.clone()))),
+        ("partition", Values::Int(lags.iter().map(|lag| Some(lag.partition)).collect())),
+        ("next_offset", long(&lags, |lag| Some(lag.next))),
+        ("end_offset", long(&lags, |lag| lag.end)),
+        ("lag", long(&lags, |lag| lag.end.map(|end| (end - lag.next).max(0)))),
+        ("executor", text(&lags, |lag| lag.executor.clone())),
+    ])
+}
+
+fn settings(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let settings = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("mode", source.mode.clone()), ("leader", source.leader_id.clone())];
+    batch(vec![
+        ("name", text(&settings, |(name, _)| Some((*name).to_owned()))),
+        ("value", text(&settings, |(_, value)| Some(value.clone()))),
+    ])
+}

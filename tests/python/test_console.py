@@ -1,0 +1,138 @@
+"""The console in headless Chromium: users arrive, nothing is logged, it fits light, dark and a phone, and the basics of accessibility."""
+import contextlib
+import tempfile
+
+import pytest
+from conftest import wait_for
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+
+
+@contextlib.contextmanager
+def browser(width, height, scheme="light", phone=False):
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for flag in [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        try:
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            if phone:
+                driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                                       {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True})
+            yield driver
+        finally:
+            driver.quit()
+
+
+def url(platform, path="/"):
+    host, port = platform.address("http")
+    return f"http://{host}:{port}{path}"
+
+
+def open_console(driver, platform):
+    driver.get(url(platform, f"/?token={platform.token}"))
+    wait_for("the console", lambda: driver.find_elements(By.ID, "rows"))
+    wait_for("rows of users", lambda: len(driver.find_elements(By.CSS_SELECTOR, "#rows tbody tr")) >= 3)
+    wait_for("a job's state", lambda: driver.find_element(By.ID, "job-state").text not in ("", "waiting for status"))
+
+
+def complaints(driver):
+    return [entry for entry in driver.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+
+
+@pytest.mark.parametrize(("name", "width", "height", "scheme", "phone"), [
+    ("light", 1280, 1400, "light", False), ("dark", 1280, 1400, "dark", False), ("phone", 390, 844, "light", True), ("narrow", 360, 780, "dark", True)])
+def test_users_are_shown(platform, artefacts, name, width, height, scheme, phone):
+    with browser(width, height, scheme, phone) as driver:
+        open_console(driver, platform)
+        assert platform.token not in driver.current_url
+        names = [node.text for node in driver.find_elements(By.CSS_SELECTOR, "#rows .person-name")]
+        assert any(names), "the users have names"
+        assert driver.find_elements(By.CSS_SELECTOR, "#chart-rate path.area"), "the throughput is drawn"
+        assert len(driver.find_elements(By.CSS_SELECTOR, "#chart-epoch path.area")) == 6, "the epoch's six steps are stacked"
+        assert driver.find_elements(By.CSS_SELECTOR, "#executors tbody tr"), "an executor is listed"
+        wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, "the page does not scroll sideways"
+        driver.save_screenshot(str(artefacts / f"console-{name}.png"))
+        assert complaints(driver) == []
+
+
+def test_rows_go_on_arriving_and_can_be_held(platform):
+    with browser(1280, 900) as driver:
+        open_console(driver, platform)
+        first = lambda: driver.find_element(By.CSS_SELECTOR, "#rows tbody tr").text  # noqa: E731
+        before = first()
+        wait_for("a newer row", lambda: first() != before)
+        driver.find_element(By.ID, "hold").click()
+        wait_for("a held row", lambda: "waits" in driver.find_element(By.ID, "rows-note").text or "wait." in driver.find_element(By.ID, "rows-note").text)
+        assert complaints(driver) == []
+
+
+def test_themes_can_be_chosen_and_are_kept(platform):
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    with browser(1280, 900, "light") as driver:
+        open_console(driver, platform)
+        light = driver.execute_script(ground)
+        driver.find_element(By.ID, "theme").click()
+        dark = driver.execute_script(ground)
+        assert dark != light
+        driver.refresh()
+        assert driver.execute_script(ground) == dark
+
+
+def test_without_a_token_the_page_says_what_to_do(platform, artefacts):
+    with browser(900, 700) as driver:
+        driver.get(url(platform))
+        assert "Log in" in driver.find_element(By.TAG_NAME, "h1").text
+        assert not driver.find_elements(By.ID, "rows")
+        driver.find_element(By.ID, "token").send_keys("wrong")
+        driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        wait_for("the refusal", lambda: driver.find_element(By.ID, "refused").is_displayed())
+        assert "wrong" not in driver.current_url
+        driver.save_screenshot(str(artefacts / "console-login.png"))
+        driver.find_element(By.ID, "token").send_keys(platform.token)
+        driver.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        wait_for("the console", lambda: driver.find_elements(By.ID, "rows"))
+
+
+def test_basics_of_accessibility(platform):
+    checks = """
+      const bad = [];
+      if (!document.documentElement.lang) bad.push('no language');
+      if (document.querySelectorAll('h1').length !== 1) bad.push('not exactly one h1');
+      if (!document.querySelector('main')) bad.push('no main');
+      for (const node of document.querySelectorAll('button, select, input, a[href]')) {
+        const name = node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.[0]?.textContent.trim();
+        if (!name) bad.push('no name: ' + node.outerHTML.slice(0, 80));
+      }
+      for (const node of document.querySelectorAll('img')) if (!node.hasAttribute('alt')) bad.push('no alt: ' + node.outerHTML);
+      for (const node of document.querySelectorAll('svg[role=img]')) if (!node.getAttribute('aria-label')) bad.push('a chart without words');
+      for (const node of document.querySelectorAll('table')) if (!node.caption) bad.push('a table without a caption');
+      const ids = [...document.querySelectorAll('[id]')].map((node) => node.id);
+      if (new Set(ids).size !== ids.length) bad.push('an id twice');
+      const light = (c) => { const v = c.map((x) => { x /= 255; return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
+        return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+      const rgb = (text) => { const v = text.match(/[\\d.]+/g).map(Number);
+        return text.startsWith('color(') ? v.map((x, i) => (i < 3 ? x * 255 : x)) : v; };
+      const ground = (node) => { for (; node; node = node.parentElement) { const c = rgb(getComputedStyle(node).backgroundColor);
+        if (c.length < 4 || c[3] > 0.9) return c.slice(0, 3); } return [255, 255, 255]; };
+      for (const node of document.querySelectorAll('h1, h2, p, dt, dd, td, th, span, button, small, code, figcaption')) {
+        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        if (!own || !node.checkVisibility() || node.closest('.hidden, .fresh')) continue;
+        const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+        const contrast = (a + 0.05) / (b + 0.05);
+        if (contrast < 4.5) bad.push(`contrast ${contrast.toFixed(2)}: ${node.outerHTML.slice(0, 80)}`);
+      }
+      return bad;
+    """
+    for scheme in ("light", "dark"):
+        with browser(1280, 1200, scheme) as driver:
+            open_console(driver, platform)
+            assert driver.execute_script(checks) == [], scheme

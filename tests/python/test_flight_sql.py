@@ -1,0 +1,69 @@
+"""The Flight SQL door with ADBC, the way Polars, pandas and SQLAlchemy come in."""
+import adbc_driver_flightsql.dbapi as flight_sql
+import pytest
+from adbc_driver_flightsql import DatabaseOptions
+from adbc_driver_manager import OperationalError, ProgrammingError
+from conftest import wait_for
+
+USERS = "spark_streams.created_users"
+
+
+@pytest.fixture
+def connection(platform):
+    host, port = platform.address("flight_sql")
+    header = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {platform.token}"}
+    with flight_sql.connect(f"grpc://{host}:{port}", db_kwargs=header, autocommit=True) as connection:
+        yield connection
+
+
+def query(connection, sql):
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetch_arrow_table()
+
+
+def test_users_arrive(connection):
+    table = wait_for("a user", lambda: (found := query(connection, f"SELECT * FROM {USERS} LIMIT 10")).num_rows and found)
+    assert {"id", "first_name", "last_name", "picture", "nationality"} <= set(table.column_names)
+    assert table.column("id").null_count == 0
+    assert query(connection, f"SELECT count(*) AS n FROM {USERS}").column("n")[0].as_py() > 0
+
+
+def test_an_empty_answer_keeps_its_schema(connection):
+    table = query(connection, f"SELECT id, age FROM {USERS} WHERE id = 'nobody'")
+    assert table.num_rows == 0 and table.column_names == ["id", "age"]
+
+
+def test_statements_of_the_platform(connection):
+    assert "created_users_job" in query(connection, "SHOW JOBS").column(0).to_pylist()
+    assert query(connection, "SELECT * FROM polybolos.jobs").num_rows >= 1
+
+
+def test_tables_create_and_drop(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE adbc_probe (id STRING, n BIGINT) WITH ('connector' = 'blackhole')")
+        cursor.execute("DROP TABLE adbc_probe")
+
+
+def test_metadata(connection):
+    info = connection.adbc_get_info()
+    assert info["vendor_name"] == "Polybolos"
+    objects = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+    tables = [table["table_name"] for catalog in objects for schema in catalog["catalog_db_schemas"] or []
+              for table in schema["db_schema_tables"] or []]
+    assert "created_users" in tables
+    assert "TABLE" in connection.adbc_get_table_types()
+
+
+def test_errors_are_told(connection):
+    with pytest.raises((ProgrammingError, OperationalError), match="nowhere"):
+        query(connection, "SELECT * FROM nowhere")
+
+
+def test_basic_login(platform):
+    host, port = platform.address("flight_sql")
+    with flight_sql.connect(f"grpc://{host}:{port}", db_kwargs={"username": "admin", "password": platform.token}, autocommit=True) as connection:
+        assert query(connection, "SELECT 1 AS one").column("one").to_pylist() == [1]
+    with pytest.raises((ProgrammingError, OperationalError)):
+        with flight_sql.connect(f"grpc://{host}:{port}", db_kwargs={"username": "admin", "password": "wrong"}, autocommit=True) as connection:
+            query(connection, "SELECT 1")

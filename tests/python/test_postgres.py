@@ -1,0 +1,69 @@
+"""The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first."""
+import psycopg
+import pytest
+from conftest import wait_for
+
+USERS = "spark_streams.created_users"
+
+
+@pytest.fixture
+def connect(platform):
+    host, port = platform.address("postgres")
+
+    def connect(**changes):
+        return psycopg.connect(**{"host": host, "port": port, "user": "admin", "password": platform.token, "dbname": "polybolos",
+                                  "autocommit": True, "connect_timeout": 10, **changes})
+    return connect
+
+
+def test_users_arrive(connect):
+    with connect() as connection:
+        row = wait_for("a user", lambda: connection.execute(f"SELECT id, first_name, age, registered_date FROM {USERS} LIMIT 1").fetchone())
+        assert isinstance(row[0], str) and isinstance(row[1], str)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_prepared_statements_with_parameters(connect, binary):
+    with connect() as connection:
+        known = wait_for("a user", lambda: connection.execute(f"SELECT id, first_name FROM {USERS} LIMIT 1").fetchone())
+        for _ in range(3):
+            with connection.cursor(binary=binary) as cursor:
+                cursor.execute(f"SELECT id, first_name FROM {USERS} WHERE id = %s", [known[0]], prepare=True)
+                assert cursor.fetchall() == [known]
+        with connection.cursor(binary=binary) as cursor:
+            cursor.execute(f"SELECT count(*) FROM {USERS} WHERE age > %s AND first_name <> %s", [-1, "x'; DROP TABLE y; --"])
+            assert cursor.fetchone()[0] >= 0
+
+
+def test_statements_of_the_platform(connect):
+    with connect() as connection:
+        jobs = [row[0] for row in connection.execute("SHOW JOBS").fetchall()]
+        assert "created_users_job" in jobs
+        assert connection.execute("SELECT name FROM polybolos.jobs").fetchall()
+
+
+def test_errors_have_codes(connect):
+    with connect() as connection:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("SELECT * FROM nowhere")
+        with pytest.raises(psycopg.errors.SyntaxError):
+            connection.execute("SELEC 1")
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_wrong_token_is_refused(connect):
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        connect(password="wrong")
+
+
+def test_what_grafana_asks(connect):
+    with connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        tables = connection.execute(
+            "SELECT quote_ident(table_name) FROM information_schema.tables WHERE quote_ident(table_schema) NOT IN "
+            "('information_schema', 'pg_catalog') ORDER BY 1").fetchall()
+        assert ("created_users",) in tables
+        series = connection.execute(
+            f"SELECT date_trunc('month', registered_date) AS time, count(*) AS users FROM {USERS} "
+            "WHERE registered_date BETWEEN '1990-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z' GROUP BY 1 ORDER BY 1").fetchall()
+        assert all(len(row) == 2 for row in series)
