@@ -132,7 +132,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let on_ready = move || {
             let _ = topics.send(());
         };
-        polybolos_ingest::service::run(feeds, ingest_kafka, &ingest_registry, on_ready, ingest_stop).await
+        polybolos_ingest::service::run(feeds, ingest_kafka, &ingest_registry, on_ready, ingest_stop.clone()).await?;
+        // Without feeds it has nothing to do; the platform goes on.
+        ingest_stop.cancelled().await;
+        Ok(())
     });
 
     let outcome = tokio::select! {

@@ -18,6 +18,10 @@ pub async fn run(
     on_ready: impl FnOnce() + Send,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    if feeds.is_empty() {
+        on_ready();
+        return Ok(());
+    }
     let metrics = Metrics::register(registry)?;
     let admin = Admin::connect(&connection)?;
     let mut complained = false;

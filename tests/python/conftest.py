@@ -1,40 +1,96 @@
-"""End-to-end tests of the doors against a running platform, found by its data directory: POLYBOLOS_DATA_DIR."""
+"""A running platform for the tests: one shared by all that only look, and fresh ones for those that kill."""
+
 import json
 import os
 import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
 import time
 
 import pytest
 
-PATIENCE_S = 60
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
+PORTS = (7400, 7410, 7432, 7433, 7490, 9092)
+
+
+def free_offset() -> int:
+    """A --port-offset at which every port of the platform is free."""
+    for offset in range(10_000, 50_000, 137):
+        try:
+            for port in PORTS:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + offset))
+            return offset
+        except OSError:
+            continue
+    raise RuntimeError("no free ports")
 
 
 class Platform:
-    def __init__(self, data_dir: pathlib.Path):
-        self.endpoints = json.loads((data_dir / "endpoints.json").read_text())
-        self.token = (data_dir / "token").read_text().strip()
+    """`polybolos up` as a process of its own."""
+
+    def __init__(self, folder: pathlib.Path, *arguments: str):
+        self.folder = folder
+        self.arguments = arguments
+        self.offset = free_offset()
+        self.process = None
+        self.starts = 0
+
+    def start(self, deadline: float = 60.0) -> None:
+        self.starts += 1
+        self.out = open(self.folder.parent / f"out-{self.starts}.txt", "w+")
+        self.err = open(self.folder.parent / f"err-{self.starts}.txt", "w+")
+        command = [BINARY, "up", "--data-dir", str(self.folder), "--port-offset", str(self.offset), *self.arguments]
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
+        end = time.monotonic() + deadline
+        while time.monotonic() < end:
+            if pathlib.Path(self.out.name).read_text().startswith("ready "):
+                return
+            if self.process.poll() is not None:
+                raise AssertionError(f"the platform ended with {self.process.returncode}: {self.errors()}")
+            time.sleep(0.02)
+        raise AssertionError(f"the platform was not ready in {deadline} s: {self.errors()}")
+
+    def errors(self) -> str:
+        return pathlib.Path(self.err.name).read_text()[-3000:]
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=20)
 
     def address(self, door: str) -> tuple[str, int]:
         host, port = self.endpoints[door].rsplit(":", 1)
         return host, int(port)
 
+    @property
+    def token(self) -> str:
+        return (self.folder / "token").read_text().strip()
 
-@pytest.fixture(scope="session")
-def platform() -> Platform:
-    folder = os.environ.get("POLYBOLOS_DATA_DIR")
-    if not folder:
-        pytest.exit("set POLYBOLOS_DATA_DIR to the data directory of a running platform", returncode=2)
-    return Platform(pathlib.Path(folder))
+    @property
+    def endpoints(self) -> dict:
+        return json.loads((self.folder / "endpoints.json").read_text())
+
+    def run(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess:
+        command = [BINARY, *arguments, "--data-dir", str(self.folder)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, input=stdin)
+        assert not check or done.returncode == 0, f"{command}: {done.stderr}"
+        return done
+
+    def sql(self, statement: str) -> list[dict]:
+        done = self.run("sql", "-c", statement, "--output", "json", "--limit", "10000")
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(scope="session")
-def artefacts() -> pathlib.Path:
-    folder = pathlib.Path(os.environ.get("POLYBOLOS_ARTEFACTS", "target/console"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def wait_for(what: str, probe, patience_s: float = PATIENCE_S):
+def wait_for(what: str, probe, patience_s: float = 60.0):
     """Asks until the probe answers with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
     last = None
@@ -47,3 +103,43 @@ def wait_for(what: str, probe, patience_s: float = PATIENCE_S):
             last = error
         time.sleep(0.25)
     raise AssertionError(f"{what} did not happen within {patience_s} s; last: {last!r}")
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> pathlib.Path:
+    folder = pathlib.Path(os.environ.get("POLYBOLOS_ARTEFACTS", REPOSITORY / "target/console"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def fresh_platform():
+    """Makes platforms with folders of their own; all are ended and removed after the test."""
+    folders, platforms = [], []
+
+    def make(*arguments: str) -> Platform:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
+        folders.append(folder)
+        platforms.append(Platform(folder / "data", *arguments))
+        return platforms[-1]
+
+    yield make
+    for platform in platforms:
+        if platform.process and platform.process.poll() is None:
+            platform.process.kill()
+            platform.process.wait()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def platform():
+    """One platform with the demo pipeline, for tests that only look."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
+    shared = Platform(folder / "data")
+    shared.start()
+    wait_for("twenty users", lambda: shared.sql("SELECT count(*) AS n FROM created_users")[0]["n"] >= 20)
+    yield shared
+    assert shared.stop() == 0, shared.errors()
+    assert not (shared.folder / "endpoints.json").exists()
+    shutil.rmtree(folder, ignore_errors=True)

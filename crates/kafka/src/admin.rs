@@ -17,11 +17,16 @@ use rdkafka::{
 
 use crate::{
     connection::Connection,
+    context::QuietContext,
     error::{KafkaError, Result},
+    topic_id,
 };
 
 /// Any one call.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For a topic's id, per server; without an answer it is unknown.
+const TOPIC_ID: Duration = Duration::from_secs(1);
 
 const FIXED: &[(&str, &str)] =
     &[("enable.auto.commit", "false"), ("isolation.level", "read_committed"), ("allow.auto.create.topics", "false")];
@@ -29,7 +34,7 @@ const FIXED: &[(&str, &str)] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicDescription {
     pub partitions: Vec<i32>,
-    /// Where the client library tells it.
+    /// Tells it from another topic of the same name, made later; unknown over TLS or with a login.
     pub topic_id: Option<String>,
 }
 
@@ -42,9 +47,9 @@ pub struct Offsets {
 pub struct Admin {
     connection: Connection,
     client: AdminClient<DefaultClientContext>,
-    consumer: Arc<BaseConsumer>,
+    consumer: Arc<BaseConsumer<QuietContext>>,
     /// Consumers that only commit, by group.
-    groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer>>>>,
+    groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer<QuietContext>>>>>,
 }
 
 impl fmt::Debug for Admin {
@@ -61,7 +66,7 @@ impl Admin {
         Ok(Self {
             connection: connection.clone(),
             client: config.create().map_err(failed)?,
-            consumer: Arc::new(config.create().map_err(failed)?),
+            consumer: Arc::new(config.create_with_context(QuietContext).map_err(failed)?),
             groups: Arc::default(),
         })
     }
@@ -69,7 +74,7 @@ impl Admin {
     async fn blocking<T: Send + 'static>(
         &self,
         action: String,
-        work: impl FnOnce(&BaseConsumer) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+        work: impl FnOnce(&BaseConsumer<QuietContext>) -> rdkafka::error::KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
         let consumer = self.consumer.clone();
         let outcome = tokio::task::spawn_blocking(move || work(&consumer)).await;
@@ -91,7 +96,7 @@ impl Admin {
     /// A topic, or `None` where there is none.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>> {
         let name = topic.to_owned();
-        self.blocking(format!("describing topic {topic:?}"), move |consumer| {
+        let described = self.blocking(format!("describing topic {topic:?}"), move |consumer| {
             let metadata = consumer.fetch_metadata(Some(&name), TIMEOUT)?;
             let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else { return Ok(None) };
             if found.error().is_some() || found.partitions().is_empty() {
@@ -100,8 +105,25 @@ impl Admin {
             let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
             partitions.sort_unstable();
             Ok(Some(TopicDescription { partitions, topic_id: None }))
-        })
-        .await
+        });
+        match described.await? {
+            None => Ok(None),
+            Some(description) => Ok(Some(TopicDescription { topic_id: self.topic_id(topic).await, ..description })),
+        }
+    }
+
+    /// From the first bootstrap server that tells.
+    async fn topic_id(&self, topic: &str) -> Option<String> {
+        if !self.connection.is_plaintext() {
+            return None;
+        }
+        for server in self.connection.bootstrap_servers.split(',').map(str::trim) {
+            let server = server.strip_prefix("PLAINTEXT://").unwrap_or(server);
+            if let Ok(Ok(Some(id))) = tokio::time::timeout(TOPIC_ID, topic_id::ask(server, topic)).await {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// First and end offsets of partitions, each kind in one request. Ends are those of committed records.
@@ -170,13 +192,13 @@ impl Admin {
         outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
     }
 
-    fn committer(&self, group: &str) -> Result<Arc<BaseConsumer>> {
+    fn committer(&self, group: &str) -> Result<Arc<BaseConsumer<QuietContext>>> {
         if let Some(committer) = self.groups.lock().get(group) {
             return Ok(committer.clone());
         }
         let config = self.connection.client_config(&[], &[("group.id", group), ("enable.auto.commit", "false")]);
-        let committer: BaseConsumer =
-            config.create().map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
+        let committer: BaseConsumer<QuietContext> =
+            config.create_with_context(QuietContext).map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
         Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(committer)).clone())
     }
 }

@@ -1,19 +1,23 @@
-//! What librdkafka tells beside answers: its own log, and errors that also come as results. Reaching the end of a partition is no error.
-use rdkafka::{
-    ClientContext,
-    consumer::ConsumerContext,
-    error::{KafkaError, RDKafkaErrorCode},
-};
+//! What librdkafka tells beside answers: its own log, and errors that also come as results.
+use rdkafka::{ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError};
 
 /// The context of our consumers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QuietContext;
 
 impl ClientContext for QuietContext {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::debug!(%error, reason, "librdkafka");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(target: "librdkafka", facility, message);
+            }
+            // Brokers that cannot be reached are reported by us, once; librdkafka repeats itself.
+            _ => tracing::debug!(target: "librdkafka", facility, message),
         }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::trace!(target: "librdkafka", %error, reason);
     }
 }
 

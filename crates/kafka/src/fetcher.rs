@@ -20,7 +20,6 @@ use tokio::sync::watch;
 use self::source::Source;
 use crate::{
     connection::Connection,
-    context::QuietContext,
     error::{KafkaError, Result},
     metrics::Metrics,
     records::RecordChunk,

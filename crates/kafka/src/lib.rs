@@ -15,3 +15,4 @@ pub mod fetcher;
 mod metrics;
 pub mod produce;
 pub mod records;
+mod topic_id;

@@ -12,7 +12,7 @@ use prometheus::{
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Ours at info; engines and drivers only when something is wrong.
-const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,tansu=error,tansu_broker=error,tansu_storage=error,scylla=error,h2=warn,hyper=warn";
+const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,fjall=warn,lsm_tree=warn,scylla=error,h2=warn,hyper=warn";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {

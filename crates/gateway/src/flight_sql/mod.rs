@@ -22,7 +22,7 @@ use arrow_flight::{
     sql::{
         ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
         CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
-        CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult,
+        CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate,
         DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
         metadata::{SqlInfoData, XdbcTypeInfoData},
         server::{FlightSqlService, PeekableFlightDataStream},
@@ -215,7 +215,7 @@ impl FlightSqlService for FlightSqlDoor {
 
     async fn do_put_statement_update(
         &self,
-        ticket: CommandStatementUpdate, DoPutPreparedStatementResult,
+        ticket: CommandStatementUpdate,
         request: Request<PeekableFlightDataStream>,
     ) -> Result<i64, Status> {
         let principal = self.principal(&request)?;

@@ -7,9 +7,8 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message, Offset, Timestamp, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext, base_consumer::PartitionQueue},
+    Message, Offset, Timestamp, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer, base_consumer::PartitionQueue},
     error::{KafkaError as ClientError, KafkaResult},
     message::{BorrowedMessage, Headers},
     types::RDKafkaErrorCode as Code,
@@ -21,6 +20,7 @@ use super::{
     source::{Plan, Source},
 };
 use crate::{
+    context::QuietContext,
     error::{KafkaError, Result, is_away},
     metrics::Metrics,
     records::{ChunkBuilder, RawRecord, TimestampType},
@@ -30,7 +30,7 @@ use crate::{
 /// little read ahead in its own queues (the limit is per partition), since our buffers do that.
 const DEFAULTS: &[(&str, &str)] = &[
     ("group.id", "polybolos"),
-    ("fetch.wait.max.ms", "500"),
+    ("fetch.wait.max.ms", "100"),
     ("fetch.min.bytes", "1"),
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
@@ -64,35 +64,14 @@ const ASK: Duration = Duration::from_millis(250);
 /// For those questions; the thread waits for the answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What librdkafka tells beside records.
-struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(target: "librdkafka", facility, message);
-            }
-            // Brokers that cannot be reached are reported as such, once; librdkafka repeats itself.
-            _ => tracing::debug!(target: "librdkafka", facility, message),
-        }
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
-
-type Queue = PartitionQueue<Context>;
+type Queue = PartitionQueue<QuietContext>;
 
 struct Polling {
     source: Arc<Source>,
     config: FetcherConfig,
     metrics: Metrics,
     announcer: Announcer,
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: Arc<BaseConsumer<QuietContext>>,
     /// Assigned partitions, each with the number of its placement.
     assigned: BTreeMap<i32, u64>,
     queues: BTreeMap<i32, Queue>,
@@ -106,7 +85,7 @@ struct Polling {
 pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metrics, announcer: Announcer) -> Result<()> {
     let connection = source.connection();
     let client_config = connection.client_config(DEFAULTS, FIXED);
-    let consumer = client_config.create_with_context::<_, BaseConsumer<Context>>(Context);
+    let consumer = client_config.create_with_context::<_, BaseConsumer<QuietContext>>(QuietContext);
     let mut consumer =
         consumer.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a consumer"))?;
     let bell = source.bell.clone();

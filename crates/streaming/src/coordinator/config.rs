@@ -102,8 +102,6 @@ pub enum Rule {
     WindowsAscend,
     /// 15: what a sink refused is recorded before the sink's position passes it (without: it is published from memory).
     RecordRefused,
-    /// 4: files outlive the last manifest naming them (without: deleted at once).
-    Retention,
     /// 17: unpublished bytes are bounded (without: not).
     BoundUnpublished,
 }

