@@ -42,7 +42,9 @@ impl Client {
         };
         let address = connect.http.clone().or_else(|| endpoints.get("http").cloned());
         let address = address.ok_or_else(|| {
-            unreachable(format!("no platform runs on the data folder {folder}; start one with `polybolos up`, or give --data-dir or --http"))
+            unreachable(format!(
+                "no platform runs on the data folder {folder}; start one with `polybolos up`, or give --data-dir or --http"
+            ))
         })?;
         let token = match &connect.token {
             Some(token) => token.clone(),

@@ -42,7 +42,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::connect(&arguments.connect)?;
     let control = |verb: &str, name: &str| format!("{verb} JOB {}", identifier(name));
     let sql = match &arguments.what {
-        What::List => "SELECT name, state, limiting, epoch, records_in, rows_out, dead_letters, lag_records FROM polybolos.jobs ORDER BY name".into(),
+        What::List => {
+            "SELECT name, state, limiting, epoch, records_in, rows_out, dead_letters, lag_records FROM polybolos.jobs ORDER BY name"
+                .into()
+        }
         What::Show { name } => format!("SELECT * FROM polybolos.jobs WHERE name = {}", literal(name)),
         What::Logs { name, lines } => {
             format!("SELECT * FROM polybolos.epochs WHERE job = {} ORDER BY epoch DESC LIMIT {lines}", literal(name))
@@ -56,9 +59,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Failed, format!("job {name} does not exist; `polybolos job list` shows all")).into());
     }
     output::print(&rows, arguments.output);
-    let failed = rows.columns.iter().position(|column| column.name == "state").is_some_and(|index| {
-        matches!(arguments.what, What::Show { .. }) && rows.rows.iter().any(|row| row[index] == "failed")
-    });
+    let failed = rows
+        .columns
+        .iter()
+        .position(|column| column.name == "state")
+        .is_some_and(|index| matches!(arguments.what, What::Show { .. }) && rows.rows.iter().any(|row| row[index] == "failed"));
     if failed {
         return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
     }

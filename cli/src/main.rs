@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod cluster;
 mod dlq;
 mod job;
 mod output;
 mod pipelines;
+mod serve;
 mod sql;
 mod topic;
 mod up;
@@ -27,6 +29,14 @@ struct Cli {
 enum Verb {
     /// Start the whole platform in this process: broker, scheduler, executor, tables, demo pipelines.
     Up(up::Arguments),
+    /// Run a scheduler of a cluster.
+    Scheduler(serve::Arguments),
+    /// Run an executor of a cluster.
+    Executor(serve::Arguments),
+    /// Run the feeds of a cluster's pipelines.
+    Ingest(serve::Arguments),
+    /// Run a cluster of processes on this machine, against a running Kafka and Cassandra.
+    Cluster(cluster::Arguments),
     /// Run SQL: a prompt, files, or a statement with -c.
     Sql(sql::Arguments),
     /// Look at streaming jobs, pause and stop them.
@@ -88,6 +98,10 @@ fn main() -> ExitCode {
 async fn run(verb: Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Up(arguments) => up::run(arguments).await,
+        Verb::Scheduler(arguments) => serve::scheduler(arguments).await,
+        Verb::Executor(arguments) => serve::executor(arguments).await,
+        Verb::Ingest(arguments) => serve::ingest(arguments).await,
+        Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Sql(arguments) => sql::run(arguments).await,
         Verb::Job(arguments) => job::run(arguments).await,
         Verb::Topic(arguments) => topic::run(arguments).await,

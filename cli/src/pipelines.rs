@@ -10,7 +10,10 @@ pub fn feeds(folders: &[PathBuf], variables: Variables<'_>) -> anyhow::Result<Ve
     let mut feeds = vec![];
     for folder in folders {
         if !folder.is_dir() {
-            bail!("pipeline folder {} does not exist; choose others with --pipelines, or none with --no-pipelines", folder.display());
+            bail!(
+                "pipeline folder {} does not exist; choose others with --pipelines, or none with --no-pipelines",
+                folder.display()
+            );
         }
         feeds.extend(Pipeline::load(folder, variables)?.feeds);
     }

@@ -56,7 +56,9 @@ async fn prompt(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
         // There is none the first time.
         let _ = editor.load_history(history);
     }
-    println!("Statements end with a semicolon; Ctrl-D leaves. SHOW JOBS, SHOW TABLES and SELECT * FROM polybolos.jobs are a start.");
+    println!(
+        "Statements end with a semicolon; Ctrl-D leaves. SHOW JOBS, SHOW TABLES and SELECT * FROM polybolos.jobs are a start."
+    );
     let mut pending = String::new();
     loop {
         let line = match editor.readline(if pending.is_empty() { "polybolos> " } else { "       ...> " }) {

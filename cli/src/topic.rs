@@ -51,7 +51,8 @@ enum What {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let What::Lag = arguments.what {
-        let sql = "SELECT job, topic, partition, next_offset, end_offset, lag FROM polybolos.partitions ORDER BY job, topic, partition";
+        let sql =
+            "SELECT job, topic, partition, next_offset, end_offset, lag FROM polybolos.partitions ORDER BY job, topic, partition";
         output::print(&Client::connect(&arguments.connect)?.sql(sql, 10_000).await?, arguments.output);
         return Ok(());
     }

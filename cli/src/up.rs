@@ -68,7 +68,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let registry = telemetry::metrics()?;
 
     let feed_listener = demo::bind(port(7490)?).await;
-    let feed_listener = feed_listener.with_context(|| format!("port {} for the demo feed is taken; choose others with --port-offset", port(7490).unwrap_or(0)))?;
+    let feed_listener = feed_listener.with_context(|| {
+        format!("port {} for the demo feed is taken; choose others with --port-offset", port(7490).unwrap_or(0))
+    })?;
     let users_api = format!("http://{}/api/", feed_listener.local_addr()?);
     let variables = |name: &str| std::env::var(name).ok().or_else(|| (name == "USERS_API_URL").then(|| users_api.clone()));
     let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
@@ -87,7 +89,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         flight_sql_port: port(7433)?,
         mode: "embedded".into(),
         // Nobody else can lead this folder: the tables are locked. So a restart need not wait long for its own old lease.
-        lease: LeaseConfig { lease_us: 1_000_000, margin_us: 300_000, renew_us: 200_000, look_us: 50_000, ..LeaseConfig::default() },
+        lease: LeaseConfig {
+            lease_us: 1_000_000,
+            margin_us: 300_000,
+            renew_us: 200_000,
+            look_us: 50_000,
+            ..LeaseConfig::default()
+        },
     };
     let parts = SchedulerParts {
         store: store.clone(),
@@ -199,7 +207,11 @@ async fn begin(
     writeln!(out, "ready http=http://{}/?token={token}", endpoints["http"])?;
     writeln!(out, "  console     http://{}/?token={token}", endpoints["http"])?;
     writeln!(out, "  prompt      polybolos sql --data-dir {folder}")?;
-    writeln!(out, "  psql        PGPASSWORD=$(cat {folder}/token) psql -h 127.0.0.1 -p {} -U admin polybolos", endpoints["postgres"].rsplit(':').next().unwrap_or(""))?;
+    writeln!(
+        out,
+        "  psql        PGPASSWORD=$(cat {folder}/token) psql -h 127.0.0.1 -p {} -U admin polybolos",
+        endpoints["postgres"].rsplit(':').next().unwrap_or("")
+    )?;
     writeln!(out, "  Flight SQL  {}   Kafka  {}", endpoints["flight_sql"], endpoints["kafka"])?;
     writeln!(out, "  Ctrl-C stops it; started again on {folder} it goes on where it was")?;
     out.flush()?;
@@ -221,7 +233,12 @@ async fn live_status(engine: Arc<dyn polybolos_scheduler::Engine>, stop: Cancell
         let jobs: Vec<String> = status
             .jobs
             .iter()
-            .map(|job| format!("{} {:?}: {} rows, {:.0}/s, {} behind, {} dead", job.name, job.state, job.rows_out, job.rows_per_s, job.lag_records, job.dead_letters))
+            .map(|job| {
+                format!(
+                    "{} {:?}: {} rows, {:.0}/s, {} behind, {} dead",
+                    job.name, job.state, job.rows_out, job.rows_per_s, job.lag_records, job.dead_letters
+                )
+            })
             .collect();
         print!("\r\x1b[K{}", jobs.join("  ·  "));
         let _ = std::io::stdout().flush();

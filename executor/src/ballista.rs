@@ -61,9 +61,7 @@ pub fn start(
         task_scheduling_policy: TaskSchedulingPolicy::PushStaged,
         work_dir: Some(work_dir),
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
-        override_config_producer: Some(Arc::new(move || {
-            SessionConfig::new_with_ballista().with_extension(services.clone())
-        })),
+        override_config_producer: Some(Arc::new(move || SessionConfig::new_with_ballista().with_extension(services.clone()))),
         override_physical_codec: Some(Arc::new(PolybolosCodec::default())),
         ..Default::default()
     };

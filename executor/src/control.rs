@@ -69,7 +69,10 @@ impl Control {
     }
 
     pub async fn run(mut self, on_ready: impl FnOnce() + Send, shutdown: CancellationToken) -> anyhow::Result<Ended> {
-        anyhow::ensure!(!self.settings.schedulers.is_empty(), "no scheduler is configured; set executor.schedulers to its host:port");
+        anyhow::ensure!(
+            !self.settings.schedulers.is_empty(),
+            "no scheduler is configured; set executor.schedulers to its host:port"
+        );
         let ports = ballista::Ports::choose(&self.settings).await?;
         let mut on_ready = Some(on_ready);
         let mut last_complaint = String::new();
@@ -103,7 +106,8 @@ impl Control {
         shutdown: &CancellationToken,
     ) -> Outcome {
         let dial = async {
-            let endpoint = Endpoint::from_shared(format!("http://{scheduler}"))?.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true);
+            let endpoint =
+                Endpoint::from_shared(format!("http://{scheduler}"))?.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true);
             let mut client = ExecutorControlServiceClient::new(endpoint.connect().await?);
             let (outgoing, messages) = mpsc::channel(OUTGOING);
             outgoing.send(request(Request::Hello(self.hello(ports)))).await?;
@@ -300,11 +304,7 @@ impl Control {
         }
     }
 
-    fn announce_source_states(
-        &self,
-        outgoing: &mpsc::Sender<wire::AttachRequest>,
-        known: &mut HashMap<SourceKey, Option<String>>,
-    ) {
+    fn announce_source_states(&self, outgoing: &mpsc::Sender<wire::AttachRequest>, known: &mut HashMap<SourceKey, Option<String>>) {
         for (source, away) in self.services.fetcher.away() {
             if known.get(&source).is_some_and(|before| *before == away) || (away.is_none() && !known.contains_key(&source)) {
                 continue;

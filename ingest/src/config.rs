@@ -199,7 +199,8 @@ mod tests {
         let pipeline = Pipeline::parse(USERS, &|_| None).expect("parses");
         assert_eq!(pipeline.feeds[0].http.url, "https://randomuser.me/api/?results=10");
         assert_eq!(pipeline.feeds[0].http.interval, Duration::from_millis(250));
-        let pipeline = Pipeline::parse(USERS, &|name| (name == "USERS_API_URL").then(|| "http://127.0.0.1:1/".into())).expect("parses");
+        let pipeline =
+            Pipeline::parse(USERS, &|name| (name == "USERS_API_URL").then(|| "http://127.0.0.1:1/".into())).expect("parses");
         assert_eq!(pipeline.feeds[0].http.url, "http://127.0.0.1:1/?results=10");
     }
 

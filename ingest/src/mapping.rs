@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn pointers_keep_types_templates_make_text_and_absent_fields_are_left_out() {
-        let mapping = mapping(&[("id", "/login/uuid"), ("age", "/dob/age"), ("address", "{/street/number} {/street/name}"), ("nat", "/nat")]);
+        let mapping =
+            mapping(&[("id", "/login/uuid"), ("age", "/dob/age"), ("address", "{/street/number} {/street/name}"), ("nat", "/nat")]);
         let answer = r#"{"results":[{"login":{"uuid":"u1"},"dob":{"age":30},"street":{"number":7,"name":"شارع النيل"}},{"login":{"uuid":"u2"}}]}"#;
         let records = records(&mapping, answer.as_bytes()).expect("maps");
         assert_eq!(records[0].key.as_deref(), Some(b"u1".as_slice()));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::{
     BALLISTA_PROTOCOL_VERSION, JobId,
     extension::SessionConfigExt,
@@ -11,7 +12,6 @@ use ballista_core::{
         JobStatus, RegisterExecutorParams, executor_resource::Resource, scheduler_grpc_server::SchedulerGrpc,
     },
 };
-use ballista_core::config::TaskSchedulingPolicy;
 use ballista_scheduler::{
     cluster::BallistaCluster,
     config::{SchedulerConfig, TaskDistributionPolicy},

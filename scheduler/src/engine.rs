@@ -257,10 +257,13 @@ pub fn sql_error(error: SqlError) -> EngineError {
         SqlError::Invalid { .. } | SqlError::InUse { .. } => ErrorKind::Invalid,
         SqlError::NoSuch { .. } => ErrorKind::NotFound,
         SqlError::Exists { .. } => ErrorKind::AlreadyExists,
-        SqlError::Plan { .. } => ErrorKind::Invalid,
-        SqlError::Read { .. } => ErrorKind::Failed,
+        SqlError::Plan { .. } | SqlError::Read { .. } => ErrorKind::Failed,
     };
-    EngineError::new(kind, error.placed())
+    let message = error.placed();
+    match error {
+        SqlError::Plan { source, .. } => EngineError::new(EngineError::from(*source).kind, message),
+        _ => EngineError::new(kind, message),
+    }
 }
 
 fn catalog_error(error: CatalogError) -> EngineError {

@@ -32,19 +32,26 @@ use anyhow::Context;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use futures::StreamExt;
 use parking_lot::RwLock;
+pub use polybolos_gateway::engine::Engine;
 use polybolos_gateway::{
     auth::{Authenticate, Principal, Role},
     flight_sql, http, postgres,
 };
-pub use polybolos_gateway::engine::Engine;
-use polybolos_kafka::{connection::Connection, fetcher::{Fetcher, FetcherConfig}};
+use polybolos_kafka::{
+    connection::Connection,
+    fetcher::{Fetcher, FetcherConfig},
+};
 use polybolos_operators::services::ExecutorServices;
 use polybolos_persist::Store;
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
 use polybolos_streaming::{ids::ExecutorId, lease::LeaseConfig};
 use polybolos_tables::TableBackend;
-use tokio::{net::TcpListener, sync::{mpsc, watch}, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use ballista_core::{JobId, serde::protobuf::{AvailableVcores, job_status}};
+use ballista_core::{
+    JobId,
+    serde::protobuf::{AvailableVcores, job_status},
+};
 use ballista_scheduler::{
     cluster::{BoundTask, DistributionPolicy},
     state::{
@@ -14,7 +17,10 @@ use ballista_scheduler::{
         task_manager::JobInfoCache,
     },
 };
-use datafusion::{common::Result, physical_plan::{ExecutionPlan, ExecutionPlanProperties}};
+use datafusion::{
+    common::Result,
+    physical_plan::{ExecutionPlan, ExecutionPlanProperties},
+};
 use parking_lot::Mutex;
 use polybolos_streaming::ids::ExecutorId;
 

@@ -56,7 +56,10 @@ pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("lag_records", long(&jobs, |job| Some(job.lag_records as i64))),
         ("rows_per_second", double(&jobs, |job| Some(job.rows_per_s))),
         ("complete_through_offsets", text(&jobs, offsets)),
-        ("complete_through_time", Values::Time(jobs.iter().map(|job| job.complete_through.first()?.event_time_ms.map(|time| time as i64)).collect())),
+        (
+            "complete_through_time",
+            Values::Time(jobs.iter().map(|job| job.complete_through.first()?.event_time_ms.map(|time| time as i64)).collect()),
+        ),
         ("error", text(&jobs, |job| job.error.clone())),
     ])
 }
@@ -65,7 +68,9 @@ fn epochs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
     let lines: Vec<_> = source
         .handles()
         .into_iter()
-        .flat_map(|handle| handle.with_history(|history| history.epochs().map(|line| (handle.spec.name.clone(), line.clone())).collect::<Vec<_>>()))
+        .flat_map(|handle| {
+            handle.with_history(|history| history.epochs().map(|line| (handle.spec.name.clone(), line.clone())).collect::<Vec<_>>())
+        })
         .collect();
     let millis = |us: u64| Some(us as f64 / 1_000.0);
     batch(vec![
@@ -148,7 +153,8 @@ fn partitions(source: &Arc<StatusSource>) -> Result<RecordBatch> {
 }
 
 fn settings(source: &Arc<StatusSource>) -> Result<RecordBatch> {
-    let settings = [("version", env!("CARGO_PKG_VERSION").to_owned()), ("mode", source.mode.clone()), ("leader", source.leader_id.clone())];
+    let settings =
+        [("version", env!("CARGO_PKG_VERSION").to_owned()), ("mode", source.mode.clone()), ("leader", source.leader_id.clone())];
     batch(vec![
         ("name", text(&settings, |(name, _)| Some((*name).to_owned()))),
         ("value", text(&settings, |(_, value)| Some(value.clone()))),

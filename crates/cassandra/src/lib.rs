@@ -1,1 +1,17 @@
+//! Apache Cassandra as a keyed table: upserts with write timestamps in same-replica batches, scans by token range.
+//!
+//! * [`connect`]: a session and its schema;
+//! * [`types`]: CQL types in Arrow;
+//! * [`writer`]: the sink;
+//! * [`encode`]: Arrow values as CQL bytes, without a box per cell;
+//! * [`scan`]: token ranges into batches.
+#![forbid(unsafe_code)]
 
+pub mod connect;
+mod encode;
+mod errors;
+mod scan;
+mod types;
+mod writer;
+
+pub use connect::{CassandraBackend, CassandraConfig};

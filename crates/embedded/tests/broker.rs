@@ -1,4 +1,5 @@
 //! The embedded broker as clients see it, through librdkafka: produce, consume, offsets, topics, restarts, and a broker that is killed.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},

@@ -86,7 +86,11 @@ impl Admin {
     pub async fn topics(&self) -> Result<BTreeMap<String, usize>> {
         let metadata = self.blocking("listing topics".into(), |consumer| {
             let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
-            Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect::<BTreeMap<_, _>>())
+            Ok(metadata
+                .topics()
+                .iter()
+                .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+                .collect::<BTreeMap<_, _>>())
         });
         let mut topics = metadata.await?;
         topics.retain(|name, _| !name.starts_with("__"));
@@ -163,11 +167,17 @@ impl Admin {
     }
 
     pub async fn create_topic(&self, name: &str, partitions: i32, replication: i32, config: &[(&str, &str)]) -> Result<()> {
-        let topic = NewTopic { name, num_partitions: partitions, replication: TopicReplication::Fixed(replication), config: config.to_vec() };
+        let topic = NewTopic {
+            name,
+            num_partitions: partitions,
+            replication: TopicReplication::Fixed(replication),
+            config: config.to_vec(),
+        };
         let action = format!("creating topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
         let answers = self.client.create_topics([&topic], &options).await;
-        let answers = answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
+        let answers =
+            answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
                 Err(KafkaError::Refused { action, reason: code.to_string() })
@@ -197,8 +207,9 @@ impl Admin {
             return Ok(committer.clone());
         }
         let config = self.connection.client_config(&[], &[("group.id", group), ("enable.auto.commit", "false")]);
-        let committer: BaseConsumer<QuietContext> =
-            config.create_with_context(QuietContext).map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
+        let committer: BaseConsumer<QuietContext> = config
+            .create_with_context(QuietContext)
+            .map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
         Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(committer)).clone())
     }
 }

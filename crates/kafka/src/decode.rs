@@ -28,7 +28,9 @@ use crate::records::RecordChunk;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Field {
     /// A member of the JSON object.
-    Json { name: String },
+    Json {
+        name: String,
+    },
     /// The record's key: text (then it must be UTF-8) or bytes.
     Key,
     /// The payload as it is: text (then it must be UTF-8) or bytes.
@@ -195,9 +197,8 @@ impl JsonDecoder {
             return Ok(());
         }
         let payload = payload.ok_or_else(|| Fault::value(NULL_PAYLOAD.into()))?;
-        let text = std::str::from_utf8(payload).map_err(|error| {
-            Fault::value(format!("not UTF-8 from byte {} on; JSON must be", error.valid_up_to()))
-        })?;
+        let text = std::str::from_utf8(payload)
+            .map_err(|error| Fault::value(format!("not UTF-8 from byte {} on; JSON must be", error.valid_up_to())))?;
         let mut scanner = Scanner::new(text, self.options.max_depth);
         match scanner.token() {
             None => return Err(Fault::value("an empty record".into())),

@@ -29,7 +29,8 @@ pub enum KafkaError {
     /// Records inside a range are gone: retention, `delete_records`, or a topic made again under the same name.
     #[error(
         "records of topic {topic:?} partition {partition} from offset {offset} on are gone (the broker keeps {}); \
-         raise the topic's retention, or set 'on_data_loss' = 'continue'", kept_text(kept)
+         raise the topic's retention, or set 'on_data_loss' = 'continue'",
+        kept_text(kept)
     )]
     DataLost { topic: String, partition: i32, offset: i64, kept: Option<(i64, i64)> },
     #[error("topic {topic:?} may not be read or written with these credentials: {reason}; grant it, or correct properties.sasl.*")]

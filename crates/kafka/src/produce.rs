@@ -38,7 +38,8 @@ impl fmt::Debug for Producer {
 impl Producer {
     pub fn connect(connection: &Connection) -> Result<Self> {
         let client = connection.client_config(DEFAULTS, FIXED).create();
-        let client = client.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a producer"))?;
+        let client =
+            client.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a producer"))?;
         Ok(Self { servers: connection.bootstrap_servers.clone(), client })
     }
 
@@ -48,7 +49,13 @@ impl Producer {
     }
 
     /// The same to a chosen partition; without a payload it is a tombstone.
-    pub async fn send_to(&self, topic: &str, partition: Option<i32>, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<(i32, i64)> {
+    pub async fn send_to(
+        &self,
+        topic: &str,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+    ) -> Result<(i32, i64)> {
         let record = FutureRecord::<[u8], [u8]> { topic, partition, payload, key, timestamp: None, headers: None };
         match self.client.send(record, QUEUE).await {
             Ok(delivery) => Ok((delivery.partition, delivery.offset)),
@@ -58,7 +65,9 @@ impl Producer {
                     bytes: payload.map_or(0, <[u8]>::len),
                     limit: "it is larger than the topic takes".into(),
                 },
-                Some(RDKafkaErrorCode::QueueFull) => KafkaError::Away { servers: self.servers.clone(), reason: "records queue up".into() },
+                Some(RDKafkaErrorCode::QueueFull) => {
+                    KafkaError::Away { servers: self.servers.clone(), reason: "records queue up".into() }
+                }
                 _ => KafkaError::from_client(error, &self.servers, format!("producing to topic {topic:?}")),
             }),
         }

@@ -59,7 +59,10 @@ fn schema(all: bool) -> SchemaRef {
     Arc::new(Schema::new(vec![
         part("Person", [vec![int("id"), int("date_time")], person.to_vec()].concat()),
         part("Auction", [vec![int("id"), text("item_name"), text("description"), text("extra")], auction.to_vec()].concat()),
-        part("Bid", ["auction", "bidder", "price", "date_time"].map(int).into_iter().chain(["channel", "url", "extra"].map(text)).collect()),
+        part(
+            "Bid",
+            ["auction", "bidder", "price", "date_time"].map(int).into_iter().chain(["channel", "url", "extra"].map(text)).collect(),
+        ),
     ]))
 }
 
@@ -88,7 +91,11 @@ fn fill(topic: &str, events: usize) {
 
 fn report(what: &str, events: usize, began: Instant, cpu_began: f64) {
     let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu() - cpu_began);
-    println!("{what:45} {:7.0} K/CPU-s {:7.0} K/s ({cpu:.2} CPU-s, {wall:.2} s)", events as f64 / cpu / 1e3, events as f64 / wall / 1e3);
+    println!(
+        "{what:45} {:7.0} K/CPU-s {:7.0} K/s ({cpu:.2} CPU-s, {wall:.2} s)",
+        events as f64 / cpu / 1e3,
+        events as f64 / wall / 1e3
+    );
 }
 
 /// The loop somebody would write by hand.

@@ -77,7 +77,8 @@ impl Topic {
         let producer = Producer::connect(&connection()).unwrap();
         for start in (0..count).step_by(10_000) {
             let payloads: Vec<String> = (start..count.min(start + 10_000)).map(|index| payload(partition, index, bytes)).collect();
-            let sends = payloads.iter().map(|payload| producer.send_to(&self.name, Some(partition), None, Some(payload.as_bytes())));
+            let sends =
+                payloads.iter().map(|payload| producer.send_to(&self.name, Some(partition), None, Some(payload.as_bytes())));
             for sent in join_all(sends).await {
                 sent.unwrap();
             }
@@ -164,11 +165,8 @@ async fn ranges_that_end_in_control_records() {
     let topic = topic("transactions", 1, &[]).await;
     let name = topic.name.clone();
     let expected = tokio::task::spawn_blocking(move || {
-        let producer: BaseProducer = ClientConfig::new()
-            .set("bootstrap.servers", servers())
-            .set("transactional.id", format!("id-{name}"))
-            .create()
-            .unwrap();
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", servers()).set("transactional.id", format!("id-{name}")).create().unwrap();
         producer.init_transactions(DEADLINE).unwrap();
         let mut expected = vec![];
         for transaction in 0..20 {
@@ -226,10 +224,7 @@ async fn records_deleted_under_a_reader_are_reported() {
     let fetcher = fetcher(FetcherConfig::default());
     fetcher.prefetch(key(0), connection(), topic.name.clone(), BTreeMap::from([(0, 100), (1, 0)]));
     let error = read(&fetcher, &topic, 0, 100, 600).await.unwrap_err();
-    assert!(
-        matches!(&error, KafkaError::DataLost { partition: 0, offset: 100, kept: Some((500, 1000)), .. }),
-        "{error}"
-    );
+    assert!(matches!(&error, KafkaError::DataLost { partition: 0, offset: 100, kept: Some((500, 1000)), .. }), "{error}");
     println!("{error}");
     assert!(!error.is_retryable());
     assert_exact(&read(&fetcher, &topic, 1, 0, 10).await.unwrap(), 1, OffsetRange::new(0, 10), 10);
@@ -316,7 +311,8 @@ async fn large_records_are_refused_or_read() {
     producer.send(&wide.name, None, b"{}").await.unwrap();
     let fetcher = fetcher(FetcherConfig { partition_bytes: 1 << 20, ..FetcherConfig::default() });
     let chunks = read(&fetcher, &wide, 0, 0, 3).await.unwrap();
-    let sizes: Vec<usize> = chunks.iter().flat_map(|chunk| (0..chunk.len()).map(|record| chunk.payload(record).unwrap().len())).collect();
+    let sizes: Vec<usize> =
+        chunks.iter().flat_map(|chunk| (0..chunk.len()).map(|record| chunk.payload(record).unwrap().len())).collect();
     assert_eq!(sizes, [2, 10 << 20, 2]);
 }
 

@@ -20,11 +20,7 @@ use datafusion_proto::{
 use polybolos_proto::plan::v1 as proto;
 use prost::Message;
 
-use crate::{
-    part_write::PartWriteExec,
-    record_scan::RecordScanExec,
-    steps::Step,
-};
+use crate::{part_write::PartWriteExec, record_scan::RecordScanExec, steps::Step};
 
 /// Ballista's codec may accept foreign bytes, so ours are marked.
 const MAGIC: &[u8] = b"polybolos.plan.v1\n";
@@ -106,7 +102,8 @@ fn decode_record_scan(
             .expressions
             .iter()
             .map(|bytes| {
-                let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(|error| internal_datafusion_err!("expression: {error}"))?;
+                let node =
+                    PhysicalExprNode::decode(bytes.as_slice()).map_err(|error| internal_datafusion_err!("expression: {error}"))?;
                 parse_physical_expr(&node, context, &schema, codec)
             })
             .collect::<Result<Vec<_>>>()?;

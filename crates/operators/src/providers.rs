@@ -171,7 +171,11 @@ fn key_predicate(table: &TableSchema, filter: &Expr) -> Option<KeyPredicate> {
                     _ => None,
                 })
                 .collect();
-            Some(KeyPredicate { column: column.name.clone(), op: PredicateOp::In, values: key_values(table, &column.name, &literals?)? })
+            Some(KeyPredicate {
+                column: column.name.clone(),
+                op: PredicateOp::In,
+                values: key_values(table, &column.name, &literals?)?,
+            })
         }
         _ => None,
     }

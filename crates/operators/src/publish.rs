@@ -22,9 +22,15 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SinkSpec {
-    Table { table: TableName, columns: Vec<String>, options: WriteOptions },
+    Table {
+        table: TableName,
+        columns: Vec<String>,
+        options: WriteOptions,
+    },
     /// Rows as a table in the executor's log.
-    Print { name: String },
+    Print {
+        name: String,
+    },
     Blackhole,
 }
 
@@ -139,7 +145,12 @@ impl Publisher {
         Ok(part::decode(&order.file.name, &bytes, order.file.crc32)?.remove(&order.sink).unwrap_or_default())
     }
 
-    async fn writer(&self, table: &TableName, columns: &[String], options: &WriteOptions) -> Result<Arc<dyn TableWriter>, PublishError> {
+    async fn writer(
+        &self,
+        table: &TableName,
+        columns: &[String],
+        options: &WriteOptions,
+    ) -> Result<Arc<dyn TableWriter>, PublishError> {
         let key = writer_key(table, columns, options);
         if let Some(writer) = self.writers.lock().get(&key) {
             return Ok(writer.clone());

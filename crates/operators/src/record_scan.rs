@@ -162,9 +162,7 @@ impl ExecutionPlan for RecordScanExec {
     #[allow(deprecated)]
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(child), true) => {
-                Ok(Arc::new(Self::new(self.spec.clone(), self.decoded.clone(), self.steps.clone(), child)))
-            }
+            (Some(child), true) => Ok(Arc::new(Self::new(self.spec.clone(), self.decoded.clone(), self.steps.clone(), child))),
             _ => internal_err!("RecordScanExec has exactly one child"),
         }
     }
@@ -228,8 +226,17 @@ impl RecordScanExec {
         });
         let decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone())
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let state =
-            Scanning { scan: self, task, partition, context, services, decoder, chunks: chunks.into_iter(), current: None, cancelled };
+        let state = Scanning {
+            scan: self,
+            task,
+            partition,
+            context,
+            services,
+            decoder,
+            chunks: chunks.into_iter(),
+            current: None,
+            cancelled,
+        };
         Ok(futures::stream::try_unfold(state, |mut state| async move {
             let batches = state.next()?;
             Ok::<_, DataFusionError>(batches.map(|batches| (futures::stream::iter(batches.into_iter().map(Ok)), state)))

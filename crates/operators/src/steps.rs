@@ -99,7 +99,13 @@ pub struct Failure {
 }
 
 /// Runs all steps and checks. `records` names the record of each row of `batch`.
-pub fn run(steps: &[Step], checks: &[Check], batch: RecordBatch, records: UInt32Array, failures: &mut Vec<Failure>) -> Result<Vec<RecordBatch>> {
+pub fn run(
+    steps: &[Step],
+    checks: &[Check],
+    batch: RecordBatch,
+    records: UInt32Array,
+    failures: &mut Vec<Failure>,
+) -> Result<Vec<RecordBatch>> {
     let mut output = Vec::with_capacity(1);
     run_bisecting(steps, checks, batch, records, failures, &mut output)?;
     Ok(output)
@@ -162,7 +168,12 @@ fn evaluate(steps: &[Step], mut batch: RecordBatch, mut records: UInt32Array) ->
     Ok((batch, records))
 }
 
-fn apply_checks(checks: &[Check], mut batch: RecordBatch, mut records: UInt32Array, failures: &mut Vec<Failure>) -> Result<RecordBatch> {
+fn apply_checks(
+    checks: &[Check],
+    mut batch: RecordBatch,
+    mut records: UInt32Array,
+    failures: &mut Vec<Failure>,
+) -> Result<RecordBatch> {
     for check in checks {
         let column = batch.column(check.column).clone();
         let Some(passes) = check.passes(&column)? else { continue };
@@ -207,7 +218,10 @@ mod tests {
         let checks = [Check { column: 0, name: "id".into(), refuse_empty: true }];
         let mut failures = vec![];
         let output = run(&steps, &checks, batch, UInt32Array::from(vec![10, 11, 12, 13, 14]), &mut failures).expect("runs");
-        let ages: Vec<i32> = output.iter().flat_map(|b| b.column(1).as_primitive::<datafusion::arrow::datatypes::Int32Type>().values().to_vec()).collect();
+        let ages: Vec<i32> = output
+            .iter()
+            .flat_map(|b| b.column(1).as_primitive::<datafusion::arrow::datatypes::Int32Type>().values().to_vec())
+            .collect();
         assert_eq!(ages, [1, 5]);
         failures.sort_by_key(|failure| failure.record);
         assert_eq!(failures.iter().map(|f| f.record).collect::<Vec<_>>(), [11, 12, 13]);
@@ -219,7 +233,8 @@ mod tests {
     #[test]
     fn filters_drop_rows_and_keep_their_record_numbers() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
-        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int32Array::from(vec![Some(1), None, Some(0), Some(2)]))]).expect("batch");
+        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int32Array::from(vec![Some(1), None, Some(0), Some(2)]))])
+            .expect("batch");
         let n = col("n", &schema).expect("column");
         // 10 / n > 4 fails for 0, is unknown for NULL, true for 1 and 2.
         let quotient = binary(lit(10), Operator::Divide, n, &schema).expect("expression");

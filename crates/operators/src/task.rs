@@ -49,7 +49,11 @@ pub fn descriptor_source(tasks: &[TaskDescriptor]) -> Result<Arc<dyn ExecutionPl
 }
 
 /// Reads the one descriptor of partition `partition` of `source`.
-pub async fn read_descriptor(source: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<TaskDescriptor> {
+pub async fn read_descriptor(
+    source: &Arc<dyn ExecutionPlan>,
+    partition: usize,
+    context: Arc<TaskContext>,
+) -> Result<TaskDescriptor> {
     let mut stream = source.execute(partition, context)?;
     while let Some(batch) = stream.next().await {
         let batch = batch?;

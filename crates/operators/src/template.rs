@@ -8,8 +8,8 @@ use datafusion::{
     logical_expr::LogicalPlan,
     physical_expr::expressions::Column,
     physical_plan::{
-        ExecutionPlan, PhysicalExpr, coalesce_partitions::CoalescePartitionsExec,
-        coop::CooperativeExec, filter::FilterExec, projection::ProjectionExec,
+        ExecutionPlan, PhysicalExpr, coalesce_partitions::CoalescePartitionsExec, coop::CooperativeExec, filter::FilterExec,
+        projection::ProjectionExec,
     },
 };
 use polybolos_streaming::{

@@ -178,7 +178,9 @@ impl Store for LocalStore {
         let path = self.path(key)?;
         self.blocking(move || match fs::read(&path) {
             Ok(bytes) => Ok(bytes.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { object: path.display().to_string() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Missing { object: path.display().to_string() })
+            }
             Err(source) => Err(io_error("reading", &path, source)),
         })
         .await

@@ -69,7 +69,8 @@ impl Users {
     pub fn new(token: &str, roles: Option<&Path>) -> Result<Self, AuthError> {
         let mut users = BTreeMap::from([("admin".to_owned(), (Role::Admin, digest(token)))]);
         if let Some(path) = roles {
-            let invalid = |message: String| AuthError::Roles { path: path.display().to_string(), message: message.replace('\n', " ") };
+            let invalid =
+                |message: String| AuthError::Roles { path: path.display().to_string(), message: message.replace('\n', " ") };
             let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
             let file: RolesFile = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
             for (name, user) in file.user {

@@ -68,7 +68,11 @@ pub fn load<T: DeserializeOwned>(defaults: &str, path: Option<&Path>) -> Result<
     load_with(defaults, path, &|name| std::env::var(name).ok())
 }
 
-fn load_with<T: DeserializeOwned>(defaults: &str, path: Option<&Path>, environment: &dyn Fn(&str) -> Option<String>) -> Result<T, ConfigError> {
+fn load_with<T: DeserializeOwned>(
+    defaults: &str,
+    path: Option<&Path>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<T, ConfigError> {
     let shown = path.map_or_else(|| "default configuration".to_owned(), |path| path.display().to_string());
     let invalid = |message: String| ConfigError::Invalid { path: shown.clone(), message: message.trim_end().replace('\n', " ") };
     let mut table: Table = defaults.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
@@ -112,9 +116,11 @@ fn from_environment(table: &mut Table, prefix: &str, environment: &dyn Fn(&str) 
         *value = match value {
             Value::String(_) => Value::String(text),
             Value::Array(_) => Value::Array(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
-            _ => format!("x = {text}").parse::<Table>().ok().and_then(|mut parsed| parsed.remove("x")).ok_or_else(|| {
-                format!("environment variable {name} is {text:?}, which is not a {}", value.type_str())
-            })?,
+            _ => format!("x = {text}")
+                .parse::<Table>()
+                .ok()
+                .and_then(|mut parsed| parsed.remove("x"))
+                .ok_or_else(|| format!("environment variable {name} is {text:?}, which is not a {}", value.type_str()))?,
         };
     }
     Ok(())
@@ -161,7 +167,8 @@ mod tests {
     fn mistakes_are_named_with_the_near_word() {
         let error = with_file("[server]\nprot = 1\n", &|_| None).expect_err("must fail").to_string();
         assert!(error.contains("unknown key \"server.prot\"; did you mean \"port\"?"), "{error}");
-        let error = with_file("", &|name| (name == "POLYBOLOS_SERVER_PORT").then(|| "many".into())).expect_err("must fail").to_string();
+        let error =
+            with_file("", &|name| (name == "POLYBOLOS_SERVER_PORT").then(|| "many".into())).expect_err("must fail").to_string();
         assert!(error.contains("POLYBOLOS_SERVER_PORT"), "{error}");
     }
 

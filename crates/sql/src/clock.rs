@@ -53,7 +53,8 @@ impl ExtensionOptions for EpochClock {
         if key != "epoch_clock_us" {
             return exec_err!("unknown setting polybolos.{key}; known is {EPOCH_CLOCK_KEY}");
         }
-        let clock = value.parse().map_err(|_| exec_datafusion_err!("{EPOCH_CLOCK_KEY} is {value:?}; it takes microseconds since 1970"))?;
+        let clock =
+            value.parse().map_err(|_| exec_datafusion_err!("{EPOCH_CLOCK_KEY} is {value:?}; it takes microseconds since 1970"))?;
         self.clock_us = Some(clock);
         Ok(())
     }
@@ -166,7 +167,6 @@ impl ClockFunction {
         };
         Self { reading, signature: Signature::nullary(Volatility::Volatile), aliases }
     }
-
 }
 
 impl ScalarUDFImpl for ClockFunction {
@@ -215,7 +215,8 @@ mod tests {
         let clock_us = 1_795_496_400_000_123;
         let context = SessionContext::new_with_config(with_epoch_clock(SessionConfig::new(), Some(clock_us)));
         register(&mut *context.state_ref().write()).unwrap();
-        let sql = "SELECT CAST(now() AS VARCHAR) || ' ' || CAST(current_date AS VARCHAR) || ' ' || CAST(current_time AS VARCHAR) AS t";
+        let sql =
+            "SELECT CAST(now() AS VARCHAR) || ' ' || CAST(current_date AS VARCHAR) || ' ' || CAST(current_time AS VARCHAR) AS t";
         let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
         let text = datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string();
         assert!(text.contains("2026-11-24T05:00:00.000123Z 2026-11-24 05:00:00.000123"), "{text}");

@@ -172,7 +172,9 @@ fn plain_message(error: &DataFusionError) -> String {
 fn blame(error: &DataFusionError) -> Blame {
     match error.find_root() {
         DataFusionError::Internal(_) => Blame::Bug,
-        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ResourcesExhausted(_) => Blame::Environment,
+        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ResourcesExhausted(_) => {
+            Blame::Environment
+        }
         DataFusionError::External(source) => {
             source.downcast_ref::<polybolos_tables::TableError>().map_or(Blame::Environment, |error| error.blame())
         }

@@ -44,7 +44,11 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         if let Some(start) = start {
             line(text, "starts at", &start_words(start));
         }
-        line(text, "reads", &format!("{} of {} columns: {}", reading.columns.len(), source.columns.len(), reading.columns.join(", ")));
+        line(
+            text,
+            "reads",
+            &format!("{} of {} columns: {}", reading.columns.len(), source.columns.len(), reading.columns.join(", ")),
+        );
     }
     for filter in &reading.filters {
         line(text, "keeps rows", &format!("where {}", expression(filter)));
@@ -89,7 +93,8 @@ fn start_words(start: &StartupMode) -> String {
         StartupMode::Latest => "the latest offset".to_owned(),
         StartupMode::Timestamp { millis } => format!("the first record with timestamp {millis} ms or later"),
         StartupMode::SpecificOffsets { offsets } => {
-            let pairs: Vec<String> = offsets.iter().map(|(partition, offset)| format!("partition {partition} at {offset}")).collect();
+            let pairs: Vec<String> =
+                offsets.iter().map(|(partition, offset)| format!("partition {partition} at {offset}")).collect();
             pairs.join(", ")
         }
     }

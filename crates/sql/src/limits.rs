@@ -136,8 +136,9 @@ impl Level {
                 self.start_element();
             }
             "JOIN" | "UNION" | "INTERSECT" | "EXCEPT" | "MINUS" | "LATERAL" | "APPLY" | "EXPLAIN" => self.relations += 1,
-            "NOT" | "CASE" | "IS" | "IN" | "LIKE" | "ILIKE" | "BETWEEN" | "COLLATE" | "AT" | "DIV" | "MOD" | "PRIOR" | "INTERVAL"
-            | "OPERATOR" | "SIMILAR" | "RLIKE" | "REGEXP" | "ISNULL" | "NOTNULL" | "OVERLAPS" | "ARRAY" | "STRUCT" | "MEMBER" | "GLOB" => {
+            "NOT" | "CASE" | "IS" | "IN" | "LIKE" | "ILIKE" | "BETWEEN" | "COLLATE" | "AT" | "DIV" | "MOD" | "PRIOR"
+            | "INTERVAL" | "OPERATOR" | "SIMILAR" | "RLIKE" | "REGEXP" | "ISNULL" | "NOTNULL" | "OVERLAPS" | "ARRAY" | "STRUCT"
+            | "MEMBER" | "GLOB" => {
                 self.operators += 1;
             }
             _ => {}

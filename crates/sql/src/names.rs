@@ -84,7 +84,6 @@ pub(crate) fn normalise(word: &Word) -> String {
     if word.quote_style.is_some() { word.value.clone() } else { word.value.to_lowercase() }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,7 @@ use crate::{
 pub const HIDDEN: &str = "******";
 
 /// Parts of option keys whose values are secret.
-const SECRET_PARTS: [&str; 8] =
-    ["password", "passwd", "secret", "token", "credential", "private", "sasl.jaas", "ssl.key.pem"];
+const SECRET_PARTS: [&str; 8] = ["password", "passwd", "secret", "token", "credential", "private", "sasl.jaas", "ssl.key.pem"];
 /// Secret-sounding keys that are settings.
 const NOT_SECRET: [&str; 3] = ["sasl.mechanism", "sasl.mechanisms", "sasl.kerberos.service.name"];
 
@@ -46,7 +45,9 @@ pub fn sql(sql: &str) -> String {
     let mut copied = 0;
     for pair in tokens.windows(3) {
         let [key, equals, text] = pair else { continue };
-        let (Some(key), Token::Eq, Some(text_value)) = (key_of(&key.token), &equals.token, string_of(&text.token)) else { continue };
+        let (Some(key), Token::Eq, Some(text_value)) = (key_of(&key.token), &equals.token, string_of(&text.token)) else {
+            continue;
+        };
         if !is_secret(key) || is_reference(text_value) {
             continue;
         }
@@ -90,7 +91,14 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_and_settings_are_not() {
-        for secret in ["password", "properties.sasl.password", "properties.sasl.jaas.config", "properties.ssl.keystore.password", "api-token", "CLIENT_SECRET"] {
+        for secret in [
+            "password",
+            "properties.sasl.password",
+            "properties.sasl.jaas.config",
+            "properties.ssl.keystore.password",
+            "api-token",
+            "CLIENT_SECRET",
+        ] {
             assert!(is_secret(secret), "{secret}");
         }
         for plain in ["topic", "properties.sasl.mechanism", "properties.security.protocol", "sink.retries"] {

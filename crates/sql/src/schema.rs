@@ -16,8 +16,20 @@ use crate::{
 
 /// The system tables, as far as [`Providers::system`] has them.
 pub const SYSTEM_TABLES: [&str; 14] = [
-    "jobs", "epochs", "savepoints", "operators", "topics", "partitions", "executors", "dead_letters", "late_rows", "feeds", "models",
-    "model_versions", "model_metrics", "settings",
+    "jobs",
+    "epochs",
+    "savepoints",
+    "operators",
+    "topics",
+    "partitions",
+    "executors",
+    "dead_letters",
+    "late_rows",
+    "feeds",
+    "models",
+    "model_versions",
+    "model_metrics",
+    "settings",
 ];
 
 /// What a table is read for.

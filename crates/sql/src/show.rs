@@ -24,11 +24,8 @@ pub fn create_table(table: &TableDefinition) -> String {
     if let Some(key) = &table.primary_key {
         lines.push(format!("PRIMARY KEY {key} NOT ENFORCED"));
     }
-    let options: Vec<String> = table
-        .options
-        .iter()
-        .map(|(key, value)| format!("{} = {}", string(key), string(redact::value(key, value))))
-        .collect();
+    let options: Vec<String> =
+        table.options.iter().map(|(key, value)| format!("{} = {}", string(key), string(redact::value(key, value)))).collect();
     format!("CREATE TABLE {} (\n  {}\n) WITH (\n  {}\n)", table.name, lines.join(",\n  "), options.join(",\n  "))
 }
 

@@ -16,9 +16,18 @@ pub struct Statement {
 pub enum StatementKind {
     CreateTable(CreateTable),
     CreateJob(CreateJob),
-    DropTable { name: RelationName, if_exists: bool },
-    DropJob { name: String, if_exists: bool },
-    ControlJob { name: String, action: JobAction },
+    DropTable {
+        name: RelationName,
+        if_exists: bool,
+    },
+    DropJob {
+        name: String,
+        if_exists: bool,
+    },
+    ControlJob {
+        name: String,
+        action: JobAction,
+    },
     Show(Show),
     Describe(RelationName),
     Explain(Explain),
@@ -202,7 +211,9 @@ impl Statement {
             StatementKind::Insert(insert) => (ObjectKind::Table, insert.target.to_string()),
             StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
-            StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => return None,
+            StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => {
+                return None;
+            }
         };
         Some((kind, name))
     }

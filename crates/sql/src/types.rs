@@ -82,7 +82,9 @@ impl SqlType {
     /// The Arrow type of a Cassandra column of this type; `None` where Cassandra cannot keep it as a cell of its own.
     pub fn cassandra(&self) -> Option<DataType> {
         match self {
-            Self::Timestamp { .. } | Self::TimestampLtz { .. } => Some(DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into()))),
+            Self::Timestamp { .. } | Self::TimestampLtz { .. } => {
+                Some(DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into())))
+            }
             Self::Time { .. } => Some(DataType::Time64(TimeUnit::Nanosecond)),
             Self::Array(_) | Self::Map(..) | Self::Row(_) => None,
             other => Some(other.arrow()),

@@ -105,7 +105,8 @@ async fn check(state: &SessionState, catalog: &mut Catalog, statement: &Statemen
         StatementKind::Insert(insert) => {
             becomes_job = planner.is_unbounded(insert)?;
             if becomes_job {
-                let message = "the INSERT reads a stream, so it would start another job at every start; name it: CREATE JOB name AS INSERT …";
+                let message =
+                    "the INSERT reads a stream, so it would start another job at every start; name it: CREATE JOB name AS INSERT …";
                 return Err(SqlError::unsupported_at(insert.at, message));
             }
             planner.plan_bounded_insert(insert).await?;

@@ -204,14 +204,20 @@ impl Election {
     fn on_read(&mut self, now_us: u64, answer: ReadAnswer, actions: &mut Vec<LeaseAction>) {
         // An answer to an earlier question may come late: it only shows an earlier counter, which restarts our waiting at worst. After a doubted
         // write it is told apart by the counter.
-        let Some((asked @ (Asked::Read | Asked::Doubt { .. }), _)) = self.asked.take_if(|(asked, _)| !matches!(asked, Asked::Write { .. })) else {
+        let Some((asked @ (Asked::Read | Asked::Doubt { .. }), _)) =
+            self.asked.take_if(|(asked, _)| !matches!(asked, Asked::Write { .. }))
+        else {
             return;
         };
         self.next_us = now_us + self.config.look_us;
         match (answer, asked) {
-            (ReadAnswer::Unknown, Asked::Doubt { record, sent_us }) => self.asked = Some((Asked::Doubt { record, sent_us }, now_us.saturating_sub(self.config.timeout_us))),
+            (ReadAnswer::Unknown, Asked::Doubt { record, sent_us }) => {
+                self.asked = Some((Asked::Doubt { record, sent_us }, now_us.saturating_sub(self.config.timeout_us)))
+            }
             (ReadAnswer::Unknown, _) => {}
-            (ReadAnswer::Found { version, record }, Asked::Doubt { record: ours, sent_us }) if record == ours => self.won(version, record, sent_us, now_us, actions),
+            (ReadAnswer::Found { version, record }, Asked::Doubt { record: ours, sent_us }) if record == ours => {
+                self.won(version, record, sent_us, now_us, actions)
+            }
             (ReadAnswer::Found { version, record }, _) => {
                 if matches!(self.role, Role::Leader(_)) && record.holder != self.holder {
                     return self.depose(actions);
@@ -232,7 +238,9 @@ impl Election {
     }
 
     fn on_written(&mut self, now_us: u64, counter: u64, answer: WriteAnswer, actions: &mut Vec<LeaseAction>) {
-        let Some((Asked::Write { record }, sent_us)) = self.asked.take_if(|(asked, _)| matches!(asked, Asked::Write { record } if record.counter == counter)) else {
+        let Some((Asked::Write { record }, sent_us)) =
+            self.asked.take_if(|(asked, _)| matches!(asked, Asked::Write { record } if record.counter == counter))
+        else {
             return;
         };
         match answer {

@@ -46,7 +46,9 @@ pub enum Life {
     Paused,
     Stopped,
     /// Stopped by an error that needs somebody: `reason` names object and remedy.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
     /// The last swap of an incarnation; its files may go.
     Dropped,
 }

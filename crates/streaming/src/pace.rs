@@ -134,7 +134,8 @@ impl Pace {
 
 /// Fair shares of at most `limit` rows whose bytes stay within `max_bytes`; one row at least, so that a record larger than the bound passes too.
 fn share_within_bytes(limit: u64, max_bytes: u64, lengths: &[u64], sizes: &[u64]) -> Vec<u64> {
-    let bytes = |shares: &[u64]| shares.iter().zip(sizes).map(|(rows, size)| rows.saturating_mul(*size)).fold(0u64, u64::saturating_add);
+    let bytes =
+        |shares: &[u64]| shares.iter().zip(sizes).map(|(rows, size)| rows.saturating_mul(*size)).fold(0u64, u64::saturating_add);
     let whole = fair_shares(limit, lengths);
     if bytes(&whole) <= max_bytes {
         return whole;

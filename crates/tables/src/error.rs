@@ -25,10 +25,19 @@ pub enum TableError {
     Unsupported { message: String },
     /// The store is away, overloaded or timed out: the same request may succeed later.
     #[error("{store} is not answering: {message}")]
-    Unavailable { store: String, message: String, #[source] source: Option<Source> },
+    Unavailable {
+        store: String,
+        message: String,
+        #[source]
+        source: Option<Source>,
+    },
     /// The store answered, and the answer is no. `message` names table, reason and remedy.
     #[error("{message}")]
-    Rejected { message: String, #[source] source: Option<Source> },
+    Rejected {
+        message: String,
+        #[source]
+        source: Option<Source>,
+    },
     /// The publisher's grant ran out: somebody else may lead now. Nothing further was written.
     #[error("the publisher's grant ran out; nothing further was written")]
     GrantExpired,

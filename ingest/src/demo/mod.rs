@@ -41,11 +41,11 @@ async fn answer(State(users): State<Shared>, Query(ask): Query<Ask>) -> Json<Val
     let results: Vec<Value> = match &ask.seed {
         Some(seed) => {
             let mut fixed = Users::named(seed);
-            (0..count).map(|_| fixed.next()).collect()
+            (0..count).map(|_| fixed.person()).collect()
         }
         None => {
             let mut users = users.lock();
-            (0..count).map(|_| users.next()).collect()
+            (0..count).map(|_| users.person()).collect()
         }
     };
     let info = json!({ "seed": ask.seed.unwrap_or_default(), "results": count, "page": 1, "version": "1.4" });

@@ -22,7 +22,8 @@ impl Users {
 
     /// The people of a seed given as text.
     pub fn named(seed: &str) -> Self {
-        let number = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let number =
+            seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self::new(number)
     }
 
@@ -31,7 +32,7 @@ impl Users {
     }
 
     /// The next person.
-    pub fn next(&mut self) -> Value {
+    pub fn person(&mut self) -> Value {
         let nation: &Nation = NATIONS.choose(&mut self.rng).expect("there are nations");
         let woman = self.rng.random_bool(0.5);
         let first = self.pick(if woman { nation.women } else { nation.men });
@@ -40,12 +41,17 @@ impl Users {
         let street = self.pick(nation.streets);
         let uuid = Builder::from_random_bytes(self.rng.random()).into_uuid();
         let number = self.rng.random_range(1..9_999);
-        let username = format!("{}{}{number}", self.pick(&["silver", "blue", "happy", "tiny", "crazy"]), self.pick(&["cat", "swan", "bear", "panda"]));
+        let username = format!(
+            "{}{}{number}",
+            self.pick(&["silver", "blue", "happy", "tiny", "crazy"]),
+            self.pick(&["cat", "swan", "bear", "panda"])
+        );
         let portrait = self.rng.random_range(0..100);
         let side = if woman { "women" } else { "men" };
         let picture = |folder: &str| format!("https://randomuser.me/api/portraits/{folder}{side}/{portrait}.jpg");
         // Britons and Canadians have letters in their postcodes: some are text, some are numbers, as in the real API.
-        let postcode = if nation.code == "GB" { json!(format!("LS{} {}XY", number % 29, number % 9)) } else { json!(10_000 + number) };
+        let postcode =
+            if nation.code == "GB" { json!(format!("LS{} {}XY", number % 29, number % 9)) } else { json!(10_000 + number) };
         let (born, age) = self.moment(18, 80);
         let (registered, since) = self.moment(1, 20);
         json!({
@@ -95,11 +101,11 @@ mod tests {
     fn people_are_seeded_distinct_and_of_many_scripts() {
         let people: Vec<Value> = std::iter::repeat_with({
             let mut users = Users::new(7);
-            move || users.next()
+            move || users.person()
         })
         .take(200)
         .collect();
-        assert_eq!(people[0], Users::new(7).next());
+        assert_eq!(people[0], Users::new(7).person());
         let ids: std::collections::BTreeSet<_> = people.iter().map(|p| p["login"]["uuid"].as_str().expect("uuid")).collect();
         assert_eq!(ids.len(), 200);
         let names: String = people.iter().map(|p| p["name"]["first"].as_str().expect("name")).collect();

@@ -31,7 +31,12 @@ use super::{
     runner::{self, JobHandle, RunnerContext, load_manifest},
     spec::{JobSpec, SourceSpec},
 };
-use crate::{catalog::CatalogStore, metrics::Families, ownership, providers::{PlatformTables, start_offsets}};
+use crate::{
+    catalog::CatalogStore,
+    metrics::Families,
+    ownership,
+    providers::{PlatformTables, start_offsets},
+};
 
 /// Between two tries to start a job whose Kafka or Cassandra is away.
 const RETRY: Duration = Duration::from_secs(2);
@@ -54,7 +59,10 @@ pub struct JobManager {
 pub enum Entry {
     Running(JobHandle),
     /// It could not be started yet, and is tried again.
-    Starting { incarnation: Incarnation, error: String },
+    Starting {
+        incarnation: Incarnation,
+        error: String,
+    },
 }
 
 impl JobManager {
@@ -140,7 +148,8 @@ impl JobManager {
                     () = manager.shutdown.cancelled() => return,
                     () = tokio::time::sleep(RETRY) => {}
                 }
-                if manager.catalog.current().find_job(&definition.name).is_none_or(|job| job.incarnation != definition.incarnation) {
+                if manager.catalog.current().find_job(&definition.name).is_none_or(|job| job.incarnation != definition.incarnation)
+                {
                     manager.jobs.write().remove(&definition.name);
                     return;
                 }
@@ -261,7 +270,12 @@ impl JobManager {
     }
 
     /// The incarnation's manifest: the stored one, or the first one.
-    async fn manifest(&self, definition: &JobDefinition, insert: &InsertPlan, spec: &JobSpec) -> anyhow::Result<(Manifest, Version)> {
+    async fn manifest(
+        &self,
+        definition: &JobDefinition,
+        insert: &InsertPlan,
+        spec: &JobSpec,
+    ) -> anyhow::Result<(Manifest, Version)> {
         let incarnation = Incarnation(definition.incarnation.clone());
         let store = &*self.context.store;
         if let Some(found) = load_manifest(store, &incarnation).await? {
@@ -297,7 +311,9 @@ impl JobManager {
             Swap::Stored(version) => Ok((manifest, Version(version.0))),
             Swap::Conflict => {
                 let found = load_manifest(store, &incarnation).await?;
-                found.ok_or_else(|| anyhow!("the manifest of job {} appeared and vanished; is somebody deleting files?", definition.name))
+                found.ok_or_else(|| {
+                    anyhow!("the manifest of job {} appeared and vanished; is somebody deleting files?", definition.name)
+                })
             }
         }
     }
@@ -332,7 +348,8 @@ fn sink(insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> 
                 refuse_empty: alone && stored.partition_key.iter().any(|part| part == name),
             });
             let checks = checks.collect();
-            let spec = SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
+            let spec =
+                SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
             (Keeping::LastPerKey(key), checks, spec)
         }
         Connector::Kafka(_) => bail!("table {} is a Kafka topic; jobs cannot write to Kafka yet", insert.target.name),

@@ -27,7 +27,12 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::{assignment::assign, history::History, spec::JobSpec, topics};
-use crate::{ballista::Ballista, clock::Clock, control::{ExecutorEvent, Executors}, metrics::JobMetrics};
+use crate::{
+    ballista::Ballista,
+    clock::Clock,
+    control::{ExecutorEvent, Executors},
+    metrics::JobMetrics,
+};
 
 /// Answers of this job's own tasks; bounded by what the coordinator has under way.
 const ANSWERS: usize = 1024;
@@ -74,7 +79,10 @@ pub struct View {
 impl JobHandle {
     /// Hands a command over; its effect shows in the view.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
-        self.commands.send(command).await.map_err(|_| anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name))
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name))
     }
 
     pub fn view(&self) -> View {
@@ -133,8 +141,7 @@ pub fn start(
     let (commands, commanded) = mpsc::channel(16);
     let nonces = || Nonce(uuid::Uuid::new_v4().simple().to_string());
     let now = context.clock.now();
-    let (coordinator, first) =
-        JobCoordinator::recover(manifest, version, context.generation, spec.config.clone(), nonces, now);
+    let (coordinator, first) = JobCoordinator::recover(manifest, version, context.generation, spec.config.clone(), nonces, now);
     let view = View {
         status: coordinator.status(),
         manifest: coordinator.manifest().clone(),
@@ -378,8 +385,7 @@ impl Runner {
         let mut queries = self.queries.lock();
         let Some(query) = queries.get_mut(&attempt) else { return };
         query.cancelled = true;
-        let cancel =
-            wire::CancelAttempt { incarnation: self.incarnation.0.clone(), epoch: query.epoch.0, attempt: attempt.0 };
+        let cancel = wire::CancelAttempt { incarnation: self.incarnation.0.clone(), epoch: query.epoch.0, attempt: attempt.0 };
         self.context.executors.order_all(Order::CancelAttempt(cancel));
         if let Some(id) = query.id.clone() {
             let ballista = self.context.ballista.clone();
@@ -489,9 +495,10 @@ impl Runner {
         self.assigned = assigned;
         for executor in &self.executors {
             for (source, spec) in &self.spec.sources {
-                let mine = self.wanted.iter().filter(|(partition, _)| {
-                    partition.source == *source && self.assigned.get(partition) == Some(executor)
-                });
+                let mine = self
+                    .wanted
+                    .iter()
+                    .filter(|(partition, _)| partition.source == *source && self.assigned.get(partition) == Some(executor));
                 let starts = mine.map(|(partition, start)| (partition.partition, *start)).collect();
                 let connection = match serde_json::to_string(&spec.connection) {
                     Ok(connection) => connection,
@@ -500,7 +507,8 @@ impl Runner {
                         continue;
                     }
                 };
-                let prefetch = wire::Prefetch { source: Some(self.wire_source(*source)), connection, topic: spec.topic.clone(), starts };
+                let prefetch =
+                    wire::Prefetch { source: Some(self.wire_source(*source)), connection, topic: spec.topic.clone(), starts };
                 self.context.executors.order(executor, Order::Prefetch(prefetch));
             }
         }

@@ -19,7 +19,7 @@ static CONSOLE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../console");
 const PUBLIC: [&str; 4] = ["css/base.css", "js/early_theme.js", "js/login.js", "icon.svg"];
 
 /// A redirect would start on the page that held the link, so that a strict cookie stays behind; a page of our own that moves on does not.
-const LOGGED_IN: &str = "<!doctype html><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"0;url=/\"><title>Polybolos</title>\
+const LOGGED_IN: &str = "<!doctype html><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"0;url=/\"><title>Polybolos</title><link rel=\"icon\" href=\"/icon.svg\">\
      <p>Logged in. <a href=\"/\">Go on</a></p>";
 
 pub async fn index(State(shared): State<Shared>, Query(query): Query<HashMap<String, String>>, headers: HeaderMap) -> Response {

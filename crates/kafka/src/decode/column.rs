@@ -39,9 +39,12 @@ pub(super) fn column_for(data_type: &DataType, options: &super::DecodeOptions) -
         DataType::Float64 => Box::new(FloatColumn::<Float64Type>::default()),
         DataType::Decimal128(precision, scale) => Box::new(DecimalColumn::<Decimal128Type>::new(*precision, *scale)),
         DataType::Decimal256(precision, scale) => Box::new(DecimalColumn::<Decimal256Type>::new(*precision, *scale)),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            Box::new(TextColumn::new(data_type.clone(), options.scalars_as_text))
-        }
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Utf8View
+        | DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView => Box::new(TextColumn::new(data_type.clone(), options.scalars_as_text)),
         DataType::Date32 => Box::new(DateColumn::default()),
         DataType::Time32(_) | DataType::Time64(_) => Box::new(TimeColumn::new(data_type.clone())),
         DataType::Timestamp(unit, zone) => Box::new(TimestampColumn::new(*unit, zone.clone(), options.timestamp_format)),

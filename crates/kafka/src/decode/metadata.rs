@@ -2,7 +2,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMillisecondArray,
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
+    TimestampMillisecondArray,
 };
 use arrow::compute::{can_cast_types, cast};
 use arrow::datatypes::{DataType, Field as Column, Schema, TimeUnit};

@@ -89,7 +89,9 @@ impl<'a> Scanner<'a> {
     pub fn end(&mut self) -> Outcome {
         match self.token() {
             None => Ok(()),
-            Some(_) => Err(Fault::syntax(format!("something follows the value at byte {}; a record holds exactly one value", self.pos))),
+            Some(_) => {
+                Err(Fault::syntax(format!("something follows the value at byte {}; a record holds exactly one value", self.pos)))
+            }
         }
     }
 

@@ -134,7 +134,9 @@ fn good_values() {
     assert_eq!(ok(DataType::Boolean, r#"{"c":false}"#), json!(false));
     assert_eq!(ok(DataType::Date32, r#"{"c":"2024-02-29"}"#), json!("2024-02-29"));
     assert_eq!(ok(DataType::Time64(TimeUnit::Microsecond), r#"{"c":"23:59:01.5"}"#), json!("23:59:01.500"));
-    for text in [r#""2024-01-01 00:00:00.123""#, r#""2024-01-01T00:00:00.123Z""#, r#""2024-01-01T01:00:00.123+01:00""#, "1704067200123"] {
+    for text in
+        [r#""2024-01-01 00:00:00.123""#, r#""2024-01-01T00:00:00.123Z""#, r#""2024-01-01T01:00:00.123+01:00""#, "1704067200123"]
+    {
         for unit in [TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
             assert_eq!(ok(DataType::Timestamp(unit, None), &format!(r#"{{"c":{text}}}"#)), json!("2024-01-01T00:00:00.123"));
         }
@@ -154,7 +156,14 @@ fn good_values() {
 fn sizes_nulls_and_not_null() {
     let columns = || vec![Column::new("c", DataType::Utf8, false)];
     let mut decoder = decoder(columns(), DecodeOptions { max_record_bytes: 20, ..DecodeOptions::default() });
-    let payloads = [Some(r#"{"c":"fits"}"#), Some(r#"{"c":"does not fit at all"}"#), None, Some("{}"), Some(r#"{"c":null}"#), Some(r#"{"c":"z"}"#)];
+    let payloads = [
+        Some(r#"{"c":"fits"}"#),
+        Some(r#"{"c":"does not fit at all"}"#),
+        None,
+        Some("{}"),
+        Some(r#"{"c":null}"#),
+        Some(r#"{"c":"z"}"#),
+    ];
     let decoded = decoder.decode(&chunk(&payloads), 0..6, "t", 0).unwrap();
     assert_eq!(decoded.records, [0, 5]);
     let errors: Vec<(u32, &str)> = decoded.failures.iter().map(|failure| (failure.record, failure.error.as_str())).collect();
@@ -169,7 +178,8 @@ fn sizes_nulls_and_not_null() {
 fn scalars_as_text_when_asked_for() {
     let mut decoder =
         decoder(vec![Column::new("c", DataType::Utf8, true)], DecodeOptions { scalars_as_text: true, ..DecodeOptions::default() });
-    let decoded = decoder.decode(&chunk(&[Some(r#"{"c":93027}"#), Some(r#"{"c":true}"#), Some(r#"{"c":{}}"#)]), 0..3, "t", 0).unwrap();
+    let decoded =
+        decoder.decode(&chunk(&[Some(r#"{"c":93027}"#), Some(r#"{"c":true}"#), Some(r#"{"c":{}}"#)]), 0..3, "t", 0).unwrap();
     assert_eq!(decoded.batch.column(0).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("93027"), Some("true")]);
     assert_eq!(decoded.failures.len(), 1);
 }
@@ -190,7 +200,15 @@ fn metadata_columns() {
     ]);
     let json = Field::Json { name: "real name".into() };
     let fields = vec![
-        Field::Offset, json, Field::Partition, Field::Topic, Field::Timestamp, Field::TimestampType, Field::Key, Field::Value, Field::Headers,
+        Field::Offset,
+        json,
+        Field::Partition,
+        Field::Topic,
+        Field::Timestamp,
+        Field::TimestampType,
+        Field::Key,
+        Field::Value,
+        Field::Headers,
     ];
     let mut decoder = JsonDecoder::new(Arc::new(schema), fields, DecodeOptions::default()).unwrap();
     let decoded = decoder.decode(&chunk(&[Some("{}"), Some("{"), Some(r#"{"real name":3}"#)]), 0..3, "topic", 5).unwrap();
@@ -312,7 +330,18 @@ fn actual(array: &dyn Array, row: usize) -> Value {
 }
 
 fn random_record(random: &mut StdRng) -> Vec<u8> {
-    let texts = ["", "plain", "quote\" back\\ slash/", "é فارسی 😀", "tab\t\u{1}", "12", " -7 ", "null", "{\"id\":1}", "0123456789abcdef0123"];
+    let texts = [
+        "",
+        "plain",
+        "quote\" back\\ slash/",
+        "é فارسی 😀",
+        "tab\t\u{1}",
+        "12",
+        " -7 ",
+        "null",
+        "{\"id\":1}",
+        "0123456789abcdef0123",
+    ];
     let text = |random: &mut StdRng| json!(texts[random.random_range(0..texts.len())]);
     let number = |random: &mut StdRng| match random.random_range(0..5) {
         0 => json!(random.random::<i64>()),
@@ -388,7 +417,8 @@ fn mutated_records_agree_with_serde_json() {
             })
             .collect();
         let decoded = decoder.decode(&chunk(&payloads), 0..payloads.len(), "t", 0).unwrap();
-        let mut seen: Vec<u32> = decoded.records.iter().copied().chain(decoded.failures.iter().map(|failure| failure.record)).collect();
+        let mut seen: Vec<u32> =
+            decoded.records.iter().copied().chain(decoded.failures.iter().map(|failure| failure.record)).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..100).collect::<Vec<u32>>(), "seed {seed}");
         good += decoded.records.len();
@@ -416,7 +446,8 @@ fn mutated_records_agree_with_serde_json() {
                 }
                 (Some(_), None) => {
                     // Each of two values under one name has to fit.
-                    let twice = columns.iter().any(|column| shown.matches(column.name().as_str()).count() > 1) || shown.contains("\\u");
+                    let twice =
+                        columns.iter().any(|column| shown.matches(column.name().as_str()).count() > 1) || shown.contains("\\u");
                     let failure = decoded.failures.iter().find(|failure| failure.record as usize == index).unwrap();
                     assert!(twice, "seed {seed}, record {index} failed ({}): {shown}", failure.error);
                 }

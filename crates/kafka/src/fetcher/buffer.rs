@@ -13,7 +13,10 @@ use crate::records::RecordChunk;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// Records from `offset` on are gone; the broker keeps from the first to before the second.
-    Lost { offset: i64, kept: Option<(i64, i64)> },
+    Lost {
+        offset: i64,
+        kept: Option<(i64, i64)>,
+    },
     NoSuchTopic,
     Denied(String),
     /// A record came after later ones: a bug of ours or of the client library.

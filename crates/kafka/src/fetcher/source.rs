@@ -204,7 +204,9 @@ impl Source {
             Fault::Lost { offset, kept } => KafkaError::DataLost { topic, partition, offset, kept },
             Fault::NoSuchTopic => KafkaError::NoSuchTopic { topic },
             Fault::Denied(reason) => KafkaError::Denied { topic, reason },
-            Fault::Disorder(offset) => KafkaError::Bug(format!("topic {topic:?} partition {partition}: offset {offset} came out of order")),
+            Fault::Disorder(offset) => {
+                KafkaError::Bug(format!("topic {topic:?} partition {partition}: offset {offset} came out of order"))
+            }
         }
     }
 
@@ -287,7 +289,9 @@ impl Source {
         let mut state = self.state.lock();
         if state.away.is_some() != away.is_some() {
             match &away {
-                Some(reason) => tracing::warn!(topic = %self.topic, servers = %self.connection.bootstrap_servers, %reason, "Kafka is away"),
+                Some(reason) => {
+                    tracing::warn!(topic = %self.topic, servers = %self.connection.bootstrap_servers, %reason, "Kafka is away")
+                }
                 None => tracing::info!(topic = %self.topic, "Kafka is back"),
             }
         }

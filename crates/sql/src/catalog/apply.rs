@@ -1,10 +1,6 @@
 //! `catalog + statement → catalog`, purely: no clock, no randomness, no I/O. Planning a job, and asking Kafka and Cassandra whether its
 //! tables are as declared, comes before, and is somebody else's.
-use datafusion::sql::{
-    parser,
-    resolve::resolve_table_references,
-    sqlparser::ast,
-};
+use datafusion::sql::{parser, resolve::resolve_table_references, sqlparser::ast};
 
 use super::{Catalog, JobDefinition, TableDefinition};
 use crate::{

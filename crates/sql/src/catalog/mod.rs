@@ -6,12 +6,12 @@ mod table;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::apply::sources;
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
     table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
 };
-pub(crate) use self::apply::sources;
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},
     names::RelationName,

@@ -125,7 +125,9 @@ pub enum Connector {
     /// Takes rows and forgets them.
     Blackhole,
     /// Writes rows to the executor's log.
-    Print { identifier: Option<String> },
+    Print {
+        identifier: Option<String>,
+    },
 }
 
 impl Connector {
@@ -249,7 +251,10 @@ impl TableDefinition {
         let mut seen: Vec<&str> = Vec::new();
         for name in key.columns() {
             if seen.contains(&name) {
-                return Err(SqlError::invalid_at(clause.at, format!("column {name} is twice in the primary key of table {}", self.name)));
+                return Err(SqlError::invalid_at(
+                    clause.at,
+                    format!("column {name} is twice in the primary key of table {}", self.name),
+                ));
             }
             seen.push(name);
             let table = &self.name;
@@ -315,7 +320,8 @@ fn columns(create: &CreateTable, connector: &Connector) -> Result<Vec<ColumnDefi
     let mut columns: Vec<ColumnDefinition> = Vec::with_capacity(create.columns.len());
     for clause in &create.columns {
         if columns.iter().any(|column| column.name == clause.name) {
-            let message = format!("table {} has two columns {}; rename one (case counts only in double quotes)", create.name, clause.name);
+            let message =
+                format!("table {} has two columns {}; rename one (case counts only in double quotes)", create.name, clause.name);
             return Err(SqlError::invalid_at(clause.at, message));
         }
         check_type(clause, create, connector)?;
@@ -361,7 +367,10 @@ fn metadata_kind(
             Some(near) => format!("did you mean '{near}'?"),
             None => format!("known are {}", names.map(|name| format!("'{name}'")).join(", ")),
         };
-        return Err(SqlError::invalid_at(clause.at, format!("{here} is METADATA FROM '{}', which Kafka does not tell; {hint}", metadata.from)));
+        return Err(SqlError::invalid_at(
+            clause.at,
+            format!("{here} is METADATA FROM '{}', which Kafka does not tell; {hint}", metadata.from),
+        ));
     };
     let types = from.types();
     if !types.contains(&clause.sql_type) {

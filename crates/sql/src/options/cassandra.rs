@@ -56,7 +56,8 @@ impl CassandraOptions {
         }
         let cluster = cluster(reader)?;
         let create = reader.boolean("table.create")?.unwrap_or_default();
-        let replication = reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
+        let replication =
+            reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
         Ok(Self { keyspace, table, cluster, create, replication, write: write_options(reader)? })
     }
 

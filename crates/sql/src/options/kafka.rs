@@ -65,9 +65,13 @@ pub enum StartupMode {
     Earliest,
     Latest,
     /// The first record with at least this timestamp.
-    Timestamp { millis: i64 },
+    Timestamp {
+        millis: i64,
+    },
     /// By partition; partitions that are not named begin at their earliest offset.
-    SpecificOffsets { offsets: BTreeMap<i32, i64> },
+    SpecificOffsets {
+        offsets: BTreeMap<i32, i64>,
+    },
 }
 
 /// Where a bounded table ends.
@@ -129,7 +133,10 @@ fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<String, String>,
             return Err(SqlError::invalid_at(entry.at, format!("option '{}' cannot be set: {why}; leave it out", entry.key)));
         }
         if name.is_empty() {
-            return Err(SqlError::invalid_at(entry.at, "option 'properties.' names no property; write for example 'properties.security.protocol'"));
+            return Err(SqlError::invalid_at(
+                entry.at,
+                "option 'properties.' names no property; write for example 'properties.security.protocol'",
+            ));
         }
         properties.insert(name.to_owned(), entry.value.clone());
     }
@@ -175,7 +182,8 @@ fn startup(reader: &mut OptionReader<'_>) -> Result<StartupMode, SqlError> {
 }
 
 fn bounded(reader: &mut OptionReader<'_>) -> Result<Option<BoundedMode>, SqlError> {
-    let choices: Vec<(&str, &str)> = std::iter::once("unbounded").chain(MODES[1..].iter().copied()).map(|mode| (mode, mode)).collect();
+    let choices: Vec<(&str, &str)> =
+        std::iter::once("unbounded").chain(MODES[1..].iter().copied()).map(|mode| (mode, mode)).collect();
     let chosen = reader.choice("scan.bounded.mode", &choices)?.unwrap_or("unbounded");
     let millis = millis(reader, "scan.bounded.timestamp-millis", "scan.bounded.mode", chosen)?;
     let offsets = specific_offsets(reader, "scan.bounded.specific-offsets", "scan.bounded.mode", chosen)?;
@@ -238,7 +246,8 @@ fn offsets_by_partition(text: &str) -> Option<BTreeMap<i32, i64>> {
     let mut offsets = BTreeMap::new();
     for pair in text.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
         let (partition, offset) = pair.split_once(',')?;
-        let partition: i32 = partition.trim().strip_prefix("partition:")?.trim().parse().ok().filter(|partition| *partition >= 0)?;
+        let partition: i32 =
+            partition.trim().strip_prefix("partition:")?.trim().parse().ok().filter(|partition| *partition >= 0)?;
         let offset: i64 = offset.trim().strip_prefix("offset:")?.trim().parse().ok().filter(|offset| *offset >= 0)?;
         if offsets.insert(partition, offset).is_some() {
             return None;

@@ -100,11 +100,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn expected_or(&self, what: &str, hint: &str) -> SqlError {
-        SqlError::Syntax {
-            at: self.at(),
-            message: format!("expected {what}, found {}", self.found()),
-            hint: Some(hint.to_owned()),
-        }
+        SqlError::Syntax { at: self.at(), message: format!("expected {what}, found {}", self.found()), hint: Some(hint.to_owned()) }
     }
 
     /// The next token, for messages.
@@ -161,7 +157,10 @@ impl<'a> Cursor<'a> {
         if plain {
             return Ok(name);
         }
-        Err(SqlError::invalid_at(at, format!("{name:?} cannot name a job; use up to 100 of the letters a–z, digits, \"_\" and \"-\"")))
+        Err(SqlError::invalid_at(
+            at,
+            format!("{name:?} cannot name a job; use up to 100 of the letters a–z, digits, \"_\" and \"-\""),
+        ))
     }
 
     /// A string in single quotes.

@@ -34,8 +34,8 @@ pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Insert, SqlError> {
     if cursor.words(&["DEFAULT", "VALUES"]) {
         return Err(SqlError::unsupported_at(at, "DEFAULT VALUES is not supported; columns have no defaults"));
     }
-    let starts_query = *cursor.peek() == Token::LParen
-        || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word));
+    let starts_query =
+        *cursor.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word));
     if !starts_query {
         return Err(cursor.expected("SELECT or VALUES"));
     }

@@ -86,15 +86,47 @@ fn lower_first(text: &str) -> String {
 }
 
 const FIRST_WORDS: [&str; 29] = [
-    "CREATE", "DROP", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "SELECT", "WITH", "VALUES", "TABLE", "INSERT", "PAUSE", "RESUME", "STOP",
-    "SET", "RESET", "BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "DISCARD", "DEALLOCATE", "USE",
-    "FROM", "ALTER",
+    "CREATE",
+    "DROP",
+    "SHOW",
+    "DESCRIBE",
+    "DESC",
+    "EXPLAIN",
+    "SELECT",
+    "WITH",
+    "VALUES",
+    "TABLE",
+    "INSERT",
+    "PAUSE",
+    "RESUME",
+    "STOP",
+    "SET",
+    "RESET",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "END",
+    "ROLLBACK",
+    "ABORT",
+    "SAVEPOINT",
+    "RELEASE",
+    "DISCARD",
+    "DEALLOCATE",
+    "USE",
+    "FROM",
+    "ALTER",
 ];
 
 /// Statements of other systems and what to write here instead.
 const REFUSED: [(&str, &str); 21] = [
-    ("COPY", "COPY reads and writes files of the server, which SQL cannot do here; use SELECT with polybolos sql --output csv, or INSERT INTO … SELECT"),
-    ("UPDATE", "UPDATE does not exist: tables are filled by jobs; write INSERT INTO t (key, …) SELECT …, which replaces rows of the same key"),
+    (
+        "COPY",
+        "COPY reads and writes files of the server, which SQL cannot do here; use SELECT with polybolos sql --output csv, or INSERT INTO … SELECT",
+    ),
+    (
+        "UPDATE",
+        "UPDATE does not exist: tables are filled by jobs; write INSERT INTO t (key, …) SELECT …, which replaces rows of the same key",
+    ),
     ("DELETE", "DELETE is not supported yet; rows leave a table in Cassandra by its own tools (cqlsh)"),
     ("MERGE", "MERGE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
     ("REPLACE", "REPLACE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
@@ -275,7 +307,10 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, "models are not supported yet; this version has tables and jobs"));
     }
     if ["FUNCTIONS", "DATABASES", "SCHEMAS", "CATALOGS", "VIEWS"].iter().any(|word| cursor.is_word(word)) {
-        let message = format!("SHOW {} does not exist; ask information_schema, for example SELECT * FROM information_schema.tables", cursor.found());
+        let message = format!(
+            "SHOW {} does not exist; ask information_schema, for example SELECT * FROM information_schema.tables",
+            cursor.found()
+        );
         return Err(SqlError::unsupported_at(at, message.replace('"', "")));
     }
     session::show_variable(cursor).map(StatementKind::Session)
@@ -299,13 +334,18 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
         ExplainTarget::Insert(job::insert(cursor)?)
     } else if cursor.word("JOB") {
         ExplainTarget::ExistingJob(cursor.job_name()?)
-    } else if *cursor.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word)) {
+    } else if *cursor.peek() == Token::LParen
+        || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word))
+    {
         ExplainTarget::Query(query(cursor)?)
     } else {
         return Err(cursor.expected("SELECT, INSERT, CREATE JOB or JOB name"));
     };
     if analyze && !matches!(target, ExplainTarget::Query(_)) {
-        return Err(SqlError::unsupported_at(at, "EXPLAIN ANALYZE runs a query; for a job write EXPLAIN, or polybolos job show for its figures"));
+        return Err(SqlError::unsupported_at(
+            at,
+            "EXPLAIN ANALYZE runs a query; for a job write EXPLAIN, or polybolos job show for its figures",
+        ));
     }
     Ok(Explain { analyze, verbose, target })
 }

@@ -53,7 +53,10 @@ fn element(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlEr
     for refused in ["UNIQUE", "FOREIGN", "CHECK"] {
         let mut ahead = cursor.clone();
         if ahead.word(refused) && (*ahead.peek() == Token::LParen || ahead.is_word("KEY")) {
-            return Err(SqlError::unsupported_at(at, format!("{refused} is not supported; the only constraint is PRIMARY KEY (…) NOT ENFORCED")));
+            return Err(SqlError::unsupported_at(
+                at,
+                format!("{refused} is not supported; the only constraint is PRIMARY KEY (…) NOT ENFORCED"),
+            ));
         }
     }
     let name = cursor.identifier("a column name")?;
@@ -85,7 +88,10 @@ fn column_properties(cursor: &mut Cursor<'_>, column: &mut ColumnClause, table: 
         } else if cursor.word("COMMENT") {
             cursor.string("a comment")?;
         } else if cursor.is_word("DEFAULT") {
-            return Err(SqlError::unsupported_at(at, "DEFAULT is not supported; write coalesce(column, value) in the SELECT of the job"));
+            return Err(SqlError::unsupported_at(
+                at,
+                "DEFAULT is not supported; write coalesce(column, value) in the SELECT of the job",
+            ));
         } else if matches!(cursor.peek(), Token::Comma | Token::RParen) {
             return Ok(());
         } else {
@@ -117,7 +123,11 @@ fn primary_key(cursor: &mut Cursor<'_>) -> Result<PrimaryKeyClause, SqlError> {
             return Ok(());
         }
         let column = cursor.identifier("a column name")?;
-        if partition.is_empty() { partition.push(column) } else { clustering.push(column) }
+        if partition.is_empty() {
+            partition.push(column)
+        } else {
+            clustering.push(column)
+        }
         Ok(())
     })?;
     not_enforced(cursor);

@@ -78,7 +78,8 @@ impl TypeReader<'_, '_> {
         if !WORDS.contains(&name.as_str()) {
             let hint = match did_you_mean(&name, WORDS) {
                 Some(near) => format!("did you mean {near}?"),
-                None => "known are STRING, INT, BIGINT, DOUBLE, DECIMAL(p, s), BOOLEAN, BYTES, DATE, TIME, TIMESTAMP(p) and others".to_owned(),
+                None => "known are STRING, INT, BIGINT, DOUBLE, DECIMAL(p, s), BOOLEAN, BYTES, DATE, TIME, TIMESTAMP(p) and others"
+                    .to_owned(),
             };
             return Err(SqlError::Syntax { at, message: format!("unknown type \"{}\"", word.value), hint: Some(hint) });
         }

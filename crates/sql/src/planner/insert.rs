@@ -40,7 +40,9 @@ fn source_tables(catalog: &Catalog, insert: &Insert) -> Result<Vec<TableDefiniti
 pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert) -> Result<(), SqlError> {
     let tables = source_tables(catalog, insert)?;
     if tables.is_empty() {
-        let message = format!("{subject} reads no table, so it would end at once; write INSERT INTO … without CREATE JOB, or read a Kafka table");
+        let message = format!(
+            "{subject} reads no table, so it would end at once; write INSERT INTO … without CREATE JOB, or read a Kafka table"
+        );
         return Err(SqlError::unsupported_at(insert.at, message));
     }
     if let [table, other, ..] = tables.as_slice() {
@@ -89,7 +91,8 @@ fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlErro
 fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), SqlError> {
     match sources.iter().find(|table| !table.is_readable()) {
         Some(table) => {
-            let message = format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name());
+            let message =
+                format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name());
             Err(SqlError::invalid_at(insert.at, message))
         }
         None => Ok(()),
@@ -114,11 +117,8 @@ fn written_columns<'a>(target: &'a TableDefinition, insert: &Insert) -> Result<V
     let given = |name: &&str| insert.columns.iter().any(|column| column == name);
     let missing: Vec<&str> = target.primary_key.iter().flat_map(|key| key.columns()).filter(|name| !given(name)).collect();
     if !missing.is_empty() {
-        let message = format!(
-            "INSERT INTO {} leaves out {} of its primary key; add it to the column list",
-            target.name,
-            missing.join(", ")
-        );
+        let message =
+            format!("INSERT INTO {} leaves out {} of its primary key; add it to the column list", target.name, missing.join(", "));
         return Err(SqlError::invalid_at(insert.at, message));
     }
     Ok(columns)
@@ -179,10 +179,13 @@ pub(super) fn check_optimised(subject: &str, planned: &InsertPlan) -> Result<(),
         Ok(TreeNodeRecursion::Continue)
     })?;
     if scans.is_empty() {
-        return Err(SqlError::invalid(format!("{subject} can never give a row, as its condition is always false; correct its WHERE")));
+        return Err(SqlError::invalid(format!(
+            "{subject} can never give a row, as its condition is always false; correct its WHERE"
+        )));
     }
     let fits = planned.plan.schema().fields().iter().zip(&planned.columns).all(|(field, name)| {
-        field.name() == name && planned.target.column(name).is_some_and(|column| planned.target.data_type(column) == *field.data_type())
+        field.name() == name
+            && planned.target.column(name).is_some_and(|column| planned.target.data_type(column) == *field.data_type())
     });
     if fits && planned.plan.schema().fields().len() == planned.columns.len() {
         return Ok(());

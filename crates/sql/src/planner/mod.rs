@@ -9,10 +9,7 @@ use datafusion::{
     execution::{SessionState, context::SQLOptions},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::SessionConfig,
-    sql::{
-        parser,
-        sqlparser::ast,
-    },
+    sql::{parser, sqlparser::ast},
 };
 
 pub use self::insert::InsertPlan;
@@ -123,7 +120,10 @@ impl Planner {
     /// When a source is unbounded ([`Self::is_unbounded`]), or the INSERT does not fit its target.
     pub async fn plan_bounded_insert(&self, insert: &Insert) -> Result<InsertPlan, SqlError> {
         if self.is_unbounded(insert)? {
-            return Err(SqlError::unsupported_at(insert.at, "the INSERT reads a stream, so it is a job; write CREATE JOB name AS INSERT …"));
+            return Err(SqlError::unsupported_at(
+                insert.at,
+                "the INSERT reads a stream, so it is a job; write CREATE JOB name AS INSERT …",
+            ));
         }
         let state = self.state_for(Use::Bounded, self.state.config().clone());
         insert::plan(&state, &self.catalog, insert).await

@@ -114,7 +114,14 @@ impl Trouble {
     }
 
     /// Takes note of a failure. `Some`: the records of the frame cannot be computed; the text says why.
-    pub fn note(&mut self, ending: Ending, frame: &Frame, blame_frame: bool, now_us: u64, config: &CoordinatorConfig) -> Option<String> {
+    pub fn note(
+        &mut self,
+        ending: Ending,
+        frame: &Frame,
+        blame_frame: bool,
+        now_us: u64,
+        config: &CoordinatorConfig,
+    ) -> Option<String> {
         let was_longest = self.deadline_us(config) >= config.max_attempt_deadline_us;
         let (message, pause_us, shrink, counts) = match ending {
             Ending::Disturbed(message) => {
@@ -190,7 +197,8 @@ impl Trouble {
             let Some(&end) = suspect.ends.get(&offer.source) else {
                 return false;
             };
-            let stop = offer.available.end.min(end).min(offer.available.start.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)));
+            let stop =
+                offer.available.end.min(end).min(offer.available.start.saturating_add(i64::try_from(left).unwrap_or(i64::MAX)));
             if stop <= offer.available.start {
                 return false;
             }

@@ -22,24 +22,51 @@ pub enum Event {
     /// Time has passed: send it when [`next_wakeup`](super::JobCoordinator::next_wakeup) is reached (earlier or more often does no harm).
     Tick,
     /// Records of `partition` up to `end` (exclusive) can be read now. `bytes_per_record` is an estimate, 0 when unknown.
-    Available { partition: SourcePartition, end: i64, bytes_per_record: u32 },
+    Available {
+        partition: SourcePartition,
+        end: i64,
+        bytes_per_record: u32,
+    },
     /// What the broker says of a source's topic, asked for from time to time (seconds). The shell asks anew only after it has handed over the last
     /// answer, so that an answer is never older than the one before.
-    Partitions { source: SourceId, topic_id: Option<String>, beginnings: BTreeMap<i32, i64>, ends: BTreeMap<i32, i64> },
+    Partitions {
+        source: SourceId,
+        topic_id: Option<String>,
+        beginnings: BTreeMap<i32, i64>,
+        ends: BTreeMap<i32, i64>,
+    },
     /// The source cannot be reached; `message` says what was tried. Only the status changes: what has been fetched is still computed.
-    SourceAway { source: SourceId, message: String },
-    SourceBack { source: SourceId },
+    SourceAway {
+        source: SourceId,
+        message: String,
+    },
+    SourceBack {
+        source: SourceId,
+    },
     /// An executor can take work. A new process is a new id.
-    ExecutorJoined { executor: ExecutorId },
+    ExecutorJoined {
+        executor: ExecutorId,
+    },
     /// The control stream of an executor is gone; it may still be alive somewhere.
-    ExecutorLost { executor: ExecutorId },
+    ExecutorLost {
+        executor: ExecutorId,
+    },
     PartReported(PartReport),
     /// The Ballista job of an attempt has ended. Reports may come before or after.
-    AttemptEnded { attempt: Attempt, outcome: AttemptOutcome },
+    AttemptEnded {
+        attempt: Attempt,
+        outcome: AttemptOutcome,
+    },
     /// The answer to [`Action::Swap`](super::Action::Swap) or [`Action::Resend`](super::Action::Resend).
-    SwapReplied { nonce: Nonce, reply: SwapReply },
+    SwapReplied {
+        nonce: Nonce,
+        reply: SwapReply,
+    },
     /// The answer to [`Action::ReadManifest`](super::Action::ReadManifest) with the same `request`.
-    ManifestRead { request: Nonce, answer: ManifestAnswer },
+    ManifestRead {
+        request: Nonce,
+        answer: ManifestAnswer,
+    },
     PublishReported(PublishReport),
     /// A publisher gave up on a part, its own retries included.
     PublishFailed(PublishFailure),

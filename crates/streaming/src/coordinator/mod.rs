@@ -200,10 +200,14 @@ impl JobCoordinator {
         if self.standing == Standing::TakingOver {
             return swap;
         }
-        let attempt = self.running.as_ref().map(|running| running.report_by_us.map_or(running.deadline_us, |by| by.min(running.deadline_us)));
+        let attempt =
+            self.running.as_ref().map(|running| running.report_by_us.map_or(running.deadline_us, |by| by.min(running.deadline_us)));
         let submit = (self.may_compute() && self.sources.has_backlog()).then(|| self.submit_at_us());
         let positions = self.ahead_since_us.filter(|_| self.swap.is_none()).map(|since| since + self.config.position_delay_us);
-        [swap, attempt, submit, positions, self.publishing.wakeup_us(&self.config), self.garbage.wakeup_us()].into_iter().flatten().min()
+        [swap, attempt, submit, positions, self.publishing.wakeup_us(&self.config), self.garbage.wakeup_us()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The number after the last attempt submitted.
@@ -266,7 +270,9 @@ impl JobCoordinator {
                 let why = self.sources.away().map_or("", |(_, why)| why);
                 Phase::Waiting { why: format!("topic \"{}\" cannot be read: {why}", self.sources.topic(source)) }
             }
-            (Limit::RetryingAttempts, Some(message)) => Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") },
+            (Limit::RetryingAttempts, Some(message)) => {
+                Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") }
+            }
             (limit, _) => Phase::Waiting { why: limit.to_string() },
         }
     }
@@ -325,7 +331,11 @@ impl JobCoordinator {
             return;
         };
         if running.report_by_us.is_some_and(|by| now.monotonic_us >= by) {
-            self.end_attempt(Ending::Environment("Ballista finished the attempt, and not all parts were reported".to_owned()), now, actions);
+            self.end_attempt(
+                Ending::Environment("Ballista finished the attempt, and not all parts were reported".to_owned()),
+                now,
+                actions,
+            );
         } else if now.monotonic_us >= running.deadline_us && !self.config.lacks(Rule::Deadline) {
             self.end_attempt(Ending::Expired, now, actions);
         }
@@ -345,7 +355,9 @@ impl JobCoordinator {
             return self.send(manifest, Purpose::Record(computed), now, actions);
         }
         // Positions of a job that computes travel with the next record; they go alone only when they have waited for one, or no other will come.
-        let waited = self.ahead_since_us.is_some_and(|since| self.wanted != Life::Running || now.monotonic_us >= since + self.config.position_delay_us);
+        let waited = self
+            .ahead_since_us
+            .is_some_and(|since| self.wanted != Life::Running || now.monotonic_us >= since + self.config.position_delay_us);
         if waited || self.wanted != self.manifest.life {
             let manifest = self.next_manifest(now);
             self.send(manifest, Purpose::Update, now, actions);
@@ -397,8 +409,11 @@ impl JobCoordinator {
         if chosen.is_empty() {
             return;
         }
-        let parts: Vec<PartRange> =
-            chosen.into_iter().enumerate().map(|(i, (source, range))| PartRange { part: PartIndex(i as u16), source, range }).collect();
+        let parts: Vec<PartRange> = chosen
+            .into_iter()
+            .enumerate()
+            .map(|(i, (source, range))| PartRange { part: PartIndex(i as u16), source, range })
+            .collect();
         let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
         let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
         let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, parts };
@@ -489,7 +504,9 @@ impl JobCoordinator {
             if !self.config.lacks(Rule::WinnerCounts) {
                 manifest.counts.add(&report.counts);
             }
-            if let (Some(position), Some(timestamp)) = (manifest.sources.get_mut(&report.range.source.source), report.max_timestamp_ms) {
+            if let (Some(position), Some(timestamp)) =
+                (manifest.sources.get_mut(&report.range.source.source), report.max_timestamp_ms)
+            {
                 let max = position.max_timestamp_ms.entry(report.range.source.partition).or_insert(timestamp);
                 *max = timestamp.max(*max);
             }
@@ -524,7 +541,9 @@ impl JobCoordinator {
             Verdict::Pending => {}
             Verdict::Stored(version) => self.stored(version, now, actions),
             // The predecessor's last swap came through while we were taking over: take over what it made. Only its generation is at stake.
-            Verdict::Foreign(version, manifest) if self.standing == Standing::TakingOver && manifest.generation <= self.generation => {
+            Verdict::Foreign(version, manifest)
+                if self.standing == Standing::TakingOver && manifest.generation <= self.generation =>
+            {
                 self.swap = None;
                 self.version = version;
                 if self.wanted == self.manifest.life {
@@ -537,7 +556,10 @@ impl JobCoordinator {
             }
             Verdict::Foreign(..) => self.fence(actions),
             Verdict::Gone => {
-                let reason = format!("the manifest of job \"{}\" is missing from the store; bring it back from a copy, or drop the job", self.manifest.job);
+                let reason = format!(
+                    "the manifest of job \"{}\" is missing from the store; bring it back from a copy, or drop the job",
+                    self.manifest.job
+                );
                 actions.push(Action::Failed { reason });
                 self.fence(actions);
             }
@@ -563,7 +585,8 @@ impl JobCoordinator {
             Purpose::Record(computed) => self.recorded(&computed, started_us, now, actions),
         }
         self.publishing.stored();
-        let gone = before.unpublished.iter().filter(|old| self.manifest.unpublished.first().is_none_or(|first| old.epoch < first.epoch));
+        let gone =
+            before.unpublished.iter().filter(|old| self.manifest.unpublished.first().is_none_or(|first| old.epoch < first.epoch));
         for file in gone.flat_map(|record| &record.files) {
             self.garbage.add(now.monotonic_us, self.config.file_retention_us, &file.name);
         }
@@ -641,7 +664,8 @@ impl JobCoordinator {
             Taken::SecondExecution if self.config.lacks(Rule::OneExecution) => {}
             Taken::SecondExecution => {
                 self.add_stray(&report.file.name, now);
-                let what = format!("part {} was executed twice (the second time by executor {})", report.range.part, report.executor);
+                let what =
+                    format!("part {} was executed twice (the second time by executor {})", report.range.part, report.executor);
                 self.end_attempt(Ending::Disturbed(what), now, actions);
             }
             Taken::Stray => self.add_stray(&report.file.name, now),
@@ -663,7 +687,9 @@ impl JobCoordinator {
         match outcome {
             AttemptOutcome::Completed if self.config.lacks(Rule::FullCoverage) => self.complete(now),
             AttemptOutcome::Completed => running.report_by_us = Some(now.monotonic_us + self.config.report_grace_us),
-            AttemptOutcome::Failed { message, retryable: true, data: false } => self.end_attempt(Ending::Environment(message), now, actions),
+            AttemptOutcome::Failed { message, retryable: true, data: false } => {
+                self.end_attempt(Ending::Environment(message), now, actions)
+            }
             AttemptOutcome::Failed { message, .. } => self.end_attempt(Ending::Data(message), now, actions),
         }
     }
@@ -740,7 +766,9 @@ impl JobCoordinator {
             }
             return;
         }
-        if let (Receipt::Stray, Some(PartFile { name, .. })) = (self.publishing.reported(&report, now.monotonic_us, &self.config), &report.refused) {
+        if let (Receipt::Stray, Some(PartFile { name, .. })) =
+            (self.publishing.reported(&report, now.monotonic_us, &self.config), &report.refused)
+        {
             self.add_stray(name, now);
         }
     }
@@ -751,7 +779,11 @@ impl JobCoordinator {
         }
         self.publishing.failed(&failure, now.monotonic_us, &self.config);
         if !failure.retryable && self.wanted == Life::Running {
-            self.fail(format!("sink {}: {}; repair it and resume the job, what is recorded waits for it", failure.sink, failure.message), now, actions);
+            self.fail(
+                format!("sink {}: {}; repair it and resume the job, what is recorded waits for it", failure.sink, failure.message),
+                now,
+                actions,
+            );
         }
     }
 

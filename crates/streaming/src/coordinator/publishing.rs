@@ -90,7 +90,10 @@ impl Publishing {
         if report.sink == DEAD_LETTERS && report.refused.is_some() {
             // There is nowhere else for them to go.
             sink.failures += 1;
-            sink.trouble = Some(format!("the dead-letter table refused rows of epoch {}; give it the columns that the documentation lists", report.epoch));
+            sink.trouble = Some(format!(
+                "the dead-letter table refused rows of epoch {}; give it the columns that the documentation lists",
+                report.epoch
+            ));
             *part = Part::Waiting { until_us: now_us + config.backoff(sink.failures) };
             return Receipt::Stray;
         }
@@ -134,14 +137,23 @@ impl Publishing {
     }
 
     /// Gives out what can be published now, and moves positions on.
-    pub fn advance(&mut self, now: Now, manifest: &Manifest, executors: &BTreeSet<ExecutorId>, config: &CoordinatorConfig, actions: &mut Vec<Action>) {
+    pub fn advance(
+        &mut self,
+        now: Now,
+        manifest: &Manifest,
+        executors: &BTreeSet<ExecutorId>,
+        config: &CoordinatorConfig,
+        actions: &mut Vec<Action>,
+    ) {
         // The dead letters' id is the highest: they come last and see how far the others are.
         let mut others = Epoch(u64::MAX);
         for (&id, sink) in &mut self.sinks {
             let first = manifest.unpublished.partition_point(|record| record.epoch <= sink.through);
             for record in &manifest.unpublished[first..] {
                 let may_grow = id == DEAD_LETTERS
-                    && (others < record.epoch || self.refused.contains_key(&record.epoch) || self.being_recorded.contains(&record.epoch));
+                    && (others < record.epoch
+                        || self.refused.contains_key(&record.epoch)
+                        || self.being_recorded.contains(&record.epoch));
                 sink.add_parts(id, record);
                 if may_grow || !sink.parts.values().all(|part| matches!(part, Part::Done)) {
                     sink.order(id, record, now.monotonic_us, executors, &self.computed_by, &mut self.turn, config, actions);
@@ -167,8 +179,17 @@ impl Publishing {
     pub fn apply(&mut self, manifest: &mut Manifest) {
         for (epoch, files) in std::mem::take(&mut self.refused) {
             let at = manifest.unpublished.partition_point(|record| record.epoch < epoch);
-            let record = manifest.unpublished.get_mut(at).filter(|record| record.epoch == epoch).expect("an epoch stays until the dead letters have passed it");
-            let mut next = record.files.iter().map(|file| file.part.0).max().map_or(0, |part| part.checked_add(1).expect("part index within 16 bits"));
+            let record = manifest
+                .unpublished
+                .get_mut(at)
+                .filter(|record| record.epoch == epoch)
+                .expect("an epoch stays until the dead letters have passed it");
+            let mut next = record
+                .files
+                .iter()
+                .map(|file| file.part.0)
+                .max()
+                .map_or(0, |part| part.checked_add(1).expect("part index within 16 bits"));
             for file in files {
                 manifest.counts.refused += file.rows.get(&DEAD_LETTERS).copied().unwrap_or(0);
                 record.files.push(PartFile { part: PartIndex(next), ..file });
@@ -267,7 +288,8 @@ impl Sink {
             if !matches!(part, Part::Waiting { until_us } if *until_us <= now_us) {
                 continue;
             }
-            let holder = computed_by.get(&(record.epoch, file.part)).filter(|holder| self.failures == 0 && executors.contains(*holder));
+            let holder =
+                computed_by.get(&(record.epoch, file.part)).filter(|holder| self.failures == 0 && executors.contains(*holder));
             let Some(executor) = holder.or_else(|| executors.iter().nth(*turn % executors.len().max(1))) else {
                 *part = Part::Waiting { until_us: 0 };
                 continue;
@@ -275,8 +297,15 @@ impl Sink {
             *turn = turn.wrapping_add(1);
             *part = Part::Ordered { executor: executor.clone(), since_us: now_us };
             // Dead letters have a key of their own each, so one timestamp does for all, refused rows beyond the window's parts included.
-            let timestamp_us = if id == DEAD_LETTERS { record.window_start_us } else { write_timestamp_us(record.window_start_us, file.part) };
-            actions.push(Action::Publish(PublishOrder { sink: id, epoch: record.epoch, part: file.clone(), timestamp_us, executor: executor.clone() }));
+            let timestamp_us =
+                if id == DEAD_LETTERS { record.window_start_us } else { write_timestamp_us(record.window_start_us, file.part) };
+            actions.push(Action::Publish(PublishOrder {
+                sink: id,
+                epoch: record.epoch,
+                part: file.clone(),
+                timestamp_us,
+                executor: executor.clone(),
+            }));
         }
     }
 

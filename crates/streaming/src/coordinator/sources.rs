@@ -187,11 +187,13 @@ impl Sources {
     }
 
     fn start_anew(&mut self, id: SourceId, topic_id: Option<String>, beginnings: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) {
-        self.lost += self.of(id).map(|(_, partition)| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum::<u64>();
+        self.lost +=
+            self.of(id).map(|(_, partition)| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum::<u64>();
         self.partitions.retain(|key, _| key.source != id);
         for (&partition, &beginning) in beginnings {
             let end = ends.get(&partition).copied().unwrap_or(beginning);
-            self.partitions.insert(SourcePartition { source: id, partition }, Partition { beginning, end, ..Partition::at(beginning) });
+            self.partitions
+                .insert(SourcePartition { source: id, partition }, Partition { beginning, end, ..Partition::at(beginning) });
         }
         if let Some(source) = self.sources.get_mut(&id) {
             source.topic_id = topic_id;
@@ -200,7 +202,8 @@ impl Sources {
 
     fn recreated_message(&self, id: SourceId, now: &str) -> String {
         let source = &self.sources[&id];
-        let read: Vec<String> = self.of(id).map(|(key, partition)| format!("{} through {}", key.partition, partition.next)).collect();
+        let read: Vec<String> =
+            self.of(id).map(|(key, partition)| format!("{} through {}", key.partition, partition.next)).collect();
         format!(
             "topic \"{}\" was deleted and made again (its id is {now}; the job read id {}, partitions {}); restart the job from the beginning, or set on_data_loss = 'continue'",
             source.topic,

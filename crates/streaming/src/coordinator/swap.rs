@@ -31,10 +31,17 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 enum Step {
-    Sent { since_us: u64 },
-    Reading { request: Nonce, since_us: u64 },
+    Sent {
+        since_us: u64,
+    },
+    Reading {
+        request: Nonce,
+        since_us: u64,
+    },
     /// Before reading again.
-    Resting { until_us: u64 },
+    Resting {
+        until_us: u64,
+    },
 }
 
 /// What an answer means.
@@ -79,7 +86,14 @@ impl Swap {
         Verdict::Pending
     }
 
-    pub fn read(&mut self, asked: &Nonce, answer: ManifestAnswer, now_us: u64, config: &CoordinatorConfig, actions: &mut Vec<Action>) -> Verdict {
+    pub fn read(
+        &mut self,
+        asked: &Nonce,
+        answer: ManifestAnswer,
+        now_us: u64,
+        config: &CoordinatorConfig,
+        actions: &mut Vec<Action>,
+    ) -> Verdict {
         // Only the answer to the last question counts: an older one may show the manifest before the present one.
         if !matches!(&self.step, Step::Reading { request, .. } if request == asked) {
             return Verdict::Pending;
@@ -104,7 +118,13 @@ impl Swap {
     }
 
     /// Timeouts and pauses. Call it at each event.
-    pub fn advance(&mut self, now_us: u64, config: &CoordinatorConfig, new_nonce: &mut dyn FnMut() -> Nonce, actions: &mut Vec<Action>) {
+    pub fn advance(
+        &mut self,
+        now_us: u64,
+        config: &CoordinatorConfig,
+        new_nonce: &mut dyn FnMut() -> Nonce,
+        actions: &mut Vec<Action>,
+    ) {
         if let Step::Sent { since_us } | Step::Reading { since_us, .. } = self.step
             && now_us >= since_us + config.store_timeout_us
         {

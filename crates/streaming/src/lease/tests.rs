@@ -15,7 +15,9 @@ struct Store {
 
 impl Store {
     fn read(&self) -> ReadAnswer {
-        self.object.clone().map_or(ReadAnswer::Missing, |(version, record)| ReadAnswer::Found { version: Version(version.to_string()), record })
+        self.object
+            .clone()
+            .map_or(ReadAnswer::Missing, |(version, record)| ReadAnswer::Found { version: Version(version.to_string()), record })
     }
 
     fn write(&mut self, expected: Option<Version>, record: LeaseRecord) -> WriteAnswer {
@@ -93,7 +95,8 @@ fn never_two_leaders() {
     for seed in 0..400 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let clock_offsets: Vec<u64> = (0..3).map(|_| random.random_range(0..1_000_000_000)).collect();
-        let mut elections: Vec<Election> = (0..3).map(|i| Election::new(LeaseConfig::default(), format!("{seed}-{i}"), "x")).collect();
+        let mut elections: Vec<Election> =
+            (0..3).map(|i| Election::new(LeaseConfig::default(), format!("{seed}-{i}"), "x")).collect();
         let mut restarts = 0;
         let mut paused_until = [0; 3];
         let mut store = Store::default();
@@ -128,8 +131,12 @@ fn never_two_leaders() {
                     continue;
                 }
                 let clock = now * MS + clock_offsets[i];
-                let events: Vec<LeaseEvent> =
-                    arrived.iter().filter(|(who, life, _)| *who == i && *life == lives[i]).map(|(.., event)| event.clone()).chain([LeaseEvent::Tick]).collect();
+                let events: Vec<LeaseEvent> = arrived
+                    .iter()
+                    .filter(|(who, life, _)| *who == i && *life == lives[i])
+                    .map(|(.., event)| event.clone())
+                    .chain([LeaseEvent::Tick])
+                    .collect();
                 for event in events {
                     for action in elections[i].on_event(clock, event) {
                         if let LeaseAction::Lead(generation) = action {

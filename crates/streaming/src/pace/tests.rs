@@ -11,7 +11,11 @@ fn partition(partition: i32) -> SourcePartition {
 }
 
 fn backlog(lengths: &[u64], bytes_per_record: u32) -> Vec<Backlog> {
-    let offer = |(i, length): (usize, &u64)| Backlog { source: partition(i as i32), available: OffsetRange::new(7, 7 + *length as i64), bytes_per_record };
+    let offer = |(i, length): (usize, &u64)| Backlog {
+        source: partition(i as i32),
+        available: OffsetRange::new(7, 7 + *length as i64),
+        bytes_per_record,
+    };
     lengths.iter().enumerate().map(offer).collect()
 }
 

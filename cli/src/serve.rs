@@ -1,0 +1,219 @@
+//! The services of a cluster: `polybolos scheduler`, `executor`, `ingest`.
+use std::{net::IpAddr, os::unix::process::CommandExt, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use polybolos_cassandra::{CassandraBackend, CassandraConfig};
+use polybolos_executor::{ExecutorParts, ExecutorSettings};
+use polybolos_kafka::{
+    connection::Connection,
+    fetcher::{Fetcher, FetcherConfig},
+};
+use polybolos_persist::{LocalStore, Store};
+use polybolos_scheduler::{SchedulerParts, SchedulerSettings};
+use polybolos_service::{
+    auth::{self, Users},
+    config::{self, Secret},
+    shutdown,
+    telemetry::{self, LogSettings},
+};
+use polybolos_streaming::lease::LeaseConfig;
+use polybolos_tables::TableBackend;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::pipelines;
+
+/// The commented default file.
+pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
+
+/// Between two tries to reach Cassandra at the start.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration file; `--print-config` shows the default one.
+    #[arg(long, env = "POLYBOLOS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the commented default configuration.
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    storage: Storage,
+    kafka: Kafka,
+    cassandra: Cassandra,
+    scheduler: Scheduler,
+    executor: Executor,
+    ingest: Ingest,
+    log: Log,
+}
+
+#[derive(Debug, Deserialize)]
+struct Storage {
+    path: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kafka {
+    bootstrap_servers: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cassandra {
+    contact_points: Vec<String>,
+    username: String,
+    password: Secret,
+}
+
+#[derive(Debug, Deserialize)]
+struct Scheduler {
+    host: IpAddr,
+    internal_port: u16,
+    http_port: u16,
+    postgres_port: u16,
+    flight_sql_port: u16,
+    data_dir: PathBuf,
+    roles_file: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Executor {
+    host: IpAddr,
+    schedulers: Vec<String>,
+    vcores: usize,
+    work_dir: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Ingest {
+    pipelines: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Log {
+    json: bool,
+    otlp_endpoint: String,
+}
+
+impl Config {
+    /// `None` when the default configuration was printed instead.
+    fn load(arguments: &Arguments) -> anyhow::Result<Option<Self>> {
+        if arguments.print_config {
+            print!("{DEFAULTS}");
+            return Ok(None);
+        }
+        let config: Self = config::load(DEFAULTS, arguments.config.as_deref())?;
+        let otlp_endpoint = Some(config.log.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+        telemetry::start(&LogSettings { json: config.log.json, otlp_endpoint })?;
+        Ok(Some(config))
+    }
+
+    async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(Arc::new(LocalStore::open(&self.storage.path).await?))
+    }
+
+    /// Waits for Cassandra as long as it is away; a wrong password ends it.
+    async fn tables(&self, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn TableBackend>>> {
+        let config = CassandraConfig {
+            contact_points: self.cassandra.contact_points.clone(),
+            username: self.cassandra.username.clone(),
+            password: self.cassandra.password.reveal().to_owned(),
+            ..CassandraConfig::default()
+        };
+        let mut complained = false;
+        loop {
+            match CassandraBackend::connect(&config).await {
+                Ok(backend) => return Ok(Some(Arc::new(backend))),
+                Err(error) if error.is_retryable() => {
+                    if !complained {
+                        tracing::warn!(%error, "waiting for Cassandra");
+                        complained = true;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+}
+
+pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
+    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let stop = shutdown::on_signals()?;
+    let folder = &config.scheduler.data_dir;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    let token = auth::token(&folder.join("token"))?;
+    let roles = Some(PathBuf::from(&config.scheduler.roles_file)).filter(|path| !path.as_os_str().is_empty());
+    let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
+    let settings = SchedulerSettings {
+        host: config.scheduler.host,
+        internal_port: config.scheduler.internal_port,
+        http_port: config.scheduler.http_port,
+        postgres_port: config.scheduler.postgres_port,
+        flight_sql_port: config.scheduler.flight_sql_port,
+        mode: "cluster".into(),
+        lease: LeaseConfig::default(),
+    };
+    let parts = SchedulerParts {
+        store: config.store().await?,
+        tables,
+        kafka: Connection::new(config.kafka.bootstrap_servers.clone()),
+        users: Users::new(&token, roles.as_deref())?,
+        registry: telemetry::metrics()?,
+    };
+    let scheduler = polybolos_scheduler::start(settings, parts, stop).await?;
+    println!("ready scheduler http={}:{}", config.scheduler.host, config.scheduler.http_port);
+    match scheduler.run().await? {
+        polybolos_scheduler::Ended::Shutdown => Ok(()),
+        polybolos_scheduler::Ended::Deposed => restart("another scheduler may lead now"),
+    }
+}
+
+pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
+    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let stop = shutdown::on_signals()?;
+    let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
+    let registry = telemetry::metrics()?;
+    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store: config.store().await?, tables };
+    let settings = ExecutorSettings {
+        schedulers: config.executor.schedulers.clone(),
+        host: config.executor.host,
+        flight_port: 0,
+        grpc_port: 0,
+        vcores: config.executor.vcores,
+        work_dir: config.executor.work_dir.join(std::process::id().to_string()),
+    };
+    let work_dir = settings.work_dir.clone();
+    let ended = polybolos_executor::run(settings, parts, || println!("ready executor"), stop).await;
+    // Shuffle files are of no use to anybody now.
+    let _ = std::fs::remove_dir_all(work_dir);
+    match ended? {
+        polybolos_executor::Ended::Shutdown => Ok(()),
+        polybolos_executor::Ended::Restart(why) => restart(&why),
+    }
+}
+
+pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
+    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let stop = shutdown::on_signals()?;
+    let feeds = pipelines::feeds(&config.ingest.pipelines, &|name| std::env::var(name).ok())?;
+    if feeds.is_empty() {
+        bail!("none of the pipelines has a feed; set ingest.pipelines to folders with an ingest.toml");
+    }
+    let connection = Connection::new(config.kafka.bootstrap_servers.clone());
+    polybolos_ingest::service::run(feeds, connection, &telemetry::metrics()?, || println!("ready ingest"), stop).await
+}
+
+/// The same process starts anew: what it held in memory belongs to a leader that is gone.
+fn restart(why: &str) -> anyhow::Result<()> {
+    tracing::warn!(why, "starting anew");
+    let program = std::env::current_exe()?;
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Err(error).context("cannot start anew")
+}

@@ -1,0 +1,252 @@
+//! A session with a cluster, and the tables there.
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use polybolos_tables::{
+    Column, CreateOptions, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
+    TableWriter, WriteOptions,
+};
+use scylla::{
+    client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    cluster::metadata::{ColumnKind, ColumnType, Table},
+    statement::Consistency,
+};
+
+use crate::{
+    errors::{of_execution, unavailable},
+    scan,
+    types::{quoted, to_arrow, to_cql},
+    writer::CassandraWriter,
+};
+
+/// How to reach a cluster. The password never shows.
+#[derive(Clone)]
+pub struct CassandraConfig {
+    pub contact_points: Vec<String>,
+    pub username: String,
+    pub password: String,
+    pub connections_per_host: usize,
+    pub request_timeout: Duration,
+}
+
+impl Default for CassandraConfig {
+    fn default() -> Self {
+        Self {
+            contact_points: vec!["127.0.0.1:9042".into()],
+            username: String::new(),
+            password: String::new(),
+            connections_per_host: 4,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl fmt::Debug for CassandraConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CassandraConfig").field("contact_points", &self.contact_points).field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Keyspaces that are Cassandra's own.
+const OWN_KEYSPACES: [&str; 8] =
+    ["system", "system_schema", "system_auth", "system_distributed", "system_traces", "system_views", "system_virtual_schema", "system_metrics"];
+
+pub struct CassandraBackend {
+    session: Arc<Session>,
+    /// Columns that exist and cannot be written or read, by table: named when somebody wants them.
+    unsupported: Mutex<HashMap<TableName, Vec<String>>>,
+}
+
+impl fmt::Debug for CassandraBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CassandraBackend").finish_non_exhaustive()
+    }
+}
+
+impl CassandraBackend {
+    /// Connects; a wrong password is a refusal, a cluster that does not answer is `Unavailable`.
+    pub async fn connect(config: &CassandraConfig) -> Result<Self, TableError> {
+        let connections = std::num::NonZeroUsize::new(config.connections_per_host.max(1)).unwrap_or(std::num::NonZeroUsize::MIN);
+        let profile = ExecutionProfile::builder()
+            .consistency(Consistency::LocalQuorum)
+            .request_timeout(Some(config.request_timeout))
+            .build();
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&config.contact_points)
+            .pool_size(PoolSize::PerHost(connections))
+            .default_execution_profile_handle(profile.into_handle());
+        if !config.username.is_empty() {
+            builder = builder.user(&config.username, &config.password);
+        }
+        match builder.build().await {
+            Ok(session) => Ok(Self { session: Arc::new(session), unsupported: Mutex::default() }),
+            Err(error) => {
+                let text = error.to_string();
+                if text.contains("uthentication") || text.contains("incorrect") {
+                    let message = format!(
+                        "Cassandra at {} refuses user {:?}; correct cassandra.username and cassandra.password",
+                        config.contact_points.join(","),
+                        config.username
+                    );
+                    return Err(TableError::Rejected { message, source: Some(Box::new(error)) });
+                }
+                Err(unavailable(format!("connecting to {}: {text}", config.contact_points.join(",")), error))
+            }
+        }
+    }
+
+    async fn run(&self, doing: &str, statement: String) -> Result<(), TableError> {
+        self.session.query_unpaged(statement, ()).await.map(|_| ()).map_err(|error| of_execution(doing, error))
+    }
+
+    async fn refresh(&self) -> Result<(), TableError> {
+        self.session.refresh_metadata().await.map_err(|error| unavailable("reading the schema", error))
+    }
+
+    /// A table that another process may have made a moment ago is looked for once more.
+    fn known(&self, table: &TableName) -> Option<TableSchema> {
+        let state = self.session.get_cluster_state();
+        let found = state.get_keyspace(&table.keyspace)?.tables.get(&table.table)?;
+        let (schema, unsupported) = schema(table, found);
+        self.unsupported.lock().insert(table.clone(), unsupported);
+        Some(schema)
+    }
+}
+
+/// Supported columns (key columns first, others by name), and what cannot be used, each with its reason.
+fn schema(name: &TableName, table: &Table) -> (TableSchema, Vec<String>) {
+    let (mut columns, mut unsupported) = (vec![], vec![]);
+    let mut others: Vec<&String> = table.columns.keys().collect();
+    others.sort();
+    let keys: Vec<&String> = table.partition_key.iter().chain(&table.clustering_key).collect();
+    others.retain(|column| !keys.contains(column));
+    for column_name in keys.into_iter().chain(others) {
+        let Some(column) = table.columns.get(column_name) else { continue };
+        let reason = match (&column.kind, &column.typ) {
+            (ColumnKind::Static, _) => Some("static columns are shared by rows, so a row cannot be written twice safely"),
+            (_, ColumnType::Collection { frozen: false, .. }) => Some("collections that are not frozen grow when written twice"),
+            (_, typ) if to_arrow(typ).is_none() => Some("its type is not supported"),
+            _ => None,
+        };
+        match (reason, to_arrow(&column.typ)) {
+            (None, Some(data_type)) => {
+                let native_type = Some(format!("{:?}", column.typ).to_lowercase());
+                columns.push(Column { name: column_name.clone(), data_type, native_type });
+            }
+            (reason, _) => unsupported.push(format!("column {column_name:?}: {}", reason.unwrap_or("its type is not supported"))),
+        }
+    }
+    let schema = TableSchema {
+        name: name.clone(),
+        columns,
+        partition_key: table.partition_key.clone(),
+        clustering_key: table.clustering_key.clone(),
+    };
+    (schema, unsupported)
+}
+
+#[async_trait]
+impl TableBackend for CassandraBackend {
+    fn store(&self) -> &str {
+        "cassandra"
+    }
+
+    async fn describe(&self, table: &TableName) -> Result<Option<TableSchema>, TableError> {
+        if let Some(schema) = self.known(table) {
+            return Ok(Some(schema));
+        }
+        self.refresh().await?;
+        Ok(self.known(table))
+    }
+
+    async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError> {
+        let name = &schema.name;
+        let keyspace = quoted(&name.keyspace);
+        let factor = options.replication_factor.unwrap_or(1);
+        let statement = format!(
+            "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}"
+        );
+        self.run(&format!("creating keyspace {}", name.keyspace), statement).await?;
+        let mut parts = vec![];
+        for column in &schema.columns {
+            let native = match &column.native_type {
+                Some(native) if native == "uuid" => "uuid",
+                _ => to_cql(&column.data_type).ok_or_else(|| TableError::Unsupported {
+                    message: format!("column {:?} of {name} is {}, which Cassandra has no type for", column.name, column.data_type),
+                })?,
+            };
+            parts.push(format!("{} {native}", quoted(&column.name)));
+        }
+        let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let clustering = if schema.clustering_key.is_empty() { String::new() } else { format!(", {}", list(&schema.clustering_key)) };
+        parts.push(format!("PRIMARY KEY (({}){clustering})", list(&schema.partition_key)));
+        let statement = format!("CREATE TABLE IF NOT EXISTS {keyspace}.{} ({})", quoted(&name.table), parts.join(", "));
+        self.run(&format!("creating table {name}"), statement).await?;
+        let agreed = self.session.await_schema_agreement().await;
+        agreed.map_err(|error| unavailable(format!("waiting until all nodes know table {name}"), error))?;
+        self.refresh().await
+    }
+
+    async fn list(&self) -> Result<Vec<TableName>, TableError> {
+        self.refresh().await?;
+        let state = self.session.get_cluster_state();
+        let mut tables = vec![];
+        for (keyspace, content) in state.keyspaces_iter().filter(|(name, _)| !OWN_KEYSPACES.contains(name)) {
+            tables.extend(content.tables.keys().map(|table| TableName::new(keyspace, table)));
+        }
+        tables.sort();
+        Ok(tables)
+    }
+
+    async fn clock_us(&self) -> Result<i64, TableError> {
+        let doing = "reading the clock";
+        let answer = self.session.query_unpaged("SELECT toUnixTimestamp(now()) FROM system.local", ()).await;
+        let rows = answer.map_err(|error| of_execution(doing, error))?.into_rows_result();
+        let rows = rows.map_err(|error| unavailable(doing, error))?;
+        let (millis,): (i64,) = rows.single_row().map_err(|error| unavailable(doing, error))?;
+        Ok(millis * 1_000)
+    }
+
+    async fn writer(&self, table: &TableSchema, columns: &[String], options: &WriteOptions) -> Result<Arc<dyn TableWriter>, TableError> {
+        for column in columns {
+            if table.column(column).is_none() {
+                let unsupported = self.unsupported.lock().get(&table.name).cloned().unwrap_or_default();
+                let reason = unsupported.into_iter().find(|line| line.contains(&format!("{column:?}")));
+                let message = match reason {
+                    Some(reason) => format!("table {} cannot be written: {reason}; leave the column out", table.name),
+                    None => format!("table {} has no column {column:?}", table.name),
+                };
+                return Err(TableError::Unsupported { message });
+            }
+        }
+        Ok(Arc::new(CassandraWriter::prepare(self.session.clone(), table, columns, options).await?))
+    }
+
+    fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
+        // Equality on the whole partition key reads one partition, and equalities on a prefix of the clustering key narrow it.
+        let equal = |column: &String| {
+            predicates.iter().any(|predicate| predicate.op == PredicateOp::Eq && predicate.column == *column)
+        };
+        let whole = table.partition_key.iter().all(equal);
+        let prefix = table.clustering_key.iter().take_while(|column| equal(column)).count();
+        predicates
+            .iter()
+            .map(|predicate| {
+                let once = predicates.iter().filter(|other| other.column == predicate.column).count() == 1;
+                let known = table.partition_key.contains(&predicate.column)
+                    || table.clustering_key[..prefix].contains(&predicate.column);
+                whole && once && known && predicate.op == PredicateOp::Eq && scan::can_bind(predicate.values.data_type())
+            })
+            .collect()
+    }
+
+    async fn slices(&self, request: &ScanRequest, wanted: usize) -> Result<Vec<ScanSlice>, TableError> {
+        Ok(scan::slices(request, wanted))
+    }
+
+    fn scan(&self, request: &ScanRequest, slice: &ScanSlice) -> BoxStream<'static, Result<arrow::array::RecordBatch, TableError>> {
+        scan::scan(self.session.clone(), request.clone(), slice.clone())
+    }
+}

@@ -1,0 +1,131 @@
+//! Arrow values as CQL bytes. A column is downcast once per batch; a cell is written straight into the request.
+use arrow::{
+    array::{
+        Array, BinaryArray, BooleanArray, Date32Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int16Array,
+        Int32Array, Int64Array, RecordBatch, StringArray, Time64NanosecondArray, TimestampMillisecondArray,
+    },
+    datatypes::{DataType, TimeUnit},
+};
+use polybolos_tables::TableError;
+use scylla::serialize::{
+    SerializationError,
+    row::{RowSerializationContext, SerializeRow},
+    writers::RowWriter,
+};
+
+/// CQL counts days from 2^31 before 1970.
+const DATE_EPOCH: i64 = 1 << 31;
+
+enum Cells<'a> {
+    Text(&'a StringArray),
+    Boolean(&'a BooleanArray),
+    Binary(&'a BinaryArray),
+    Date(&'a Date32Array),
+    Float32(&'a Float32Array),
+    Float64(&'a Float64Array),
+    Int8(&'a Int8Array),
+    Int16(&'a Int16Array),
+    Int32(&'a Int32Array),
+    Int64(&'a Int64Array),
+    Timestamp(&'a TimestampMillisecondArray),
+    Time(&'a Time64NanosecondArray),
+    Uuid(&'a FixedSizeBinaryArray),
+}
+
+/// The columns of a batch, ready to be written row by row.
+pub(crate) struct Rows<'a> {
+    columns: Vec<(Cells<'a>, &'a dyn Array)>,
+    timestamp_us: i64,
+}
+
+impl<'a> Rows<'a> {
+    pub fn new(batch: &'a RecordBatch, timestamp_us: i64) -> Result<Self, TableError> {
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(batch.schema().fields())
+            .map(|(column, field)| Ok((cells(column.as_ref(), field.name())?, column.as_ref())))
+            .collect::<Result<Vec<_>, TableError>>()?;
+        Ok(Self { columns, timestamp_us })
+    }
+
+    /// A row's size, about: texts and blobs as they are, others as eight bytes.
+    pub fn size(&self, row: usize) -> usize {
+        let cell = |cells: &Cells<'_>| match cells {
+            Cells::Text(array) => array.value_length(row) as usize,
+            Cells::Binary(array) => array.value_length(row) as usize,
+            _ => 8,
+        };
+        self.columns.iter().map(|(cells, _)| 4 + cell(cells)).sum()
+    }
+
+    pub fn row(&self, row: usize) -> Row<'_> {
+        Row { rows: self, row }
+    }
+}
+
+fn cells<'a>(column: &'a dyn Array, name: &str) -> Result<Cells<'a>, TableError> {
+    let any = column.as_any();
+    let found = match column.data_type() {
+        DataType::Utf8 => any.downcast_ref().map(Cells::Text),
+        DataType::Boolean => any.downcast_ref().map(Cells::Boolean),
+        DataType::Binary => any.downcast_ref().map(Cells::Binary),
+        DataType::Date32 => any.downcast_ref().map(Cells::Date),
+        DataType::Float32 => any.downcast_ref().map(Cells::Float32),
+        DataType::Float64 => any.downcast_ref().map(Cells::Float64),
+        DataType::Int8 => any.downcast_ref().map(Cells::Int8),
+        DataType::Int16 => any.downcast_ref().map(Cells::Int16),
+        DataType::Int32 => any.downcast_ref().map(Cells::Int32),
+        DataType::Int64 => any.downcast_ref().map(Cells::Int64),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => any.downcast_ref().map(Cells::Timestamp),
+        DataType::Time64(TimeUnit::Nanosecond) => any.downcast_ref().map(Cells::Time),
+        DataType::FixedSizeBinary(16) => any.downcast_ref().map(Cells::Uuid),
+        _ => None,
+    };
+    found.ok_or_else(|| TableError::Unsupported {
+        message: format!("column {name:?} is {}, which cannot be written to Cassandra; cast it in the SELECT", column.data_type()),
+    })
+}
+
+/// One row with its write timestamp as the last value.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    rows: &'a Rows<'a>,
+    row: usize,
+}
+
+impl SerializeRow for Row<'_> {
+    fn serialize(&self, _: &RowSerializationContext<'_>, writer: &mut RowWriter) -> Result<(), SerializationError> {
+        let row = self.row;
+        for (cells, column) in &self.rows.columns {
+            let cell = writer.make_cell_writer();
+            if column.is_null(row) {
+                cell.set_null();
+                continue;
+            }
+            let written = match cells {
+                Cells::Text(array) => cell.set_value(array.value(row).as_bytes()),
+                Cells::Boolean(array) => cell.set_value(&[u8::from(array.value(row))]),
+                Cells::Binary(array) => cell.set_value(array.value(row)),
+                Cells::Date(array) => cell.set_value(&((i64::from(array.value(row)) + DATE_EPOCH) as u32).to_be_bytes()),
+                Cells::Float32(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Float64(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Int8(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Int16(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Int32(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Int64(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Timestamp(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Time(array) => cell.set_value(&array.value(row).to_be_bytes()),
+                Cells::Uuid(array) => cell.set_value(array.value(row)),
+            };
+            written.map_err(SerializationError::new)?;
+        }
+        let timestamp = writer.make_cell_writer().set_value(&self.rows.timestamp_us.to_be_bytes());
+        timestamp.map_err(SerializationError::new)?;
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,49 @@
+//! CQL types in Arrow, both ways. Targets that republishing would damage (counters, collections that are not frozen) are refused.
+use arrow::datatypes::{DataType, TimeUnit};
+use scylla::cluster::metadata::{ColumnType, NativeType};
+
+/// The Arrow type of a column, or `None` for types that are not supported.
+pub(crate) fn to_arrow(native: &ColumnType<'_>) -> Option<DataType> {
+    let ColumnType::Native(native) = native else { return None };
+    Some(match native {
+        NativeType::Ascii | NativeType::Text | NativeType::Inet => DataType::Utf8,
+        NativeType::Boolean => DataType::Boolean,
+        NativeType::Blob => DataType::Binary,
+        NativeType::Date => DataType::Date32,
+        NativeType::Double => DataType::Float64,
+        NativeType::Float => DataType::Float32,
+        NativeType::TinyInt => DataType::Int8,
+        NativeType::SmallInt => DataType::Int16,
+        NativeType::Int => DataType::Int32,
+        NativeType::BigInt => DataType::Int64,
+        NativeType::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        NativeType::Time => DataType::Time64(TimeUnit::Nanosecond),
+        NativeType::Uuid | NativeType::Timeuuid => DataType::FixedSizeBinary(16),
+        _ => return None,
+    })
+}
+
+/// How a column of an Arrow type is created.
+pub(crate) fn to_cql(data_type: &DataType) -> Option<&'static str> {
+    Some(match data_type {
+        DataType::Utf8 => "text",
+        DataType::Boolean => "boolean",
+        DataType::Binary => "blob",
+        DataType::Date32 => "date",
+        DataType::Float64 => "double",
+        DataType::Float32 => "float",
+        DataType::Int8 => "tinyint",
+        DataType::Int16 => "smallint",
+        DataType::Int32 => "int",
+        DataType::Int64 => "bigint",
+        DataType::Timestamp(TimeUnit::Millisecond, Some(_)) => "timestamp",
+        DataType::Time64(TimeUnit::Nanosecond) => "time",
+        DataType::FixedSizeBinary(16) => "uuid",
+        _ => return None,
+    })
+}
+
+/// A name quoted for CQL.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
