@@ -13,6 +13,8 @@ VENV := $(CACHE)/venv
 
 BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
 TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
+SERVER_PACKAGES := openjdk-17-jre-headless maven
+SERVERS := $(TARGET)/debug/polybolos-local-servers
 
 # Clippy's driver compiles and lints in one pass: our crates are linted while their tests are built, and no dependency is checked twice.
 LINT := RUSTC_WORKSPACE_WRAPPER=$$(rustup which clippy-driver) CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__"
@@ -24,6 +26,10 @@ help: ## Show this list
 .PHONY: up
 up: setup build ## Build, and start the whole platform in one process (ARGS="…" passes flags)
 	@exec $(POLYBOLOS) up $(ARGS)
+
+.PHONY: cluster
+cluster: setup setup-servers build ## A cluster of processes on this machine with a real Kafka and Cassandra (ARGS="…" passes flags)
+	@exec $(SERVERS) --data-dir .polybolos-servers -- $(POLYBOLOS) cluster $(ARGS)
 
 .PHONY: test
 test: setup setup-test fmt-check build unit deny end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
@@ -41,8 +47,9 @@ fmt-check:
 	cargo fmt --all --check
 
 .PHONY: unit
-unit: ## Lint our crates, and run their unit, property and simulation tests
-	$(LINT) cargo test --locked --workspace
+unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
+	$(LINT) cargo test --locked --workspace --no-run
+	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace
 
 .PHONY: deny
 deny: $(VENV)/ready ## Check licences, sources and layers of the dependencies
@@ -50,7 +57,7 @@ deny: $(VENV)/ready ## Check licences, sources and layers of the dependencies
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills
-	POLYBOLOS=$(POLYBOLOS) $(VENV)/bin/python -m pytest -q tests/python
+	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- $(VENV)/bin/python -m pytest -q tests/python
 
 .PHONY: screenshot
 screenshot: build ## Make the README's picture again
@@ -61,8 +68,12 @@ setup:
 	@scripts/apt.sh $(BUILD_PACKAGES)
 
 .PHONY: setup-test
-setup-test:
+setup-test: setup-servers
 	@scripts/apt.sh $(TEST_PACKAGES)
+
+.PHONY: setup-servers
+setup-servers:
+	@command -v java >/dev/null && command -v mvn >/dev/null || scripts/apt.sh $(SERVER_PACKAGES)
 
 $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv $(VENV)

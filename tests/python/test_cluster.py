@@ -1,0 +1,91 @@
+"""The same ledger on a cluster of processes with a real Kafka and a real Cassandra: executors and the scheduler are killed and stopped at
+seeded moments, Cassandra then holds exactly the ledger's rows. Servers come from the launcher around the tests."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import BINARY, REPOSITORY, Platform, free_offset, wait_for
+from test_exactly_once import PARTITIONS, SEED, TABLES, Load, bad_coordinates
+
+FAULTS = 12
+
+
+class Cluster(Platform):
+    """`polybolos cluster`: the supervisor starts again what dies."""
+
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(folder)
+        self.kafka = os.environ.get("POLYBOLOS_TEST_KAFKA")
+        self.cassandra = os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+        assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
+
+    def start(self, deadline: float = 90.0) -> None:
+        self.offset = free_offset()
+        self.out = open(self.folder.parent / "out.txt", "w+")
+        self.err = open(self.folder.parent / "err.txt", "w+")
+        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset), "--no-pipelines"]
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
+        wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+
+    def pid(self, service: str) -> int:
+        return int((self.folder / f"{service}.pid").read_text())
+
+
+@pytest.fixture
+def cluster():
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
+        cluster = Cluster(pathlib.Path(folder) / "data")
+        cluster.start()
+        yield cluster
+        assert cluster.stop() == 0, cluster.errors()
+
+
+def test_kills_and_pauses_of_services_change_nothing(cluster):
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
+        future.result()
+    cluster.run("sql", "-c", TABLES)
+    load = Load(cluster)
+    load.servers = cluster.kafka
+    load.start()
+    moments = random.Random(SEED + 2)
+    kills = pauses = 0
+    for number in range(FAULTS):
+        time.sleep(moments.uniform(0.5, 2.0))
+        # Every fourth fault hits the scheduler.
+        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
+        pid = cluster.pid(service)
+        if number % 3 == 2 and service != "scheduler":
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(5)  # longer than the lease and the publisher's grant
+            os.kill(pid, signal.SIGCONT)
+            pauses += 1
+        else:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    load.stopping.set()
+    load.join()
+    assert kills >= 6 and pauses >= 3
+    assert load.acknowledged == load.sequence > 1_000
+
+    def caught_up():
+        jobs = cluster.sql("SELECT state, records_in, lag_records, unpublished_epochs FROM polybolos.jobs")
+        return jobs and jobs[0]["lag_records"] == 0 and jobs[0]["unpublished_epochs"] == 0 and jobs[0]["records_in"] >= load.acknowledged
+
+    wait_for("the job catching up", caught_up, 120)
+    rows = {row["id"]: row for row in cluster.sql("SELECT * FROM ledger")}
+    expected = {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}
+    assert rows == expected, json.dumps([(rows.get(key), row) for key, row in expected.items() if rows.get(key) != row][:3])
+    letters = cluster.sql("SELECT topic_partition, topic_offset FROM polybolos.dead_letters")
+    coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
+    assert len(coordinates) == len(set(coordinates))
+    assert set(coordinates) == bad_coordinates(cluster)
