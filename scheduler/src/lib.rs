@@ -5,7 +5,7 @@
 //!
 //! * [`leadership`]: the election; [`clock`]: the leader's clocks;
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
-//! * [`control`]: executors;
+//! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`]: what they are made from;
 //! * [`engine`]: statements; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]

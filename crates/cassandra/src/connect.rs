@@ -45,13 +45,24 @@ impl Default for CassandraConfig {
 
 impl fmt::Debug for CassandraConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CassandraConfig").field("contact_points", &self.contact_points).field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("CassandraConfig")
+            .field("contact_points", &self.contact_points)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
 /// Keyspaces that are Cassandra's own.
-const OWN_KEYSPACES: [&str; 8] =
-    ["system", "system_schema", "system_auth", "system_distributed", "system_traces", "system_views", "system_virtual_schema", "system_metrics"];
+const OWN_KEYSPACES: [&str; 8] = [
+    "system",
+    "system_schema",
+    "system_auth",
+    "system_distributed",
+    "system_traces",
+    "system_views",
+    "system_virtual_schema",
+    "system_metrics",
+];
 
 pub struct CassandraBackend {
     session: Arc<Session>,
@@ -69,10 +80,8 @@ impl CassandraBackend {
     /// Connects; a wrong password is a refusal, a cluster that does not answer is `Unavailable`.
     pub async fn connect(config: &CassandraConfig) -> Result<Self, TableError> {
         let connections = std::num::NonZeroUsize::new(config.connections_per_host.max(1)).unwrap_or(std::num::NonZeroUsize::MIN);
-        let profile = ExecutionProfile::builder()
-            .consistency(Consistency::LocalQuorum)
-            .request_timeout(Some(config.request_timeout))
-            .build();
+        let profile =
+            ExecutionProfile::builder().consistency(Consistency::LocalQuorum).request_timeout(Some(config.request_timeout)).build();
         let mut builder = SessionBuilder::new()
             .known_nodes(&config.contact_points)
             .pool_size(PoolSize::PerHost(connections))
@@ -180,7 +189,8 @@ impl TableBackend for CassandraBackend {
             parts.push(format!("{} {native}", quoted(&column.name)));
         }
         let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
-        let clustering = if schema.clustering_key.is_empty() { String::new() } else { format!(", {}", list(&schema.clustering_key)) };
+        let clustering =
+            if schema.clustering_key.is_empty() { String::new() } else { format!(", {}", list(&schema.clustering_key)) };
         parts.push(format!("PRIMARY KEY (({}){clustering})", list(&schema.partition_key)));
         let statement = format!("CREATE TABLE IF NOT EXISTS {keyspace}.{} ({})", quoted(&name.table), parts.join(", "));
         self.run(&format!("creating table {name}"), statement).await?;
@@ -209,7 +219,12 @@ impl TableBackend for CassandraBackend {
         Ok(millis * 1_000)
     }
 
-    async fn writer(&self, table: &TableSchema, columns: &[String], options: &WriteOptions) -> Result<Arc<dyn TableWriter>, TableError> {
+    async fn writer(
+        &self,
+        table: &TableSchema,
+        columns: &[String],
+        options: &WriteOptions,
+    ) -> Result<Arc<dyn TableWriter>, TableError> {
         for column in columns {
             if table.column(column).is_none() {
                 let unsupported = self.unsupported.lock().get(&table.name).cloned().unwrap_or_default();
@@ -226,17 +241,16 @@ impl TableBackend for CassandraBackend {
 
     fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
         // Equality on the whole partition key reads one partition, and equalities on a prefix of the clustering key narrow it.
-        let equal = |column: &String| {
-            predicates.iter().any(|predicate| predicate.op == PredicateOp::Eq && predicate.column == *column)
-        };
+        let equal =
+            |column: &String| predicates.iter().any(|predicate| predicate.op == PredicateOp::Eq && predicate.column == *column);
         let whole = table.partition_key.iter().all(equal);
         let prefix = table.clustering_key.iter().take_while(|column| equal(column)).count();
         predicates
             .iter()
             .map(|predicate| {
                 let once = predicates.iter().filter(|other| other.column == predicate.column).count() == 1;
-                let known = table.partition_key.contains(&predicate.column)
-                    || table.clustering_key[..prefix].contains(&predicate.column);
+                let known =
+                    table.partition_key.contains(&predicate.column) || table.clustering_key[..prefix].contains(&predicate.column);
                 whole && once && known && predicate.op == PredicateOp::Eq && scan::can_bind(predicate.values.data_type())
             })
             .collect()

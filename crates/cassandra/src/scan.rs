@@ -3,15 +3,22 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float32Builder, Float64Builder,
-        Int8Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder, Time64NanosecondBuilder,
-        TimestampMillisecondBuilder,
+        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float32Builder,
+        Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
+        Time64NanosecondBuilder, TimestampMillisecondBuilder,
     },
-    datatypes::{DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMillisecondType},
+    datatypes::{
+        DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, TimeUnit,
+        TimestampMillisecondType,
+    },
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use polybolos_tables::{KeyPredicate, ScanRequest, ScanSlice, TableError};
-use scylla::{client::session::Session, statement::Statement, value::{CqlTimestamp, CqlValue, Row}};
+use scylla::{
+    client::session::Session,
+    statement::Statement,
+    value::{CqlTimestamp, CqlValue, Row},
+};
 
 use crate::{
     errors::{of_paging, unavailable},
@@ -78,7 +85,11 @@ pub(crate) fn slices(request: &ScanRequest, wanted: usize) -> Vec<ScanSlice> {
     (0..wanted).map(range).collect()
 }
 
-pub(crate) fn scan(session: Arc<Session>, request: ScanRequest, slice: ScanSlice) -> BoxStream<'static, Result<RecordBatch, TableError>> {
+pub(crate) fn scan(
+    session: Arc<Session>,
+    request: ScanRequest,
+    slice: ScanSlice,
+) -> BoxStream<'static, Result<RecordBatch, TableError>> {
     let rows = async move { start(session, request, slice).await };
     futures::stream::once(rows).try_flatten().boxed()
 }
@@ -97,7 +108,8 @@ async fn start(
     // A count needs rows, and any key column makes them.
     let selected = if request.columns.is_empty() { list(&table.partition_key[..1]) } else { list(&request.columns) };
     let (condition, values) = if slice.descriptor == ONE_PARTITION {
-        let conditions: Vec<String> = request.predicates.iter().map(|predicate| format!("{} = ?", quoted(&predicate.column))).collect();
+        let conditions: Vec<String> =
+            request.predicates.iter().map(|predicate| format!("{} = ?", quoted(&predicate.column))).collect();
         (conditions.join(" AND "), request.predicates.iter().map(bind).collect::<Result<Vec<_>, _>>()?)
     } else {
         let (start, end) = slice
@@ -110,7 +122,8 @@ async fn start(
         (format!("{token} > ? AND {token} <= ?"), vec![CqlValue::BigInt(start), CqlValue::BigInt(end)])
     };
     let limit = request.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
-    let text = format!("SELECT {selected} FROM {}.{} WHERE {condition}{limit}", quoted(&table.name.keyspace), quoted(&table.name.table));
+    let text =
+        format!("SELECT {selected} FROM {}.{} WHERE {condition}{limit}", quoted(&table.name.keyspace), quoted(&table.name.table));
     let doing = format!("reading {}", table.name);
     let statement = Statement::new(text).with_page_size(PAGE_ROWS);
     let mut prepared = session.prepare(statement).await.map_err(|error| unavailable(format!("{doing}: {error}"), error))?;

@@ -61,7 +61,12 @@ fn consistency(name: &str) -> Result<Consistency, TableError> {
 }
 
 impl CassandraWriter {
-    pub async fn prepare(session: Arc<Session>, table: &TableSchema, columns: &[String], options: &WriteOptions) -> Result<Self, TableError> {
+    pub async fn prepare(
+        session: Arc<Session>,
+        table: &TableSchema,
+        columns: &[String],
+        options: &WriteOptions,
+    ) -> Result<Self, TableError> {
         let consistency = consistency(&options.consistency)?;
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
         let marks = vec!["?"; columns.len()].join(", ");
@@ -187,7 +192,8 @@ impl TableWriter for CassandraWriter {
     async fn write(&self, batch: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
         let rows = Rows::new(batch, timestamp_us)?;
         let groups = self.groups(&rows, batch.num_rows());
-        let mut outcome = WriteOutcome { bytes: (0..batch.num_rows()).map(|row| rows.size(row) as u64).sum(), ..WriteOutcome::default() };
+        let mut outcome =
+            WriteOutcome { bytes: (0..batch.num_rows()).map(|row| rows.size(row) as u64).sum(), ..WriteOutcome::default() };
         let sends = groups.into_iter().map(|members| self.send_group(&rows, members, grant));
         let mut answers = stream::iter(sends).buffer_unordered(self.options.in_flight.max(1));
         while let Some(answer) = answers.next().await {

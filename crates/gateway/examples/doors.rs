@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 #[path = "../tests/support/mod.rs"]
 mod support;
 use polybolos_gateway::{

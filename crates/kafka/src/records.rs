@@ -186,6 +186,11 @@ impl ChunkBuilder {
         Self::default()
     }
 
+    /// With room for so much: growing would copy all of it again and again.
+    pub fn with_capacity(records: usize, bytes: usize) -> Self {
+        Self { store: Store { bytes: Vec::with_capacity(bytes), entries: Vec::with_capacity(records) } }
+    }
+
     pub fn len(&self) -> usize {
         self.store.entries.len()
     }
@@ -226,7 +231,6 @@ impl ChunkBuilder {
     /// What was collected; the builder is empty afterwards.
     pub fn finish(&mut self) -> RecordChunk {
         let store = std::mem::take(&mut self.store);
-        self.store = Store { bytes: Vec::new(), entries: Vec::new() };
         let range = 0..store.entries.len();
         RecordChunk { store: Arc::new(store), range }
     }

@@ -1,5 +1,6 @@
 //! Figures, not assertions: `cargo test -p polybolos-kafka --test measure -- --ignored --nocapture --test-threads=1`, with a real Kafka at
 //! `POLYBOLOS_TEST_KAFKA`. `POLYBOLOS_MEASURE_EVENTS` says how many Nexmark events (2 000 000).
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 use std::{
     collections::BTreeMap,
     sync::Arc,

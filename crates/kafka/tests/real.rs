@@ -1,4 +1,5 @@
 //! Against a real Kafka at `POLYBOLOS_TEST_KAFKA` (`make test` starts one). Each test makes topics of its own.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 use std::{
     collections::BTreeMap,
     sync::Arc,

@@ -1,4 +1,5 @@
 //! Processes really run, pause, die, and die with whoever started them; the proxy really breaks what it says.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 use polybolos_testkit::{Direction, Error, FaultProxy, Process, ProcessSpec, wait_until, wait_until_async};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,6 @@
 //! A real Kafka and a real Cassandra: started, killed, paused, restarted on the same ports and data, and gone with their
 //! launcher. One test function, so that one pair runs at a time.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 use polybolos_testkit::{CASSANDRA_PASSWORD, CASSANDRA_USER, CassandraOptions, KafkaOptions, LocalServer, ProcessSpec, Servers};
 use polybolos_testkit::{Process, probe, wait_until};
 use std::path::Path;

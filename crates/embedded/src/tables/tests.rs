@@ -125,7 +125,7 @@ fn a_write() -> impl Strategy<Value = Write> {
     let row = (key(), prop::option::of(0i64..100), prop::option::of("[a-z]{0,3}"));
     (any::<(bool, bool)>(), prop::collection::vec(row, 1..30), 0i64..6).prop_map(|(columns, rows, timestamp)| {
         // One value per cell and timestamp, as the epoch protocol guarantees; equal bytes otherwise compare as ours do not in the model.
-        Write { columns, rows: rows.into_iter().map(|(key, value, note)| (key, value, note)).collect(), timestamp }
+        Write { columns, rows, timestamp }
     })
 }
 
@@ -192,7 +192,7 @@ type Row = (Key, Option<i64>, Option<String>);
 
 fn expected(model: &BTreeMap<Key, Cells>, filters: &[Filter]) -> Vec<Row> {
     let accepted = model.iter().filter(|(key, cells)| filters.iter().all(|filter| filter.accepts(key, cells)));
-    accepted.map(|(key, (value, note))| (key.clone(), value.clone().and_then(|c| c.1), note.clone().and_then(|c| c.1))).collect()
+    accepted.map(|(key, (value, note))| (key.clone(), (*value).and_then(|c| c.1), note.clone().and_then(|c| c.1))).collect()
 }
 
 fn rows(batches: &[RecordBatch]) -> Vec<Row> {

@@ -333,7 +333,7 @@ impl FlightSqlService for FlightSqlDoor {
         query: CommandGetTableTypes,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = query.clone().into_builder().schema();
+        let schema = query.into_builder().schema();
         self.about(query, &schema, request)
     }
 
@@ -351,7 +351,7 @@ impl FlightSqlService for FlightSqlDoor {
         query: CommandGetXdbcTypeInfo,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = query.clone().into_builder(&self.type_info).schema();
+        let schema = query.into_builder(&self.type_info).schema();
         self.about(query, &schema, request)
     }
 

@@ -52,8 +52,8 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// A chunk is handed over when it has so many records or bytes, or when nothing more is waiting.
-const CHUNK_RECORDS: usize = 8_192;
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_RECORDS: usize = 4_096;
+const CHUNK_BYTES: usize = 2 << 20;
 
 /// Longest sleep: what has no bell (errors, log lines) is looked after so often.
 const TICK: Duration = Duration::from_millis(100);
@@ -75,6 +75,8 @@ struct Polling {
     /// Assigned partitions, each with the number of its placement.
     assigned: BTreeMap<i32, u64>,
     queues: BTreeMap<i32, Queue>,
+    /// Records and bytes of the last chunk that was handed over: the next is likely to be as large.
+    chunk_size: (usize, usize),
     asked: Option<Instant>,
     /// An error said that a broker could not be reached: look.
     suspected: Option<String>,
@@ -98,6 +100,7 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         consumer: Arc::new(consumer),
         assigned: BTreeMap::new(),
         queues: BTreeMap::new(),
+        chunk_size: (0, 0),
         asked: None,
         suspected: None,
         looked: None,
@@ -214,6 +217,7 @@ impl Polling {
 
     fn poll_partition(&mut self, partition: i32, placement: u64) -> bool {
         let Some(queue) = self.queues.get(&partition) else { return false };
+        // Most looks find nothing; the first record makes the room.
         let mut builder = ChunkBuilder::new();
         let mut trouble = None;
         let mut at_end = false;
@@ -221,6 +225,10 @@ impl Polling {
             match queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
+                    if builder.is_empty() {
+                        let (records, bytes) = self.chunk_size;
+                        builder = ChunkBuilder::with_capacity(records, bytes);
+                    }
                     if !builder.takes(message.offset()) {
                         self.hand_over(partition, &mut builder);
                     }
@@ -236,7 +244,11 @@ impl Polling {
                 }
             }
         }
+        let size = (builder.len(), builder.bytes() + builder.bytes() / 32);
         let mut brought = self.hand_over(partition, &mut builder);
+        if brought {
+            self.chunk_size = size;
+        }
         if at_end {
             self.source.reached_end(partition, placement);
             brought = true;
