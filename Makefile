@@ -48,8 +48,8 @@ fmt-check:
 
 .PHONY: unit
 unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
-	$(LINT) cargo test --locked --workspace --no-run
-	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace
+	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
+	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills

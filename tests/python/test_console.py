@@ -53,7 +53,8 @@ def test_users_are_shown(platform, artefacts, name, width, height, scheme, phone
     with browser(width, height, scheme, phone) as driver:
         open_console(driver, platform)
         assert platform.token not in driver.current_url
-        names = [node.text for node in driver.find_elements(By.CSS_SELECTOR, "#rows .person-name")]
+        # In one step: rows are replaced as new ones arrive.
+        names = driver.execute_script("return [...document.querySelectorAll('#rows .person-name')].map(node => node.textContent)")
         assert any(names), "the users have names"
         assert driver.find_elements(By.CSS_SELECTOR, "#chart-rate path.area"), "the throughput is drawn"
         assert len(driver.find_elements(By.CSS_SELECTOR, "#chart-epoch path.area")) == 6, "the epoch's six steps are stacked"
