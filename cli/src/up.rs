@@ -88,10 +88,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         postgres_port: port(7432)?,
         flight_sql_port: port(7433)?,
         mode: "embedded".into(),
-        // Nobody else can lead this folder: the tables are locked. So a restart need not wait long for its own old lease.
+        // Short, as a restart after a kill waits for its own old lease; long enough for a busy machine, whose disk may take seconds to sync.
         lease: LeaseConfig {
-            lease_us: 1_000_000,
-            margin_us: 300_000,
+            lease_us: 4_000_000,
+            margin_us: 500_000,
             renew_us: 200_000,
             look_us: 50_000,
             ..LeaseConfig::default()

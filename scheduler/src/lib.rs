@@ -208,7 +208,21 @@ impl Scheduler {
     /// Runs until shutdown, until deposed, or until a part fails.
     pub async fn run(mut self) -> anyhow::Result<Ended> {
         let mut outcome = Ok(Ended::Shutdown);
-        while let Some(ended) = self.tasks.join_next().await {
+        // Set when the first part has ended: the others get so long. A control stream ends only when its executor lets go of it.
+        let mut deadline = None;
+        loop {
+            let next = match deadline {
+                None => self.tasks.join_next().await,
+                Some(at) => match tokio::time::timeout_at(at, self.tasks.join_next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        tracing::warn!("a part of the scheduler did not end in time");
+                        break;
+                    }
+                },
+            };
+            let Some(ended) = next else { break };
+            deadline.get_or_insert_with(|| tokio::time::Instant::now() + PATIENCE_AT_END);
             let ended = ended.context("a part of the scheduler panicked").and_then(|ended| ended);
             if !matches!(ended, Ok(Ended::Shutdown)) && matches!(outcome, Ok(Ended::Shutdown)) {
                 outcome = ended;
@@ -294,6 +308,9 @@ async fn serve_internal(
     served.await.context("the executors' door")?;
     Ok(Ended::Shutdown)
 }
+
+/// What the parts of a scheduler get to end after the first of them has.
+const PATIENCE_AT_END: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Plans and statuses between scheduler and executors.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
