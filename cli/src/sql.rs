@@ -11,7 +11,7 @@ pub struct Arguments {
     /// Files to run, in order.
     files: Vec<PathBuf>,
     /// Statements to run.
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     command: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,

@@ -165,7 +165,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = stop.cancelled() => Ok(()),
         ended = &mut engine_running => ended.and_then(|ended| match ended {
             polybolos_scheduler::Ended::Shutdown => Ok(()),
-            polybolos_scheduler::Ended::Deposed => bail!("another process took the lead of this data folder"),
+            polybolos_scheduler::Ended::Deposed => bail!(
+                "the lease of {} ran out: this process was paused, or its disk stalled, for more than four seconds; start it again, nothing is lost",
+                folder.display()
+            ),
         }),
         Some(ended) = services.join_next() => ended.context("a service panicked").and_then(|ended| ended),
     };

@@ -3,6 +3,7 @@ ledger's rows, and the dead letters are exactly the bad records."""
 
 import json
 import random
+import signal
 import threading
 import time
 
@@ -141,3 +142,18 @@ def test_kills_lose_double_and_change_nothing(fresh_platform):
     expected_bad = bad_coordinates(platform)
     assert expected_bad and set(coordinates) == expected_bad
     assert platform.stop() == 0
+
+
+def test_a_platform_paused_longer_than_its_lease_says_so_and_goes_on_when_started_again(fresh_platform):
+    platform = fresh_platform()
+    platform.start()
+    users = lambda: platform.sql("SELECT count(*) AS n FROM created_users")[0]["n"]  # noqa: E731
+    wait_for("users", lambda: users() > 0)
+    platform.process.send_signal(signal.SIGSTOP)
+    time.sleep(6)  # The pause is the fault: longer than the lease of four seconds.
+    platform.process.send_signal(signal.SIGCONT)
+    assert platform.process.wait(timeout=20) == 1
+    assert "ran out" in platform.errors()
+    platform.start()
+    before = users()
+    wait_for("more users", lambda: users() > before)

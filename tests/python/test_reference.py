@@ -1,0 +1,71 @@
+"""docs/reference cannot rot: its examples go through the binary, its tables are compared with the code."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REFERENCE = REPOSITORY / "docs/reference"
+BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", (REFERENCE / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no {language} example"
+    return found
+
+
+def polybolos(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [BINARY, *arguments], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("page", ["sql.md", "types.md", "kafka.md", "cassandra.md"])
+def test_sql_examples_are_planned(page, tmp_path):
+    (tmp_path / "page.sql").write_text("\n".join(blocks(page, "sql")))
+    answer = polybolos("validate", str(tmp_path))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (tmp_path / "page.sql").write_text("\n".join(blocks(page, "sql")).replace("'connector'", "'conector'", 1))
+    assert polybolos("validate", str(tmp_path)).returncode != 0
+
+
+def test_the_feed_example_is_loaded(tmp_path):
+    (tmp_path / "ingest.toml").write_text(blocks("configuration.md", "toml ingest")[0])
+    answer = polybolos("validate", str(tmp_path))
+    assert answer.returncode == 0 and ": 1 feeds" in answer.stdout, answer.stdout + answer.stderr
+
+
+def test_the_cluster_file_is_the_default_one():
+    assert blocks("configuration.md", "toml cluster") == [polybolos("scheduler", "--print-config").stdout]
+
+
+def test_command_lines_have_the_verbs_and_flags_of_the_binary():
+    for line in blocks("cli.md", "sh")[0].splitlines():
+        words = shlex.split(line)[1:]
+        verbs = words[: 2 if words[0] in ("job", "topic", "dlq") else 1]
+        answer = polybolos(*verbs, "--help")
+        assert answer.returncode == 0, f"{line}: {answer.stderr}"
+        for flag in (word for word in words if word.startswith("-")):
+            assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", answer.stdout), f"{line}: no {flag}"
+
+
+def test_every_metric_is_documented_and_exists():
+    sources = ["crates/kafka/src/metrics.rs", "scheduler/src/metrics.rs", "ingest/src/metrics.rs", "crates/service/src/telemetry.rs"]
+    names = {name for file in sources for name in re.findall(r'"(polybolos_[a-z_]+)", "', (REPOSITORY / file).read_text())}
+    assert set(re.findall(r"^\| `(polybolos_\w+)`", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)) == names
+
+
+@pytest.mark.parametrize("page, module", [("kafka.md", "kafka"), ("cassandra.md", "cassandra"), ("sql.md", "job")])
+def test_every_option_is_documented_and_exists(page, module):
+    """By the table at the head of the module, which lists every key."""
+    head = (REPOSITORY / f"crates/sql/src/options/{module}.rs").read_text()
+    rows = [line.split("|")[1] for line in head.splitlines() if line.startswith("//! | `")]
+    code = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
+    table = re.search(r"^\| option \|.*?(?=\n\n)", (REFERENCE / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert table is not None
+    assert set(re.findall(r"^\| `([^`]+)`", table.group(), re.MULTILINE)) == code
