@@ -633,7 +633,10 @@ impl JobCoordinator {
             max_timestamp_ms: record.max_timestamp_ms,
             recorded_at_us: record.recorded_at_us,
         }));
-        actions.push(Action::Released { through: frame.parts.iter().map(|part| (part.source, part.range.end)).collect() });
+        // Not of a topic that was made again while the record was under way: its successor is read from its beginning.
+        let stands = |part: &&PartRange| self.sources.position(part.source) == Some(part.range.end);
+        let through = frame.parts.iter().filter(stands).map(|part| (part.source, part.range.end)).collect();
+        actions.push(Action::Released { through });
         for (source, position) in &self.manifest.sources {
             actions.push(Action::CommitOffsets { source: *source, next: position.next.clone() });
         }
@@ -777,8 +780,8 @@ impl JobCoordinator {
         if failure.generation != self.generation {
             return;
         }
-        self.publishing.failed(&failure, now.monotonic_us, &self.config);
-        if !failure.retryable && self.wanted == Life::Running {
+        let stands = self.publishing.failed(&failure, now.monotonic_us, &self.config);
+        if stands && !failure.retryable && self.wanted == Life::Running {
             self.fail(
                 format!("sink {}: {}; repair it and resume the job, what is recorded waits for it", failure.sink, failure.message),
                 now,

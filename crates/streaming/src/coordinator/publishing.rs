@@ -1,8 +1,9 @@
 //! The sinks: recorded epochs go to each of them in order, the parts of one epoch side by side (the third step of the protocol).
 //!
 //! What is known here runs ahead of the manifest: positions and refused rows are written into it with the next swap. An epoch's refused rows enter
-//! the manifest together with the position of the sink that refused them, never later (rule 15); therefore the dead-letter sink passes an epoch only after all
-//! others have, and after everything they refused is recorded and published.
+//! the manifest together with the position of the sink that refused them: later, and a new leader would not know of them; earlier, and it would publish
+//! the epoch again, and refuse and count them twice (rule 15). Therefore the dead-letter sink passes an epoch only after all others have, and after
+//! everything they refused is recorded and published.
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
@@ -20,8 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Publishing {
     sinks: BTreeMap<SinkId, Sink>,
-    /// Not in the manifest yet.
-    refused: BTreeMap<Epoch, Vec<PartFile>>,
+    /// Not in the manifest yet; by the epoch and the sink that refused them.
+    refused: BTreeMap<(Epoch, SinkId), Vec<PartFile>>,
     /// In the swap that is under way.
     being_recorded: BTreeSet<Epoch>,
     /// Who has the part in memory.
@@ -104,19 +105,16 @@ impl Publishing {
         sink.failures = 0;
         sink.trouble = None;
         if let Some(file) = &report.refused {
-            self.refused.entry(report.epoch).or_default().push(file.clone());
+            self.refused.entry((report.epoch, report.sink)).or_default().push(file.clone());
         }
         Receipt::Taken
     }
 
-    pub fn failed(&mut self, failure: &PublishFailure, now_us: u64, config: &CoordinatorConfig) {
-        let Some(sink) = self.sinks.get_mut(&failure.sink) else {
-            return;
+    /// Whether the failure is of an order that stands: an older one's, or another executor's than the one asked last, says nothing about the present.
+    pub fn failed(&mut self, failure: &PublishFailure, now_us: u64, config: &CoordinatorConfig) -> bool {
+        let Some(sink) = self.sinks.get_mut(&failure.sink).filter(|sink| failure.epoch == sink.through.next()) else {
+            return false;
         };
-        if failure.epoch <= sink.through {
-            return;
-        }
-        // Only of the one who was asked last: an older order's failure says nothing about the present one.
         if let Some(part) = sink.parts.get_mut(&failure.part)
             && matches!(part, Part::Ordered { executor, .. } if *executor == failure.executor)
         {
@@ -124,7 +122,9 @@ impl Publishing {
             let pause_us = if failure.retryable { config.backoff(sink.failures) } else { config.max_backoff_us };
             *part = Part::Waiting { until_us: now_us + pause_us };
             sink.trouble = Some(failure.message.clone());
+            return true;
         }
+        false
     }
 
     pub fn executor_lost(&mut self, lost: &ExecutorId) {
@@ -152,7 +152,7 @@ impl Publishing {
             for record in &manifest.unpublished[first..] {
                 let may_grow = id == DEAD_LETTERS
                     && (others < record.epoch
-                        || self.refused.contains_key(&record.epoch)
+                        || self.refused.keys().any(|(epoch, _)| *epoch == record.epoch)
                         || self.being_recorded.contains(&record.epoch));
                 sink.add_parts(id, record);
                 if may_grow || !sink.parts.values().all(|part| matches!(part, Part::Done)) {
@@ -169,7 +169,8 @@ impl Publishing {
 
     /// Whether the next swap has something to say.
     pub fn is_ahead_of(&self, manifest: &Manifest) -> bool {
-        !self.refused.is_empty() || self.sinks.iter().any(|(id, sink)| manifest.published.get(id) != Some(&sink.through))
+        // A sink's refused rows wait for its position.
+        self.sinks.iter().any(|(id, sink)| manifest.published.get(id) != Some(&sink.through))
     }
 
     /// Writes positions and refused rows into the next manifest and forgets what no sink needs any more.
@@ -177,7 +178,12 @@ impl Publishing {
     /// # Panics
     /// When an epoch's files exceed what a part index can count, which sixty sinks refusing a row of each of 1024 parts do not reach.
     pub fn apply(&mut self, manifest: &mut Manifest) {
-        for (epoch, files) in std::mem::take(&mut self.refused) {
+        let is_passed = |epoch: Epoch, sink: SinkId| self.sinks.get(&sink).is_some_and(|sink| sink.through >= epoch);
+        let (passed, waiting) =
+            std::mem::take(&mut self.refused).into_iter().partition(|((epoch, sink), _)| is_passed(*epoch, *sink));
+        self.refused = waiting;
+        let passed: BTreeMap<(Epoch, SinkId), Vec<PartFile>> = passed;
+        for ((epoch, _), files) in passed {
             let at = manifest.unpublished.partition_point(|record| record.epoch < epoch);
             let record = manifest
                 .unpublished

@@ -240,6 +240,10 @@ impl Sources {
         self.partitions.iter().map(|(key, partition)| (*key, partition.next)).collect()
     }
 
+    pub fn position(&self, key: SourcePartition) -> Option<i64> {
+        self.partitions.get(&key).map(|partition| partition.next)
+    }
+
     pub fn lag(&self) -> u64 {
         self.partitions.values().map(|partition| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum()
     }

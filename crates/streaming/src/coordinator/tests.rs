@@ -1,1 +1,181 @@
-//! x
+//! Schedules that the simulation (`tests/simulation`) found to go wrong, each as short as it gets.
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    ids::{Epoch, Incarnation, JobName, SourceId, SourcePartition},
+    manifest::SourcePosition,
+};
+
+const SOURCE: SourceId = SourceId(0);
+const SINK: SinkId = SinkId(0);
+
+/// A leading coordinator and all that it has done since it was last asked.
+struct Bench {
+    coordinator: JobCoordinator,
+    now: Now,
+    swaps: u64,
+    done: Vec<Action>,
+}
+
+impl Bench {
+    /// Leads a job that reads two partitions.
+    fn leading() -> Self {
+        let next = BTreeMap::from([(0, 0), (1, 0)]);
+        let topic_id = Some("first".to_owned());
+        let position = SourcePosition { topic: "readings".into(), topic_id, next, max_timestamp_ms: BTreeMap::new() };
+        let manifest = Manifest {
+            job: JobName::new("job"),
+            incarnation: Incarnation::new("incarnation"),
+            generation: Generation(0),
+            nonce: Nonce::new("created"),
+            epoch: Epoch(0),
+            life: Life::Running,
+            sources: BTreeMap::from([(SOURCE, position)]),
+            window_end_us: 0,
+            counts: Counts::default(),
+            unpublished: Vec::new(),
+            published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+            recorded_at_us: 0,
+        };
+        let mut count = 0;
+        let nonces = move || {
+            count += 1;
+            Nonce(format!("nonce-{count}"))
+        };
+        let config = CoordinatorConfig { on_data_loss: OnDataLoss::Continue, ..CoordinatorConfig::default() };
+        let now = Now { monotonic_us: 1, wall_us: 1 };
+        let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), Generation(1), config, nonces, now);
+        let mut bench = Self { coordinator, now, swaps: 0, done };
+        bench.store();
+        bench
+    }
+
+    fn send(&mut self, event: Event) {
+        self.done.extend(self.coordinator.on_event(self.now, event));
+    }
+
+    /// The store takes the last swap.
+    fn store(&mut self) {
+        let swap = |action: &Action| if let Action::Swap { manifest, .. } = action { Some(manifest.nonce.clone()) } else { None };
+        let nonce = self.done.iter().rev().find_map(swap).expect("a swap");
+        self.swaps += 1;
+        self.done.clear();
+        self.send(Event::SwapReplied { nonce, reply: SwapReply::Stored { version: Version(self.swaps.to_string()) } });
+    }
+
+    /// Three records of each partition are computed, each part with three rows; the record is under way.
+    fn compute(&mut self) {
+        for partition in 0..2 {
+            let partition = SourcePartition { source: SOURCE, partition };
+            self.send(Event::Available { partition, end: 3, bytes_per_record: 1 });
+        }
+        self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+        let (attempt, frame) = self.submitted().expect("an attempt");
+        for part in &frame.parts {
+            let name = format!("{attempt}-{}", part.part);
+            self.send(Event::PartReported(PartReport {
+                incarnation: Incarnation::new("incarnation"),
+                generation: Generation(1),
+                epoch: frame.epoch,
+                attempt,
+                execution: Nonce(name.clone()),
+                executor: ExecutorId::new("executor"),
+                range: *part,
+                file: file(part.part, &name, SINK),
+                counts: Counts::default(),
+                times: StepTimes::default(),
+                max_timestamp_ms: None,
+            }));
+        }
+    }
+
+    fn submitted(&mut self) -> Option<(Attempt, Frame)> {
+        let at = self.done.iter().position(|action| matches!(action, Action::Submit { .. }))?;
+        let Action::Submit { attempt, frame, .. } = self.done.remove(at) else { return None };
+        Some((attempt, frame))
+    }
+
+    fn orders(&self) -> Vec<PublishOrder> {
+        let order = |action: &Action| if let Action::Publish(order) = action { Some(order.clone()) } else { None };
+        self.done.iter().filter_map(order).collect()
+    }
+
+    fn published(&mut self, order: &PublishOrder, refused: Option<PartFile>) {
+        self.send(Event::PublishReported(PublishReport {
+            incarnation: Incarnation::new("incarnation"),
+            generation: Generation(1),
+            epoch: order.epoch,
+            sink: order.sink,
+            part: order.part.part,
+            rows: 3,
+            retries: 0,
+            write_us: 1,
+            refused,
+        }));
+    }
+}
+
+fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
+    PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]) }
+}
+
+/// A new leader would publish the part again, and its rows would be refused and counted again.
+#[test]
+fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    assert_eq!(orders.len(), 2);
+    bench.published(&orders[0], Some(file(PartIndex(0), "refused", DEAD_LETTERS)));
+    // Something else makes a swap in the middle of the epoch.
+    bench.send(Event::Command(Command::Pause));
+    bench.store();
+    assert_eq!(bench.coordinator.manifest().counts.refused, 0);
+    bench.published(&orders[1], None);
+    bench.store();
+    let manifest = bench.coordinator.manifest();
+    assert_eq!((manifest.counts.refused, manifest.published[&SINK]), (3, Epoch(1)));
+}
+
+/// An executor that wakes long after its order was given to another says what was true then.
+#[test]
+fn a_failure_of_an_old_order_does_not_fail_the_job() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let order = bench.orders()[0].clone();
+    let failure = PublishFailure {
+        generation: Generation(1),
+        sink: order.sink,
+        epoch: order.epoch,
+        part: order.part.part,
+        executor: order.executor.clone(),
+        message: "the table is missing".into(),
+        retryable: false,
+    };
+    bench.published(&order, None);
+    bench.send(Event::PublishFailed(failure.clone()));
+    assert!(!bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "{:?}", bench.done);
+
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    bench.send(Event::PublishFailed(failure));
+    assert!(bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "one of the order that stands does");
+}
+
+/// Reading ahead would go on from the old topic's offsets, which the new one may never reach.
+#[test]
+fn a_record_of_a_topic_made_again_meanwhile_releases_nothing_of_its_successor() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    let topic_id = Some("second".to_owned());
+    let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 2), (1, 2)]));
+    bench.send(Event::Partitions { source: SOURCE, topic_id, beginnings, ends });
+    bench.store();
+    let released = |action: &Action| if let Action::Released { through } = action { Some(through.clone()) } else { None };
+    let released: Vec<_> = bench.done.iter().filter_map(released).collect();
+    assert_eq!(released, [BTreeMap::new()]);
+}
