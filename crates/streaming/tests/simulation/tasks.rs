@@ -1,0 +1,212 @@
+//! The queries that Ballista runs: each task reads its range, writes a part file of its own, syncs it, and reports.
+use std::collections::BTreeSet;
+
+use polybolos_streaming::{
+    coordinator::{AttemptOutcome, Event},
+    frame::{Frame, PartRange},
+    ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex},
+    manifest::DEAD_LETTERS,
+    report::{Counts, PartFile, PartReport, StepTimes},
+};
+use rand::Rng;
+
+use crate::{
+    faults::{Fault, Sabotage},
+    happening::{Happening, ToExecutor},
+    store::{Content, File, Row},
+    topic::Kind,
+    world::{INCARNATION, MS, SINK, World},
+};
+
+/// Rows beyond which a frame is too heavy, where that is the fault.
+const HEAVY_ROWS: u64 = 4;
+
+/// An attempt's query, as Ballista sees it.
+pub struct Query {
+    left: BTreeSet<PartIndex>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    pub process: usize,
+    pub generation: Generation,
+    pub attempt: Attempt,
+    epoch: Epoch,
+    part: PartRange,
+    topic: usize,
+    /// Ballista's second run of it.
+    is_repeated: bool,
+}
+
+/// A part file that is not synced yet.
+#[derive(Debug)]
+pub struct Written {
+    task: Task,
+    name: String,
+    report: Box<PartReport>,
+}
+
+impl World {
+    pub fn submit(&mut self, process: usize, attempt: Attempt, frame: &Frame) {
+        let present = self.processes[process].present();
+        self.queries.insert((process, attempt), Query { left: frame.parts.iter().map(|part| part.part).collect() });
+        if self.strikes(Fault::AttemptFails) || present.is_empty() {
+            let outcome = AttemptOutcome::Failed { message: "connection reset".into(), retryable: true, data: false };
+            let delay = self.delay(60);
+            self.deliver_after(delay, process, Event::AttemptEnded { attempt, outcome });
+        }
+        if self.plan.fault == Fault::HeavyFrames && frame.rows() > HEAVY_ROWS {
+            return self.faults.count(Fault::HeavyFrames);
+        }
+        let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
+        for part in &frame.parts {
+            let task = Task { process, generation, attempt, epoch: frame.epoch, part: *part, topic, is_repeated: false };
+            if let Some(executor) = present.get(part.source.partition as usize % present.len().max(1)) {
+                let delay = self.delay(40);
+                self.after(delay, Happening::Executor(*executor, ToExecutor::Work(task)));
+            }
+        }
+    }
+
+    /// Ballista runs a task again that it believes lost.
+    pub fn repeat_elsewhere(&mut self, task: Task, within_ms: u64) {
+        let alive: Vec<usize> = (0..self.executors.len()).filter(|i| self.executors[*i].is_alive).collect();
+        if !self.queries.contains_key(&(task.process, task.attempt)) || alive.is_empty() {
+            return;
+        }
+        let executor = alive[self.random.random_range(0..alive.len())];
+        let delay = self.delay(within_ms);
+        self.after(delay, Happening::Executor(executor, ToExecutor::Work(Task { is_repeated: true, ..task })));
+    }
+
+    pub fn work(&mut self, executor: usize, task: Task) {
+        let this = &self.executors[executor];
+        if this.has_forgotten || this.generation > task.generation || this.cancelled.contains(&(task.process, task.attempt)) {
+            return;
+        }
+        if !task.is_repeated && self.strikes(Fault::SecondExecution) {
+            self.repeat_elsewhere(task, 60);
+        }
+        let PartRange { part, source, range } = task.part;
+        // Of a topic that is no more, only what was read ahead.
+        let is_ahead = task.topic + 1 == self.topics.len() || self.random.random_bool(0.5);
+        if !is_ahead || !self.topics[task.topic].can_read(source.partition, range) {
+            let message = format!("offsets [{}, {}) cannot be read", range.start, range.end);
+            let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
+            return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
+        }
+        self.executions += 1;
+        let (content, counts) = self.compute(&task);
+        let Task { epoch, attempt, generation, .. } = task;
+        let execution = Nonce(format!("execution-{}", self.executions));
+        // An empty part writes no file; where records get lost, the oracle wants to see what was read.
+        let is_empty = content.rows.is_empty() && content.letters.is_empty();
+        let name = match self.plan.fault {
+            Fault::Retention | Fault::TopicRecreated => format!("{epoch}-{attempt}-{part}-{execution}"),
+            _ if is_empty => String::new(),
+            _ if self.plan.lacks(Sabotage::NamesWithoutNonce) => format!("{epoch}-{attempt}-{part}"),
+            _ => format!("{epoch}-{attempt}-{part}-{execution}"),
+        };
+        let rows = [(SINK, content.rows.len() as u64), (DEAD_LETTERS, content.letters.len() as u64)].into_iter().collect();
+        let crc32 = self.executions as u32;
+        let report = PartReport {
+            incarnation: Incarnation::new(INCARNATION),
+            generation,
+            epoch,
+            attempt,
+            execution,
+            executor: self.executors[executor].id.clone(),
+            range: task.part,
+            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows },
+            counts,
+            times: StepTimes::default(),
+            max_timestamp_ms: None,
+        };
+        let is_torn = self.strikes(Fault::TornFile);
+        if !name.is_empty() {
+            self.store.files.insert(name.clone(), File { content, crc32, unsynced_at: Some(executor), is_torn });
+        }
+        if is_torn {
+            self.kill_executor(executor);
+            return self.repeat_elsewhere(task, 1_500);
+        }
+        let written = Written { task, name, report: Box::new(report) };
+        if self.plan.lacks(Sabotage::PartNotSynced) {
+            self.report(executor, &written);
+            return self.after(400 * MS, Happening::Executor(executor, ToExecutor::Sync(written)));
+        }
+        let delay = self.delay(10);
+        self.after(delay, Happening::Executor(executor, ToExecutor::Sync(written)));
+    }
+
+    /// Filters, decodes, keeps the last change per key. What it computes may differ from one execution to the next, as look-ups and `random()` do.
+    fn compute(&self, task: &Task) -> (Content, Counts) {
+        let PartRange { source, range, .. } = task.part;
+        let mut content = Content::default();
+        let records = self.topics[task.topic].read(source.partition, range);
+        for (offset, record) in (range.start..).zip(records) {
+            content.covers.push((task.topic, source.partition, offset));
+            let row = Row {
+                key: record.key,
+                value: record.value * 1_000 + self.executions % 1_000,
+                refused: record.kind == Kind::Refused,
+            };
+            match record.kind {
+                Kind::Filtered => {}
+                Kind::Bad => content.letters.push(format!("{}/{}/{offset}", task.topic, source.partition)),
+                Kind::Good | Kind::Refused => {
+                    if !self.plan.lacks(Sabotage::AllChangesPerKey) {
+                        content.rows.retain(|earlier| earlier.key != row.key);
+                    }
+                    content.rows.push(row);
+                }
+            }
+        }
+        let counts = Counts {
+            records_in: records.len() as u64,
+            rows_out: content.rows.len() as u64,
+            dead_letters: content.letters.len() as u64,
+            ..Counts::default()
+        };
+        (content, counts)
+    }
+
+    pub fn sync(&mut self, executor: usize, written: Written) {
+        if let Some(file) = self.store.files.get_mut(&written.name) {
+            file.unsynced_at = None;
+        }
+        if !self.plan.lacks(Sabotage::PartNotSynced) {
+            self.report(executor, &written);
+        }
+    }
+
+    fn report(&mut self, executor: usize, written: &Written) {
+        let Task { process, attempt, .. } = written.task;
+        let both_lost = self.strikes(Fault::StatusAndReportLost);
+        let event = Event::PartReported((*written.report).clone());
+        let say = |event| Happening::Executor(executor, ToExecutor::Say(event));
+        if self.strikes(Fault::ReportDuplicated) {
+            let delay = self.delay(300);
+            self.after(delay, say(event.clone()));
+        }
+        if self.strikes(Fault::ReportLate) {
+            let delay = self.delay(3_000);
+            self.after(delay, say(event));
+        } else if !both_lost && !self.strikes(Fault::ReportLost) {
+            self.say(executor, event);
+        }
+        let Some(query) = self.queries.get_mut(&(process, attempt)) else {
+            return;
+        };
+        if query.left.remove(&written.report.range.part) && query.left.is_empty() && !both_lost && !self.strikes(Fault::StatusLost)
+        {
+            let delay = self.delay(20);
+            self.after(delay, Happening::QueryEnds { process, attempt });
+        }
+    }
+
+    pub fn query_ends(&mut self, process: usize, attempt: Attempt) {
+        let outcome = AttemptOutcome::Completed;
+        self.deliver_after(1, process, Event::AttemptEnded { attempt, outcome });
+    }
+}
