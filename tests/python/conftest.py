@@ -90,6 +90,27 @@ class Platform:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+class Cluster(Platform):
+    """`polybolos cluster`: the supervisor starts again what dies."""
+
+    def __init__(self, folder: pathlib.Path):
+        super().__init__(folder)
+        self.kafka = os.environ.get("POLYBOLOS_TEST_KAFKA")
+        self.cassandra = os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+        assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
+
+    def start(self, deadline: float = 90.0) -> None:
+        self.offset = free_offset()
+        self.out = open(self.folder.parent / "out.txt", "w+")
+        self.err = open(self.folder.parent / "err.txt", "w+")
+        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset), "--no-pipelines"]
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
+        wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+
+    def pid(self, service: str) -> int:
+        return int((self.folder / f"{service}.pid").read_text())
+
+
 def wait_for(what: str, probe, patience_s: float = 60.0):
     """Asks until the probe answers with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
@@ -143,3 +164,23 @@ def platform():
     assert shared.stop() == 0, shared.errors()
     assert not (shared.folder / "endpoints.json").exists()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def fresh_cluster():
+    """A cluster of its own, for tests that do it harm."""
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
+        cluster = Cluster(pathlib.Path(folder) / "data")
+        cluster.start()
+        yield cluster
+        assert cluster.stop() == 0, cluster.errors()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One cluster, for tests that leave its processes alone."""
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
+        shared = Cluster(pathlib.Path(folder) / "data")
+        shared.start()
+        yield shared
+        assert shared.stop() == 0, shared.errors()
