@@ -93,8 +93,8 @@ class Platform:
 class Cluster(Platform):
     """`polybolos cluster`: the supervisor starts again what dies."""
 
-    def __init__(self, folder: pathlib.Path):
-        super().__init__(folder)
+    def __init__(self, folder: pathlib.Path, *arguments: str):
+        super().__init__(folder, *(arguments or ("--no-pipelines",)))
         self.kafka = os.environ.get("POLYBOLOS_TEST_KAFKA")
         self.cassandra = os.environ.get("POLYBOLOS_TEST_CASSANDRA")
         assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
@@ -103,7 +103,8 @@ class Cluster(Platform):
         self.offset = free_offset()
         self.out = open(self.folder.parent / "out.txt", "w+")
         self.err = open(self.folder.parent / "err.txt", "w+")
-        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset), "--no-pipelines"]
+        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset)]
+        command += self.arguments
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
         wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
 
@@ -168,12 +169,20 @@ def platform():
 
 @pytest.fixture
 def fresh_cluster():
-    """A cluster of its own, for tests that do it harm."""
-    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
-        cluster = Cluster(pathlib.Path(folder) / "data")
-        cluster.start()
-        yield cluster
-        assert cluster.stop() == 0, cluster.errors()
+    """Makes clusters of their own, for tests that do them harm."""
+    folders, clusters = [], []
+
+    def make(*arguments: str) -> Cluster:
+        folders.append(pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-")))
+        clusters.append(Cluster(folders[-1] / "data", *arguments))
+        clusters[-1].start()
+        return clusters[-1]
+
+    yield make
+    ended = [(cluster.stop(), cluster.errors()) for cluster in clusters if cluster.process]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert all(code == 0 for code, _ in ended), ended
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ FAULTS = 12
 
 
 def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
-    cluster = fresh_cluster
+    cluster = fresh_cluster()
     admin = AdminClient({"bootstrap.servers": cluster.kafka})
     for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
         future.result()
