@@ -14,6 +14,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
+SERVERS = str(pathlib.Path(BINARY).with_name("polybolos-local-servers"))
 PORTS = (7400, 7410, 7432, 7433, 7490, 9092)
 
 
@@ -93,10 +94,10 @@ class Platform:
 class Cluster(Platform):
     """`polybolos cluster`: the supervisor starts again what dies."""
 
-    def __init__(self, folder: pathlib.Path, *arguments: str):
+    def __init__(self, folder: pathlib.Path, *arguments: str, servers: "Servers | None" = None):
         super().__init__(folder, *(arguments or ("--no-pipelines",)))
-        self.kafka = os.environ.get("POLYBOLOS_TEST_KAFKA")
-        self.cassandra = os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+        self.kafka = servers.kafka if servers else os.environ.get("POLYBOLOS_TEST_KAFKA")
+        self.cassandra = servers.cassandra if servers else os.environ.get("POLYBOLOS_TEST_CASSANDRA")
         assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
 
     def start(self, deadline: float = 90.0) -> None:
@@ -104,12 +105,34 @@ class Cluster(Platform):
         self.out = open(self.folder.parent / "out.txt", "w+")
         self.err = open(self.folder.parent / "err.txt", "w+")
         command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset)]
-        command += self.arguments
+        command += ["--kafka", self.kafka, "--cassandra", self.cassandra, *self.arguments]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
         wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
 
     def pid(self, service: str) -> int:
         return int((self.folder / f"{service}.pid").read_text())
+
+
+class Servers:
+    """A real Kafka and a real Cassandra of a test's own, which it may kill."""
+
+    def __init__(self, log: pathlib.Path):
+        self.log = log
+        self.process = subprocess.Popen([SERVERS, "--control"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"), text=True)
+        ready = self.process.stdout.readline().split()
+        assert ready and ready[0] == "ready", log.read_text()[-3000:]
+        addresses = dict(word.split("=") for word in ready[1:])
+        self.kafka, self.cassandra = addresses["kafka"], addresses["cassandra"]
+
+    def order(self, order: str) -> None:
+        self.process.stdin.write(f"{order}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer == f"done {order}\n", (answer, self.log.read_text()[-3000:])
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        assert self.process.wait(timeout=60) == 0, self.log.read_text()[-3000:]
 
 
 def wait_for(what: str, probe, patience_s: float = 60.0):
@@ -168,13 +191,20 @@ def platform():
 
 
 @pytest.fixture
+def servers(tmp_path):
+    servers = Servers(tmp_path / "servers.log")
+    yield servers
+    servers.end()
+
+
+@pytest.fixture
 def fresh_cluster():
     """Makes clusters of their own, for tests that do them harm."""
     folders, clusters = [], []
 
-    def make(*arguments: str) -> Cluster:
+    def make(*arguments: str, servers: "Servers | None" = None) -> Cluster:
         folders.append(pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-")))
-        clusters.append(Cluster(folders[-1] / "data", *arguments))
+        clusters.append(Cluster(folders[-1] / "data", *arguments, servers=servers))
         clusters[-1].start()
         return clusters[-1]
 

@@ -62,6 +62,9 @@ class Load(threading.Thread):
             self.acknowledged += 1
 
         while not self.stopping.is_set():
+            # The broker may be away: what waits for it is bounded.
+            while self.sequence - self.acknowledged > 20_000 and not self.stopping.is_set():
+                producer.poll(0.1)
             for _ in range(20):
                 self.sequence += 1
                 key = f"key-{self.random.randrange(2_000)}"
