@@ -225,3 +225,13 @@ def cluster():
         shared.start()
         yield shared
         assert shared.stop() == 0, shared.errors()
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def system(request, fresh_platform):
+    """For tests that hold in both: the embedded platform, and the shared cluster."""
+    if request.param == "cluster":
+        return request.getfixturevalue("cluster")
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    return platform

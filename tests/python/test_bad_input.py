@@ -3,7 +3,6 @@ ones all arrive, and the job goes on. The same list on the embedded platform, an
 
 import json
 
-import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
@@ -93,15 +92,6 @@ class Topic:
 
     def flush(self) -> None:
         assert self.producer.flush(60) == 0
-
-
-@pytest.fixture(params=["embedded", "cluster"])
-def system(request, fresh_platform):
-    if request.param == "cluster":
-        return request.getfixturevalue("cluster")
-    platform = fresh_platform("--no-pipelines")
-    platform.start()
-    return platform
 
 
 def test_each_bad_record_is_one_dead_letter_and_the_rest_arrives(system):

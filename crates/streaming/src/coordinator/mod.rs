@@ -376,6 +376,7 @@ impl JobCoordinator {
             && self.computed.is_none()
             && !self.swap.as_ref().is_some_and(Swap::is_record)
             && !self.executors.is_empty()
+            && self.sources.are_known()
             && self.at_unpublished_bound().is_none()
     }
 
@@ -795,6 +796,9 @@ impl JobCoordinator {
         let wanted = match command {
             Command::Resume => {
                 self.trouble.forget();
+                if self.wanted != Life::Running {
+                    self.sources.forget_topics();
+                }
                 self.drop_when_drained = false;
                 Life::Running
             }
