@@ -1,12 +1,14 @@
-"""A damaged manifest: a clear error, and never a silent restart from zero."""
+"""A damaged manifest, a full disk: a clear error, and never a silent restart from zero."""
 
 import json
 import pathlib
+import subprocess
+import tempfile
 import time
 
 import pytest
 from confluent_kafka import Producer
-from conftest import wait_for
+from conftest import Platform, wait_for
 
 TABLES = """
 CREATE TABLE kept (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'kept', 'format' = 'json');
@@ -71,3 +73,39 @@ def test_a_damaged_manifest_is_an_error_and_no_new_beginning(fresh_platform, how
     wait_for("the rows since", lambda: count(platform) == 110)
     assert shown(platform)["records_in"] == 110
     assert platform.stop() == 0
+
+
+def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)], capture_output=True, text=True)
+    assert mounted.returncode == 0, f"a small file system is needed, which root may mount: {mounted.stderr}"
+    platform = Platform(folder / "data", "--no-pipelines")
+    try:
+        filled(platform)
+        epoch = shown(platform)["epoch"]
+        with open(folder / "filler", "wb", buffering=0) as filler:
+            try:
+                while filler.write(b"f" * 4096):
+                    pass
+            except OSError:
+                pass
+        producer = Producer({"bootstrap.servers": platform.endpoints["kafka"], "message.timeout.ms": 90_000, "log_level": 0})
+        for number in range(100, 200):
+            producer.produce("kept", json.dumps({"id": f"row-{number}", "n": number}).encode())
+        producer.poll(0)
+        wait_for("the error", lambda: "No space left on device" in pathlib.Path(platform.err.name).read_text(), 20)
+        producer.purge()
+        (folder / "filler").unlink()
+        # The store under the broker takes nothing more after a failed write, so the platform has to be started again.
+        platform.kill()
+        platform.start()
+        assert shown(platform)["epoch"] >= epoch
+        produce(platform, range(100, 200))
+        wait_for("the rows since", lambda: count(platform) == 200)
+        assert shown(platform)["epoch"] > epoch and shown(platform)["records_in"] >= 200
+        assert platform.stop() == 0
+    finally:
+        if platform.process and platform.process.poll() is None:
+            platform.kill()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
