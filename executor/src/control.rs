@@ -152,7 +152,15 @@ impl Control {
                                 ready();
                             }
                         }
-                        Some(message) => self.obey(message, &outgoing),
+                        Some(message) => {
+                            // Reading begins anew: the same end may be reached again, and has to be told again.
+                            if let Response::Prefetch(prefetch) = &message
+                                && let Some(source) = prefetch.source.clone().map(source_key)
+                            {
+                                announced.retain(|(known, _), _| *known != source);
+                            }
+                            self.obey(message, &outgoing);
+                        }
                         None => {}
                     }
                 }

@@ -234,6 +234,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         records_in: manifest.counts.records_in,
         rows_out: manifest.counts.rows_out,
         dead_letters: manifest.counts.dead_letters + manifest.counts.refused,
+        lost_records: manifest.counts.lost,
         retries: history.retries,
         lag_records: status.lag_records,
         lag_ms: None,

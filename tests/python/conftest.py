@@ -14,6 +14,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
+SERVERS = str(pathlib.Path(BINARY).with_name("polybolos-local-servers"))
 PORTS = (7400, 7410, 7432, 7433, 7490, 9092)
 
 
@@ -90,6 +91,52 @@ class Platform:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+class Cluster(Platform):
+    """`polybolos cluster`: the supervisor starts again what dies."""
+
+    def __init__(self, folder: pathlib.Path, *arguments: str, servers: "Servers | None" = None):
+        super().__init__(folder, *(arguments or ("--no-pipelines",)))
+        self.kafka = servers.kafka if servers else os.environ.get("POLYBOLOS_TEST_KAFKA")
+        self.cassandra = servers.cassandra if servers else os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+        assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
+
+    def start(self, deadline: float = 90.0) -> None:
+        self.offset = free_offset()
+        self.out = open(self.folder.parent / "out.txt", "w+")
+        self.err = open(self.folder.parent / "err.txt", "w+")
+        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset)]
+        command += ["--kafka", self.kafka, "--cassandra", self.cassandra, *self.arguments]
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
+        wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+
+    def pid(self, service: str) -> int:
+        return int((self.folder / f"{service}.pid").read_text())
+
+
+class Servers:
+    """A real Kafka and a real Cassandra of a test's own, which it may kill."""
+
+    def __init__(self, log: pathlib.Path):
+        self.log = log
+        # By default a Cassandra that is killed forgets what it acknowledged in the last moment; one node has nobody to ask.
+        settings = ["--cassandra-setting", "commitlog_sync=batch", "--cassandra-setting", "commitlog_sync_period=0ms"]
+        self.process = subprocess.Popen([SERVERS, "--control", *settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"), text=True)
+        ready = self.process.stdout.readline().split()
+        assert ready and ready[0] == "ready", log.read_text()[-3000:]
+        addresses = dict(word.split("=") for word in ready[1:])
+        self.kafka, self.cassandra = addresses["kafka"], addresses["cassandra"]
+
+    def order(self, order: str) -> None:
+        self.process.stdin.write(f"{order}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer == f"done {order}\n", (answer, self.log.read_text()[-3000:])
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        assert self.process.wait(timeout=60) == 0, self.log.read_text()[-3000:]
+
+
 def wait_for(what: str, probe, patience_s: float = 60.0):
     """Asks until the probe answers with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
@@ -143,3 +190,48 @@ def platform():
     assert shared.stop() == 0, shared.errors()
     assert not (shared.folder / "endpoints.json").exists()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def servers(tmp_path):
+    servers = Servers(tmp_path / "servers.log")
+    yield servers
+    servers.end()
+
+
+@pytest.fixture
+def fresh_cluster():
+    """Makes clusters of their own, for tests that do them harm."""
+    folders, clusters = [], []
+
+    def make(*arguments: str, servers: "Servers | None" = None) -> Cluster:
+        folders.append(pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-")))
+        clusters.append(Cluster(folders[-1] / "data", *arguments, servers=servers))
+        clusters[-1].start()
+        return clusters[-1]
+
+    yield make
+    ended = [(cluster.stop(), cluster.errors()) for cluster in clusters if cluster.process]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert all(code == 0 for code, _ in ended), ended
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """One cluster, for tests that leave its processes alone."""
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
+        shared = Cluster(pathlib.Path(folder) / "data")
+        shared.start()
+        yield shared
+        assert shared.stop() == 0, shared.errors()
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def system(request, fresh_platform):
+    """For tests that hold in both: the embedded platform, and the shared cluster."""
+    if request.param == "cluster":
+        return request.getfixturevalue("cluster")
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    return platform

@@ -3,52 +3,19 @@ seeded moments, Cassandra then holds exactly the ledger's rows. Servers come fro
 
 import json
 import os
-import pathlib
 import random
 import signal
-import subprocess
-import tempfile
 import time
 
-import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, REPOSITORY, Platform, free_offset, wait_for
+from conftest import wait_for
 from test_exactly_once import PARTITIONS, SEED, TABLES, Load, bad_coordinates
 
 FAULTS = 12
 
 
-class Cluster(Platform):
-    """`polybolos cluster`: the supervisor starts again what dies."""
-
-    def __init__(self, folder: pathlib.Path):
-        super().__init__(folder)
-        self.kafka = os.environ.get("POLYBOLOS_TEST_KAFKA")
-        self.cassandra = os.environ.get("POLYBOLOS_TEST_CASSANDRA")
-        assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
-
-    def start(self, deadline: float = 90.0) -> None:
-        self.offset = free_offset()
-        self.out = open(self.folder.parent / "out.txt", "w+")
-        self.err = open(self.folder.parent / "err.txt", "w+")
-        command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset), "--no-pipelines"]
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
-        wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
-
-    def pid(self, service: str) -> int:
-        return int((self.folder / f"{service}.pid").read_text())
-
-
-@pytest.fixture
-def cluster():
-    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
-        cluster = Cluster(pathlib.Path(folder) / "data")
-        cluster.start()
-        yield cluster
-        assert cluster.stop() == 0, cluster.errors()
-
-
-def test_kills_and_pauses_of_services_change_nothing(cluster):
+def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
+    cluster = fresh_cluster()
     admin = AdminClient({"bootstrap.servers": cluster.kafka})
     for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
         future.result()
@@ -85,7 +52,7 @@ def test_kills_and_pauses_of_services_change_nothing(cluster):
     rows = {row["id"]: row for row in cluster.sql("SELECT * FROM ledger")}
     expected = {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}
     assert rows == expected, json.dumps([(rows.get(key), row) for key, row in expected.items() if rows.get(key) != row][:3])
-    letters = cluster.sql("SELECT topic_partition, topic_offset FROM polybolos.dead_letters")
+    letters = cluster.sql("SELECT topic_partition, topic_offset FROM polybolos.dead_letters WHERE job = 'ledger_job'")
     coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
     assert len(coordinates) == len(set(coordinates))
     assert set(coordinates) == bad_coordinates(cluster)

@@ -44,9 +44,11 @@ def bad_record(random_: random.Random) -> bytes:
 class Load(threading.Thread):
     """Produces until stopped; what the broker acknowledged counts, what it did not is produced again."""
 
+    topic = "ledger"
+
     def __init__(self, platform):
         super().__init__()
-        self.servers = f"127.0.0.1:{9092 + platform.offset}"
+        self.servers = platform.endpoints["kafka"]
         self.random = random.Random(SEED)
         self.stopping = threading.Event()
         self.latest: dict[str, dict] = {}
@@ -62,17 +64,20 @@ class Load(threading.Thread):
             self.acknowledged += 1
 
         while not self.stopping.is_set():
+            # The broker may be away: what waits for it is bounded.
+            while self.sequence - self.acknowledged > 20_000 and not self.stopping.is_set():
+                producer.poll(0.1)
             for _ in range(20):
                 self.sequence += 1
                 key = f"key-{self.random.randrange(2_000)}"
                 partition = hash_of(key) % PARTITIONS
                 if self.random.random() < 0.02:
-                    producer.produce("ledger", bad_record(self.random), partition=partition, on_delivery=delivered)
+                    producer.produce(self.topic, bad_record(self.random), partition=partition, on_delivery=delivered)
                     continue
                 row = {"id": key, "n": self.sequence, "name": self.random.choice(["Zoé", "علی", "李雷", "O'Brien", None])}
                 row["price"] = None if self.random.random() < 0.1 else str(self.sequence / 4)
                 self.latest[key] = row
-                producer.produce("ledger", json.dumps(row).encode(), partition=partition, on_delivery=delivered)
+                producer.produce(self.topic, json.dumps(row).encode(), partition=partition, on_delivery=delivered)
             producer.poll(0)
             time.sleep(0.01)
         assert producer.flush(120) == 0
@@ -82,10 +87,10 @@ def hash_of(text: str) -> int:
     return sum(text.encode()) * 31 + len(text)
 
 
-def bad_coordinates(platform) -> set[tuple[int, int]]:
+def bad_coordinates(platform, topic: str = "ledger") -> set[tuple[int, int]]:
     """Of all records in the topic, those that are not rows: by the same rules, in another language."""
     consumer = Consumer({"bootstrap.servers": platform.endpoints["kafka"], "group.id": "oracle", "enable.partition.eof": True})
-    consumer.assign([TopicPartition("ledger", partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     bad, finished = set(), set()
     while len(finished) < PARTITIONS:
         message = consumer.poll(10)

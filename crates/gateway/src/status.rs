@@ -74,6 +74,8 @@ pub struct JobStatus {
     pub records_in: u64,
     pub rows_out: u64,
     pub dead_letters: u64,
+    /// Records that were gone before they were read, skipped because of `on_data_loss = 'continue'`.
+    pub lost_records: u64,
     pub retries: u64,
     pub lag_records: u64,
     /// Age of the oldest record that no recorded epoch has read; absent when there is none.

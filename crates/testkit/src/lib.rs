@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `kafka`, `cassandra` | options and start-up of one real server as a Java process |
 //! | `server` | [`LocalServer`]: stop, kill, pause, restart on the same ports and data |
+//! | `control` | [`Order`]: a server stopped and started at the word of another process |
 //! | `servers` | [`Servers`]: the pair, one per test run, or the pair that an outer runner started |
 //! | `process` | [`Process`]: any program, its output in files, its life bound to ours |
 //! | `spawner` | how a child's life is bound to ours, even when we are killed |
@@ -30,6 +31,7 @@
 mod cancel;
 mod cassandra;
 mod class_path;
+mod control;
 mod error;
 mod home;
 mod java;
@@ -46,6 +48,7 @@ mod wait;
 
 pub use cancel::Cancel;
 pub use cassandra::{CASSANDRA_PASSWORD, CASSANDRA_USER, CassandraOptions};
+pub use control::{Order, Verb};
 pub use error::{Error, Result};
 pub use kafka::KafkaOptions;
 pub use ports::free_ports;

@@ -75,6 +75,11 @@ impl LocalServer {
         self.pid().is_some()
     }
 
+    /// Whether it has ended without having been told to.
+    pub fn has_ended_by_itself(&self) -> bool {
+        self.process().as_mut().is_some_and(|process| !process.is_running())
+    }
+
     /// Starts it after a stop or a kill, on the same ports and data; returns when it serves. Does nothing when it runs.
     pub fn start(&self) -> Result<()> {
         let mut slot = self.process();

@@ -260,7 +260,8 @@ impl JobCoordinator {
         if let Some(computed) = &self.computed {
             return Phase::Recording { epoch: computed.frame.epoch, since_us: computed.finished_us };
         }
-        if let Some(running) = &self.running {
+        // While Kafka is away an attempt mostly waits for records; that is what people have to know.
+        if let Some(running) = self.running.as_ref().filter(|_| self.sources.away().is_none()) {
             let Running { attempt, frame, submitted_us, .. } = running;
             return Phase::Computing { epoch: frame.epoch, attempt: *attempt, since_us: *submitted_us, rows: frame.rows() };
         }
@@ -284,10 +285,13 @@ impl JobCoordinator {
         if self.swap.as_ref().is_some_and(Swap::is_troubled) {
             return Limit::StoreAway;
         }
-        if self.running.is_some() || self.computed.is_some() || self.swap.as_ref().is_some_and(Swap::is_record) {
+        if self.computed.is_some() || self.swap.as_ref().is_some_and(Swap::is_record) {
             return self.last_step;
         }
         let away = self.sources.away().map(|(source, _)| Limit::KafkaAway { source });
+        if self.running.is_some() {
+            return away.unwrap_or(self.last_step);
+        }
         if !self.sources.has_backlog() {
             return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
         }
@@ -372,6 +376,7 @@ impl JobCoordinator {
             && self.computed.is_none()
             && !self.swap.as_ref().is_some_and(Swap::is_record)
             && !self.executors.is_empty()
+            && self.sources.are_known()
             && self.at_unpublished_bound().is_none()
     }
 
@@ -794,6 +799,9 @@ impl JobCoordinator {
         let wanted = match command {
             Command::Resume => {
                 self.trouble.forget();
+                if self.wanted != Life::Running {
+                    self.sources.forget_topics();
+                }
                 self.drop_when_drained = false;
                 Life::Running
             }

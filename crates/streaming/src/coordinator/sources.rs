@@ -22,6 +22,8 @@ struct Source {
     topic: String,
     topic_id: Option<String>,
     away: Option<String>,
+    /// The broker has told of the topic since the job began to read or went on.
+    is_known: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,10 @@ impl Sources {
         let mut sources = BTreeMap::new();
         let mut partitions = BTreeMap::new();
         for (&source, position) in &manifest.sources {
-            sources.insert(source, Source { topic: position.topic.clone(), topic_id: position.topic_id.clone(), away: None });
+            sources.insert(
+                source,
+                Source { topic: position.topic.clone(), topic_id: position.topic_id.clone(), away: None, is_known: false },
+            );
             for (&partition, &next) in &position.next {
                 partitions.insert(SourcePartition { source, partition }, Partition::at(next));
             }
@@ -98,6 +103,16 @@ impl Sources {
         }
     }
 
+    /// The job stood still: what was known of its topics may not hold any more.
+    pub fn forget_topics(&mut self) {
+        self.sources.values_mut().for_each(|source| source.is_known = false);
+    }
+
+    /// Until then records that arrive may be those of another topic of the same name.
+    pub fn are_known(&self) -> bool {
+        self.sources.values().all(|source| source.is_known)
+    }
+
     pub fn away(&self) -> Option<(SourceId, &str)> {
         self.sources.iter().find_map(|(id, source)| Some((*id, source.away.as_deref()?)))
     }
@@ -116,6 +131,7 @@ impl Sources {
             return Ok(changes);
         };
         source.away = None;
+        source.is_known = true;
         if let (Some(now), Some(then)) = (&topic_id, &source.topic_id)
             && now != then
         {

@@ -100,3 +100,73 @@ impl fmt::Display for Limit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        coordinator::{CoordinatorConfig, Event, JobCoordinator, Now, SwapReply},
+        ids::{ExecutorId, Incarnation, JobName, Nonce, SourcePartition, Version},
+        manifest::{DEAD_LETTERS, Life, Manifest, SourcePosition},
+        report::Counts,
+    };
+
+    const NOW: Now = Now { monotonic_us: 1_000_000, wall_us: 1_000_000 };
+    const SOURCE: SourceId = SourceId(0);
+
+    fn manifest() -> Manifest {
+        let position = SourcePosition {
+            topic: "readings".into(),
+            topic_id: None,
+            next: BTreeMap::from([(0, 0)]),
+            max_timestamp_ms: BTreeMap::new(),
+        };
+        Manifest {
+            job: JobName("job".into()),
+            incarnation: Incarnation("job-1".into()),
+            generation: Generation(0),
+            nonce: Nonce("first".into()),
+            epoch: Epoch(0),
+            life: Life::Running,
+            sources: BTreeMap::from([(SOURCE, position)]),
+            window_end_us: 0,
+            counts: Counts::default(),
+            unpublished: vec![],
+            published: BTreeMap::from([(SinkId(0), Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+            recorded_at_us: 0,
+        }
+    }
+
+    /// A coordinator whose attempt runs.
+    fn computing() -> JobCoordinator {
+        let mut number = 0;
+        let nonces = move || {
+            number += 1;
+            Nonce(format!("nonce-{number}"))
+        };
+        let (mut coordinator, _) =
+            JobCoordinator::recover(manifest(), Version("1".into()), Generation(1), CoordinatorConfig::default(), nonces, NOW);
+        let reply = SwapReply::Stored { version: Version("2".into()) };
+        coordinator.on_event(NOW, Event::SwapReplied { nonce: Nonce("nonce-1".into()), reply });
+        coordinator.on_event(NOW, Event::ExecutorJoined { executor: ExecutorId::new("e1") });
+        let partition = SourcePartition { source: SOURCE, partition: 0 };
+        coordinator.on_event(NOW, Event::Available { partition, end: 10, bytes_per_record: 8 });
+        assert!(!matches!(coordinator.status().phase, Phase::Computing { .. }), "the topic may be another one");
+        let (beginnings, ends) = (BTreeMap::from([(0, 0)]), BTreeMap::from([(0, 10)]));
+        coordinator.on_event(NOW, Event::Partitions { source: SOURCE, topic_id: None, beginnings, ends });
+        assert!(matches!(coordinator.status().phase, Phase::Computing { .. }), "{:?}", coordinator.status());
+        coordinator
+    }
+
+    #[test]
+    fn an_attempt_that_waits_for_kafka_is_shown_as_waiting_for_kafka() {
+        let mut coordinator = computing();
+        coordinator.on_event(NOW, Event::SourceAway { source: SOURCE, message: "all brokers are down".into() });
+        let status = coordinator.status();
+        assert_eq!(status.limit, Limit::KafkaAway { source: SOURCE });
+        let why = "topic \"readings\" cannot be read: all brokers are down".to_owned();
+        assert_eq!(status.phase, Phase::Waiting { why });
+        coordinator.on_event(NOW, Event::SourceBack { source: SOURCE });
+        assert!(matches!(coordinator.status().phase, Phase::Computing { .. }));
+    }
+}

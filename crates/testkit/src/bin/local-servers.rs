@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use polybolos_testkit::{
-    CASSANDRA_VARIABLE, Cancel, CassandraOptions, KAFKA_VARIABLE, KafkaOptions, LocalServer, ProcessSpec, Servers,
+    CASSANDRA_VARIABLE, Cancel, CassandraOptions, KAFKA_VARIABLE, KafkaOptions, LocalServer, Order, ProcessSpec, Servers,
 };
 use polybolos_testkit::{Process, orphans};
 use std::ffi::OsString;
@@ -55,9 +55,16 @@ struct Arguments {
     /// One more line for Kafka's server.properties; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     kafka_property: Vec<(String, String)>,
+    /// One more line for cassandra.yaml, instead of ours with that key; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    cassandra_setting: Vec<(String, String)>,
     /// Start only one of them
     #[arg(long)]
     only: Option<Only>,
+    /// Take orders from standard input, one a line: start, stop, kill, pause or resume, then kafka or cassandra. Each is answered by a
+    /// line `done …` or `failed …`; the end of the input ends everything
+    #[arg(long, conflicts_with = "command")]
+    control: bool,
     /// Run this while the servers are up, then stop them
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -98,6 +105,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     orphans::adopt().context("cannot become the parent of orphaned processes (Linux is needed)")?;
     let mut signals = Signals::listen()?;
     let command = arguments.command.clone();
+    let control = arguments.control;
     let cancel = Cancel::default();
     let mut starting = tokio::task::spawn_blocking({
         let cancel = cancel.clone();
@@ -115,6 +123,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let running = running?;
     let code = match announce(&running) {
         Err(error) => Err(error),
+        Ok(()) if control => obey_orders(&running, &mut signals).await,
         Ok(()) if command.is_empty() => watch_servers(&running, &mut signals).await,
         Ok(()) => run_command(&command, &running, &mut signals).await,
     };
@@ -137,6 +146,7 @@ fn start(arguments: &Arguments, cancel: &Cancel) -> Result<Running> {
         data_dir: arguments.data_dir.clone(),
         port: arguments.cassandra_port,
         heap_mb: arguments.cassandra_heap,
+        settings: arguments.cassandra_setting.clone(),
         cancel: cancel.clone(),
         ..CassandraOptions::default()
     };
@@ -156,8 +166,7 @@ fn announce(running: &Running) -> Result<()> {
     for (name, server) in running.named() {
         line.push_str(&format!(" {name}={}", server.address()));
     }
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot print the ready line")
+    say(&line)
 }
 
 /// Until a signal comes, or a server dies.
@@ -168,6 +177,37 @@ async fn watch_servers(running: &Running, signals: &mut Signals) -> Result<ExitC
             () = tokio::time::sleep(WATCH_INTERVAL) => running.check()?,
         }
     }
+}
+
+/// Until a signal comes, the input ends, or a server dies without an order.
+async fn obey_orders(running: &Running, signals: &mut Signals) -> Result<ExitCode> {
+    let (sender, mut lines) = tokio::sync::mpsc::channel(1);
+    // A thread of its own: it may still wait for input when everything else has ended.
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        tokio::select! {
+            exit = signals.next() => return Ok(exit),
+            line = lines.recv() => match line {
+                Some(line) => {
+                    let answer = tokio::task::block_in_place(|| running.obey(&line));
+                    say(&answer.map_or_else(|error| format!("failed {line}: {error}"), |order| format!("done {order}")))?;
+                }
+                None => return Ok(ExitCode::SUCCESS),
+            },
+            () = tokio::time::sleep(WATCH_INTERVAL) => running.check()?,
+        }
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
 async fn run_command(command: &[OsString], running: &Running, signals: &mut Signals) -> Result<ExitCode> {
@@ -222,10 +262,17 @@ impl Running {
         servers.into_iter().filter_map(|(name, server)| Some((name, server.as_ref()?)))
     }
 
+    fn obey(&self, line: &str) -> Result<Order, String> {
+        let order: Order = line.parse()?;
+        let (_, server) = self.named().find(|(name, _)| *name == order.server).ok_or("that server was not started")?;
+        order.carry_out(server).map_err(|error| error.to_string())?;
+        Ok(order)
+    }
+
     /// Fails when a server has ended by itself.
     fn check(&self) -> Result<()> {
         for (name, server) in self.named() {
-            if !server.is_running() {
+            if server.has_ended_by_itself() {
                 anyhow::bail!("{name} has ended by itself; see {}, and start again", server.log().display());
             }
         }

@@ -1,0 +1,143 @@
+"""The ingestor is killed at seeded moments while it produces: what the API told for long enough to be asked again is in the table, once, and the
+table is what the topic says."""
+
+import http.server
+import json
+import os
+import pathlib
+import random
+import signal
+import threading
+import time
+
+from confluent_kafka import Consumer, TopicPartition
+from conftest import wait_for
+
+KILLS = 8
+SEED = 20261126
+PARTITIONS = 4
+CHANGES_PER_S = 100
+# An answer tells what happened in so many seconds: longer than the ingestor is ever away.
+WINDOW_S = 15
+
+INGEST = """
+[[feed]]
+name = "changes"
+topic = "changes"
+partitions = %d
+[feed.http]
+url = "http://127.0.0.1:%d/"
+interval = "100ms"
+allow_private = true
+[feed.record]
+items = "/changes"
+key = "id"
+"""
+TABLES = """
+CREATE TABLE IF NOT EXISTS changes (id STRING, n BIGINT, name STRING)
+  WITH ('connector' = 'kafka', 'topic' = 'changes', 'format' = 'json');
+CREATE TABLE IF NOT EXISTS changed (id STRING, n BIGINT, name STRING, PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'ingest', 'table' = 'changed', 'table.create' = 'true');
+CREATE JOB IF NOT EXISTS changed_job AS INSERT INTO changed SELECT id, n, name FROM changes;
+"""
+
+
+class Api:
+    """Something happens a hundred times a second; an answer is what happened lately."""
+
+    def __init__(self):
+        self.started = time.monotonic()
+        self.ended = None
+        self.asked = 0
+        api = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                api.asked += 1
+                body = json.dumps({"changes": api.recent()}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass  # It was killed while it was told.
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def count(self) -> int:
+        return int(((self.ended or time.monotonic()) - self.started) * CHANGES_PER_S)
+
+    def recent(self) -> list[dict]:
+        count = self.count()
+        return [change(number) for number in range(max(0, count - WINDOW_S * CHANGES_PER_S), count)]
+
+
+def change(number: int) -> dict:
+    return {"id": f"change-{number}", "n": number, "name": ["Zoé", "علی", "李雷", None][number % 4]}
+
+
+def last_per_key(kafka: str) -> tuple[dict, int]:
+    """The topic as a table, and how many records it has."""
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "oracle", "enable.partition.eof": True})
+    consumer.assign([TopicPartition("changes", partition, 0) for partition in range(PARTITIONS)])
+    rows, records, finished = {}, 0, 0
+    while finished < PARTITIONS:
+        for message in consumer.consume(5_000, 5):
+            if message.error():
+                finished += 1
+                continue
+            row = json.loads(message.value())
+            rows[row["id"]] = row
+            records += 1
+    consumer.close()
+    return rows, records
+
+
+def test_kills_of_the_ingestor_lose_and_double_nothing(fresh_cluster, tmp_path):
+    api = Api()
+    pipeline = tmp_path / "changes"
+    pipeline.mkdir()
+    (pipeline / "ingest.toml").write_text(INGEST % (PARTITIONS, api.port))
+    (pipeline / "changes.sql").write_text(TABLES)
+    cluster = fresh_cluster("--pipelines", str(pipeline))
+    rows_in_table = lambda: cluster.sql("SELECT count(*) AS n FROM changed")[0]["n"]  # noqa: E731
+    wait_for("the first rows", lambda: rows_in_table() > 0)
+
+    moments = random.Random(SEED)
+    killed = 0
+    for _ in range(KILLS):
+        pid, asked = cluster.pid("ingest"), api.asked
+        wait_for("the ingestor asking", lambda: api.asked > asked)
+        time.sleep(moments.uniform(0.0, 0.5))
+        os.kill(pid, signal.SIGKILL)
+        killed += 1
+        wait_for("the ingestor starting again", lambda: cluster.pid("ingest") != pid)
+    asked, before = api.asked, rows_in_table()
+    wait_for("the ingestor asking", lambda: api.asked > asked + 1)
+    wait_for("more rows", lambda: rows_in_table() > before)
+    api.ended = time.monotonic()
+    ledger = {change(number)["id"]: change(number) for number in range(api.count())}
+    wait_for("the last rows", lambda: rows_in_table() >= len(ledger))
+    assert killed == KILLS and len(ledger) > KILLS * CHANGES_PER_S
+
+    # Nothing is produced any more when the ingestor is gone for good.
+    api.server.shutdown()
+    api.server.server_close()
+
+    def caught_up():
+        jobs = cluster.sql("SELECT lag_records, unpublished_epochs, dead_letters FROM polybolos.jobs")
+        return jobs[0] == {"lag_records": 0, "unpublished_epochs": 0, "dead_letters": 0}
+
+    wait_for("the job catching up", caught_up)
+    topic, records = last_per_key(cluster.kafka)
+    assert records > len(ledger), "answers overlap, so records come more than once"
+    rows = {row["id"]: row for row in cluster.sql("SELECT * FROM changed")}
+    assert rows == topic
+    assert rows == ledger
+    assert "panicked" not in (pathlib.Path(cluster.folder) / "log/ingest.log").read_text()

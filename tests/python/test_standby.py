@@ -1,0 +1,123 @@
+"""Two schedulers over one store: the second waits; when the leader is stopped for longer than its lease, the standby takes over and output goes on;
+the leader that wakes up has lost, and rows and dead letters are exactly the ledger's."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import BINARY, REPOSITORY, free_offset, wait_for
+from test_exactly_once import PARTITIONS, TABLES, Load, bad_coordinates
+
+TAKEOVER_S = 10
+# Names of this test alone: it shares Kafka and Cassandra with others.
+TOPIC = "standby_ledger"
+OWN_TABLES = TABLES.replace("'ledger'", f"'{TOPIC}'").replace("ledger_job", "standby_job")
+
+
+class Services:
+    """A scheduler that leads, one that waits, and two executors that know both."""
+
+    def __init__(self, folder, kafka: str, cassandra: str, offset: int):
+        self.folder, self.kafka = folder, kafka
+        self.endpoints = {"kafka": kafka}
+        self.ports = [[base + offset + 20 * number for base in (7410, 7400, 7432, 7433)] for number in range(2)]
+        self.environment = os.environ | {
+            "POLYBOLOS_STORAGE_PATH": str(folder / "store"),
+            "POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS": kafka,
+            "POLYBOLOS_CASSANDRA_CONTACT_POINTS": cassandra,
+            "POLYBOLOS_CASSANDRA_USERNAME": "cassandra",
+            "POLYBOLOS_CASSANDRA_PASSWORD": "cassandra",
+            "POLYBOLOS_SCHEDULER_DATA_DIR": str(folder),
+            "POLYBOLOS_EXECUTOR_SCHEDULERS": ",".join(f"127.0.0.1:{ports[0]}" for ports in self.ports),
+            "POLYBOLOS_EXECUTOR_WORK_DIR": str(folder / "work"),
+        }
+        self.processes = []
+
+    def start(self, verb: str, number: int) -> subprocess.Popen:
+        names = ("INTERNAL_PORT", "HTTP_PORT", "POSTGRES_PORT", "FLIGHT_SQL_PORT")
+        ports = {f"POLYBOLOS_SCHEDULER_{name}": str(port) for name, port in zip(names, self.ports[number])} if verb == "scheduler" else {}
+        log = open(self.folder / f"{verb}-{number}.log", "w")
+        self.processes.append(subprocess.Popen([BINARY, verb], env=self.environment | ports, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        return self.processes[-1]
+
+    def sql(self, statement: str, at: int = 0) -> list[dict]:
+        http = f"127.0.0.1:{self.ports[at][1]}"
+        command = [BINARY, "sql", "-c", statement, "--output", "json", "--limit", "10000", "--data-dir", str(self.folder), "--http", http]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def services(tmp_path):
+    kafka, cassandra = os.environ.get("POLYBOLOS_TEST_KAFKA"), os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+    assert kafka and cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
+    services = Services(tmp_path, kafka, cassandra, free_offset())
+    yield services
+    services.end()
+
+
+class OwnLoad(Load):
+    topic = TOPIC
+
+
+def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
+    admin = AdminClient({"bootstrap.servers": services.kafka})
+    for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
+        future.result()
+    leader = services.start("scheduler", 0)
+    wait_for("the leader", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 0 and services.sql("SELECT 1"))
+    services.start("executor", 0)
+    services.start("executor", 1)
+    wait_for("the executors", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 2)
+    services.sql(OWN_TABLES)
+    standby = services.start("scheduler", 1)
+    load = OwnLoad(services)
+    load.start()
+    records = lambda at: services.sql("SELECT records_in FROM polybolos.jobs", at)[0]["records_in"]  # noqa: E731
+    wait_for("records", lambda: records(0) > 500)
+    # The second one waits, longer than a lease, and the first goes on.
+    time.sleep(5)
+    assert standby.poll() is None and leader.poll() is None
+    before = records(0)
+    wait_for("the leader going on", lambda: records(0) > before)
+
+    leader.send_signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    acknowledged = load.acknowledged
+    wait_for("the standby's output", lambda: records(1) > acknowledged, 30)
+    took = time.monotonic() - stopped
+    leader.send_signal(signal.SIGCONT)
+    assert took < TAKEOVER_S, f"{took:.1f} s"
+    # The sleeper does not lead: whoever leads does so undisturbed.
+    before = records(1)
+    time.sleep(3)
+    assert records(1) > before
+    assert "starting anew" in (services.folder / "scheduler-0.log").read_text() or leader.poll() is not None
+
+    load.stopping.set()
+    load.join()
+    settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sequence}
+    columns = ", ".join(settled)
+    wait_for("the job catching up", lambda: services.sql(f"SELECT {columns} FROM polybolos.jobs", 1)[0] == settled)
+    rows = {row["id"]: row for row in services.sql("SELECT * FROM ledger", 1)}
+    assert rows == {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}
+    letters = services.sql("SELECT topic_partition, topic_offset FROM polybolos.dead_letters WHERE job = 'standby_job'", 1)
+    coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
+    assert len(coordinates) == len(set(coordinates))
+    assert set(coordinates) == bad_coordinates(services, TOPIC)

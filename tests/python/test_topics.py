@@ -1,0 +1,121 @@
+"""What happens to a topic under a job: records deleted before they were read, the topic made again under the same name, partitions added. On the
+embedded platform, and on a cluster with a real Kafka."""
+
+import json
+import time
+
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from conftest import wait_for
+
+
+class Job:
+    """A job of a test's own over a topic of its own, and the topic."""
+
+    def __init__(self, system, name: str, options: str = "", partitions: int = 2):
+        self.system, self.name, self.partitions = system, name, partitions
+        self.kafka = system.endpoints["kafka"]
+        self.admin = AdminClient({"bootstrap.servers": self.kafka})
+        self.create_topic()
+        system.run("sql", "-c", f"""
+            CREATE TABLE {name} (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json' {options});
+            CREATE TABLE {name}_rows (id STRING, n BIGINT, PRIMARY KEY (id) NOT ENFORCED)
+              WITH ('connector' = 'cassandra', 'keyspace' = 'topics', 'table' = '{name}_rows', 'table.create' = 'true');
+            CREATE JOB {name}_job AS INSERT INTO {name}_rows SELECT id, n FROM {name};""")
+
+    def create_topic(self) -> None:
+        done(self.admin.create_topics([NewTopic(self.name, self.partitions, 1)]))
+
+    def produce(self, numbers: range, partition: int = 0) -> None:
+        producer = Producer({"bootstrap.servers": self.kafka, "topic.metadata.refresh.interval.ms": 1_000})
+        for number in numbers:
+            producer.produce(self.name, json.dumps({"id": f"row-{number}", "n": number}).encode(), partition=partition)
+        assert producer.flush(30) == 0
+
+    def shown(self) -> dict:
+        return self.system.sql(f"SELECT * FROM polybolos.jobs WHERE name = '{self.name}_job'")[0]
+
+    def numbers(self) -> set[int]:
+        return {row["n"] for row in self.system.sql(f"SELECT n FROM {self.name}_rows")}
+
+    def wait_until_looked_at(self) -> None:
+        """The scheduler looks at topics once a second; until then the job may still take what it has read ahead, which is no loss."""
+        time.sleep(3)
+
+    def statement(self, verb: str) -> None:
+        self.system.run("sql", "-c", f"{verb} JOB {self.name}_job")
+
+    def wait_for_state(self, state: str) -> dict:
+        return wait_for(f"the job being {state}", lambda: (job := self.shown())["state"] == state and job)
+
+
+def done(futures: dict) -> None:
+    for future in futures.values():
+        future.result()
+
+
+@pytest.mark.parametrize("mode", ["fail", "continue"])
+def test_records_deleted_before_they_were_read(system, mode):
+    job = Job(system, f"deleted_{mode}", f", 'on_data_loss' = '{mode}'")
+    job.produce(range(10))
+    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    job.statement("PAUSE")
+    job.wait_for_state("paused")
+    job.produce(range(10, 30))
+    done(job.admin.delete_records([TopicPartition(job.name, 0, 25)]))
+    job.wait_until_looked_at()
+    job.statement("RESUME")
+    if mode == "fail":
+        failed = job.wait_for_state("failed")
+        for words in (f'topic "{job.name}"', "partition 0", "[10, 25)", "on_data_loss"):
+            assert words in failed["error"], failed
+        assert job.numbers() == set(range(10))
+        shown = system.run("job", "show", f"{job.name}_job", check=False)
+        assert shown.returncode == 4 and "[10, 25)" in shown.stdout
+    else:
+        wait_for("what was left", lambda: job.numbers() == set(range(10)) | set(range(25, 30)))
+        wait_for("the count", lambda: job.shown()["lost_records"] == 15)
+        assert job.shown()["error"] is None
+    job.statement("DROP")
+
+
+@pytest.mark.parametrize("mode", ["fail", "continue"])
+@pytest.mark.parametrize("records", [3, 40])
+def test_a_topic_made_again_under_the_same_name(system, mode, records):
+    job = Job(system, f"again_{mode}_{records}", f", 'on_data_loss' = '{mode}'")
+    job.produce(range(10))
+    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    job.statement("PAUSE")
+    job.wait_for_state("paused")
+    done(job.admin.delete_topics([job.name]))
+    wait_for("the topic's end", lambda: job.name not in job.admin.list_topics(timeout=5).topics)
+    wait_for("the topic anew", lambda: job.create_topic() is None)
+    new = set(range(100, 100 + records))
+    job.produce(range(100, 100 + records))
+    job.statement("RESUME")
+    if mode == "fail":
+        failed = job.wait_for_state("failed")
+        for words in (f'topic "{job.name}"', "made again", "on_data_loss"):
+            assert words in failed["error"], failed
+        assert job.numbers() == set(range(10))
+    else:
+        # From its beginning: nothing of the new topic is skipped.
+        wait_for("the new topic's rows", lambda: job.numbers() == set(range(10)) | new)
+        assert job.shown()["error"] is None
+    job.statement("DROP")
+
+
+def test_added_partitions_are_read_from_their_beginning(system):
+    job = Job(system, "grows", ", 'scan.startup.mode' = 'latest-offset'", partitions=1)
+    job.produce(range(10))
+    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    done(job.admin.create_partitions([NewPartitions(job.name, 3)]))
+    wait_for("the partitions", lambda: len(job.admin.list_topics(job.name, timeout=5).topics[job.name].partitions) == 3)
+    job.produce(range(10, 20), 1)
+    job.produce(range(20, 30), 2)
+    job.produce(range(30, 40), 0)
+    wait_for("the new partitions' rows", lambda: job.numbers() == set(range(40)))
+    offsets = system.sql("SELECT partition, next_offset FROM polybolos.partitions WHERE topic = 'grows' ORDER BY partition")
+    assert offsets == [{"partition": 0, "next_offset": 20}, {"partition": 1, "next_offset": 10}, {"partition": 2, "next_offset": 10}]
+    job.statement("DROP")
