@@ -10,6 +10,9 @@ endif
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 POLYBOLOS := $(TARGET)/debug/polybolos
 VENV := $(CACHE)/venv
+DENY_VERSION := 0.20.2
+DENY_ROOT := $(CACHE)/cargo-deny/$(DENY_VERSION)
+DENY := $(DENY_ROOT)/bin/cargo-deny
 
 BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
 TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
@@ -32,7 +35,7 @@ cluster: setup setup-servers build ## A cluster of processes on this machine wit
 	@exec $(SERVERS) --data-dir .polybolos-servers -- $(POLYBOLOS) cluster $(ARGS)
 
 .PHONY: test
-test: setup setup-test fmt-check build unit end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
+test: setup setup-test fmt-check deny build unit end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
 
 .PHONY: build
 build: ## Build the binaries
@@ -46,10 +49,20 @@ fmt: ## Format the code
 fmt-check:
 	cargo fmt --all --check
 
+# The database of advisories is not asked: the tests need the registries only, and what they say must not change by the day.
+.PHONY: deny
+deny: $(DENY) ## Check licences, sources and doubled versions of the dependencies
+	$(DENY) --locked check bans licenses sources
+
+$(DENY):
+	CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --quiet --locked --root $(DENY_ROOT) cargo-deny --version $(DENY_VERSION)
+	rm -rf $(CACHE)/cargo-deny-build
+
 .PHONY: unit
 unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
 	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
 	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
+	$(LINT) cargo test --locked --workspace --doc
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills

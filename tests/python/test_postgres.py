@@ -1,4 +1,8 @@
 """The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first."""
+import json
+import pathlib
+import re
+
 import psycopg
 import pytest
 from conftest import wait_for
@@ -67,3 +71,15 @@ def test_what_grafana_asks(connect):
             f"SELECT date_trunc('month', registered_date) AS time, count(*) AS users FROM {USERS} "
             "WHERE registered_date BETWEEN '1990-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z' GROUP BY 1 ORDER BY 1").fetchall()
         assert all(len(row) == 2 for row in series)
+
+
+def test_every_panel_of_the_grafana_dashboards_has_an_answer(connect):
+    """The panels' queries, with `$__timeFilter(column)` written out as Grafana's PostgreSQL data source does."""
+    files = sorted((pathlib.Path(__file__).resolve().parents[2] / "deploy/grafana/dashboards").glob("*.json"))
+    queries = re.findall(r'"rawSql": ("(?:[^"\\]|\\.)*")', "\n".join(file.read_text() for file in files))
+    assert len(queries) >= 8
+    with connect() as connection:
+        wait_for("a user", lambda: connection.execute(f"SELECT id FROM {USERS} LIMIT 1").fetchone())
+        for query in map(json.loads, queries):
+            asked = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN '1970-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'", query)
+            assert connection.execute(asked).fetchall(), query
