@@ -41,16 +41,18 @@ fn main() -> Outcome<()> {
 }
 
 #[tokio::main]
-async fn ends(servers: &str, topic: &str, create: bool) -> Outcome<BTreeMap<i32, i64>> {
+async fn create(servers: &str, topic: &str) -> Outcome<()> {
+    Ok(Admin::connect(&Connection::new(servers))?.create_topic(topic, PARTITIONS, 1, &[]).await?)
+}
+
+#[tokio::main]
+async fn ends(servers: &str, topic: &str) -> Outcome<BTreeMap<i32, i64>> {
     let admin = Admin::connect(&Connection::new(servers))?;
-    if create {
-        admin.create_topic(topic, PARTITIONS, 1, &[]).await?;
-    }
     Ok(admin.offsets(topic, &(0..PARTITIONS).collect::<Vec<_>>()).await?.ends)
 }
 
 fn fill(servers: &str, topic: &str, events: usize) -> Outcome<()> {
-    ends(servers, topic, true)?;
+    create(servers, topic)?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("compression.type", "lz4")
@@ -72,7 +74,7 @@ fn fill(servers: &str, topic: &str, events: usize) -> Outcome<()> {
         }
     }
     producer.flush(MINUTE)?;
-    let there: i64 = ends(servers, topic, false)?.values().sum();
+    let there: i64 = ends(servers, topic)?.values().sum();
     if there != events as i64 {
         return Err(format!("topic {topic:?} has {there} records, not {events}").into());
     }
@@ -137,7 +139,7 @@ impl Decode for Columns {
 }
 
 fn consume(servers: &str, topic: &str, decoder: &mut dyn Decode) -> Outcome<()> {
-    let ends = ends(servers, topic, false)?;
+    let ends = ends(servers, topic)?;
     let total: i64 = ends.values().sum();
     let (began, cpu_began) = (Instant::now(), cpu_seconds()?);
     let consumer: BaseConsumer = ClientConfig::new()
