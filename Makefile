@@ -18,13 +18,16 @@ BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
 TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
 SERVER_PACKAGES := openjdk-17-jre-headless maven
 SERVERS := $(TARGET)/debug/polybolos-local-servers
+BENCH_VENV := $(CACHE)/bench-venv
+SPARK_VENV := $(CACHE)/spark-venv
+SPARK_JARS := $(CACHE)/spark-jars
 
 # Clippy's driver compiles and lints in one pass: our crates are linted while their tests are built, and no dependency is checked twice.
 LINT := RUSTC_WORKSPACE_WRAPPER=$$(rustup which clippy-driver) CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__"
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-13s %s\n", $$1, $$2}'
 
 .PHONY: up
 up: setup build ## Build, and start the whole platform in one process (ARGS="…" passes flags)
@@ -88,3 +91,42 @@ $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	touch $@
+
+# The benchmarks: each prints a table and writes target/bench/<name>.json. docs/performance.md says what they measure (ARGS="…" passes flags).
+BENCH := POLYBOLOS=$(POLYBOLOS) CARGO_TARGET_DIR=$(TARGET) $(BENCH_VENV)/bin/python bench
+
+.PHONY: bench-users
+bench-users: build setup-servers $(BENCH_VENV)/ready $(SPARK_VENV)/ready $(SPARK_JARS)/ready ## Users into Cassandra, beside Spark Structured Streaming
+	$(SERVERS) -- env $(BENCH)/users.py $(ARGS)
+
+.PHONY: bench-latency
+bench-latency: build setup-servers $(BENCH_VENV)/ready ## Milliseconds from produced to visible in Cassandra
+	$(SERVERS) -- env $(BENCH)/latency.py $(ARGS)
+
+.PHONY: bench-source
+bench-source: build setup-servers $(BENCH_VENV)/ready ## Nexmark from Kafka into blackhole, beside bare loops
+	cargo build --locked -p polybolos-kafka --example nexmark
+	$(SERVERS) --only kafka -- env $(BENCH)/source.py $(ARGS)
+
+.PHONY: bench-idle
+bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do
+	$(BENCH)/idle.py $(ARGS)
+
+$(BENCH_VENV)/ready: bench/requirements.txt
+	@scripts/apt.sh python3-venv
+	@echo "setting up the benchmarks' Python in $(@D)"
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(SPARK_VENV)/ready: bench/spark/requirements.txt
+	@scripts/apt.sh python3-venv
+	@echo "setting up Spark in $(@D): a download of 300 MB, once"
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(SPARK_JARS)/ready: bench/spark/pom.xml | setup-servers
+	@echo "fetching Spark's Kafka and Cassandra connectors into $(@D), once"
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(@D)
+	@touch $@
