@@ -92,7 +92,7 @@ $(VENV)/ready: tests/python/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	touch $@
 
-# The benchmarks: each prints a table and writes target/bench/<name>.json. docs/performance.md says what they measure (ARGS="…" passes flags).
+# The benchmarks: each prints a table and writes target/bench/<name>.json. (ARGS="…" passes flags).
 BENCH := POLYBOLOS=$(POLYBOLOS) CARGO_TARGET_DIR=$(TARGET) $(BENCH_VENV)/bin/python bench
 
 .PHONY: bench-users
@@ -106,7 +106,7 @@ bench-latency: build setup-servers $(BENCH_VENV)/ready ## Milliseconds from prod
 .PHONY: bench-source
 bench-source: build setup-servers $(BENCH_VENV)/ready ## Nexmark from Kafka into blackhole, beside bare loops
 	cargo build --locked -p polybolos-kafka --example nexmark
-	$(SERVERS) --only kafka -- env $(BENCH)/source.py $(ARGS)
+	$(SERVERS) -- env $(BENCH)/source.py $(ARGS)
 
 .PHONY: bench-idle
 bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do

@@ -48,6 +48,8 @@ impl Bench {
         let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), Generation(1), config, nonces, now);
         let mut bench = Self { coordinator, now, swaps: 0, done };
         bench.store();
+        let known = BTreeMap::from([(0, 0), (1, 0)]);
+        bench.send(Event::Partitions { source: SOURCE, topic_id: Some("first".into()), beginnings: known.clone(), ends: known });
         bench
     }
 
