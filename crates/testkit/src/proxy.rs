@@ -357,10 +357,11 @@ impl Connection {
                 count(&self.shared.counters.held, 1);
                 faults.wait_for(|faults| !faults.holds(direction)).await.map_err(|_| End::Broken)?;
             }
-            to.write_all(&chunk).await.map_err(|_| End::Broken)?;
             let counters = &self.shared.counters;
             let bytes = if direction == Direction::ToServer { &counters.bytes_to_server } else { &counters.bytes_to_client };
+            // Before they go: whoever has the answer to them sees them counted.
             count(bytes, chunk.len() as u64);
+            to.write_all(&chunk).await.map_err(|_| End::Broken)?;
         }
         // The sender's end of the stream, passed on; the other direction may go on.
         to.shutdown().await.map_err(|_| End::Broken)
