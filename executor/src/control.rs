@@ -279,6 +279,17 @@ impl Control {
                 services.cancel(&Incarnation(cancel.incarnation), Epoch(cancel.epoch), Attempt(cancel.attempt));
             }
             Response::Publish(order) => self.publishing.start(order, outgoing.clone()),
+            Response::CompactState(order) => {
+                let failed = wire::CompactFailed {
+                    incarnation: order.incarnation,
+                    generation: order.generation,
+                    replaced: order.runs.into_iter().map(|run| run.name).collect(),
+                    message: "this executor holds no state".into(),
+                    retryable: false,
+                };
+                // A full stream is no loss: the order has a deadline.
+                let _ = outgoing.try_send(request(Request::CompactFailed(failed)));
+            }
             Response::Welcome(_) | Response::Refusal(_) => {}
         }
     }

@@ -195,6 +195,8 @@ impl Executors {
             Heard::PartReport(report) => Some(&report.incarnation),
             Heard::PublishReport(report) => Some(&report.incarnation),
             Heard::PublishFailure(failure) => Some(&failure.incarnation),
+            Heard::StateCompacted(report) => Some(&report.incarnation),
+            Heard::CompactFailed(failure) => Some(&failure.incarnation),
             Heard::Hello(_) | Heard::ProbeAnswer(_) => None,
         };
         let Some(incarnation) = incarnation.map(|text| Incarnation(text.clone())) else { return };

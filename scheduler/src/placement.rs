@@ -99,8 +99,10 @@ fn spread(stage: &mut RunningStage, alive: &[String], wanted: Option<&[ExecutorI
         return shares;
     }
     if collapses(&stage.plan) {
-        // A stage that merges its input into one partition must see all of it in one task.
-        shares.insert(alive[stage.stage_id % alive.len()].clone(), pending);
+        // A stage that merges its input into one partition must see all of it in one task. One that has no more than one goes where it is wanted.
+        let only = wanted.filter(|wanted| wanted.len() == 1 && pending.len() == 1).and_then(|wanted| wanted.first());
+        let executor = only.map(|executor| &executor.0).filter(|executor| alive.contains(executor));
+        shares.insert(executor.unwrap_or(&alive[stage.stage_id % alive.len()]).clone(), pending);
         return shares;
     }
     for partition in pending {

@@ -22,7 +22,7 @@ use polybolos_sql::{
     schema::{Providers, Use},
 };
 use polybolos_streaming::{
-    frame::{OffsetRange, PartRange},
+    frame::{OffsetRange, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
 };
 use polybolos_tables::TableBackend;
@@ -164,11 +164,15 @@ impl QueryRanges for TopicRanges {
                 epoch: Epoch(1),
                 attempt: Attempt(1),
                 clock_us: 0,
-                range: PartRange {
+                watermark_us: None,
+                work: PartWork {
                     part: PartIndex(index as u16),
-                    source: SourcePartition { source: SourceId(0), partition: *partition },
-                    range: OffsetRange::new(start, end),
+                    ranges: vec![SourceRange {
+                        source: SourcePartition { source: SourceId(0), partition: *partition },
+                        range: OffsetRange::new(start, end),
+                    }],
                 },
+                state: vec![],
             });
         }
         Ok(tasks)

@@ -14,7 +14,10 @@ use datafusion::{
     },
 };
 use futures::TryStreamExt;
-use polybolos_persist::{keys, part};
+use polybolos_persist::{
+    keys,
+    part::{self, Encoded, Sections},
+};
 use polybolos_streaming::{
     ids::{Nonce, SinkId},
     manifest::DEAD_LETTERS,
@@ -156,7 +159,7 @@ async fn write_part(spec: &WriteSpec, batches: Vec<RecordBatch>, mut slot: TaskS
 
     let started = Instant::now();
     let execution = Nonce(uuid::Uuid::new_v4().simple().to_string());
-    let file = store_part(&task, &execution, &sinks, services).await?;
+    let file = store_part(&task, &execution, sinks, services).await?;
     slot.times.write_us = started.elapsed().as_micros() as u64;
     if cancelled.is_cancelled() {
         return Err(DataFusionError::Execution(format!("attempt {} of epoch {} was cancelled", task.attempt, task.epoch)));
@@ -169,11 +172,12 @@ async fn write_part(spec: &WriteSpec, batches: Vec<RecordBatch>, mut slot: TaskS
         attempt: task.attempt,
         execution,
         executor: services.executor.clone(),
-        range: task.range,
+        work: task.work,
         file,
         counts: slot.counts,
         times: slot.times,
         max_timestamp_ms: slot.max_timestamp_ms,
+        event_time_us: BTreeMap::new(),
     };
     services.reports.send(report).await.map_err(|_| DataFusionError::Execution("the executor is shutting down".into()))
 }
@@ -182,18 +186,20 @@ async fn write_part(spec: &WriteSpec, batches: Vec<RecordBatch>, mut slot: TaskS
 async fn store_part(
     task: &TaskDescriptor,
     execution: &Nonce,
-    sinks: &BTreeMap<SinkId, Vec<RecordBatch>>,
+    sinks: BTreeMap<SinkId, Vec<RecordBatch>>,
     services: &ExecutorServices,
 ) -> Result<PartFile> {
-    let part = task.range.part;
+    let part = task.work.part;
     if sinks.is_empty() {
-        return Ok(PartFile { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new() });
+        return Ok(PartFile { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new(), state_bytes: 0 });
     }
     let external = |error| DataFusionError::External(Box::new(error));
-    let (bytes, crc32) = part::encode(sinks).map_err(external)?;
     let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);
-    let rows = sinks.iter().map(|(sink, batches)| (*sink, batches.iter().map(|batch| batch.num_rows() as u64).sum())).collect();
-    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows };
+    let rows: BTreeMap<SinkId, u64> =
+        sinks.iter().map(|(sink, batches)| (*sink, batches.iter().map(|batch| batch.num_rows() as u64).sum())).collect();
+    let encoded = part::encode(&Sections { sinks, state: vec![] }).map_err(external)?;
+    let Encoded { bytes, crc32, state_bytes } = encoded;
+    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
     Ok(file)

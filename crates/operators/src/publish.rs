@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, collections::HashMap, fmt, sync::Arc, time::Ins
 
 use datafusion::arrow::{array::RecordBatch, json::LineDelimitedWriter, util::pretty::pretty_format_batches};
 use parking_lot::Mutex;
-use polybolos_persist::{StoreError, part};
+use polybolos_persist::{
+    StoreError,
+    part::{self, Encoded, Sections},
+};
 use polybolos_streaming::{
     ids::{Epoch, Generation, Incarnation, Nonce, SinkId},
     manifest::DEAD_LETTERS,
@@ -142,7 +145,7 @@ impl Publisher {
             Some(bytes) => bytes,
             None => self.services.store.read(&order.file.name).await?,
         };
-        Ok(part::decode(&order.file.name, &bytes, order.file.crc32)?.remove(&order.sink).unwrap_or_default())
+        Ok(part::decode_sink(&order.file.name, &bytes, order.file.crc32, order.sink)?)
     }
 
     async fn writer(
@@ -164,12 +167,12 @@ impl Publisher {
 
     async fn store_refused(&self, order: &Order, letters: &[DeadLetter]) -> Result<PartFile, PublishError> {
         let sinks = BTreeMap::from([(DEAD_LETTERS, vec![dead_letters::batch(letters)?])]);
-        let (bytes, crc32) = part::encode(&sinks)?;
+        let Encoded { bytes, crc32, state_bytes } = part::encode(&Sections { sinks, state: vec![] })?;
         let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         let name = format!("{}-refused-{}-{nonce}", order.file.name, order.sink);
         self.services.store.create(&name, bytes.clone()).await?;
         let rows = BTreeMap::from([(DEAD_LETTERS, letters.len() as u64)]);
-        Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows })
+        Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows, state_bytes })
     }
 }
 

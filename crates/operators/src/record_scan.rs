@@ -20,6 +20,7 @@ use polybolos_kafka::{
     fetcher::SourceKey,
     records::RecordChunk,
 };
+use polybolos_streaming::frame::SourceRange;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -190,6 +191,7 @@ struct Scanning {
     chunks: std::vec::IntoIter<RecordChunk>,
     current: Option<(RecordChunk, usize)>,
     cancelled: tokio_util::sync::CancellationToken,
+    topic_partition: i32,
 }
 
 impl RecordScanExec {
@@ -201,17 +203,11 @@ impl RecordScanExec {
         services: Arc<ExecutorServices>,
     ) -> Result<impl futures::Stream<Item = Result<datafusion::arrow::array::RecordBatch>>> {
         let cancelled = services.admit(&task)?;
+        let SourceRange { source, range } = *task.only_range()?;
         let started = Instant::now();
         let spec = self.spec.clone();
         let key = spec.key();
-        let read = services.fetcher.read(
-            &key,
-            &spec.connection,
-            &spec.topic,
-            task.range.source.partition,
-            task.range.range,
-            READ_DEADLINE,
-        );
+        let read = services.fetcher.read(&key, &spec.connection, &spec.topic, source.partition, range, READ_DEADLINE);
         let chunks = tokio::select! {
             () = cancelled.cancelled() => return Err(cancelled_error(&task)),
             chunks = read => chunks.map_err(|error| DataFusionError::External(Box::new(error)))?,
@@ -236,6 +232,7 @@ impl RecordScanExec {
             chunks: chunks.into_iter(),
             current: None,
             cancelled,
+            topic_partition: source.partition,
         };
         Ok(futures::stream::try_unfold(state, |mut state| async move {
             let batches = state.next()?;
@@ -266,7 +263,7 @@ impl Scanning {
         let started = Instant::now();
         let decoded = self
             .decoder
-            .decode(&chunk, start..end, &spec.topic, self.task.range.source.partition)
+            .decode(&chunk, start..end, &spec.topic, self.topic_partition)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let decode_us = started.elapsed().as_micros() as u64;
         let decode_failures: Vec<Failure> =
@@ -301,7 +298,7 @@ impl Scanning {
     fn dead_letter(&self, step: &'static str, failure: &Failure, chunk: &RecordChunk) -> DeadLetter {
         let spec = &self.scan.spec;
         let index = failure.record as usize;
-        let (partition, offset) = (self.task.range.source.partition, chunk.offset(index));
+        let (partition, offset) = (self.topic_partition, chunk.offset(index));
         let (raw, raw_bytes) = cut(chunk.payload(index));
         DeadLetter {
             id: format!("{}/{}/{partition}/{offset}", spec.incarnation, spec.topic),

@@ -14,8 +14,9 @@ use datafusion::{
 };
 use futures::StreamExt;
 use polybolos_streaming::{
-    frame::PartRange,
+    frame::{PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation},
+    manifest::StateRun,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,23 @@ pub struct TaskDescriptor {
     pub attempt: Attempt,
     /// What `now()` answers, microseconds since 1970.
     pub clock_us: i64,
-    pub range: PartRange,
+    /// The job's watermark before this epoch, microseconds of event time.
+    #[serde(default)]
+    pub watermark_us: Option<i64>,
+    pub work: PartWork,
+    /// The recorded runs that make the state this epoch starts from, oldest first; empty for a stateless job.
+    #[serde(default)]
+    pub state: Vec<StateRun>,
+}
+
+impl TaskDescriptor {
+    /// What a part of a stateless job reads.
+    pub fn only_range(&self) -> Result<&SourceRange> {
+        match self.work.ranges.as_slice() {
+            [range] => Ok(range),
+            ranges => Err(internal_datafusion_err!("a stateless part reads one range, and this one has {}", ranges.len())),
+        }
+    }
 }
 
 fn descriptor_schema() -> SchemaRef {

@@ -15,6 +15,7 @@ use datafusion::{
 use polybolos_streaming::{
     frame::Frame,
     ids::{Attempt, Generation, Incarnation},
+    manifest::StateRun,
 };
 
 use crate::{
@@ -66,24 +67,27 @@ impl PlanTemplate {
         &self.write
     }
 
-    /// The plan of one attempt: one partition per part of the frame. `freeze` replaces what an expression reads of the frame (its clock).
+    /// The plan of one attempt: one partition per part of the frame, upon the given runs of state. `freeze` replaces what an expression reads of the frame (its clock).
     pub fn fill(
         &self,
         frame: &Frame,
         generation: Generation,
         attempt: Attempt,
+        state: &[StateRun],
         freeze: impl Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let tasks: Vec<_> = frame
             .parts
             .iter()
-            .map(|range| TaskDescriptor {
+            .map(|work| TaskDescriptor {
                 incarnation: self.incarnation.clone(),
                 generation,
                 epoch: frame.epoch,
                 attempt,
                 clock_us: frame.clock_us,
-                range: *range,
+                watermark_us: frame.watermark_us,
+                work: work.clone(),
+                state: state.to_vec(),
             })
             .collect();
         let steps = self.scan.steps().iter().map(|step| step.map_expressions(&freeze)).collect::<Result<Vec<_>>>()?;

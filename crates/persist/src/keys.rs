@@ -11,13 +11,18 @@ pub fn manifest(incarnation: &Incarnation) -> String {
     format!("jobs/{incarnation}/manifest")
 }
 
-/// Prefix of an incarnation's part files.
+/// Prefix of an incarnation's part files and compacted state.
 pub fn parts_of(incarnation: &Incarnation) -> String {
     format!("jobs/{incarnation}/parts/")
 }
 
 pub fn part(incarnation: &Incarnation, epoch: Epoch, attempt: Attempt, part: PartIndex, execution: &Nonce) -> String {
     format!("jobs/{incarnation}/parts/{epoch}-{attempt}-{part}-{execution}")
+}
+
+/// A run of state that compaction merged out of those of epochs `first..=last`.
+pub fn state_run(incarnation: &Incarnation, first: Epoch, last: Epoch, nonce: &Nonce) -> String {
+    format!("jobs/{incarnation}/parts/state-{first}-{last}-{nonce}")
 }
 
 pub fn table_owner(keyspace: &str, table: &str) -> String {

@@ -1,5 +1,6 @@
-//! Part files: the changes of one part of one epoch, by sink. A magic line, an index, one Arrow IPC stream (lz4) per sink; the checksum over
-//! everything is in the report that names the file, and so in the record.
+//! Part files: what one part of one epoch changed. A magic line, an index, one Arrow IPC stream (lz4) per sink with its changes, and one for what became of
+//! the job's state; the checksum over everything is in the report that names the file, and so in the record. Files that compaction writes have
+//! the state only.
 use std::collections::BTreeMap;
 
 use arrow::{
@@ -16,69 +17,133 @@ use polybolos_streaming::ids::SinkId;
 
 use crate::StoreError;
 
-const MAGIC: &[u8] = b"polybolos-part 1\n";
+const MAGIC: &[u8] = b"polybolos-part 2\n";
+
+/// Files without a state section, as they were before there was state.
+const MAGIC_1: &[u8] = b"polybolos-part 1\n";
 
 /// Below this, compression costs more than it saves.
 const COMPRESS_FROM_ROWS: usize = 64;
 
-/// The file's bytes and their checksum. Sinks without batches are left out.
-pub fn encode(sinks: &BTreeMap<SinkId, Vec<RecordBatch>>) -> Result<(Bytes, u32), StoreError> {
-    let failed = |error: ArrowError| StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() };
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sections {
+    /// Changes to publish; sinks without batches are left out.
+    pub sinks: BTreeMap<SinkId, Vec<RecordBatch>>,
+    /// Changes of the job's state, all of one schema; opaque here.
+    pub state: Vec<RecordBatch>,
+}
+
+/// A file's bytes and what the report says of them.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    pub bytes: Bytes,
+    pub crc32: u32,
+    /// Of the state's section; 0 without one.
+    pub state_bytes: u64,
+}
+
+pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
     let mut streams = vec![];
-    for (sink, batches) in sinks {
-        let Some(first) = batches.first() else { continue };
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
-        let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
-        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &first.schema(), options).map_err(failed)?;
-        for batch in batches {
-            writer.write(batch).map_err(failed)?;
+    for (sink, batches) in &sections.sinks {
+        if let Some(stream) = encode_stream(batches)? {
+            streams.push((sink.0, stream));
         }
-        streams.push((sink.0, writer.into_inner().map_err(failed)?));
     }
+    let state = encode_stream(&sections.state)?.unwrap_or_default();
     let mut file = MAGIC.to_vec();
     file.extend_from_slice(&(streams.len() as u32).to_le_bytes());
     for (sink, stream) in &streams {
         file.extend_from_slice(&sink.to_le_bytes());
         file.extend_from_slice(&(stream.len() as u64).to_le_bytes());
     }
+    file.extend_from_slice(&(state.len() as u64).to_le_bytes());
     for (_, stream) in &streams {
         file.extend_from_slice(stream);
     }
+    file.extend_from_slice(&state);
     let crc32 = crc32fast::hash(&file);
-    Ok((file.into(), crc32))
+    Ok(Encoded { bytes: file.into(), crc32, state_bytes: state.len() as u64 })
 }
 
-/// Reads a file back; `expected_crc32` is what the record says.
-pub fn decode(name: &str, file: &Bytes, expected_crc32: u32) -> Result<BTreeMap<SinkId, Vec<RecordBatch>>, StoreError> {
-    let corrupt = |message: String| StoreError::Corrupt { object: format!("part file {name}"), message };
-    if crc32fast::hash(file) != expected_crc32 {
-        return Err(corrupt(format!("its {} bytes do not have the recorded checksum", file.len())));
+fn encode_stream(batches: &[RecordBatch]) -> Result<Option<Vec<u8>>, StoreError> {
+    let failed = |error: ArrowError| StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() };
+    let Some(first) = batches.first() else { return Ok(None) };
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &first.schema(), options).map_err(failed)?;
+    for batch in batches {
+        writer.write(batch).map_err(failed)?;
     }
-    let mut rest = file.strip_prefix(MAGIC).ok_or_else(|| corrupt("it does not begin as a part file".into()))?;
-    let mut take = |count: usize| -> Option<Vec<u8>> {
-        let (head, tail) = rest.split_at_checked(count)?;
-        rest = tail;
-        Some(head.to_vec())
-    };
-    let cut = || corrupt("it is cut short".into());
-    let number = |bytes: Vec<u8>| -> u64 { bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)) };
-    let count = number(take(4).ok_or_else(cut)?);
-    let mut index = vec![];
-    for _ in 0..count {
-        let sink = number(take(4).ok_or_else(cut)?) as u32;
-        let length = number(take(8).ok_or_else(cut)?) as usize;
-        index.push((SinkId(sink), length));
+    Ok(Some(writer.into_inner().map_err(failed)?))
+}
+
+/// Reads a whole file back; `expected_crc32` is what the record says.
+pub fn decode(name: &str, file: &Bytes, expected_crc32: u32) -> Result<Sections, StoreError> {
+    let layout = Layout::read(name, file, expected_crc32)?;
+    let sinks = layout.sinks.iter().map(|(sink, stream)| Ok((*sink, decode_stream(name, stream)?))).collect::<Result<_, _>>()?;
+    Ok(Sections { sinks, state: decode_stream(name, layout.state)? })
+}
+
+/// Only one sink's changes; none if the file has none.
+pub fn decode_sink(name: &str, file: &Bytes, expected_crc32: u32, sink: SinkId) -> Result<Vec<RecordBatch>, StoreError> {
+    let layout = Layout::read(name, file, expected_crc32)?;
+    let stream = layout.sinks.iter().find(|(of, _)| *of == sink).map_or(&[][..], |(_, stream)| *stream);
+    decode_stream(name, stream)
+}
+
+/// Only what became of the state; nothing if the file has no such section.
+pub fn decode_state(name: &str, file: &Bytes, expected_crc32: u32) -> Result<Vec<RecordBatch>, StoreError> {
+    decode_stream(name, Layout::read(name, file, expected_crc32)?.state)
+}
+
+/// Where the sections lie.
+struct Layout<'a> {
+    sinks: Vec<(SinkId, &'a [u8])>,
+    state: &'a [u8],
+}
+
+impl<'a> Layout<'a> {
+    fn read(name: &str, file: &'a [u8], expected_crc32: u32) -> Result<Self, StoreError> {
+        if crc32fast::hash(file) != expected_crc32 {
+            return Err(corrupt(name, format!("its {} bytes do not have the recorded checksum", file.len())));
+        }
+        let (mut rest, has_state) = match (file.strip_prefix(MAGIC), file.strip_prefix(MAGIC_1)) {
+            (Some(rest), _) => (rest, true),
+            (None, Some(rest)) => (rest, false),
+            (None, None) => return Err(corrupt(name, "it does not begin as a part file".into())),
+        };
+        let mut take = |count: u64| {
+            let (head, tail) = usize::try_from(count).ok().and_then(|count| rest.split_at_checked(count))?;
+            rest = tail;
+            Some(head)
+        };
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let mut layout = || {
+            let count = number(take(4)?);
+            let mut index = vec![];
+            for _ in 0..count {
+                index.push((SinkId(number(take(4)?) as u32), number(take(8)?)));
+            }
+            let state = if has_state { number(take(8)?) } else { 0 };
+            let sinks = index.into_iter().map(|(sink, length)| Some((sink, take(length)?))).collect::<Option<_>>()?;
+            Some(Self { sinks, state: take(state)? })
+        };
+        layout().ok_or_else(|| corrupt(name, "it is cut short".into()))
     }
-    let mut sinks = BTreeMap::new();
-    for (sink, length) in index {
-        let (stream, tail) = rest.split_at_checked(length).ok_or_else(cut)?;
-        rest = tail;
-        let reader = StreamReader::try_new(stream, None).map_err(|error| corrupt(error.to_string()))?;
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|error| corrupt(error.to_string()))?;
-        sinks.insert(sink, batches);
+}
+
+fn decode_stream(name: &str, stream: &[u8]) -> Result<Vec<RecordBatch>, StoreError> {
+    if stream.is_empty() {
+        return Ok(vec![]);
     }
-    Ok(sinks)
+    let reader = StreamReader::try_new(stream, None).map_err(|error| corrupt(name, error.to_string()))?;
+    reader.collect::<Result<_, _>>().map_err(|error| corrupt(name, error.to_string()))
+}
+
+fn corrupt(name: &str, message: String) -> StoreError {
+    StoreError::Corrupt { object: format!("part file {name}"), message }
 }
 
 #[cfg(test)]
@@ -92,27 +157,51 @@ mod tests {
 
     use super::*;
 
-    fn contents() -> BTreeMap<SinkId, Vec<RecordBatch>> {
+    fn contents() -> Sections {
         let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, false), Field::new("v", DataType::Int32, true)]));
         let keys: StringArray = (0..100).map(|number| Some(format!("key {number}"))).collect();
         let values: Int32Array = (0..100).map(|number| (number % 3 != 0).then_some(number)).collect();
         let batch = RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).expect("batch");
-        BTreeMap::from([(SinkId(0), vec![batch.clone(), batch.slice(3, 5)]), (SinkId(u32::MAX), vec![batch.slice(0, 1)])])
+        let sinks =
+            BTreeMap::from([(SinkId(0), vec![batch.clone(), batch.slice(3, 5)]), (SinkId(u32::MAX), vec![batch.slice(0, 1)])]);
+        Sections { sinks, state: vec![batch.slice(50, 50), batch.slice(0, 2)] }
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let (file, crc32) = encode(&contents()).expect("encodes");
-        assert_eq!(decode("p", &file, crc32).expect("decodes"), contents());
-        let (file, crc32) = encode(&BTreeMap::new()).expect("encodes");
-        assert!(decode("p", &file, crc32).expect("decodes").is_empty());
+        let stateless = Sections { state: vec![], ..contents() };
+        let state_only = Sections { sinks: BTreeMap::new(), ..contents() };
+        let emptied = Sections { sinks: BTreeMap::new(), state: vec![contents().state[0].slice(0, 0)] };
+        for sections in [contents(), stateless, state_only, emptied, Sections::default()] {
+            let Encoded { bytes, crc32, state_bytes } = encode(&sections).expect("encodes");
+            assert_eq!(decode("p", &bytes, crc32).expect("decodes"), sections);
+            assert_eq!(decode_state("p", &bytes, crc32).expect("decodes"), sections.state);
+            let first = sections.sinks.get(&SinkId(0)).cloned().unwrap_or_default();
+            assert_eq!(decode_sink("p", &bytes, crc32, SinkId(0)).expect("decodes"), first);
+            assert_eq!(state_bytes > 0, !sections.state.is_empty());
+            assert!(state_bytes < bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn files_of_format_1_are_read() {
+        let stateless = Sections { state: vec![], ..contents() };
+        let new = encode(&stateless).expect("encodes").bytes;
+        // Format 1 had no length of a state section after the index of its two sinks.
+        let index = MAGIC.len() + 4 + 2 * 12;
+        let old: Bytes = [MAGIC_1, &new[MAGIC.len()..index], &new[index + 8..]].concat().into();
+        let crc32 = crc32fast::hash(&old);
+        assert_eq!(decode("p", &old, crc32).expect("decodes"), stateless);
+        assert!(decode_state("p", &old, crc32).expect("decodes").is_empty());
     }
 
     #[test]
     fn a_file_cut_short_or_changed_is_damaged() {
-        let (file, crc32) = encode(&contents()).expect("encodes");
+        let Encoded { bytes: file, crc32, .. } = encode(&contents()).expect("encodes");
         for length in (0..file.len()).step_by(97) {
-            assert!(matches!(decode("p", &file.slice(..length), crc32), Err(StoreError::Corrupt { .. })));
+            let cut = file.slice(..length);
+            assert!(matches!(decode("p", &cut, crc32), Err(StoreError::Corrupt { .. })));
+            assert!(matches!(decode("p", &cut, crc32fast::hash(&cut)), Err(StoreError::Corrupt { .. })), "length {length}");
         }
         for index in (0..file.len()).step_by(31) {
             let mut changed = file.to_vec();

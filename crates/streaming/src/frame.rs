@@ -31,12 +31,25 @@ impl OffsetRange {
     }
 }
 
-/// What one part of an epoch reads.
+/// Offsets of one of the job's topic-partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartRange {
-    pub part: PartIndex,
+pub struct SourceRange {
     pub source: SourcePartition,
     pub range: OffsetRange,
+}
+
+/// What one part of an epoch reads: one range where parts are independent, all of the epoch's where they share a state, none when only time passes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartWork {
+    pub part: PartIndex,
+    /// By ascending source and partition, each at most once; no range is empty.
+    pub ranges: Vec<SourceRange>,
+}
+
+impl PartWork {
+    pub fn rows(&self) -> u64 {
+        self.ranges.iter().map(|of| of.range.len()).sum()
+    }
 }
 
 /// The input of one epoch, chosen by the coordinator; unrecorded frames bind nobody.
@@ -47,12 +60,20 @@ pub struct Frame {
     pub clock_us: i64,
     /// Start `w` of the epoch's write-time window `[w, w + P)`; part *i* writes with timestamp `w + i`.
     pub window_start_us: i64,
-    /// One entry per part, by ascending part; ranges are not empty.
-    pub parts: Vec<PartRange>,
+    /// The job's watermark before this epoch, in microseconds of event time: what is late is judged by it, and the timers through it fire.
+    #[serde(default)]
+    pub watermark_us: Option<i64>,
+    /// One entry per part, by ascending part.
+    pub parts: Vec<PartWork>,
 }
 
 impl Frame {
     pub fn rows(&self) -> u64 {
-        self.parts.iter().map(|part| part.range.len()).sum()
+        self.parts.iter().map(PartWork::rows).sum()
+    }
+
+    /// All that the epoch reads.
+    pub fn ranges(&self) -> impl Iterator<Item = &SourceRange> {
+        self.parts.iter().flat_map(|part| &part.ranges)
     }
 }

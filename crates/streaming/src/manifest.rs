@@ -1,6 +1,6 @@
 //! The durable truth about one job incarnation (EPOCHS rules 1–3): the record step replaces it by compare-and-swap, recovery reads it,
 //! and nothing else is believed.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,15 @@ pub struct Manifest {
     /// End of the last write-time window, microseconds since 1970: later windows start at or after it.
     pub window_end_us: i64,
     pub counts: Counts,
+    /// What a stateful job's state is made of, oldest first: each run covers the epochs after those of the one before it, the first one those from 1 on.
+    #[serde(default)]
+    pub state: Vec<StateRun>,
+    /// The job's watermark in microseconds of event time, as of the last record; never falls. `None`: nothing is known of event time yet.
+    #[serde(default)]
+    pub watermark_us: Option<i64>,
+    /// The watermark that the last recorded epoch was computed with: timers after it have not fired yet.
+    #[serde(default)]
+    pub frame_watermark_us: Option<i64>,
     /// Recorded epochs that some sink has still to publish, oldest first.
     pub unpublished: Vec<EpochRecord>,
     /// Per sink, the epoch through which everything is published.
@@ -53,15 +62,36 @@ pub enum Life {
     Dropped,
 }
 
+/// Changes of a job's state over consecutive epochs, as a section of a file: of an epoch's part file, or of one that compaction wrote. A run holds
+/// for each key that its epochs touched what was true at their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateRun {
+    /// Key on the store, relative to its root.
+    pub name: String,
+    pub bytes: u64,
+    pub crc32: u32,
+    /// Of the section alone.
+    pub state_bytes: u64,
+    /// Both inclusive. A run from epoch 1 on is a snapshot: there is nothing before it.
+    pub first_epoch: Epoch,
+    pub last_epoch: Epoch,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePosition {
     pub topic: String,
     /// Kafka's id of the topic, where the broker tells one: another id under the same name is another topic.
     pub topic_id: Option<String>,
     /// Next offset to read, by partition.
     pub next: BTreeMap<i32, i64>,
-    /// Largest record timestamp seen, milliseconds since 1970, by partition.
+    /// Largest record timestamp seen, milliseconds since 1970, by partition (of a part that reads several: the largest of them all).
     pub max_timestamp_ms: BTreeMap<i32, i64>,
+    /// Largest event time seen, in microseconds, by partition.
+    #[serde(default)]
+    pub event_time_us: BTreeMap<i32, i64>,
+    /// Partitions that were silent for so long that the watermark does not wait for them.
+    #[serde(default)]
+    pub idle: BTreeSet<i32>,
 }
 
 /// One recorded epoch, as far as publishing needs it.
@@ -77,8 +107,20 @@ pub struct EpochRecord {
 }
 
 impl Manifest {
-    /// The part files that recovery and publishing need. Anything else in the incarnation's folder that is old enough is rubbish (rule 4).
+    /// The epoch through which the state's runs reach; 0 without any.
+    pub fn state_through(&self) -> Epoch {
+        self.state.last().map_or(Epoch(0), |run| run.last_epoch)
+    }
+
+    /// The part files that publishing needs.
     pub fn files(&self) -> impl Iterator<Item = &PartFile> {
         self.unpublished.iter().flat_map(|record| &record.files)
+    }
+
+    /// Every file that recovery and publishing need; a part file with a state may be named twice. Anything else in the incarnation's folder that is old
+    /// enough is rubbish (rule 4).
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        let parts = self.files().map(|file| file.name.as_str());
+        parts.chain(self.state.iter().map(|run| run.name.as_str()))
     }
 }

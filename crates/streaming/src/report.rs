@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    frame::PartRange,
-    ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId},
+    frame::PartWork,
+    ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourcePartition},
+    manifest::StateRun,
 };
 
 /// A part file on the durable store: named once, written once, never changed.
@@ -18,6 +19,9 @@ pub struct PartFile {
     pub crc32: u32,
     /// Rows to publish, by sink. Dead letters and late rows are sinks like others.
     pub rows: BTreeMap<SinkId, u64>,
+    /// Bytes of the file's state section; more than 0: the epoch changed the job's state, and recording it makes the file a run of that state.
+    #[serde(default)]
+    pub state_bytes: u64,
 }
 
 /// Counts of one part's work, summed into the manifest's totals when the epoch is recorded.
@@ -34,6 +38,9 @@ pub struct Counts {
     pub refused: u64,
     /// Records lost to retention and skipped with `on_data_loss = 'continue'`.
     pub lost: u64,
+    /// Rows that came after their windows had closed.
+    #[serde(default)]
+    pub late: u64,
 }
 
 impl Counts {
@@ -44,6 +51,7 @@ impl Counts {
         self.dead_letters += other.dead_letters;
         self.refused += other.refused;
         self.lost += other.lost;
+        self.late += other.late;
     }
 }
 
@@ -69,12 +77,36 @@ pub struct PartReport {
     /// Of this task execution: a second execution of the same partition has another.
     pub execution: Nonce,
     pub executor: ExecutorId,
-    pub range: PartRange,
+    pub work: PartWork,
     pub file: PartFile,
     pub counts: Counts,
     pub times: StepTimes,
     /// Largest record timestamp read, in milliseconds since 1970; `None` without records.
     pub max_timestamp_ms: Option<i64>,
+    /// Largest event time seen (the table's WATERMARK expression), in microseconds, by partition; partitions without any are left out.
+    pub event_time_us: BTreeMap<SourcePartition, i64>,
+}
+
+/// An executor has merged runs of state into one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactReport {
+    pub incarnation: Incarnation,
+    pub generation: Generation,
+    /// Names of the runs that were merged, oldest first.
+    pub replaced: Vec<String>,
+    pub run: StateRun,
+}
+
+/// An executor could not merge the runs that it was told to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactFailure {
+    pub incarnation: Incarnation,
+    pub generation: Generation,
+    pub replaced: Vec<String>,
+    pub executor: ExecutorId,
+    pub message: String,
+    /// False: somebody must repair something first. It is tried again all the same, slowly.
+    pub retryable: bool,
 }
 
 /// What a publisher says of one part of one epoch at one sink.

@@ -36,6 +36,28 @@ pub fn assign(
     assigned
 }
 
+/// Gives every partition to the same executor, because one part reads them all: where most of them are, and so the job's state; a job that has none yet is spread
+/// by its `name`.
+pub fn assign_together(
+    partitions: impl Iterator<Item = SourcePartition>,
+    executors: &BTreeSet<ExecutorId>,
+    before: &BTreeMap<SourcePartition, ExecutorId>,
+    name: &str,
+) -> BTreeMap<SourcePartition, ExecutorId> {
+    let mut load: BTreeMap<&ExecutorId, usize> = BTreeMap::new();
+    for executor in before.values().filter(|executor| executors.contains(*executor)) {
+        *load.entry(executor).or_default() += 1;
+    }
+    let fallback = || {
+        let turn = name.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        executors.iter().nth(turn % executors.len().max(1))
+    };
+    match load.into_iter().max_by_key(|(_, count)| *count).map(|(executor, _)| executor).or_else(fallback) {
+        Some(executor) => partitions.map(|partition| (partition, executor.clone())).collect(),
+        None => BTreeMap::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use polybolos_streaming::ids::SourceId;
@@ -64,7 +86,20 @@ mod tests {
     }
 
     #[test]
+    fn what_one_part_reads_stays_together_and_where_it_was() {
+        let both = executors(&["a", "b"]);
+        let first = assign_together(partitions(3), &both, &BTreeMap::new(), "job");
+        let home = first.values().next().expect("an executor").clone();
+        assert!(first.len() == 3 && first.values().all(|executor| *executor == home));
+        let more = assign_together(partitions(4), &executors(&["a", "b", "c", "d"]), &first, "job");
+        assert!(more.len() == 4 && more.values().all(|executor| *executor == home));
+        let moved = assign_together(partitions(4), &executors(&["z"]), &more, "job");
+        assert!(moved.values().all(|executor| executor.as_str() == "z"));
+    }
+
+    #[test]
     fn without_executors_nothing_is_assigned() {
+        assert!(assign_together(partitions(2), &BTreeSet::new(), &BTreeMap::new(), "job").is_empty());
         assert!(assign(partitions(2), &BTreeSet::new(), &BTreeMap::new()).is_empty());
     }
 }

@@ -302,6 +302,9 @@ impl JobManager {
             sources: BTreeMap::from([(SourceId(0), position)]),
             window_end_us: floor_us,
             counts: Counts::default(),
+            state: Vec::new(),
+            watermark_us: None,
+            frame_watermark_us: None,
             unpublished: vec![],
             published: BTreeMap::from([(MAIN_SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             recorded_at_us: self.context.clock.now().wall_us,
@@ -359,8 +362,7 @@ fn sink(insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> 
 /// Where a new job begins. A topic that does not exist yet has no offsets: its partitions begin at their beginning when they appear.
 async fn first_position(source: &SourceSpec, startup: &StartupMode) -> anyhow::Result<SourcePosition> {
     let admin = Admin::connect(&source.connection)?;
-    let mut position =
-        SourcePosition { topic: source.topic.clone(), topic_id: None, next: BTreeMap::new(), max_timestamp_ms: BTreeMap::new() };
+    let mut position = SourcePosition { topic: source.topic.clone(), ..SourcePosition::default() };
     let Some(description) = admin.describe(&source.topic).await? else { return Ok(position) };
     let offsets = admin.offsets(&source.topic, &description.partitions).await?;
     position.next = start_offsets(&admin, &source.topic, startup, &offsets.beginnings, &offsets.ends).await?;

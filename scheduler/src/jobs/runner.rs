@@ -16,17 +16,23 @@ use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Hea
 use polybolos_sql::clock;
 use polybolos_streaming::{
     coordinator::{
-        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PublishFailure, PublishOrder, SwapReply,
+        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PartLayout, PublishFailure,
+        PublishOrder, SwapReply,
     },
-    frame::Frame,
+    frame::{Frame, PartWork},
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},
-    manifest::{Life, Manifest},
-    report::PublishReport,
+    manifest::{Life, Manifest, StateRun},
+    report::{CompactFailure, CompactReport, PublishReport},
 };
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::{assignment::assign, history::History, spec::JobSpec, topics};
+use super::{
+    assignment::{assign, assign_together},
+    history::History,
+    spec::JobSpec,
+    topics,
+};
 use crate::{
     ballista::Ballista,
     clock::Clock,
@@ -301,6 +307,16 @@ impl Runner {
                 message: failure.message,
                 retryable: failure.retryable,
             })),
+            ExecutorEvent::Said(_, Heard::StateCompacted(report)) => match CompactReport::try_from(report) {
+                Ok(report) => Some(Event::StateCompacted(report)),
+                Err(error) => {
+                    tracing::error!(%error, "a report of compacted state cannot be read");
+                    None
+                }
+            },
+            ExecutorEvent::Said(executor, Heard::CompactFailed(failure)) => {
+                Some(Event::CompactFailed(failure.from_executor(executor)))
+            }
             ExecutorEvent::Said(_, _) => None,
         }
     }
@@ -321,12 +337,13 @@ impl Runner {
     fn perform(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Submit { attempt, frame, .. } => self.submit(attempt, frame),
+                Action::Submit { attempt, frame, state, .. } => self.submit(attempt, frame, &state),
                 Action::CancelAttempt { attempt } => self.cancel(attempt),
                 Action::Swap { expected, manifest } => self.swap(expected, &manifest),
                 Action::Resend { nonce } => self.resend(&nonce),
                 Action::ReadManifest { request } => self.read_manifest(request),
                 Action::Publish(order) => self.publish(order),
+                Action::CompactState { executor, runs } => self.compact(executor, runs),
                 Action::RevokePublishes => {}
                 Action::DeleteFiles { names } => self.delete(names),
                 Action::Prefetch { wanted } => {
@@ -358,15 +375,19 @@ impl Runner {
         format!("{}/{epoch}/{attempt}", self.incarnation)
     }
 
-    fn submit(&mut self, attempt: Attempt, frame: Frame) {
+    fn submit(&mut self, attempt: Attempt, frame: Frame, state: &[StateRun]) {
         let epoch = frame.epoch;
         let name = self.query_name(epoch, attempt);
         let freeze = |expression: &Arc<dyn PhysicalExpr>| {
             if clock::reads_clock(expression) { clock::freeze(expression.clone(), frame.clock_us) } else { Ok(expression.clone()) }
         };
-        let plan = self.spec.template.fill(&frame, self.context.generation, attempt, freeze);
-        let nobody = ExecutorId::default();
-        let placed = frame.parts.iter().map(|part| self.assigned.get(&part.source).unwrap_or(&nobody).clone()).collect();
+        let plan = self.spec.template.fill(&frame, self.context.generation, attempt, state, freeze);
+        // A part without ranges only lets time pass for its state, which lies where all partitions are read.
+        let home = |part: &PartWork| match part.ranges.first() {
+            Some(range) => self.assigned.get(&range.source).cloned().unwrap_or_default(),
+            None => self.assigned.values().next().cloned().unwrap_or_default(),
+        };
+        let placed = frame.parts.iter().map(home).collect();
         self.context.ballista.placements.place(&name, placed);
         self.queries.lock().insert(attempt, Query { epoch, ..Query::default() });
         let (ballista, queries, answers) = (self.context.ballista.clone(), self.queries.clone(), self.answers.clone());
@@ -460,6 +481,24 @@ impl Runner {
         }
     }
 
+    fn compact(&self, executor: ExecutorId, runs: Vec<StateRun>) {
+        let message = wire::CompactState {
+            incarnation: self.incarnation.0.clone(),
+            generation: self.context.generation.0,
+            runs: runs.iter().cloned().map(Into::into).collect(),
+        };
+        if !self.context.executors.order(&executor, Order::CompactState(message)) {
+            self.answer(Event::CompactFailed(CompactFailure {
+                incarnation: self.incarnation.clone(),
+                generation: self.context.generation,
+                replaced: runs.into_iter().map(|run| run.name).collect(),
+                message: format!("executor {executor} is not here"),
+                executor,
+                retryable: true,
+            }));
+        }
+    }
+
     fn publish_failed(&self, order: &PublishOrder, message: String, retryable: bool) {
         self.answer(Event::PublishFailed(PublishFailure {
             generation: self.context.generation,
@@ -491,8 +530,11 @@ impl Runner {
 
     /// Gives partitions to executors and tells each what to read ahead.
     fn reassign(&mut self) {
-        let assigned = assign(self.wanted.keys().copied(), &self.executors, &self.assigned);
-        self.assigned = assigned;
+        let partitions = self.wanted.keys().copied();
+        self.assigned = match self.spec.config.layout {
+            PartLayout::PerPartition => assign(partitions, &self.executors, &self.assigned),
+            PartLayout::Single => assign_together(partitions, &self.executors, &self.assigned, self.incarnation.as_str()),
+        };
         for executor in &self.executors {
             for (source, spec) in &self.spec.sources {
                 let mine = self

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use crate::{
     frame::Frame,
     ids::{Attempt, Epoch, ExecutorId, Nonce, SinkId, SourceId, SourcePartition, Version},
-    manifest::Manifest,
+    manifest::{Manifest, StateRun},
     report::{Counts, PartFile, StepTimes},
 };
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Run the job's plan with this frame. Past `deadline_us` (monotonic) the coordinator cancels it by itself.
+    /// Run the job's plan with this frame, upon the state that these recorded runs make (oldest first). Past `deadline_us` (monotonic) the coordinator cancels
+    /// it by itself.
     Submit {
         attempt: Attempt,
         frame: Frame,
+        state: Vec<StateRun>,
         deadline_us: u64,
     },
     /// Stop the attempt's work wherever it runs; its reports no longer count.
@@ -34,6 +36,12 @@ pub enum Action {
         request: Nonce,
     },
     Publish(PublishOrder),
+    /// Have these consecutive runs of state, oldest first, merged into one; answered by [`Event::StateCompacted`](super::Event::StateCompacted) or
+    /// [`Event::CompactFailed`](super::Event::CompactFailed).
+    CompactState {
+        executor: ExecutorId,
+        runs: Vec<StateRun>,
+    },
     /// This job's publishers shall stop now; their grant is not renewed.
     RevokePublishes,
     /// No recorded manifest has named these files for the retention time, and none ever will. Missing files are fine.

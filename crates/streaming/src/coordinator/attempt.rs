@@ -54,9 +54,9 @@ impl Running {
     }
 
     pub fn take(&mut self, report: &PartReport) -> Taken {
-        let part = usize::from(report.range.part.0);
-        let is_ours = report.epoch == self.frame.epoch && report.attempt == self.attempt && report.file.part == report.range.part;
-        if !is_ours || self.frame.parts.get(part) != Some(&report.range) {
+        let part = usize::from(report.work.part.0);
+        let is_ours = report.epoch == self.frame.epoch && report.attempt == self.attempt && report.file.part == report.work.part;
+        if !is_ours || self.frame.parts.get(part) != Some(&report.work) {
             return Taken::Stray;
         }
         match &self.reports[part] {
@@ -146,7 +146,7 @@ impl Trouble {
             return None;
         }
         let suspect = self.suspect.get_or_insert_with(|| Suspect {
-            ends: frame.parts.iter().map(|part| (part.source, part.range.end)).collect(),
+            ends: frame.ranges().map(|of| (of.source, of.range.end)).collect(),
             rows: 0,
             tries: 0,
         });
@@ -166,9 +166,9 @@ impl Trouble {
         if let Some(suspect) = &mut self.suspect {
             suspect.rows = suspect.rows.saturating_mul(2);
             suspect.tries = 0;
-            for part in &frame.parts {
-                if suspect.ends.get(&part.source).is_some_and(|end| *end <= part.range.end) {
-                    suspect.ends.remove(&part.source);
+            for of in frame.ranges() {
+                if suspect.ends.get(&of.source).is_some_and(|end| *end <= of.range.end) {
+                    suspect.ends.remove(&of.source);
                 }
             }
             if suspect.ends.is_empty() {

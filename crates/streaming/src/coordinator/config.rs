@@ -1,11 +1,16 @@
 //! A coordinator's settings; durations in microseconds.
-use crate::{ids::Attempt, pace::PaceConfig};
+use crate::{
+    frame::{OffsetRange, PartWork, SourceRange},
+    ids::{Attempt, PartIndex, SourcePartition},
+    pace::PaceConfig,
+};
 
 pub const SECOND_US: u64 = 1_000_000;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct CoordinatorConfig {
     pub pace: PaceConfig,
+    pub layout: PartLayout,
     /// `on_data_loss`.
     pub on_data_loss: OnDataLoss,
     /// Number of the first attempt. A leader that recovers the same job a second time passes on what
@@ -52,6 +57,7 @@ impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self {
             pace: PaceConfig::default(),
+            layout: PartLayout::PerPartition,
             on_data_loss: OnDataLoss::Fail,
             first_attempt: Attempt(1),
             attempt_deadline_us: 10 * SECOND_US,
@@ -67,6 +73,30 @@ impl Default for CoordinatorConfig {
             max_unpublished_epochs: 256,
             file_retention_us: 3_600 * SECOND_US,
             without: None,
+        }
+    }
+}
+
+/// How an epoch's ranges are shared among parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PartLayout {
+    /// A part for each range: nothing that one computes depends on another.
+    #[default]
+    PerPartition,
+    /// One part that reads all ranges, for a job with a state.
+    Single,
+}
+
+impl PartLayout {
+    /// The parts of an epoch that reads these ranges. Without ranges, only a single part has anything to do: time passes for its state.
+    pub(super) fn parts(self, chosen: Vec<(SourcePartition, OffsetRange)>) -> Vec<PartWork> {
+        let ranges: Vec<SourceRange> = chosen.into_iter().map(|(source, range)| SourceRange { source, range }).collect();
+        match self {
+            Self::PerPartition => {
+                let part = |(i, range)| PartWork { part: PartIndex(i as u16), ranges: vec![range] };
+                ranges.into_iter().enumerate().map(part).collect()
+            }
+            Self::Single => vec![PartWork { part: PartIndex(0), ranges }],
         }
     }
 }

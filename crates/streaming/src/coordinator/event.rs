@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     ids::{Attempt, Epoch, ExecutorId, Generation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},
     manifest::Manifest,
-    report::{PartReport, PublishReport},
+    report::{CompactFailure, CompactReport, PartReport, PublishReport},
 };
 
 /// The two clocks, read by the shell just before it hands an event over.
@@ -70,6 +70,8 @@ pub enum Event {
     PublishReported(PublishReport),
     /// A publisher gave up on a part, its own retries included.
     PublishFailed(PublishFailure),
+    StateCompacted(CompactReport),
+    CompactFailed(CompactFailure),
     Command(Command),
 }
 

@@ -37,13 +37,13 @@ use swap::{Purpose, Swap, Verdict};
 
 pub use self::{
     action::{Action, EpochPublished, EpochRecorded, PublishOrder},
-    config::{CoordinatorConfig, OnDataLoss, Rule, SECOND_US},
+    config::{CoordinatorConfig, OnDataLoss, PartLayout, Rule, SECOND_US},
     event::{AttemptOutcome, Command, Event, ManifestAnswer, Now, PublishFailure, SwapReply},
     status::{JobStatus, Limit, Phase},
 };
 use crate::{
-    frame::{Frame, PartRange},
-    ids::{Attempt, ExecutorId, Generation, Nonce, PartIndex, SinkId, Version},
+    frame::{Frame, SourceRange},
+    ids::{Attempt, ExecutorId, Generation, Nonce, SinkId, Version},
     manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest},
     pace::{Observed, Pace},
     report::{Counts, PartFile, PartReport, PublishReport, StepTimes},
@@ -185,6 +185,7 @@ impl JobCoordinator {
             }
             Event::PublishReported(report) => self.on_published(report, now, &mut actions),
             Event::PublishFailed(failure) => self.on_publish_failed(failure, now, &mut actions),
+            Event::StateCompacted(_) | Event::CompactFailed(_) => {}
             Event::Command(command) => self.on_command(command, now, &mut actions),
         }
         self.advance(now, &mut actions);
@@ -414,20 +415,17 @@ impl JobCoordinator {
         if chosen.is_empty() {
             return;
         }
-        let parts: Vec<PartRange> = chosen
-            .into_iter()
-            .enumerate()
-            .map(|(i, (source, range))| PartRange { part: PartIndex(i as u16), source, range })
-            .collect();
+        let parts = self.config.layout.parts(chosen);
         let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
         let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
-        let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, parts };
+        let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, watermark_us: None, parts };
         let attempt = self.next_attempt;
         self.next_attempt = attempt.next();
         self.attempts_of_epoch += 1;
         let deadline_us = now.monotonic_us + self.trouble.deadline_us(&self.config);
         let limited = frame.rows() < all;
-        actions.push(Action::Submit { attempt, frame: frame.clone(), deadline_us });
+        let state = self.manifest.state.clone();
+        actions.push(Action::Submit { attempt, frame: frame.clone(), state, deadline_us });
         self.submitted_us = Some(now.monotonic_us);
         self.running = Some(Running::new(attempt, frame, now.monotonic_us, deadline_us, limited));
     }
@@ -498,8 +496,8 @@ impl JobCoordinator {
 
     fn record(&mut self, computed: &Computed, now: Now) -> Manifest {
         let Computed { frame, reports, .. } = computed;
-        for part in &frame.parts {
-            self.sources.computed_through(part.source, part.range.end);
+        for of in frame.ranges() {
+            self.sources.computed_through(of.source, of.range.end);
         }
         let mut manifest = self.next_manifest(now);
         manifest.epoch = frame.epoch;
@@ -509,13 +507,13 @@ impl JobCoordinator {
             if !self.config.lacks(Rule::WinnerCounts) {
                 manifest.counts.add(&report.counts);
             }
-            if let (Some(position), Some(timestamp)) =
-                (manifest.sources.get_mut(&report.range.source.source), report.max_timestamp_ms)
-            {
-                let max = position.max_timestamp_ms.entry(report.range.source.partition).or_insert(timestamp);
-                *max = timestamp.max(*max);
+            for of in &report.work.ranges {
+                if let (Some(position), Some(timestamp)) = (manifest.sources.get_mut(&of.source.source), report.max_timestamp_ms) {
+                    let max = position.max_timestamp_ms.entry(of.source.partition).or_insert(timestamp);
+                    *max = timestamp.max(*max);
+                }
             }
-            self.publishing.computed_by(frame.epoch, report.range.part, report.executor.clone());
+            self.publishing.computed_by(frame.epoch, report.work.part, report.executor.clone());
         }
         manifest.unpublished.push(EpochRecord {
             epoch: frame.epoch,
@@ -639,8 +637,8 @@ impl JobCoordinator {
             recorded_at_us: record.recorded_at_us,
         }));
         // Not of a topic that was made again while the record was under way: its successor is read from its beginning.
-        let stands = |part: &&PartRange| self.sources.position(part.source) == Some(part.range.end);
-        let through = frame.parts.iter().filter(stands).map(|part| (part.source, part.range.end)).collect();
+        let stands = |of: &&SourceRange| self.sources.position(of.source) == Some(of.range.end);
+        let through = frame.ranges().filter(stands).map(|of| (of.source, of.range.end)).collect();
         actions.push(Action::Released { through });
         for (source, position) in &self.manifest.sources {
             actions.push(Action::CommitOffsets { source: *source, next: position.next.clone() });
@@ -673,7 +671,7 @@ impl JobCoordinator {
             Taken::SecondExecution => {
                 self.add_stray(&report.file.name, now);
                 let what =
-                    format!("part {} was executed twice (the second time by executor {})", report.range.part, report.executor);
+                    format!("part {} was executed twice (the second time by executor {})", report.work.part, report.executor);
                 self.end_attempt(Ending::Disturbed(what), now, actions);
             }
             Taken::Stray => self.add_stray(&report.file.name, now),
@@ -718,9 +716,8 @@ impl JobCoordinator {
         };
         let blame_frame = !self.executors.is_empty() && self.sources.away().is_none();
         if let Some(why) = self.trouble.note(ending, &running.frame, blame_frame, now.monotonic_us, &self.config)
-            && let Some(part) = running.frame.parts.first()
+            && let Some(SourceRange { source, range }) = running.frame.ranges().next()
         {
-            let PartRange { source, range, .. } = part;
             let topic = self.sources.topic(source.source);
             let tries = self.config.attempts_per_record;
             self.fail(

@@ -115,12 +115,7 @@ mod tests {
     const SOURCE: SourceId = SourceId(0);
 
     fn manifest() -> Manifest {
-        let position = SourcePosition {
-            topic: "readings".into(),
-            topic_id: None,
-            next: BTreeMap::from([(0, 0)]),
-            max_timestamp_ms: BTreeMap::new(),
-        };
+        let position = SourcePosition { topic: "readings".into(), next: BTreeMap::from([(0, 0)]), ..SourcePosition::default() };
         Manifest {
             job: JobName("job".into()),
             incarnation: Incarnation("job-1".into()),
@@ -131,6 +126,9 @@ mod tests {
             sources: BTreeMap::from([(SOURCE, position)]),
             window_end_us: 0,
             counts: Counts::default(),
+            state: Vec::new(),
+            watermark_us: None,
+            frame_watermark_us: None,
             unpublished: vec![],
             published: BTreeMap::from([(SinkId(0), Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             recorded_at_us: 0,

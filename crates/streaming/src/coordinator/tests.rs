@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    ids::{Epoch, Incarnation, JobName, SourceId, SourcePartition},
+    ids::{Epoch, Incarnation, JobName, PartIndex, SourceId, SourcePartition},
     manifest::SourcePosition,
 };
 
@@ -23,7 +23,7 @@ impl Bench {
     fn leading() -> Self {
         let next = BTreeMap::from([(0, 0), (1, 0)]);
         let topic_id = Some("first".to_owned());
-        let position = SourcePosition { topic: "readings".into(), topic_id, next, max_timestamp_ms: BTreeMap::new() };
+        let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
         let manifest = Manifest {
             job: JobName::new("job"),
             incarnation: Incarnation::new("incarnation"),
@@ -34,6 +34,9 @@ impl Bench {
             sources: BTreeMap::from([(SOURCE, position)]),
             window_end_us: 0,
             counts: Counts::default(),
+            state: Vec::new(),
+            watermark_us: None,
+            frame_watermark_us: None,
             unpublished: Vec::new(),
             published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             recorded_at_us: 0,
@@ -83,11 +86,12 @@ impl Bench {
                 attempt,
                 execution: Nonce(name.clone()),
                 executor: ExecutorId::new("executor"),
-                range: *part,
+                work: part.clone(),
                 file: file(part.part, &name, SINK),
                 counts: Counts::default(),
                 times: StepTimes::default(),
                 max_timestamp_ms: None,
+                event_time_us: BTreeMap::new(),
             }));
         }
     }
@@ -119,7 +123,7 @@ impl Bench {
 }
 
 fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
-    PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]) }
+    PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0 }
 }
 
 /// A new leader would publish the part again, and its rows would be refused and counted again.

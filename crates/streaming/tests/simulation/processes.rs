@@ -249,7 +249,7 @@ impl World {
                 self.after(delay, Happening::ReadArrives { process, request });
             }
             Action::Publish(order) => self.order_publish(process, order),
-            Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
+            Action::CompactState { .. } | Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
             Action::DeleteFiles { names } => self.delete(&names),
             Action::Prefetch { wanted } => {
                 self.processes[process].announced.clear();

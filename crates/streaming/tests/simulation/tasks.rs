@@ -1,9 +1,9 @@
 //! The queries that Ballista runs: each task reads its range, writes a part file of its own, syncs it, and reports.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polybolos_streaming::{
     coordinator::{AttemptOutcome, Event},
-    frame::{Frame, PartRange},
+    frame::{Frame, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex},
     manifest::DEAD_LETTERS,
     report::{Counts, PartFile, PartReport, StepTimes},
@@ -26,13 +26,13 @@ pub struct Query {
     left: BTreeSet<PartIndex>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Task {
     pub process: usize,
     pub generation: Generation,
     pub attempt: Attempt,
     epoch: Epoch,
-    part: PartRange,
+    work: PartWork,
     topic: usize,
     /// Ballista's second run of it.
     is_repeated: bool,
@@ -60,8 +60,9 @@ impl World {
         }
         let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
         for part in &frame.parts {
-            let task = Task { process, generation, attempt, epoch: frame.epoch, part: *part, topic, is_repeated: false };
-            if let Some(executor) = present.get(part.source.partition as usize % present.len().max(1)) {
+            let task = Task { process, generation, attempt, epoch: frame.epoch, work: part.clone(), topic, is_repeated: false };
+            let home = part.ranges.first().map_or(0, |of| of.source.partition as usize);
+            if let Some(executor) = present.get(home % present.len().max(1)) {
                 let delay = self.delay(40);
                 self.after(delay, Happening::Executor(*executor, ToExecutor::Work(task)));
             }
@@ -85,19 +86,20 @@ impl World {
             return;
         }
         if !task.is_repeated && self.strikes(Fault::SecondExecution) {
-            self.repeat_elsewhere(task, 60);
+            self.repeat_elsewhere(task.clone(), 60);
         }
-        let PartRange { part, source, range } = task.part;
+        let part = task.work.part;
         // Of a topic that is no more, only what was read ahead.
         let is_ahead = task.topic + 1 == self.topics.len() || self.random.random_bool(0.5);
-        if !is_ahead || !self.topics[task.topic].can_read(source.partition, range) {
-            let message = format!("offsets [{}, {}) cannot be read", range.start, range.end);
+        let can_read = |of: &SourceRange| self.topics[task.topic].can_read(of.source.partition, of.range);
+        if !is_ahead || !task.work.ranges.iter().all(can_read) {
+            let message = format!("{:?} cannot be read", task.work.ranges);
             let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         }
         self.executions += 1;
         let (content, counts) = self.compute(&task);
-        let Task { epoch, attempt, generation, .. } = task;
+        let Task { epoch, attempt, generation, .. } = task.clone();
         let execution = Nonce(format!("execution-{}", self.executions));
         // An empty part writes no file; where records get lost, the oracle wants to see what was read.
         let is_empty = content.rows.is_empty() && content.letters.is_empty();
@@ -116,11 +118,12 @@ impl World {
             attempt,
             execution,
             executor: self.executors[executor].id.clone(),
-            range: task.part,
-            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows },
+            work: task.work.clone(),
+            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows, state_bytes: 0 },
             counts,
             times: StepTimes::default(),
             max_timestamp_ms: None,
+            event_time_us: BTreeMap::new(),
         };
         let is_torn = self.strikes(Fault::TornFile);
         if !name.is_empty() {
@@ -141,10 +144,13 @@ impl World {
 
     /// Filters, decodes, keeps the last change per key. What it computes may differ from one execution to the next, as look-ups and `random()` do.
     fn compute(&self, task: &Task) -> (Content, Counts) {
-        let PartRange { source, range, .. } = task.part;
         let mut content = Content::default();
-        let records = self.topics[task.topic].read(source.partition, range);
-        for (offset, record) in (range.start..).zip(records) {
+        let read = |of: &SourceRange| {
+            let records = self.topics[task.topic].read(of.source.partition, of.range);
+            (of.range.start..).zip(records).map(|(offset, record)| (of.source, offset, *record)).collect::<Vec<_>>()
+        };
+        let records: Vec<_> = task.work.ranges.iter().flat_map(read).collect();
+        for &(source, offset, record) in &records {
             content.covers.push((task.topic, source.partition, offset));
             let row = Row {
                 key: record.key,
@@ -198,8 +204,7 @@ impl World {
         let Some(query) = self.queries.get_mut(&(process, attempt)) else {
             return;
         };
-        if query.left.remove(&written.report.range.part) && query.left.is_empty() && !both_lost && !self.strikes(Fault::StatusLost)
-        {
+        if query.left.remove(&written.report.work.part) && query.left.is_empty() && !both_lost && !self.strikes(Fault::StatusLost) {
             let delay = self.delay(20);
             self.after(delay, Happening::QueryEnds { process, attempt });
         }

@@ -100,7 +100,7 @@ impl World {
             topic: "readings".into(),
             topic_id: Some("topic-0".into()),
             next: topic.beginnings(),
-            max_timestamp_ms: BTreeMap::new(),
+            ..SourcePosition::default()
         };
         let manifest = Manifest {
             job: JobName::new("job"),
@@ -112,6 +112,9 @@ impl World {
             sources: BTreeMap::from([(SOURCE, position)]),
             window_end_us: 0,
             counts: Counts::default(),
+            state: Vec::new(),
+            watermark_us: None,
+            frame_watermark_us: None,
             unpublished: Vec::new(),
             published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             recorded_at_us: 0,
