@@ -1,0 +1,156 @@
+//! Runs a graph over one epoch. Lanes are independent between exchanges; an exchange hands rows from every lane to every other, in the order of the lanes,
+//! so that an epoch's result does not depend on timing.
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use polybolos_state::{JobState, LaneState};
+
+use crate::{
+    delta::Delta,
+    graph::{Graph, NodeKind},
+    operators::EpochContext,
+};
+
+/// Below this many rows in an epoch, lanes are run one after the other: threads would cost more than they bring.
+const PARALLEL_FROM_ROWS: usize = 8_192;
+
+/// What one epoch brings.
+#[derive(Clone, Debug, Default)]
+pub struct EpochInput {
+    /// Per source of the graph, and per lane, its rows.
+    pub sources: Vec<Vec<Vec<Delta>>>,
+    /// What the epoch judges by, microseconds.
+    pub watermark_us: Option<i64>,
+}
+
+/// Per sink of the graph, the changes of its query's answer.
+#[derive(Clone, Debug, Default)]
+pub struct EpochOutput {
+    pub sinks: Vec<Vec<Delta>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Dataflow {
+    graph: Arc<Graph>,
+    lanes: usize,
+}
+
+impl Dataflow {
+    pub fn new(graph: Arc<Graph>, lanes: usize) -> Self {
+        Self { graph, lanes: lanes.max(1) }
+    }
+
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    pub fn new_state(&self) -> JobState {
+        JobState::new(self.graph.tables(), self.lanes)
+    }
+
+    /// Computes one epoch on top of `state`'s base; changes only its overlay.
+    ///
+    /// # Errors
+    /// When an expression fails on a row. The overlay is then to be discarded.
+    pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
+        let rows: usize = input.sources.iter().flatten().flatten().map(Delta::rows).sum();
+        let parallel = self.lanes > 1 && rows >= PARALLEL_FROM_ROWS;
+        let nodes = self.graph.nodes();
+        // Per node and lane, what it gave. Kept until its last reader has it.
+        let mut outputs: Vec<Vec<Vec<Delta>>> = vec![vec![]; nodes.len()];
+        let mut sources: Vec<Option<Vec<Vec<Delta>>>> = input.sources.into_iter().map(Some).collect();
+        for level in self.graph.levels() {
+            for &node in level {
+                match &nodes[node].kind {
+                    NodeKind::Source(source) => {
+                        let mut given = sources[*source].take().unwrap_or_default();
+                        given.resize(self.lanes, vec![]);
+                        outputs[node] = given;
+                    }
+                    NodeKind::Exchange { exchange, input } => {
+                        let mut arrived = vec![vec![]; self.lanes];
+                        for lane in self.take_or_clone(&mut outputs, *input, node) {
+                            for (target, deltas) in exchange.split(lane, self.lanes)?.into_iter().enumerate() {
+                                arrived[target].extend(deltas);
+                            }
+                        }
+                        outputs[node] = arrived;
+                    }
+                    NodeKind::Operator { .. } => outputs[node] = vec![vec![]; self.lanes],
+                }
+            }
+            self.run_level(level, state, &mut outputs, input.watermark_us, parallel)?;
+        }
+        let sinks = self.graph.sinks().iter().map(|&node| std::mem::take(&mut outputs[node]).into_iter().flatten().collect());
+        Ok(EpochOutput { sinks: sinks.collect() })
+    }
+
+    /// The last reader takes, others copy (which copies no rows).
+    fn take_or_clone(&self, outputs: &mut [Vec<Vec<Delta>>], node: usize, reader: usize) -> Vec<Vec<Delta>> {
+        if self.graph.last_reader(node) == Some(reader) { std::mem::take(&mut outputs[node]) } else { outputs[node].clone() }
+    }
+
+    /// Runs the operators of a level in every lane.
+    fn run_level(
+        &self,
+        level: &[usize],
+        state: &mut JobState,
+        outputs: &mut [Vec<Vec<Delta>>],
+        watermark_us: Option<i64>,
+        parallel: bool,
+    ) -> Result<()> {
+        let operators: Vec<usize> =
+            level.iter().copied().filter(|&node| matches!(self.graph.nodes()[node].kind, NodeKind::Operator { .. })).collect();
+        if operators.is_empty() {
+            return Ok(());
+        }
+        // Each lane's view: what every node gave in this lane.
+        let mut by_lane: Vec<Vec<Vec<Delta>>> = vec![Vec::with_capacity(outputs.len()); self.lanes];
+        for node in outputs.iter_mut() {
+            node.resize(self.lanes, vec![]);
+            for (lane, deltas) in std::mem::take(node).into_iter().enumerate() {
+                by_lane[lane].push(deltas);
+            }
+        }
+        let work = |lane: usize, state: &mut LaneState, view: &mut Vec<Vec<Delta>>| -> Result<()> {
+            let context = EpochContext { watermark_us, lane };
+            operators.iter().try_for_each(|&node| self.run_operator(node, &context, state, view))
+        };
+        let work = &work;
+        let lanes = state.lanes_mut().iter_mut().zip(&mut by_lane).enumerate();
+        if parallel {
+            std::thread::scope(|scope| {
+                let running: Vec<_> = lanes.map(|(lane, (state, view))| scope.spawn(move || work(lane, state, view))).collect();
+                running.into_iter().try_for_each(|lane| {
+                    lane.join().unwrap_or_else(|_| Err(datafusion::common::exec_datafusion_err!("an operator panicked")))
+                })
+            })?;
+        } else {
+            for (lane, (state, view)) in lanes {
+                work(lane, state, view)?;
+            }
+        }
+        for view in by_lane {
+            for (node, deltas) in view.into_iter().enumerate() {
+                outputs[node].push(deltas);
+            }
+        }
+        Ok(())
+    }
+
+    fn run_operator(&self, node: usize, context: &EpochContext, state: &mut LaneState, view: &mut [Vec<Delta>]) -> Result<()> {
+        let NodeKind::Operator { operator, inputs, tables } = &self.graph.nodes()[node].kind else { return Ok(()) };
+        let mut given = Vec::with_capacity(inputs.len());
+        for (index, &input) in inputs.iter().enumerate() {
+            let again = inputs[index + 1..].contains(&input);
+            let last = self.graph.last_reader(input) == Some(node) && !again;
+            given.push(if last { std::mem::take(&mut view[input]) } else { view[input].clone() });
+        }
+        view[node] = operator.step(context, &mut state.tables[tables.clone()], given)?;
+        Ok(())
+    }
+}

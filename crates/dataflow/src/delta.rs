@@ -1,0 +1,92 @@
+//! A batch of changes: rows, and how often each is added (positive) or taken away (negative).
+use arrow::{
+    array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+    compute::{concat, concat_batches, filter, filter_record_batch, take, take_record_batch},
+    datatypes::SchemaRef,
+};
+use datafusion::common::{Result, cast::as_int64_array};
+
+#[derive(Clone, Debug)]
+pub struct Delta {
+    batch: RecordBatch,
+    /// `None`: every row is added once.
+    weights: Option<Int64Array>,
+}
+
+impl Delta {
+    /// Every row added once.
+    pub fn added(batch: RecordBatch) -> Self {
+        Self { batch, weights: None }
+    }
+
+    /// # Panics
+    /// When there is not one weight per row.
+    pub fn weighted(batch: RecordBatch, weights: Int64Array) -> Self {
+        assert_eq!(batch.num_rows(), weights.len(), "one weight per row");
+        Self { batch, weights: Some(weights) }
+    }
+
+    pub fn with_weights(batch: RecordBatch, weights: Option<Int64Array>) -> Self {
+        match weights {
+            Some(weights) => Self::weighted(batch, weights),
+            None => Self::added(batch),
+        }
+    }
+
+    pub fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+
+    pub fn weights(&self) -> Option<&Int64Array> {
+        self.weights.as_ref()
+    }
+
+    pub fn weight(&self, row: usize) -> i64 {
+        self.weights.as_ref().map_or(1, |weights| weights.value(row))
+    }
+
+    pub fn rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Whether every row is added.
+    pub fn only_adds(&self) -> bool {
+        self.weights.as_ref().is_none_or(|weights| weights.values().iter().all(|weight| *weight > 0))
+    }
+
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Self> {
+        let weights = match &self.weights {
+            Some(weights) => Some(as_int64_array(&filter(weights, mask)?)?.clone()),
+            None => None,
+        };
+        Ok(Self { batch: filter_record_batch(&self.batch, mask)?, weights })
+    }
+
+    pub fn take(&self, rows: &UInt32Array) -> Result<Self> {
+        let weights = match &self.weights {
+            Some(weights) => Some(as_int64_array(&take(weights, rows, None)?)?.clone()),
+            None => None,
+        };
+        Ok(Self { batch: take_record_batch(&self.batch, rows)?, weights })
+    }
+
+    /// The same rows in other columns.
+    pub fn with_batch(&self, batch: RecordBatch) -> Self {
+        Self::with_weights(batch, self.weights.clone())
+    }
+
+    /// All as one.
+    pub fn concat(schema: &SchemaRef, deltas: &[Self]) -> Result<Self> {
+        if let [only] = deltas {
+            return Ok(only.clone());
+        }
+        let batch = concat_batches(schema, deltas.iter().map(Self::batch))?;
+        if deltas.iter().all(|delta| delta.weights.is_none()) {
+            return Ok(Self::added(batch));
+        }
+        let weights: Vec<Int64Array> =
+            deltas.iter().map(|delta| delta.weights.clone().unwrap_or_else(|| Int64Array::from_value(1, delta.rows()))).collect();
+        let weights = concat(&weights.iter().map(|array| array as &dyn Array).collect::<Vec<_>>())?;
+        Ok(Self { batch, weights: Some(as_int64_array(&weights)?.clone()) })
+    }
+}

@@ -1,0 +1,103 @@
+//! Which columns tell that rows with their value can come no more.
+//!
+//! A window `[s, e)` is closed once the watermark is at or past `e`, and rows of closed windows are late and never reach the dataflow. So a column that
+//! is derived from a table's event time tells, by its value alone, when the groups and rows that hold it are finished.
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    compute::cast,
+    datatypes::{DataType, Int64Type, TimeUnit},
+};
+use datafusion::{
+    common::{Result, ScalarValue},
+    logical_expr::Operator as BinaryOperator,
+    physical_expr::{
+        ScalarFunctionExpr,
+        expressions::{BinaryExpr, CastExpr, Column, Literal},
+    },
+    physical_plan::PhysicalExpr,
+};
+
+/// Of a column: no row with value `v` comes any more once the watermark is at or past `v + closes_after_us`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeColumn {
+    pub closes_after_us: i64,
+}
+
+/// Per column of an operator's output.
+pub type TimeColumns = Vec<Option<TimeColumn>>;
+
+/// What an expression over columns of event time says.
+pub(crate) fn of_expression(expression: &Arc<dyn PhysicalExpr>, input: &[Option<TimeColumn>]) -> Option<TimeColumn> {
+    if let Some(column) = expression.downcast_ref::<Column>() {
+        return input.get(column.index()).copied().flatten();
+    }
+    if let Some(cast) = expression.downcast_ref::<CastExpr>() {
+        let to = cast.cast_type();
+        return matches!(to, DataType::Timestamp(_, _)).then(|| of_expression(cast.expr(), input)).flatten();
+    }
+    if let Some(function) = expression.downcast_ref::<ScalarFunctionExpr>() {
+        return of_function(function, input);
+    }
+    let binary = expression.downcast_ref::<BinaryExpr>()?;
+    let moved_us = literal_us(binary.right())?;
+    let time = of_expression(binary.left(), input)?;
+    match binary.op() {
+        BinaryOperator::Plus => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
+        BinaryOperator::Minus => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us }),
+        _ => None,
+    }
+}
+
+/// `date_bin(width, time)` closes with its bin: rows are late only when the first window that closes with them is closed.
+fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>]) -> Option<TimeColumn> {
+    if function.name() != "date_bin" {
+        return None;
+    }
+    let (width, time) = (function.args().first()?, function.args().get(1)?);
+    of_expression(time, input)?;
+    Some(TimeColumn { closes_after_us: literal_us(width)? })
+}
+
+/// A literal interval of fixed length.
+fn literal_us(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
+    let literal = expression.downcast_ref::<Literal>()?;
+    match literal.value() {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 => {
+            Some(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000)
+        }
+        ScalarValue::IntervalDayTime(Some(interval)) => {
+            Some(i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000)
+        }
+        ScalarValue::DurationSecond(Some(seconds)) => Some(seconds * 1_000_000),
+        ScalarValue::DurationMillisecond(Some(millis)) => Some(millis * 1_000),
+        ScalarValue::DurationMicrosecond(Some(micros)) => Some(*micros),
+        ScalarValue::DurationNanosecond(Some(nanos)) => Some(nanos / 1_000),
+        _ => None,
+    }
+}
+
+/// A timestamp column in microseconds.
+pub fn microseconds(column: &ArrayRef) -> Result<ArrayRef> {
+    let data_type = DataType::Timestamp(TimeUnit::Microsecond, None);
+    Ok(match column.data_type() {
+        DataType::Int64 => column.clone(),
+        _ => cast(&cast(column, &data_type)?, &DataType::Int64)?,
+    })
+}
+
+/// When each row closes, by the column that closes it first. `None` in a row: never.
+pub(crate) fn expiries(columns: &[(ArrayRef, TimeColumn)]) -> Result<Vec<Option<i64>>> {
+    let mut expiries = vec![];
+    for (column, time) in columns {
+        let micros = microseconds(column)?;
+        let micros = micros.as_primitive::<Int64Type>();
+        expiries.resize(micros.len(), None);
+        for (row, expiry) in expiries.iter_mut().enumerate().filter(|(row, _)| micros.is_valid(*row)) {
+            let at = micros.value(row).saturating_add(time.closes_after_us);
+            *expiry = Some(expiry.map_or(at, |known: i64| known.min(at)));
+        }
+    }
+    Ok(expiries)
+}

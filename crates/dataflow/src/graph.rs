@@ -1,0 +1,667 @@
+//! DataFusion's physical plans as one graph of incremental operators. Plans are those that DataFusion makes before its physical optimiser runs
+//! ([`crate::planning`]): one partition, no sorts, no exchanges but ours.
+use std::{fmt, ops::Range, sync::Arc};
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::{
+    common::{JoinType, NullEquality, Result, not_impl_err},
+    execution::SessionState,
+    logical_expr::LogicalPlan,
+    physical_expr::{LexOrdering, aggregate::AggregateExprBuilder, expressions::Column, window::WindowExpr},
+    physical_plan::{
+        ExecutionPlan, PhysicalExpr,
+        aggregates::{AggregateExec, AggregateMode, aggregate_expressions},
+        coalesce_partitions::CoalescePartitionsExec,
+        coop::CooperativeExec,
+        filter::FilterExec,
+        joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, utils::JoinFilter},
+        limit::{GlobalLimitExec, LocalLimitExec},
+        projection::ProjectionExec,
+        repartition::RepartitionExec,
+        sorts::sort::SortExec,
+        union::UnionExec,
+        unnest::UnnestExec,
+        windows::{BoundedWindowAggExec, WindowAggExec},
+    },
+};
+use polybolos_state::TableKind;
+
+use crate::{
+    event_time::{self, TimeColumns},
+    operators::{
+        Aggregate, Call, ChangingAggregate, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows, TopN,
+        Union, Unnest, Window,
+    },
+    planning,
+};
+
+/// When the rows of windows come out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Emit {
+    /// With every change.
+    #[default]
+    OnUpdate,
+    /// Once, when the window is closed.
+    OnWindowClose,
+}
+
+/// One INSERT of a job.
+#[derive(Clone, Debug)]
+pub struct SinkPlan<Plan = LogicalPlan> {
+    pub plan: Plan,
+    pub emit: Emit,
+}
+
+/// What a leaf of a plan reads.
+#[derive(Clone, Debug)]
+pub struct SourceLeaf {
+    /// Leaves with one number are one source: their rows are given once.
+    pub source: usize,
+    pub times: TimeColumns,
+}
+
+/// Tells the sources among a plan's nodes.
+pub type FindSource<'a> = dyn Fn(&Arc<dyn ExecutionPlan>) -> Option<SourceLeaf> + 'a;
+
+#[derive(Debug)]
+pub enum NodeKind {
+    /// Index among the graph's sources.
+    Source(usize),
+    Exchange {
+        exchange: Exchange,
+        input: usize,
+    },
+    Operator {
+        operator: Arc<dyn Operator>,
+        inputs: Vec<usize>,
+        tables: Range<usize>,
+    },
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub kind: NodeKind,
+    pub schema: SchemaRef,
+    /// Rows may be taken away again.
+    pub changing: bool,
+    pub times: TimeColumns,
+    /// Exchanges on the way from a source.
+    level: usize,
+}
+
+#[derive(Debug)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    levels: Vec<Vec<usize>>,
+    sinks: Vec<usize>,
+    /// The caller's number of each source.
+    sources: Vec<usize>,
+    tables: Vec<TableKind>,
+    last_readers: Vec<Option<usize>>,
+}
+
+impl Graph {
+    /// Plans and lowers the INSERTs of a job.
+    ///
+    /// # Errors
+    /// When DataFusion cannot plan one, or something in it has no incremental operator; the message names it.
+    pub async fn build(session: &SessionState, sinks: Vec<SinkPlan>, find_source: &FindSource<'_>) -> Result<Self> {
+        let mut physical = Vec::with_capacity(sinks.len());
+        for sink in sinks {
+            physical.push(SinkPlan { plan: planning::plan(session, &sink.plan).await?, emit: sink.emit });
+        }
+        Self::lower(&physical, find_source)
+    }
+
+    /// Lowers planned INSERTs.
+    pub fn lower(sinks: &[SinkPlan<Arc<dyn ExecutionPlan>>], find_source: &FindSource<'_>) -> Result<Self> {
+        let mut builder = Builder { nodes: vec![], sources: vec![], tables: vec![], find_source, emit: Emit::OnUpdate };
+        let mut ends = vec![];
+        for sink in sinks {
+            builder.emit = sink.emit;
+            ends.push(builder.lower(&sink.plan)?);
+        }
+        Ok(builder.finish(ends))
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Nodes in an order in which inputs come first, cut where exchanges are.
+    pub(crate) fn levels(&self) -> &[Vec<usize>] {
+        &self.levels
+    }
+
+    /// The last node of each sink.
+    pub fn sinks(&self) -> &[usize] {
+        &self.sinks
+    }
+
+    pub fn sources(&self) -> &[usize] {
+        &self.sources
+    }
+
+    pub fn tables(&self) -> &[TableKind] {
+        &self.tables
+    }
+
+    pub fn is_changing(&self, sink: usize) -> bool {
+        self.nodes[self.sinks[sink]].changing
+    }
+
+    /// Whether the watermark alone can make changes: an epoch without rows is of use then.
+    pub fn has_timers(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Operator { operator, .. } if operator.has_timers()))
+    }
+
+    pub(crate) fn last_reader(&self, node: usize) -> Option<usize> {
+        self.last_readers[node]
+    }
+
+    /// The operators of a sink as an indented tree, for EXPLAIN.
+    pub fn explain(&self, sink: usize) -> String {
+        let mut text = String::new();
+        self.explain_node(self.sinks[sink], 0, &mut text);
+        text
+    }
+
+    fn explain_node(&self, index: usize, depth: usize, text: &mut String) {
+        let node = &self.nodes[index];
+        let (line, inputs, state) = match &node.kind {
+            NodeKind::Source(source) => (format!("Source {source}"), vec![], None),
+            NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
+            NodeKind::Operator { operator, inputs, .. } => (operator.describe(), inputs.clone(), operator.state()),
+        };
+        let kind = if node.changing { "changing" } else { "append-only" };
+        let state = state.map_or(String::new(), |state| format!("; keeps {state}"));
+        text.push_str(&format!("{}{line} [{kind}{state}]\n", "  ".repeat(depth)));
+        inputs.into_iter().for_each(|input| self.explain_node(input, depth + 1, text));
+    }
+}
+
+struct Builder<'a> {
+    nodes: Vec<Node>,
+    sources: Vec<usize>,
+    tables: Vec<TableKind>,
+    find_source: &'a FindSource<'a>,
+    emit: Emit,
+}
+
+/// `ROW_NUMBER()`'s column compared with a number: rows through that number.
+fn row_number_limit(predicate: &Arc<dyn PhysicalExpr>, column: usize) -> Option<usize> {
+    use datafusion::{
+        common::ScalarValue,
+        logical_expr::Operator as Op,
+        physical_expr::expressions::{BinaryExpr, Literal},
+    };
+    let binary = predicate.downcast_ref::<BinaryExpr>()?;
+    let number = |side: &Arc<dyn PhysicalExpr>| match side.downcast_ref::<Literal>()?.value() {
+        ScalarValue::UInt64(Some(number)) => usize::try_from(*number).ok(),
+        ScalarValue::Int64(Some(number)) => usize::try_from(*number).ok(),
+        _ => None,
+    };
+    let is_number = |side: &Arc<dyn PhysicalExpr>| side.downcast_ref::<Column>().is_some_and(|found| found.index() == column);
+    let (limit, op) = match (is_number(binary.left()), is_number(binary.right())) {
+        (true, false) => (number(binary.right())?, *binary.op()),
+        (false, true) => (number(binary.left())?, binary.op().swap()?),
+        _ => return None,
+    };
+    match (op, limit) {
+        (Op::LtEq, limit) => Some(limit),
+        (Op::Lt, limit) => limit.checked_sub(1),
+        (Op::Eq, 1) => Some(1),
+        _ => None,
+    }
+}
+
+impl Builder<'_> {
+    fn finish(self, sinks: Vec<usize>) -> Graph {
+        let mut levels = vec![vec![]; self.nodes.iter().map(|node| node.level + 1).max().unwrap_or(0)];
+        let mut last_readers = vec![None; self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            levels[node.level].push(index);
+        }
+        // In the order in which they run.
+        for &index in levels.iter().flatten() {
+            match &self.nodes[index].kind {
+                NodeKind::Source(_) => {}
+                NodeKind::Exchange { input, .. } => last_readers[*input] = Some(index),
+                NodeKind::Operator { inputs, .. } => inputs.iter().for_each(|&input| last_readers[input] = Some(index)),
+            }
+        }
+        // What a sink shows stays.
+        sinks.iter().for_each(|&sink| last_readers[sink] = None);
+        Graph { nodes: self.nodes, levels, sinks, sources: self.sources, tables: self.tables, last_readers }
+    }
+
+    fn operator(
+        &mut self,
+        operator: impl Operator + 'static,
+        inputs: Vec<usize>,
+        schema: SchemaRef,
+        changing: bool,
+        times: TimeColumns,
+    ) -> usize {
+        let kinds = operator.tables();
+        let tables = self.tables.len()..self.tables.len() + kinds.len();
+        self.tables.extend(kinds);
+        let level = inputs.iter().map(|&input| self.nodes[input].level).max().unwrap_or(0);
+        let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
+        self.nodes.push(Node { kind, schema, changing, times, level });
+        self.nodes.len() - 1
+    }
+
+    fn exchange(&mut self, input: usize, columns: Vec<usize>) -> usize {
+        let Node { schema, changing, times, level, .. } = &self.nodes[input];
+        let exchange = Exchange { columns, schema: schema.clone() };
+        let node = Node {
+            schema: schema.clone(),
+            changing: *changing,
+            times: times.clone(),
+            level: level + 1,
+            kind: NodeKind::Exchange { exchange, input },
+        };
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    fn lower(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+        if let Some(leaf) = (self.find_source)(plan) {
+            return Ok(self.source(leaf, plan.schema()));
+        }
+        if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+            let input = self.lower(projection.input())?;
+            let expressions = projection.expr().iter().map(|item| item.expr.clone()).collect();
+            return Ok(self.project(input, expressions, plan.schema()));
+        }
+        if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+            return self.lower_filter(filter);
+        }
+        if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+            return self.lower_aggregate(aggregate);
+        }
+        if let Some(union) = plan.downcast_ref::<UnionExec>() {
+            let inputs = union.inputs().iter().map(|input| self.lower(input)).collect::<Result<Vec<_>>>()?;
+            let changing = inputs.iter().any(|&input| self.nodes[input].changing);
+            let mut times = self.nodes[inputs[0]].times.clone();
+            for &input in &inputs[1..] {
+                for (known, other) in times.iter_mut().zip(&self.nodes[input].times) {
+                    *known = match (*known, *other) {
+                        (Some(left), Some(right)) if left.closes_after_us >= right.closes_after_us => Some(left),
+                        (Some(_), other) => other,
+                        _ => None,
+                    };
+                }
+            }
+            return Ok(self.operator(Union { schema: plan.schema() }, inputs, plan.schema(), changing, times));
+        }
+        if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+            if join.null_aware {
+                return not_impl_err!(
+                    "NOT IN over a column that may be NULL is not supported in a stream; write NOT EXISTS, or add IS NOT NULL to both sides"
+                );
+            }
+            let projection = join.projection.as_ref().map(|kept| kept.to_vec());
+            let on = join.on().to_vec();
+            let nulls = join.null_equality();
+            return self.lower_join(
+                (join.left(), join.right()),
+                &on,
+                join.filter().cloned(),
+                *join.join_type(),
+                nulls,
+                (join.join_schema().clone(), projection, plan.schema()),
+            );
+        }
+        if let Some(join) = plan.downcast_ref::<SortMergeJoinExec>() {
+            let schema = plan.schema();
+            let (on, filter, kind, nulls) = (join.on().to_vec(), join.filter().clone(), join.join_type(), join.null_equality());
+            return self.lower_join((join.left(), join.right()), &on, filter, kind, nulls, (schema.clone(), None, schema));
+        }
+        if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
+            let projection = join.projection().as_ref().map(|kept| kept.to_vec());
+            let nothing = NullEquality::NullEqualsNothing;
+            let schema = (plan.schema(), projection, plan.schema());
+            return self.lower_join((join.left(), join.right()), &[], join.filter().cloned(), *join.join_type(), nothing, schema);
+        }
+        if let Some(join) = plan.downcast_ref::<CrossJoinExec>() {
+            let schema = (plan.schema(), None, plan.schema());
+            let nothing = NullEquality::NullEqualsNothing;
+            return self.lower_join((join.left(), join.right()), &[], None, JoinType::Inner, nothing, schema);
+        }
+        if let Some(window) = plan.downcast_ref::<WindowAggExec>() {
+            return self.lower_window(window.input(), window.window_expr(), plan.schema());
+        }
+        if let Some(window) = plan.downcast_ref::<BoundedWindowAggExec>() {
+            return self.lower_window(window.input(), window.window_expr(), plan.schema());
+        }
+        if let Some(limit) = plan.downcast_ref::<GlobalLimitExec>() {
+            let fetch = limit.fetch().unwrap_or(usize::MAX);
+            return self.lower_limit(limit.input(), limit.skip(), fetch);
+        }
+        if let Some(limit) = plan.downcast_ref::<LocalLimitExec>() {
+            return self.lower_limit(limit.input(), 0, limit.fetch());
+        }
+        if let Some(sort) = plan.downcast_ref::<SortExec>() {
+            return match sort.fetch() {
+                Some(fetch) => self.lower_top(sort, 0, fetch),
+                // Rows of a table have no order.
+                None => self.lower(sort.input()),
+            };
+        }
+        if let Some(unnest) = plan.downcast_ref::<UnnestExec>() {
+            let input = self.lower(unnest.input())?;
+            let changing = self.nodes[input].changing;
+            let times = vec![None; plan.schema().fields().len()];
+            return Ok(self.operator(Unnest { node: unnest.clone() }, vec![input], plan.schema(), changing, times));
+        }
+        match plan.children().as_slice() {
+            [child] if plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<RepartitionExec>() => {
+                self.lower(child)
+            }
+            _ => not_impl_err!("{} is not supported in a streaming job", plan.name()),
+        }
+    }
+
+    fn source(&mut self, leaf: SourceLeaf, schema: SchemaRef) -> usize {
+        let known = self.sources.iter().position(|&source| source == leaf.source);
+        let source = known.unwrap_or_else(|| {
+            self.sources.push(leaf.source);
+            self.sources.len() - 1
+        });
+        let reads = |node: &Node| matches!(node.kind, NodeKind::Source(found) if found == source) && node.schema == schema;
+        if let Some(node) = self.nodes.iter().position(reads) {
+            return node;
+        }
+        self.nodes.push(Node { kind: NodeKind::Source(source), schema, changing: false, times: leaf.times, level: 0 });
+        self.nodes.len() - 1
+    }
+
+    fn project(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> usize {
+        let times = expressions.iter().map(|expression| event_time::of_expression(expression, &self.nodes[input].times)).collect();
+        let changing = self.nodes[input].changing;
+        self.operator(Map::Project { expressions, schema: schema.clone() }, vec![input], schema, changing, times)
+    }
+
+    fn filter(&mut self, input: usize, predicate: Arc<dyn PhysicalExpr>) -> usize {
+        let Node { schema, changing, times, .. } = &self.nodes[input];
+        let (schema, changing, times) = (schema.clone(), *changing, times.clone());
+        self.operator(Map::Filter(predicate), vec![input], schema, changing, times)
+    }
+
+    fn keep_columns(&mut self, input: usize, columns: &[usize], schema: SchemaRef) -> usize {
+        let from = self.nodes[input].schema.clone();
+        let column = |&index: &usize| Arc::new(Column::new(from.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let expressions = columns.iter().map(column).collect();
+        self.project(input, expressions, schema)
+    }
+
+    /// The node with columns for `expressions`, appended where they are not columns already.
+    fn with_columns(&mut self, input: usize, expressions: &[Arc<dyn PhysicalExpr>]) -> Result<(usize, Vec<usize>)> {
+        let schema = self.nodes[input].schema.clone();
+        let mut all: Vec<Arc<dyn PhysicalExpr>> =
+            schema.fields().iter().enumerate().map(|(index, field)| Arc::new(Column::new(field.name(), index)) as _).collect();
+        let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+        let mut columns = vec![];
+        for expression in expressions {
+            if let Some(column) = expression.downcast_ref::<Column>() {
+                columns.push(column.index());
+                continue;
+            }
+            columns.push(all.len());
+            fields.push(Arc::new(Field::new(
+                format!("{expression}"),
+                expression.data_type(&schema)?,
+                expression.nullable(&schema)?,
+            )));
+            all.push(expression.clone());
+        }
+        if all.len() == schema.fields().len() {
+            return Ok((input, columns));
+        }
+        Ok((self.project(input, all, Arc::new(Schema::new(fields))), columns))
+    }
+
+    fn lower_filter(&mut self, filter: &FilterExec) -> Result<usize> {
+        let mut input = None;
+        if let Some((node, rest)) = self.lower_numbered(filter)? {
+            input = Some(rest.map_or(node, |predicate| self.filter(node, predicate)));
+        }
+        let mut node = match input {
+            Some(node) => node,
+            None => {
+                let input = self.lower(filter.input())?;
+                self.filter(input, filter.predicate().clone())
+            }
+        };
+        if let Some(kept) = filter.projection().as_ref() {
+            let schema = Arc::new(filter.input().schema().project(kept)?);
+            node = self.keep_columns(node, kept, schema);
+        }
+        Ok(node)
+    }
+
+    /// `ROW_NUMBER() OVER (…)` filtered to the first rows, possibly through projections of columns; and what else the filter says.
+    fn lower_numbered(&mut self, filter: &FilterExec) -> Result<Option<(usize, Option<Arc<dyn PhysicalExpr>>)>> {
+        let Some((input, expressions)) = windows_of(filter.input()) else { return Ok(None) };
+        let [expression] = expressions else { return Ok(None) };
+        if expression.name().to_lowercase().split('(').next().is_none_or(|name| name.trim() != "row_number") {
+            return Ok(None);
+        }
+        let number = input.schema().fields().len();
+        let terms = datafusion::physical_expr::split_conjunction(filter.predicate());
+        let Some(at) = terms.iter().position(|term| row_number_limit(term, number).is_some()) else { return Ok(None) };
+        let Some(fetch) = row_number_limit(terms[at], number) else { return Ok(None) };
+        let others: Vec<_> =
+            terms.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, term)| Arc::clone(*term)).collect();
+        let node = self.lower(input)?;
+        let (rows, node) = self.sorted(node, expression.partition_by(), expression.order_by())?;
+        let changing = self.nodes[node].changing;
+        let output = filter.input().schema();
+        let times = self.nodes[node].times[..rows.columns].iter().copied().chain([None]).collect();
+        let top = TopN { rows, skip: 0, fetch, numbered: true, changing, output: output.clone() };
+        let node = self.operator(top, vec![node], output, true, times);
+        let rest = (!others.is_empty()).then(|| datafusion::physical_expr::conjunction(others));
+        Ok(Some((node, rest)))
+    }
+
+    /// An input with its rows brought together by partition.
+    fn sorted(
+        &mut self,
+        input: usize,
+        partition: &[Arc<dyn PhysicalExpr>],
+        order: &[datafusion::physical_expr::PhysicalSortExpr],
+    ) -> Result<(SortedRows, usize)> {
+        let columns = self.nodes[input].schema.fields().len();
+        let keys: Vec<_> = partition.iter().cloned().chain(order.iter().map(|sort| sort.expr.clone())).collect();
+        let (node, indexes) = self.with_columns(input, &keys)?;
+        let (partition, sorted) = indexes.split_at(partition.len());
+        let order = sorted.iter().zip(order).map(|(column, sort)| (*column, sort.options)).collect();
+        let rows = SortedRows { schema: self.nodes[node].schema.clone(), columns, partition: partition.to_vec(), order };
+        Ok((rows, self.exchange(node, partition.to_vec())))
+    }
+
+    fn lower_window(
+        &mut self,
+        input: &Arc<dyn ExecutionPlan>,
+        expressions: &[Arc<dyn WindowExpr>],
+        output: SchemaRef,
+    ) -> Result<usize> {
+        let node = self.lower(input)?;
+        let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
+        let times = self.nodes[node].times[..rows.columns].iter().copied().chain(expressions.iter().map(|_| None)).collect();
+        let window = Window { rows, expressions: expressions.to_vec(), output: output.clone() };
+        Ok(self.operator(window, vec![node], output, true, times))
+    }
+
+    fn lower_limit(&mut self, input: &Arc<dyn ExecutionPlan>, skip: usize, fetch: usize) -> Result<usize> {
+        if let Some(sort) = input.downcast_ref::<SortExec>() {
+            return self.lower_top(sort, skip, fetch);
+        }
+        if let [child] = input.children().as_slice()
+            && (input.is::<CoalescePartitionsExec>() || input.is::<LocalLimitExec>())
+        {
+            return self.lower_limit(child, skip, fetch);
+        }
+        not_impl_err!("LIMIT without ORDER BY has no defined answer over a stream; add ORDER BY, or leave LIMIT out")
+    }
+
+    fn lower_top(&mut self, sort: &SortExec, skip: usize, fetch: usize) -> Result<usize> {
+        let node = self.lower(sort.input())?;
+        let order: &LexOrdering = sort.expr();
+        let (rows, node) = self.sorted(node, &[], order)?;
+        let changing = self.nodes[node].changing;
+        let output = sort.schema();
+        let times = self.nodes[node].times[..rows.columns].to_vec();
+        let top = TopN { rows, skip, fetch, numbered: false, changing, output: output.clone() };
+        Ok(self.operator(top, vec![node], output, true, times))
+    }
+
+    fn lower_aggregate(&mut self, aggregate: &AggregateExec) -> Result<usize> {
+        // What is grouped and how is said by the first phase; the last phase has the output's columns.
+        let output = aggregate.schema();
+        let mut first = aggregate;
+        let mut below = aggregate.input();
+        while !matches!(first.mode(), AggregateMode::Partial | AggregateMode::Single | AggregateMode::SinglePartitioned) {
+            let Some(next) = below.downcast_ref::<AggregateExec>() else {
+                match below.children().as_slice() {
+                    [child] => below = child,
+                    _ => return not_impl_err!("an aggregate in phases of another shape"),
+                }
+                continue;
+            };
+            first = next;
+            below = next.input();
+        }
+        let input = self.lower(below)?;
+        let keys: Vec<_> = first.group_expr().expr().iter().map(|(expression, _)| expression.clone()).collect();
+        let groups = output.fields().len() - first.aggr_expr().len();
+        let (node, columns) = if first.group_expr().is_single() || keys.is_empty() {
+            self.with_columns(input, &keys)?
+        } else {
+            self.expand(input, first, &output, groups)?
+        };
+        let schema = self.nodes[node].schema.clone();
+        let arguments = aggregate_expressions(first.aggr_expr(), &AggregateMode::Partial, 0)?;
+        let mut calls = vec![];
+        for ((function, arguments), filter) in first.aggr_expr().iter().zip(arguments).zip(first.filter_expr()) {
+            let distinct = function.is_distinct()
+                && matches!(function.fun().name(), "count" | "sum" | "avg")
+                && function.order_bys().is_empty();
+            let function = if distinct {
+                let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())
+                    .schema(below.schema())
+                    .alias(function.name());
+                Arc::new(plain.build()?)
+            } else {
+                function.clone()
+            };
+            calls.push(Call { function, arguments, filter: filter.clone(), distinct });
+        }
+        let times: Vec<_> = columns
+            .iter()
+            .enumerate()
+            .filter_map(|(index, &column)| Some((index, self.nodes[node].times.get(column).copied().flatten()?)))
+            .collect();
+        let changing = self.nodes[node].changing;
+        let emit_on_close = self.emit == Emit::OnWindowClose && !times.is_empty() && !changing;
+        let grouping = Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, emit_on_close };
+        let out_times = columns
+            .iter()
+            .map(|&column| self.nodes[node].times.get(column).copied().flatten())
+            .chain(first.aggr_expr().iter().map(|_| None))
+            .collect();
+        let node = self.exchange(node, columns);
+        if changing {
+            return Ok(self.operator(ChangingAggregate::try_new(grouping)?, vec![node], output, true, out_times));
+        }
+        Ok(self.operator(Aggregate::try_new(grouping)?, vec![node], output, !emit_on_close, out_times))
+    }
+
+    /// Appends the group's columns, once per grouping set.
+    fn expand(&mut self, input: usize, first: &AggregateExec, output: &SchemaRef, groups: usize) -> Result<(usize, Vec<usize>)> {
+        let from = self.nodes[input].schema.clone();
+        let keys = output.fields().iter().take(groups).map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
+        let schema = Arc::new(Schema::new(from.fields().iter().cloned().chain(keys).collect::<Vec<_>>()));
+        let changing = self.nodes[input].changing;
+        // A grouping set may hide the time: its groups never close.
+        let times = self.nodes[input].times.iter().copied().chain((0..groups).map(|_| None)).collect();
+        let expand = Expand { group_by: first.group_expr().clone(), schema: schema.clone() };
+        let node = self.operator(expand, vec![input], schema, changing, times);
+        let start = from.fields().len();
+        Ok((node, (start..start + groups).collect()))
+    }
+
+    fn lower_join(
+        &mut self,
+        (left, right): (&Arc<dyn ExecutionPlan>, &Arc<dyn ExecutionPlan>),
+        on: &[(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)],
+        filter: Option<JoinFilter>,
+        join_type: JoinType,
+        nulls: NullEquality,
+        (schema, projection, output): (SchemaRef, Option<Vec<usize>>, SchemaRef),
+    ) -> Result<usize> {
+        let (left, left_columns) = self.join_input(left, on.iter().map(|(left, _)| left.clone()).collect())?;
+        let (right, right_columns) = self.join_input(right, on.iter().map(|(_, right)| right.clone()).collect())?;
+        let mut sides = [(left, left_columns), (right, right_columns)]
+            .map(|(node, (columns, keys))| (node, Side { schema: self.nodes[node].schema.clone(), columns, keys, times: vec![] }));
+        for key in 0..on.len() {
+            let time = |(node, side): &(usize, Side)| self.nodes[*node].times.get(side.keys[key]).copied().flatten();
+            let (Some(left), Some(right)) = (time(&sides[0]), time(&sides[1])) else { continue };
+            let later = if left.closes_after_us >= right.closes_after_us { left } else { right };
+            for (_, side) in &mut sides {
+                let column = side.keys[key];
+                side.times.push((column, later));
+            }
+        }
+        let [(left, left_side), (right, right_side)] = sides;
+        let appends = join_type == JoinType::Inner && !self.nodes[left].changing && !self.nodes[right].changing;
+        let left_times = self.nodes[left].times[..left_side.columns].iter().copied();
+        let right_times = self.nodes[right].times[..right_side.columns].iter().copied();
+        // Only what an inner join shows is there on both sides.
+        let mut times: TimeColumns =
+            if join_type == JoinType::Inner { left_times.chain(right_times).collect() } else { vec![None; schema.fields().len()] };
+        if let Some(kept) = &projection {
+            times = kept.iter().map(|&column| times[column]).collect();
+        }
+        let (left_keys, right_keys) = (left_side.keys.clone(), right_side.keys.clone());
+        let spec = JoinSpec {
+            join_type,
+            left: left_side,
+            right: right_side,
+            filter,
+            null_equals_null: nulls == NullEquality::NullEqualsNull,
+            schema,
+            projection,
+            output: output.clone(),
+        };
+        let left = self.exchange(left, left_keys);
+        let right = self.exchange(right, right_keys);
+        Ok(self.operator(Join::new(spec), vec![left, right], output, !appends, times))
+    }
+
+    fn join_input(
+        &mut self,
+        plan: &Arc<dyn ExecutionPlan>,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<(usize, (usize, Vec<usize>))> {
+        let node = self.lower(plan)?;
+        let columns = self.nodes[node].schema.fields().len();
+        let (node, keys) = self.with_columns(node, &keys)?;
+        Ok((node, (columns, keys)))
+    }
+}
+
+fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {
+    if let Some(window) = plan.downcast_ref::<WindowAggExec>() {
+        return Some((window.input(), window.window_expr()));
+    }
+    plan.downcast_ref::<BoundedWindowAggExec>().map(|window| (window.input(), window.window_expr()))
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..self.sinks.len()).try_for_each(|sink| write!(f, "{}", self.explain(sink)))
+    }
+}

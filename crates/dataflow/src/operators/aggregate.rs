@@ -1,0 +1,359 @@
+//! Aggregation of input that is only added to. DataFusion's own accumulators do it: the touched groups' partial states are merged in front of the new
+//! rows, kept again, and evaluated; so every aggregate that merges is exactly what DataFusion says it is, user-defined ones included.
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+    compute::{take, take_record_batch},
+    datatypes::{FieldRef, Schema, SchemaRef},
+};
+use datafusion::{
+    common::Result,
+    logical_expr::{EmitTo, GroupsAccumulator},
+    physical_expr::{GroupsAccumulatorAdapter, aggregate::AggregateFunctionExpr},
+    physical_plan::{
+        PhysicalExpr,
+        aggregates::{group_values::new_group_values, order::GroupOrdering},
+    },
+};
+use polybolos_state::{Table, TableKind};
+
+use super::{EpochContext, Operator, buckets, values};
+use crate::{
+    delta::Delta,
+    event_time::{TimeColumn, expiries},
+    keys::{EncodedRows, RowFormat},
+};
+
+/// One aggregate function and what it is applied to.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Without DISTINCT where `distinct` is set.
+    pub function: Arc<AggregateFunctionExpr>,
+    pub arguments: Vec<Arc<dyn PhysicalExpr>>,
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Only the first row of each value of the arguments counts.
+    pub distinct: bool,
+}
+
+impl Call {
+    pub fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.function.groups_accumulator_supported() {
+            return self.function.create_groups_accumulator();
+        }
+        let function = self.function.clone();
+        Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+    }
+
+    pub fn evaluate_arguments(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        self.arguments.iter().map(|argument| argument.evaluate(batch)?.into_array(batch.num_rows())).collect()
+    }
+
+    pub fn evaluate_filter(&self, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
+        let Some(filter) = &self.filter else { return Ok(None) };
+        let mask = filter.evaluate(batch)?.into_array(batch.num_rows())?;
+        Ok(Some(mask.as_boolean().clone()))
+    }
+
+    pub fn describe(&self) -> String {
+        let distinct = if self.distinct { " (of distinct values)" } else { "" };
+        format!("{}{distinct}", self.function.name())
+    }
+}
+
+/// What both kinds of aggregation share: what is grouped, and what comes out.
+#[derive(Clone, Debug)]
+pub struct Grouping {
+    /// Columns of the input that make the group.
+    pub columns: Vec<usize>,
+    pub calls: Vec<Call>,
+    pub input: SchemaRef,
+    /// The group's columns, then one per call.
+    pub output: SchemaRef,
+    /// Group columns (by index among them) that tell when a group is closed.
+    pub times: Vec<(usize, TimeColumn)>,
+    /// Groups come out once, when they are closed, and never change after that.
+    pub emit_on_close: bool,
+}
+
+/// The groups that an epoch touches.
+pub(super) struct Touched {
+    /// Per delta, the group of each row.
+    pub groups: Vec<Vec<usize>>,
+    pub columns: Vec<ArrayRef>,
+    pub keys: EncodedRows,
+    pub expiries: Vec<Option<i64>>,
+    pub count: usize,
+}
+
+impl Grouping {
+    pub fn is_global(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    fn key_fields(&self) -> Vec<FieldRef> {
+        self.output.fields().iter().take(self.columns.len()).cloned().collect()
+    }
+
+    pub(super) fn key_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.key_fields().iter().map(|field| field.data_type()))
+    }
+
+    pub(super) fn intern(&self, deltas: &[Delta]) -> Result<Touched> {
+        if self.is_global() {
+            let groups = deltas.iter().map(|delta| vec![0; delta.rows()]).collect();
+            let keys = self.key_format()?.encode(&[])?;
+            return Ok(Touched { groups, columns: vec![], keys, expiries: vec![None], count: 1 });
+        }
+        let schema = Arc::new(Schema::new(self.key_fields()));
+        let mut interned = new_group_values(schema, &GroupOrdering::None)?;
+        let mut groups = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            let columns: Vec<_> = self.columns.iter().map(|&column| delta.batch().column(column).clone()).collect();
+            let mut of_delta = Vec::with_capacity(delta.rows());
+            interned.intern(&columns, &mut of_delta)?;
+            groups.push(of_delta);
+        }
+        let count = interned.len();
+        let columns = interned.emit(EmitTo::All)?;
+        let keys = self.key_format()?.encode(&columns)?;
+        let times: Vec<_> = self.times.iter().map(|(index, time)| (columns[*index].clone(), *time)).collect();
+        let expiries = if times.is_empty() { vec![None; count] } else { expiries(&times)? };
+        Ok(Touched { groups, columns, keys, expiries, count })
+    }
+
+    /// Group columns and results as rows of the output.
+    pub(super) fn rows(&self, groups: &[ArrayRef], results: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let columns = groups.iter().cloned().chain(results).collect();
+        Ok(RecordBatch::try_new(self.output.clone(), columns)?)
+    }
+
+    pub(super) fn describe(&self, kind: &str) -> String {
+        let keys: Vec<_> = self.columns.iter().map(|&column| self.input.field(column).name().as_str()).collect();
+        let calls: Vec<_> = self.calls.iter().map(Call::describe).collect();
+        let emit = if self.emit_on_close { ", emitted on window close" } else { "" };
+        format!("{kind}: by [{}], [{}]{emit}", keys.join(", "), calls.join(", "))
+    }
+
+    pub(super) fn dropped(&self) -> &'static str {
+        if self.times.is_empty() { "never dropped" } else { "dropped when the watermark closes the group" }
+    }
+}
+
+pub(super) fn pick(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    columns.iter().map(|column| Ok(take(column, rows, None)?)).collect()
+}
+
+/// Old rows taken away, new rows added; rows that did not change are left out. `old` names the group of each of its rows, as `new_groups` does of the
+/// new ones, both ascending.
+pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch, new_groups: &UInt32Array) -> Result<Vec<Delta>> {
+    let Some((old, old_groups)) = old.filter(|(old, _)| old.num_rows() > 0) else {
+        return Ok(if new.num_rows() > 0 { vec![Delta::added(new)] } else { vec![] });
+    };
+    let format = RowFormat::of(new.schema().fields())?;
+    let (before, after) = (format.encode(old.columns())?, format.encode(new.columns())?);
+    let (mut gone, mut added) = (vec![], vec![]);
+    let (mut i, mut j) = (0, 0);
+    while i < old_groups.len() || j < new_groups.len() {
+        let old_group = (i < old_groups.len()).then(|| old_groups.value(i));
+        let new_group = (j < new_groups.len()).then(|| new_groups.value(j));
+        let (takes_old, takes_new) = match (old_group, new_group) {
+            (Some(old), Some(new)) => (old <= new, new <= old),
+            (old, new) => (old.is_some(), new.is_some()),
+        };
+        if !(takes_old && takes_new && before.row(i) == after.row(j)) {
+            gone.extend(takes_old.then_some(i as u32));
+            added.extend(takes_new.then_some(j as u32));
+        }
+        i += usize::from(takes_old);
+        j += usize::from(takes_new);
+    }
+    let mut deltas = vec![];
+    if !gone.is_empty() {
+        let weights = Int64Array::from_value(-1, gone.len());
+        deltas.push(Delta::weighted(take_record_batch(&old, &UInt32Array::from(gone))?, weights));
+    }
+    if !added.is_empty() {
+        deltas.push(Delta::added(take_record_batch(&new, &UInt32Array::from(added))?));
+    }
+    Ok(deltas)
+}
+
+#[derive(Debug)]
+pub struct Aggregate {
+    grouping: Grouping,
+    /// Fields of all partial states, one call after the other.
+    states: Vec<FieldRef>,
+}
+
+impl Aggregate {
+    pub fn try_new(grouping: Grouping) -> Result<Self> {
+        let mut states = vec![];
+        for call in &grouping.calls {
+            states.extend(call.function.state_fields()?);
+        }
+        Ok(Self { grouping, states })
+    }
+
+    fn state_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.states.iter().map(|field| field.data_type()))
+    }
+
+    /// Splits the columns of all states by call.
+    fn by_call<'a>(&self, states: &'a [ArrayRef]) -> Result<Vec<&'a [ArrayRef]>> {
+        let mut rest = states;
+        let mut split = Vec::with_capacity(self.grouping.calls.len());
+        for call in &self.grouping.calls {
+            let (head, tail) = rest.split_at(call.function.state_fields()?.len());
+            split.push(head);
+            rest = tail;
+        }
+        Ok(split)
+    }
+
+    /// What partial states say, group by group.
+    fn results(&self, states: &[ArrayRef], count: usize) -> Result<Vec<ArrayRef>> {
+        let groups: Vec<usize> = (0..count).collect();
+        let by_call = self.by_call(states)?;
+        let result = |(call, states): (&Call, &[ArrayRef])| {
+            let mut accumulator = call.accumulator()?;
+            accumulator.merge_batch(states, &groups, count)?;
+            accumulator.evaluate(EmitTo::All)
+        };
+        self.grouping.calls.iter().zip(by_call).map(result).collect()
+    }
+
+    /// Which rows have values that their group has not seen, for a call with DISTINCT.
+    fn firsts(
+        call: &Call,
+        table: &mut polybolos_state::BucketTable,
+        touched: &Touched,
+        groups: &[usize],
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<BooleanArray> {
+        let format = RowFormat::new(call.arguments.iter().zip(arguments).map(|(_, column)| column.data_type()))?;
+        let rows = format.encode(arguments)?;
+        let mut is_first = |row: usize| {
+            let counts = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+            if !counts || arguments.iter().any(|column| column.is_null(row)) {
+                return false;
+            }
+            let group = groups[row];
+            let (before, _) = table.add(touched.keys.row(group), rows.row(row), 1, touched.expiries[group]);
+            before == 0
+        };
+        Ok((0..groups.len()).map(|row| Some(is_first(row))).collect())
+    }
+
+    fn closed(&self, context: &EpochContext, table: &mut Table) -> Result<Vec<Delta>> {
+        let table = values(table);
+        let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) else { return Ok(vec![]) };
+        let output = if self.grouping.emit_on_close {
+            let (keys, states): (Vec<_>, Vec<_>) = table.due(watermark).unzip();
+            if keys.is_empty() {
+                vec![]
+            } else {
+                let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
+                let results = self.results(&self.state_format()?.decode(states)?, keys.len())?;
+                vec![Delta::added(self.grouping.rows(&columns, results)?)]
+            }
+        } else {
+            vec![]
+        };
+        table.expire(watermark);
+        Ok(output)
+    }
+}
+
+impl Operator for Aggregate {
+    fn tables(&self) -> Vec<TableKind> {
+        let distinct = self.grouping.calls.iter().filter(|call| call.distinct).map(|_| TableKind::Buckets);
+        [TableKind::Values].into_iter().chain(distinct).collect()
+    }
+
+    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
+        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
+        let mut output = self.closed(context, groups_table)?;
+        if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
+            distinct_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
+        }
+        // The answer of an aggregate without GROUP BY is one row even over nothing.
+        let first_answer = self.grouping.is_global() && context.lane == 0 && values(groups_table).get(&[]).is_none();
+        if deltas.is_empty() && !first_answer {
+            return Ok(output);
+        }
+        let touched = self.grouping.intern(&deltas)?;
+        let count = touched.count;
+
+        let mut known = vec![];
+        let mut old_states = vec![];
+        let table = values(groups_table);
+        for group in 0..count {
+            if let Some(state) = table.get(touched.keys.row(group)) {
+                known.push(group);
+                old_states.push(state);
+            }
+        }
+        let old_states = if known.is_empty() { vec![] } else { self.state_format()?.decode(old_states)? };
+
+        let mut accumulators = self.grouping.calls.iter().map(Call::accumulator).collect::<Result<Vec<_>>>()?;
+        if !known.is_empty() {
+            for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)?) {
+                accumulator.merge_batch(states, &known, count)?;
+            }
+        }
+        let mut distinct_tables = distinct_tables.iter_mut();
+        for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
+            let mut distinct = if call.distinct { distinct_tables.next().map(buckets) } else { None };
+            for (delta, groups) in deltas.iter().zip(&touched.groups) {
+                let arguments = call.evaluate_arguments(delta.batch())?;
+                let mut filter = call.evaluate_filter(delta.batch())?;
+                if let Some(table) = distinct.as_deref_mut() {
+                    filter = Some(Self::firsts(call, table, &touched, groups, &arguments, filter.as_ref())?);
+                }
+                accumulator.update_batch(&arguments, groups, filter.as_ref(), count)?;
+            }
+            if deltas.is_empty() {
+                let nothing = RecordBatch::new_empty(self.grouping.input.clone());
+                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], None, count)?;
+            }
+        }
+        let mut states = vec![];
+        for accumulator in &mut accumulators {
+            states.extend(accumulator.state(EmitTo::All)?);
+        }
+        let rows = self.state_format()?.encode(&states)?;
+        let table = values(groups_table);
+        for group in 0..count {
+            table.put(touched.keys.row(group), rows.row(group), touched.expiries[group]);
+        }
+        if self.grouping.emit_on_close {
+            return Ok(output);
+        }
+        let new = self.grouping.rows(&touched.columns, self.results(&states, count)?)?;
+        let old = if known.is_empty() {
+            None
+        } else {
+            let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
+            let results = self.results(&old_states, known.len())?;
+            Some((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups))
+        };
+        let all = UInt32Array::from_iter_values(0..count as u32);
+        output.extend(changes(old, new, &all)?);
+        Ok(output)
+    }
+
+    fn has_timers(&self) -> bool {
+        self.grouping.emit_on_close
+    }
+
+    fn describe(&self) -> String {
+        self.grouping.describe("Aggregate (merging)")
+    }
+
+    fn state(&self) -> Option<String> {
+        Some(format!("one partial state per group, {}", self.grouping.dropped()))
+    }
+}

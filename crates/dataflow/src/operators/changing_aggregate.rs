@@ -1,0 +1,277 @@
+//! Aggregation of input that changes: rows are taken away again. A count, a sum or an average adds up and is kept as such; of every other aggregate the
+//! values are remembered per group.
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array},
+    datatypes::{DataType, Int64Type},
+};
+use datafusion::{
+    common::{Result, ScalarValue},
+    logical_expr::EmitTo,
+};
+use hashbrown::HashSet;
+use polybolos_state::{BucketTable, Table, TableKind};
+
+use super::{
+    EpochContext, Operator,
+    aggregate::{Call, Grouping, Touched, changes, pick},
+    buckets,
+    linear::{Adding, Linear},
+    multiset::Multiset,
+    values,
+};
+use crate::{delta::Delta, keys::RowFormat};
+
+#[derive(Debug)]
+enum Keeping {
+    /// Columns of the group's value.
+    Linear(Linear),
+    /// Of distinct values: a table of values in front.
+    LinearOfDistinct(Linear),
+    Multiset(Multiset),
+}
+
+impl Keeping {
+    fn linear(&self) -> Option<Linear> {
+        match self {
+            Self::Linear(linear) | Self::LinearOfDistinct(linear) => Some(*linear),
+            Self::Multiset(_) => None,
+        }
+    }
+
+    fn has_table(&self) -> bool {
+        !matches!(self, Self::Linear(_))
+    }
+}
+
+#[derive(Debug)]
+pub struct ChangingAggregate {
+    grouping: Grouping,
+    keeping: Vec<Keeping>,
+}
+
+/// Rows of a group, per group: groups without rows are no more.
+const ROWS: usize = 0;
+
+impl ChangingAggregate {
+    pub fn try_new(grouping: Grouping) -> Result<Self> {
+        let keeping = |call: &Call| {
+            Ok(match Linear::of(call)? {
+                Some(linear) if call.distinct => Keeping::LinearOfDistinct(linear),
+                Some(linear) => Keeping::Linear(linear),
+                None => Keeping::Multiset(Multiset::of(call)),
+            })
+        };
+        let keeping = grouping.calls.iter().map(keeping).collect::<Result<_>>()?;
+        Ok(Self { grouping, keeping })
+    }
+
+    fn value_format(&self) -> Result<RowFormat> {
+        let linear = self.keeping.iter().filter_map(Keeping::linear).flat_map(Linear::state_types);
+        let types: Vec<DataType> = [DataType::Int64].into_iter().chain(linear).collect();
+        RowFormat::new(&types)
+    }
+
+    fn argument_format(&self, call: &Call) -> Result<RowFormat> {
+        let schema = &self.grouping.input;
+        let types = call.arguments.iter().map(|argument| argument.data_type(schema)).collect::<Result<Vec<_>>>()?;
+        RowFormat::new(&types)
+    }
+
+    /// Results of linear calls from kept columns (`None` for the others), one row per group.
+    fn linear_results(&self, kept: &[ArrayRef], count: usize) -> Result<Vec<Option<ArrayRef>>> {
+        let groups: Vec<usize> = (0..count).collect();
+        let mut rest = &kept[ROWS + 1..];
+        let mut results = vec![];
+        for (call, keeping) in self.grouping.calls.iter().zip(&self.keeping) {
+            let Some(linear) = keeping.linear() else {
+                results.push(None);
+                continue;
+            };
+            let (mine, others) = rest.split_at(linear.state_types().len());
+            rest = others;
+            let mut accumulator = call.accumulator()?;
+            accumulator.merge_batch(&linear.datafusion_states(mine)?, &groups, count)?;
+            results.push(Some(accumulator.evaluate(EmitTo::All)?));
+        }
+        Ok(results)
+    }
+
+    /// Results of all calls, those of multisets looked up for the groups `rows`.
+    fn results(
+        &self,
+        linear: Vec<Option<ArrayRef>>,
+        tables: &mut [Table],
+        touched: &Touched,
+        rows: &[usize],
+    ) -> Result<Vec<ArrayRef>> {
+        let mut tables = tables.iter_mut();
+        let mut columns = vec![];
+        for ((call, keeping), linear) in self.grouping.calls.iter().zip(&self.keeping).zip(linear) {
+            let table = if keeping.has_table() { tables.next().map(buckets) } else { None };
+            let column = match (keeping, table, linear) {
+                (_, _, Some(column)) => column,
+                (Keeping::Multiset(multiset), Some(table), None) => {
+                    let format = self.argument_format(call)?;
+                    let result = |group: &usize| multiset.result(call, &format, table, touched.keys.row(*group));
+                    let scalars = rows.iter().map(result).collect::<Result<Vec<_>>>()?;
+                    if scalars.is_empty() {
+                        arrow::array::new_empty_array(call.function.field().data_type())
+                    } else {
+                        ScalarValue::iter_to_array(scalars)?
+                    }
+                }
+                _ => arrow::array::new_empty_array(call.function.field().data_type()),
+            };
+            columns.push(column);
+        }
+        Ok(columns)
+    }
+
+    /// Adds an epoch's rows to what is remembered and to `adding`.
+    fn add(&self, tables: &mut [Table], touched: &Touched, deltas: &[Delta], adding: &mut [Option<Adding>]) -> Result<()> {
+        let mut tables = tables.iter_mut();
+        for (((call, keeping), adding), _) in self.grouping.calls.iter().zip(&self.keeping).zip(adding).zip(0..) {
+            let mut table = if keeping.has_table() { tables.next().map(buckets) } else { None };
+            for (delta, groups) in deltas.iter().zip(&touched.groups) {
+                let arguments = call.evaluate_arguments(delta.batch())?;
+                let filter = call.evaluate_filter(delta.batch())?;
+                let counts = |row: usize| filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+                match (keeping, table.as_deref_mut(), adding.as_mut()) {
+                    (Keeping::Linear(_), _, Some(adding)) => {
+                        adding.add(&arguments, groups, filter.as_ref(), |row| delta.weight(row))?;
+                    }
+                    (Keeping::LinearOfDistinct(_), Some(table), Some(adding)) => {
+                        let rows = self.argument_format(call)?.encode(&arguments)?;
+                        let mut weights = vec![0; delta.rows()];
+                        for row in (0..delta.rows()).filter(|row| counts(*row)) {
+                            weights[row] = appearance(table, touched, groups[row], rows.row(row), delta.weight(row));
+                        }
+                        adding.add(&arguments, groups, None, |row| weights[row])?;
+                    }
+                    (Keeping::Multiset(multiset), Some(table), _) => {
+                        let rows = self.argument_format(call)?.encode(&arguments)?;
+                        for row in (0..delta.rows()).filter(|row| counts(*row) && multiset.remembers(&arguments, *row)) {
+                            let group = groups[row];
+                            table.add(touched.keys.row(group), rows.row(row), delta.weight(row), touched.expiries[group]);
+                        }
+                    }
+                    _ => unreachable!("tables and sums are made by what is kept"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The kept columns of the touched groups after this epoch.
+    fn kept(&self, rows: Vec<i64>, adding: Vec<Option<Adding>>) -> Result<Vec<ArrayRef>> {
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(rows))];
+        for adding in adding.into_iter().flatten() {
+            columns.extend(adding.columns()?);
+        }
+        Ok(columns)
+    }
+}
+
+/// +1 when a value appears in its group, -1 when the last of it goes.
+fn appearance(table: &mut BucketTable, touched: &Touched, group: usize, value: &[u8], weight: i64) -> i64 {
+    let (before, after) = table.add(touched.keys.row(group), value, weight, touched.expiries[group]);
+    i64::from(after > 0) - i64::from(before > 0)
+}
+
+impl Operator for ChangingAggregate {
+    fn tables(&self) -> Vec<TableKind> {
+        let more = self.keeping.iter().filter(|keeping| keeping.has_table()).map(|_| TableKind::Buckets);
+        [TableKind::Values].into_iter().chain(more).collect()
+    }
+
+    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
+        let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
+        if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
+            values(groups_table).expire(watermark);
+            more_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
+        }
+        let is_global = self.grouping.is_global();
+        let first_answer = is_global && context.lane == 0 && values(groups_table).get(&[]).is_none();
+        if deltas.is_empty() && !first_answer {
+            return Ok(vec![]);
+        }
+        let touched = self.grouping.intern(&deltas)?;
+        let count = touched.count;
+
+        let mut known = vec![];
+        let mut loaded = vec![];
+        let table = values(groups_table);
+        for group in 0..count {
+            if let Some(value) = table.get(touched.keys.row(group)) {
+                known.push(group);
+                loaded.push(value);
+            }
+        }
+        let loaded = if known.is_empty() { vec![] } else { self.value_format()?.decode(loaded)? };
+
+        let mut rows = vec![0_i64; count];
+        let mut adding: Vec<Option<Adding>> =
+            self.keeping.iter().map(|keeping| keeping.linear().map(|linear| Adding::new(linear, count))).collect();
+        let mut old = None;
+        if !known.is_empty() {
+            let counts = loaded[ROWS].as_primitive::<Int64Type>();
+            known.iter().enumerate().for_each(|(row, group)| rows[*group] = counts.value(row));
+            let mut rest = &loaded[ROWS + 1..];
+            for (adding, keeping) in adding.iter_mut().zip(&self.keeping) {
+                let (Some(adding), Some(linear)) = (adding, keeping.linear()) else { continue };
+                let (mine, others) = rest.split_at(linear.state_types().len());
+                rest = others;
+                adding.load(&known, mine);
+            }
+            let linear = self.linear_results(&loaded, known.len())?;
+            let results = self.results(linear, more_tables, &touched, &known)?;
+            let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
+            old = Some((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups));
+        }
+        for (delta, groups) in deltas.iter().zip(&touched.groups) {
+            groups.iter().enumerate().for_each(|(row, group)| rows[*group] += delta.weight(row));
+        }
+        self.add(more_tables, &touched, &deltas, &mut adding)?;
+
+        let alive: Vec<usize> = (0..count).filter(|group| is_global || rows[*group] > 0).collect();
+        let is_alive: HashSet<usize> = alive.iter().copied().collect();
+        let kept = self.kept(rows, adding)?;
+        let encoded = self.value_format()?.encode(&kept)?;
+        let table = values(groups_table);
+        for group in 0..count {
+            let key = touched.keys.row(group);
+            if is_alive.contains(&group) {
+                table.put(key, encoded.row(group), touched.expiries[group]);
+            } else {
+                table.delete(key);
+            }
+        }
+        let living = UInt32Array::from_iter_values(alive.iter().map(|group| *group as u32));
+        let linear = self.linear_results(&pick(&kept, &living)?, alive.len())?;
+        let results = self.results(linear, more_tables, &touched, &alive)?;
+        let new = self.grouping.rows(&pick(&touched.columns, &living)?, results)?;
+        changes(old, new, &living)
+    }
+
+    fn describe(&self) -> String {
+        self.grouping.describe("Aggregate (of changing rows)")
+    }
+
+    fn state(&self) -> Option<String> {
+        let named = |wanted: fn(&Keeping) -> bool| -> Vec<&str> {
+            let chosen = self.grouping.calls.iter().zip(&self.keeping).filter(|(_, keeping)| wanted(keeping));
+            chosen.map(|(call, _)| call.function.name()).collect()
+        };
+        let sums = named(|keeping| keeping.linear().is_some()).join(", ");
+        let remembered = named(|keeping| matches!(keeping, Keeping::Multiset(_))).join(", ");
+        let dropped = self.grouping.dropped();
+        Some(match (sums.is_empty(), remembered.is_empty()) {
+            (_, true) => format!("running sums per group [{sums}], {dropped}"),
+            (true, false) => format!("every value per group [{remembered}], {dropped}"),
+            (false, false) => format!("running sums per group [{sums}], every value per group [{remembered}], {dropped}"),
+        })
+    }
+}

@@ -1,0 +1,376 @@
+//! Joins of two inputs by key, with a residual condition. Each side is kept; an epoch's new left rows meet the right rows kept before, then its new right
+//! rows meet all left rows. For outer, semi, anti and mark joins each kept row counts its matches, and a row changes its answer when that count
+//! leaves zero or comes back to it.
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    compute::{filter, take},
+    datatypes::SchemaRef,
+};
+use datafusion::{
+    common::{JoinSide, JoinType, Result},
+    physical_plan::joins::utils::JoinFilter,
+};
+use hashbrown::HashMap;
+use polybolos_state::{BucketTable, Entry, Table, TableKind};
+
+use super::{EpochContext, Operator, buckets};
+use crate::{
+    delta::Delta,
+    event_time::{TimeColumn, expiries},
+    keys::{EncodedRows, RowFormat, all_valid},
+};
+
+/// One input: its columns, then those of the key where they are not among them.
+#[derive(Clone, Debug)]
+pub struct Side {
+    pub schema: SchemaRef,
+    /// How many of its columns are joined; the others are only keys.
+    pub columns: usize,
+    pub keys: Vec<usize>,
+    /// Columns that tell when a row can meet no new row of the other side.
+    pub times: Vec<(usize, TimeColumn)>,
+}
+
+impl Side {
+    fn row_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.schema.fields().iter().take(self.columns).map(|field| field.data_type()))
+    }
+
+    fn key_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.keys.iter().map(|&key| self.schema.field(key).data_type()))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct JoinSpec {
+    pub join_type: JoinType,
+    pub left: Side,
+    pub right: Side,
+    pub filter: Option<JoinFilter>,
+    pub null_equals_null: bool,
+    /// Before the projection.
+    pub schema: SchemaRef,
+    pub projection: Option<Vec<usize>>,
+    pub output: SchemaRef,
+}
+
+/// What becomes of a side's rows by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    No,
+    /// Rows without a match, with NULLs for the other side.
+    Unmatched,
+    Semi,
+    Anti,
+    /// Every row, with whether it has a match.
+    Mark,
+}
+
+impl Alone {
+    /// Whether a row with or without matches is in the answer, for all but `Mark`.
+    fn shows(self, matched: bool) -> bool {
+        match self {
+            Self::No => false,
+            Self::Unmatched | Self::Anti => !matched,
+            Self::Semi => matched,
+            Self::Mark => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Join {
+    spec: JoinSpec,
+    pairs: bool,
+    left: Alone,
+    right: Alone,
+}
+
+/// The rows that an epoch brings to one side, as keys and rows of bytes.
+struct Arrivals {
+    delta: Delta,
+    keys: EncodedRows,
+    rows: EncodedRows,
+    /// Which have a key that can match; `None`: all.
+    valid: Option<BooleanArray>,
+    expiries: Vec<Option<i64>>,
+}
+
+impl Arrivals {
+    fn can_match(&self, row: usize) -> bool {
+        self.valid.as_ref().is_none_or(|valid| valid.value(row))
+    }
+}
+
+/// Arrivals beside kept rows of the other side.
+#[derive(Default)]
+struct Pairs {
+    arrivals: Vec<u32>,
+    kept: Vec<u8>,
+    ends: Vec<usize>,
+    entries: Vec<Entry>,
+}
+
+impl Pairs {
+    fn row(&self, pair: usize) -> &[u8] {
+        let start = if pair == 0 { 0 } else { self.ends[pair - 1] };
+        &self.kept[start..self.ends[pair]]
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.ends.len()).map(|pair| self.row(pair))
+    }
+}
+
+/// Rows of one side that come into or leave the answer by themselves.
+#[derive(Default)]
+struct Lone {
+    rows: Vec<Box<[u8]>>,
+    weights: Vec<i64>,
+    marks: Vec<bool>,
+}
+
+impl Lone {
+    fn add(&mut self, alone: Alone, row: &[u8], weight: i64, matched: bool) {
+        if weight != 0 && alone.shows(matched) {
+            self.rows.push(row.into());
+            self.weights.push(weight);
+            self.marks.push(matched);
+        }
+    }
+
+    /// A kept row's count of matches went from `before` to `after`.
+    fn turn(&mut self, alone: Alone, row: &[u8], weight: i64, before: i64, after: i64) {
+        let (before, after) = (before > 0, after > 0);
+        if before != after {
+            self.add(alone, row, -weight, before);
+            self.add(alone, row, weight, after);
+        }
+    }
+}
+
+impl Join {
+    pub fn new(spec: JoinSpec) -> Self {
+        use Alone::{Anti, Mark, No, Semi, Unmatched};
+        let (pairs, left, right) = match spec.join_type {
+            JoinType::Inner => (true, No, No),
+            JoinType::Left => (true, Unmatched, No),
+            JoinType::Right => (true, No, Unmatched),
+            JoinType::Full => (true, Unmatched, Unmatched),
+            JoinType::LeftSemi => (false, Semi, No),
+            JoinType::LeftAnti => (false, Anti, No),
+            JoinType::LeftMark => (false, Mark, No),
+            JoinType::RightSemi => (false, No, Semi),
+            JoinType::RightAnti => (false, No, Anti),
+            JoinType::RightMark => (false, No, Mark),
+        };
+        Self { spec, pairs, left, right }
+    }
+
+    fn side(&self, is_left: bool) -> (&Side, Alone) {
+        if is_left { (&self.spec.left, self.left) } else { (&self.spec.right, self.right) }
+    }
+
+    fn arrivals(&self, side: &Side, deltas: &[Delta]) -> Result<Option<Arrivals>> {
+        let deltas: Vec<Delta> = deltas.iter().filter(|delta| delta.rows() > 0).cloned().collect();
+        if deltas.is_empty() {
+            return Ok(None);
+        }
+        let delta = Delta::concat(&side.schema, &deltas)?;
+        let keys: Vec<ArrayRef> = side.keys.iter().map(|&key| delta.batch().column(key).clone()).collect();
+        let valid = if self.spec.null_equals_null { None } else { all_valid(&keys) };
+        let times: Vec<_> = side.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
+        let expiries = if times.is_empty() { vec![None; delta.rows()] } else { expiries(&times)? };
+        Ok(Some(Arrivals {
+            keys: side.key_format()?.encode(&keys)?,
+            rows: side.row_format()?.encode(&delta.batch().columns()[..side.columns])?,
+            delta,
+            valid,
+            expiries,
+        }))
+    }
+
+    /// All pairs of arrivals and kept rows of the other side that fulfil the condition, and the other side's columns of them.
+    fn meet(&self, arrivals: &Arrivals, is_left: bool, kept: &BucketTable) -> Result<(Pairs, Vec<ArrayRef>)> {
+        let mut pairs = Pairs::default();
+        for row in (0..arrivals.delta.rows()).filter(|row| arrivals.can_match(*row)) {
+            kept.visit(arrivals.keys.row(row), |other, entry| {
+                pairs.arrivals.push(row as u32);
+                pairs.kept.extend_from_slice(other);
+                pairs.ends.push(pairs.kept.len());
+                pairs.entries.push(entry);
+                true
+            });
+        }
+        if pairs.ends.is_empty() || (self.spec.filter.is_none() && !self.pairs) {
+            return Ok((pairs, vec![]));
+        }
+        let (other, _) = self.side(!is_left);
+        let columns = other.row_format()?.decode(pairs.rows())?;
+        let Some(condition) = &self.spec.filter else { return Ok((pairs, columns)) };
+        let chosen = UInt32Array::from(pairs.arrivals.clone());
+        let mut inputs = vec![];
+        for column in condition.column_indices() {
+            let is_of_arrivals = (column.side == JoinSide::Left) == is_left;
+            inputs.push(if is_of_arrivals {
+                take(arrivals.delta.batch().column(column.index), &chosen, None)?
+            } else {
+                columns[column.index].clone()
+            });
+        }
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.ends.len()));
+        let batch = RecordBatch::try_new_with_options(condition.schema().clone(), inputs, &options)?;
+        let mask = condition.expression().evaluate(&batch)?.into_array(batch.num_rows())?;
+        let mask = arrow::compute::prep_null_mask_filter(mask.as_boolean());
+        if mask.true_count() == mask.len() {
+            return Ok((pairs, columns));
+        }
+        let mut fitting = Pairs::default();
+        for pair in mask.values().set_indices() {
+            fitting.arrivals.push(pairs.arrivals[pair]);
+            fitting.kept.extend_from_slice(pairs.row(pair));
+            fitting.ends.push(fitting.kept.len());
+            fitting.entries.push(pairs.entries[pair]);
+        }
+        let columns = columns.iter().map(|column| Ok(filter(column, &mask)?)).collect::<Result<_>>()?;
+        Ok((fitting, columns))
+    }
+
+    /// One side's arrivals meet what is kept of the other side, and are kept.
+    fn arrive(&self, is_left: bool, deltas: &[Delta], mine: &mut BucketTable, other: &mut BucketTable) -> Result<Vec<Delta>> {
+        let (side, alone) = self.side(is_left);
+        let (_, other_alone) = self.side(!is_left);
+        let Some(arrivals) = self.arrivals(side, deltas)? else { return Ok(vec![]) };
+        let (pairs, columns) = self.meet(&arrivals, is_left, other)?;
+        let mut output = vec![];
+        if self.pairs && !pairs.ends.is_empty() {
+            output.push(self.paired(&arrivals, is_left, &pairs, columns)?);
+        }
+
+        let mut matches = vec![0; if alone == Alone::No { 0 } else { arrivals.delta.rows() }];
+        if alone != Alone::No {
+            for (pair, arrival) in pairs.arrivals.iter().enumerate() {
+                matches[*arrival as usize] += pairs.entries[pair].weight;
+            }
+        }
+        let mut lone = Lone::default();
+        for row in 0..arrivals.delta.rows() {
+            let (key, bytes, weight) = (arrivals.keys.row(row), arrivals.rows.row(row), arrivals.delta.weight(row));
+            let found = matches.get(row).copied().unwrap_or(0);
+            lone.add(alone, bytes, weight, found > 0);
+            if arrivals.can_match(row) {
+                let before = mine.get(key, bytes).unwrap_or_default();
+                let entry = Entry { weight: before.weight + weight, matches: found };
+                if entry.weight == 0 {
+                    mine.delete(key, bytes);
+                } else {
+                    mine.put(key, bytes, entry, arrivals.expiries[row]);
+                }
+            }
+        }
+        output.extend(self.alone(is_left, lone)?);
+        if other_alone != Alone::No {
+            output.extend(self.turn_others(&arrivals, is_left, other_alone, &pairs, other)?);
+        }
+        Ok(output)
+    }
+
+    /// The other side's rows that these arrivals match or leave.
+    fn turn_others(
+        &self,
+        arrivals: &Arrivals,
+        is_left: bool,
+        other_alone: Alone,
+        pairs: &Pairs,
+        other: &mut BucketTable,
+    ) -> Result<Vec<Delta>> {
+        let mut moved: HashMap<(&[u8], &[u8]), i64> = HashMap::new();
+        for (pair, arrival) in pairs.arrivals.iter().enumerate() {
+            let key = arrivals.keys.row(*arrival as usize);
+            *moved.entry((key, pairs.row(pair))).or_default() += arrivals.delta.weight(*arrival as usize);
+        }
+        let mut lone = Lone::default();
+        for ((key, row), by) in moved.into_iter().filter(|(_, by)| *by != 0) {
+            let Some(entry) = other.get(key, row) else { continue };
+            let after = entry.matches + by;
+            lone.turn(other_alone, row, entry.weight, entry.matches, after);
+            // The row's expiry stays as it was when the row came.
+            other.put(key, row, Entry { matches: after, ..entry }, None);
+        }
+        self.alone(!is_left, lone)
+    }
+
+    fn paired(&self, arrivals: &Arrivals, is_left: bool, pairs: &Pairs, others: Vec<ArrayRef>) -> Result<Delta> {
+        let (side, _) = self.side(is_left);
+        let chosen = UInt32Array::from(pairs.arrivals.clone());
+        let mine = arrivals.delta.batch().columns()[..side.columns].iter();
+        let mine = mine.map(|column| Ok(take(column, &chosen, None)?)).collect::<Result<Vec<_>>>()?;
+        let columns: Vec<_> =
+            if is_left { mine.into_iter().chain(others).collect() } else { others.into_iter().chain(mine).collect() };
+        let only_adds = arrivals.delta.weights().is_none() && pairs.entries.iter().all(|entry| entry.weight == 1);
+        let weight = |(pair, arrival): (usize, &u32)| arrivals.delta.weight(*arrival as usize) * pairs.entries[pair].weight;
+        let weights = (!only_adds).then(|| Int64Array::from_iter_values(pairs.arrivals.iter().enumerate().map(weight)));
+        self.output(columns, pairs.ends.len(), weights)
+    }
+
+    fn alone(&self, is_left: bool, lone: Lone) -> Result<Vec<Delta>> {
+        let rows = lone.rows.len();
+        if rows == 0 {
+            return Ok(vec![]);
+        }
+        let (side, alone) = self.side(is_left);
+        let mine = side.row_format()?.decode(lone.rows.iter().map(AsRef::as_ref))?;
+        let columns: Vec<ArrayRef> = match alone {
+            Alone::Unmatched => {
+                let (other, _) = self.side(!is_left);
+                let nulls = other.schema.fields().iter().take(other.columns).map(|field| new_null_array(field.data_type(), rows));
+                if is_left { mine.into_iter().chain(nulls).collect() } else { nulls.chain(mine).collect() }
+            }
+            Alone::Mark => mine.into_iter().chain([Arc::new(BooleanArray::from(lone.marks)) as ArrayRef]).collect(),
+            _ => mine,
+        };
+        Ok(vec![self.output(columns, rows, Some(Int64Array::from(lone.weights)))?])
+    }
+
+    fn output(&self, columns: Vec<ArrayRef>, rows: usize, weights: Option<Int64Array>) -> Result<Delta> {
+        let columns = match &self.spec.projection {
+            Some(kept) => kept.iter().map(|&column| columns[column].clone()).collect(),
+            None => columns,
+        };
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(Delta::with_weights(RecordBatch::try_new_with_options(self.spec.output.clone(), columns, &options)?, weights))
+    }
+}
+
+impl Operator for Join {
+    fn tables(&self) -> Vec<TableKind> {
+        vec![TableKind::Buckets, TableKind::Buckets]
+    }
+
+    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        let ([left, right], [left_deltas, right_deltas]) = (tables, inputs.as_slice()) else {
+            return datafusion::common::internal_err!("a join has two tables and two inputs");
+        };
+        let (left, right) = (buckets(left), buckets(right));
+        if let Some(watermark) = context.watermark_us {
+            left.expire(watermark);
+            right.expire(watermark);
+        }
+        let mut output = self.arrive(true, left_deltas, left, right)?;
+        output.extend(self.arrive(false, right_deltas, right, left)?);
+        Ok(output)
+    }
+
+    fn describe(&self) -> String {
+        let name = |side: &Side| side.keys.iter().map(|&key| side.schema.field(key).name().clone()).collect::<Vec<_>>().join(", ");
+        let condition = self.spec.filter.as_ref().map_or(String::new(), |filter| format!(", where {}", filter.expression()));
+        format!("Join ({}): [{}] = [{}]{condition}", self.spec.join_type, name(&self.spec.left), name(&self.spec.right))
+    }
+
+    fn state(&self) -> Option<String> {
+        let dropped = |side: &Side| if side.times.is_empty() { "never dropped" } else { "dropped when the watermark closes them" };
+        Some(format!("rows of the left ({}) and of the right ({})", dropped(&self.spec.left), dropped(&self.spec.right)))
+    }
+}

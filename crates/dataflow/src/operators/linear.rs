@@ -1,0 +1,256 @@
+//! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg.
+//!
+//! Sums of floats are kept as an unevaluated pair of a sum and its rounding error (Knuth's two-sum), so that what was added and taken away leaves
+//! nothing behind.
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, UInt64Array},
+    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type},
+};
+use datafusion::common::{Result, internal_err};
+
+use super::aggregate::Call;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linear {
+    Count,
+    /// Of the type of the sum's state.
+    Sum(Number),
+    Average(Number),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    Int64,
+    UInt64,
+    Float64,
+    Decimal128(u8, i8),
+}
+
+impl Number {
+    fn of(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Int64 => Self::Int64,
+            DataType::UInt64 => Self::UInt64,
+            DataType::Float64 => Self::Float64,
+            DataType::Decimal128(precision, scale) => Self::Decimal128(*precision, *scale),
+            _ => return None,
+        })
+    }
+
+    /// The columns that keep a sum of this type.
+    fn state_types(self) -> Vec<DataType> {
+        match self {
+            Self::Int64 => vec![DataType::Int64],
+            Self::UInt64 => vec![DataType::UInt64],
+            Self::Float64 => vec![DataType::Float64, DataType::Float64],
+            Self::Decimal128(precision, scale) => vec![DataType::Decimal128(precision, scale)],
+        }
+    }
+}
+
+impl Linear {
+    /// Whether a call is of this kind: by the shape of DataFusion's partial states, which are filled in to evaluate.
+    pub fn of(call: &Call) -> Result<Option<Self>> {
+        let states = call.function.state_fields()?;
+        let types: Vec<&DataType> = states.iter().map(|field| field.data_type()).collect();
+        Ok(match (call.function.fun().name(), types.as_slice()) {
+            ("count", [DataType::Int64]) => Some(Self::Count),
+            ("sum", [sum]) => Number::of(sum).map(Self::Sum),
+            ("avg", [DataType::UInt64, sum]) => Number::of(sum).map(Self::Average),
+            _ => None,
+        })
+    }
+
+    /// The columns that keep it: how many values, then their sum.
+    pub fn state_types(self) -> Vec<DataType> {
+        match self {
+            Self::Count => vec![DataType::Int64],
+            Self::Sum(number) | Self::Average(number) => [DataType::Int64].into_iter().chain(number.state_types()).collect(),
+        }
+    }
+
+    /// DataFusion's partial states of kept columns.
+    pub fn datafusion_states(self, kept: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        let counts = kept[0].as_primitive::<Int64Type>();
+        Ok(match self {
+            Self::Count => vec![kept[0].clone()],
+            Self::Sum(number) => vec![sums(number, counts, &kept[1..])],
+            Self::Average(number) => {
+                let unsigned = UInt64Array::from_iter_values(counts.values().iter().map(|count| *count as u64));
+                vec![Arc::new(unsigned), sums(number, counts, &kept[1..])]
+            }
+        })
+    }
+}
+
+/// NULL where there are no values.
+fn sums(number: Number, counts: &Int64Array, kept: &[ArrayRef]) -> ArrayRef {
+    fn of<T: ArrowPrimitiveType>(counts: &Int64Array, sums: impl Iterator<Item = T::Native>) -> PrimitiveArray<T> {
+        counts.values().iter().zip(sums).map(|(count, sum)| (*count != 0).then_some(sum)).collect()
+    }
+    match number {
+        Number::Int64 => Arc::new(of::<Int64Type>(counts, kept[0].as_primitive::<Int64Type>().values().iter().copied())),
+        Number::UInt64 => Arc::new(of::<UInt64Type>(counts, kept[0].as_primitive::<UInt64Type>().values().iter().copied())),
+        Number::Float64 => {
+            let (sums, errors) = (kept[0].as_primitive::<Float64Type>(), kept[1].as_primitive::<Float64Type>());
+            Arc::new(of::<Float64Type>(counts, sums.values().iter().zip(errors.values()).map(|(sum, error)| sum + error)))
+        }
+        Number::Decimal128(_, _) => {
+            let sums = of::<Decimal128Type>(counts, kept[0].as_primitive::<Decimal128Type>().values().iter().copied());
+            Arc::new(sums.with_data_type(kept[0].data_type().clone()))
+        }
+    }
+}
+
+/// The kept columns of the touched groups, while an epoch adds to them.
+#[derive(Debug)]
+pub(super) enum Adding {
+    Count(Vec<i64>),
+    Int64(Vec<i64>, Vec<i64>),
+    UInt64(Vec<i64>, Vec<u64>),
+    Float64(Vec<i64>, Vec<(f64, f64)>),
+    Decimal128(Vec<i64>, Vec<i128>, DataType),
+}
+
+impl Adding {
+    pub fn new(linear: Linear, groups: usize) -> Self {
+        let counts = vec![0; groups];
+        match linear {
+            Linear::Count => Self::Count(counts),
+            Linear::Sum(number) | Linear::Average(number) => match number {
+                Number::Int64 => Self::Int64(counts, vec![0; groups]),
+                Number::UInt64 => Self::UInt64(counts, vec![0; groups]),
+                Number::Float64 => Self::Float64(counts, vec![(0.0, 0.0); groups]),
+                Number::Decimal128(precision, scale) => {
+                    Self::Decimal128(counts, vec![0; groups], DataType::Decimal128(precision, scale))
+                }
+            },
+        }
+    }
+
+    /// Starts from what is kept of the groups `known`.
+    pub fn load(&mut self, known: &[usize], kept: &[ArrayRef]) {
+        let loaded = kept[0].as_primitive::<Int64Type>();
+        let (Self::Count(counts)
+        | Self::Int64(counts, _)
+        | Self::UInt64(counts, _)
+        | Self::Float64(counts, _)
+        | Self::Decimal128(counts, _, _)) = self;
+        for (row, group) in known.iter().enumerate() {
+            counts[*group] = loaded.value(row);
+        }
+        for (row, group) in known.iter().enumerate() {
+            match self {
+                Self::Count(_) => {}
+                Self::Int64(_, sums) => sums[*group] = kept[1].as_primitive::<Int64Type>().value(row),
+                Self::UInt64(_, sums) => sums[*group] = kept[1].as_primitive::<UInt64Type>().value(row),
+                Self::Float64(_, sums) => {
+                    let value = |column: &ArrayRef| column.as_primitive::<Float64Type>().value(row);
+                    sums[*group] = (value(&kept[1]), value(&kept[2]));
+                }
+                Self::Decimal128(_, sums, _) => sums[*group] = kept[1].as_primitive::<Decimal128Type>().value(row),
+            }
+        }
+    }
+
+    /// Adds `weight(row)` times the argument of each row that `counts`.
+    pub fn add(
+        &mut self,
+        arguments: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        weight: impl Fn(usize) -> i64,
+    ) -> Result<()> {
+        let nulls: Vec<_> =
+            arguments.iter().filter_map(|column| column.logical_nulls()).filter(|nulls| nulls.null_count() > 0).collect();
+        let counts_row = |row: usize| {
+            nulls.iter().all(|nulls| nulls.is_valid(row)) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
+        };
+        let rows = groups.iter().enumerate().filter(|(row, _)| counts_row(*row));
+        let argument_type = arguments.first().map(|column| column.data_type().clone());
+        match (self, argument_type) {
+            (Self::Count(counts), _) => rows.for_each(|(row, group)| counts[*group] += weight(row)),
+            (Self::Int64(counts, sums), Some(DataType::Int64)) => {
+                let values = arguments[0].as_primitive::<Int64Type>();
+                for (row, group) in rows {
+                    counts[*group] += weight(row);
+                    sums[*group] = sums[*group].wrapping_add(values.value(row).wrapping_mul(weight(row)));
+                }
+            }
+            (Self::UInt64(counts, sums), Some(DataType::UInt64)) => {
+                let values = arguments[0].as_primitive::<UInt64Type>();
+                for (row, group) in rows {
+                    counts[*group] += weight(row);
+                    sums[*group] = sums[*group].wrapping_add(values.value(row).wrapping_mul(weight(row) as u64));
+                }
+            }
+            (Self::Float64(counts, sums), Some(DataType::Float64)) => {
+                let values = arguments[0].as_primitive::<Float64Type>();
+                for (row, group) in rows {
+                    counts[*group] += weight(row);
+                    sums[*group] = two_sum(sums[*group], values.value(row) * weight(row) as f64);
+                }
+            }
+            (Self::Decimal128(counts, sums, _), Some(DataType::Decimal128(_, _))) => {
+                let values = arguments[0].as_primitive::<Decimal128Type>();
+                for (row, group) in rows {
+                    counts[*group] += weight(row);
+                    sums[*group] = sums[*group].wrapping_add(values.value(row).wrapping_mul(i128::from(weight(row))));
+                }
+            }
+            (kept, found) => return internal_err!("{kept:?} cannot take values of type {found:?}"),
+        }
+        Ok(())
+    }
+
+    pub fn columns(self) -> Result<Vec<ArrayRef>> {
+        let count = |counts: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(counts)) };
+        Ok(match self {
+            Self::Count(counts) => vec![count(counts)],
+            Self::Int64(counts, sums) => vec![count(counts), Arc::new(Int64Array::from(sums))],
+            Self::UInt64(counts, sums) => vec![count(counts), Arc::new(UInt64Array::from(sums))],
+            Self::Float64(counts, sums) => {
+                let (sums, errors): (Vec<f64>, Vec<f64>) = sums.into_iter().unzip();
+                vec![count(counts), Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(errors))]
+            }
+            Self::Decimal128(counts, sums, data_type) => {
+                vec![count(counts), Arc::new(Decimal128Array::from(sums).with_data_type(data_type))]
+            }
+        })
+    }
+}
+
+/// `(sum, error) + value`, the error of each rounding kept aside.
+fn two_sum((sum, error): (f64, f64), value: f64) -> (f64, f64) {
+    let total = sum + value;
+    if !total.is_finite() {
+        return (total, 0.0);
+    }
+    let back = total - sum;
+    (total, error + ((sum - (total - back)) + (value - back)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_and_taken_away_leaves_nothing() {
+        let values = [1e300, 1.5, -7.25e-9, 3e17, 0.1];
+        let mut sum = (0.0, 0.0);
+        for value in values {
+            sum = two_sum(sum, value);
+        }
+        for value in [values[0], values[3], values[2]] {
+            sum = two_sum(sum, -value);
+        }
+        assert!((sum.0 + sum.1 - 1.6).abs() < 1e-9 || values[0] > 1e290, "{sum:?}");
+        let mut sum = (0.0, 0.0);
+        for value in [1e16, 1.0, 1.0, -1e16] {
+            sum = two_sum(sum, value);
+        }
+        assert_eq!(sum.0 + sum.1, 2.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! The operators of a dataflow. Each is a description; what it remembers is in the tables it is given.
+use std::fmt::Debug;
+
+use datafusion::common::Result;
+use polybolos_state::{BucketTable, Table, TableKind, ValueTable};
+
+use crate::delta::Delta;
+
+mod aggregate;
+mod changing_aggregate;
+mod exchange;
+mod expand;
+mod join;
+mod linear;
+mod map;
+mod multiset;
+mod sorted;
+mod top_n;
+mod union;
+mod unnest;
+mod window;
+
+pub use aggregate::{Aggregate, Call, Grouping};
+pub use changing_aggregate::ChangingAggregate;
+pub use exchange::Exchange;
+pub use expand::Expand;
+pub use join::{Join, JoinSpec, Side};
+pub use map::Map;
+pub use sorted::SortedRows;
+pub use top_n::TopN;
+pub use union::Union;
+pub use unnest::Unnest;
+pub use window::Window;
+
+/// What an operator knows of the epoch it works in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EpochContext {
+    /// The job's watermark that the epoch judges by, microseconds.
+    pub watermark_us: Option<i64>,
+    pub lane: usize,
+}
+
+/// A node of the graph that changes rows within its lane. Lanes are independent: an operator that needs all rows of a key stands above an exchange.
+pub trait Operator: Debug + Send + Sync {
+    /// The tables that it keeps, in each lane.
+    fn tables(&self) -> Vec<TableKind> {
+        vec![]
+    }
+
+    /// Takes one epoch's changes of its inputs and answers those of its output.
+    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>>;
+
+    /// Whether the watermark alone makes it change something.
+    fn has_timers(&self) -> bool {
+        false
+    }
+
+    /// One line for EXPLAIN.
+    fn describe(&self) -> String;
+
+    /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.
+    fn state(&self) -> Option<String> {
+        None
+    }
+}
+
+pub(crate) fn values(table: &mut Table) -> &mut ValueTable {
+    match table {
+        Table::Values(table) => table,
+        Table::Buckets(_) => unreachable!("the operator asked for a table of values here"),
+    }
+}
+
+pub(crate) fn buckets(table: &mut Table) -> &mut BucketTable {
+    match table {
+        Table::Buckets(table) => table,
+        Table::Values(_) => unreachable!("the operator asked for a table of buckets here"),
+    }
+}

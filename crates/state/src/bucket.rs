@@ -1,0 +1,410 @@
+//! Weighted rows per key, in order: the rows that a join matches, a partition's rows by sort key, the values of an aggregate that can lose some.
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::expiry::Expiry;
+
+type Bytes = Box<[u8]>;
+
+/// Up to this many rows a bucket is a sorted list.
+const SMALL_ROWS: usize = 24;
+
+/// How often a row is there, and a number of the operator's own (a join's count of matches).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub weight: i64,
+    pub matches: i64,
+}
+
+impl Entry {
+    pub const BYTES: usize = 16;
+
+    pub fn of(weight: i64) -> Self {
+        Self { weight, matches: 0 }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.weight.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.matches.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (weight, matches) = bytes.split_first_chunk::<8>()?;
+        let matches: [u8; 8] = matches.try_into().ok()?;
+        Some(Self { weight: i64::from_le_bytes(*weight), matches: i64::from_le_bytes(matches) })
+    }
+}
+
+/// The rows of one key, ordered by their bytes.
+#[derive(Debug)]
+pub enum Bucket {
+    Small(Vec<(Bytes, Entry)>),
+    Large(BTreeMap<Bytes, Entry>),
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self::Small(Vec::new())
+    }
+}
+
+impl Bucket {
+    fn get(&self, row: &[u8]) -> Option<Entry> {
+        match self {
+            Self::Small(rows) => {
+                let at = rows.binary_search_by(|(known, _)| known.as_ref().cmp(row)).ok()?;
+                Some(rows[at].1)
+            }
+            Self::Large(rows) => rows.get(row).copied(),
+        }
+    }
+
+    /// Whether the row is new.
+    fn insert(&mut self, row: Bytes, entry: Entry) -> bool {
+        match self {
+            Self::Small(rows) => match rows.binary_search_by(|(known, _)| known.as_ref().cmp(row.as_ref())) {
+                Ok(at) => {
+                    rows[at].1 = entry;
+                    false
+                }
+                Err(at) if rows.len() < SMALL_ROWS => {
+                    rows.insert(at, (row, entry));
+                    true
+                }
+                Err(_) => {
+                    let mut large: BTreeMap<Bytes, Entry> = std::mem::take(rows).into_iter().collect();
+                    large.insert(row, entry);
+                    *self = Self::Large(large);
+                    true
+                }
+            },
+            Self::Large(rows) => rows.insert(row, entry).is_none(),
+        }
+    }
+
+    fn remove(&mut self, row: &[u8]) -> bool {
+        match self {
+            Self::Small(rows) => match rows.binary_search_by(|(known, _)| known.as_ref().cmp(row)) {
+                Ok(at) => {
+                    rows.remove(at);
+                    true
+                }
+                Err(_) => false,
+            },
+            Self::Large(rows) => rows.remove(row).is_some(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Small(rows) => rows.len(),
+            Self::Large(rows) => rows.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn iter(&self) -> Box<dyn DoubleEndedIterator<Item = (&[u8], Entry)> + '_> {
+        match self {
+            Self::Small(rows) => Box::new(rows.iter().map(|(row, entry)| (row.as_ref(), *entry))),
+            Self::Large(rows) => Box::new(rows.iter().map(|(row, entry)| (row.as_ref(), *entry))),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// `None`: deleted.
+    pub entry: Option<Entry>,
+    pub expiry: Option<i64>,
+}
+
+type ChangedBucket = BTreeMap<Bytes, Change>;
+
+#[derive(Debug, Default)]
+pub struct BucketTable {
+    base: HashMap<Bytes, Bucket>,
+    overlay: HashMap<Bytes, ChangedBucket>,
+    expiry: Expiry<(Bytes, Bytes)>,
+    rows: usize,
+}
+
+impl BucketTable {
+    pub fn get(&self, key: &[u8], row: &[u8]) -> Option<Entry> {
+        if !self.overlay.is_empty()
+            && let Some(change) = self.overlay.get(key).and_then(|bucket| bucket.get(row))
+        {
+            return change.entry;
+        }
+        self.base.get(key)?.get(row)
+    }
+
+    /// `expiry` is a function of key and row; `None` leaves what it was.
+    pub fn put(&mut self, key: &[u8], row: &[u8], entry: Entry, expiry: Option<i64>) {
+        self.change(key, row, Change { entry: Some(entry), expiry });
+    }
+
+    pub fn delete(&mut self, key: &[u8], row: &[u8]) {
+        if self.base.get(key).is_some_and(|bucket| bucket.get(row).is_some()) {
+            self.change(key, row, Change { entry: None, expiry: None });
+        } else if let Some(bucket) = self.overlay.get_mut(key) {
+            bucket.remove(row);
+            if bucket.is_empty() {
+                self.overlay.remove(key);
+            }
+        }
+    }
+
+    /// Adds to a row's weight; a row of weight zero is gone. Answers the weight before and after.
+    pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64, expiry: Option<i64>) -> (i64, i64) {
+        let before = self.get(key, row).unwrap_or_default();
+        let after = before.weight + weight;
+        if after == 0 {
+            self.delete(key, row);
+        } else {
+            self.put(key, row, Entry { weight: after, ..before }, expiry);
+        }
+        (before.weight, after)
+    }
+
+    fn change(&mut self, key: &[u8], row: &[u8], mut change: Change) {
+        if let Some(bucket) = self.overlay.get_mut(key) {
+            change.expiry = change.expiry.or_else(|| bucket.get(row)?.expiry);
+            bucket.insert(row.into(), change);
+        } else {
+            self.overlay.insert(key.into(), BTreeMap::from([(row.into(), change)]));
+        }
+    }
+
+    /// The rows of a key in order, as long as `visit` answers true.
+    pub fn visit(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
+        let base = self.base.get(key);
+        let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
+        match (base, changes) {
+            (None, None) => {}
+            (Some(base), None) => {
+                base.iter().all(|(row, entry)| visit(row, entry));
+            }
+            (base, Some(changes)) => visit_merged(base, changes, false, &mut visit),
+        }
+    }
+
+    /// The same from the last row to the first.
+    pub fn visit_backwards(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
+        let base = self.base.get(key);
+        let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
+        match (base, changes) {
+            (None, None) => {}
+            (Some(base), None) => {
+                base.iter().rev().all(|(row, entry)| visit(row, entry));
+            }
+            (base, Some(changes)) => visit_merged(base, changes, true, &mut visit),
+        }
+    }
+
+    /// Recorded rows that expire at or before `through`.
+    pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
+        let entry = |key: &Bytes, row: &Bytes| self.base.get(key)?.get(row);
+        self.expiry.due(through).filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?)))
+    }
+
+    /// Rows due at or before `through` end with this epoch.
+    pub fn expire(&mut self, through: i64) {
+        self.expiry.declare(through);
+    }
+
+    /// Recorded rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
+        self.overlay.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, change)| (key, row, change)))
+    }
+
+    pub(crate) fn commit(&mut self) {
+        for (key, changes) in std::mem::take(&mut self.overlay) {
+            self.apply_all(&key, changes);
+        }
+        let due = self.expiry.take_declared();
+        self.remove(due);
+    }
+
+    pub(crate) fn apply(&mut self, key: &[u8], row: Bytes, change: Change) {
+        self.apply_all(key, [(row, change)]);
+    }
+
+    fn apply_all(&mut self, key: &[u8], changes: impl IntoIterator<Item = (Bytes, Change)>) {
+        let bucket = self.base.entry_ref(key).or_default();
+        for (row, Change { entry, expiry }) in changes {
+            match (entry, expiry) {
+                (None, _) => self.rows -= usize::from(bucket.remove(&row)),
+                (Some(entry), None) => self.rows += usize::from(bucket.insert(row, entry)),
+                (Some(entry), Some(at)) => {
+                    if bucket.insert(row.clone(), entry) {
+                        self.rows += 1;
+                        self.expiry.add(at, (key.into(), row));
+                    }
+                }
+            }
+        }
+        if bucket.is_empty() {
+            self.base.remove(key);
+        }
+    }
+
+    fn remove(&mut self, due: Vec<(Bytes, Bytes)>) {
+        for (key, row) in due {
+            let Some(bucket) = self.base.get_mut(&key) else { continue };
+            if bucket.remove(&row) {
+                self.rows -= 1;
+            }
+            if bucket.is_empty() {
+                self.base.remove(&key);
+            }
+        }
+    }
+
+    pub(crate) fn drop_due(&mut self, through: i64) {
+        let due = self.expiry.take(through);
+        self.remove(due);
+    }
+
+    pub(crate) fn discard(&mut self) {
+        self.overlay.clear();
+        self.expiry.withdraw();
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.discard();
+        self.base.clear();
+        self.expiry.clear();
+        self.rows = 0;
+    }
+
+    pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
+        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, entry)| (key.as_ref(), row, entry)))
+    }
+}
+
+/// Base and changes as one ordered list.
+fn visit_merged(base: Option<&Bucket>, changes: &ChangedBucket, backwards: bool, visit: &mut impl FnMut(&[u8], Entry) -> bool) {
+    let base = base.map(Bucket::iter).into_iter().flatten();
+    let changes = changes.iter().map(|(row, change)| (row.as_ref(), change.entry));
+    if backwards {
+        merge(base.rev(), changes.rev(), |left, right| left > right, visit);
+    } else {
+        merge(base, changes, |left, right| left < right, visit);
+    }
+}
+
+fn merge<'a>(
+    base: impl Iterator<Item = (&'a [u8], Entry)>,
+    changes: impl Iterator<Item = (&'a [u8], Option<Entry>)>,
+    comes_first: impl Fn(&[u8], &[u8]) -> bool,
+    visit: &mut impl FnMut(&[u8], Entry) -> bool,
+) {
+    let (mut base, mut changes) = (base.peekable(), changes.peekable());
+    loop {
+        let go_on = match (base.peek(), changes.peek()) {
+            (None, None) => return,
+            (Some(&(row, entry)), change) if change.is_none_or(|(changed, _)| comes_first(row, changed)) => {
+                base.next();
+                visit(row, entry)
+            }
+            (known, Some(&(row, entry))) => {
+                if known.is_some_and(|(known, _)| *known == row) {
+                    base.next();
+                }
+                changes.next();
+                entry.is_none_or(|entry| visit(row, entry))
+            }
+            (Some(_), None) => return,
+        };
+        if !go_on {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(table: &BucketTable, key: &[u8]) -> Vec<(Vec<u8>, i64)> {
+        let mut rows = vec![];
+        table.visit(key, |row, entry| {
+            rows.push((row.to_vec(), entry.weight));
+            true
+        });
+        let mut backwards = vec![];
+        table.visit_backwards(key, |row, entry| {
+            backwards.push((row.to_vec(), entry.weight));
+            true
+        });
+        backwards.reverse();
+        assert_eq!(rows, backwards);
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_an_ordered_map_of_weights(steps in prop::collection::vec((0_u8..3, 0_u8..60, -2_i64..3, 0_u8..12), 1..400)) {
+            let mut table = BucketTable::default();
+            let mut expected: BTreeMap<(u8, u8), i64> = BTreeMap::new();
+            let mut recorded = expected.clone();
+            for (key, row, weight, then) in steps {
+                table.add(&[key], &[row], weight, None);
+                let known = expected.entry((key, row)).or_default();
+                *known += weight;
+                if *known == 0 {
+                    expected.remove(&(key, row));
+                }
+                match then {
+                    0 => {
+                        table.commit();
+                        recorded.clone_from(&expected);
+                    }
+                    1 => {
+                        table.discard();
+                        expected.clone_from(&recorded);
+                    }
+                    _ => {}
+                }
+                for key in 0..3 {
+                    let wanted: Vec<_> =
+                        expected.range((key, 0)..=(key, 255)).map(|((_, row), weight)| (vec![*row], *weight)).collect();
+                    prop_assert_eq!(rows(&table, &[key]), wanted);
+                }
+            }
+            table.commit();
+            prop_assert_eq!(table.len(), expected.len());
+        }
+    }
+
+    #[test]
+    fn rows_end_when_their_expiry_is_recorded() {
+        let mut table = BucketTable::default();
+        table.put(b"k", b"a", Entry::of(1), Some(10));
+        table.put(b"k", b"b", Entry::of(1), Some(20));
+        table.commit();
+        table.expire(15);
+        assert_eq!(table.due(15).count(), 1);
+        table.discard();
+        assert_eq!(table.len(), 2);
+        table.expire(15);
+        table.commit();
+        assert_eq!(rows(&table, b"k"), [(b"b".to_vec(), 1)]);
+    }
+}

@@ -1,0 +1,47 @@
+//! Keyed state of stateful operators: what an executor holds in memory, and how it travels to the durable store.
+//!
+//! The state of a job is split into *lanes* by a hash of the key, and within a lane into tables, one or more per operator. A table maps keys
+//! (bytes in Arrow's row format) to values ([`ValueTable`]) or to ordered buckets of weighted rows ([`BucketTable`]).
+//!
+//! A task changes only an *overlay*. Its changes become the epoch's delta ([`JobState::changes`]); only when the epoch is recorded does the overlay
+//! enter the base ([`JobState::commit`]), and otherwise it is dropped ([`JobState::discard`]) (EPOCHS rule 8). A state is rebuilt by applying the
+//! recorded runs in order ([`JobState::apply`]), into any number of lanes: which lane a key belongs to follows from its bytes alone.
+//!
+//! Entries may carry an *expiry*: once the recorded watermark reaches it, the entry is gone, without a delete in any delta.
+//!
+//! ```
+//! use polybolos_state::{JobState, Table, TableKind};
+//!
+//! let mut state = JobState::new(&[TableKind::Values], 2);
+//! let key = b"device 7";
+//! let lane = state.lane_of(key);
+//! let Table::Values(table) = &mut state.lanes_mut()[lane].tables[0] else { unreachable!() };
+//! table.put(key, b"1", None);
+//! assert_eq!(table.get(key), Some(&b"1"[..]));
+//! let delta = state.changes()?;
+//! state.commit();
+//!
+//! let mut elsewhere = JobState::new(&[TableKind::Values], 5);
+//! elsewhere.apply(&delta)?;
+//! assert_eq!(elsewhere.entries(), 1);
+//! # Ok::<(), polybolos_state::StateError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod error;
+mod expiry;
+mod job;
+mod run;
+mod value;
+
+pub use bucket::{Bucket, BucketTable, Entry};
+pub use error::StateError;
+pub use job::{JobState, LaneState, Table, TableKind};
+pub use run::{merge_runs, run_schema};
+pub use value::ValueTable;
+
+/// The lane of a key among `lanes`. The same in every process and version: an exchange and a reload must agree.
+pub fn lane_of(key: &[u8], lanes: usize) -> usize {
+    if lanes <= 1 { 0 } else { crc32fast::hash(key) as usize % lanes }
+}
