@@ -165,6 +165,7 @@ impl QueryRanges for TopicRanges {
                 attempt: Attempt(1),
                 clock_us: 0,
                 watermark_us: None,
+                recorded_watermark_us: None,
                 work: PartWork {
                     part: PartIndex(index as u16),
                     ranges: vec![SourceRange {
