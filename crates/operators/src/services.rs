@@ -31,7 +31,7 @@ use crate::{dead_letters::DeadLetter, task::TaskDescriptor};
 pub const REPORT_CHANNEL: usize = 4096;
 
 /// Most bytes of part files kept in memory for publishing; beyond it, publishers read the file.
-const PART_CACHE_BYTES: usize = 64 << 20;
+const PART_CACHE_BYTES: usize = 16 << 20;
 
 /// An executor, as seen by the nodes that run on it.
 pub struct ExecutorServices {
