@@ -99,6 +99,10 @@ BENCH := POLYBOLOS=$(POLYBOLOS) CARGO_TARGET_DIR=$(TARGET) $(BENCH_VENV)/bin/pyt
 bench-users: build setup-servers $(BENCH_VENV)/ready $(SPARK_VENV)/ready $(SPARK_JARS)/ready ## Users into Cassandra, beside Spark Structured Streaming
 	$(SERVERS) -- env $(BENCH)/users.py $(ARGS)
 
+.PHONY: bench-flame
+bench-flame: build setup-servers $(BENCH_VENV)/ready ## Where the CPU time of users into Cassandra goes, as a flame graph
+	$(SERVERS) -- env $(BENCH)/flame.py $(ARGS)
+
 .PHONY: bench-latency
 bench-latency: build setup-servers $(BENCH_VENV)/ready ## Milliseconds from produced to visible in Cassandra
 	$(SERVERS) -- env $(BENCH)/latency.py $(ARGS)

@@ -68,6 +68,7 @@ impl PlatformTables {
                     SqlTimestampFormat::Sql => TimestampFormat::Sql,
                     SqlTimestampFormat::Iso8601 => TimestampFormat::Iso8601,
                 },
+                fail_on_missing_field: json.fail_on_missing_field,
                 ..DecodeOptions::default()
             },
             on_error: OnError::DeadLetter,

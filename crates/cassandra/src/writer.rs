@@ -13,7 +13,7 @@ use scylla::{
     client::session::Session,
     statement::{
         Consistency,
-        batch::{Batch, BatchType},
+        batch::{Batch, BatchStatement, BatchType},
         prepared::PreparedStatement,
     },
 };
@@ -30,6 +30,8 @@ const BACKOFF: Duration = Duration::from_millis(50);
 pub(crate) struct CassandraWriter {
     session: Arc<Session>,
     insert: PreparedStatement,
+    /// `options.batch_rows` times `insert`: what most groups are, made once.
+    full: Batch,
     table: TableSchema,
     options: WriteOptions,
     consistency: Consistency,
@@ -89,7 +91,8 @@ impl CassandraWriter {
         insert.set_is_idempotent(true);
         insert.set_consistency(consistency);
         let jitter = Mutex::new(ChaCha8Rng::from_os_rng());
-        Ok(Self { session, insert, table: table.clone(), options: options.clone(), consistency, jitter })
+        let full = batch_of(&insert, options.batch_rows, consistency);
+        Ok(Self { session, insert, full, table: table.clone(), options: options.clone(), consistency, jitter })
     }
 
     /// Row numbers in driver batches: same replicas, bounded in rows and bytes.
@@ -133,14 +136,12 @@ impl CassandraWriter {
             let outcome = if let [row] = members {
                 self.session.execute_unpaged(&self.insert, rows.row(*row)).await.map(|_| ())
             } else {
-                let mut batch = Batch::new(BatchType::Unlogged);
-                batch.set_is_idempotent(true);
-                batch.set_consistency(self.consistency);
-                for _ in members {
-                    batch.append_statement(self.insert.clone());
-                }
                 let values: Vec<_> = members.iter().map(|row| rows.row(*row)).collect();
-                self.session.batch(&batch, values).await.map(|_| ())
+                if members.len() == self.options.batch_rows {
+                    self.session.batch(&self.full, values).await.map(|_| ())
+                } else {
+                    self.session.batch(&batch_of(&self.insert, members.len(), self.consistency), values).await.map(|_| ())
+                }
             };
             let error = match outcome {
                 Ok(()) => return Ok(()),
@@ -178,6 +179,13 @@ impl CassandraWriter {
         }
         Ok((refused, retries))
     }
+}
+
+fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -> Batch {
+    let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::PreparedStatement(insert.clone()); rows]);
+    batch.set_is_idempotent(true);
+    batch.set_consistency(consistency);
+    batch
 }
 
 fn is_about_the_table(message: &str) -> bool {

@@ -132,6 +132,8 @@ impl Publisher {
         if !letters.is_empty() {
             report.refused = Some(self.store_refused(order, &letters).await?);
         }
+        // What another sink of the part still needs (dead letters, rarely) it reads from the file.
+        self.services.parts.remove(&order.file.name);
         report.write_us = started.elapsed().as_micros() as u64;
         Ok(report)
     }

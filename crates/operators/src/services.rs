@@ -32,7 +32,7 @@ use crate::{dead_letters::DeadLetter, epoch::flow::Flows, task::TaskDescriptor};
 pub const REPORT_CHANNEL: usize = 4096;
 
 /// Most bytes of part files kept in memory for publishing; beyond it, publishers read the file.
-const PART_CACHE_BYTES: usize = 64 << 20;
+const PART_CACHE_BYTES: usize = 16 << 20;
 
 /// An expression with its readings of the clock replaced by the frame's time, in microseconds.
 pub type Freeze = fn(&Arc<dyn PhysicalExpr>, i64) -> Result<Arc<dyn PhysicalExpr>>;

@@ -2,6 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
+use datafusion::execution::SendableRecordBatchStream;
 use parking_lot::RwLock;
 use polybolos_kafka::admin::Admin;
 use polybolos_operators::{
@@ -28,6 +29,7 @@ use polybolos_tables::{TableError, TableSchema, WriteOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    once,
     runner::{self, JobHandle, RunnerContext, load_manifest},
     spec::{JobSpec, SourceSpec},
 };
@@ -110,6 +112,22 @@ impl JobManager {
         Ok(())
     }
 
+    /// Whether a job can be planned against the catalog as it would be.
+    pub async fn check(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<()> {
+        let plan = self.plan(catalog, definition).await?;
+        self.ensure_target(&only_insert(&plan)?.target).await?;
+        self.spec(definition, &plan).await?;
+        Ok(())
+    }
+
+    /// Writes the rows of an INSERT that ends; answers how many.
+    pub async fn insert(&self, insert: &InsertPlan, rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
+        self.ensure_target(&insert.target).await?;
+        let (keeping, _, sink) = sink(insert)?;
+        let now_us = self.context.clock.now().wall_us;
+        once::insert(&*self.context.store, &self.platform.tables, keeping, sink, now_us, rows, &self.shutdown).await
+    }
+
     /// Starts a job that is in the catalog.
     pub async fn start(self: &Arc<Self>, definition: &JobDefinition) -> anyhow::Result<()> {
         let catalog = self.catalog.current();
@@ -169,6 +187,8 @@ impl JobManager {
     pub async fn drop_job(&self, definition: &JobDefinition, discard: bool) -> anyhow::Result<()> {
         let entry = self.find(&definition.name);
         match entry {
+            // One that is over already was ended by a statement whose leader did not live to change the catalog.
+            Some(Entry::Running(handle)) if handle.view().over => {}
             Some(Entry::Running(handle)) => {
                 handle.command(Command::Drop { discard }).await?;
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(30);

@@ -6,11 +6,13 @@
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics;
+//! * [`once`]: an INSERT that ends, which is no job;
 //! * [`manager`]: all jobs of this leader.
 
 pub mod assignment;
 pub mod history;
 pub mod manager;
+pub mod once;
 pub mod runner;
 pub mod spec;
 pub mod topics;

@@ -4,8 +4,6 @@
 //! |---|---|---|
 //! | `keyspace` | a keyspace | the schema of the table's name, if it has one |
 //! | `table` | a table | the table's name |
-//! | `contact-points` | `host:port,…` of another cluster | the platform's Cassandra |
-//! | `username`, `password` | for `contact-points`; the password as `${env:NAME}` | |
 //! | `table.create` | `true`: keyspace and table are created where missing | `false` |
 //! | `table.replication` | replication factor of a keyspace created so | `1` |
 //! | `sink.batch.rows`, `sink.batch.bytes` | most rows and bytes of one batch | `16`, `16384` |
@@ -22,19 +20,9 @@ use crate::{error::SqlError, names::RelationName};
 pub struct CassandraOptions {
     pub keyspace: String,
     pub table: String,
-    /// Another cluster than the platform's.
-    pub cluster: Option<ClusterOptions>,
     pub create: bool,
     pub replication: Option<u32>,
     pub write: WriteOptions,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterOptions {
-    pub contact_points: Vec<String>,
-    pub username: Option<String>,
-    /// May be a reference, which is resolved where a session is made.
-    pub password: Option<String>,
 }
 
 const CONSISTENCIES: [&str; 8] = ["ANY", "ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "LOCAL_ONE"];
@@ -54,11 +42,11 @@ impl CassandraOptions {
         for (key, value) in [("keyspace", &keyspace), ("table", &table)] {
             check_name(reader, key, value)?;
         }
-        let cluster = cluster(reader)?;
+        refuse_other_clusters(reader)?;
         let create = reader.boolean("table.create")?.unwrap_or_default();
         let replication =
             reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
-        Ok(Self { keyspace, table, cluster, create, replication, write: write_options(reader)? })
+        Ok(Self { keyspace, table, create, replication, write: write_options(reader)? })
     }
 
     pub fn table_name(&self) -> TableName {
@@ -80,22 +68,18 @@ fn check_name(reader: &OptionReader<'_>, key: &str, value: &str) -> Result<(), S
     Err(SqlError::invalid(message))
 }
 
-fn cluster(reader: &mut OptionReader<'_>) -> Result<Option<ClusterOptions>, SqlError> {
-    let points = reader.text("contact-points")?;
-    let username = reader.text("username")?;
-    let password = reader.text("password")?;
-    let Some(points) = points else {
-        if username.is_some() || password.is_some() {
+/// Tables are in the platform's Cassandra: write times of a job come from that cluster's clock, and one session serves all jobs.
+fn refuse_other_clusters(reader: &mut OptionReader<'_>) -> Result<(), SqlError> {
+    for key in ["contact-points", "username", "password"] {
+        if let Some(entry) = reader.entry(key) {
             let message = format!(
-                "'username' and 'password' of {} go with 'contact-points'; for the platform's Cassandra they are in its configuration",
+                "option '{key}' of {} cannot be set: tables are in the platform's Cassandra, which is named under [cassandra] in its configuration; leave it out",
                 reader.object()
             );
-            return Err(SqlError::invalid(message));
+            return Err(SqlError::invalid_at(entry.at, message));
         }
-        return Ok(None);
-    };
-    let contact_points = points.split(',').map(|point| point.trim().to_owned()).filter(|point| !point.is_empty()).collect();
-    Ok(Some(ClusterOptions { contact_points, username, password }))
+    }
+    Ok(())
 }
 
 fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError> {
