@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use polybolos_kafka::fetcher::SourceKey;
-use polybolos_operators::{publish::Publisher, services::ExecutorServices};
+use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
 use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
 use polybolos_streaming::{
     ids::{Attempt, Epoch, Generation, Incarnation},

@@ -45,6 +45,7 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_persist::Store;
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
+use polybolos_sql::execution;
 use polybolos_streaming::{ids::ExecutorId, lease::LeaseConfig};
 use polybolos_tables::TableBackend;
 use tokio::{
@@ -328,5 +329,6 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
     let fetcher = Fetcher::new(FetcherConfig::default(), &registry)?;
     let (reports, _nobody) = mpsc::channel(1);
     let id = ExecutorId::new("queries");
-    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports))
+    let context = execution::plan_context()?;
+    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports, context, execution::freeze))
 }
