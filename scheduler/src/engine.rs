@@ -104,7 +104,15 @@ impl PlatformEngine {
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
             StatementKind::RestartJob(restart) => self.restart_job(&statement, &restart.name, restart.discard, tag).await,
-            StatementKind::CreateTable(_) | StatementKind::DropTable { .. } => {
+            StatementKind::CreateView(view) => {
+                self.leader()?;
+                // A view that cannot be planned is refused, not kept.
+                self.planner().plan_view(view).await.map_err(sql_error)?;
+                let change = change();
+                self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
+                Ok(Answer::done(tag))
+            }
+            StatementKind::CreateTable(_) | StatementKind::DropTable { .. } | StatementKind::DropView { .. } => {
                 self.leader()?;
                 let change = change();
                 self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;

@@ -76,7 +76,7 @@ impl PlatformTables {
         };
         let reading = match usage {
             Use::Stream => Reading::Job,
-            Use::Bounded => Reading::Query(Arc::new(TopicRanges {
+            Use::Bounded | Use::Lookup => Reading::Query(Arc::new(TopicRanges {
                 connection,
                 topic: options.topic.clone(),
                 incarnation: Incarnation(spec.incarnation.clone()),
@@ -84,9 +84,12 @@ impl PlatformTables {
                 to: options.bounded.clone().unwrap_or(BoundedMode::Latest),
             })),
         };
-        let fields = table.columns.iter().map(|column| match &column.kind {
-            ColumnKind::Physical => Field::Json { name: column.name.clone() },
-            ColumnKind::Metadata { from, .. } => match from {
+        // Computed columns are expressions over these.
+        let table = table.stored();
+        let fields = table.columns.iter().filter_map(|column| match &column.kind {
+            ColumnKind::Computed { .. } => None,
+            ColumnKind::Physical => Some(Field::Json { name: column.name.clone() }),
+            ColumnKind::Metadata { from, .. } => Some(match from {
                 MetadataKey::Topic => Field::Topic,
                 MetadataKey::Partition => Field::Partition,
                 MetadataKey::Offset => Field::Offset,
@@ -94,7 +97,7 @@ impl PlatformTables {
                 MetadataKey::TimestampType => Field::TimestampType,
                 MetadataKey::Key => Field::Key,
                 MetadataKey::Headers => Field::Headers,
-            },
+            }),
         });
         Ok(Arc::new(KafkaTable::new(table.arrow_schema(), fields.collect(), spec, reading)))
     }

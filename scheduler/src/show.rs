@@ -33,6 +33,8 @@ pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Resul
     match what {
         Show::Jobs => Ok(rows(system_tables::jobs(status)?, "SHOW")),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
+        Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
+        Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),
         Show::CreateTable(name) => Ok(text("create_statement", sql_show::create_table(catalog.table(name)?).lines())?),
         Show::CreateJob(name) => Ok(text("create_statement", sql_show::create_job(catalog.job(name)?).lines())?),
     }

@@ -5,8 +5,8 @@ use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::datatypes::Schema,
     common::DFSchema,
-    execution::{SessionState, TaskContext},
-    logical_expr::{ExecutionProps, PhysicalPlanningContext},
+    execution::{SessionState, TaskContext, context::ExecutionProps},
+    logical_expr::physical_planning_context::PhysicalPlanningContext,
     physical_expr::create_physical_expr,
     physical_plan::ExecutionPlan,
 };
