@@ -21,6 +21,7 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Catalog, Change, apply},
     error::SqlError,
+    limits::Limits,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
