@@ -21,6 +21,7 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Catalog, Change, apply},
     error::SqlError,
+    limits::Limits,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
@@ -100,20 +101,24 @@ impl PlatformEngine {
                 Explained::Plan(plan) => self.rows(plan, tag).await,
             },
             StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
-            StatementKind::Describe(table) => show::describe(&self.catalog.current(), table).map_err(sql_error),
+            StatementKind::Describe(name) => {
+                let catalog = self.catalog.current();
+                let Some(view) = catalog.find_view(name) else { return show::describe(&catalog, name).map_err(sql_error) };
+                let view = view.statement(Limits::default()).map_err(sql_error)?;
+                let plan = self.planner().plan_view(&view).await.map_err(sql_error)?;
+                show::describe_view(&plan).map_err(sql_error)
+            }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
             StatementKind::RestartJob(restart) => self.restart_job(&statement, &restart.name, restart.discard, tag).await,
-            StatementKind::CreateView(view) => {
+            StatementKind::CreateTable(_)
+            | StatementKind::DropTable { .. }
+            | StatementKind::CreateView(_)
+            | StatementKind::DropView { .. } => {
                 self.leader()?;
-                // A view that cannot be planned is refused, not kept.
-                self.planner().plan_view(view).await.map_err(sql_error)?;
-                let change = change();
-                self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
-                Ok(Answer::done(tag))
-            }
-            StatementKind::CreateTable(_) | StatementKind::DropTable { .. } | StatementKind::DropView { .. } => {
-                self.leader()?;
+                if let StatementKind::CreateView(view) = &statement.kind {
+                    self.planner().plan_view(view).await.map_err(sql_error)?;
+                }
                 let change = change();
                 self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
                 Ok(Answer::done(tag))

@@ -36,6 +36,7 @@ impl SessionBound {
     fn of(self, times: &[Option<i64>], gap: i64) -> Vec<Option<i64>> {
         let mut bounds = vec![None; times.len()];
         let mut session: Option<(usize, i64, i64)> = None;
+        let mut previous = 0;
         let fill = |bounds: &mut [Option<i64>], (first, start, last): (usize, i64, i64), after: usize| {
             let bound = match self {
                 Self::Start => start,
@@ -49,13 +50,14 @@ impl SessionBound {
             let Some(time) = *time else { continue };
             session = match session {
                 // Sorted either way: the distance counts.
-                Some((first, start, last)) if (time - last).abs() <= gap => Some((first, start.min(time), last.max(time))),
+                Some((first, start, last)) if (time - previous).abs() <= gap => Some((first, start.min(time), last.max(time))),
                 Some(ended) => {
                     fill(&mut bounds, ended, row);
                     Some((row, time, time))
                 }
                 None => Some((row, time, time)),
             };
+            previous = time;
         }
         if let Some(last) = session {
             fill(&mut bounds, last, times.len());

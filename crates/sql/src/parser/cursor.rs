@@ -52,7 +52,7 @@ impl<'a> Cursor<'a> {
     /// Cuts off the first `count` of the tokens that are left, as a cursor of their own.
     pub fn take(&mut self, count: usize) -> Cursor<'a> {
         let start = self.index;
-        self.index = (start + count).min(self.tokens.len());
+        self.index = start.saturating_add(count).min(self.tokens.len());
         Cursor { tokens: &self.tokens[start..self.index], index: 0, end: self.at(), limits: self.limits }
     }
 

@@ -104,13 +104,15 @@ impl Rewriter {
             lengths.join(", ")
         );
         let derived = self.table(&call)?;
+        // Before the lowered table is in: what it calls has the same names.
+        let uses_window_time = Self::replace_bounds(select, name);
         if let Some(table) = select.from.first_mut() {
             table.relation = with_alias(derived, alias);
         }
-        Self::replace_bounds(select, name);
         if let GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             let bound = |name: &str| Expr::Identifier(Ident::new(name));
-            groups.splice(index..=index, [bound("window_start"), bound("window_end")]);
+            let bounds = ["window_start", "window_end"].into_iter().chain(uses_window_time.then_some("window_time"));
+            groups.splice(index..=index, bounds.map(bound));
         }
         Ok(())
     }
@@ -127,17 +129,20 @@ impl Rewriter {
         table.map(|table| table.relation).ok_or_else(|| SqlError::syntax(self.at, "the window has no table"))
     }
 
-    /// `TUMBLE_START(…)` and its like become the columns of the window.
-    fn replace_bounds(select: &mut Select, window: &str) {
+    /// `TUMBLE_START(…)` and its like become the columns of the window; whether `window_time` is among them.
+    fn replace_bounds(select: &mut Select, window: &str) -> bool {
+        let mut uses_window_time = false;
         let replaced: ControlFlow<()> = visit_expressions_mut(select, |expression| {
             if let Expr::Function(function) = expression
                 && let Some(column) = bound_of(function, window)
             {
+                uses_window_time |= column == "window_time";
                 *expression = Expr::Identifier(Ident::new(column));
             }
             ControlFlow::Continue(())
         });
         debug_assert!(replaced.is_continue(), "the visitor never breaks");
+        uses_window_time
     }
 }
 
@@ -183,5 +188,20 @@ fn with_alias(table: TableFactor, name: Option<Ident>) -> TableFactor {
             sample,
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{StatementKind, parse};
+
+    #[test]
+    fn group_windows_become_table_functions() {
+        let sql = "SELECT B.k, TUMBLE_START(B.ts, INTERVAL '10' SECOND) AS s FROM t B WHERE v > 1 GROUP BY B.k, TUMBLE(B.ts, INTERVAL '10' SECOND)";
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
+        assert_eq!(
+            query.to_string(),
+            "SELECT B.k, window_start AS s FROM (SELECT *, date_bin(INTERVAL '10 seconds', ts) AS window_start, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '10 seconds' AS window_end, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '9999 milliseconds' AS window_time FROM (SELECT * FROM t B WHERE v > 1)) AS B GROUP BY B.k, window_start, window_end"
+        );
     }
 }

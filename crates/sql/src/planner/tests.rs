@@ -136,7 +136,7 @@ async fn windows_are_flinks() {
     let session = "SELECT k, window_start, window_end, window_time, sum(v) FROM SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '10' SECOND) GROUP BY k, window_start, window_end, window_time ORDER BY 1, 2";
     let sessions = "a 00:00 00:25 00:24.999 6\na 00:26 00:36 00:35.999 5\nb 00:16 00:26 00:25.999 4";
     assert_eq!(rows(session).await, sessions);
-    let older = "SELECT k, SESSION_START(ts, INTERVAL '10' SECOND) AS s, SESSION_END(ts, INTERVAL '10' SECOND), SESSION_ROWTIME(ts, INTERVAL '10' SECOND), sum(v) FROM t AS x WHERE x.v > 0 GROUP BY x.k, SESSION(x.ts, INTERVAL '10' SECOND), window_time ORDER BY 1, 2";
+    let older = "SELECT k, SESSION_START(ts, INTERVAL '10' SECOND) AS s, SESSION_END(ts, INTERVAL '10' SECOND), SESSION_ROWTIME(ts, INTERVAL '10' SECOND), sum(v) FROM t AS x WHERE x.v > 0 GROUP BY x.k, SESSION(x.ts, INTERVAL '10' SECOND) ORDER BY 1, 2";
     assert_eq!(rows(older).await, sessions);
 }
 
