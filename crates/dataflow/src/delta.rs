@@ -1,10 +1,22 @@
 //! A batch of changes: rows, and how often each is added (positive) or taken away (negative).
 use arrow::{
-    array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array},
-    compute::{concat, concat_batches, filter, filter_record_batch, take, take_record_batch},
+    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{concat, concat_batches, filter, filter_record_batch, take},
     datatypes::SchemaRef,
 };
 use datafusion::common::{Result, cast::as_int64_array};
+
+/// A batch of so many rows, which may have no columns: `SELECT count(*)` reads none.
+pub(crate) fn batch_of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
+/// These rows of a batch.
+pub(crate) fn take_rows(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| Ok(take(column, rows, None)?)).collect::<Result<_>>()?;
+    batch_of(batch.schema(), columns, rows.len())
+}
 
 #[derive(Clone, Debug)]
 pub struct Delta {
@@ -67,7 +79,7 @@ impl Delta {
             Some(weights) => Some(as_int64_array(&take(weights, rows, None)?)?.clone()),
             None => None,
         };
-        Ok(Self { batch: take_record_batch(&self.batch, rows)?, weights })
+        Ok(Self { batch: take_rows(&self.batch, rows)?, weights })
     }
 
     /// The same rows in other columns.

@@ -44,8 +44,9 @@ pub(crate) fn of_expression(expression: &Arc<dyn PhysicalExpr>, input: &[Option<
     let moved_us = literal_us(binary.right())?;
     let time = of_expression(binary.left(), input)?;
     match binary.op() {
-        BinaryOperator::Plus => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
-        BinaryOperator::Minus => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us }),
+        BinaryOperator::Plus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
+        // A microsecond more, so that no width is a multiple of it: a bin of earlier times closes later than the bin that the late filter knows.
+        BinaryOperator::Minus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us + 1 }),
         _ => None,
     }
 }
@@ -56,8 +57,10 @@ fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>]) -> O
         return None;
     }
     let (width, time) = (function.args().first()?, function.args().get(1)?);
-    of_expression(time, input)?;
-    Some(TimeColumn { closes_after_us: literal_us(width)? })
+    let (time, width_us) = (of_expression(time, input)?, literal_us(width)?);
+    // Bins from the epoch on that hold whole granules close with their last; others once nothing up to their end comes any more.
+    let is_aligned = function.args().len() == 2 && time.closes_after_us > 0 && width_us % time.closes_after_us == 0;
+    Some(TimeColumn { closes_after_us: if is_aligned { width_us } else { width_us + time.closes_after_us.max(0) } })
 }
 
 /// A literal interval of fixed length.

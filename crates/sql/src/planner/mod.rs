@@ -183,6 +183,8 @@ pub fn job_config(config: SessionConfig, target_partitions: usize) -> SessionCon
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.optimizer.prefer_hash_join = false;
+    // Scalar subqueries become joins, which a stream can keep up to date.
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     // Strings are Utf8 from the decoder to the sink: no conversion in between.
     options.sql_parser.map_string_types_to_utf8view = false;
     config
