@@ -515,6 +515,11 @@ impl Builder<'_> {
         if let Some(sort) = input.downcast_ref::<SortExec>() {
             return self.lower_top(sort, skip, fetch);
         }
+        if let Some(projection) = input.downcast_ref::<ProjectionExec>() {
+            let node = self.lower_limit(projection.input(), skip, fetch)?;
+            let expressions = projection.expr().iter().map(|item| item.expr.clone()).collect();
+            return Ok(self.project(node, expressions, input.schema()));
+        }
         if let [child] = input.children().as_slice()
             && (input.is::<CoalescePartitionsExec>() || input.is::<LocalLimitExec>())
         {

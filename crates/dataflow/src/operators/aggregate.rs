@@ -296,7 +296,7 @@ impl Operator for Aggregate {
     }
 
     fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
-        let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
+        let deltas = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
         let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let mut output = self.closed(context, groups_table)?;
         if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
@@ -321,6 +321,14 @@ impl Operator for Aggregate {
         let old_states = if known.is_empty() { vec![] } else { self.state_format()?.decode(old_states)? };
 
         let mut accumulators = self.grouping.calls.iter().map(Call::accumulator).collect::<Result<Vec<_>>>()?;
+        // An accumulator takes it that every group it is told of has rows in the batch at hand, unless it has seen a filter. Groups of this epoch may have
+        // theirs in another batch, or none.
+        if deltas.len() != 1 || !known.is_empty() || !standing.is_empty() {
+            let (nothing, filter) = (RecordBatch::new_empty(self.grouping.input.clone()), BooleanArray::from(Vec::<bool>::new()));
+            for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
+                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], Some(&filter), count)?;
+            }
+        }
         if !known.is_empty() {
             for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)?) {
                 accumulator.merge_batch(states, &known, count)?;
@@ -336,10 +344,6 @@ impl Operator for Aggregate {
                     filter = Some(Self::firsts(call, table, &touched, groups, &arguments, filter.as_ref())?);
                 }
                 accumulator.update_batch(&arguments, groups, filter.as_ref(), count)?;
-            }
-            if deltas.is_empty() {
-                let nothing = RecordBatch::new_empty(self.grouping.input.clone());
-                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], None, count)?;
             }
         }
         let mut states = vec![];

@@ -225,6 +225,10 @@ impl Engine for Running {
         Ok(Ran { deltas, late })
     }
 
+    fn explain(&self) -> String {
+        self.graph.to_string()
+    }
+
     fn discard(&mut self) {
         self.state.discard();
     }

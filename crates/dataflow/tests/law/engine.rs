@@ -35,6 +35,10 @@ pub trait Engine {
     fn run(&mut self, feed: &Feed) -> Result<Ran, String>;
     fn discard(&mut self);
     fn record(&mut self) -> Result<(), String>;
+    /// The plan, for a report.
+    fn explain(&self) -> String {
+        String::new()
+    }
     /// Forgets all and loads what was recorded, into so many lanes.
     fn reload(&mut self, lanes: usize) -> Result<(), String>;
 }

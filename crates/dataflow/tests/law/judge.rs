@@ -77,7 +77,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
         for (statement, answer) in answers.iter().enumerate() {
             let expected = runtime.block_on(oracle::answer(case, statement, &rows))?;
             if let Some(difference) = answer.difference(&expected) {
-                return Err(format!("statement {statement} after epoch {number}:\n{difference}"));
+                return Err(format!("statement {statement} after epoch {number}:\n{difference}\n{}", engine.explain()));
             }
             kept.rows = expected.len();
         }
