@@ -100,11 +100,23 @@ impl PlatformEngine {
                 Explained::Plan(plan) => self.rows(plan, tag).await,
             },
             StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
-            StatementKind::Describe(table) => show::describe(&self.catalog.current(), table).map_err(sql_error),
+            StatementKind::Describe(name) => {
+                let catalog = self.catalog.current();
+                let Some(view) = catalog.find_view(name) else { return show::describe(&catalog, name).map_err(sql_error) };
+                let view = view.statement(Limits::default()).map_err(sql_error)?;
+                let plan = self.planner().plan_view(&view).await.map_err(sql_error)?;
+                show::describe_view(&plan).map_err(sql_error)
+            }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
-            StatementKind::CreateTable(_) | StatementKind::DropTable { .. } => {
+            StatementKind::CreateTable(_)
+            | StatementKind::DropTable { .. }
+            | StatementKind::CreateView(_)
+            | StatementKind::DropView { .. } => {
                 self.leader()?;
+                if let StatementKind::CreateView(view) = &statement.kind {
+                    self.planner().plan_view(view).await.map_err(sql_error)?;
+                }
                 let change = change();
                 self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
                 Ok(Answer::done(tag))

@@ -74,7 +74,7 @@ impl PlatformTables {
             checks: vec![],
         };
         let reading = match usage {
-            Use::Stream => Reading::Job,
+            Use::Stream | Use::Lookup => Reading::Job,
             Use::Bounded => Reading::Query(Arc::new(TopicRanges {
                 connection,
                 topic: options.topic.clone(),
@@ -84,7 +84,8 @@ impl PlatformTables {
             })),
         };
         let fields = table.columns.iter().map(|column| match &column.kind {
-            ColumnKind::Physical => Field::Json { name: column.name.clone() },
+            // Computed ones are not among those that are read.
+            ColumnKind::Physical | ColumnKind::Computed { .. } => Field::Json { name: column.name.clone() },
             ColumnKind::Metadata { from, .. } => match from {
                 MetadataKey::Topic => Field::Topic,
                 MetadataKey::Partition => Field::Partition,

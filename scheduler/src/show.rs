@@ -7,6 +7,7 @@ use datafusion::{
         datatypes::{DataType, Field, Schema},
     },
     common::Result,
+    logical_expr::LogicalPlan,
 };
 use polybolos_gateway::engine::Answer;
 use polybolos_sql::{catalog::Catalog, error::SqlError, names::RelationName, show as sql_show, statement::Show};
@@ -33,9 +34,15 @@ pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Resul
     match what {
         Show::Jobs => Ok(rows(system_tables::jobs(status)?, "SHOW")),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
+        Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
+        Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),
         Show::CreateTable(name) => Ok(text("create_statement", sql_show::create_table(catalog.table(name)?).lines())?),
         Show::CreateJob(name) => Ok(text("create_statement", sql_show::create_job(catalog.job(name)?).lines())?),
     }
+}
+
+pub fn describe_view(plan: &LogicalPlan) -> Result<Answer, SqlError> {
+    Ok(rows(sql_show::describe_view(plan)?, "DESCRIBE"))
 }
 
 pub fn describe(catalog: &Catalog, table: &RelationName) -> Result<Answer, SqlError> {

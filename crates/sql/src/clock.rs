@@ -74,7 +74,7 @@ pub fn with_epoch_clock(mut config: SessionConfig, clock_us: Option<i64>) -> Ses
     config
 }
 
-/// Shadows `now`, `current_timestamp`, `current_date`, `today` and `current_time` in `registry`.
+/// Shadows `now`, `current_timestamp`, `proctime`, `current_date`, `today` and `current_time` in `registry`.
 ///
 /// # Errors
 /// When the registry takes no functions.
@@ -161,7 +161,7 @@ struct ClockFunction {
 impl ClockFunction {
     fn new(reading: Reading) -> Self {
         let aliases = match reading {
-            Reading::Instant => vec!["current_timestamp".to_owned()],
+            Reading::Instant => vec!["current_timestamp".to_owned(), "proctime".to_owned()],
             Reading::Date => vec!["today".to_owned()],
             Reading::Time => Vec::new(),
         };

@@ -11,6 +11,7 @@ use crate::location::Location;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectKind {
     Table,
+    View,
     Job,
 }
 
@@ -18,6 +19,7 @@ impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Table => "table",
+            Self::View => "view",
             Self::Job => "job",
         })
     }
@@ -42,9 +44,9 @@ pub enum SqlError {
     NoSuch { kind: ObjectKind, name: String, hint: Option<String> },
     #[error("{kind} {name} exists already; drop it first, or write IF NOT EXISTS")]
     Exists { kind: ObjectKind, name: String },
-    /// A table that jobs depend on.
-    #[error("table {table} is used by job {job}; drop the job first: DROP JOB {job}")]
-    InUse { table: String, job: String },
+    /// A table or view that jobs or views depend on.
+    #[error("{kind} {name} is used by {user_kind} {user}; drop the {user_kind} first: DROP {} {user}", user_kind.to_string().to_uppercase())]
+    InUse { kind: ObjectKind, name: String, user_kind: ObjectKind, user: String },
     /// DataFusion refuses the query.
     #[error("{message}")]
     Plan {

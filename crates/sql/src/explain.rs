@@ -8,8 +8,10 @@ use datafusion::{
 
 use crate::{
     catalog::{Connector, TableDefinition},
+    names::RelationName,
     options::{job::OnError, kafka::StartupMode},
     planner::{InsertPlan, JobPlan},
+    statement::Emit,
 };
 
 /// Several lines, without a newline at the end. `verbose` adds the optimised plan.
@@ -36,6 +38,7 @@ fn line(text: &mut String, label: &str, value: &str) {
 fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     let reading = Reading::of(&insert.plan);
     for source in &insert.sources {
+        let columns = reading.columns_of(&source.name);
         line(text, "source", &format!("{} ({}), unbounded", source.name, place(source)));
         let start = plan.options.start.as_ref().or(match &source.connector {
             Connector::Kafka(options) => Some(&options.startup),
@@ -47,8 +50,11 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         line(
             text,
             "reads",
-            &format!("{} of {} columns: {}", reading.columns.len(), source.columns.len(), reading.columns.join(", ")),
+            &format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")),
         );
+    }
+    for table in &insert.lookups {
+        line(text, "looks up", &format!("{} ({})", table.name, place(table)));
     }
     for filter in &reading.filters {
         line(text, "keeps rows", &format!("where {}", expression(filter)));
@@ -69,8 +75,24 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     if !unset.is_empty() {
         line(text, "leaves", &unset.join(", "));
     }
-    line(text, "append-only", "yes: input is never taken back");
-    line(text, "stateless", "yes: every record gives at most one row, whatever came before it");
+    if insert.is_stateful {
+        line(text, "stateless", "no: rows depend on those before them");
+        if let Some(granule_us) = plan.event_time.granule_us {
+            let words = match granule_us {
+                0 => "a row is late once its time is below the watermark".to_owned(),
+                granule_us => format!("a row is late once its {} ms of event time are below the watermark", granule_us / 1_000),
+            };
+            line(text, "late rows", &words);
+        }
+        let emit = match insert.emit {
+            Emit::OnUpdate => "at every change",
+            Emit::OnWindowClose => "once, when the watermark closes the window",
+        };
+        line(text, "emits", emit);
+    } else {
+        line(text, "append-only", "yes: input is never taken back");
+        line(text, "stateless", "yes: every record gives at most one row, whatever came before it");
+    }
     line(text, "stages", "1: no exchange between executors");
     let on_error = match plan.options.on_error {
         OnError::DeadLetter => "a bad record goes to polybolos.dead_letters, and the job goes on",
@@ -134,7 +156,8 @@ fn unqualified(expression: &Expr) -> String {
 /// What an optimised plan of a job reads and does.
 #[derive(Default)]
 struct Reading {
-    columns: Vec<String>,
+    /// Per scan, the columns that are read.
+    scans: Vec<(RelationName, Vec<String>)>,
     filters: Vec<Expr>,
     computed: Vec<Expr>,
 }
@@ -145,7 +168,8 @@ impl Reading {
         let walked = plan.apply(|node| {
             match node {
                 LogicalPlan::TableScan(scan) => {
-                    reading.columns = scan.projected_schema.fields().iter().map(|field| field.name().clone()).collect();
+                    let columns = scan.projected_schema.fields().iter().map(|field| field.name().clone()).collect();
+                    reading.scans.push((RelationName::from(&scan.table_name), columns));
                     reading.filters.extend(scan.filters.iter().cloned());
                 }
                 LogicalPlan::Filter(filter) => reading.filters.push(filter.predicate.clone()),
@@ -158,6 +182,17 @@ impl Reading {
         });
         debug_assert!(walked.is_ok(), "the visitor returns no error");
         reading
+    }
+
+    /// The columns of a table that some scan reads.
+    fn columns_of(&self, table: &RelationName) -> Vec<String> {
+        let mut columns: Vec<String> = Vec::new();
+        for column in self.scans.iter().filter(|(name, _)| name == table).flat_map(|(_, columns)| columns) {
+            if !columns.contains(column) {
+                columns.push(column.clone());
+            }
+        }
+        columns
     }
 }
 

@@ -6,6 +6,7 @@
 //! * [`options`]: every `WITH` key, typed; [`types`]: every column type and what it is in Arrow;
 //! * [`schema`]: the catalog as DataFusion sees it, over [`schema::Providers`] that the scheduler implements;
 //! * [`planner`]: queries, INSERTs and jobs → logical plans; what a stream cannot do yet is refused by name;
+//! * [`functions`]: what DataFusion lacks, and what windows are lowered to;
 //! * [`clock`]: `now()` of a job is its epoch's time;
 //! * [`explain`], [`show`], [`validate`], [`redact`]: answers for people.
 //!
@@ -50,6 +51,7 @@ pub mod catalog;
 pub mod clock;
 pub mod error;
 pub mod explain;
+pub mod functions;
 pub mod limits;
 pub mod location;
 pub mod names;
@@ -64,7 +66,8 @@ pub mod types;
 pub mod validate;
 
 pub use catalog::{
-    Catalog, Change, ColumnDefinition, ColumnKind, Connector, JobDefinition, MetadataKey, PrimaryKey, TableDefinition, apply,
+    Catalog, Change, ColumnDefinition, ColumnKind, Connector, JobDefinition, MetadataKey, PrimaryKey, TableDefinition,
+    ViewDefinition, apply,
 };
 pub use error::{ObjectKind, SqlError};
 pub use limits::Limits;
@@ -72,11 +75,11 @@ pub use location::Location;
 pub use names::RelationName;
 pub use options::{
     cassandra::CassandraOptions,
-    job::{JobOptions, OnError},
+    job::{JobOptions, OnError, StateUnbounded},
     kafka::{BoundedMode, KafkaOptions, OnDataLoss, StartupMode},
 };
 pub use parser::{parse, parse_one};
-pub use planner::{Explained, InsertPlan, JobPlan, Planner};
+pub use planner::{EventTimeUse, Explained, InsertPlan, JobPlan, Planner, WatermarkSource};
 pub use schema::{PolybolosCatalog, Providers, Use};
-pub use statement::{Statement, StatementKind};
+pub use statement::{Emit, Statement, StatementKind};
 pub use types::SqlType;

@@ -20,6 +20,9 @@ pub const SYSTEM_SCHEMA: &str = "polybolos";
 /// Schemas in which nobody can declare tables.
 pub const RESERVED_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, "information_schema", "pg_catalog"];
 
+/// Before the schema of a table that is looked up (`FOR SYSTEM_TIME AS OF`), in plans: `lookup:public`.
+pub const LOOKUP_PREFIX: &str = "lookup:";
+
 /// `schema.name`, normalised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RelationName {
@@ -35,6 +38,11 @@ impl RelationName {
     /// A name in the schema `public`.
     pub fn public(name: impl Into<String>) -> Self {
         Self::new(DEFAULT_SCHEMA, name)
+    }
+
+    /// The declared table that a scan of this name looks up; `None` for a scan that reads.
+    pub fn looked_up(&self) -> Option<Self> {
+        self.schema.strip_prefix(LOOKUP_PREFIX).map(|schema| Self::new(schema, &self.name))
     }
 
     pub fn is_public(&self) -> bool {

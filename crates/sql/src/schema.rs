@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
     common::Result,
+    datasource::empty::EmptyTable,
 };
 use parking_lot::RwLock;
 
 use crate::{
     catalog::{Catalog, TableDefinition},
-    names::{CATALOG, DEFAULT_SCHEMA, RelationName, SYSTEM_SCHEMA},
+    names::{CATALOG, DEFAULT_SCHEMA, LOOKUP_PREFIX, RelationName, SYSTEM_SCHEMA},
 };
 
 /// The system tables, as far as [`Providers::system`] has them.
@@ -39,12 +40,14 @@ pub enum Use {
     Stream,
     /// By a query: everything there is when it starts, then the end.
     Bounded,
+    /// By a job, row by row, by key (`FOR SYSTEM_TIME AS OF`). The scan stands in schema `lookup:…`.
+    Lookup,
 }
 
 /// Makes DataFusion tables of declared ones.
 #[async_trait]
 pub trait Providers: fmt::Debug + Send + Sync {
-    /// A table whose schema is [`TableDefinition::arrow_schema`]. Called for every table that a query names and, for
+    /// A table whose schema is [`TableDefinition::arrow_schema`]; `table` has no computed columns, which are planned over it. Called for every table that a query names and, for
     /// `information_schema`, for all: ask Kafka and Cassandra nothing here, but when the plan is made.
     async fn provider(&self, table: &TableDefinition, usage: Use) -> Result<Arc<dyn TableProvider>>;
 
@@ -55,11 +58,15 @@ pub trait Providers: fmt::Debug + Send + Sync {
 /// Gives the catalog of this moment.
 pub type Snapshot = Arc<dyn Fn() -> Arc<Catalog> + Send + Sync>;
 
+type Planned = RwLock<BTreeMap<RelationName, Arc<dyn TableProvider>>>;
+
 /// A DataFusion catalog over ours. Follows its [`Snapshot`], so that one can be registered in a long-lived session.
 pub struct PolybolosCatalog {
     snapshot: Snapshot,
     providers: Arc<dyn Providers>,
     usage: Use,
+    /// Views and tables with computed columns that the query at hand stands on.
+    planned: Arc<Planned>,
     /// Schemas of others, as `pg_catalog`.
     registered: RwLock<BTreeMap<String, Arc<dyn SchemaProvider>>>,
     /// The catalog of this name in the session that a plan is made for.
@@ -68,7 +75,12 @@ pub struct PolybolosCatalog {
 
 impl PolybolosCatalog {
     pub fn new(snapshot: Snapshot, providers: Arc<dyn Providers>, usage: Use) -> Self {
-        Self { snapshot, providers, usage, registered: RwLock::default(), below: None }
+        Self { snapshot, providers, usage, planned: Arc::default(), registered: RwLock::default(), below: None }
+    }
+
+    /// What stands for a view, or for a table with computed columns.
+    pub(crate) fn put(&self, name: RelationName, planned: Arc<dyn TableProvider>) {
+        self.planned.write().insert(name, planned);
     }
 
     /// Schemas that we do not have are looked up in `below`.
@@ -100,9 +112,14 @@ impl CatalogProvider for PolybolosCatalog {
             return Some(Arc::new(SystemSchema { providers: self.providers.clone() }));
         }
         let catalog = (self.snapshot)();
+        if let Some(name) = name.strip_prefix(LOOKUP_PREFIX) {
+            let usage = if self.usage == Use::Stream { Use::Lookup } else { self.usage };
+            let (name, providers) = (name.to_owned(), self.providers.clone());
+            return Some(Arc::new(DeclaredSchema { name, catalog, providers, usage, planned: self.planned.clone() }));
+        }
         if name == DEFAULT_SCHEMA || catalog.schemas().iter().any(|schema| schema == name) {
             let (name, providers) = (name.to_owned(), self.providers.clone());
-            return Some(Arc::new(DeclaredSchema { name, catalog, providers, usage: self.usage }));
+            return Some(Arc::new(DeclaredSchema { name, catalog, providers, usage: self.usage, planned: self.planned.clone() }));
         }
         let registered = self.registered.read().get(name).cloned();
         registered.or_else(|| self.below.as_ref().and_then(|below| below.schema(name)))
@@ -119,6 +136,7 @@ struct DeclaredSchema {
     catalog: Arc<Catalog>,
     providers: Arc<dyn Providers>,
     usage: Use,
+    planned: Arc<Planned>,
 }
 
 impl fmt::Debug for DeclaredSchema {
@@ -131,16 +149,28 @@ impl fmt::Debug for DeclaredSchema {
 impl SchemaProvider for DeclaredSchema {
     fn table_names(&self) -> Vec<String> {
         let here = |table: &&TableDefinition| table.name.schema == self.name;
-        self.catalog.tables.iter().filter(here).map(|table| table.name.name.clone()).collect()
+        let tables = self.catalog.tables.iter().filter(here).map(|table| table.name.name.clone());
+        let views = self.catalog.views.iter().filter(|view| view.name.schema == self.name).map(|view| view.name.name.clone());
+        tables.chain(views).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let Some(table) = self.catalog.find_table(&RelationName::new(&self.name, name)) else { return Ok(None) };
+        let name = RelationName::new(&self.name, name);
+        if self.catalog.find_view(&name).is_some() {
+            return Ok(self.planned.read().get(&name).cloned());
+        }
+        let Some(table) = self.catalog.find_table(&name) else { return Ok(None) };
+        if table.has_computed_columns() {
+            // Who only looks at the schema has planned nothing.
+            let planned = self.planned.read().get(&table.name).cloned();
+            return Ok(Some(planned.unwrap_or_else(|| Arc::new(EmptyTable::new(table.arrow_schema())))));
+        }
         self.providers.provider(table, self.usage).await.map(Some)
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.catalog.find_table(&RelationName::new(&self.name, name)).is_some()
+        let name = RelationName::new(&self.name, name);
+        self.catalog.find_table(&name).is_some() || self.catalog.find_view(&name).is_some()
     }
 }
 

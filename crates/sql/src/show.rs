@@ -7,12 +7,14 @@ use datafusion::{
         datatypes::{DataType, Field, Schema},
     },
     common::Result,
+    logical_expr::LogicalPlan,
 };
 
 use crate::{
-    catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, JobDefinition, TableDefinition},
+    catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, JobDefinition, TableDefinition, ViewDefinition},
     names::quoted,
     redact,
+    types::SqlType,
 };
 
 /// `SHOW CREATE TABLE`: a statement that declares the same table.
@@ -34,14 +36,22 @@ pub fn create_job(job: &JobDefinition) -> String {
     redact::sql(&job.sql)
 }
 
+/// `SHOW CREATE VIEW`: the statement as written.
+pub fn create_view(view: &ViewDefinition) -> String {
+    redact::sql(&view.sql)
+}
+
 fn column_clause(column: &ColumnDefinition) -> String {
+    if let ColumnKind::Computed { expression } = &column.kind {
+        return format!("{} AS {expression}", quoted(&column.name));
+    }
     let mut clause = format!("{} {}", quoted(&column.name), column.sql_type);
     if !column.nullable {
         clause.push_str(" NOT NULL");
     }
-    if let ColumnKind::Metadata { from, is_virtual } = column.kind {
+    if let ColumnKind::Metadata { from, is_virtual } = &column.kind {
         // Writing to a String cannot fail.
-        let _ = write!(clause, " METADATA FROM {}{}", string(from.name()), if is_virtual { " VIRTUAL" } else { "" });
+        let _ = write!(clause, " METADATA FROM {}{}", string(from.name()), if *is_virtual { " VIRTUAL" } else { "" });
     }
     clause
 }
@@ -57,10 +67,11 @@ fn string(text: &str) -> String {
 pub fn describe(table: &TableDefinition) -> Result<RecordBatch> {
     let columns = &table.columns;
     let is_key = |column: &ColumnDefinition| table.primary_key.iter().flat_map(|key| key.columns()).any(|name| name == column.name);
-    let kind = |column: &ColumnDefinition| match column.kind {
+    let kind = |column: &ColumnDefinition| match &column.kind {
         ColumnKind::Physical if is_key(column) => "primary key".to_owned(),
         ColumnKind::Physical => String::new(),
         ColumnKind::Metadata { from, .. } => format!("metadata from '{}'", from.name()),
+        ColumnKind::Computed { expression } => format!("computed as {expression}"),
     };
     batch(vec![
         ("column_name", strings(columns.iter().map(|column| column.name.clone()))),
@@ -82,7 +93,7 @@ pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
         Connector::Blackhole | Connector::Print { .. } => String::new(),
     };
     let filled_by = |table: &TableDefinition| {
-        catalog.jobs.iter().find(|job| job.target == table.name).map(|job| job.name.clone()).unwrap_or_default()
+        catalog.jobs.iter().find(|job| job.fills(&table.name)).map(|job| job.name.clone()).unwrap_or_default()
     };
     batch(vec![
         ("table_schema", strings(tables.iter().map(|table| table.name.schema.clone()))),
@@ -90,6 +101,36 @@ pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
         ("connector", strings(tables.iter().map(|table| table.connector.name().to_owned()))),
         ("stored_as", strings(tables.iter().map(place))),
         ("filled_by", strings(tables.iter().map(filled_by))),
+    ])
+}
+
+/// `SHOW VIEWS`: one row per view.
+///
+/// # Errors
+/// Never in practice: all columns have one length.
+pub fn views(catalog: &Catalog) -> Result<RecordBatch> {
+    let views = &catalog.views;
+    let reads = |view: &ViewDefinition| view.sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    batch(vec![
+        ("table_schema", strings(views.iter().map(|view| view.name.schema.clone()))),
+        ("view_name", strings(views.iter().map(|view| view.name.name.clone()))),
+        ("reads", strings(views.iter().map(reads))),
+    ])
+}
+
+/// `DESCRIBE v` of a view, whose plan the planner makes.
+///
+/// # Errors
+/// Never in practice: all columns have one length.
+pub fn describe_view(plan: &LogicalPlan) -> Result<RecordBatch> {
+    let fields = plan.schema().fields();
+    let data_type =
+        |field: &DataType| SqlType::of_arrow(field).map_or_else(|| field.to_string(), |sql_type| sql_type.to_string());
+    batch(vec![
+        ("column_name", strings(fields.iter().map(|field| field.name().clone()))),
+        ("data_type", strings(fields.iter().map(|field| data_type(field.data_type())))),
+        ("nullable", Arc::new(BooleanArray::from_iter(fields.iter().map(|field| Some(field.is_nullable()))))),
+        ("extra", strings(fields.iter().map(|_| String::new()))),
     ])
 }
 

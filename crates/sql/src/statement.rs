@@ -15,7 +15,12 @@ pub struct Statement {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StatementKind {
     CreateTable(CreateTable),
+    CreateView(CreateView),
     CreateJob(CreateJob),
+    DropView {
+        name: RelationName,
+        if_exists: bool,
+    },
     DropTable {
         name: RelationName,
         if_exists: bool,
@@ -49,7 +54,9 @@ impl StatementKind {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::CreateTable(_) => "CREATE TABLE",
+            Self::CreateView(_) => "CREATE VIEW",
             Self::CreateJob(_) => "CREATE JOB",
+            Self::DropView { .. } => "DROP VIEW",
             Self::DropTable { .. } => "DROP TABLE",
             Self::DropJob { .. } => "DROP JOB",
             Self::ControlJob { action: JobAction::Pause, .. } => "PAUSE JOB",
@@ -81,6 +88,8 @@ pub struct ColumnClause {
     pub sql_type: SqlType,
     pub not_null: bool,
     pub metadata: Option<MetadataClause>,
+    /// `name AS expression`: computed when read. Its type follows from the expression; `sql_type` says nothing then.
+    pub computed: Option<String>,
     pub at: Location,
 }
 
@@ -113,7 +122,19 @@ pub struct CreateJob {
     pub name: String,
     pub if_not_exists: bool,
     pub options: Vec<OptionEntry>,
-    pub insert: Insert,
+    /// At least one; several when written as `BEGIN INSERT …; INSERT …; END`.
+    pub inserts: Vec<Insert>,
+}
+
+/// A query with a name. `TEMPORARY` changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateView {
+    pub name: RelationName,
+    pub if_not_exists: bool,
+    /// New names of the query's columns, normalised; empty when left out.
+    pub columns: Vec<String>,
+    pub query: Box<ast::Query>,
+    pub at: Location,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +143,18 @@ pub struct Insert {
     /// The column list as written, normalised; empty when left out.
     pub columns: Vec<String>,
     pub query: Box<ast::Query>,
+    pub emit: Emit,
     pub at: Location,
+}
+
+/// When a job writes the rows of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Emit {
+    /// At every change.
+    #[default]
+    OnUpdate,
+    /// Once, when the watermark closes the window.
+    OnWindowClose,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +168,9 @@ pub enum JobAction {
 pub enum Show {
     Jobs,
     Tables,
+    Views,
     CreateTable(RelationName),
+    CreateView(RelationName),
     CreateJob(String),
 }
 
@@ -209,6 +243,8 @@ impl Statement {
             StatementKind::CreateTable(create) => (ObjectKind::Table, create.name.to_string()),
             StatementKind::DropTable { name, .. } | StatementKind::Describe(name) => (ObjectKind::Table, name.to_string()),
             StatementKind::Insert(insert) => (ObjectKind::Table, insert.target.to_string()),
+            StatementKind::CreateView(create) => (ObjectKind::View, create.name.to_string()),
+            StatementKind::DropView { name, .. } => (ObjectKind::View, name.to_string()),
             StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
             StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => {

@@ -91,6 +91,33 @@ impl SqlType {
         }
     }
 
+    /// The type that is `data_type` in Arrow; `None` where there is none.
+    pub fn of_arrow(data_type: &DataType) -> Option<Self> {
+        Some(match data_type {
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Self::String,
+            DataType::Boolean => Self::Boolean,
+            DataType::Int8 => Self::TinyInt,
+            DataType::Int16 | DataType::UInt8 => Self::SmallInt,
+            DataType::Int32 | DataType::UInt16 => Self::Int,
+            DataType::Int64 | DataType::UInt32 => Self::BigInt,
+            DataType::Float32 => Self::Float,
+            DataType::Float64 => Self::Double,
+            DataType::Decimal128(precision, scale) => Self::Decimal { precision: *precision, scale: *scale },
+            DataType::Binary | DataType::BinaryView => Self::Bytes,
+            DataType::Date32 => Self::Date,
+            DataType::Time32(unit) | DataType::Time64(unit) => Self::Time { precision: precision(*unit) },
+            DataType::Timestamp(unit, None) => Self::Timestamp { precision: precision(*unit) },
+            DataType::Timestamp(unit, Some(_)) => Self::TimestampLtz { precision: precision(*unit) },
+            DataType::List(item) => Self::Array(Box::new(Self::of_arrow(item.data_type())?)),
+            DataType::Struct(fields) => {
+                let fields: Option<Vec<_>> =
+                    fields.iter().map(|field| Some((field.name().clone(), Self::of_arrow(field.data_type())?))).collect();
+                Self::Row(fields?)
+            }
+            _ => return None,
+        })
+    }
+
     pub fn is_timestamp(&self) -> bool {
         matches!(self, Self::Timestamp { .. } | Self::TimestampLtz { .. })
     }
@@ -102,6 +129,15 @@ fn unit(precision: u8) -> TimeUnit {
         1..=3 => TimeUnit::Millisecond,
         4..=6 => TimeUnit::Microsecond,
         _ => TimeUnit::Nanosecond,
+    }
+}
+
+fn precision(unit: TimeUnit) -> u8 {
+    match unit {
+        TimeUnit::Second => 0,
+        TimeUnit::Millisecond => 3,
+        TimeUnit::Microsecond => 6,
+        TimeUnit::Nanosecond => 9,
     }
 }
 

@@ -114,6 +114,9 @@ async fn check(state: &SessionState, catalog: &mut Catalog, statement: &Statemen
         StatementKind::Query(query) => {
             planner.plan_query(query).await?;
         }
+        StatementKind::CreateView(view) => {
+            planner.plan_view(view).await?;
+        }
         StatementKind::Explain(explain) => {
             planner.explain(explain, 1).await?;
         }

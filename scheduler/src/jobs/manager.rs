@@ -324,6 +324,10 @@ impl JobManager {
 
 fn only_insert(plan: &JobPlan) -> anyhow::Result<&InsertPlan> {
     match plan.inserts.as_slice() {
+        [_] if plan.is_stateful => Err(anyhow!(
+            "job {} is planned, and jobs with state cannot run yet; write projections and filters over one Kafka table",
+            plan.name
+        )),
         [insert] => Ok(insert),
         _ => Err(anyhow!("a job has exactly one INSERT for now")),
     }

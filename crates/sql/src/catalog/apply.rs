@@ -1,13 +1,16 @@
 //! `catalog + statement → catalog`, purely: no clock, no randomness, no I/O. Planning a job, and asking Kafka and Cassandra whether its
 //! tables are as declared, comes before, and is somebody else's.
+use std::collections::BTreeSet;
+
 use datafusion::sql::{parser, resolve::resolve_table_references, sqlparser::ast};
 
-use super::{Catalog, JobDefinition, TableDefinition};
+use super::{Catalog, JobDefinition, TableDefinition, ViewDefinition};
 use crate::{
     error::{ObjectKind, SqlError},
-    names::{RelationName, SYSTEM_SCHEMA},
+    limits::Limits,
+    names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
     options::job::JobOptions,
-    statement::{CreateJob, Insert, Statement, StatementKind},
+    statement::{CreateJob, CreateView, Insert, Statement, StatementKind},
 };
 
 /// What the world adds to a statement.
@@ -30,9 +33,13 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             if catalog.tables.iter().any(|table| table.name == create.name) {
                 return unless(create.if_not_exists, catalog, ObjectKind::Table, create.name.to_string());
             }
+            if catalog.find_view(&create.name).is_some() {
+                return unless(false, catalog, ObjectKind::View, create.name.to_string());
+            }
             let table = TableDefinition::new(create)?;
             Ok(with_table(catalog, table))
         }
+        StatementKind::CreateView(create) => with_view(catalog, create, &statement.sql),
         StatementKind::CreateJob(create) => {
             if catalog.find_job(&create.name).is_some() {
                 return unless(create.if_not_exists, catalog, ObjectKind::Job, create.name.clone());
@@ -41,9 +48,10 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
         }
         StatementKind::Insert(insert) => {
             let name = format!("insert_{}", change.incarnation);
-            let create = CreateJob { name, if_not_exists: false, options: Vec::new(), insert: insert.clone() };
+            let create = CreateJob { name, if_not_exists: false, options: Vec::new(), inserts: vec![insert.clone()] };
             with_job(catalog, &create, &statement.sql, change)
         }
+        StatementKind::DropView { name, if_exists } => drop_view(catalog, name, *if_exists),
         StatementKind::DropTable { name, if_exists } => drop_table(catalog, name, *if_exists),
         StatementKind::DropJob { name, if_exists } => {
             if catalog.find_job(name).is_none() {
@@ -78,9 +86,7 @@ fn drop_table(catalog: &Catalog, name: &RelationName, if_exists: bool) -> Result
     let Some(table) = catalog.tables.iter().find(|table| table.name == *name) else {
         return if if_exists { Ok(catalog.clone()) } else { Err(no_such_declared(catalog, name)) };
     };
-    if let Some(job) = catalog.users_of(table).next() {
-        return Err(SqlError::InUse { table: table.name.to_string(), job: job.name.clone() });
-    }
+    check_unused(catalog, ObjectKind::Table, &table.name)?;
     let mut next = catalog.clone();
     next.tables.retain(|table| table.name != *name);
     Ok(next)
@@ -97,26 +103,87 @@ fn no_such_declared(catalog: &Catalog, name: &RelationName) -> SqlError {
     }
 }
 
+fn check_unused(catalog: &Catalog, kind: ObjectKind, name: &RelationName) -> Result<(), SqlError> {
+    let in_use = |user_kind: ObjectKind, user: String| SqlError::InUse { kind, name: name.to_string(), user_kind, user };
+    if let Some(job) = catalog.jobs.iter().find(|job| job.uses(name)) {
+        return Err(in_use(ObjectKind::Job, job.name.clone()));
+    }
+    if let Some(view) = catalog.views.iter().find(|view| view.sources.contains(name)) {
+        return Err(in_use(ObjectKind::View, view.name.to_string()));
+    }
+    Ok(())
+}
+
+fn with_view(catalog: &Catalog, create: &CreateView, sql: &str) -> Result<Catalog, SqlError> {
+    if catalog.find_view(&create.name).is_some() {
+        return unless(create.if_not_exists, catalog, ObjectKind::View, create.name.to_string());
+    }
+    if catalog.tables.iter().any(|table| table.name == create.name) {
+        return unless(false, catalog, ObjectKind::Table, create.name.to_string());
+    }
+    if RESERVED_SCHEMAS.contains(&create.name.schema.as_str()) {
+        let message = format!("schema {} is the system's own; create view {} in another", create.name.schema, create.name.name);
+        return Err(SqlError::invalid_at(create.at, message));
+    }
+    let mut named = Vec::new();
+    for name in references(&create.query)? {
+        let name = name.looked_up().unwrap_or(name);
+        let known = if catalog.find_view(&name).is_some() { name } else { catalog.table(&name)?.name.clone() };
+        named.push(known);
+    }
+    named.sort();
+    named.dedup();
+    let mut next = catalog.clone();
+    next.views.push(ViewDefinition { name: create.name.clone(), sql: sql.to_owned(), sources: named });
+    next.views.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(next)
+}
+
+fn drop_view(catalog: &Catalog, name: &RelationName, if_exists: bool) -> Result<Catalog, SqlError> {
+    if catalog.find_view(name).is_none() {
+        return if if_exists { Ok(catalog.clone()) } else { catalog.view(name).map(|_| catalog.clone()) };
+    }
+    check_unused(catalog, ObjectKind::View, name)?;
+    let mut next = catalog.clone();
+    next.views.retain(|view| view.name != *name);
+    Ok(next)
+}
+
 fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -> Result<Catalog, SqlError> {
     let options = JobOptions::read(&create.name, &create.options)?;
-    let target = catalog.table(&create.insert.target)?.name.clone();
-    let sources = sources(catalog, &create.insert)?;
-    if let Some(other) = catalog.jobs.iter().find(|job| job.target == target) {
-        return Err(SqlError::invalid(format!(
-            "table {target} is filled by job {} already, and one job writes a table; drop that job, or declare a table of its own for job {}",
-            other.name, create.name
-        )));
+    let mut targets: Vec<RelationName> = Vec::with_capacity(create.inserts.len());
+    let mut read = Sources::default();
+    for insert in &create.inserts {
+        let target = target(catalog, insert)?;
+        if targets.contains(&target) {
+            let message = format!(
+                "job {} has two INSERTs into table {target}; write one, with UNION ALL between the queries",
+                create.name
+            );
+            return Err(SqlError::invalid_at(insert.at, message));
+        }
+        targets.push(target);
+        read.add(sources(catalog, insert)?);
     }
-    if sources.contains(&target) {
-        return Err(SqlError::invalid(format!("job {} reads and writes table {target}; write to another table", create.name)));
+    for target in &targets {
+        if let Some(other) = catalog.jobs.iter().find(|job| job.fills(target)) {
+            return Err(SqlError::invalid(format!(
+                "table {target} is filled by job {} already, and one job writes a table; drop that job, or declare a table of its own for job {}",
+                other.name, create.name
+            )));
+        }
+        if read.all().any(|name| name == target) {
+            return Err(SqlError::invalid(format!("job {} reads and writes table {target}; write to another table", create.name)));
+        }
     }
     let mut next = catalog.clone();
     next.jobs.push(JobDefinition {
         name: create.name.clone(),
         sql: sql.to_owned(),
         options,
-        target,
-        sources,
+        targets,
+        sources: read.all().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+        views: read.views.iter().cloned().collect(),
         incarnation: change.incarnation.clone(),
         created_at_us: change.now_us,
     });
@@ -124,20 +191,66 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
     Ok(next)
 }
 
-/// The declared tables that an INSERT's query reads, sorted by name.
-pub(crate) fn sources(catalog: &Catalog, insert: &Insert) -> Result<Vec<RelationName>, SqlError> {
-    let query = parser::Statement::Statement(Box::new(ast::Statement::Query(insert.query.clone())));
-    let (references, _) = resolve_table_references(&query, true)?;
-    let mut names = Vec::new();
-    for reference in &references {
-        let name = RelationName::from(reference);
+/// The table that an INSERT fills.
+pub(crate) fn target(catalog: &Catalog, insert: &Insert) -> Result<RelationName, SqlError> {
+    if catalog.find_view(&insert.target).is_some() {
+        let message = format!("{} is a view, which keeps no rows; INSERT INTO a table", insert.target);
+        return Err(SqlError::invalid_at(insert.at, message));
+    }
+    Ok(catalog.table(&insert.target)?.name.clone())
+}
+
+/// What a query reads, through views too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sources {
+    /// Declared tables that are read.
+    pub tables: BTreeSet<RelationName>,
+    /// Declared tables that are looked up.
+    pub lookups: BTreeSet<RelationName>,
+    pub views: BTreeSet<RelationName>,
+}
+
+impl Sources {
+    pub fn all(&self) -> impl Iterator<Item = &RelationName> {
+        self.tables.iter().chain(&self.lookups)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.tables.extend(other.tables);
+        self.lookups.extend(other.lookups);
+        self.views.extend(other.views);
+    }
+}
+
+/// The declared tables and views that an INSERT's query reads.
+pub(crate) fn sources(catalog: &Catalog, insert: &Insert) -> Result<Sources, SqlError> {
+    let mut found = Sources::default();
+    let mut waiting = references(&insert.query)?;
+    while let Some(name) = waiting.pop() {
         if name.schema == SYSTEM_SCHEMA {
             let message = format!("{name} is a system table, which a job cannot read; query it with SELECT");
             return Err(SqlError::unsupported_at(insert.at, message));
         }
-        names.push(catalog.table(&name)?.name.clone());
+        if let Some(name) = name.looked_up() {
+            if catalog.find_view(&name).is_some() {
+                let message = format!("{name} is a view, which FOR SYSTEM_TIME AS OF cannot look up; name its Cassandra table");
+                return Err(SqlError::unsupported_at(insert.at, message));
+            }
+            found.lookups.insert(catalog.table(&name)?.name.clone());
+        } else if let Some(view) = catalog.find_view(&name) {
+            if found.views.insert(view.name.clone()) {
+                waiting.extend(references(&view.statement(Limits::default())?.query)?);
+            }
+        } else {
+            found.tables.insert(catalog.table(&name)?.name.clone());
+        }
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    Ok(found)
+}
+
+/// The tables and views that a query names.
+pub(crate) fn references(query: &ast::Query) -> Result<Vec<RelationName>, SqlError> {
+    let query = parser::Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+    let (references, _) = resolve_table_references(&query, true)?;
+    Ok(references.iter().map(RelationName::from).collect())
 }

@@ -1,5 +1,5 @@
 //! One job as the catalog keeps it. Its plan is made again from its text, so that nothing planned has to survive an upgrade.
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     error::SqlError,
@@ -16,19 +16,42 @@ pub struct JobDefinition {
     /// The statement as written. May hold secrets: show it through [`crate::redact::sql`].
     pub sql: String,
     pub options: JobOptions,
-    /// The table it fills.
-    pub target: RelationName,
-    /// The tables it reads, sorted.
+    /// The tables it fills, one per INSERT, in their order. Earlier versions stored one, as `target`.
+    #[serde(alias = "target", deserialize_with = "one_or_many")]
+    pub targets: Vec<RelationName>,
+    /// The tables it reads, through views too, sorted.
     pub sources: Vec<RelationName>,
+    /// The views it reads, sorted.
+    #[serde(default)]
+    pub views: Vec<RelationName>,
     /// This life of the job: everything stored is keyed by it, and a job created again has another.
     pub incarnation: String,
     /// Microseconds since 1970.
     pub created_at_us: i64,
 }
 
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RelationName>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Many(Vec<RelationName>),
+        One(RelationName),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::Many(names) => names,
+        Stored::One(name) => vec![name],
+    })
+}
+
 impl JobDefinition {
+    /// Whether it reads or fills a table, or reads a view.
     pub fn uses(&self, table: &RelationName) -> bool {
-        self.target == *table || self.sources.contains(table)
+        self.targets.contains(table) || self.sources.contains(table) || self.views.contains(table)
+    }
+
+    /// Whether it fills `table`.
+    pub fn fills(&self, table: &RelationName) -> bool {
+        self.targets.contains(table)
     }
 
     /// Reads the stored text again. A bare INSERT that became a job reads as `CREATE JOB`.
@@ -39,7 +62,7 @@ impl JobDefinition {
         match parse_one(&self.sql, limits)?.kind {
             StatementKind::CreateJob(create) => Ok(create),
             StatementKind::Insert(insert) => {
-                Ok(CreateJob { name: self.name.clone(), if_not_exists: false, options: Vec::new(), insert })
+                Ok(CreateJob { name: self.name.clone(), if_not_exists: false, options: Vec::new(), inserts: vec![insert] })
             }
             other => Err(SqlError::invalid(format!(
                 "job {} is stored as {} instead of CREATE JOB; drop it and create it again",

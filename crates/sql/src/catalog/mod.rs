@@ -1,26 +1,31 @@
-//! What is declared: tables and jobs. A [`Catalog`] is a value; [`apply`] makes the next one, and whoever keeps it durable stores that by
+//! What is declared: tables, views and jobs. A [`Catalog`] is a value; [`apply`] makes the next one, and whoever keeps it durable stores that by
 //! compare-and-swap, so that of two statements at once one wins and the other is tried again on what is there.
 mod apply;
+pub(crate) mod computed;
 mod job;
 mod table;
+mod view;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::apply::sources;
+pub(crate) use self::apply::{references, sources, target};
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
     table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
+    view::ViewDefinition,
 };
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},
     names::RelationName,
 };
 
-/// Durable as JSON (serde). Tables and jobs are sorted by name.
+/// Durable as JSON (serde). Tables, views and jobs are sorted by name. A name is that of a table or of a view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     pub tables: Vec<TableDefinition>,
+    #[serde(default)]
+    pub views: Vec<ViewDefinition>,
     pub jobs: Vec<JobDefinition>,
 }
 
@@ -35,12 +40,30 @@ impl Catalog {
     /// When there is none, with the near name.
     pub fn table(&self, name: &RelationName) -> Result<&TableDefinition, SqlError> {
         self.find_table(name).ok_or_else(|| {
-            let names: Vec<String> = self.tables.iter().map(|table| table.name.to_string()).collect();
+            let tables = self.tables.iter().map(|table| table.name.to_string());
+            let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
             let hint = match did_you_mean(&name.to_string(), names.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean {near}?"),
                 None => "SHOW TABLES lists all".to_owned(),
             };
             SqlError::NoSuch { kind: ObjectKind::Table, name: name.to_string(), hint: Some(hint) }
+        })
+    }
+
+    pub fn find_view(&self, name: &RelationName) -> Option<&ViewDefinition> {
+        self.views.iter().find(|view| view.name == *name)
+    }
+
+    /// # Errors
+    /// When there is none, with the near name.
+    pub fn view(&self, name: &RelationName) -> Result<&ViewDefinition, SqlError> {
+        self.find_view(name).ok_or_else(|| {
+            let names: Vec<String> = self.views.iter().map(|view| view.name.to_string()).collect();
+            let hint = match did_you_mean(&name.to_string(), names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "SHOW VIEWS lists all".to_owned(),
+            };
+            SqlError::NoSuch { kind: ObjectKind::View, name: name.to_string(), hint: Some(hint) }
         })
     }
 
@@ -69,6 +92,7 @@ impl Catalog {
     pub fn schemas(&self) -> Vec<String> {
         let mut schemas = vec![crate::names::DEFAULT_SCHEMA.to_owned()];
         schemas.extend(self.tables.iter().map(|table| table.name.schema.clone()));
+        schemas.extend(self.views.iter().map(|view| view.name.schema.clone()));
         schemas.extend(self.tables.iter().filter_map(TableDefinition::keyspace).map(str::to_owned));
         schemas.sort();
         schemas.dedup();

@@ -5,6 +5,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
 
+use super::computed;
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
@@ -43,6 +44,8 @@ pub enum ColumnKind {
     Physical,
     /// Told by the connector. Virtual ones are read only.
     Metadata { from: MetadataKey, is_virtual: bool },
+    /// Computed of the others whenever the table is read.
+    Computed { expression: String },
 }
 
 /// What Kafka tells of a record beside its payload.
@@ -114,7 +117,15 @@ impl fmt::Display for PrimaryKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermark {
     pub column: String,
+    /// As written: the column, or the column minus an INTERVAL.
     pub expression: String,
+}
+
+impl Watermark {
+    /// How far behind the largest time seen it stays, in microseconds; `None` for what an earlier version took and this one cannot follow.
+    pub fn delay_us(&self) -> Option<i64> {
+        crate::parser::watermark_delay(&self.column, &self.expression)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +178,21 @@ impl TableDefinition {
 
     /// Columns that an INSERT without a column list fills.
     pub fn writable_columns(&self) -> impl Iterator<Item = &ColumnDefinition> {
-        self.columns.iter().filter(|column| !matches!(column.kind, ColumnKind::Metadata { is_virtual: true, .. }))
+        self.columns
+            .iter()
+            .filter(|column| !matches!(column.kind, ColumnKind::Metadata { is_virtual: true, .. } | ColumnKind::Computed { .. }))
+    }
+
+    /// Whether any column is computed, so that reading it takes a projection over [`Self::stored`].
+    pub fn has_computed_columns(&self) -> bool {
+        self.columns.iter().any(|column| matches!(column.kind, ColumnKind::Computed { .. }))
+    }
+
+    /// The same table without its computed columns: what its connector knows.
+    pub fn stored(&self) -> Self {
+        let mut stored = self.clone();
+        stored.columns.retain(|column| !matches!(column.kind, ColumnKind::Computed { .. }));
+        stored
     }
 
     /// The stored table, for tables in Cassandra (or its embedded stand-in).
@@ -215,7 +240,8 @@ impl TableDefinition {
         let mut reader = OptionReader::new(&object, &create.options);
         let connector = connector(&mut reader, create)?;
         reader.finish()?;
-        let columns = columns(create, &connector)?;
+        let mut columns = columns(create, &connector)?;
+        computed::set_types(&create.name, &mut columns)?;
         let mut table = Self {
             name: create.name.clone(),
             columns,
@@ -325,9 +351,10 @@ fn columns(create: &CreateTable, connector: &Connector) -> Result<Vec<ColumnDefi
             return Err(SqlError::invalid_at(clause.at, message));
         }
         check_type(clause, create, connector)?;
-        let kind = match &clause.metadata {
-            None => ColumnKind::Physical,
-            Some(metadata) => metadata_kind(clause, metadata, create, connector)?,
+        let kind = match (&clause.metadata, &clause.computed) {
+            (_, Some(expression)) => computed_kind(clause, expression, create, connector)?,
+            (None, None) => ColumnKind::Physical,
+            (Some(metadata), None) => metadata_kind(clause, metadata, create, connector)?,
         };
         columns.push(ColumnDefinition {
             name: clause.name.clone(),
@@ -346,6 +373,22 @@ fn check_type(clause: &ColumnClause, create: &CreateTable, connector: &Connector
     let message = format!(
         "column {} of table {} is {}, which cannot be written to Cassandra safely a second time; write it as STRING (JSON) or as columns of its own",
         clause.name, create.name, clause.sql_type
+    );
+    Err(SqlError::unsupported_at(clause.at, message))
+}
+
+fn computed_kind(
+    clause: &ColumnClause,
+    expression: &str,
+    create: &CreateTable,
+    connector: &Connector,
+) -> Result<ColumnKind, SqlError> {
+    if matches!(connector, Connector::Kafka(_)) {
+        return Ok(ColumnKind::Computed { expression: expression.to_owned() });
+    }
+    let message = format!(
+        "column {} of table {} is computed, which only columns of Kafka tables are; compute it in the SELECT of the job",
+        clause.name, create.name
     );
     Err(SqlError::unsupported_at(clause.at, message))
 }

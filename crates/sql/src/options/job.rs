@@ -5,6 +5,10 @@
 //! | `on_error` | `dead_letter`: a bad record goes to the dead letters; `fail`: it stops the job | `dead_letter` |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | as the source table says |
 //! | `start` | `earliest-offset` or `latest-offset`: where the job begins | as the source table says |
+//! | `state.ttl` | a length of time, `1 d`: state that was not touched for so long is dropped | kept |
+//! | `state.unbounded` | `notice`, `allow` or `refuse` a plan whose state grows without bound | `notice` |
+//! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
+//! | `late.rows` | reserved for the table or topic that takes late rows | `polybolos.late_rows` |
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,13 +17,51 @@ use super::{
 };
 use crate::{error::SqlError, statement::OptionEntry};
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOptions {
     pub on_error: OnError,
     /// `None`: as each source table says.
     pub on_data_loss: Option<OnDataLoss>,
     /// `None`: as each source table says.
     pub start: Option<StartupMode>,
+    /// State that was not touched for so long is dropped; `None`: kept.
+    #[serde(default)]
+    pub state_ttl_us: Option<i64>,
+    #[serde(default)]
+    pub state_unbounded: StateUnbounded,
+    #[serde(default = "default_state_partitions")]
+    pub state_partitions: u16,
+}
+
+const DEFAULT_STATE_PARTITIONS: u16 = 4;
+const MAX_STATE_PARTITIONS: u16 = 64;
+
+fn default_state_partitions() -> u16 {
+    DEFAULT_STATE_PARTITIONS
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            on_error: OnError::default(),
+            on_data_loss: None,
+            start: None,
+            state_ttl_us: None,
+            state_unbounded: StateUnbounded::default(),
+            state_partitions: DEFAULT_STATE_PARTITIONS,
+        }
+    }
+}
+
+/// What is done with a plan whose state grows without bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateUnbounded {
+    /// It runs, and a notice names the operator and the remedy.
+    #[default]
+    Notice,
+    Allow,
+    Refuse,
 }
 
 /// What happens to a record that cannot be read or computed.
@@ -40,7 +82,21 @@ impl JobOptions {
         let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?;
         let start = reader.choice("start", &[("earliest-offset", false), ("latest-offset", true)])?;
         let start = start.map(|latest| if latest { StartupMode::Latest } else { StartupMode::Earliest });
+        let state_ttl_us = reader.duration("state.ttl")?;
+        let unbounded =
+            [("notice", StateUnbounded::Notice), ("allow", StateUnbounded::Allow), ("refuse", StateUnbounded::Refuse)];
+        let state_unbounded = reader.choice("state.unbounded", &unbounded)?.unwrap_or_default();
+        let state_partitions = reader
+            .parsed("state.partitions", "a number from 1 to 64", |count: &u16| (1..=MAX_STATE_PARTITIONS).contains(count))?
+            .unwrap_or(DEFAULT_STATE_PARTITIONS);
+        if let Some(entry) = reader.entry("late.rows") {
+            let message = format!(
+                "option 'late.rows' of {} is reserved and not supported yet; late rows are in polybolos.late_rows, so leave it out",
+                reader.object()
+            );
+            return Err(SqlError::unsupported_at(entry.at, message));
+        }
         reader.finish()?;
-        Ok(Self { on_error, on_data_loss, start })
+        Ok(Self { on_error, on_data_loss, start, state_ttl_us, state_unbounded, state_partitions })
     }
 }

@@ -33,6 +33,9 @@ pub struct KafkaOptions {
     /// `None`: the table has no end.
     pub bounded: Option<BoundedMode>,
     pub on_data_loss: OnDataLoss,
+    /// A partition without records for this long no longer holds the watermark back; `None`: it always does.
+    #[serde(default)]
+    pub idle_timeout_us: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +122,8 @@ impl KafkaOptions {
         let startup = startup(reader)?;
         let bounded = bounded(reader)?;
         let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?.unwrap_or_default();
-        Ok(Self { topic, bootstrap_servers, properties, format, startup, bounded, on_data_loss })
+        let idle_timeout_us = reader.duration("scan.watermark.idle-timeout")?;
+        Ok(Self { topic, bootstrap_servers, properties, format, startup, bounded, on_data_loss, idle_timeout_us })
     }
 }
 

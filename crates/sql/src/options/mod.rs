@@ -78,6 +78,15 @@ impl<'a> OptionReader<'a> {
         self.parsed(key, "'true' or 'false'", |_| true)
     }
 
+    /// A length of time as Flink writes it, in microseconds, longer than nothing: `30 s`, `500 ms`, `1 h`.
+    pub fn duration(&mut self, key: &'static str) -> Result<Option<i64>, SqlError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        match crate::parser::microseconds(&entry.value).filter(|length| *length > 0) {
+            Some(length) => Ok(Some(length)),
+            None => Err(self.wrong(entry, "a length of time, for example '30 s', '500 ms' or '1 h'")),
+        }
+    }
+
     /// One of a few words, each with its value.
     pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, SqlError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };

@@ -30,6 +30,32 @@ impl<'a> Cursor<'a> {
         Self { tokens, index: 0, end, limits }
     }
 
+    /// The tokens that are left.
+    pub fn remaining(&self) -> &'a [TokenWithSpan] {
+        &self.tokens[self.index..]
+    }
+
+    /// How many tokens were consumed, blanks among them.
+    pub fn consumed(&self) -> usize {
+        self.index
+    }
+
+    /// Where the statement ends.
+    pub fn end(&self) -> Location {
+        self.end
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Cuts off the first `count` of the tokens that are left, as a cursor of their own.
+    pub fn take(&mut self, count: usize) -> Cursor<'a> {
+        let start = self.index;
+        self.index = start.saturating_add(count).min(self.tokens.len());
+        Cursor { tokens: &self.tokens[start..self.index], index: 0, end: self.at(), limits: self.limits }
+    }
+
     fn skip_whitespace(&self) -> usize {
         let blank = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_));
         self.tokens[self.index..].iter().position(|token| !blank(token)).map_or(self.tokens.len(), |skipped| self.index + skipped)

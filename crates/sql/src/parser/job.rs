@@ -1,11 +1,14 @@
-//! Reads `CREATE JOB` and `INSERT INTO … SELECT`.
-use datafusion::sql::sqlparser::tokenizer::Token;
+//! Reads `CREATE JOB`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::{cursor::Cursor, query, table::options};
 use crate::{
     error::SqlError,
-    statement::{CreateJob, Insert},
+    statement::{CreateJob, Emit, Insert},
 };
+
+/// Most INSERTs of one job.
+const MAX_INSERTS: usize = 64;
 
 /// After `CREATE JOB`.
 pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError> {
@@ -13,13 +16,45 @@ pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError>
     let name = cursor.job_name()?;
     let options = if cursor.is_word("WITH") { options(cursor)? } else { Vec::new() };
     cursor.expect_word("AS")?;
-    if !cursor.is_word("INSERT") {
-        return Err(cursor.expected_or("INSERT INTO", &format!("a job fills a table: CREATE JOB {name} AS INSERT INTO t SELECT …")));
-    }
-    Ok(CreateJob { name, if_not_exists, options, insert: insert(cursor)? })
+    let inserts = if cursor.word("BEGIN") {
+        block(cursor, &name)?
+    } else if cursor.is_word("INSERT") {
+        vec![insert(cursor)?]
+    } else {
+        let hint = format!("a job fills a table: CREATE JOB {name} AS INSERT INTO t SELECT …");
+        return Err(cursor.expected_or("INSERT INTO or BEGIN", &hint));
+    };
+    Ok(CreateJob { name, if_not_exists, options, inserts })
 }
 
-/// `INSERT INTO [TABLE] t [(columns)] query`.
+/// After `BEGIN`: `INSERT …; INSERT …; END`. The last semicolon may be left out.
+fn block(cursor: &mut Cursor<'_>, job: &str) -> Result<Vec<Insert>, SqlError> {
+    let mut inserts = Vec::new();
+    loop {
+        while cursor.token(&Token::SemiColon) {}
+        if cursor.word("END") {
+            break;
+        }
+        if !cursor.is_word("INSERT") {
+            let hint = format!("a block holds INSERTs only: CREATE JOB {job} AS BEGIN INSERT …; INSERT …; END");
+            return Err(cursor.expected_or("INSERT INTO or END", &hint));
+        }
+        let at = cursor.at();
+        if inserts.len() == MAX_INSERTS {
+            return Err(SqlError::invalid_at(at, format!("job {job} has more than {MAX_INSERTS} INSERTs; make several jobs of it")));
+        }
+        let length = Blocks::inside().statement_length(cursor.remaining());
+        let mut one = cursor.take(length);
+        inserts.push(insert(&mut one)?);
+        one.finish()?;
+    }
+    if inserts.is_empty() {
+        return Err(SqlError::invalid_at(cursor.at(), format!("job {job} has no INSERT between BEGIN and END; write one")));
+    }
+    Ok(inserts)
+}
+
+/// `INSERT INTO [TABLE] t [(columns)] query [EMIT ON …]`.
 pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Insert, SqlError> {
     let at = cursor.at();
     cursor.advance();
@@ -39,7 +74,113 @@ pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Insert, SqlError> {
     if !starts_query {
         return Err(cursor.expected("SELECT or VALUES"));
     }
-    Ok(Insert { target, columns, query: query(cursor)?, at })
+    let Some(length) = emit_at(cursor.remaining()) else {
+        return Ok(Insert { target, columns, query: query(cursor)?, emit: Emit::default(), at });
+    };
+    let query = query(&mut cursor.take(length))?;
+    Ok(Insert { target, columns, query, emit: emit(cursor)?, at })
+}
+
+/// `EMIT ON WINDOW CLOSE` or `EMIT ON UPDATE`.
+fn emit(cursor: &mut Cursor<'_>) -> Result<Emit, SqlError> {
+    if cursor.words(&["EMIT", "ON", "WINDOW", "CLOSE"]) {
+        return Ok(Emit::OnWindowClose);
+    }
+    if cursor.words(&["EMIT", "ON", "UPDATE"]) {
+        return Ok(Emit::OnUpdate);
+    }
+    Err(cursor.expected_or("EMIT ON WINDOW CLOSE or EMIT ON UPDATE", "rows are written when a window closes, or at every change"))
+}
+
+/// How many tokens stand before `EMIT ON` at the top level.
+pub(super) fn emit_at(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let mut depth = 0usize;
+    for (index, token) in tokens.iter().enumerate() {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            token if depth == 0 && is_word(token, "EMIT") => {
+                let following = tokens[index + 1..].iter().find(|token| !matches!(token.token, Token::Whitespace(_)));
+                if following.is_some_and(|token| is_word(&token.token, "ON")) {
+                    return Some(index);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+/// Tells the semicolons that end a statement from those inside `CREATE JOB … AS BEGIN … END`.
+#[derive(Default)]
+pub(super) struct Blocks {
+    /// Words of the statement so far, as far as they matter: `CREATE … JOB` seen, then `AS`, then `BEGIN`.
+    progress: usize,
+    in_block: bool,
+    cases: usize,
+    depth: usize,
+}
+
+impl Blocks {
+    /// In a block already.
+    fn inside() -> Self {
+        Self { in_block: true, ..Self::default() }
+    }
+
+    /// Takes one token; true when it is a semicolon that ends the statement.
+    pub fn ends_at(&mut self, token: &Token) -> bool {
+        match token {
+            Token::SemiColon if !self.in_block => {
+                *self = Self::default();
+                return true;
+            }
+            Token::LParen => self.depth += 1,
+            Token::RParen => self.depth = self.depth.saturating_sub(1),
+            Token::Word(word) if word.quote_style.is_none() => self.word(&word.value.to_ascii_uppercase()),
+            _ => {}
+        }
+        false
+    }
+
+    fn word(&mut self, word: &str) {
+        if self.in_block {
+            match word {
+                "CASE" => self.cases += 1,
+                "END" if self.cases > 0 => self.cases -= 1,
+                "END" => self.in_block = false,
+                _ => {}
+            }
+            return;
+        }
+        self.progress = match (self.progress, word) {
+            (0, "EXPLAIN" | "VERBOSE" | "ANALYZE") => 0,
+            (0, "CREATE") => 1,
+            (1, "JOB") => 2,
+            (2, "AS") if self.depth == 0 => 3,
+            (3, "BEGIN") => {
+                self.in_block = true;
+                4
+            }
+            (2, _) => 2,
+            // Another statement.
+            _ => 5,
+        };
+    }
+
+    /// How many tokens of a block's INSERT come before its semicolon or the block's END.
+    fn statement_length(mut self, tokens: &[TokenWithSpan]) -> usize {
+        for (index, token) in tokens.iter().enumerate() {
+            self.ends_at(&token.token);
+            if !self.in_block || token.token == Token::SemiColon {
+                return index;
+            }
+        }
+        tokens.len()
+    }
 }
 
 /// `(a, b) SELECT …`, told apart from `(SELECT …)`.
@@ -50,7 +191,7 @@ fn starts_column_list(cursor: &Cursor<'_>) -> bool {
         && !["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| ahead.is_word(word))
 }
 
-fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<String>, SqlError> {
+pub(super) fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<String>, SqlError> {
     let mut names: Vec<String> = Vec::new();
     cursor.list(|cursor| {
         let at = cursor.at();

@@ -1,10 +1,14 @@
 //! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
 //! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
 mod cursor;
+mod group_window;
+mod interval;
 mod job;
 mod session;
 mod table;
 mod types;
+mod view;
+mod window;
 
 use datafusion::sql::sqlparser::{
     ast,
@@ -12,7 +16,8 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-use self::cursor::Cursor;
+pub(crate) use self::interval::microseconds;
+use self::{cursor::Cursor, job::Blocks, window::Place};
 use crate::{
     error::{SqlError, did_you_mean},
     limits::Limits,
@@ -56,10 +61,17 @@ pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError
         Err(error) => return vec![Err(error)],
     };
     let index = LineIndex::new(sql);
-    let mut ends = tokens.iter().filter(|token| token.token == Token::SemiColon).map(|token| Location::from(token.span.start));
-    tokens
-        .split(|token| token.token == Token::SemiColon)
-        .map(|statement| (statement, ends.next().unwrap_or_else(|| index.end())))
+    let mut blocks = Blocks::default();
+    // `split` takes the token that ends a statement away; the next statement's slice begins after it.
+    let split: Vec<&[TokenWithSpan]> = tokens.split(|token| blocks.ends_at(&token.token)).collect();
+    let mut taken = 0;
+    split
+        .into_iter()
+        .map(|statement| {
+            taken += statement.len() + 1;
+            let end = tokens.get(taken - 1).map_or_else(|| index.end(), |token| Location::from(token.span.start));
+            (statement, end)
+        })
         .filter(|(statement, _)| statement.iter().any(|token| !matches!(token.token, Token::Whitespace(_))))
         .map(|(statement, end)| {
             limits.check_depth(statement)?;
@@ -70,6 +82,11 @@ pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError
             Ok(Statement { kind, sql: text, at })
         })
         .collect()
+}
+
+/// How far a stored watermark expression stays behind its column, in microseconds.
+pub(crate) fn watermark_delay(column: &str, expression: &str) -> Option<i64> {
+    table::stored_delay(column, expression, Limits::default())
 }
 
 pub(crate) fn tokenise(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
@@ -189,7 +206,16 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
 /// The rest of the statement as a query.
 fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let at = cursor.at();
-    let query = cursor.rest(|parser| parser.parse_query())?;
+    if let Some(before) = job::emit_at(cursor.remaining()) {
+        cursor.take(before);
+        let message = "EMIT belongs to a job's INSERT; a query gives its rows once, so leave it out";
+        return Err(SqlError::unsupported_at(cursor.at(), message));
+    }
+    let place = Place { end: cursor.end(), limits: cursor.limits() };
+    let lowered = window::lower(cursor.remaining(), place)?;
+    let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
+    cursor.take(usize::MAX);
+    group_window::rewrite(&mut query, at, place)?;
     refuse_writes(&query, at)?;
     Ok(query)
 }
@@ -224,8 +250,11 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
             "CREATE EXTERNAL TABLE reads files of the server, which SQL cannot do here; write CREATE TABLE … WITH ('connector' = 'kafka' | 'cassandra' | 'blackhole' | 'print', …)",
         );
     }
+    if cursor.words(&["TEMPORARY", "VIEW"]) || cursor.words(&["TEMP", "VIEW"]) || cursor.word("VIEW") {
+        return Ok(StatementKind::CreateView(view::create_view(cursor)?));
+    }
     if cursor.word("TEMPORARY") || cursor.word("TEMP") {
-        return refuse("temporary objects are not supported; write CREATE TABLE, and DROP TABLE when done");
+        return refuse("temporary tables are not supported; write CREATE TABLE, and DROP TABLE when done");
     }
     if cursor.word("TABLE") {
         return Ok(StatementKind::CreateTable(table::create_table(cursor)?));
@@ -236,10 +265,8 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("MODEL") {
         return refuse("models are not supported yet; this version has tables and jobs");
     }
-    if cursor.word("VIEW") || cursor.words(&["MATERIALIZED", "VIEW"]) {
-        return refuse(
-            "views are not supported yet; write the query where you need it, or a job that fills a table: CREATE JOB … AS INSERT INTO …",
-        );
+    if cursor.words(&["MATERIALIZED", "VIEW"]) {
+        return refuse("a materialized view is a job that fills a table: CREATE JOB … AS INSERT INTO …");
     }
     if cursor.word("SCHEMA") || cursor.word("DATABASE") || cursor.word("CATALOG") {
         return refuse("schemas need no CREATE: declare a table as schema.table");
@@ -253,23 +280,30 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("ROLE") || cursor.word("USER") {
         return refuse("CREATE ROLE does not exist; roles are in the server's roles file");
     }
-    Err(cursor.expected("TABLE or JOB"))
+    Err(cursor.expected("TABLE, VIEW or JOB"))
 }
 
 fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     let at = cursor.at();
     cursor.advance();
-    let is_table = cursor.word("TABLE");
-    if !is_table && !cursor.word("JOB") {
-        return Err(cursor.expected("TABLE or JOB"));
+    let temporary = cursor.word("TEMPORARY");
+    let is_view = cursor.word("VIEW");
+    let is_table = !is_view && !temporary && cursor.word("TABLE");
+    let is_job = !is_view && !is_table && !temporary && cursor.word("JOB");
+    if !is_view && !is_table && !is_job {
+        return Err(cursor.expected("TABLE, VIEW or JOB"));
     }
     let if_exists = cursor.words(&["IF", "EXISTS"]);
-    if !is_table {
+    if is_job {
         return Ok(StatementKind::DropJob { name: cursor.job_name()?, if_exists });
     }
     let name = cursor.relation()?;
+    if is_view && !cursor.is_word("CASCADE") {
+        cursor.word("RESTRICT");
+        return Ok(StatementKind::DropView { name, if_exists });
+    }
     if cursor.word("CASCADE") {
-        return Err(SqlError::unsupported_at(at, "DROP TABLE … CASCADE does not exist; drop the jobs that use the table first"));
+        return Err(SqlError::unsupported_at(at, "DROP … CASCADE does not exist; drop the jobs and views that use it first"));
     }
     cursor.word("RESTRICT");
     Ok(StatementKind::DropTable { name, if_exists })
@@ -290,9 +324,12 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.words(&["CREATE", "JOB"]) {
         return Ok(StatementKind::Show(Show::CreateJob(cursor.job_name()?)));
     }
+    if cursor.words(&["CREATE", "VIEW"]) {
+        return Ok(StatementKind::Show(Show::CreateView(cursor.relation()?)));
+    }
     if cursor.is_word("CREATE") {
         cursor.advance();
-        return Err(cursor.expected("TABLE or JOB"));
+        return Err(cursor.expected("TABLE, VIEW or JOB"));
     }
     if cursor.word("JOBS") {
         return Ok(StatementKind::Show(Show::Jobs));
@@ -300,13 +337,16 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("TABLES") {
         return Ok(StatementKind::Show(Show::Tables));
     }
+    if cursor.word("VIEWS") {
+        return Ok(StatementKind::Show(Show::Views));
+    }
     if cursor.words(&["COLUMNS", "FROM"]) || cursor.words(&["COLUMNS", "IN"]) {
         return Ok(StatementKind::Describe(cursor.relation()?));
     }
     if cursor.word("MODELS") {
         return Err(SqlError::unsupported_at(at, "models are not supported yet; this version has tables and jobs"));
     }
-    if ["FUNCTIONS", "DATABASES", "SCHEMAS", "CATALOGS", "VIEWS"].iter().any(|word| cursor.is_word(word)) {
+    if ["FUNCTIONS", "DATABASES", "SCHEMAS", "CATALOGS"].iter().any(|word| cursor.is_word(word)) {
         let message = format!(
             "SHOW {} does not exist; ask information_schema, for example SELECT * FROM information_schema.tables",
             cursor.found()

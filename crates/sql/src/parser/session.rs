@@ -48,7 +48,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStateme
 /// After `SHOW`.
 pub(super) fn show_variable(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
     if cursor.is_done() {
-        return Err(cursor.expected("JOBS, TABLES, CREATE TABLE t, CREATE JOB j or a setting"));
+        return Err(cursor.expected("JOBS, TABLES, VIEWS, CREATE TABLE t, CREATE JOB j or a setting"));
     }
     Ok(SessionStatement::ShowVariable { name: variable(cursor)? })
 }

@@ -1,10 +1,12 @@
 //! Reads `CREATE TABLE`.
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{cursor::Cursor, types::read_type};
+use super::{cursor::Cursor, interval::read_interval, tokenise, types::read_type};
 use crate::{
     catalog::Watermark,
     error::SqlError,
+    limits::Limits,
+    location::Location,
     statement::{ColumnClause, CreateTable, MetadataClause, OptionEntry, PrimaryKeyClause},
 };
 
@@ -60,12 +62,18 @@ fn element(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlEr
         }
     }
     let name = cursor.identifier("a column name")?;
-    if cursor.is_word("AS") {
-        let message = format!("computed columns are not supported yet; compute {name} in the SELECT of the job");
-        return Err(SqlError::unsupported_at(at, message));
+    if cursor.word("AS") {
+        let mut rest = cursor.until_delimiter();
+        if rest.is_done() {
+            return Err(rest.expected_or("an expression", &format!("write for example {name} AS upper(other)")));
+        }
+        let computed = Some(rest.rest(|parser| parser.parse_expr())?.to_string());
+        let column = ColumnClause { name, sql_type: crate::types::SqlType::String, not_null: false, metadata: None, computed, at };
+        table.columns.push(column);
+        return Ok(());
     }
     let sql_type = read_type(cursor)?;
-    let mut column = ColumnClause { name, sql_type, not_null: false, metadata: None, at };
+    let mut column = ColumnClause { name, sql_type, not_null: false, metadata: None, computed: None, at };
     column_properties(cursor, &mut column, table)?;
     table.columns.push(column);
     Ok(())
@@ -142,8 +150,37 @@ fn watermark(cursor: &mut Cursor<'_>) -> Result<Watermark, SqlError> {
     if rest.is_done() {
         return Err(rest.expected_or("an expression", &format!("write for example {column} - INTERVAL '5' SECOND")));
     }
-    let expression = rest.rest(|parser| parser.parse_expr())?;
-    Ok(Watermark { column, expression: expression.to_string() })
+    let at = rest.at();
+    let delay_us = delay(&column, &mut rest.clone());
+    let expression = rest.rest(|parser| parser.parse_expr())?.to_string();
+    if delay_us.is_some() {
+        return Ok(Watermark { column, expression });
+    }
+    let message = format!(
+        "the watermark for {column} is {expression}, and only the column itself or a fixed delay behind it can be followed; write {column} or {column} - INTERVAL '5' SECOND"
+    );
+    Err(SqlError::unsupported_at(at, message))
+}
+
+/// `ts` or `ts - INTERVAL …`: how far behind, in microseconds.
+fn delay(column: &str, cursor: &mut Cursor<'_>) -> Option<i64> {
+    if cursor.identifier("the column").ok()? != column {
+        return None;
+    }
+    if cursor.is_done() {
+        return Some(0);
+    }
+    if !cursor.token(&Token::Minus) {
+        return None;
+    }
+    let delay_us = read_interval(cursor, "the delay of the watermark").ok()?;
+    (delay_us >= 0 && cursor.is_done()).then_some(delay_us)
+}
+
+/// The same of an expression that is stored as text.
+pub(super) fn stored_delay(column: &str, expression: &str, limits: Limits) -> Option<i64> {
+    let tokens = tokenise(expression).ok()?;
+    delay(column, &mut Cursor::new(&tokens, Location::START, limits))
 }
 
 /// `WITH ('key' = 'value', …)`.

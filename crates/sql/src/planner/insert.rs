@@ -11,10 +11,10 @@ use datafusion::{
 
 use super::plan_in;
 use crate::{
-    catalog::{Catalog, ColumnDefinition, Connector, TableDefinition, sources},
+    catalog::{Catalog, ColumnDefinition, Connector, TableDefinition, sources, target},
     error::{SqlError, did_you_mean},
     names::RelationName,
-    statement::Insert,
+    statement::{Emit, Insert},
 };
 
 #[derive(Clone, Debug)]
@@ -24,48 +24,80 @@ pub struct InsertPlan {
     pub columns: Vec<String>,
     /// Its output has exactly `columns`, by name and type. Casts fail on rows that do not fit.
     pub plan: LogicalPlan,
-    /// The declared tables it reads, by name.
+    /// The declared tables it reads, through views too, by name.
     pub sources: Vec<TableDefinition>,
+    /// The declared tables it looks up (`FOR SYSTEM_TIME AS OF`), by name. Their scans in `plan` are in schema `lookup:…`.
+    pub lookups: Vec<TableDefinition>,
+    /// When rows of groups are written.
+    pub emit: Emit,
+    /// Of a job: whether it is more than projections and filters over one scan.
+    pub is_stateful: bool,
 }
 
 pub(super) fn is_unbounded(catalog: &Catalog, insert: &Insert) -> Result<bool, SqlError> {
-    Ok(source_tables(catalog, insert)?.iter().any(TableDefinition::is_unbounded))
+    Ok(Tables::of(catalog, insert)?.read.iter().any(TableDefinition::is_unbounded))
 }
 
-fn source_tables(catalog: &Catalog, insert: &Insert) -> Result<Vec<TableDefinition>, SqlError> {
-    sources(catalog, insert)?.iter().map(|name| catalog.table(name).cloned()).collect()
+/// The declared tables that an INSERT stands on.
+struct Tables {
+    read: Vec<TableDefinition>,
+    looked_up: Vec<TableDefinition>,
 }
 
-/// That an INSERT can be a job: it reads a stream, and nothing else.
+impl Tables {
+    fn of(catalog: &Catalog, insert: &Insert) -> Result<Self, SqlError> {
+        let found = sources(catalog, insert)?;
+        let tables = |names: &std::collections::BTreeSet<RelationName>| -> Result<Vec<TableDefinition>, SqlError> {
+            names.iter().map(|name| catalog.table(name).cloned()).collect()
+        };
+        Ok(Self { read: tables(&found.tables)?, looked_up: tables(&found.lookups)? })
+    }
+}
+
+/// That an INSERT can be a job: it reads streams, and looks the rest up.
 pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert) -> Result<(), SqlError> {
-    let tables = source_tables(catalog, insert)?;
-    if tables.is_empty() {
-        let message = format!(
-            "{subject} reads no table, so it would end at once; write INSERT INTO … without CREATE JOB, or read a Kafka table"
-        );
-        return Err(SqlError::unsupported_at(insert.at, message));
+    let tables = Tables::of(catalog, insert)?;
+    let refuse = |message: String| Err(SqlError::unsupported_at(insert.at, message));
+    if tables.read.is_empty() {
+        return refuse(format!(
+            "{subject} reads no stream, so it would end at once; write INSERT INTO … without CREATE JOB, or read a Kafka table"
+        ));
     }
-    if let [table, other, ..] = tables.as_slice() {
-        let message = format!(
-            "{subject} reads {} and {}: joining or combining several tables in a stream is not supported yet; write a job per Kafka table, each filling a table of its own, and join in a query",
-            table.name, other.name
-        );
-        return Err(SqlError::unsupported_at(insert.at, message));
-    }
-    if let Some(table) = tables.iter().find(|table| !table.is_unbounded()) {
-        let message = format!(
+    if !tables.read.iter().any(TableDefinition::is_unbounded) {
+        let table = &tables.read[0];
+        return refuse(format!(
             "{subject} reads {}, which ends ({}); write INSERT INTO … without CREATE JOB, which runs once to the end",
             table.name,
             table.connector.name()
-        );
-        return Err(SqlError::unsupported_at(insert.at, message));
+        ));
     }
-    Ok(())
+    for table in tables.read.iter().filter(|table| !table.is_unbounded()) {
+        return refuse(match table.connector {
+            Connector::Kafka(_) => format!(
+                "{subject} reads {}, which ends, beside tables that do not; leave 'scan.bounded.mode' out of its declaration",
+                table.name
+            ),
+            _ => format!(
+                "{subject} reads {} ({}) beside streams, and its changes cannot be followed; look it up: JOIN {} FOR SYSTEM_TIME AS OF PROCTIME() AS t ON …",
+                table.name,
+                table.connector.name(),
+                table.name
+            ),
+        });
+    }
+    match tables.looked_up.iter().find(|table| !matches!(table.connector, Connector::Cassandra(_))) {
+        Some(table) => refuse(format!(
+            "{subject} looks up {} ({}); only Cassandra tables are looked up, so join it without FOR SYSTEM_TIME AS OF",
+            table.name,
+            table.connector.name()
+        )),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Insert) -> Result<InsertPlan, SqlError> {
-    let target = catalog.table(&insert.target)?.clone();
-    let sources = source_tables(catalog, insert)?;
+    let target = catalog.table(&target(catalog, insert)?)?.clone();
+    let Tables { read: sources, looked_up: lookups } = Tables::of(catalog, insert)?;
     check_target(&target, insert)?;
     check_sources(&sources, insert)?;
     let columns = written_columns(&target, insert)?;
@@ -77,7 +109,7 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     }
     let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
     let columns = columns.iter().map(|column| column.name.clone()).collect();
-    Ok(InsertPlan { target, columns, plan, sources })
+    Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false })
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
@@ -169,12 +201,13 @@ fn value(
     Ok(given.cast_to(&wanted, query.schema().as_ref())?.alias(&column.name))
 }
 
-/// That the optimised plan still has one scan of the stream, and the output that was asked for.
+/// That the optimised plan still reads a stream, and has the output that was asked for.
 pub(super) fn check_optimised(subject: &str, planned: &InsertPlan) -> Result<(), SqlError> {
     let mut scans: Vec<RelationName> = Vec::new();
     planned.plan.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            scans.push(RelationName::from(&scan.table_name));
+            let name = RelationName::from(&scan.table_name);
+            scans.extend(name.looked_up().is_none().then_some(name));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;

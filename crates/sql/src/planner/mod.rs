@@ -1,7 +1,9 @@
 //! Statements → logical plans: queries as DataFusion plans them, INSERTs with the target's columns and types in front, jobs checked for
 //! what a stream can do and optimised with settings that suit Ballista.
+mod event_time;
 mod insert;
 mod refuse;
+mod views;
 
 use std::sync::Arc;
 
@@ -12,16 +14,21 @@ use datafusion::{
     sql::{parser, sqlparser::ast},
 };
 
-pub use self::insert::InsertPlan;
+use self::event_time::Lineage;
+pub use self::{
+    event_time::{EventTimeUse, WatermarkSource},
+    insert::InsertPlan,
+};
 use crate::{
     catalog::{Catalog, JobDefinition},
     clock,
     error::SqlError,
+    functions,
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA},
     options::job::JobOptions,
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
-    statement::{CreateJob, Explain, ExplainTarget, Insert},
+    statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert},
 };
 
 /// What a planner looks things up in. Cheap to clone.
@@ -36,8 +43,24 @@ pub struct Planner {
 #[derive(Clone, Debug)]
 pub struct JobPlan {
     pub name: String,
+    /// One per INSERT, in their order.
     pub inserts: Vec<InsertPlan>,
     pub options: JobOptions,
+    /// The tables with a watermark that it reads.
+    pub watermarks: Vec<WatermarkSource>,
+    /// What it uses event time for, all INSERTs together.
+    pub event_time: EventTimeUse,
+    /// Whether it is more than projections and filters over one scan.
+    pub is_stateful: bool,
+}
+
+/// A state in which one statement is planned, with the catalog that its views go into.
+struct Planning {
+    state: SessionState,
+    ours: Arc<PolybolosCatalog>,
+    catalog: Arc<Catalog>,
+    providers: Arc<dyn Providers>,
+    usage: Use,
 }
 
 /// What EXPLAIN answers with.
@@ -60,13 +83,15 @@ impl Planner {
     }
 
     /// A state in which tables are those of the catalog, for `usage`.
-    fn state_for(&self, usage: Use, config: SessionConfig) -> SessionState {
+    fn state_for(&self, usage: Use, config: SessionConfig) -> Result<Planning, SqlError> {
         let mut state = self.state.clone();
         let catalog = self.catalog.clone();
         let ours = PolybolosCatalog::new(Arc::new(move || catalog.clone()), self.providers.clone(), usage)
             .above(self.state.catalog_list().catalog(CATALOG));
+        let ours = Arc::new(ours);
         let others = self.state.catalog_list().clone();
-        state.register_catalog_list(Arc::new(CatalogsWithOurs { ours: Arc::new(ours), others }));
+        state.register_catalog_list(Arc::new(CatalogsWithOurs { ours: ours.clone(), others }));
+        functions::register(&mut state)?;
         *state.config_mut() = config;
         let catalog_options = &mut state.config_mut().options_mut().catalog;
         CATALOG.clone_into(&mut catalog_options.default_catalog);
@@ -75,7 +100,7 @@ impl Planner {
         // Places in error messages.
         state.config_mut().options_mut().sql_parser.collect_spans = true;
         state.mark_start_execution();
-        state
+        Ok(Planning { state, ours, catalog: self.catalog.clone(), providers: self.providers.clone(), usage })
     }
 
     /// A SELECT, WITH or VALUES, not yet optimised. Placeholders (`$1`) stay for the caller to bind.
@@ -83,19 +108,44 @@ impl Planner {
     /// # Errors
     /// When DataFusion refuses it, or it would change something.
     pub async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
-        let state = self.state_for(Use::Bounded, self.state.config().clone());
-        plan_in(&state, query).await
+        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        planning.prepare(query).await?;
+        plan_in(&planning.state, query).await
     }
 
-    /// A job of its own name: exactly one INSERT over an unbounded source, stateless, optimised.
+    /// The columns of a view that exists or is to be: a query without rows.
+    ///
+    /// # Errors
+    /// When its query cannot be planned.
+    pub async fn plan_view(&self, view: &CreateView) -> Result<LogicalPlan, SqlError> {
+        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        planning.prepare(&view.query).await?;
+        planning.view(view).await
+    }
+
+    /// A job of its own name: its INSERTs over unbounded sources, optimised.
     ///
     /// # Errors
     /// When something in it is not to be had; the message names it and says what to write instead.
     pub async fn plan_job(&self, job: &CreateJob, target_partitions: usize) -> Result<JobPlan, SqlError> {
         let options = JobOptions::read(&job.name, &job.options)?;
         let subject = format!("job {}", job.name);
-        let insert = self.plan_stream_insert(&subject, &job.insert, target_partitions).await?;
-        Ok(JobPlan { name: job.name.clone(), inserts: vec![insert], options })
+        let mut plan = JobPlan {
+            name: job.name.clone(),
+            inserts: Vec::with_capacity(job.inserts.len()),
+            options,
+            watermarks: Vec::new(),
+            event_time: EventTimeUse::default(),
+            is_stateful: job.inserts.len() > 1,
+        };
+        for insert in &job.inserts {
+            self.plan_stream_insert(&subject, insert, target_partitions, &mut plan).await?;
+        }
+        // Without a use of event time no row is late, and nobody has to follow it.
+        if plan.event_time.granule_us.is_none() {
+            plan.watermarks.clear();
+        }
+        Ok(plan)
     }
 
     /// A job that the catalog holds, from its text.
@@ -125,20 +175,53 @@ impl Planner {
                 "the INSERT reads a stream, so it is a job; write CREATE JOB name AS INSERT …",
             ));
         }
-        let state = self.state_for(Use::Bounded, self.state.config().clone());
-        insert::plan(&state, &self.catalog, insert).await
+        if insert.emit == Emit::OnWindowClose {
+            let message = "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
+            return Err(SqlError::unsupported_at(insert.at, message));
+        }
+        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        planning.prepare(&insert.query).await?;
+        insert::plan(&planning.state, &self.catalog, insert).await
     }
 
-    async fn plan_stream_insert(&self, subject: &str, insert: &Insert, target_partitions: usize) -> Result<InsertPlan, SqlError> {
+    async fn plan_stream_insert(
+        &self,
+        subject: &str,
+        insert: &Insert,
+        target_partitions: usize,
+        job: &mut JobPlan,
+    ) -> Result<(), SqlError> {
         insert::check_is_stream(&self.catalog, subject, insert)?;
         let config = clock::with_epoch_clock(job_config(self.state.config().clone(), target_partitions), None);
-        let mut state = self.state_for(Use::Stream, config);
-        clock::register(&mut state)?;
-        let mut planned = insert::plan(&state, &self.catalog, insert).await?;
-        refuse::check_stateless(subject, &planned.plan)?;
+        let mut planning = self.state_for(Use::Stream, config)?;
+        clock::register(&mut planning.state)?;
+        planning.prepare(&insert.query).await?;
+        let state = &planning.state;
+        let mut planned = insert::plan(state, &self.catalog, insert).await?;
+        refuse::check_written(subject, &planned.plan)?;
         planned.plan = state.optimize(&planned.plan)?;
         insert::check_optimised(subject, &planned)?;
-        Ok(planned)
+        refuse::check_optimised(subject, &planned.plan)?;
+        planned.is_stateful = refuse::is_stateful(&planned.plan);
+        let lineage = Lineage { tables: &planned.sources };
+        if insert.emit == Emit::OnWindowClose && !lineage.groups_by_window(&planned.plan)? {
+            let unwatched = event_time::without_watermark(&planned.sources);
+            let remedy = match unwatched.is_empty() {
+                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out".to_owned(),
+                false => format!("declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it", unwatched.into_iter().collect::<Vec<_>>().join(", ")),
+            };
+            let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
+            return Err(SqlError::unsupported_at(insert.at, message));
+        }
+        job.event_time = job.event_time.and(lineage.usage(&planned.plan)?);
+        for source in event_time::sources(state, &planned.sources)? {
+            if !job.watermarks.contains(&source) {
+                job.watermarks.push(source);
+            }
+        }
+        job.is_stateful |= planned.is_stateful;
+        job.inserts.push(planned);
+        Ok(())
     }
 
     /// EXPLAIN of a query, an INSERT or a job, existing or not.
@@ -162,7 +245,7 @@ impl Planner {
                     name: format!("insert_into_{}", insert.target.name),
                     if_not_exists: false,
                     options: Vec::new(),
-                    insert: insert.clone(),
+                    inserts: vec![insert.clone()],
                 };
                 self.plan_job(&create, target_partitions).await?
             }
@@ -183,7 +266,7 @@ pub fn job_config(config: SessionConfig, target_partitions: usize) -> SessionCon
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.optimizer.prefer_hash_join = false;
-    // Scalar subqueries become joins, which a stream can keep up to date.
+    // Scalar subqueries become joins, all of them, so that a change in one reaches the rows that it is compared with.
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     // Strings are Utf8 from the decoder to the sink: no conversion in between.
     options.sql_parser.map_string_types_to_utf8view = false;
@@ -197,3 +280,6 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
     read_only.verify_plan(&plan)?;
     Ok(plan)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,57 @@
-//! What a job cannot do yet, found when it is created, by name and with what to write instead. A job is stateless: every record gives
-//! at most one row, whatever came before it.
+//! What a job cannot do, found when it is created, by name and with what to write instead. What is let through, the engine keeps right at
+//! every change; what would run wrongly, or differently each time it is computed again, is refused.
 use datafusion::{
-    common::tree_node::{TreeNode, TreeNodeRecursion},
-    logical_expr::{Aggregate, Distinct, Expr, JoinType, LogicalPlan},
+    common::{
+        ScalarValue,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Volatility},
 };
 
-use crate::error::SqlError;
+use crate::{error::SqlError, names::RelationName};
 
 /// Checks a plan before it is optimised, as it was written.
-pub(super) fn check_stateless(subject: &str, plan: &LogicalPlan) -> Result<(), SqlError> {
+pub(super) fn check_written(subject: &str, plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut refused = None;
-    plan.apply(|node| {
-        refused = refuse_node(node).or_else(|| refuse_expressions(node));
+    plan.apply_with_subqueries(|node| {
+        refused = refuse_node(node).or_else(|| refuse_lookup(node)).or_else(|| refuse_volatile(node));
+        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    if refused.is_none() {
+        refused = refuse_sorts(plan, false);
+    }
+    match refused {
+        Some(why) => Err(SqlError::unsupported(format!("{subject} {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks what optimising made of it.
+pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut refused = None;
+    plan.apply_with_subqueries(|node| {
+        refused = refuse_optimised(node).or_else(|| refuse_volatile(node));
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     match refused {
         Some(why) => Err(SqlError::unsupported(format!("{subject} {why}"))),
         None => Ok(()),
+    }
+}
+
+/// Whether it takes more than looking at each record for itself.
+pub(super) fn is_stateful(plan: &LogicalPlan) -> bool {
+    !is_row_by_row(plan)
+}
+
+/// Projections and filters over one scan.
+fn is_row_by_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::TableScan(scan) => RelationName::from(&scan.table_name).looked_up().is_none(),
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Repartition(_) => {
+            plan.inputs().into_iter().all(is_row_by_row)
+        }
+        _ => false,
     }
 }
 
@@ -26,78 +61,162 @@ fn refuse_node(node: &LogicalPlan) -> Option<String> {
         | LogicalPlan::Filter(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::TableScan(_)
-        | LogicalPlan::Repartition(_) => return None,
-        LogicalPlan::Aggregate(aggregate) => aggregation(aggregate),
-        LogicalPlan::Window(_) => {
-            "uses window functions (OVER): they are not supported over a stream yet; write the rows and use OVER in a query over the table"
-                .to_owned()
-        }
-        LogicalPlan::Join(join) => {
-            let kind = if join.join_type == JoinType::Inner && join.on.is_empty() && join.filter.is_none() {
-                "a cross join".to_owned()
-            } else {
-                format!("a join ({})", join.join_type.to_string().to_uppercase())
-            };
-            format!("has {kind}: joins in a stream are not supported yet; write a job per Kafka table and join in a query over the tables")
-        }
-        LogicalPlan::Distinct(Distinct::All(_)) => {
-            "selects DISTINCT rows: duplicates in a stream cannot be told apart yet; leave DISTINCT out and give the table a PRIMARY KEY, which keeps one row per key"
-                .to_owned()
-        }
+        | LogicalPlan::Repartition(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::Union(_)
+        | LogicalPlan::Distinct(Distinct::All(_))
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::Subquery(_) => return None,
         LogicalPlan::Distinct(Distinct::On(_)) => {
-            "selects DISTINCT ON: it is not supported over a stream; give the table that PRIMARY KEY, which keeps the last row per key"
+            "selects DISTINCT ON: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) AS n FROM t) WHERE n = 1"
                 .to_owned()
         }
-        LogicalPlan::Sort(_) => "sorts (ORDER BY): a stream has no end to sort at; leave ORDER BY out and sort in a query over the table".to_owned(),
-        LogicalPlan::Limit(_) => "limits its rows (LIMIT, OFFSET, FETCH): a job runs for ever; leave it out and use LIMIT in a query over the table".to_owned(),
-        LogicalPlan::Union(_) => {
-            "combines queries (UNION): it is not supported in a stream yet; write a job per query, each filling a table of its own, and combine in a query"
-                .to_owned()
-        }
-        LogicalPlan::Unnest(_) => "unnests arrays: one record giving several rows is not supported yet; write the array as it is and unnest in a query".to_owned(),
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-            "reads rows that are written in it (VALUES, SELECT without FROM); read a Kafka table, or INSERT them without CREATE JOB".to_owned()
+            "reads rows that are written in it (VALUES, SELECT without FROM); write them as constants in the SELECT over a Kafka table, or INSERT them into a table without CREATE JOB"
+                .to_owned()
         }
-        LogicalPlan::RecursiveQuery(_) => "is a recursive query (WITH RECURSIVE): it is not supported over a stream".to_owned(),
-        LogicalPlan::Subquery(_) => subquery(),
+        LogicalPlan::RecursiveQuery(_) => {
+            "is a recursive query (WITH RECURSIVE): it is not supported over a stream; write as many joins as the recursion is deep"
+                .to_owned()
+        }
         other => format!("uses {}, which is not supported in a stream; leave it out", other.display()),
     };
     Some(why)
 }
 
-fn aggregation(aggregate: &Aggregate) -> String {
-    let shown = |expressions: &[Expr]| expressions.iter().map(name).collect::<Vec<_>>().join(", ");
-    let what = if aggregate.group_expr.is_empty() {
-        format!("aggregates ({})", shown(&aggregate.aggr_expr))
-    } else {
-        format!("groups by {}", shown(&aggregate.group_expr))
-    };
-    format!("{what}: aggregation over a stream is not supported yet; write the rows and aggregate in a query over the table")
-}
-
-/// An expression as written, columns without their table.
-fn name(expression: &Expr) -> String {
-    match expression {
-        Expr::Column(column) => column.name.clone(),
-        Expr::Alias(alias) => name(&alias.expr),
-        other => other.schema_name().to_string(),
+fn refuse_optimised(node: &LogicalPlan) -> Option<String> {
+    match node {
+        LogicalPlan::Join(join) if join.null_aware => Some(
+            "has NOT IN (SELECT …) over columns that may be NULL, where one NULL takes every row back; write NOT EXISTS (SELECT 1 FROM … WHERE a = b)"
+                .to_owned(),
+        ),
+        LogicalPlan::RecursiveQuery(_) => refuse_node(node),
+        _ => remaining_subquery(node),
     }
 }
 
-fn refuse_expressions(node: &LogicalPlan) -> Option<String> {
+/// A subquery that no rule turned into a join.
+fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
     let mut found = false;
     let walked = node.apply_expressions(|expression| {
         found = found || expression.exists(|part| Ok(is_subquery(part)))?;
         Ok(TreeNodeRecursion::Continue)
     });
-    (found && walked.is_ok()).then(subquery)
+    (found && walked.is_ok())
+        .then(|| "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query".to_owned())
 }
 
 fn is_subquery(expression: &Expr) -> bool {
     matches!(expression, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }
 
-fn subquery() -> String {
-    "has a subquery in an expression: looking something up from a stream is not supported yet; write the rows and look up in a query over the table"
-        .to_owned()
+/// ORDER BY counts only under LIMIT n, and LIMIT n only over ORDER BY.
+fn refuse_sorts(plan: &LogicalPlan, limited: bool) -> Option<String> {
+    match plan {
+        LogicalPlan::Sort(sort) if !limited && sort.fetch.is_none() => Some(
+            "sorts (ORDER BY) without LIMIT: a stream has no end to sort at; add LIMIT n for the first n rows, or leave ORDER BY out and sort in a query over the table"
+                .to_owned(),
+        ),
+        LogicalPlan::Sort(sort) => refuse_sorts(&sort.input, false),
+        LogicalPlan::Limit(limit) => {
+            let literal = |expression: &Option<Box<Expr>>| match expression.as_deref() {
+                None => Some(None),
+                Some(Expr::Literal(ScalarValue::Int64(Some(count)), _)) => Some(Some(*count)),
+                Some(_) => None,
+            };
+            match (literal(&limit.skip), literal(&limit.fetch)) {
+                (Some(None | Some(0)), Some(Some(_))) if is_sorted(&limit.input) => refuse_sorts(&limit.input, true),
+                (Some(None | Some(0)), Some(Some(_))) => Some(
+                    "limits its rows (LIMIT) without ORDER BY, so that nothing says which rows stay; add ORDER BY".to_owned(),
+                ),
+                _ => Some(
+                    "uses OFFSET, or a LIMIT that is no number: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (ORDER BY …) AS n FROM t) WHERE n > 10 AND n <= 20"
+                        .to_owned(),
+                ),
+            }
+        }
+        // What stands between LIMIT and its ORDER BY.
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().into_iter().find_map(|input| refuse_sorts(input, limited))
+        }
+        other => {
+            let below = other.inputs().into_iter().find_map(|input| refuse_sorts(input, false));
+            below.or_else(|| refuse_sorts_in_subqueries(other))
+        }
+    }
+}
+
+fn refuse_sorts_in_subqueries(node: &LogicalPlan) -> Option<String> {
+    let mut refused = None;
+    let walked = node.apply_subqueries(|subquery| {
+        // The node `Subquery` is walked into here; what is below it is a query of its own.
+        refused = match subquery {
+            LogicalPlan::Subquery(subquery) => refuse_sorts(&subquery.subquery, false),
+            other => refuse_sorts(other, false),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    });
+    refused.filter(|_| walked.is_ok())
+}
+
+fn is_sorted(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Projection(projection) => is_sorted(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_sorted(&alias.input),
+        _ => false,
+    }
+}
+
+/// A table that is looked up stands on the right of an inner or left join.
+fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
+    let looked_up = |plan: &LogicalPlan| match strip_alias(plan) {
+        LogicalPlan::TableScan(scan) => RelationName::from(&scan.table_name).looked_up(),
+        _ => None,
+    };
+    let name = match node {
+        LogicalPlan::SubqueryAlias(_) => return None,
+        LogicalPlan::Join(join) => {
+            looked_up(&join.left).or_else(|| looked_up(&join.right).filter(|_| !matches!(join.join_type, JoinType::Inner | JoinType::Left)))
+        }
+        other => other.inputs().into_iter().find_map(looked_up),
+    }?;
+    Some(format!(
+        "looks up {name} otherwise than on the right of JOIN or LEFT JOIN; write FROM stream AS s JOIN {name} FOR SYSTEM_TIME AS OF s.proc_time AS t ON s.key = t.key"
+    ))
+}
+
+fn strip_alias(plan: &LogicalPlan) -> &LogicalPlan {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => strip_alias(&alias.input),
+        other => other,
+    }
+}
+
+/// A function that answers differently each time may be asked once per record, where the record comes in, and not above state, where it
+/// would be asked again whenever a row changes.
+fn refuse_volatile(node: &LogicalPlan) -> Option<String> {
+    if is_row_by_row(node) || matches!(node, LogicalPlan::Subquery(_)) {
+        return None;
+    }
+    let mut found = None;
+    let walked = node.apply_expressions(|expression| {
+        expression.apply(|part| {
+            if let Expr::ScalarFunction(function) = part
+                && function.func.signature().volatility == Volatility::Volatile
+            {
+                found = Some(function.name().to_owned());
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    });
+    let name = found.filter(|_| walked.is_ok())?;
+    Some(format!(
+        "asks {name}() after an aggregation, join or window, where it would answer otherwise whenever a row changes; select it in a subquery over the Kafka table: FROM (SELECT *, {name}() AS x FROM t)"
+    ))
 }

@@ -1,0 +1,61 @@
+//! Types of computed columns: what DataFusion says of their expressions over the table's other columns.
+use std::collections::HashMap;
+
+use datafusion::{
+    arrow::datatypes::{Field, Schema},
+    common::DFSchema,
+    execution::{SessionState, SessionStateBuilder},
+    logical_expr::{Expr, ExprSchemable},
+};
+
+use super::{ColumnDefinition, ColumnKind, TableDefinition};
+use crate::{error::SqlError, functions, names::RelationName, types::SqlType};
+
+/// Fills in the types that follow from expressions.
+pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) -> Result<(), SqlError> {
+    let is_stored = |column: &&ColumnDefinition| !matches!(column.kind, ColumnKind::Computed { .. });
+    let fields = |columns: &[ColumnDefinition]| -> Vec<Field> {
+        columns.iter().filter(is_stored).map(|column| Field::new(&column.name, column.sql_type.arrow(), column.nullable)).collect()
+    };
+    if columns.iter().filter(is_stored).count() == columns.len() {
+        return Ok(());
+    }
+    let schema = DFSchema::from_unqualified_fields(fields(columns).into(), HashMap::new())?;
+    let mut state = SessionStateBuilder::new().with_default_features().build();
+    functions::register(&mut state)?;
+    // Literals are Utf8, as everywhere in jobs.
+    state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
+    for column in columns {
+        let ColumnKind::Computed { expression } = &column.kind else { continue };
+        let planned = state.create_logical_expr(expression, &schema)?;
+        let found = planned.get_type(&schema)?;
+        let Some(sql_type) = SqlType::of_arrow(&found) else {
+            let message = format!("column {} of table {table} is computed as {found}, which no column can have; add a CAST", column.name);
+            return Err(SqlError::invalid(message));
+        };
+        column.nullable = planned.nullable(&schema)?;
+        column.sql_type = sql_type;
+    }
+    Ok(())
+}
+
+/// All columns of `table` as expressions over its stored ones, which `state` can plan.
+pub(crate) fn expressions(state: &SessionState, table: &TableDefinition) -> Result<Vec<Expr>, SqlError> {
+    let schema: &Schema = &table.stored().arrow_schema();
+    let schema = DFSchema::from_unqualified_fields(schema.fields().clone(), HashMap::new())?;
+    let mut expressions = Vec::with_capacity(table.columns.len());
+    for column in &table.columns {
+        let expression = match &column.kind {
+            ColumnKind::Computed { expression } => {
+                let computed = state.create_logical_expr(expression, &schema)?;
+                // In its declared type, whatever literals have become since.
+                let computed = computed.cast_to(&table.data_type(column), &schema)?;
+                let is_event_time = table.watermark.as_ref().is_some_and(|watermark| watermark.column == column.name);
+                if is_event_time { functions::event_time().call(vec![computed]) } else { computed }
+            }
+            _ => Expr::Column(datafusion::common::Column::new_unqualified(&column.name)),
+        };
+        expressions.push(expression.alias_if_changed(column.name.clone())?);
+    }
+    Ok(expressions)
+}

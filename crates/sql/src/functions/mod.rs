@@ -1,0 +1,72 @@
+//! Functions that DataFusion lacks, with Flink's names and meaning, and those that windows are lowered to. All are pure: what they give
+//! depends on their arguments alone. Scheduler and executors register the same ones.
+//!
+//! | function | gives |
+//! |---|---|
+//! | `date_format(time, 'yyyy-MM-dd HH:mm')` | text, by Java's pattern letters; a pattern with `%` is read as DataFusion's `to_char` reads it |
+//! | `regexp_extract(text, regex [, group])` | the group of the first match (0, the whole, when left out), NULL where none matches |
+//! | `split_index(text, separator, index)` | the part at the index, from 0 on, NULL outside |
+//! | `count_char(text, character)` | how often the character's first byte is in the text |
+//! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
+//! | `mod(a, b)` | `a % b` |
+//! | `proctime()` | `now()` |
+//! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
+mod date_format;
+mod event_time;
+mod numeric;
+mod session;
+mod text;
+mod windows;
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::Result,
+    execution::FunctionRegistry,
+    logical_expr::{ScalarUDF, WindowUDF},
+};
+
+pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
+
+/// Every scalar function.
+pub fn scalars() -> Vec<Arc<ScalarUDF>> {
+    let mut functions = vec![
+        Arc::new(ScalarUDF::new_from_impl(date_format::DateFormat::new())),
+        Arc::new(ScalarUDF::new_from_impl(text::RegexpExtract::new())),
+        Arc::new(ScalarUDF::new_from_impl(text::SplitIndex::new())),
+        Arc::new(ScalarUDF::new_from_impl(text::CountChar::new())),
+        Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
+        Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
+        event_time(),
+    ];
+    functions.extend(numeric::date_parts());
+    functions.extend(
+        [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds]
+            .map(|kind| Arc::new(ScalarUDF::new_from_impl(windows::WindowsFunction::new(kind)))),
+    );
+    functions
+}
+
+/// Every window function.
+pub fn windows() -> Vec<Arc<WindowUDF>> {
+    [SessionBound::Start, SessionBound::End].map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound)))).to_vec()
+}
+
+/// The mark of a computed column that is a table's event time.
+pub(crate) fn event_time() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(event_time::EventTime::new()))
+}
+
+/// Registers all of them.
+///
+/// # Errors
+/// When the registry takes no functions.
+pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for function in scalars() {
+        registry.register_udf(function)?;
+    }
+    for function in windows() {
+        registry.register_udwf(function)?;
+    }
+    Ok(())
+}

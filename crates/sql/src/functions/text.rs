@@ -1,0 +1,259 @@
+//! Functions over text, with Flink's meaning: `regexp_extract`, `split_index`, `count_char`.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, Int64Array, StringArray, StringBuilder},
+        datatypes::{DataType, Int64Type},
+    },
+    common::{Result, ScalarValue, exec_err, plan_err},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
+};
+use regex::Regex;
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
+}
+
+/// The one text of all rows, if it is a constant that is not NULL.
+fn constant(value: &ColumnarValue) -> Option<&str> {
+    match value {
+        ColumnarValue::Scalar(ScalarValue::Utf8(Some(text))) => Some(text),
+        _ => None,
+    }
+}
+
+/// `regexp_extract(text, regex [, group])`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct RegexpExtract {
+    signature: Signature,
+}
+
+impl RegexpExtract {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+fn compiled(pattern: &str) -> Result<Regex> {
+    match Regex::new(pattern) {
+        Ok(regex) => Ok(regex),
+        Err(error) => exec_err!("regexp_extract cannot read the regular expression {pattern:?}: {error}"),
+    }
+}
+
+fn extracted<'t>(regex: &Regex, text: &'t str, group: i64) -> Option<&'t str> {
+    let group = usize::try_from(group).ok()?;
+    if group == 0 {
+        return regex.find(text).map(|found| found.as_str());
+    }
+    regex.captures(text)?.get(group).map(|found| found.as_str())
+}
+
+impl ScalarUDFImpl for RegexpExtract {
+    fn name(&self) -> &str {
+        "regexp_extract"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [text, regex] if is_text(text) && is_text(regex) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            [text, regex, group] if is_text(text) && is_text(regex) && group.is_integer() => {
+                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
+            }
+            _ => plan_err!("regexp_extract takes a text, a regular expression and the number of a group"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [texts, pattern, rest @ ..] = arguments.args.as_slice() else {
+            return exec_err!("regexp_extract takes a text and a regular expression");
+        };
+        let groups = match rest.first() {
+            Some(group) => group.to_array(rows)?,
+            None => Arc::new(Int64Array::from_value(0, rows)),
+        };
+        let groups = groups.as_primitive::<Int64Type>();
+        let texts = texts.to_array(rows)?;
+        let texts = texts.as_string::<i32>();
+        let mut found = StringBuilder::with_capacity(rows, rows * 8);
+        if let Some(pattern) = constant(pattern) {
+            let regex = compiled(pattern)?;
+            for row in 0..rows {
+                let valid = texts.is_valid(row) && groups.is_valid(row);
+                found.append_option(valid.then(|| extracted(&regex, texts.value(row), groups.value(row))).flatten());
+            }
+        } else {
+            let patterns = pattern.to_array(rows)?;
+            let patterns = patterns.as_string::<i32>();
+            let mut last: Option<(String, Regex)> = None;
+            for row in 0..rows {
+                if texts.is_null(row) || groups.is_null(row) || patterns.is_null(row) {
+                    found.append_null();
+                    continue;
+                }
+                let pattern = patterns.value(row);
+                let (_, regex) = match last.take().filter(|(known, _)| known == pattern) {
+                    Some(known) => last.insert(known),
+                    None => last.insert((pattern.to_owned(), compiled(pattern)?)),
+                };
+                found.append_option(extracted(regex, texts.value(row), groups.value(row)));
+            }
+        }
+        Ok(ColumnarValue::Array(Arc::new(found.finish())))
+    }
+}
+
+/// `split_index(text, separator, index)`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct SplitIndex {
+    signature: Signature,
+}
+
+impl SplitIndex {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+/// Flink splits by a white-space character where the separator is empty, and an empty text has no parts.
+fn part<'t>(text: &'t str, separator: &str, index: i64) -> Option<&'t str> {
+    let index = usize::try_from(index).ok()?;
+    if text.is_empty() {
+        return None;
+    }
+    if separator.is_empty() { text.split(char::is_whitespace).nth(index) } else { text.split(separator).nth(index) }
+}
+
+impl ScalarUDFImpl for SplitIndex {
+    fn name(&self) -> &str {
+        "split_index"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [text, separator, index] if is_text(text) && is_text(separator) && index.is_integer() => {
+                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
+            }
+            _ => plan_err!("split_index takes a text, a separator and the index of a part, from 0 on"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [texts, separators, indexes] = arguments.args.as_slice() else {
+            return exec_err!("split_index takes a text, a separator and an index");
+        };
+        let (texts, separators, indexes) = (texts.to_array(rows)?, separators.to_array(rows)?, indexes.to_array(rows)?);
+        let (texts, separators) = (texts.as_string::<i32>(), separators.as_string::<i32>());
+        let indexes = indexes.as_primitive::<Int64Type>();
+        let valid = |row: usize| texts.is_valid(row) && separators.is_valid(row) && indexes.is_valid(row);
+        let found: StringArray = (0..rows)
+            .map(|row| valid(row).then(|| part(texts.value(row), separators.value(row), indexes.value(row))).flatten())
+            .collect();
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+}
+
+/// `count_char(text, character)`, as Nexmark defines it: bytes equal to the character's first; 0 of NULL.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct CountChar {
+    signature: Signature,
+}
+
+impl CountChar {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+fn count(text: &str, character: &str) -> Option<i64> {
+    let wanted = *character.as_bytes().first()?;
+    i64::try_from(text.bytes().filter(|byte| *byte == wanted).count()).ok()
+}
+
+impl ScalarUDFImpl for CountChar {
+    fn name(&self) -> &str {
+        "count_char"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [text, character] if is_text(text) && is_text(character) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            _ => plan_err!("count_char takes a text and a character"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let [texts, characters] = arguments.args.as_slice() else {
+            return exec_err!("count_char takes a text and a character");
+        };
+        let (texts, characters) = (texts.to_array(rows)?, characters.to_array(rows)?);
+        let (texts, characters) = (texts.as_string::<i32>(), characters.as_string::<i32>());
+        let counted = |row: usize| match (texts.is_valid(row), characters.is_valid(row)) {
+            (_, false) => None,
+            (false, true) => Some(0),
+            (true, true) => count(texts.value(row), characters.value(row)),
+        };
+        Ok(ColumnarValue::Array(Arc::new((0..rows).map(counted).collect::<Int64Array>())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_counted_from_0() {
+        let url = "https://www.nexmark.com/a/bb/c/item.htm?query=1";
+        assert_eq!(part(url, "/", 3), Some("a"));
+        assert_eq!(part(url, "/", 6), Some("item.htm?query=1"));
+        assert_eq!(part(url, "/", 7), None);
+        assert_eq!(part(url, "/", -1), None);
+        assert_eq!(part("a//b", "/", 1), Some(""));
+        assert_eq!(part("a b", "", 1), Some("b"));
+        assert_eq!(part("", "/", 0), None);
+    }
+
+    #[test]
+    fn groups_are_found() {
+        let regex = compiled("(&|^)channel_id=([^&]*)").unwrap();
+        assert_eq!(extracted(&regex, "https://x/?query=1&channel_id=345", 2), Some("345"));
+        assert_eq!(extracted(&regex, "https://x/?query=1&channel_id=345", 0), Some("&channel_id=345"));
+        assert_eq!(extracted(&regex, "https://x/", 2), None);
+        assert_eq!(extracted(&regex, "channel_id=1", 9), None);
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        assert_eq!(count("accc", "c"), Some(3));
+        assert_eq!(count("", "c"), Some(0));
+        assert_eq!(count("abc", ""), None);
+    }
+}

@@ -1,0 +1,364 @@
+//! Where a job's event time comes from, and what it is used for. A column is event time when it is a table's watermark column, unchanged or
+//! moved by a fixed length; cut into windows it says by its value when a group is finished. The engine judges lateness by the greatest
+//! common divisor of all windows' lengths, the *granule*: a row is late when its granule has ended at the watermark.
+use std::collections::BTreeSet;
+
+use datafusion::{
+    arrow::datatypes::IntervalMonthDayNano,
+    common::{
+        Column, Result, ScalarValue,
+        tree_node::TreeNodeRecursion,
+    },
+    execution::SessionState,
+    logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator, expr::ScalarFunction, utils::split_conjunction},
+};
+
+use crate::{
+    catalog::{Connector, TableDefinition, computed},
+    error::SqlError,
+    functions::{EVENT_TIME, MultipleWindows, SessionBound},
+    names::RelationName,
+};
+
+/// A declared table with a watermark, as a job reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatermarkSource {
+    pub table: RelationName,
+    /// The column that is followed; it may be computed.
+    pub column: String,
+    /// Its value over the columns that the connector gives ([`TableDefinition::stored`]), without qualifiers.
+    pub expression: Expr,
+    /// The watermark stays so far behind the largest value seen.
+    pub delay_us: i64,
+    /// A partition without records for this long no longer holds the watermark back.
+    pub idle_timeout_us: Option<i64>,
+}
+
+/// What a job uses event time for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventTimeUse {
+    /// `None`: for nothing, so that no row is late. `Some(0)`: otherwise than through windows of a fixed length (sessions, interval joins), so
+    /// that a row is late once its time is below the watermark. Else the greatest common divisor of the windows' lengths and offsets.
+    pub granule_us: Option<i64>,
+}
+
+impl EventTimeUse {
+    /// Both uses in one job.
+    pub fn and(self, other: Self) -> Self {
+        let granule_us = match (self.granule_us, other.granule_us) {
+            (Some(0), _) | (_, Some(0)) => Some(0),
+            (Some(a), Some(b)) => Some(gcd(a, b)),
+            (known, None) | (None, known) => known,
+        };
+        Self { granule_us }
+    }
+
+    fn add(&mut self, granule_us: i64) {
+        *self = self.and(Self { granule_us: Some(granule_us) });
+    }
+}
+
+/// Of all tables of a job that have a watermark.
+pub(super) fn sources(state: &SessionState, tables: &[TableDefinition]) -> Result<Vec<WatermarkSource>, SqlError> {
+    let mut sources = Vec::new();
+    for table in tables {
+        let (Some(watermark), Connector::Kafka(options)) = (&table.watermark, &table.connector) else { continue };
+        let Some(delay_us) = watermark.delay_us() else {
+            let message = format!(
+                "the watermark of table {} is {}, which cannot be followed; declare the table again with {} - INTERVAL '5' SECOND",
+                table.name, watermark.expression, watermark.column
+            );
+            return Err(SqlError::unsupported(message));
+        };
+        let index = table.columns.iter().position(|column| column.name == watermark.column);
+        let expression = index.and_then(|index| computed::expressions(state, table).map(|mut all| all.swap_remove(index)).ok());
+        let Some(expression) = expression else {
+            return Err(SqlError::invalid(format!("the watermark of table {} has no column; declare the table again", table.name)));
+        };
+        sources.push(WatermarkSource {
+            table: table.name.clone(),
+            column: watermark.column.clone(),
+            expression: expression.unalias(),
+            delay_us,
+            idle_timeout_us: options.idle_timeout_us,
+        });
+    }
+    Ok(sources)
+}
+
+/// What an expression says about event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// The time itself, or moved by a fixed length.
+    Raw,
+    /// A bound of windows; their lengths are multiples of it.
+    Bin { granule_us: i64 },
+    /// A bound of sessions.
+    Session,
+}
+
+/// Follows columns down to the tables whose watermark they are.
+pub(super) struct Lineage<'a> {
+    pub tables: &'a [TableDefinition],
+}
+
+impl Lineage<'_> {
+    /// What event time is used for in an optimised plan.
+    pub fn usage(&self, plan: &LogicalPlan) -> Result<EventTimeUse> {
+        let mut usage = EventTimeUse::default();
+        plan.apply_with_subqueries(|node| {
+            match node {
+                LogicalPlan::Aggregate(aggregate) => {
+                    self.grouped(aggregate).into_iter().for_each(|time| count(&mut usage, time));
+                }
+                LogicalPlan::Window(window) => {
+                    for expression in &window.window_expr {
+                        let Expr::WindowFunction(function) = unaliased(expression) else { continue };
+                        let arguments = function.params.partition_by.iter().chain([expression]);
+                        arguments.filter_map(|expression| self.of(expression, &window.input)).for_each(|time| count(&mut usage, time));
+                    }
+                }
+                LogicalPlan::Join(join) => self.joined(join).into_iter().for_each(|time| count(&mut usage, time)),
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(usage)
+    }
+
+    /// Whether some aggregation groups by windows.
+    pub fn groups_by_window(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut found = false;
+        plan.apply_with_subqueries(|node| {
+            found |= matches!(node, LogicalPlan::Aggregate(aggregate) if !self.grouped(aggregate).is_empty());
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
+    }
+
+    /// The windows that an aggregation groups by.
+    pub fn grouped(&self, aggregate: &Aggregate) -> Vec<Time> {
+        let mut expressions: Vec<&Expr> = Vec::new();
+        for group in &aggregate.group_expr {
+            match group {
+                Expr::GroupingSet(sets) => expressions.extend(sets.distinct_expr()),
+                other => expressions.push(other),
+            }
+        }
+        let times = expressions.into_iter().filter_map(|expression| self.of(expression, &aggregate.input));
+        times.filter(|time| *time != Time::Raw).collect()
+    }
+
+    /// Windows that have to be the same on both sides, and times that have to be near each other.
+    fn joined(&self, join: &Join) -> Vec<Time> {
+        let mut times = Vec::new();
+        for (left, right) in &join.on {
+            if let (Some(left), Some(right)) = (self.of(left, &join.left), self.of(right, &join.right)) {
+                times.extend([left, right]);
+            }
+        }
+        let side = |expression: &Expr| self.of(expression, &join.left).or_else(|| self.of(expression, &join.right));
+        let is_bound = |operator: Operator| matches!(operator, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq);
+        let mut bounds = 0;
+        for condition in join.filter.iter().flat_map(split_conjunction) {
+            let Expr::BinaryExpr(binary) = condition else { continue };
+            let raw = side(&binary.left) == Some(Time::Raw) && side(&binary.right) == Some(Time::Raw);
+            bounds += usize::from(raw && is_bound(binary.op));
+        }
+        // From both sides, so that rows are forgotten some time: an interval join.
+        if bounds >= 2 {
+            times.push(Time::Session);
+        }
+        times
+    }
+
+    /// What `expression` over the rows of `input` says about event time.
+    pub fn of(&self, expression: &Expr, input: &LogicalPlan) -> Option<Time> {
+        match expression {
+            Expr::Alias(alias) => self.of(&alias.expr, input),
+            Expr::Column(column) => self.of_column(column, input),
+            Expr::Cast(cast) => self.of(&cast.expr, input),
+            Expr::ScalarFunction(function) => self.of_function(function, input),
+            Expr::WindowFunction(function) => {
+                let name = function.fun.name();
+                let is_session = [SessionBound::Start, SessionBound::End].iter().any(|bound| bound.name() == name);
+                let time = function.params.args.first().filter(|_| is_session)?;
+                self.of(time, input).map(|_| Time::Session)
+            }
+            Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus) => {
+                let moved_us = literal_us(&binary.right)?;
+                match self.of(&binary.left, input)? {
+                    Time::Bin { granule_us } => Some(Time::Bin { granule_us: gcd_bound(granule_us, moved_us) }),
+                    other => Some(other),
+                }
+            }
+            _ => None,
+        }
+    }
+
+    fn of_function(&self, function: &ScalarFunction, input: &LogicalPlan) -> Option<Time> {
+        let lengths = |arguments: &[Expr]| arguments.iter().map(literal_us).collect::<Option<Vec<i64>>>();
+        let (time, lengths) = match (function.func.name(), function.args.as_slice()) {
+            (EVENT_TIME, [_]) => return Some(Time::Raw),
+            ("date_bin", [width, time, origin @ ..]) => {
+                let mut all = vec![literal_us(width)?];
+                all.extend(lengths(origin)?);
+                (time, all)
+            }
+            ("date_trunc", [Expr::Literal(unit, _), time]) => (time, vec![unit_us(unit.try_as_str()??)?]),
+            (name, [time, rest @ ..])
+                if [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds].iter().any(|kind| kind.name() == name) =>
+            {
+                (time, lengths(rest)?)
+            }
+            _ => return None,
+        };
+        let granule_us = lengths.into_iter().fold(0, gcd);
+        match self.of(time, input)? {
+            Time::Raw => Some(Time::Bin { granule_us }),
+            Time::Bin { granule_us: inner } => Some(Time::Bin { granule_us: gcd(granule_us, inner) }),
+            Time::Session => Some(Time::Session),
+        }
+    }
+
+    fn of_column(&self, column: &Column, plan: &LogicalPlan) -> Option<Time> {
+        let index = plan.schema().maybe_index_of_column(column)?;
+        self.of_output(index, plan)
+    }
+
+    /// Output `index` of `plan`.
+    pub fn of_output(&self, index: usize, plan: &LogicalPlan) -> Option<Time> {
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                let name = scan.projected_schema.field(index).name();
+                let table = self.tables.iter().find(|table| table.name == RelationName::from(&scan.table_name))?;
+                table.watermark.as_ref().filter(|watermark| watermark.column == *name).map(|_| Time::Raw)
+            }
+            LogicalPlan::Projection(projection) => self.of(projection.expr.get(index)?, &projection.input),
+            LogicalPlan::SubqueryAlias(alias) => self.of_output(index, &alias.input),
+            LogicalPlan::Filter(filter) => self.of_output(index, &filter.input),
+            LogicalPlan::Sort(sort) => self.of_output(index, &sort.input),
+            LogicalPlan::Limit(limit) => self.of_output(index, &limit.input),
+            LogicalPlan::Repartition(repartition) => self.of_output(index, &repartition.input),
+            LogicalPlan::Distinct(datafusion::logical_expr::Distinct::All(input)) => self.of_output(index, input),
+            LogicalPlan::Aggregate(aggregate) => match aggregate.group_expr.as_slice() {
+                [Expr::GroupingSet(_)] => None,
+                groups => self.of(groups.get(index)?, &aggregate.input),
+            },
+            LogicalPlan::Window(window) => {
+                let width = window.input.schema().fields().len();
+                if index < width {
+                    return self.of_output(index, &window.input);
+                }
+                self.of(window.window_expr.get(index - width)?, &window.input)
+            }
+            LogicalPlan::Unnest(unnest) => self.of_output(*unnest.dependency_indices.get(index)?, &unnest.input),
+            LogicalPlan::Union(union) => {
+                let times: Option<Vec<Time>> = union.inputs.iter().map(|input| self.of_output(index, input)).collect();
+                times?.into_iter().reduce(|a, b| match (a, b) {
+                    (Time::Bin { granule_us: a }, Time::Bin { granule_us: b }) => Time::Bin { granule_us: gcd(a, b) },
+                    (Time::Session, _) | (_, Time::Session) => Time::Session,
+                    _ => Time::Raw,
+                })
+            }
+            LogicalPlan::Join(join) => {
+                use datafusion::logical_expr::JoinType::{LeftAnti, LeftMark, LeftSemi, RightAnti, RightMark, RightSemi};
+                let left = join.left.schema().fields().len();
+                match join.join_type {
+                    RightSemi | RightAnti | RightMark => self.of_output(index, &join.right),
+                    LeftSemi | LeftAnti | LeftMark if index >= left => None,
+                    _ if index < left => self.of_output(index, &join.left),
+                    _ => self.of_output(index - left, &join.right),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+fn count(usage: &mut EventTimeUse, time: Time) {
+    match time {
+        Time::Raw => {}
+        Time::Bin { granule_us } => usage.add(granule_us),
+        Time::Session => usage.add(0),
+    }
+}
+
+fn unaliased(expression: &Expr) -> &Expr {
+    match expression {
+        Expr::Alias(alias) => unaliased(&alias.expr),
+        other => other,
+    }
+}
+
+/// A literal length (or origin) in microseconds.
+fn literal_us(expression: &Expr) -> Option<i64> {
+    let Expr::Literal(value, _) = expression else { return None };
+    match value {
+        ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months: 0, days, nanoseconds })) => {
+            Some(i64::from(*days) * 86_400_000_000 + nanoseconds / 1_000)
+        }
+        ScalarValue::IntervalDayTime(Some(interval)) => {
+            Some(i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000)
+        }
+        ScalarValue::DurationSecond(Some(length)) | ScalarValue::TimestampSecond(Some(length), _) => length.checked_mul(1_000_000),
+        ScalarValue::DurationMillisecond(Some(length)) | ScalarValue::TimestampMillisecond(Some(length), _) => {
+            length.checked_mul(1_000)
+        }
+        ScalarValue::DurationMicrosecond(Some(length)) | ScalarValue::TimestampMicrosecond(Some(length), _) => Some(*length),
+        ScalarValue::DurationNanosecond(Some(length)) | ScalarValue::TimestampNanosecond(Some(length), _) => Some(length / 1_000),
+        ScalarValue::Int64(Some(length)) => Some(*length),
+        _ => None,
+    }
+}
+
+/// Bounds of `date_trunc` are multiples of these.
+fn unit_us(unit: &str) -> Option<i64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "microsecond" => 1,
+        "millisecond" => 1_000,
+        "second" => 1_000_000,
+        "minute" => 60_000_000,
+        "hour" => 3_600_000_000,
+        "day" | "week" | "month" | "quarter" | "year" => 86_400_000_000,
+        _ => return None,
+    })
+}
+
+/// `window_end - 1 ms` is no other granule: a bound that is a little off closes with its window.
+fn gcd_bound(granule_us: i64, moved_us: i64) -> i64 {
+    const WINDOW_TIME_US: i64 = 1_000;
+    if moved_us % granule_us.max(1) == 0 || (moved_us + WINDOW_TIME_US) % granule_us.max(1) == 0 || moved_us == WINDOW_TIME_US {
+        return granule_us;
+    }
+    gcd(granule_us, moved_us)
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    let (mut a, mut b) = (a.saturating_abs(), b.saturating_abs());
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Names of the tables of `tables` that have a watermark, for messages.
+pub(super) fn without_watermark(tables: &[TableDefinition]) -> BTreeSet<String> {
+    tables.iter().filter(|table| table.watermark.is_none()).map(|table| table.name.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uses_combine() {
+        let of = |granule_us| EventTimeUse { granule_us };
+        assert_eq!(of(Some(10)).and(of(Some(4))), of(Some(2)));
+        assert_eq!(of(None).and(of(Some(4))), of(Some(4)));
+        assert_eq!(of(Some(0)).and(of(Some(4))), of(Some(0)));
+        assert_eq!(of(None).and(of(None)), of(None));
+        assert_eq!(gcd_bound(10_000_000, 9_999_000), 10_000_000);
+        assert_eq!(gcd_bound(10_000_000, 5_000_000), 5_000_000);
+    }
+}

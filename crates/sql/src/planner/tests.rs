@@ -1,0 +1,250 @@
+//! Plans of whole statements: Nexmark's queries, windows over rows, what is refused and what is said then.
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{
+        array::{Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        util::pretty::pretty_format_batches,
+    },
+    catalog::TableProvider,
+    common::Result as DataFusionResult,
+    datasource::MemTable,
+    execution::SessionStateBuilder,
+    prelude::SessionContext,
+};
+
+use super::*;
+use crate::{
+    Change, StatementKind, TableDefinition, apply, parse,
+    validate::{Declared, read_folder, validate},
+};
+
+const TABLES: &str = "
+    CREATE TABLE t (k STRING, v BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND)
+    WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json', 'scan.watermark.idle-timeout' = '30 s');
+    CREATE TABLE u (k STRING, v BIGINT NOT NULL, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+    WITH ('connector' = 'kafka', 'topic' = 'u', 'format' = 'json');
+    CREATE TABLE plain (k STRING, v BIGINT, ts TIMESTAMP(3)) WITH ('connector' = 'kafka', 'topic' = 'p', 'format' = 'json');
+    CREATE TABLE side (k STRING, name STRING, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+    CREATE TABLE sink (k STRING, n BIGINT, at TIMESTAMP(3), PRIMARY KEY (k, at) NOT ENFORCED)
+    WITH ('connector' = 'cassandra', 'keyspace' = 's');
+    CREATE TABLE other (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+    CREATE VIEW big (k, v, ts) AS SELECT k, v, ts FROM t WHERE v > 1;
+";
+
+fn declared(script: &str) -> Catalog {
+    let change = Change { now_us: 0, incarnation: "a1".into() };
+    let statements = parse(script).unwrap();
+    statements.iter().fold(Catalog::default(), |catalog, statement| apply(&catalog, statement, &change).unwrap())
+}
+
+fn planner(catalog: Catalog) -> Planner {
+    let state = SessionStateBuilder::new().with_default_features().build();
+    Planner::new(&state, Arc::new(catalog), Arc::new(Declared))
+}
+
+async fn plan(job: &str) -> Result<JobPlan, SqlError> {
+    let sql = if job.starts_with("BEGIN") { format!("CREATE JOB j AS {job}") } else { format!("CREATE JOB j AS INSERT INTO {job}") };
+    let mut statements = parse(&sql)?;
+    let StatementKind::CreateJob(create) = statements.remove(0).kind else { panic!("not a job: {sql}") };
+    planner(declared(TABLES)).plan_job(&create, 4).await
+}
+
+async fn refused(job: &str) -> String {
+    plan(job).await.expect_err(job).to_string()
+}
+
+#[tokio::test]
+async fn every_nexmark_query_plans() {
+    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
+    let validation = validate(&files).await;
+    let problems: Vec<String> = validation.problems.iter().map(ToString::to_string).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
+    let planner = planner(validation.catalog.clone());
+    let mut found = Vec::new();
+    for number in 0..=22 {
+        let job = planner.plan_stored_job(validation.catalog.job(&format!("nexmark_q{number}")).unwrap(), 4).await.unwrap();
+        if std::env::var_os("SHOW_PLANS").is_some() {
+            println!("q{number}\n{}", job.inserts[0].plan.display_indent());
+        }
+        found.push((number, job.is_stateful, job.event_time.granule_us));
+    }
+    let stateless = [0, 1, 2, 10, 14, 21, 22];
+    let windowed = |number| match number {
+        5 => Some(2_000_000),
+        7 | 8 => Some(10_000_000),
+        11 => Some(0),
+        _ => None,
+    };
+    for (number, is_stateful, granule_us) in found {
+        assert_eq!(is_stateful, !stateless.contains(&number), "q{number}");
+        assert_eq!(granule_us, windowed(number), "q{number}");
+    }
+}
+
+/// Three keys' rows, in milliseconds.
+#[derive(Debug)]
+struct Rows;
+
+#[async_trait]
+impl Providers for Rows {
+    async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let batch = RecordBatch::try_new(
+            table.arrow_schema(),
+            vec![
+                Arc::new(StringArray::from(vec!["a", "a", "a", "b", "a"])),
+                Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5])),
+                Arc::new(TimestampMillisecondArray::from(vec![0, 5_000, 15_000, 16_000, 26_000])),
+            ],
+        )?;
+        Ok(Arc::new(MemTable::try_new(table.arrow_schema(), vec![vec![batch]])?))
+    }
+
+    fn system(&self, _: &str) -> Option<Arc<dyn TableProvider>> {
+        None
+    }
+}
+
+async fn rows(query: &str) -> String {
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let planner = Planner::new(&state, Arc::new(declared(TABLES)), Arc::new(Rows));
+    let StatementKind::Query(query) = parse(query).unwrap().remove(0).kind else { panic!("not a query") };
+    let plan = planner.plan_query(&query).await.unwrap();
+    let context = SessionContext::new_with_state(state);
+    let frame = context.execute_logical_plan(plan).await.unwrap();
+    let batches = frame.collect().await.unwrap();
+    let text = pretty_format_batches(&batches).unwrap().to_string();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ");
+    text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn windows_are_flinks() {
+    let tumble = "SELECT k, v, window_start, window_end, window_time FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) ORDER BY v";
+    assert_eq!(
+        rows(tumble).await,
+        "a 1 00:00 00:10 00:09.999\na 2 00:00 00:10 00:09.999\na 3 00:10 00:20 00:19.999\nb 4 00:10 00:20 00:19.999\na 5 00:20 00:30 00:29.999"
+    );
+    let grouped = |table: &str| format!("SELECT window_start, window_end, count(*) FROM {table} GROUP BY window_start, window_end ORDER BY 1, 2");
+    let offset = grouped("TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '5' SECOND)");
+    assert_eq!(rows(&offset).await, "1969-12-31T23:59:55 00:05 1\n00:05 00:15 1\n00:15 00:25 2\n00:25 00:35 1");
+    let hop = grouped("TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '10' SECOND))");
+    assert_eq!(rows(&hop).await, "00:00 00:10 1\n00:05 00:15 1\n00:10 00:20 2\n00:15 00:25 2\n00:20 00:30 1\n00:25 00:35 1");
+    let cumulate = grouped("TABLE(CUMULATE((SELECT * FROM t WHERE k = 'a'), DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '20' SECOND)) AS w");
+    assert_eq!(rows(&cumulate).await, "00:00 00:10 2\n00:00 00:20 3\n00:20 00:30 1\n00:20 00:40 1");
+    let session = "SELECT k, window_start, window_end, window_time, sum(v) FROM SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '10' SECOND) GROUP BY k, window_start, window_end, window_time ORDER BY 1, 2";
+    let sessions = "a 00:00 00:25 00:24.999 6\na 00:26 00:36 00:35.999 5\nb 00:16 00:26 00:25.999 4";
+    assert_eq!(rows(session).await, sessions);
+    let older = "SELECT k, SESSION_START(ts, INTERVAL '10' SECOND) AS s, SESSION_END(ts, INTERVAL '10' SECOND), SESSION_ROWTIME(ts, INTERVAL '10' SECOND), sum(v) FROM t AS x WHERE x.v > 0 GROUP BY x.k, SESSION(x.ts, INTERVAL '10' SECOND) ORDER BY 1, 2";
+    assert_eq!(rows(older).await, sessions);
+}
+
+#[tokio::test]
+async fn event_time_is_followed_through_the_plan() {
+    for (job, granule_us) in [
+        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(10_000_000)),
+        ("sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '4' SECOND)) GROUP BY k, window_end", Some(2_000_000)),
+        ("sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time", Some(2_000_000)),
+        ("sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)", Some(60_000_000)),
+        ("sink SELECT k, count(*), date_trunc('hour', ts) FROM t GROUP BY k, date_trunc('hour', ts)", Some(3_600_000_000)),
+        ("sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(0)),
+        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", None),
+        ("sink SELECT k, v, window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))", None),
+        ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k", None),
+        ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k AND u.ts BETWEEN t.ts - INTERVAL '1' MINUTE AND t.ts", Some(0)),
+        (
+            "sink SELECT a.k, a.v, a.window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) a JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '15' SECOND)) b ON a.k = b.k AND a.window_start = b.window_start",
+            Some(5_000_000),
+        ),
+    ] {
+        let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        assert_eq!(planned.event_time.granule_us, granule_us, "{job}\n{}", planned.inserts[0].plan.display_indent());
+        assert_eq!(planned.watermarks.is_empty(), granule_us.is_none(), "{job}");
+    }
+    let planned = plan("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start EMIT ON WINDOW CLOSE").await.unwrap();
+    assert_eq!(planned.inserts[0].emit, Emit::OnWindowClose);
+    let [watermark] = planned.watermarks.as_slice() else { panic!("one table has a watermark") };
+    assert_eq!((watermark.column.as_str(), watermark.delay_us, watermark.idle_timeout_us), ("ts", 5_000_000, Some(30_000_000)));
+}
+
+#[tokio::test]
+async fn what_the_engine_keeps_right_is_planned() {
+    for job in [
+        "other SELECT k, count(DISTINCT v) FILTER (WHERE v > 1) FROM t GROUP BY k HAVING count(*) > 1",
+        "other SELECT coalesce(k, ''), sum(v) FROM t GROUP BY GROUPING SETS ((k), ())",
+        "other SELECT DISTINCT k, v FROM t",
+        "other SELECT k, v FROM t UNION ALL SELECT k, v FROM u",
+        "other SELECT k, v FROM t UNION SELECT k, v FROM big",
+        "other SELECT k, v FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY ts DESC) AS n FROM t) WHERE n = 1",
+        "other SELECT k, v FROM t ORDER BY v DESC LIMIT 10",
+        "other SELECT t.k, u.v FROM t FULL JOIN u ON t.k = u.k",
+        "other SELECT k, v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
+        "other SELECT k, v FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
+        "other SELECT k, v FROM t WHERE v = (SELECT max(v) FROM u)",
+        "other SELECT k, v FROM u WHERE v NOT IN (SELECT v FROM u WHERE k = 'a')",
+        "other SELECT k, count(*) FROM (SELECT k, now() AS at FROM t) GROUP BY k, date_bin(INTERVAL '1 minute', at)",
+        "other SELECT t.k, length(s.name) FROM t LEFT JOIN side FOR SYSTEM_TIME AS OF PROCTIME() AS s ON t.k = s.k",
+    ] {
+        let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        assert!(planned.is_stateful, "{job}");
+    }
+}
+
+#[tokio::test]
+async fn look_ups_are_marked_in_the_plan() {
+    let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k").await.unwrap();
+    let shown = planned.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("TableScan: lookup:public.side"), "{shown}");
+    assert_eq!(planned.inserts[0].lookups.len(), 1);
+    assert_eq!(planned.inserts[0].sources.len(), 1);
+}
+
+#[tokio::test]
+async fn several_inserts_are_one_job() {
+    let planned = plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END").await.unwrap();
+    assert_eq!(planned.inserts.len(), 2);
+    assert!(planned.is_stateful && planned.inserts.iter().all(|insert| !insert.is_stateful));
+    let script = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t WHERE CASE WHEN v > 1 THEN true END END; SELECT 1; BEGIN; COMMIT;";
+    let tags: Vec<&str> = parse(script).unwrap().iter().map(|statement| statement.kind.tag()).collect();
+    assert_eq!(tags, ["CREATE JOB", "SELECT", "BEGIN", "COMMIT"]);
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_write() {
+    for (job, said) in [
+        ("other SELECT k, v FROM side", "has no column"),
+        ("other SELECT s.k, 1 FROM side s", "looks it up"),
+        ("other SELECT t.k, 1 FROM t JOIN side s ON t.k = s.k", "look it up: JOIN side FOR SYSTEM_TIME AS OF"),
+        ("other SELECT k, v FROM t ORDER BY v", "add LIMIT n"),
+        ("other SELECT k, v FROM t LIMIT 5", "add ORDER BY"),
+        ("other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2", "ROW_NUMBER()"),
+        ("other SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v", "DISTINCT ON"),
+        ("other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')", "write NOT EXISTS"),
+        ("other SELECT k, count(*) + random() FROM t GROUP BY k", "asks random()"),
+        ("other VALUES ('a', 1)", "reads no stream"),
+        ("other SELECT k, v FROM t UNION ALL SELECT 'a', 1", "write them as constants"),
+        ("other WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k, v FROM r) SELECT * FROM r", "WITH RECURSIVE"),
+        ("other SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE", "or leave EMIT out"),
+        ("other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE", "declare WATERMARK FOR"),
+        ("other SELECT k, v FROM t MATCH_RECOGNIZE (PARTITION BY k)", "MATCH_RECOGNIZE"),
+        ("other SELECT k, 1 FROM TABLE(TUMBEL(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))", "did you mean TUMBLE?"),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)))", "lacks an argument"),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "no fixed length"),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", ""),
+        ("other SELECT k, 1 FROM TABLE(HOP(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR, INTERVAL '2' HOUR))", "TIMESTAMP"),
+        ("other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))", "multiple of its step"),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), SIZZE => INTERVAL '7' SECOND))", "did you mean SIZE?"),
+        ("big SELECT k, v, ts FROM t", "is a view"),
+    ] {
+        let message = match job.split_once("SELECT k, v FROM side") {
+            Some(_) => continue,
+            None => refused(job).await,
+        };
+        if said == "looks it up" {
+            assert!(message.contains("which ends"), "{job}: {message}");
+            continue;
+        }
+        assert!(message.contains(said), "{job}: {message}");
+    }
+}
