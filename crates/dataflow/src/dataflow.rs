@@ -117,7 +117,7 @@ impl Dataflow {
             }
         }
         let work = |lane: usize, state: &mut LaneState, view: &mut Vec<Vec<Delta>>| -> Result<()> {
-            let context = EpochContext { watermark_us, lane };
+            let context = EpochContext { watermark_us, lane, lanes: self.lanes };
             operators.iter().try_for_each(|&node| self.run_operator(node, &context, state, view))
         };
         let work = &work;

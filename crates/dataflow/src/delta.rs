@@ -1,10 +1,22 @@
 //! A batch of changes: rows, and how often each is added (positive) or taken away (negative).
 use arrow::{
-    array::{Array, BooleanArray, Int64Array, RecordBatch, UInt32Array},
-    compute::{concat, concat_batches, filter, filter_record_batch, take, take_record_batch},
+    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{concat, concat_batches, filter, filter_record_batch, take},
     datatypes::SchemaRef,
 };
-use datafusion::common::{Result, cast::as_int64_array};
+use datafusion::common::{Result, cast::as_int64_array, internal_datafusion_err};
+
+/// A batch of so many rows, which may have no columns: `SELECT count(*)` reads none.
+pub(crate) fn batch_of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
+/// These rows of a batch.
+pub(crate) fn take_rows(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| Ok(take(column, rows, None)?)).collect::<Result<_>>()?;
+    batch_of(batch.schema(), columns, rows.len())
+}
 
 #[derive(Clone, Debug)]
 pub struct Delta {
@@ -67,7 +79,20 @@ impl Delta {
             Some(weights) => Some(as_int64_array(&take(weights, rows, None)?)?.clone()),
             None => None,
         };
-        Ok(Self { batch: take_record_batch(&self.batch, rows)?, weights })
+        Ok(Self { batch: take_rows(&self.batch, rows)?, weights })
+    }
+
+    /// Rows that are only added, each as often as its weight says, for what knows no weights.
+    pub(crate) fn repeated(self) -> Result<Self> {
+        let Some(weights) = self.weights.as_ref().filter(|weights| weights.values().iter().any(|weight| *weight != 1)) else {
+            return Ok(Self { batch: self.batch, weights: None });
+        };
+        let mut rows = vec![];
+        for (row, weight) in weights.values().iter().enumerate() {
+            let times = usize::try_from(*weight).map_err(|_| internal_datafusion_err!("a row was taken away where rows are only added"))?;
+            rows.extend(std::iter::repeat_n(row as u32, times));
+        }
+        Ok(Self { batch: take_rows(&self.batch, &UInt32Array::from(rows))?, weights: None })
     }
 
     /// The same rows in other columns.

@@ -2,20 +2,30 @@
 //! ([`crate::planning`]): one partition, no sorts, no exchanges but ours.
 use std::{fmt, ops::Range, sync::Arc};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::{
+    array::{ArrayRef, new_null_array},
+    datatypes::{Field, Schema, SchemaRef},
+};
 use datafusion::{
     common::{JoinType, NullEquality, Result, not_impl_err},
     execution::SessionState,
     logical_expr::LogicalPlan,
-    physical_expr::{LexOrdering, aggregate::AggregateExprBuilder, expressions::Column, window::WindowExpr},
+    physical_expr::{
+        LexOrdering,
+        aggregate::AggregateExprBuilder,
+        expressions::{Column, IsNotNullExpr, IsNullExpr},
+        window::WindowExpr,
+    },
     physical_plan::{
         ExecutionPlan, PhysicalExpr,
-        aggregates::{AggregateExec, AggregateMode, aggregate_expressions},
+        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy, aggregate_expressions, evaluate_group_by},
         coalesce_partitions::CoalescePartitionsExec,
         coop::CooperativeExec,
+        empty::EmptyExec,
         filter::FilterExec,
         joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, utils::JoinFilter},
         limit::{GlobalLimitExec, LocalLimitExec},
+        placeholder_row::PlaceholderRowExec,
         projection::ProjectionExec,
         repartition::RepartitionExec,
         sorts::sort::SortExec,
@@ -27,9 +37,10 @@ use datafusion::{
 use polybolos_state::TableKind;
 
 use crate::{
+    delta::batch_of,
     event_time::{self, TimeColumns},
     operators::{
-        Aggregate, Call, ChangingAggregate, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows, TopN,
+        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows, TopN,
         Union, Unnest, Window,
     },
     planning,
@@ -308,9 +319,7 @@ impl Builder<'_> {
         }
         if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
             if join.null_aware {
-                return not_impl_err!(
-                    "NOT IN over a column that may be NULL is not supported in a stream; write NOT EXISTS, or add IS NOT NULL to both sides"
-                );
+                return self.lower_not_in(join);
             }
             let projection = join.projection.as_ref().map(|kept| kept.to_vec());
             let on = join.on().to_vec();
@@ -368,6 +377,13 @@ impl Builder<'_> {
             // A list gives its rows in its own place; a struct gives several columns.
             let times = if times.len() == columns { times } else { vec![None; columns] };
             return Ok(self.operator(Unnest { node: unnest.clone() }, vec![input], plan.schema(), changing, times));
+        }
+        if plan.is::<EmptyExec>() || plan.is::<PlaceholderRowExec>() {
+            let schema = plan.schema();
+            let rows = usize::from(plan.is::<PlaceholderRowExec>());
+            let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect();
+            let times = vec![None; schema.fields().len()];
+            return Ok(self.operator(Constant { rows: batch_of(schema.clone(), columns, rows)? }, vec![], schema, false, times));
         }
         match plan.children().as_slice() {
             [child] if plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<RepartitionExec>() => {
@@ -512,6 +528,11 @@ impl Builder<'_> {
         if let Some(sort) = input.downcast_ref::<SortExec>() {
             return self.lower_top(sort, skip, fetch);
         }
+        if let Some(projection) = input.downcast_ref::<ProjectionExec>() {
+            let node = self.lower_limit(projection.input(), skip, fetch)?;
+            let expressions = projection.expr().iter().map(|item| item.expr.clone()).collect();
+            return Ok(self.project(node, expressions, input.schema()));
+        }
         if let [child] = input.children().as_slice()
             && (input.is::<CoalescePartitionsExec>() || input.is::<LocalLimitExec>())
         {
@@ -550,9 +571,14 @@ impl Builder<'_> {
         let input = self.lower(below)?;
         let keys: Vec<_> = first.group_expr().expr().iter().map(|(expression, _)| expression.clone()).collect();
         let groups = output.fields().len() - first.aggr_expr().len();
-        let (node, columns) = if first.group_expr().is_single() || keys.is_empty() {
+        let mut standing = vec![];
+        let (node, columns) = if keys.is_empty() {
+            standing.push(vec![]);
+            (input, vec![])
+        } else if first.group_expr().is_single() {
             self.with_columns(input, &keys)?
         } else {
+            standing = standing_groups(first.group_expr(), &self.nodes[input].schema)?;
             self.expand(input, first, &output, groups)?
         };
         let schema = self.nodes[node].schema.clone();
@@ -579,7 +605,7 @@ impl Builder<'_> {
             .collect();
         let changing = self.nodes[node].changing;
         let emit_on_close = self.emit == Emit::OnWindowClose && !times.is_empty() && !changing;
-        let grouping = Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, emit_on_close };
+        let grouping = Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, standing, emit_on_close };
         let out_times = columns
             .iter()
             .map(|&column| self.nodes[node].times.get(column).copied().flatten())
@@ -654,6 +680,65 @@ impl Builder<'_> {
         Ok(self.operator(Join::new(spec), vec![left, right], output, !appends, times))
     }
 
+    /// `x NOT IN (SELECT s …)`: no `s` equals `x`, no `s` is NULL, and where `x` is NULL there is no `s` at all. Each is an anti join; the last two by no
+    /// key, against one row that stands for all.
+    fn lower_not_in(&mut self, join: &HashJoinExec) -> Result<usize> {
+        let ([(x, s)], JoinType::LeftAnti, None) = (join.on(), join.join_type(), join.filter()) else {
+            return not_impl_err!("NOT IN with more than one column or a condition of its own; write NOT EXISTS");
+        };
+        let (left, (columns, left_keys)) = self.join_input(join.left(), vec![x.clone()])?;
+        let (right, (_, right_keys)) = self.join_input(join.right(), vec![s.clone()])?;
+        let (left_schema, right_schema) = (self.nodes[left].schema.clone(), self.nodes[right].schema.clone());
+        let column = |schema: &SchemaRef, index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let (x, s) = (column(&left_schema, left_keys[0]), column(&right_schema, right_keys[0]));
+        let nothing = Arc::new(Schema::empty());
+        let right_may_be_null = right_schema.field(right_keys[0]).is_nullable();
+
+        let mut node = self.anti(left, left_keys.clone(), right, right_keys);
+        if right_may_be_null {
+            let nulls = self.filter(right, Arc::new(IsNullExpr::new(s)));
+            let nulls = self.project(nulls, vec![], nothing.clone());
+            node = self.anti(node, vec![], nulls, vec![]);
+        }
+        if left_schema.field(left_keys[0]).is_nullable() {
+            let any = self.project(right, vec![], nothing);
+            let unknown = self.filter(node, Arc::new(IsNullExpr::new(x.clone())));
+            let unknown = self.anti(unknown, vec![], any, vec![]);
+            let known = self.filter(node, Arc::new(IsNotNullExpr::new(x)));
+            let times = self.nodes[node].times.clone();
+            node = self.operator(Union { schema: left_schema.clone() }, vec![known, unknown], left_schema.clone(), true, times);
+        }
+        let kept: Vec<usize> = match join.projection.as_ref() {
+            Some(kept) => kept.to_vec(),
+            None => (0..columns).collect(),
+        };
+        let is_all = kept.len() == left_schema.fields().len() && kept.iter().enumerate().all(|(place, column)| place == *column);
+        Ok(if is_all { node } else { self.keep_columns(node, &kept, join.schema()) })
+    }
+
+    /// The left rows that have no right row of their key.
+    fn anti(&mut self, left: usize, left_keys: Vec<usize>, right: usize, right_keys: Vec<usize>) -> usize {
+        let side = |node: usize, keys: &[usize]| {
+            let schema: SchemaRef = self.nodes[node].schema.clone();
+            Side { columns: schema.fields().len(), schema, keys: keys.to_vec(), times: vec![] }
+        };
+        let output = self.nodes[left].schema.clone();
+        let spec = JoinSpec {
+            join_type: JoinType::LeftAnti,
+            left: side(left, &left_keys),
+            right: side(right, &right_keys),
+            filter: None,
+            null_equals_null: false,
+            schema: output.clone(),
+            projection: None,
+            output: output.clone(),
+        };
+        let times = vec![None; output.fields().len()];
+        let left = self.exchange(left, left_keys);
+        let right = self.exchange(right, right_keys);
+        self.operator(Join::new(spec), vec![left, right], output, true, times)
+    }
+
     fn join_input(
         &mut self,
         plan: &Arc<dyn ExecutionPlan>,
@@ -664,6 +749,15 @@ impl Builder<'_> {
         let (node, keys) = self.with_columns(node, &keys)?;
         Ok((node, (columns, keys)))
     }
+}
+
+/// The columns of the groups that empty grouping sets make, which are there even over nothing.
+fn standing_groups(group_by: &PhysicalGroupBy, input: &SchemaRef) -> Result<Vec<Vec<ArrayRef>>> {
+    let nullable = input.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
+    let nulls = input.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let row = batch_of(Arc::new(Schema::new(nullable)), nulls, 1)?;
+    let groups = evaluate_group_by(group_by, &row)?;
+    Ok(groups.into_iter().zip(group_by.groups()).filter(|(_, hidden)| hidden.iter().all(|hidden| *hidden)).map(|(group, _)| group).collect())
 }
 
 fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {

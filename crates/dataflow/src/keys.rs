@@ -37,6 +37,9 @@ impl RowFormat {
     }
 
     pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        if self.columns == 0 {
+            return Ok(vec![]);
+        }
         let parser = self.converter.parser();
         let bytes: Vec<&[u8]> = rows.into_iter().collect();
         let columns = self.converter.convert_rows(bytes.iter().map(|bytes| parser.parse(bytes)))?;

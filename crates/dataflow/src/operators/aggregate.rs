@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
-    compute::{take, take_record_batch},
+    compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
@@ -16,11 +16,11 @@ use datafusion::{
         aggregates::{group_values::new_group_values, order::GroupOrdering},
     },
 };
-use polybolos_state::{Table, TableKind};
+use polybolos_state::{Table, TableKind, ValueTable, lane_of};
 
 use super::{EpochContext, Operator, buckets, values};
 use crate::{
-    delta::Delta,
+    delta::{Delta, take_rows},
     event_time::{TimeColumn, expiries},
     keys::{EncodedRows, RowFormat},
 };
@@ -72,6 +72,9 @@ pub struct Grouping {
     pub output: SchemaRef,
     /// Group columns (by index among them) that tell when a group is closed.
     pub times: Vec<(usize, TimeColumn)>,
+    /// Groups that are there from the first epoch on, though no row is in them: the one of an aggregate without GROUP BY, and those of empty grouping
+    /// sets. Per group its columns, of one row each.
+    pub standing: Vec<Vec<ArrayRef>>,
     /// Groups come out once, when they are closed, and never change after that.
     pub emit_on_close: bool,
 }
@@ -99,7 +102,24 @@ impl Grouping {
         RowFormat::new(self.key_fields().iter().map(|field| field.data_type()))
     }
 
-    pub(super) fn intern(&self, deltas: &[Delta]) -> Result<Touched> {
+    /// Standing groups of this lane that were never shown.
+    pub(super) fn new_standing(&self, context: &EpochContext, table: &ValueTable) -> Result<Vec<Vec<ArrayRef>>> {
+        let mut new = vec![];
+        for columns in &self.standing {
+            let key = self.key_format()?.encode(columns)?;
+            if lane_of(key.row(0), context.lanes) == context.lane && table.get(key.row(0)).is_none() {
+                new.push(columns.clone());
+            }
+        }
+        Ok(new)
+    }
+
+    /// The keys of standing groups, which stay when their last row goes.
+    pub(super) fn standing_keys(&self) -> Result<Vec<EncodedRows>> {
+        self.standing.iter().map(|columns| self.key_format()?.encode(columns)).collect()
+    }
+
+    pub(super) fn intern(&self, deltas: &[Delta], standing: &[Vec<ArrayRef>]) -> Result<Touched> {
         if self.is_global() {
             let groups = deltas.iter().map(|delta| vec![0; delta.rows()]).collect();
             let keys = self.key_format()?.encode(&[])?;
@@ -113,6 +133,9 @@ impl Grouping {
             let mut of_delta = Vec::with_capacity(delta.rows());
             interned.intern(&columns, &mut of_delta)?;
             groups.push(of_delta);
+        }
+        for columns in standing {
+            interned.intern(columns, &mut vec![])?;
         }
         let count = interned.len();
         let columns = interned.emit(EmitTo::All)?;
@@ -171,10 +194,10 @@ pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch,
     let mut deltas = vec![];
     if !gone.is_empty() {
         let weights = Int64Array::from_value(-1, gone.len());
-        deltas.push(Delta::weighted(take_record_batch(&old, &UInt32Array::from(gone))?, weights));
+        deltas.push(Delta::weighted(take_rows(&old, &UInt32Array::from(gone))?, weights));
     }
     if !added.is_empty() {
-        deltas.push(Delta::added(take_record_batch(&new, &UInt32Array::from(added))?));
+        deltas.push(Delta::added(take_rows(&new, &UInt32Array::from(added))?));
     }
     Ok(deltas)
 }
@@ -273,18 +296,17 @@ impl Operator for Aggregate {
     }
 
     fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
-        let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
+        let deltas = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
         let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let mut output = self.closed(context, groups_table)?;
         if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
             distinct_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
         }
-        // The answer of an aggregate without GROUP BY is one row even over nothing.
-        let first_answer = self.grouping.is_global() && context.lane == 0 && values(groups_table).get(&[]).is_none();
-        if deltas.is_empty() && !first_answer {
+        let standing = self.grouping.new_standing(context, values(groups_table))?;
+        if deltas.is_empty() && standing.is_empty() {
             return Ok(output);
         }
-        let touched = self.grouping.intern(&deltas)?;
+        let touched = self.grouping.intern(&deltas, &standing)?;
         let count = touched.count;
 
         let mut known = vec![];
@@ -299,6 +321,14 @@ impl Operator for Aggregate {
         let old_states = if known.is_empty() { vec![] } else { self.state_format()?.decode(old_states)? };
 
         let mut accumulators = self.grouping.calls.iter().map(Call::accumulator).collect::<Result<Vec<_>>>()?;
+        // An accumulator takes it that every group it is told of has rows in the batch at hand, unless it has seen a filter. Groups of this epoch may have
+        // theirs in another batch, or none.
+        if deltas.len() != 1 || !known.is_empty() || !standing.is_empty() {
+            let (nothing, filter) = (RecordBatch::new_empty(self.grouping.input.clone()), BooleanArray::from(Vec::<bool>::new()));
+            for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
+                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], Some(&filter), count)?;
+            }
+        }
         if !known.is_empty() {
             for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)?) {
                 accumulator.merge_batch(states, &known, count)?;
@@ -314,10 +344,6 @@ impl Operator for Aggregate {
                     filter = Some(Self::firsts(call, table, &touched, groups, &arguments, filter.as_ref())?);
                 }
                 accumulator.update_batch(&arguments, groups, filter.as_ref(), count)?;
-            }
-            if deltas.is_empty() {
-                let nothing = RecordBatch::new_empty(self.grouping.input.clone());
-                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], None, count)?;
             }
         }
         let mut states = vec![];

@@ -193,12 +193,12 @@ impl Operator for ChangingAggregate {
             values(groups_table).expire(watermark);
             more_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
         }
-        let is_global = self.grouping.is_global();
-        let first_answer = is_global && context.lane == 0 && values(groups_table).get(&[]).is_none();
-        if deltas.is_empty() && !first_answer {
+        let standing = self.grouping.new_standing(context, values(groups_table))?;
+        if deltas.is_empty() && standing.is_empty() {
             return Ok(vec![]);
         }
-        let touched = self.grouping.intern(&deltas)?;
+        let standing_keys = self.grouping.standing_keys()?;
+        let touched = self.grouping.intern(&deltas, &standing)?;
         let count = touched.count;
 
         let mut known = vec![];
@@ -236,7 +236,9 @@ impl Operator for ChangingAggregate {
         }
         self.add(more_tables, &touched, &deltas, &mut adding)?;
 
-        let alive: Vec<usize> = (0..count).filter(|group| is_global || rows[*group] > 0).collect();
+        let alive: Vec<usize> = (0..count)
+            .filter(|group| rows[*group] > 0 || standing_keys.iter().any(|key| key.row(0) == touched.keys.row(*group)))
+            .collect();
         let is_alive: HashSet<usize> = alive.iter().copied().collect();
         let kept = self.kept(rows, adding)?;
         let encoded = self.value_format()?.encode(&kept)?;

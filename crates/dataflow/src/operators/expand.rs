@@ -1,7 +1,7 @@
 //! Appends the columns that an aggregate groups by to its input: once per row, or once per row and grouping set.
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::{
     common::Result,
     physical_plan::aggregates::{PhysicalGroupBy, evaluate_group_by},
@@ -9,7 +9,7 @@ use datafusion::{
 use polybolos_state::Table;
 
 use super::{EpochContext, Operator};
-use crate::delta::Delta;
+use crate::delta::{Delta, batch_of};
 
 #[derive(Debug)]
 pub struct Expand {
@@ -24,7 +24,7 @@ impl Operator for Expand {
         for delta in inputs.iter().flatten().filter(|delta| delta.rows() > 0) {
             for keys in evaluate_group_by(&self.group_by, delta.batch())? {
                 let columns = delta.batch().columns().iter().cloned().chain(keys).collect();
-                output.push(delta.with_batch(RecordBatch::try_new(Arc::clone(&self.schema), columns)?));
+                output.push(delta.with_batch(batch_of(Arc::clone(&self.schema), columns, delta.rows())?));
             }
         }
         Ok(output)

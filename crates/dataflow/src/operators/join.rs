@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::{filter, take},
     datatypes::SchemaRef,
 };
@@ -223,7 +223,8 @@ impl Join {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.ends.len()));
         let batch = RecordBatch::try_new_with_options(condition.schema().clone(), inputs, &options)?;
         let mask = condition.expression().evaluate(&batch)?.into_array(batch.num_rows())?;
-        let mask = arrow::compute::prep_null_mask_filter(mask.as_boolean());
+        let mask = mask.as_boolean();
+        let mask = if mask.null_count() > 0 { arrow::compute::prep_null_mask_filter(mask) } else { mask.clone() };
         if mask.true_count() == mask.len() {
             return Ok((pairs, columns));
         }

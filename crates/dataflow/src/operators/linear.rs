@@ -78,7 +78,7 @@ impl Linear {
             Self::Count => vec![kept[0].clone()],
             Self::Sum(number) => vec![sums(number, counts, &kept[1..])],
             Self::Average(number) => {
-                let unsigned = UInt64Array::from_iter_values(counts.values().iter().map(|count| *count as u64));
+                let unsigned: UInt64Array = counts.values().iter().map(|count| (*count != 0).then_some(*count as u64)).collect();
                 vec![Arc::new(unsigned), sums(number, counts, &kept[1..])]
             }
         })

@@ -8,6 +8,7 @@ use crate::delta::Delta;
 
 mod aggregate;
 mod changing_aggregate;
+mod constant;
 mod exchange;
 mod expand;
 mod join;
@@ -22,6 +23,7 @@ mod window;
 
 pub use aggregate::{Aggregate, Call, Grouping};
 pub use changing_aggregate::ChangingAggregate;
+pub use constant::Constant;
 pub use exchange::Exchange;
 pub use expand::Expand;
 pub use join::{Join, JoinSpec, Side};
@@ -38,6 +40,8 @@ pub struct EpochContext {
     /// The job's watermark that the epoch judges by, microseconds.
     pub watermark_us: Option<i64>,
     pub lane: usize,
+    /// How many there are.
+    pub lanes: usize,
 }
 
 /// A node of the graph that changes rows within its lane. Lanes are independent: an operator that needs all rows of a key stands above an exchange.

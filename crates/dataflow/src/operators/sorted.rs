@@ -7,7 +7,10 @@ use arrow::{
 use datafusion::common::Result;
 use polybolos_state::BucketTable;
 
-use crate::{delta::Delta, keys::RowFormat};
+use crate::{
+    delta::{Delta, batch_of},
+    keys::RowFormat,
+};
 
 /// How rows are kept: by partition, then by sort key, then by all their columns.
 #[derive(Clone, Debug)]
@@ -83,7 +86,7 @@ impl SortedRows {
 
     pub(super) fn batch(&self, rows: &[Box<[u8]>]) -> Result<RecordBatch> {
         let columns = self.decode(rows.iter().map(AsRef::as_ref))?;
-        Ok(RecordBatch::try_new(self.kept_schema(), columns)?)
+        batch_of(self.kept_schema(), columns, rows.len())
     }
 
     pub(super) fn describe(&self) -> String {

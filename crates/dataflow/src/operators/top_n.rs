@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, UInt64Array},
+    array::{ArrayRef, Int64Array, UInt64Array},
     datatypes::SchemaRef,
 };
 use datafusion::common::Result;
 use polybolos_state::{Table, TableKind};
 
 use super::{EpochContext, Operator, buckets, sorted::SortedRows};
-use crate::delta::Delta;
+use crate::delta::{Delta, batch_of};
 
 #[derive(Debug)]
 pub struct TopN {
@@ -32,7 +32,7 @@ impl TopN {
         if self.numbered {
             columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, number)| *number))) as ArrayRef);
         }
-        let batch = RecordBatch::try_new(self.output.clone(), columns)?;
+        let batch = batch_of(self.output.clone(), columns, rows.len())?;
         Ok(Some(Delta::weighted(batch, Int64Array::from_value(weight, rows.len()))))
     }
 }

@@ -1,10 +1,10 @@
 //! All rows of all inputs, under the output's column names.
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use polybolos_state::Table;
 
 use super::{EpochContext, Operator};
-use crate::delta::Delta;
+use crate::delta::{Delta, batch_of};
 
 #[derive(Debug)]
 pub struct Union {
@@ -14,7 +14,7 @@ pub struct Union {
 impl Operator for Union {
     fn step(&self, _: &EpochContext, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let renamed = |delta: Delta| {
-            let batch = RecordBatch::try_new(self.schema.clone(), delta.batch().columns().to_vec())?;
+            let batch = batch_of(self.schema.clone(), delta.batch().columns().to_vec(), delta.rows())?;
             Ok(delta.with_batch(batch))
         };
         inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(renamed).collect()

@@ -1,0 +1,260 @@
+//! The engine itself, as the law drives it: what an executor does around it is done here in the plainest way, reading aside.
+use std::{any::Any, cell::RefCell, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{
+        array::{Array, BooleanArray, RecordBatch},
+        compute::filter_record_batch,
+        datatypes::SchemaRef,
+    },
+    catalog::{Session, TableProvider},
+    common::{Result as DataFusionResult, not_impl_err, tree_node::TreeNodeRecursion},
+    execution::TaskContext,
+    logical_expr::TableType,
+    physical_expr::EquivalenceProperties,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
+        execution_plan::{Boundedness, EmissionType},
+    },
+    prelude::{Expr, SessionContext},
+};
+use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time::microseconds};
+use polybolos_state::{JobState, merge_runs};
+
+use super::{
+    cases::Case,
+    engine::{Engine, Feed, Ran},
+    oracle,
+};
+
+/// A table of the job: only its columns are known while planning.
+#[derive(Debug)]
+struct Stream {
+    number: usize,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for Stream {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Arc::new(StreamScan { number: self.number, columns, properties: Arc::new(properties) }))
+    }
+}
+
+/// The leaf that the dataflow takes for a source.
+#[derive(Debug)]
+struct StreamScan {
+    number: usize,
+    columns: Vec<usize>,
+    properties: Arc<PlanProperties>,
+}
+
+impl DisplayAs for StreamScan {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "StreamScan: table {}, columns {:?}", self.number, self.columns)
+    }
+}
+
+impl ExecutionPlan for StreamScan {
+    fn name(&self) -> &str {
+        "StreamScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        not_impl_err!("a stream is read by epochs")
+    }
+}
+
+struct Running {
+    graph: Arc<Graph>,
+    dataflow: Dataflow,
+    state: JobState,
+    /// By source of the graph: table and columns.
+    sources: Vec<(usize, Vec<usize>)>,
+    /// By table: the column of its event time.
+    event_times: Vec<usize>,
+    granule_us: Option<i64>,
+    runs: Vec<Vec<RecordBatch>>,
+    watermark_us: Option<i64>,
+    recorded_watermark_us: Option<i64>,
+}
+
+pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
+    let granule_us = case.granule_us();
+    let leaves = RefCell::new(Vec::<(usize, Vec<usize>)>::new());
+    let graph = runtime.block_on(async {
+        let context = SessionContext::new_with_state(oracle::session());
+        for (number, table) in case.tables.iter().enumerate() {
+            let stream = Stream { number, schema: table.schema() };
+            context.register_table(table.name.as_str(), Arc::new(stream)).map_err(|error| format!("register {error}"))?;
+        }
+        let mut sinks = Vec::new();
+        for statement in &case.statements {
+            let plan = context.sql(&statement.sql).await.map_err(|error| format!("plan {error}"))?;
+            let plan = plan.into_optimized_plan().map_err(|error| format!("plan {error}"))?;
+            sinks.push(SinkPlan { plan, emit: Emit::OnUpdate });
+        }
+        let find = |plan: &Arc<dyn ExecutionPlan>| {
+            let scan = (plan.as_ref() as &dyn Any).downcast_ref::<StreamScan>()?;
+            let leaf = (scan.number, scan.columns.clone());
+            let mut leaves = leaves.borrow_mut();
+            let source = leaves.iter().position(|known| *known == leaf).unwrap_or_else(|| {
+                leaves.push(leaf);
+                leaves.len() - 1
+            });
+            let event_time = case.tables[scan.number].event_time().0;
+            let times = scan.columns.iter().map(|column| {
+                let closes_after_us = granule_us.filter(|_| *column == event_time)?;
+                Some(TimeColumn { closes_after_us })
+            });
+            Some(SourceLeaf { source, times: times.collect() })
+        };
+        Graph::build(&context.state(), sinks, &find).await.map_err(|error| format!("refused: {error}"))
+    })?;
+    let leaves = leaves.into_inner();
+    let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
+    let graph = Arc::new(graph);
+    let dataflow = Dataflow::new(graph.clone(), case.lanes);
+    let state = dataflow.new_state();
+    let event_times = case.tables.iter().map(|table| table.event_time().0).collect();
+    Ok(Box::new(Running {
+        graph,
+        dataflow,
+        state,
+        sources,
+        event_times,
+        granule_us,
+        runs: Vec::new(),
+        watermark_us: None,
+        recorded_watermark_us: None,
+    }))
+}
+
+impl Running {
+    /// The rows that are not late, and how many are.
+    fn on_time(&self, table: usize, batch: &RecordBatch, watermark_us: Option<i64>) -> Result<(RecordBatch, usize), String> {
+        let (Some(granule), Some(watermark)) = (self.granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
+        let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
+        let times = times.as_any().downcast_ref::<datafusion::arrow::array::Int64Array>().ok_or("event times are no integers")?;
+        let kept: BooleanArray = (0..times.len())
+            .map(|row| Some(times.is_null(row) || times.value(row).div_euclid(granule) * granule + granule > watermark))
+            .collect();
+        let on_time = filter_record_batch(batch, &kept).map_err(|error| error.to_string())?;
+        let late = batch.num_rows() - on_time.num_rows();
+        Ok((on_time, late))
+    }
+}
+
+impl Engine for Running {
+    fn granule_us(&self) -> Option<i64> {
+        self.granule_us
+    }
+
+    fn run(&mut self, feed: &Feed) -> Result<Ran, String> {
+        let lanes = self.dataflow.lanes();
+        let mut late = 0;
+        let mut tables = Vec::new();
+        for (table, batches) in feed.tables.iter().enumerate() {
+            let mut kept = Vec::new();
+            for (partition, batch) in batches {
+                let (batch, more) = self.on_time(table, batch, feed.watermark_us)?;
+                late += more;
+                kept.push((*partition, batch));
+            }
+            tables.push(kept);
+        }
+        let mut input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us };
+        for (table, columns) in &self.sources {
+            let mut given = vec![Vec::new(); lanes];
+            for (partition, batch) in &tables[*table] {
+                let batch = batch.project(columns).map_err(|error| error.to_string())?;
+                given[partition % lanes].push(Delta::added(batch));
+            }
+            input.sources.push(given);
+        }
+        self.watermark_us = feed.watermark_us;
+        let output = self.dataflow.run(&mut self.state, input).map_err(|error| format!("run: {error}\n{}", self.graph))?;
+        let weighted = |delta: Delta| {
+            let weights = (0..delta.rows()).map(|row| delta.weight(row)).collect();
+            (delta.batch().clone(), weights)
+        };
+        let deltas = output.sinks.into_iter().map(|deltas| deltas.into_iter().map(weighted).collect()).collect();
+        Ok(Ran { deltas, late })
+    }
+
+    fn explain(&self) -> String {
+        self.graph.to_string()
+    }
+
+    fn discard(&mut self) {
+        self.state.discard();
+    }
+
+    fn record(&mut self) -> Result<(), String> {
+        self.runs.push(self.state.changes().map_err(|error| error.to_string())?);
+        self.state.commit();
+        self.recorded_watermark_us = self.watermark_us;
+        Ok(())
+    }
+
+    /// The older half of the runs is merged first, as compaction does; in half of the cases.
+    fn reload(&mut self, lanes: usize) -> Result<(), String> {
+        if lanes.is_multiple_of(2) && self.runs.len() > 2 {
+            let rest = self.runs.split_off(self.runs.len() / 2);
+            let merged = merge_runs(&self.runs, true, self.recorded_watermark_us).map_err(|error| error.to_string())?;
+            self.runs = std::iter::once(merged).chain(rest).collect();
+        }
+        self.dataflow = Dataflow::new(self.graph.clone(), lanes);
+        self.state = self.dataflow.new_state();
+        for run in &self.runs {
+            self.state.apply(run).map_err(|error| error.to_string())?;
+        }
+        if let Some(watermark) = self.recorded_watermark_us {
+            self.state.drop_due(watermark);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! What is under test, as the law sees it: something that takes epochs, can lose what is not recorded, and comes back from what is.
+use datafusion::arrow::array::RecordBatch;
+
+use super::cases::Case;
+
+/// Rows of an epoch: by table, batches with the topic-partition they come from.
+pub struct Feed {
+    pub tables: Vec<Vec<(usize, RecordBatch)>>,
+    pub watermark_us: Option<i64>,
+}
+
+impl Feed {
+    pub fn of(case: &Case, epoch: usize) -> Self {
+        let batches = |table: usize| {
+            let parts = (0..case.partitions).map(|partition| (partition, case.rows(table, epoch, partition)));
+            parts.filter(|(_, rows)| !rows.is_empty()).map(|(partition, rows)| (partition, case.tables[table].batch(&rows))).collect()
+        };
+        Self { tables: (0..case.tables.len()).map(batches).collect(), watermark_us: case.watermarks_us()[epoch] }
+    }
+}
+
+/// By statement: rows with weights.
+pub type Deltas = Vec<Vec<(RecordBatch, Vec<i64>)>>;
+
+pub struct Ran {
+    pub deltas: Deltas,
+    /// Rows judged late.
+    pub late: usize,
+}
+
+pub trait Engine {
+    /// What the windows of the job have in common, if it judges rows late.
+    fn granule_us(&self) -> Option<i64>;
+    /// Computes an epoch; nothing of it is kept until [`Self::record`].
+    fn run(&mut self, feed: &Feed) -> Result<Ran, String>;
+    fn discard(&mut self);
+    fn record(&mut self) -> Result<(), String>;
+    /// The plan, for a report.
+    fn explain(&self) -> String {
+        String::new()
+    }
+    /// Forgets all and loads what was recorded, into so many lanes.
+    fn reload(&mut self, lanes: usize) -> Result<(), String>;
+}

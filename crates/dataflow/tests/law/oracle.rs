@@ -1,0 +1,58 @@
+//! Plain DataFusion over tables in memory: the answer that a job's table must equal.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::array::RecordBatch,
+    datasource::MemTable,
+    execution::{SessionState, SessionStateBuilder},
+    prelude::{SessionConfig, SessionContext},
+};
+use polybolos_sql::planner::job_config;
+
+use super::{cases::Case, changes::Answer};
+
+/// Settings of a job's plan, which keep strings as Utf8 and leave out filters that fill themselves while running.
+pub fn session() -> SessionState {
+    let config = job_config(SessionConfig::new(), 1);
+    SessionStateBuilder::new().with_config(config).with_default_features().build()
+}
+
+/// A context in which the case's tables hold these rows, by table.
+pub fn context(case: &Case, rows: &[Vec<usize>]) -> Result<SessionContext, String> {
+    let context = SessionContext::new_with_state(session());
+    for (table, rows) in case.tables.iter().zip(rows) {
+        let batches: Vec<RecordBatch> = if rows.is_empty() { Vec::new() } else { vec![table.batch(rows)] };
+        let memory = MemTable::try_new(table.schema(), vec![batches]).map_err(|error| error.to_string())?;
+        context.register_table(table.name.as_str(), Arc::new(memory)).map_err(|error| error.to_string())?;
+    }
+    Ok(context)
+}
+
+/// The rows of each table that came up to and with `epoch` and were not late. `granule_us` is what the windows of the job have in common: a row is late
+/// when the first of them that could hold it is closed.
+pub fn on_time(case: &Case, epoch: usize, granule_us: Option<i64>) -> (Vec<Vec<usize>>, usize) {
+    let watermarks = case.watermarks_us();
+    let mut rows = vec![Vec::new(); case.tables.len()];
+    let mut late = 0;
+    for arrival in case.arrivals.iter().filter(|arrival| arrival.epoch <= epoch) {
+        let time_us = case.tables[arrival.table].event_time_ms(arrival.row).map(|ms| ms * 1_000);
+        let is_late = match (granule_us, time_us, watermarks[arrival.epoch]) {
+            (Some(0), Some(time), Some(watermark)) => time < watermark,
+            (Some(granule), Some(time), Some(watermark)) => time.div_euclid(granule) * granule + granule <= watermark,
+            _ => false,
+        };
+        if is_late {
+            late += 1;
+        } else {
+            rows[arrival.table].push(arrival.row);
+        }
+    }
+    (rows, late)
+}
+
+pub async fn answer(case: &Case, statement: usize, rows: &[Vec<usize>]) -> Result<Answer, String> {
+    let context = context(case, rows)?;
+    let frame = context.sql(&case.statements[statement].sql).await.map_err(|error| format!("the oracle refuses: {error}"))?;
+    let batches = frame.collect().await.map_err(|error| format!("the oracle fails: {error}"))?;
+    Answer::of(&batches)
+}

@@ -1,0 +1,667 @@
+//! Random queries as SQL text, from a grammar of what a job may say: every construct has a name ([`Construct`]), so that those the engine still refuses are
+//! left out by name. Orders that choose rows are total (up to rows that are the same in every column), so that plain DataFusion has one answer.
+use std::collections::BTreeSet;
+
+use rand::{Rng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    expressions::{Name, comparison, expression, literal, mild_predicate, predicate},
+    tables::{EVENT_TIME, Kind, Table},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Construct {
+    Select,
+    UnionAll,
+    SharedView,
+    Distinct,
+    Aggregate,
+    /// An aggregate over no keys: one row, even of no input.
+    GlobalAggregate,
+    DistinctAggregate,
+    GroupingSets,
+    WindowAggregate,
+    InnerJoin,
+    OuterJoin,
+    FullJoin,
+    SelfJoin,
+    CrossJoin,
+    Semi,
+    Anti,
+    NotIn,
+    ScalarSubquery,
+    CorrelatedScalar,
+    RowNumber,
+    Rank,
+    Offsets,
+    Running,
+    WholePartition,
+    TopN,
+    OrderLimit,
+    SetOperation,
+}
+
+use Construct::*;
+
+/// All that stands for a query of its own, with how often it is tried.
+const SHAPES: &[(Construct, u32)] = &[
+    (Select, 5),
+    (UnionAll, 3),
+    (Distinct, 3),
+    (Aggregate, 9),
+    (GlobalAggregate, 2),
+    (GroupingSets, 2),
+    (WindowAggregate, 5),
+    (InnerJoin, 6),
+    (OuterJoin, 4),
+    (FullJoin, 2),
+    (SelfJoin, 2),
+    (CrossJoin, 1),
+    (Semi, 3),
+    (Anti, 3),
+    (NotIn, 1),
+    (ScalarSubquery, 2),
+    (CorrelatedScalar, 2),
+    (RowNumber, 2),
+    (Rank, 2),
+    (Offsets, 2),
+    (Running, 2),
+    (WholePartition, 1),
+    (TopN, 4),
+    (OrderLimit, 2),
+    (SetOperation, 1),
+];
+
+/// A derived table may have so many rows, by estimate; a join that would make more is not written.
+const MOST_ROWS: f64 = 4_000.0;
+
+/// Text of a SELECT and what comes out of it; columns have names of their own.
+#[derive(Clone, Debug)]
+struct Query {
+    sql: String,
+    columns: Vec<Name>,
+    rows: f64,
+}
+
+/// What stands in FROM, with its columns as they are named there.
+struct From {
+    sql: String,
+    columns: Vec<Name>,
+    rows: f64,
+}
+
+/// A finished statement, and what it is made of.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    pub sql: String,
+    pub constructs: BTreeSet<Construct>,
+}
+
+pub struct Grammar<'a> {
+    tables: &'a [Table],
+    left_out: &'a [Construct],
+    rng: &'a mut ChaCha8Rng,
+    names: usize,
+    /// `WITH` parts: name, text, columns.
+    views: Vec<(String, Query)>,
+    constructs: BTreeSet<Construct>,
+}
+
+impl<'a> Grammar<'a> {
+    pub fn generate(tables: &'a [Table], left_out: &'a [Construct], rng: &'a mut ChaCha8Rng) -> Generated {
+        let mut grammar = Self { tables, left_out, rng, names: 0, views: Vec::new(), constructs: BTreeSet::new() };
+        let depth = [0, 1, 1, 2, 2, 3].choose(grammar.rng).copied().expect("depths");
+        let query = grammar.query(depth, true);
+        let views: Vec<String> = grammar.views.iter().map(|(name, view)| format!("{name} AS ({})", view.sql)).collect();
+        let with = if views.is_empty() { String::new() } else { format!("WITH {} ", views.join(", ")) };
+        Generated { sql: format!("{with}{}", query.sql), constructs: grammar.constructs }
+    }
+
+    fn fresh(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{}", self.names)
+    }
+
+    fn may(&self, construct: Construct) -> bool {
+        !self.left_out.contains(&construct)
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        self.rng.random_bool(share)
+    }
+
+    fn table(&mut self) -> From {
+        let table = self.tables.choose(self.rng).expect("a case has tables");
+        self.names += 1;
+        let alias = format!("a{}", self.names);
+        let columns = table
+            .columns
+            .iter()
+            .map(|column| Name { sql: format!("{alias}.{}", column.name), kind: column.kind, exact: true })
+            .collect();
+        From { sql: format!("{} AS {alias}", table.name), columns, rows: table.rows.len() as f64 }
+    }
+
+    fn from(&mut self, depth: usize) -> From {
+        if depth == 0 {
+            return self.table();
+        }
+        if self.may(SharedView) && !self.views.is_empty() && self.chance(0.3) {
+            let (name, view) = self.views.choose(self.rng).cloned().expect("not empty");
+            self.constructs.insert(SharedView);
+            return self.derived(&name, view);
+        }
+        let query = self.query(depth - 1, false);
+        if self.may(SharedView) && self.chance(0.2) {
+            let name = self.fresh("w");
+            self.views.push((name.clone(), query.clone()));
+            return self.derived(&name, query);
+        }
+        let text = format!("({})", query.sql);
+        self.derived(&text, query)
+    }
+
+    fn derived(&mut self, text: &str, query: Query) -> From {
+        let alias = self.fresh("a");
+        let columns = query.columns.iter().map(|name| Name { sql: format!("{alias}.{}", name.sql), ..*name }).collect();
+        From { sql: format!("{text} AS {alias}"), columns, rows: query.rows }
+    }
+
+    fn query(&mut self, depth: usize, is_top: bool) -> Query {
+        loop {
+            let (construct, _) = *SHAPES.choose_weighted(self.rng, |(_, weight)| *weight).expect("weights");
+            if !self.may(construct) {
+                continue;
+            }
+            let (names, views, constructs) = (self.names, self.views.len(), self.constructs.clone());
+            self.constructs.insert(construct);
+            if let Some(query) = self.shape(construct, depth, is_top)
+                && query.rows <= MOST_ROWS
+            {
+                return query;
+            }
+            self.names = names;
+            self.views.truncate(views);
+            self.constructs = constructs;
+        }
+    }
+
+    fn shape(&mut self, construct: Construct, depth: usize, is_top: bool) -> Option<Query> {
+        match construct {
+            Select => Some(self.select(depth)),
+            UnionAll => self.union_all(depth),
+            Distinct => self.distinct(depth),
+            Aggregate => Some(self.aggregate(depth, is_top)),
+            GlobalAggregate => Some(self.global_aggregate(depth, is_top)),
+            GroupingSets => self.grouping_sets(depth),
+            WindowAggregate => Some(self.window_aggregate(is_top)),
+            InnerJoin => self.join(depth, "JOIN"),
+            OuterJoin => {
+                let words = ["LEFT JOIN", "RIGHT JOIN"][self.rng.random_range(0..2)];
+                self.join(depth, words)
+            }
+            FullJoin => self.join(depth, "FULL JOIN"),
+            SelfJoin => self.self_join(),
+            CrossJoin => self.cross_join(depth),
+            Semi | Anti => self.exists(depth, construct == Anti),
+            NotIn => self.not_in(depth),
+            ScalarSubquery => self.scalar_subquery(depth),
+            CorrelatedScalar => self.correlated_scalar(depth),
+            RowNumber | Rank | Offsets | Running | WholePartition => Some(self.over(construct, depth)),
+            TopN => Some(self.top_n(depth)),
+            OrderLimit => Some(self.order_limit(depth)),
+            SetOperation => self.set_operation(depth),
+            DistinctAggregate | SharedView => None,
+        }
+    }
+
+    /// Puts a name of its own on each expression.
+    fn named(&mut self, expressions: Vec<(String, Kind, bool)>) -> (String, Vec<Name>) {
+        let mut items = Vec::new();
+        let mut columns = Vec::new();
+        for (sql, kind, exact) in expressions {
+            let name = self.fresh("c");
+            items.push(format!("{sql} AS {name}"));
+            columns.push(Name { sql: name, kind, exact });
+        }
+        (items.join(", "), columns)
+    }
+
+    /// A few columns of the scope as they are, and some expressions over it.
+    fn projection(&mut self, scope: &[Name]) -> Vec<(String, Kind, bool)> {
+        let mut items = Vec::new();
+        for name in scope {
+            if self.rng.random_bool(0.6) {
+                items.push((name.sql.clone(), name.kind, name.exact));
+            }
+        }
+        for _ in 0..self.rng.random_range(0..3) {
+            let kind = [Kind::Integer, Kind::Double, Kind::Text, Kind::Flag, Kind::Time].choose(self.rng).copied().expect("kinds");
+            items.push((expression(scope, kind, 3, self.rng), kind, true));
+        }
+        if items.is_empty() {
+            let first = &scope[0];
+            items.push((first.sql.clone(), first.kind, first.exact));
+        }
+        items
+    }
+
+    fn filter(&mut self, scope: &[Name], share: f64) -> String {
+        if self.chance(share) { format!(" WHERE {}", mild_predicate(scope, self.rng)) } else { String::new() }
+    }
+
+    fn select(&mut self, depth: usize) -> Query {
+        let from = self.from(depth);
+        let items = self.projection(&from.columns);
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.7);
+        Query { sql: format!("SELECT {items} FROM {}{filter}", from.sql), columns, rows: from.rows }
+    }
+
+    fn union_all(&mut self, depth: usize) -> Option<Query> {
+        let sides: Vec<From> = (0..self.rng.random_range(2..4)).map(|_| self.from(depth)).collect();
+        let kinds: Vec<Kind> = sides[0].columns.iter().map(|name| name.kind).take(4).collect();
+        let mut names: Vec<Name> = Vec::new();
+        let mut texts = Vec::new();
+        for (number, side) in sides.iter().enumerate() {
+            let items = kinds.iter().map(|kind| (widened(&expression(&side.columns, *kind, 1, self.rng), *kind), *kind, true)).collect();
+            let (items, columns) = self.named(items);
+            let filter = self.filter(&side.columns, 0.5);
+            texts.push(format!("SELECT {items} FROM {}{filter}", side.sql));
+            if number == 0 {
+                names = columns;
+            }
+        }
+        let rows = sides.iter().map(|side| side.rows).sum();
+        Some(Query { sql: texts.join(" UNION ALL "), columns: names, rows })
+    }
+
+    fn set_operation(&mut self, depth: usize) -> Option<Query> {
+        let (left, right) = (self.from(depth), self.from(0));
+        let kinds = [Kind::Integer, Kind::Text];
+        let mut side = |from: &From| {
+            let items = kinds.iter().map(|kind| (widened(&expression(&from.columns, *kind, 0, self.rng), *kind), *kind, true)).collect();
+            let (items, columns) = self.named(items);
+            (format!("SELECT {items} FROM {}", from.sql), columns)
+        };
+        let ((left_sql, columns), (right_sql, _)) = (side(&left), side(&right));
+        let word = ["INTERSECT", "EXCEPT", "UNION"].choose(self.rng).expect("words");
+        Some(Query { sql: format!("{left_sql} {word} {right_sql}"), columns, rows: left.rows })
+    }
+
+    fn distinct(&mut self, depth: usize) -> Option<Query> {
+        let from = self.from(depth);
+        let items: Vec<_> = self.projection(&from.columns).into_iter().filter(|(.., exact)| *exact).take(3).collect();
+        if items.is_empty() {
+            return None;
+        }
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.5);
+        Some(Query { sql: format!("SELECT DISTINCT {items} FROM {}{filter}", from.sql), columns, rows: from.rows / 2.0 })
+    }
+
+    /// Expressions to group by: columns, rarely more.
+    fn keys(&mut self, scope: &[Name], most: usize) -> Vec<(String, Kind, bool)> {
+        let mut keys: Vec<(String, Kind, bool)> = Vec::new();
+        for _ in 0..self.rng.random_range(1..=most) {
+            let exact: Vec<&Name> = scope.iter().filter(|name| name.exact).collect();
+            let key = match exact.choose(self.rng) {
+                Some(name) if self.rng.random_bool(0.8) => (name.sql.clone(), name.kind, true),
+                _ => {
+                    let kind = [Kind::Integer, Kind::Text, Kind::Flag].choose(self.rng).copied().expect("kinds");
+                    (expression(scope, kind, 2, self.rng), kind, true)
+                }
+            };
+            // A literal would be an ordinal.
+            if scope.iter().any(|name| key.0.contains(&name.sql)) && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    fn aggregates(&mut self, scope: &[Name], is_top: bool) -> Vec<(String, Kind, bool)> {
+        (0..self.rng.random_range(1..5)).map(|_| self.one_aggregate(scope, is_top)).collect()
+    }
+
+    fn one_aggregate(&mut self, scope: &[Name], is_top: bool) -> (String, Kind, bool) {
+        let filter = if self.chance(0.2) { format!(" FILTER (WHERE {})", predicate(scope, 1, self.rng)) } else { String::new() };
+        let number = if self.chance(0.5) { Kind::Integer } else { Kind::Double };
+        let any = [Kind::Integer, Kind::Double, Kind::Text, Kind::Time].choose(self.rng).copied().expect("kinds");
+        let value = |kind: Kind, grammar: &mut Self| widened(&expression(scope, kind, 1, grammar.rng), kind);
+        let is_distinct = self.may(DistinctAggregate) && self.chance(0.15);
+        let (call, kind, exact) = match self.rng.random_range(0..if is_top { 10 } else { 8 }) {
+            _ if is_distinct => {
+                self.constructs.insert(DistinctAggregate);
+                if self.chance(0.6) {
+                    (format!("count(DISTINCT {})", value(any, self)), Kind::Integer, true)
+                } else {
+                    (format!("sum(DISTINCT {})", value(number, self)), number, true)
+                }
+            }
+            0 | 1 => ("count(*)".to_owned(), Kind::Integer, true),
+            2 => (format!("count({})", value(any, self)), Kind::Integer, true),
+            3 | 4 => (format!("sum({})", value(number, self)), number, true),
+            5 => (format!("min({})", value(any, self)), any, true),
+            6 => (format!("max({})", value(any, self)), any, true),
+            7 => (format!("avg({})", value(number, self)), Kind::Double, false),
+            8 => {
+                let function = ["stddev", "stddev_pop", "var_samp", "var_pop"].choose(self.rng).copied().expect("functions");
+                (format!("{function}({})", value(number, self)), Kind::Double, false)
+            }
+            _ => {
+                let function = ["bool_and", "bool_or"].choose(self.rng).copied().expect("functions");
+                (format!("{function}({})", value(Kind::Flag, self)), Kind::Flag, true)
+            }
+        };
+        (format!("{call}{filter}"), kind, exact)
+    }
+
+    fn having(&mut self, share: f64) -> String {
+        if !self.chance(share) {
+            return String::new();
+        }
+        match self.rng.random_range(0..2) {
+            0 => format!(" HAVING count(*) {} {}", [">", "<", ">="].choose(self.rng).expect("operators"), self.rng.random_range(1..6)),
+            _ => format!(" HAVING count(*) % {} <> 0", self.rng.random_range(2..4)),
+        }
+    }
+
+    fn aggregate(&mut self, depth: usize, is_top: bool) -> Query {
+        let from = self.from(depth);
+        let keys = self.keys(&from.columns, 3);
+        let mut items = keys.clone();
+        items.extend(self.aggregates(&from.columns, is_top));
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.4);
+        let having = if keys.is_empty() { String::new() } else { self.having(0.25) };
+        let group = group_by(&keys);
+        Query { sql: format!("SELECT {items} FROM {}{filter}{group}{having}", from.sql), columns, rows: (from.rows / 3.0).max(1.0) }
+    }
+
+    fn global_aggregate(&mut self, depth: usize, is_top: bool) -> Query {
+        let from = self.from(depth);
+        let items = self.aggregates(&from.columns, is_top);
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.5);
+        Query { sql: format!("SELECT {items} FROM {}{filter}", from.sql), columns, rows: 1.0 }
+    }
+
+    fn grouping_sets(&mut self, depth: usize) -> Option<Query> {
+        let from = self.from(depth);
+        let keys: Vec<_> = from.columns.iter().filter(|name| name.exact).take(4).cloned().collect();
+        if keys.len() < 2 {
+            return None;
+        }
+        let (first, second) = (&keys[0], &keys[1]);
+        let mut items = vec![(first.sql.clone(), first.kind, true), (second.sql.clone(), second.kind, true)];
+        items.extend(self.aggregates(&from.columns, false));
+        let (items, columns) = self.named(items);
+        let (a, b) = (&first.sql, &second.sql);
+        let sets = [
+            format!("ROLLUP ({a}, {b})"),
+            format!("CUBE ({a}, {b})"),
+            format!("GROUPING SETS (({a}, {b}), ({b}), ())"),
+            format!("GROUPING SETS (({a}), ({b}))"),
+        ];
+        let sets = sets.choose(self.rng).expect("sets");
+        Some(Query { sql: format!("SELECT {items} FROM {} GROUP BY {sets}", from.sql), columns, rows: from.rows })
+    }
+
+    /// Tumbling windows over a table's own event time.
+    fn window_aggregate(&mut self, is_top: bool) -> Query {
+        let from = self.table();
+        let time = from.columns.iter().find(|name| name.sql.ends_with(&format!(".{EVENT_TIME}"))).cloned().expect("tables have an event time");
+        let seconds = [5, 10, 60].choose(self.rng).expect("sizes");
+        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", time.sql);
+        let mut keys = vec![(window, Kind::Time, true)];
+        if self.chance(0.7) {
+            keys.extend(self.keys(&from.columns[1..3], 1));
+        }
+        let mut items = keys.clone();
+        items.extend(self.aggregates(&from.columns, is_top));
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.3);
+        let group = group_by(&keys);
+        Query { sql: format!("SELECT {items} FROM {}{filter}{group}", from.sql), columns, rows: from.rows / 3.0 }
+    }
+
+    /// One or two equal keys of the same kind on both sides, and how the sizes multiply.
+    fn equal_keys(&mut self, left: &From, right: &From) -> Option<String> {
+        let mut pairs = Vec::new();
+        for one in &left.columns {
+            for other in &right.columns {
+                if one.exact && other.exact && one.kind == other.kind && !matches!(one.kind, Kind::Flag | Kind::Time) {
+                    pairs.push(format!("{} = {}", one.sql, other.sql));
+                }
+            }
+        }
+        let count = self.rng.random_range(1..3);
+        let chosen: Vec<&String> = pairs.choose_multiple(self.rng, count).collect();
+        if chosen.is_empty() { None } else { Some(chosen.into_iter().cloned().collect::<Vec<_>>().join(" AND ")) }
+    }
+
+    fn join(&mut self, depth: usize, words: &str) -> Option<Query> {
+        let right_depth = if depth > 0 && self.chance(0.5) { depth - 1 } else { 0 };
+        let (left, right) = (self.from(depth), self.from(right_depth));
+        self.joined(&left, words, &right)
+    }
+
+    fn self_join(&mut self) -> Option<Query> {
+        let left = self.table();
+        let alias = self.fresh("a");
+        let (table, old) = left.sql.split_once(" AS ").expect("a table has an alias");
+        let columns = left.columns.iter().map(|name| Name { sql: name.sql.replacen(old, &alias, 1), ..*name }).collect();
+        let right = From { sql: format!("{table} AS {alias}"), columns, rows: left.rows };
+        self.joined(&left, "JOIN", &right)
+    }
+
+    fn joined(&mut self, left: &From, words: &str, right: &From) -> Option<Query> {
+        let on = self.equal_keys(left, right)?;
+        let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
+        let residual = if self.chance(0.3) { format!(" AND {}", predicate(&both, 1, self.rng)) } else { String::new() };
+        let items: Vec<_> = self.projection(&both).into_iter().take(8).collect();
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&both, 0.3);
+        let rows = (left.rows * right.rows / 8.0).max(left.rows.max(right.rows));
+        Some(Query { sql: format!("SELECT {items} FROM {} {words} {} ON {on}{residual}{filter}", left.sql, right.sql), columns, rows })
+    }
+
+    /// With a single row, as one compares with a total.
+    fn cross_join(&mut self, depth: usize) -> Option<Query> {
+        let left = self.from(depth);
+        let total = self.global_aggregate(0, false);
+        let text = format!("({})", total.sql);
+        let right = self.derived(&text, total);
+        let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
+        let items: Vec<_> = self.projection(&both).into_iter().take(8).collect();
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&both, 0.4);
+        Some(Query { sql: format!("SELECT {items} FROM {} CROSS JOIN {}{filter}", left.sql, right.sql), columns, rows: left.rows })
+    }
+
+    fn exists(&mut self, depth: usize, is_anti: bool) -> Option<Query> {
+        let (left, right) = (self.from(depth), self.from(depth.saturating_sub(1)));
+        let items = self.projection(&left.columns);
+        let (items, columns) = self.named(items);
+        let condition = if !is_anti && self.chance(0.4) {
+            let kind = [Kind::Integer, Kind::Text].choose(self.rng).copied().expect("kinds");
+            let filter = self.filter(&right.columns, 0.5);
+            let value = super::expressions::any_column(&right.columns, kind, self.rng)?.sql.clone();
+            let own = super::expressions::any_column(&left.columns, kind, self.rng)?.sql.clone();
+            format!("{own} IN (SELECT {value} FROM {}{filter})", right.sql)
+        } else {
+            let on = self.equal_keys(&left, &right)?;
+            let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
+            let integers: Vec<&Name> = both.iter().filter(|name| name.kind == Kind::Integer && name.exact).collect();
+            let residual = match (self.chance(0.4), integers.first(), integers.last()) {
+                (true, Some(first), Some(last)) => format!(" AND {}", comparison(&first.sql, &last.sql, self.rng)),
+                _ => String::new(),
+            };
+            let not = if is_anti { "NOT " } else { "" };
+            format!("{not}EXISTS (SELECT 1 FROM {} WHERE {on}{residual})", right.sql)
+        };
+        Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}", left.sql), columns, rows: left.rows })
+    }
+
+    fn not_in(&mut self, depth: usize) -> Option<Query> {
+        let (left, right) = (self.from(depth), self.table());
+        let items = self.projection(&left.columns);
+        let (items, columns) = self.named(items);
+        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let condition = format!("{own} NOT IN (SELECT {value} FROM {} WHERE {})", right.sql, predicate(&right.columns, 1, self.rng));
+        Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}", left.sql), columns, rows: left.rows })
+    }
+
+    fn scalar_subquery(&mut self, depth: usize) -> Option<Query> {
+        let (left, right) = (self.from(depth), self.table());
+        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let function = ["max", "min", "count"].choose(self.rng).expect("functions");
+        let subquery = format!("(SELECT {function}({value}) FROM {})", right.sql);
+        let mut items: Vec<_> = self.projection(&left.columns);
+        let mut filter = format!(" WHERE {}", comparison(&own, &subquery, self.rng));
+        if self.chance(0.4) {
+            items.push((subquery, Kind::Integer, true));
+            filter = self.filter(&left.columns, 0.3);
+        }
+        let (items, columns) = self.named(items);
+        Some(Query { sql: format!("SELECT {items} FROM {}{filter}", left.sql), columns, rows: left.rows })
+    }
+
+    fn correlated_scalar(&mut self, depth: usize) -> Option<Query> {
+        let (left, right) = (self.from(depth), self.table());
+        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let key = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let function = ["max", "sum", "count"].choose(self.rng).expect("functions");
+        let mut items: Vec<_> = self.projection(&left.columns);
+        items.push((format!("(SELECT {function}({value}) FROM {} WHERE {key} = {own})", right.sql), Kind::Integer, true));
+        let (items, columns) = self.named(items);
+        Some(Query { sql: format!("SELECT {items} FROM {}", left.sql), columns, rows: left.rows })
+    }
+
+    /// `PARTITION BY` of a column or two.
+    fn partition(&mut self, scope: &[Name]) -> String {
+        let count = self.rng.random_range(1..3);
+        let exact: Vec<&Name> = scope.iter().filter(|name| name.exact).collect();
+        let keys: Vec<String> = exact.choose_multiple(self.rng, count).map(|name| name.sql.clone()).collect();
+        if keys.is_empty() { String::new() } else { format!("PARTITION BY {} ", keys.join(", ")) }
+    }
+
+    /// One column or two first, then all others: rows that are still equal are the same row.
+    fn total_order(&mut self, scope: &[Name]) -> String {
+        let mut names: Vec<&Name> = scope.iter().filter(|name| name.exact).collect();
+        if let Some(first) = (0..names.len()).collect::<Vec<_>>().choose(self.rng) {
+            names.swap(0, *first);
+        }
+        let mut keys = Vec::new();
+        for name in names {
+            keys.push(format!("{}{}", name.sql, DIRECTIONS.choose(self.rng).expect("directions")));
+        }
+        keys.join(", ")
+    }
+
+    /// A query whose columns are all exact, to number its rows.
+    fn ordered_input(&mut self, depth: usize) -> From {
+        for _ in 0..8 {
+            let from = self.from(depth);
+            if from.columns.iter().all(|name| name.exact) {
+                return from;
+            }
+        }
+        self.table()
+    }
+
+    fn over(&mut self, construct: Construct, depth: usize) -> Query {
+        let from = self.ordered_input(depth);
+        let scope = &from.columns;
+        let (partition, order) = (self.partition(scope), self.total_order(scope));
+        let integer = widened(&expression(scope, Kind::Integer, 1, self.rng), Kind::Integer);
+        let one = scope.choose(self.rng).cloned().expect("columns");
+        let text = match construct {
+            RowNumber => format!("CAST(row_number() OVER ({partition}ORDER BY {order}) AS BIGINT)"),
+            Rank => {
+                let function = ["rank", "dense_rank"].choose(self.rng).expect("functions");
+                let direction = DIRECTIONS.choose(self.rng).expect("directions");
+                format!("CAST({function}() OVER ({partition}ORDER BY {}{direction}) AS BIGINT)", one.sql)
+            }
+            Offsets => {
+                let function = ["lag", "lead"].choose(self.rng).expect("functions");
+                format!("{function}({integer}, {}) OVER ({partition}ORDER BY {order})", self.rng.random_range(1..3))
+            }
+            Running => {
+                let frame = [
+                    "",
+                    " ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
+                    " ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
+                    " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING",
+                ];
+                let frame = frame.choose(self.rng).expect("frames");
+                let function = ["sum", "count", "max"].choose(self.rng).expect("functions");
+                format!("{function}({integer}) OVER ({partition}ORDER BY {order}{frame})")
+            }
+            _ => format!("sum({integer}) OVER ({partition})"),
+        };
+        let mut items: Vec<_> = scope.iter().map(|name| (name.sql.clone(), name.kind, name.exact)).collect();
+        items.push((text, Kind::Integer, true));
+        let (items, columns) = self.named(items);
+        Query { sql: format!("SELECT {items} FROM {}", from.sql), columns, rows: from.rows }
+    }
+
+    fn top_n(&mut self, depth: usize) -> Query {
+        let from = self.ordered_input(depth);
+        let (partition, order) = (self.partition(&from.columns), self.total_order(&from.columns));
+        let items: Vec<_> = from.columns.iter().map(|name| (name.sql.clone(), name.kind, name.exact)).collect();
+        let (items, columns) = self.named(items);
+        let (rank, alias) = (self.fresh("r"), self.fresh("a"));
+        let limit = ["= 1", "<= 1", "<= 2", "<= 3", "< 4"].choose(self.rng).expect("limits");
+        let kept: Vec<String> = columns.iter().map(|name| format!("{alias}.{0} AS {0}", name.sql)).collect();
+        let sql = format!(
+            "SELECT {} FROM (SELECT {items}, row_number() OVER ({partition}ORDER BY {order}) AS {rank} FROM {}) AS {alias} WHERE {alias}.{rank} {limit}",
+            kept.join(", "),
+            from.sql
+        );
+        Query { sql, columns, rows: from.rows / 2.0 }
+    }
+
+    fn order_limit(&mut self, depth: usize) -> Query {
+        let from = self.ordered_input(depth);
+        let items: Vec<_> = from.columns.iter().map(|name| (name.sql.clone(), name.kind, name.exact)).collect();
+        let order = self.total_order(&from.columns);
+        let filter = self.filter(&from.columns, 0.5);
+        let (items, columns) = self.named(items);
+        let limit = self.rng.random_range(1..12);
+        let offset = if self.chance(0.2) { " OFFSET 2" } else { "" };
+        let sql = format!("SELECT * FROM (SELECT {items} FROM {}{filter} ORDER BY {order} LIMIT {limit}{offset})", from.sql);
+        let alias = self.fresh("a");
+        Query { sql: format!("{sql} AS {alias}"), columns, rows: f64::from(limit) }
+    }
+}
+
+const DIRECTIONS: [&str; 4] = ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"];
+
+fn group_by(keys: &[(String, Kind, bool)]) -> String {
+    let keys: Vec<&str> = keys.iter().map(|(sql, ..)| sql.as_str()).collect();
+    if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) }
+}
+
+/// Integers as BIGINT, so that both sides of a union agree and sums have room.
+fn widened(sql: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Integer => format!("CAST({sql} AS BIGINT)"),
+        Kind::Double => format!("CAST({sql} AS DOUBLE)"),
+        _ => sql.to_owned(),
+    }
+}
+
+/// Some query of the grammar needs this kind of literal in tests of the grammar itself.
+#[test]
+fn literals_are_of_their_kind() {
+    use rand::SeedableRng;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    assert!(literal(Kind::Double, &mut rng).contains('.'));
+    assert!(literal(Kind::Text, &mut rng).starts_with('\''));
+}
