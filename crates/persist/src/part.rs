@@ -1,5 +1,6 @@
-//! Part files: the changes of one part of one epoch, by sink. A magic line, an index, one Arrow IPC stream (lz4) per sink; the checksum over
-//! everything is in the report that names the file, and so in the record.
+//! Part files: the changes of one part of one epoch, by sink. A magic line, an index, Arrow IPC streams (lz4): one per run of a sink's
+//! batches that have one schema, as upserts and deletes have two; the checksum over everything is in the report that names the file, and
+//! so in the record.
 use std::collections::BTreeMap;
 
 use arrow::{
@@ -25,7 +26,10 @@ const COMPRESS_FROM_ROWS: usize = 64;
 pub fn encode(sinks: &BTreeMap<SinkId, Vec<RecordBatch>>) -> Result<(Bytes, u32), StoreError> {
     let failed = |error: ArrowError| StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() };
     let mut streams = vec![];
-    for (sink, batches) in sinks {
+    let runs = sinks
+        .iter()
+        .flat_map(|(sink, batches)| batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()).map(move |batches| (sink, batches)));
+    for (sink, batches) in runs {
         let Some(first) = batches.first() else { continue };
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
@@ -70,13 +74,13 @@ pub fn decode(name: &str, file: &Bytes, expected_crc32: u32) -> Result<BTreeMap<
         let length = number(take(8).ok_or_else(cut)?) as usize;
         index.push((SinkId(sink), length));
     }
-    let mut sinks = BTreeMap::new();
+    let mut sinks: BTreeMap<SinkId, Vec<RecordBatch>> = BTreeMap::new();
     for (sink, length) in index {
         let (stream, tail) = rest.split_at_checked(length).ok_or_else(cut)?;
         rest = tail;
         let reader = StreamReader::try_new(stream, None).map_err(|error| corrupt(error.to_string()))?;
         let batches = reader.collect::<Result<Vec<_>, _>>().map_err(|error| corrupt(error.to_string()))?;
-        sinks.insert(sink, batches);
+        sinks.entry(sink).or_default().extend(batches);
     }
     Ok(sinks)
 }
