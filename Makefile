@@ -62,9 +62,9 @@ $(DENY):
 	rm -rf $(CACHE)/cargo-deny-build
 
 .PHONY: unit
-unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
+unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka and Cassandra
 	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
-	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
+	$(SERVERS) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
 	$(LINT) cargo test --locked --workspace --doc
 
 .PHONY: end-to-end

@@ -48,8 +48,9 @@ mod tests {
         let keys = RecordBatch::try_from_iter([("k", Arc::new(StringArray::from(vec!["c"])) as _)]).expect("batch");
         let deletes = mark_delete(&keys).expect("marked");
         let sinks = BTreeMap::from([(SinkId(0), vec![upserts.clone(), deletes.clone(), upserts.clone()])]);
-        let (file, crc32) = part::encode(&sinks).expect("encodes");
-        let back = part::decode("p", &file, crc32).expect("decodes");
+        let sections = part::Sections { sinks: sinks.clone(), state: vec![] };
+        let part::Encoded { bytes, crc32, .. } = part::encode(&sections).expect("encodes");
+        let back = part::decode("p", &bytes, crc32).expect("decodes").sinks;
         assert_eq!(back, sinks);
         assert_eq!(back[&SinkId(0)].iter().map(is_delete).collect::<Vec<_>>(), [false, true, false]);
     }

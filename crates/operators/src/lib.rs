@@ -12,7 +12,7 @@
 //! * [`codec`]: how they travel;
 //! * [`template`]: a job's physical plan, built once and filled in per epoch;
 //! * [`providers`]: Kafka topics and keyed tables as DataFusion tables;
-//! * [`dead_letters`], [`publish`]: what happens to bad rows, and to good ones after the record.
+//! * [`dead_letters`], [`changes`], [`publish`]: what happens to bad rows, and to changes after the record.
 #![forbid(unsafe_code)]
 
 pub mod changes;

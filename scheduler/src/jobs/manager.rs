@@ -217,6 +217,10 @@ impl JobManager {
         if !mismatches.is_empty() {
             return Err(TableError::Mismatch { table: declared.name.to_string(), mismatches }.into());
         }
+        // Rows that expire end as deletions (EPOCHS rule 14).
+        if options.write.ttl_ms.is_some() {
+            polybolos_tables::check::deletes(&**tables, &declared.name).await?;
+        }
         Ok(())
     }
 

@@ -10,10 +10,11 @@
 //! | `sink.in-flight` | batches under way at once | `32` |
 //! | `sink.consistency` | `ONE`, `LOCAL_QUORUM`, … | `LOCAL_QUORUM` |
 //! | `sink.retries` | retries of one batch before the job waits | `5` |
+//! | `sink.ttl` | rows end this long after they were written: `'30 s'`, `'12 h'`, `'7 days'` | never |
 use polybolos_tables::{CreateOptions, TableName, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::OptionReader;
+use super::{OptionReader, duration_ms};
 use crate::{error::SqlError, names::RelationName};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ const MAX_BATCH_ROWS: usize = 10_000;
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 const MAX_IN_FLIGHT: usize = 4_096;
 const MAX_RETRIES: u32 = 1_000;
+/// Cassandra's limit.
+const MAX_TTL_MS: u64 = 20 * 365 * 24 * 3600 * 1000;
 
 impl CassandraOptions {
     pub(crate) fn read(reader: &mut OptionReader<'_>, name: &RelationName) -> Result<Self, SqlError> {
@@ -89,6 +92,13 @@ fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError
     let batch_bytes = reader.parsed("sink.batch.bytes", "a number of bytes from 1 to 16777216", at_most(MAX_BATCH_BYTES))?;
     let in_flight = reader.parsed("sink.in-flight", "a number of batches from 1 to 4096", at_most(MAX_IN_FLIGHT))?;
     let retries = reader.parsed("sink.retries", "a number of retries from 0 to 1000", |retries: &u32| *retries <= MAX_RETRIES)?;
+    let ttl_ms = match reader.entry("sink.ttl") {
+        None => None,
+        Some(entry) => match duration_ms(&entry.value).filter(|ttl_ms| (1_000..=MAX_TTL_MS).contains(ttl_ms)) {
+            Some(ttl_ms) => Some(ttl_ms),
+            None => return Err(reader.wrong(entry, "a time from one second to 20 years, for example '7 days' or '12 h'")),
+        },
+    };
     let choices: Vec<(&str, &str)> = CONSISTENCIES.iter().map(|level| (*level, *level)).collect();
     let consistency = reader.choice("sink.consistency", &choices)?;
     Ok(WriteOptions {
@@ -97,5 +107,6 @@ fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError
         batch_bytes: batch_bytes.unwrap_or(default.batch_bytes),
         consistency: consistency.map_or(default.consistency, str::to_owned),
         retries: retries.unwrap_or(default.retries),
+        ttl_ms,
     })
 }
