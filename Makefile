@@ -62,9 +62,9 @@ $(DENY):
 	rm -rf $(CACHE)/cargo-deny-build
 
 .PHONY: unit
-unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka
+unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka and Cassandra
 	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
-	$(SERVERS) --only kafka -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
+	$(SERVERS) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
 	$(LINT) cargo test --locked --workspace --doc
 
 .PHONY: end-to-end
@@ -98,6 +98,10 @@ BENCH := POLYBOLOS=$(POLYBOLOS) CARGO_TARGET_DIR=$(TARGET) $(BENCH_VENV)/bin/pyt
 .PHONY: bench-users
 bench-users: build setup-servers $(BENCH_VENV)/ready $(SPARK_VENV)/ready $(SPARK_JARS)/ready ## Users into Cassandra, beside Spark Structured Streaming
 	$(SERVERS) -- env $(BENCH)/users.py $(ARGS)
+
+.PHONY: bench-flame
+bench-flame: build setup-servers $(BENCH_VENV)/ready ## Where the CPU time of users into Cassandra goes, as a flame graph
+	$(SERVERS) -- env $(BENCH)/flame.py $(ARGS)
 
 .PHONY: bench-latency
 bench-latency: build setup-servers $(BENCH_VENV)/ready ## Milliseconds from produced to visible in Cassandra

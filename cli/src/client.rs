@@ -10,6 +10,8 @@ use crate::Connect;
 
 pub struct Client {
     http: reqwest::Client,
+    /// `http` or `https`.
+    scheme: &'static str,
     address: String,
     token: String,
     endpoints: BTreeMap<String, String>,
@@ -51,8 +53,18 @@ impl Client {
             None => std::fs::read_to_string(connect.data_dir.join("token"))
                 .map_err(|error| unreachable(format!("cannot read the token in {folder}: {error}; give --token")))?,
         };
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build()?;
-        Ok(Self { http, address, token: token.trim().to_owned(), endpoints })
+        let mut http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120));
+        let scheme = match &connect.ca_file {
+            None => "http",
+            Some(file) => {
+                let pem =
+                    std::fs::read(file).with_context(|| format!("cannot read the certificate authority {}", file.display()))?;
+                http = http.add_root_certificate(reqwest::Certificate::from_pem(&pem)?);
+                "https"
+            }
+        };
+        let http = http.build()?;
+        Ok(Self { http, scheme, address, token: token.trim().to_owned(), endpoints })
     }
 
     pub fn endpoint(&self, name: &str) -> anyhow::Result<&str> {
@@ -62,7 +74,7 @@ impl Client {
 
     /// Runs statements; the last one's rows.
     pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
-        let request = self.http.post(format!("http://{}/api/v1/sql", self.address)).bearer_auth(&self.token);
+        let request = self.http.post(format!("{}://{}/api/v1/sql", self.scheme, self.address)).bearer_auth(&self.token);
         let answer = request.json(&json!({ "sql": sql, "limit": limit })).send().await;
         let answer = answer.map_err(|error| {
             Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))

@@ -157,7 +157,12 @@ async fn begin(arguments: &Arguments, folder: &std::path::Path, pipelines: &[Pat
         ("kafka", arguments.kafka.clone()),
         ("cassandra", arguments.cassandra.clone()),
     ]);
-    let connect = Connect { data_dir: folder.to_owned(), http: Some(endpoints["http"].clone()), token: None };
+    let connect = Connect {
+        data_dir: folder.to_owned(),
+        http: Some(endpoints["http"].clone()),
+        token: None,
+        ca_file: std::env::var_os("POLYBOLOS_CA_FILE").map(PathBuf::from),
+    };
     let client = loop {
         if let Ok(client) = Client::connect(&connect)
             && let Ok(rows) = client.sql("SELECT count(*) FROM polybolos.executors", 1).await

@@ -34,6 +34,19 @@ enum What {
     Pause { name: String },
     /// Go on after pause, stop or a failure.
     Resume { name: String },
+    /// Begin anew: a new incarnation of the job, from where it is told.
+    Restart {
+        name: String,
+        /// `earliest`, `latest`, or a time such as 2026-01-01T00:00:00Z; without it, where the job began when it was created.
+        #[arg(long)]
+        from: Option<String>,
+        /// Rows that the earlier run wrote stay; the new run writes over those of the same key.
+        #[arg(long, required = true)]
+        keep: bool,
+        /// Skip what is recorded and not yet published, instead of waiting for it.
+        #[arg(long)]
+        discard: bool,
+    },
     /// End the job when everything recorded is published.
     Stop { name: String },
 }
@@ -53,6 +66,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::Pause { name } => control("PAUSE", name),
         What::Resume { name } => control("RESUME", name),
         What::Stop { name } => control("STOP", name),
+        What::Restart { name, from, keep: _, discard } => {
+            let from = match from.as_deref() {
+                None => String::new(),
+                Some(word @ ("earliest" | "latest")) => format!(" FROM {word}"),
+                Some(time) => format!(" FROM TIMESTAMP {}", literal(time)),
+            };
+            format!("{}{from} KEEP{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
+        }
     };
     let rows = client.sql(&sql, 10_000).await?;
     if let (What::Show { name }, true) = (&arguments.what, rows.rows.is_empty()) {

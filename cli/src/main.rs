@@ -65,6 +65,9 @@ pub struct Connect {
     /// The token, instead of the data folder's.
     #[arg(long, env = "POLYBOLOS_TOKEN", hide_env_values = true, global = true)]
     token: Option<String>,
+    /// Speak HTTPS with the platform, and trust this certificate authority (PEM).
+    #[arg(long, env = "POLYBOLOS_CA_FILE", global = true)]
+    ca_file: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_persist::{LocalStore, Store};
-use polybolos_scheduler::{SchedulerParts, SchedulerSettings};
+use polybolos_scheduler::{DoorTls, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
     config::{self, Secret},
@@ -46,6 +46,7 @@ struct Config {
     kafka: Kafka,
     cassandra: Cassandra,
     scheduler: Scheduler,
+    tls: Tls,
     executor: Executor,
     ingest: Ingest,
     log: Log,
@@ -77,6 +78,22 @@ struct Scheduler {
     flight_sql_port: u16,
     data_dir: PathBuf,
     roles_file: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tls {
+    certificate_file: String,
+    key_file: String,
+}
+
+impl Tls {
+    fn read(&self) -> anyhow::Result<Option<DoorTls>> {
+        match (self.certificate_file.as_str(), self.key_file.as_str()) {
+            ("", "") => Ok(None),
+            ("", _) | (_, "") => bail!("tls.certificate_file and tls.key_file go together; set both or none"),
+            (certificate, key) => Ok(Some(DoorTls::read(certificate.as_ref(), key.as_ref())?)),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -159,6 +176,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         flight_sql_port: config.scheduler.flight_sql_port,
         mode: "cluster".into(),
         lease: LeaseConfig::default(),
+        tls: config.tls.read()?,
     };
     let parts = SchedulerParts {
         store: config.store().await?,

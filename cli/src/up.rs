@@ -17,7 +17,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_persist::{LocalStore, Store};
-use polybolos_scheduler::{Scheduler, SchedulerParts, SchedulerSettings};
+use polybolos_scheduler::{DoorTls, Scheduler, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
     endpoints::EndpointsFile,
@@ -50,6 +50,12 @@ pub struct Arguments {
     /// Move every port by this.
     #[arg(long, default_value_t = 0)]
     port_offset: u16,
+    /// TLS of the doors: a certificate chain, PEM.
+    #[arg(long, requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Log lines as JSON.
     #[arg(long)]
     log_json: bool,
@@ -95,6 +101,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             renew_us: 200_000,
             look_us: 50_000,
             ..LeaseConfig::default()
+        },
+        tls: match (&arguments.tls_certificate, &arguments.tls_key) {
+            (Some(certificate), Some(key)) => Some(DoorTls::read(certificate, key)?),
+            _ => None,
         },
     };
     let parts = SchedulerParts {
@@ -207,8 +217,9 @@ async fn begin(
     let file = EndpointsFile::write(arguments.data_dir.join("endpoints.json"), &endpoints)?;
     let folder = arguments.data_dir.display();
     let mut out = std::io::stdout();
-    writeln!(out, "ready http=http://{}/?token={token}", endpoints["http"])?;
-    writeln!(out, "  console     http://{}/?token={token}", endpoints["http"])?;
+    let scheme = if arguments.tls_certificate.is_some() { "https" } else { "http" };
+    writeln!(out, "ready http={scheme}://{}/?token={token}", endpoints["http"])?;
+    writeln!(out, "  console     {scheme}://{}/?token={token}", endpoints["http"])?;
     writeln!(out, "  prompt      polybolos sql --data-dir {folder}")?;
     writeln!(
         out,

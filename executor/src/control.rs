@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use polybolos_kafka::fetcher::SourceKey;
-use polybolos_operators::{publish::Publisher, services::ExecutorServices};
+use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
 use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
 use polybolos_streaming::{
     ids::{Attempt, Epoch, Generation, Incarnation},
@@ -280,15 +280,7 @@ impl Control {
             }
             Response::Publish(order) => self.publishing.start(order, outgoing.clone()),
             Response::CompactState(order) => {
-                let failed = wire::CompactFailed {
-                    incarnation: order.incarnation,
-                    generation: order.generation,
-                    replaced: order.runs.into_iter().map(|run| run.name).collect(),
-                    message: "this executor holds no state".into(),
-                    retryable: false,
-                };
-                // A full stream is no loss: the order has a deadline.
-                let _ = outgoing.try_send(request(Request::CompactFailed(failed)));
+                tokio::spawn(compact_state(services.clone(), order, outgoing.clone()));
             }
             Response::Welcome(_) | Response::Refusal(_) => {}
         }
@@ -346,4 +338,21 @@ fn source_key(source: wire::SourceKey) -> SourceKey {
 
 fn wire_source(source: &SourceKey) -> wire::SourceKey {
     wire::SourceKey { incarnation: source.incarnation.clone(), source: source.source }
+}
+
+/// Carries out an order to merge runs of state. A stream that ended takes no answer: the order has a deadline.
+async fn compact_state(services: Arc<ExecutorServices>, order: wire::CompactState, outgoing: mpsc::Sender<wire::AttachRequest>) {
+    let replaced = order.runs.iter().map(|run| run.name.clone()).collect();
+    let (incarnation, generation) = (order.incarnation.clone(), order.generation);
+    let runs = order.runs.into_iter().map(Into::into).collect();
+    let compacted = compact(&services, Incarnation(order.incarnation), Generation(order.generation), runs).await;
+    let answer = match compacted {
+        Ok(report) => Request::StateCompacted(report.into()),
+        Err(error) => {
+            tracing::warn!(%incarnation, %error, "runs of state could not be merged; it is tried again");
+            let (message, retryable) = (error.to_string(), error.is_retryable());
+            Request::CompactFailed(wire::CompactFailed { incarnation, generation, replaced, message, retryable })
+        }
+    };
+    let _ = outgoing.send(request(answer)).await;
 }

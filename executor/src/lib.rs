@@ -16,6 +16,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use polybolos_kafka::fetcher::Fetcher;
 use polybolos_operators::services::{ExecutorServices, REPORT_CHANNEL};
 use polybolos_persist::Store;
+use polybolos_sql::execution;
 use polybolos_streaming::ids::ExecutorId;
 use polybolos_tables::TableBackend;
 use tokio::sync::mpsc;
@@ -61,6 +62,8 @@ pub async fn run(
 ) -> anyhow::Result<Ended> {
     let id = ExecutorId(uuid::Uuid::new_v4().simple().to_string());
     let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
-    let services = ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports);
+    let context = execution::plan_context()?;
+    let services =
+        ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports, context, execution::freeze);
     control::Control::new(settings, services, incoming).run(on_ready, shutdown).await
 }

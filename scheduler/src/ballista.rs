@@ -16,7 +16,7 @@ use ballista_scheduler::{
     cluster::BallistaCluster,
     config::{SchedulerConfig, TaskDistributionPolicy},
     scheduler_process::create_scheduler,
-    scheduler_server::SchedulerServer,
+    scheduler_server::{JobIdGenerator, SchedulerServer},
 };
 use datafusion::{
     execution::{SessionState, SessionStateBuilder},
@@ -39,6 +39,16 @@ pub struct Ballista {
     pub placements: Arc<Placements>,
     /// One session for all epochs of all jobs: executors keep a runtime per session.
     session: Arc<SessionContext>,
+}
+
+/// Names of queries. Ballista's own generator keeps a thread that wakes a thousand times a second, a percent of a core for nothing.
+struct RandomIds;
+
+#[async_trait::async_trait]
+impl JobIdGenerator for RandomIds {
+    async fn next_id(&self) -> String {
+        uuid::Uuid::new_v4().simple().to_string()
+    }
 }
 
 /// Room for one message per stage and the last one, which would otherwise be lost.
@@ -70,6 +80,7 @@ impl Ballista {
             expire_dead_executor_interval_seconds: 5,
             executor_termination_grace_period: 0,
             no_executors_grace_period_seconds: 90,
+            job_id_generator: Some(Arc::new(RandomIds)),
             override_config_producer: Some(Arc::new(session_config)),
             override_session_builder: Some(Arc::new(session_state)),
             override_physical_codec: Some(Arc::new(PolybolosCodec::default())),

@@ -21,10 +21,11 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Catalog, Change, apply},
     error::SqlError,
+    limits::Limits,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
-    statement::{JobAction, SessionStatement, Statement, StatementKind},
+    statement::{Insert, JobAction, SessionStatement, Statement, StatementKind},
 };
 use polybolos_streaming::coordinator::Command;
 
@@ -109,6 +110,7 @@ impl PlatformEngine {
             }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
+            StatementKind::RestartJob(restart) => self.restart_job(&statement, &restart.name, restart.discard, tag).await,
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
             | StatementKind::CreateView(_)
@@ -125,8 +127,7 @@ impl PlatformEngine {
             StatementKind::DropJob { name, .. } => self.drop_job(&statement, name, tag).await,
             StatementKind::Insert(insert) => {
                 if !self.planner().is_unbounded(insert).map_err(sql_error)? {
-                    return Err(EngineError::new(ErrorKind::Unsupported, "an INSERT over bounded sources is not supported yet")
-                        .with_hint("read a Kafka table: then it becomes a job"));
+                    return self.insert_once(insert).await;
                 }
                 self.create_job(&statement, tag).await
             }
@@ -173,6 +174,35 @@ impl PlatformEngine {
         let mut answer = Answer::done(tag);
         answer.notices.push(format!("job {} started", definition.name));
         Ok(answer)
+    }
+
+    /// A new incarnation of a job (EPOCHS rule 18): the old one is ended first, and hands its table on.
+    async fn restart_job(&self, statement: &Statement, name: &str, discard: bool, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let before = self.catalog.current();
+        let change = change();
+        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
+        // Nothing is ended for a plan that does not stand any more.
+        jobs.check(planned.clone(), planned.job(name).map_err(sql_error)?).await.map_err(any_error)?;
+        jobs.drop_job(before.job(name).map_err(sql_error)?, discard).await.map_err(any_error)?;
+        let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        let definition = after.job(name).map_err(sql_error)?;
+        if let Err(error) = jobs.start(definition).await {
+            tracing::warn!(job = %name, error = %format!("{error:#}"), "job restarted, and cannot start yet");
+            jobs.start_in_background(definition.clone());
+        }
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!("job {name} restarted as incarnation {}", definition.incarnation));
+        Ok(answer)
+    }
+
+    /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
+    async fn insert_once(&self, insert: &Insert) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let planned = self.planner().plan_bounded_insert(insert).await.map_err(sql_error)?;
+        let rows = DataFrame::new(self.session.state(), planned.plan.clone()).execute_stream().await?;
+        let rows = jobs.insert(&planned, rows).await.map_err(any_error)?;
+        Ok(Answer::done(format!("INSERT 0 {rows}")))
     }
 
     async fn drop_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
@@ -243,7 +273,7 @@ fn change() -> Change {
 fn check_role(principal: &Principal, statement: &Statement) -> Result<(), EngineError> {
     let needed = match &statement.kind {
         kind if kind.is_read_only() => Role::Reader,
-        StatementKind::ControlJob { .. } => Role::Operator,
+        StatementKind::ControlJob { .. } | StatementKind::RestartJob(_) => Role::Operator,
         _ => Role::Admin,
     };
     if principal.role >= needed {

@@ -32,11 +32,11 @@ use anyhow::Context;
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use futures::StreamExt;
 use parking_lot::RwLock;
-pub use polybolos_gateway::engine::Engine;
 use polybolos_gateway::{
     auth::{Authenticate, Principal, Role},
     flight_sql, http, postgres,
 };
+pub use polybolos_gateway::{engine::Engine, tls::DoorTls};
 use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
@@ -45,6 +45,7 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_persist::Store;
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
+use polybolos_sql::execution;
 use polybolos_streaming::{ids::ExecutorId, lease::LeaseConfig};
 use polybolos_tables::TableBackend;
 use tokio::{
@@ -88,6 +89,8 @@ pub struct SchedulerSettings {
     /// `embedded` or `cluster`.
     pub mode: String,
     pub lease: LeaseConfig,
+    /// For the doors of people; without it they speak in the clear.
+    pub tls: Option<DoorTls>,
 }
 
 /// Why a scheduler ended.
@@ -164,18 +167,23 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
             Standing::Deposed => Err("deposed".into()),
         }),
         port: http_listener.local_addr()?.port(),
-        https: false,
+        https: settings.tls.is_some(),
         stop: stop.clone(),
     };
-    tasks.spawn(async move { http::serve(http_listener, door).await.map(|()| Ended::Shutdown).context("the console's door") });
+    let http_tls = settings.tls.as_ref().map(DoorTls::http);
+    tasks.spawn(
+        async move { http::serve(http_listener, door, http_tls).await.map(|()| Ended::Shutdown).context("the console's door") },
+    );
     let (pg_engine, pg_login, pg_stop) = (engine.clone(), login.clone(), stop.clone());
+    let pg_tls = settings.tls.as_ref().map(DoorTls::postgres);
     tasks.spawn(async move {
-        let served = postgres::serve(postgres_listener, pg_engine, pg_login, None, pg_stop).await;
+        let served = postgres::serve(postgres_listener, pg_engine, pg_login, pg_tls, pg_stop).await;
         served.map(|()| Ended::Shutdown).context("the PostgreSQL door")
     });
     let (flight_engine, flight_stop) = (engine.clone(), stop.clone());
+    let flight_tls = settings.tls.as_ref().map(DoorTls::flight_sql);
     tasks.spawn(async move {
-        let served = flight_sql::serve(flight_listener, flight_engine, login, None, flight_stop).await;
+        let served = flight_sql::serve(flight_listener, flight_engine, login, flight_tls, flight_stop).await;
         served.map(|()| Ended::Shutdown).context("the Flight SQL door")
     });
 
@@ -321,5 +329,6 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
     let fetcher = Fetcher::new(FetcherConfig::default(), &registry)?;
     let (reports, _nobody) = mpsc::channel(1);
     let id = ExecutorId::new("queries");
-    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports))
+    let context = execution::plan_context()?;
+    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports, context, execution::freeze))
 }

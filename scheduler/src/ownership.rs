@@ -53,3 +53,28 @@ pub async fn acquire(store: &dyn Store, table: &TableName, job: &str, incarnatio
         Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
     }
 }
+
+/// Takes `span_us` write times of a table that no job writes; answers the first. Whoever writes the table later starts after them.
+pub async fn pass(store: &dyn Store, table: &TableName, now_us: i64, span_us: i64) -> Result<i64, OwnershipError> {
+    let key = keys::table_owner(table.keyspace.as_str(), table.table.as_str());
+    let (floor_us, expected) = match store.get(&key).await? {
+        None => (0, Expected::Absent),
+        Some((bytes, version)) => {
+            let owner: Owner = envelope::decode(&key, "table-owner", &bytes)?;
+            let floor_us = match load_manifest(store, &owner.incarnation).await? {
+                None => owner.floor_us,
+                Some((manifest, _)) if manifest.life == Life::Dropped => owner.floor_us.max(manifest.window_end_us),
+                Some(_) => return Err(OwnershipError::Owned { table: table.clone(), job: owner.job }),
+            };
+            (floor_us, Expected::Version(version))
+        }
+    };
+    let first_us = now_us.max(floor_us);
+    // An incarnation without a manifest: the next owner sees only the floor.
+    let incarnation = Incarnation(uuid::Uuid::new_v4().simple().to_string());
+    let owner = Owner { job: "INSERT".into(), incarnation, floor_us: first_us + span_us };
+    match store.put_if(&key, envelope::encode("table-owner", &owner)?, expected).await? {
+        Swap::Stored(_) => Ok(first_us),
+        Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
+    }
+}

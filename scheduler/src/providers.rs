@@ -68,14 +68,15 @@ impl PlatformTables {
                     SqlTimestampFormat::Sql => TimestampFormat::Sql,
                     SqlTimestampFormat::Iso8601 => TimestampFormat::Iso8601,
                 },
+                fail_on_missing_field: json.fail_on_missing_field,
                 ..DecodeOptions::default()
             },
             on_error: OnError::DeadLetter,
             checks: vec![],
         };
         let reading = match usage {
-            Use::Stream | Use::Lookup => Reading::Job,
-            Use::Bounded => Reading::Query(Arc::new(TopicRanges {
+            Use::Stream => Reading::Job,
+            Use::Bounded | Use::Lookup => Reading::Query(Arc::new(TopicRanges {
                 connection,
                 topic: options.topic.clone(),
                 incarnation: Incarnation(spec.incarnation.clone()),
@@ -83,10 +84,12 @@ impl PlatformTables {
                 to: options.bounded.clone().unwrap_or(BoundedMode::Latest),
             })),
         };
-        let fields = table.columns.iter().map(|column| match &column.kind {
-            // Computed ones are not among those that are read.
-            ColumnKind::Physical | ColumnKind::Computed { .. } => Field::Json { name: column.name.clone() },
-            ColumnKind::Metadata { from, .. } => match from {
+        // Computed columns are expressions over these.
+        let table = table.stored();
+        let fields = table.columns.iter().filter_map(|column| match &column.kind {
+            ColumnKind::Computed { .. } => None,
+            ColumnKind::Physical => Some(Field::Json { name: column.name.clone() }),
+            ColumnKind::Metadata { from, .. } => Some(match from {
                 MetadataKey::Topic => Field::Topic,
                 MetadataKey::Partition => Field::Partition,
                 MetadataKey::Offset => Field::Offset,
@@ -94,7 +97,7 @@ impl PlatformTables {
                 MetadataKey::TimestampType => Field::TimestampType,
                 MetadataKey::Key => Field::Key,
                 MetadataKey::Headers => Field::Headers,
-            },
+            }),
         });
         Ok(Arc::new(KafkaTable::new(table.arrow_schema(), fields.collect(), spec, reading)))
     }
@@ -166,6 +169,7 @@ impl QueryRanges for TopicRanges {
                 attempt: Attempt(1),
                 clock_us: 0,
                 watermark_us: None,
+                recorded_watermark_us: None,
                 work: PartWork {
                     part: PartIndex(index as u16),
                     ranges: vec![SourceRange {

@@ -64,6 +64,9 @@ const OWN_KEYSPACES: [&str; 8] = [
     "system_metrics",
 ];
 
+/// Of the tables that we create: Cassandra's own default, whatever the cluster's guardrails say (EPOCHS rule 14).
+const GC_GRACE_SECONDS: u64 = 864_000;
+
 pub struct CassandraBackend {
     session: Arc<Session>,
     /// Columns that exist and cannot be written or read, by table: named when somebody wants them.
@@ -192,11 +195,25 @@ impl TableBackend for CassandraBackend {
         let clustering =
             if schema.clustering_key.is_empty() { String::new() } else { format!(", {}", list(&schema.clustering_key)) };
         parts.push(format!("PRIMARY KEY (({}){clustering})", list(&schema.partition_key)));
-        let statement = format!("CREATE TABLE IF NOT EXISTS {keyspace}.{} ({})", quoted(&name.table), parts.join(", "));
+        let statement = format!(
+            "CREATE TABLE IF NOT EXISTS {keyspace}.{} ({}) WITH gc_grace_seconds = {GC_GRACE_SECONDS}",
+            quoted(&name.table),
+            parts.join(", ")
+        );
         self.run(&format!("creating table {name}"), statement).await?;
         let agreed = self.session.await_schema_agreement().await;
         agreed.map_err(|error| unavailable(format!("waiting until all nodes know table {name}"), error))?;
         self.refresh().await
+    }
+
+    async fn gc_grace_seconds(&self, table: &TableName) -> Result<Option<u64>, TableError> {
+        let doing = format!("reading the options of table {table}");
+        let statement = "SELECT gc_grace_seconds FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?";
+        let answer = self.session.query_unpaged(statement, (&table.keyspace, &table.table)).await;
+        let rows = answer.map_err(|error| of_execution(&doing, error))?.into_rows_result();
+        let rows = rows.map_err(|error| unavailable(&doing, error))?;
+        let row: Option<(i32,)> = rows.maybe_first_row().map_err(|error| unavailable(&doing, error))?;
+        Ok(row.map(|(seconds,)| u64::try_from(seconds).unwrap_or(0)))
     }
 
     async fn list(&self) -> Result<Vec<TableName>, TableError> {

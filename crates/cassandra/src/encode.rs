@@ -32,21 +32,30 @@ enum Cells<'a> {
     Uuid(&'a FixedSizeBinaryArray),
 }
 
+/// The markers of a statement beside the columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// `INSERT … VALUES (columns) USING TIMESTAMP ?`, and `AND TTL ?` where there is one.
+    Insert { timestamp_us: i64, ttl_seconds: Option<i32> },
+    /// `DELETE … USING TIMESTAMP ? WHERE columns`.
+    Delete { timestamp_us: i64 },
+}
+
 /// The columns of a batch, ready to be written row by row.
 pub(crate) struct Rows<'a> {
     columns: Vec<(Cells<'a>, &'a dyn Array)>,
-    timestamp_us: i64,
+    marks: Marks,
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(batch: &'a RecordBatch, timestamp_us: i64) -> Result<Self, TableError> {
+    pub fn new(batch: &'a RecordBatch, marks: Marks) -> Result<Self, TableError> {
         let columns = batch
             .columns()
             .iter()
             .zip(batch.schema().fields())
             .map(|(column, field)| Ok((cells(column.as_ref(), field.name())?, column.as_ref())))
             .collect::<Result<Vec<_>, TableError>>()?;
-        Ok(Self { columns, timestamp_us })
+        Ok(Self { columns, marks })
     }
 
     /// A row's size, about: texts and blobs as they are, others as eight bytes.
@@ -87,7 +96,7 @@ fn cells<'a>(column: &'a dyn Array, name: &str) -> Result<Cells<'a>, TableError>
     })
 }
 
-/// One row with its write timestamp as the last value.
+/// One row with its statement's marks.
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     rows: &'a Rows<'a>,
@@ -97,6 +106,10 @@ pub(crate) struct Row<'a> {
 impl SerializeRow for Row<'_> {
     fn serialize(&self, _: &RowSerializationContext<'_>, writer: &mut RowWriter) -> Result<(), SerializationError> {
         let row = self.row;
+        let mut mark = |bytes: &[u8]| writer.make_cell_writer().set_value(bytes).map(|_| ()).map_err(SerializationError::new);
+        if let Marks::Delete { timestamp_us } = self.rows.marks {
+            mark(&timestamp_us.to_be_bytes())?;
+        }
         for (cells, column) in &self.rows.columns {
             let cell = writer.make_cell_writer();
             if column.is_null(row) {
@@ -120,8 +133,13 @@ impl SerializeRow for Row<'_> {
             };
             written.map_err(SerializationError::new)?;
         }
-        let timestamp = writer.make_cell_writer().set_value(&self.rows.timestamp_us.to_be_bytes());
-        timestamp.map_err(SerializationError::new)?;
+        let mut mark = |bytes: &[u8]| writer.make_cell_writer().set_value(bytes).map(|_| ()).map_err(SerializationError::new);
+        if let Marks::Insert { timestamp_us, ttl_seconds } = self.rows.marks {
+            mark(&timestamp_us.to_be_bytes())?;
+            if let Some(seconds) = ttl_seconds {
+                mark(&seconds.to_be_bytes())?;
+            }
+        }
         Ok(())
     }
 

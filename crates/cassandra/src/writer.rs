@@ -1,6 +1,11 @@
 //! The sink: rows of a batch go out in unlogged batches whose rows share their replicas, a few in flight, each retried within a budget. A
-//! batch that the server refuses is split until the rows at fault are alone.
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+//! batch that the server refuses is split until the rows at fault are alone. Deletes go the same way.
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -13,13 +18,13 @@ use scylla::{
     client::session::Session,
     statement::{
         Consistency,
-        batch::{Batch, BatchType},
+        batch::{Batch, BatchStatement, BatchType},
         prepared::PreparedStatement,
     },
 };
 
 use crate::{
-    encode::Rows,
+    encode::{Marks, Rows},
     errors::{of_execution, unavailable},
     types::quoted,
 };
@@ -27,9 +32,17 @@ use crate::{
 /// First pause before a retry; doubled each time, with jitter.
 const BACKOFF: Duration = Duration::from_millis(50);
 
+/// Cassandra's limit: 20 years.
+const MAX_TTL_SECONDS: i32 = 20 * 365 * 24 * 3600;
+
 pub(crate) struct CassandraWriter {
     session: Arc<Session>,
     insert: PreparedStatement,
+    /// `options.batch_rows` times `insert`: what most groups are, made once.
+    full: Batch,
+    delete: PreparedStatement,
+    /// Where the key's columns are among those written, in the key's order.
+    key: Vec<usize>,
     table: TableSchema,
     options: WriteOptions,
     consistency: Consistency,
@@ -60,6 +73,34 @@ fn consistency(name: &str) -> Result<Consistency, TableError> {
     })
 }
 
+async fn prepare(
+    session: &Session,
+    table: &TableSchema,
+    what: &str,
+    statement: String,
+    consistency: Consistency,
+) -> Result<PreparedStatement, TableError> {
+    let doing = format!("preparing {what} {}", table.name);
+    let mut prepared = session.prepare(statement).await.map_err(|error| {
+        let text = error.to_string();
+        if text.contains("Database returned an error") && !text.contains("timeout") {
+            TableError::Rejected { message: format!("{doing}: {text}"), source: Some(Box::new(error)) }
+        } else {
+            unavailable(format!("{doing}: {text}"), error)
+        }
+    })?;
+    prepared.set_is_idempotent(true);
+    prepared.set_consistency(consistency);
+    Ok(prepared)
+}
+
+/// One kind of change: its statement, and the rows it is bound to.
+struct Changes<'a> {
+    statement: &'a PreparedStatement,
+    rows: Rows<'a>,
+    count: usize,
+}
+
 impl CassandraWriter {
     pub async fn prepare(
         session: Arc<Session>,
@@ -70,38 +111,39 @@ impl CassandraWriter {
         let consistency = consistency(&options.consistency)?;
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
         let marks = vec!["?"; columns.len()].join(", ");
-        let statement = format!(
-            "INSERT INTO {}.{} ({}) VALUES ({marks}) USING TIMESTAMP ?",
-            quoted(&table.name.keyspace),
-            quoted(&table.name.table),
-            names.join(", ")
-        );
-        let doing = format!("preparing an INSERT into {}", table.name);
-        let prepared = session.prepare(statement).await;
-        let mut insert = prepared.map_err(|error| {
-            let text = error.to_string();
-            if text.contains("Database returned an error") && !text.contains("timeout") {
-                TableError::Rejected { message: format!("{doing}: {text}"), source: Some(Box::new(error)) }
-            } else {
-                unavailable(format!("{doing}: {text}"), error)
-            }
-        })?;
-        insert.set_is_idempotent(true);
-        insert.set_consistency(consistency);
-        let jitter = Mutex::new(ChaCha8Rng::from_os_rng());
-        Ok(Self { session, insert, table: table.clone(), options: options.clone(), consistency, jitter })
+        let name = format!("{}.{}", quoted(&table.name.keyspace), quoted(&table.name.table));
+        let ttl = if options.ttl_ms.is_some() { " AND TTL ?" } else { "" };
+        let insert = format!("INSERT INTO {name} ({}) VALUES ({marks}) USING TIMESTAMP ?{ttl}", names.join(", "));
+        let keys: Vec<String> = table.primary_key().map(|key| format!("{} = ?", quoted(key))).collect();
+        let delete = format!("DELETE FROM {name} USING TIMESTAMP ? WHERE {}", keys.join(" AND "));
+        let position = |key: &str| {
+            let found = columns.iter().position(|column| column == key);
+            found.ok_or_else(|| TableError::Bug(format!("key column {key} of {} is not written", table.name)))
+        };
+        let insert = prepare(&session, table, "an INSERT into", insert, consistency).await?;
+        Ok(Self {
+            full: batch_of(&insert, options.batch_rows, consistency),
+            insert,
+            delete: prepare(&session, table, "a DELETE from", delete, consistency).await?,
+            key: table.primary_key().map(position).collect::<Result<_, _>>()?,
+            session,
+            table: table.clone(),
+            options: options.clone(),
+            consistency,
+            jitter: Mutex::new(ChaCha8Rng::from_os_rng()),
+        })
     }
 
     /// Row numbers in driver batches: same replicas, bounded in rows and bytes.
-    fn groups(&self, rows: &Rows<'_>, count: usize) -> Vec<Vec<usize>> {
+    fn groups(&self, changes: &Changes<'_>) -> Vec<Vec<usize>> {
         let state = self.session.get_cluster_state();
         let one_node = state.get_nodes_info().len() <= 1;
         let mut open: HashMap<Vec<uuid::Uuid>, (Vec<usize>, usize)> = HashMap::new();
         let mut full = vec![];
-        for row in 0..count {
-            let replicas = if one_node { vec![] } else { self.replicas(&state, rows, row) };
+        for row in 0..changes.count {
+            let replicas = if one_node { vec![] } else { self.replicas(&state, changes, row) };
             let (members, bytes) = open.entry(replicas).or_default();
-            let size = rows.size(row);
+            let size = changes.rows.size(row);
             if !members.is_empty() && (members.len() >= self.options.batch_rows || *bytes + size > self.options.batch_bytes) {
                 full.push(std::mem::take(members));
                 *bytes = 0;
@@ -113,9 +155,9 @@ impl CassandraWriter {
         full
     }
 
-    fn replicas(&self, state: &scylla::cluster::ClusterState, rows: &Rows<'_>, row: usize) -> Vec<uuid::Uuid> {
+    fn replicas(&self, state: &scylla::cluster::ClusterState, changes: &Changes<'_>, row: usize) -> Vec<uuid::Uuid> {
         // Without a token (a null key, say) the row goes anywhere, and the server says what is wrong with it.
-        let Ok(Some(token)) = self.insert.calculate_token(&rows.row(row)) else { return vec![] };
+        let Ok(Some(token)) = changes.statement.calculate_token(&changes.rows.row(row)) else { return vec![] };
         let endpoints = state.get_token_endpoints(&self.table.name.keyspace, &self.table.name.table, token);
         let mut hosts: Vec<uuid::Uuid> = endpoints.iter().map(|(node, _)| node.host_id).collect();
         hosts.sort_unstable();
@@ -123,7 +165,8 @@ impl CassandraWriter {
     }
 
     /// One driver batch, with retries. `Rejected` is the server's no to its content.
-    async fn send(&self, rows: &Rows<'_>, members: &[usize], grant: &dyn Grant, retries: &mut u64) -> Result<(), TableError> {
+    async fn send(&self, changes: &Changes<'_>, members: &[usize], grant: &dyn Grant, retries: &mut u64) -> Result<(), TableError> {
+        let (statement, rows) = (changes.statement, &changes.rows);
         let doing = format!("writing to {}", self.table.name);
         let mut pause = BACKOFF;
         for attempt in 0..=self.options.retries {
@@ -131,16 +174,14 @@ impl CassandraWriter {
                 return Err(TableError::GrantExpired);
             }
             let outcome = if let [row] = members {
-                self.session.execute_unpaged(&self.insert, rows.row(*row)).await.map(|_| ())
+                self.session.execute_unpaged(statement, rows.row(*row)).await.map(|_| ())
             } else {
-                let mut batch = Batch::new(BatchType::Unlogged);
-                batch.set_is_idempotent(true);
-                batch.set_consistency(self.consistency);
-                for _ in members {
-                    batch.append_statement(self.insert.clone());
-                }
                 let values: Vec<_> = members.iter().map(|row| rows.row(*row)).collect();
-                self.session.batch(&batch, values).await.map(|_| ())
+                if members.len() == self.options.batch_rows && std::ptr::eq(statement, &self.insert) {
+                    self.session.batch(&self.full, values).await.map(|_| ())
+                } else {
+                    self.session.batch(&batch_of(statement, members.len(), self.consistency), values).await.map(|_| ())
+                }
             };
             let error = match outcome {
                 Ok(()) => return Ok(()),
@@ -158,11 +199,16 @@ impl CassandraWriter {
     }
 
     /// Sends a group; rows that the server refuses come back, found by halving.
-    async fn send_group(&self, rows: &Rows<'_>, members: Vec<usize>, grant: &dyn Grant) -> Result<(Vec<Refused>, u64), TableError> {
+    async fn send_group(
+        &self,
+        changes: &Changes<'_>,
+        members: Vec<usize>,
+        grant: &dyn Grant,
+    ) -> Result<(Vec<Refused>, u64), TableError> {
         let (mut refused, mut retries) = (vec![], 0);
         let mut pending = vec![members];
         while let Some(members) = pending.pop() {
-            match self.send(rows, &members, grant, &mut retries).await {
+            match self.send(changes, &members, grant, &mut retries).await {
                 Ok(()) => {}
                 Err(TableError::Rejected { message, source }) => match members.as_slice() {
                     // A missing table or a right that was taken away refuses every row alike: nobody's data is at fault.
@@ -180,6 +226,13 @@ impl CassandraWriter {
     }
 }
 
+fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -> Batch {
+    let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![BatchStatement::PreparedStatement(insert.clone()); rows]);
+    batch.set_is_idempotent(true);
+    batch.set_consistency(consistency);
+    batch
+}
+
 fn is_about_the_table(message: &str) -> bool {
     let message = message.to_lowercase();
     ["unconfigured table", "keyspace", "unauthorized", "no permission", "unprepared", "unknown identifier", "undefined column"]
@@ -187,14 +240,12 @@ fn is_about_the_table(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-#[async_trait]
-impl TableWriter for CassandraWriter {
-    async fn write(&self, batch: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
-        let rows = Rows::new(batch, timestamp_us)?;
-        let groups = self.groups(&rows, batch.num_rows());
-        let mut outcome =
-            WriteOutcome { bytes: (0..batch.num_rows()).map(|row| rows.size(row) as u64).sum(), ..WriteOutcome::default() };
-        let sends = groups.into_iter().map(|members| self.send_group(&rows, members, grant));
+impl CassandraWriter {
+    async fn send_all(&self, changes: Changes<'_>, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
+        let groups = self.groups(&changes);
+        let bytes = (0..changes.count).map(|row| changes.rows.size(row) as u64).sum();
+        let mut outcome = WriteOutcome { bytes, ..WriteOutcome::default() };
+        let sends = groups.into_iter().map(|members| self.send_group(&changes, members, grant));
         let mut answers = stream::iter(sends).buffer_unordered(self.options.in_flight.max(1));
         while let Some(answer) = answers.next().await {
             let (refused, retries) = answer?;
@@ -202,7 +253,62 @@ impl TableWriter for CassandraWriter {
             outcome.refused.extend(refused);
         }
         outcome.refused.sort_by_key(|refused| refused.row);
-        outcome.rows = batch.num_rows() as u64 - outcome.refused.len() as u64;
+        outcome.rows = changes.count as u64 - outcome.refused.len() as u64;
         Ok(outcome)
+    }
+}
+
+/// Whole seconds until a row written at `timestamp_us` ends, rounded up, as Cassandra counts; `None` when it has ended.
+fn seconds_left(timestamp_us: i64, ttl_ms: u64, now_us: i64) -> Option<i32> {
+    let ttl_us = i64::try_from(ttl_ms).unwrap_or(i64::MAX).saturating_mul(1000);
+    let left_us = timestamp_us.saturating_add(ttl_us).saturating_sub(now_us);
+    if left_us <= 0 {
+        return None;
+    }
+    Some(i32::try_from(left_us.saturating_add(999_999) / 1_000_000).unwrap_or(i32::MAX).min(MAX_TTL_SECONDS))
+}
+
+fn system_clock_us() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    since_1970.and_then(|age| i64::try_from(age.as_micros()).ok()).unwrap_or(0)
+}
+
+#[async_trait]
+impl TableWriter for CassandraWriter {
+    async fn write(&self, batch: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
+        let ttl_seconds = match self.options.ttl_ms {
+            None => None,
+            Some(ttl_ms) => match seconds_left(timestamp_us, ttl_ms, system_clock_us()) {
+                None => {
+                    let keys = batch.project(&self.key).map_err(|error| TableError::Bug(error.to_string()))?;
+                    return self.delete(&keys, timestamp_us, grant).await;
+                }
+                left => left,
+            },
+        };
+        let rows = Rows::new(batch, Marks::Insert { timestamp_us, ttl_seconds })?;
+        self.send_all(Changes { statement: &self.insert, rows, count: batch.num_rows() }, grant).await
+    }
+
+    async fn delete(&self, keys: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
+        if keys.num_columns() != self.key.len() {
+            let (got, want) = (keys.num_columns(), self.key.len());
+            return Err(TableError::Bug(format!("a batch of deletes for {} has {got} columns, its key {want}", self.table.name)));
+        }
+        let rows = Rows::new(keys, Marks::Delete { timestamp_us })?;
+        self.send_all(Changes { statement: &self.delete, rows, count: keys.num_rows() }, grant).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_ttl_is_rounded_up_and_ends() {
+        assert_eq!(seconds_left(1_000_000, 10_000, 1_000_000), Some(10));
+        assert_eq!(seconds_left(1_000_000, 10_000, 10_999_999), Some(1));
+        assert_eq!(seconds_left(1_000_000, 10_000, 11_000_000), None);
+        assert_eq!(seconds_left(0, u64::MAX, 0), Some(MAX_TTL_SECONDS));
     }
 }

@@ -29,38 +29,46 @@ pub struct TimeColumn {
 pub type TimeColumns = Vec<Option<TimeColumn>>;
 
 /// What an expression over columns of event time says.
-pub(crate) fn of_expression(expression: &Arc<dyn PhysicalExpr>, input: &[Option<TimeColumn>]) -> Option<TimeColumn> {
+pub fn of_expression(
+    expression: &Arc<dyn PhysicalExpr>,
+    input: &[Option<TimeColumn>],
+    granule_us: Option<i64>,
+) -> Option<TimeColumn> {
     if let Some(column) = expression.downcast_ref::<Column>() {
         return input.get(column.index()).copied().flatten();
     }
     if let Some(cast) = expression.downcast_ref::<CastExpr>() {
         let to = cast.cast_type();
-        return matches!(to, DataType::Timestamp(_, _)).then(|| of_expression(cast.expr(), input)).flatten();
+        return matches!(to, DataType::Timestamp(_, _)).then(|| of_expression(cast.expr(), input, granule_us)).flatten();
     }
     if let Some(function) = expression.downcast_ref::<ScalarFunctionExpr>() {
-        return of_function(function, input);
+        return of_function(function, input, granule_us);
     }
     let binary = expression.downcast_ref::<BinaryExpr>()?;
     let moved_us = literal_us(binary.right())?;
-    let time = of_expression(binary.left(), input)?;
+    let time = of_expression(binary.left(), input, granule_us)?;
     match binary.op() {
-        BinaryOperator::Plus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
-        // A microsecond more, so that no width is a multiple of it: a bin of earlier times closes later than the bin that the late filter knows.
-        BinaryOperator::Minus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us + 1 }),
+        BinaryOperator::Plus => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
+        BinaryOperator::Minus => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us }),
         _ => None,
     }
 }
 
-/// `date_bin(width, time)` closes with its bin: rows are late only when the first window that closes with them is closed.
-fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>]) -> Option<TimeColumn> {
-    if function.name() != "date_bin" {
-        return None;
-    }
-    let (width, time) = (function.args().first()?, function.args().get(1)?);
-    let (time, width_us) = (of_expression(time, input)?, literal_us(width)?);
-    // Bins from the epoch on that hold whole granules close with their last; others once nothing up to their end comes any more.
-    let is_aligned = function.args().len() == 2 && time.closes_after_us > 0 && width_us % time.closes_after_us == 0;
-    Some(TimeColumn { closes_after_us: if is_aligned { width_us } else { width_us + time.closes_after_us.max(0) } })
+/// `date_bin(width, time)` closes with its bin: rows are late only when the first window that closes with them is closed. `event_time(x)` marks a computed
+/// column that the watermark follows.
+fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>], granule_us: Option<i64>) -> Option<TimeColumn> {
+    let arguments = function.args();
+    let argument = |index: usize| arguments.get(index);
+    let (time, closes_after_us) = match function.name() {
+        "event_time" => return granule_us.map(|closes_after_us| TimeColumn { closes_after_us }),
+        "date_bin" => (argument(1)?, literal_us(argument(0)?)?),
+        // Starts of windows of the size that is the third argument.
+        "hop_starts" => (argument(0)?, literal_us(argument(2)?)?),
+        "cumulate_ends" => (argument(0)?, 0),
+        _ => return None,
+    };
+    of_expression(time, input, granule_us)?;
+    Some(TimeColumn { closes_after_us })
 }
 
 /// A literal interval of fixed length.
@@ -73,6 +81,8 @@ fn literal_us(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
         ScalarValue::IntervalDayTime(Some(interval)) => {
             Some(i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000)
         }
+        // Lengths of our own functions are in microseconds.
+        ScalarValue::Int64(Some(micros)) => Some(*micros),
         ScalarValue::DurationSecond(Some(seconds)) => Some(seconds * 1_000_000),
         ScalarValue::DurationMillisecond(Some(millis)) => Some(millis * 1_000),
         ScalarValue::DurationMicrosecond(Some(micros)) => Some(*micros),

@@ -116,17 +116,26 @@ impl Graph {
     ///
     /// # Errors
     /// When DataFusion cannot plan one, or something in it has no incremental operator; the message names it.
-    pub async fn build(session: &SessionState, sinks: Vec<SinkPlan>, find_source: &FindSource<'_>) -> Result<Self> {
+    pub async fn build(
+        session: &SessionState,
+        sinks: Vec<SinkPlan>,
+        find_source: &FindSource<'_>,
+        granule_us: Option<i64>,
+    ) -> Result<Self> {
         let mut physical = Vec::with_capacity(sinks.len());
         for sink in sinks {
             physical.push(SinkPlan { plan: planning::plan(session, &sink.plan).await?, emit: sink.emit });
         }
-        Self::lower(&physical, find_source)
+        Self::lower(&physical, find_source, granule_us)
     }
 
-    /// Lowers planned INSERTs.
-    pub fn lower(sinks: &[SinkPlan<Arc<dyn ExecutionPlan>>], find_source: &FindSource<'_>) -> Result<Self> {
-        let mut builder = Builder { nodes: vec![], sources: vec![], tables: vec![], find_source, emit: Emit::OnUpdate };
+    /// Lowers planned INSERTs. `granule_us`: the length of the job's shortest windows, after whose end a row is late.
+    pub fn lower(
+        sinks: &[SinkPlan<Arc<dyn ExecutionPlan>>],
+        find_source: &FindSource<'_>,
+        granule_us: Option<i64>,
+    ) -> Result<Self> {
+        let mut builder = Builder { nodes: vec![], sources: vec![], tables: vec![], find_source, granule_us, emit: Emit::OnUpdate };
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
@@ -196,6 +205,7 @@ struct Builder<'a> {
     sources: Vec<usize>,
     tables: Vec<TableKind>,
     find_source: &'a FindSource<'a>,
+    granule_us: Option<i64>,
     emit: Emit,
 }
 
@@ -362,7 +372,10 @@ impl Builder<'_> {
         if let Some(unnest) = plan.downcast_ref::<UnnestExec>() {
             let input = self.lower(unnest.input())?;
             let changing = self.nodes[input].changing;
-            let times = vec![None; plan.schema().fields().len()];
+            let columns = plan.schema().fields().len();
+            let times = self.nodes[input].times.clone();
+            // A list gives its rows in its own place; a struct gives several columns.
+            let times = if times.len() == columns { times } else { vec![None; columns] };
             return Ok(self.operator(Unnest { node: unnest.clone() }, vec![input], plan.schema(), changing, times));
         }
         if plan.is::<EmptyExec>() || plan.is::<PlaceholderRowExec>() {
@@ -395,7 +408,7 @@ impl Builder<'_> {
     }
 
     fn project(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> usize {
-        let times = expressions.iter().map(|expression| event_time::of_expression(expression, &self.nodes[input].times)).collect();
+        let times = expressions.iter().map(|expression| event_time::of_expression(expression, &self.nodes[input].times, self.granule_us)).collect();
         let changing = self.nodes[input].changing;
         self.operator(Map::Project { expressions, schema: schema.clone() }, vec![input], schema, changing, times)
     }

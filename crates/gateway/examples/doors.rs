@@ -22,6 +22,7 @@ async fn main() {
     http::serve(
         ht,
         HttpDoor { engine, login, metrics: Arc::new(String::new), ready: Arc::new(|| Ok(())), port: 17402, https: false, stop },
+        None,
     )
     .await
     .unwrap();

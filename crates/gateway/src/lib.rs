@@ -5,6 +5,7 @@
 //! * [`engine`], [`error`], [`status`], [`auth`]: the contract.
 //! * [`postgres`]: PostgreSQL's wire protocol, with `pg_catalog` for tools.
 //! * [`flight_sql`]: Arrow Flight SQL.
+//! * [`tls`]: certificates of all doors.
 //! * [`http`]: console, REST, events, metrics, health.
 //!
 //! Each door takes a bound listener and a [`tokio_util::sync::CancellationToken`], and serves until the token is cancelled:
@@ -29,3 +30,4 @@ mod parameters;
 pub mod postgres;
 mod scan;
 pub mod status;
+pub mod tls;

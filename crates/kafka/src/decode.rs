@@ -74,6 +74,9 @@ pub struct DecodeOptions {
     pub timestamp_format: TimestampFormat,
     /// Numbers and booleans are taken for text in text columns (as Flink does) instead of being failures.
     pub scalars_as_text: bool,
+    /// An object that lacks a field that is read is a failure instead of a NULL.
+    #[serde(default)]
+    pub fail_on_missing_field: bool,
 }
 
 impl Default for DecodeOptions {
@@ -84,6 +87,7 @@ impl Default for DecodeOptions {
             max_depth: 64,
             timestamp_format: TimestampFormat::Sql,
             scalars_as_text: false,
+            fail_on_missing_field: false,
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct FetcherConfig {
 
 impl Default for FetcherConfig {
     fn default() -> Self {
-        Self { partition_bytes: 16 << 20, source_bytes: 64 << 20, idle: Duration::from_secs(10) }
+        Self { partition_bytes: 8 << 20, source_bytes: 24 << 20, idle: Duration::from_secs(10) }
     }
 }
 

@@ -1,5 +1,5 @@
 //! How our plan nodes travel: a magic prefix, then a `polybolos.plan.v1.PlanNode`. Everything else is Ballista's codec's business.
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use ballista_core::serde::BallistaPhysicalExtensionCodec;
 use datafusion::{
@@ -17,10 +17,14 @@ use datafusion_proto::{
     },
     protobuf::PhysicalExprNode,
 };
+use parking_lot::Mutex;
 use polybolos_proto::plan::v1 as proto;
 use prost::Message;
 
-use crate::{part_write::PartWriteExec, record_scan::RecordScanExec, steps::Step};
+use crate::{epoch::{exec::EpochExec, spec::EpochSpec}, part_write::PartWriteExec, record_scan::RecordScanExec, steps::Step};
+
+/// Specifications of jobs kept by the codec; more jobs than that read theirs again.
+const KNOWN_SPECS: usize = 64;
 
 /// Ballista's codec may accept foreign bytes, so ours are marked.
 const MAGIC: &[u8] = b"polybolos.plan.v1\n";
@@ -28,6 +32,21 @@ const MAGIC: &[u8] = b"polybolos.plan.v1\n";
 #[derive(Debug, Default)]
 pub struct PolybolosCodec {
     ballista: BallistaPhysicalExtensionCodec,
+    /// The same specification comes with every epoch of a job: it is read once.
+    specs: Mutex<VecDeque<(String, Arc<EpochSpec>)>>,
+}
+
+impl PolybolosCodec {
+    fn epoch_spec(&self, text: &str) -> Result<Arc<EpochSpec>> {
+        let mut specs = self.specs.lock();
+        if let Some((_, spec)) = specs.iter().find(|(known, _)| known == text) {
+            return Ok(spec.clone());
+        }
+        let spec: Arc<EpochSpec> = Arc::new(from_json(text)?);
+        specs.push_front((text.to_owned(), spec.clone()));
+        specs.truncate(KNOWN_SPECS);
+        Ok(spec)
+    }
 }
 
 impl PhysicalExtensionCodec for PolybolosCodec {
@@ -50,6 +69,10 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             Some(proto::plan_node::Node::PartWrite(write)) => {
                 Ok(Arc::new(PartWriteExec::new(from_json(&write.spec)?, child.clone())))
             }
+            Some(proto::plan_node::Node::Epoch(epoch)) => {
+                let spec = self.epoch_spec(&epoch.spec)?;
+                Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child.clone())))
+            }
             None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
         }
     }
@@ -64,6 +87,8 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             proto::plan_node::Node::RecordScan(encode_record_scan(scan, self)?)
         } else if let Some(write) = node.downcast_ref::<PartWriteExec>() {
             proto::plan_node::Node::PartWrite(proto::PartWrite { spec: to_json(write.spec())? })
+        } else if let Some(epoch) = node.downcast_ref::<EpochExec>() {
+            proto::plan_node::Node::Epoch(proto::Epoch { spec: epoch.encoded().to_string() })
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };

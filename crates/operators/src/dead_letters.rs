@@ -60,6 +60,11 @@ pub fn table() -> TableSchema {
     }
 }
 
+/// `polybolos.late_rows`, which has the same columns.
+pub fn late_rows() -> TableSchema {
+    TableSchema { name: TableName::new("polybolos", "late_rows"), ..table() }
+}
+
 /// The letters as rows of [`table`].
 pub fn batch(letters: &[DeadLetter]) -> Result<RecordBatch> {
     let mut texts: [StringBuilder; 5] = std::array::from_fn(|_| StringBuilder::new());

@@ -1,7 +1,13 @@
 //! Publishing: writes one part of one recorded epoch to one sink, with the epoch's write timestamp. Doing it twice is the same as once.
 use std::{collections::BTreeMap, collections::HashMap, fmt, sync::Arc, time::Instant};
 
-use datafusion::arrow::{array::RecordBatch, json::LineDelimitedWriter, util::pretty::pretty_format_batches};
+use datafusion::arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::{DataType, Field, Schema},
+    error::ArrowError,
+    json::LineDelimitedWriter,
+    util::pretty::pretty_format_batches,
+};
 use parking_lot::Mutex;
 use polybolos_persist::{
     StoreError,
@@ -17,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    changes::is_delete,
     dead_letters::{self, DeadLetter, cut},
     services::ExecutorServices,
 };
@@ -30,7 +37,7 @@ pub enum SinkSpec {
         columns: Vec<String>,
         options: WriteOptions,
     },
-    /// Rows as a table in the executor's log.
+    /// Changes as a table in the executor's log: `+` for rows, `-` for the keys of deleted ones.
     Print {
         name: String,
     },
@@ -57,7 +64,7 @@ pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot format rows: {0}")]
-    Format(#[from] datafusion::arrow::error::ArrowError),
+    Format(#[from] ArrowError),
     #[error("cannot make dead letters: {0}")]
     DeadLetters(#[from] datafusion::common::DataFusionError),
 }
@@ -108,12 +115,19 @@ impl Publisher {
             SinkSpec::Blackhole => {}
             SinkSpec::Print { name } => {
                 report.rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-                tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", pretty_format_batches(&batches)?);
+                tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", printed(&batches)?);
             }
             SinkSpec::Table { table, columns, options } => {
                 let writer = self.writer(table, columns, options).await?;
+                // The row of the part that a batch begins with: a refused row's identity must not depend on how rows are cut into batches.
+                let mut first = 0;
                 for batch in &batches {
-                    let outcome = match writer.write(batch, order.timestamp_us, grant).await {
+                    let written = if is_delete(batch) {
+                        writer.delete(batch, order.timestamp_us, grant).await
+                    } else {
+                        writer.write(batch, order.timestamp_us, grant).await
+                    };
+                    let outcome = match written {
                         Ok(outcome) => outcome,
                         Err(error) => {
                             // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
@@ -124,14 +138,17 @@ impl Publisher {
                     report.rows += outcome.rows;
                     report.retries += outcome.retries;
                     for refused in &outcome.refused {
-                        letters.push(refused_row(order, table, batch, refused)?);
+                        letters.push(refused_row(order, table, batch, first, refused)?);
                     }
+                    first += batch.num_rows();
                 }
             }
         }
         if !letters.is_empty() {
             report.refused = Some(self.store_refused(order, &letters).await?);
         }
+        // What another sink of the part still needs (dead letters, rarely) it reads from the file.
+        self.services.parts.remove(&order.file.name);
         report.write_us = started.elapsed().as_micros() as u64;
         Ok(report)
     }
@@ -180,17 +197,44 @@ fn writer_key(table: &TableName, columns: &[String], options: &WriteOptions) -> 
     format!("{table}({}) {options:?}", columns.join(","))
 }
 
-fn refused_row(order: &Order, table: &TableName, batch: &RecordBatch, refused: &Refused) -> Result<DeadLetter, PublishError> {
+/// Rows with a sign in front, one table per run of rows or deletes.
+fn printed(batches: &[RecordBatch]) -> Result<String, ArrowError> {
+    let mut tables = vec![];
+    for run in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
+        let signed = run.iter().map(signed).collect::<Result<Vec<_>, _>>()?;
+        tables.push(pretty_format_batches(&signed)?.to_string());
+    }
+    Ok(tables.join("\n"))
+}
+
+fn signed(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let sign = if is_delete(batch) { "-" } else { "+" };
+    let signs = StringArray::from_iter_values(std::iter::repeat_n(sign, batch.num_rows()));
+    let mut fields = vec![Arc::new(Field::new("±", DataType::Utf8, false))];
+    fields.extend(batch.schema_ref().fields().iter().cloned());
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(signs)];
+    columns.extend_from_slice(batch.columns());
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn refused_row(
+    order: &Order,
+    table: &TableName,
+    batch: &RecordBatch,
+    first: usize,
+    refused: &Refused,
+) -> Result<DeadLetter, PublishError> {
     let mut json = LineDelimitedWriter::new(Vec::new());
     json.write(&batch.slice(refused.row, 1))?;
     json.finish()?;
     let (raw, raw_bytes) = cut(Some(&json.into_inner()));
-    let (part, row) = (order.file.part, refused.row);
+    let (part, row) = (order.file.part, first + refused.row);
+    let what = if is_delete(batch) { "delete" } else { "row" };
     Ok(DeadLetter {
         id: format!("{}/sink-{}/{}/{part}/{row}", order.incarnation, order.sink, order.epoch),
         job: order.job.clone(),
         step: "publish",
-        error: format!("{table} refused the row: {}", refused.error),
+        error: format!("{table} refused the {what}: {}", refused.error),
         topic: None,
         partition: None,
         offset: None,

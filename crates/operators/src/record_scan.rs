@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Records decoded and evaluated at once.
-const BATCH_RECORDS: usize = 8_192;
+pub(crate) const BATCH_RECORDS: usize = 8_192;
 
 /// How long a task waits for records of its range before it gives the attempt up; the coordinator's deadline is shorter as a rule.
 const READ_DEADLINE: Duration = Duration::from_secs(60);

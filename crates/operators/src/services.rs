@@ -13,6 +13,7 @@ use bytes::Bytes;
 use datafusion::{
     common::{DataFusionError, Result},
     execution::TaskContext,
+    physical_plan::PhysicalExpr,
 };
 use parking_lot::Mutex;
 use polybolos_kafka::fetcher::Fetcher;
@@ -25,13 +26,16 @@ use polybolos_tables::TableBackend;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{dead_letters::DeadLetter, task::TaskDescriptor};
+use crate::{dead_letters::DeadLetter, epoch::flow::Flows, task::TaskDescriptor};
 
 /// Reports wait here for the control stream; one per part, so a few epochs of a few jobs fit. A full channel holds the task back.
 pub const REPORT_CHANNEL: usize = 4096;
 
 /// Most bytes of part files kept in memory for publishing; beyond it, publishers read the file.
-const PART_CACHE_BYTES: usize = 64 << 20;
+const PART_CACHE_BYTES: usize = 16 << 20;
+
+/// An expression with its readings of the clock replaced by the frame's time, in microseconds.
+pub type Freeze = fn(&Arc<dyn PhysicalExpr>, i64) -> Result<Arc<dyn PhysicalExpr>>;
 
 /// An executor, as seen by the nodes that run on it.
 pub struct ExecutorServices {
@@ -41,6 +45,11 @@ pub struct ExecutorServices {
     pub tables: Arc<dyn TableBackend>,
     pub reports: mpsc::Sender<PartReport>,
     pub parts: PartCache,
+    /// Dataflows and state of jobs that run here.
+    pub flows: Flows,
+    /// In which plans that travelled as bytes are read: it knows our functions.
+    pub plan_context: Arc<TaskContext>,
+    pub freeze: Freeze,
     generation: AtomicU64,
     slots: Mutex<HashMap<(String, usize), TaskSlot>>,
     attempts: Mutex<Attempts>,
@@ -75,6 +84,8 @@ impl ExecutorServices {
         store: Arc<dyn Store>,
         tables: Arc<dyn TableBackend>,
         reports: mpsc::Sender<PartReport>,
+        plan_context: Arc<TaskContext>,
+        freeze: Freeze,
     ) -> Arc<Self> {
         Arc::new(Self {
             executor,
@@ -83,6 +94,9 @@ impl ExecutorServices {
             tables,
             reports,
             parts: PartCache::default(),
+            flows: Flows::default(),
+            plan_context,
+            freeze,
             generation: AtomicU64::new(0),
             slots: Mutex::default(),
             attempts: Mutex::default(),
@@ -129,6 +143,7 @@ impl ExecutorServices {
 
     /// Ends everything about an incarnation on this executor.
     pub fn forget(&self, incarnation: &Incarnation) {
+        self.flows.forget(incarnation);
         let mut attempts = self.attempts.lock();
         attempts.forgotten.insert(incarnation.clone());
         attempts.running.retain(|(of, _, _), token| {

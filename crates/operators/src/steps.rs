@@ -64,7 +64,7 @@ const MAX_KEY_BYTES: usize = 65_535;
 
 impl Check {
     /// Rows that may pass, or `None` when all may.
-    fn passes(&self, column: &ArrayRef) -> Result<Option<BooleanArray>> {
+    pub(crate) fn passes(&self, column: &ArrayRef) -> Result<Option<BooleanArray>> {
         let lengths_matter = matches!(column.data_type(), DataType::Utf8);
         if !lengths_matter {
             return if column.null_count() == 0 { Ok(None) } else { Ok(Some(is_not_null(column)?)) };
@@ -80,7 +80,7 @@ impl Check {
         Ok(Some((0..texts.len()).map(|index| Some(fits(index))).collect()))
     }
 
-    fn complaint(&self, column: &ArrayRef, row: usize) -> String {
+    pub(crate) fn complaint(&self, column: &ArrayRef, row: usize) -> String {
         if column.is_null(row) {
             return format!("key column {:?} is null", self.name);
         }

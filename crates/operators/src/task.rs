@@ -32,6 +32,9 @@ pub struct TaskDescriptor {
     /// The job's watermark before this epoch, microseconds of event time.
     #[serde(default)]
     pub watermark_us: Option<i64>,
+    /// The watermark of the last recorded epoch: what had expired by then is no part of the state.
+    #[serde(default)]
+    pub recorded_watermark_us: Option<i64>,
     pub work: PartWork,
     /// The recorded runs that make the state this epoch starts from, oldest first; empty for a stateless job.
     #[serde(default)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{Result, plan_err},
-    execution::SessionState,
+    common::{Result, internal_datafusion_err, plan_err},
+    execution::{SessionState, TaskContext},
     logical_expr::LogicalPlan,
     physical_expr::expressions::Column,
     physical_plan::{
@@ -13,12 +13,13 @@ use datafusion::{
     },
 };
 use polybolos_streaming::{
-    frame::Frame,
+    frame::{Frame, PartWork},
     ids::{Attempt, Generation, Incarnation},
     manifest::StateRun,
 };
 
 use crate::{
+    epoch::{exec::EpochExec, flow::Flow, spec::EpochSpec},
     part_write::{PartWriteExec, WriteSpec},
     record_scan::{OnError, RecordScanExec},
     steps::{Check, Step},
@@ -86,6 +87,7 @@ impl PlanTemplate {
                 attempt,
                 clock_us: frame.clock_us,
                 watermark_us: frame.watermark_us,
+                recorded_watermark_us: None,
                 work: work.clone(),
                 state: state.to_vec(),
             })
@@ -95,6 +97,57 @@ impl PlanTemplate {
             RecordScanExec::new(self.scan.spec().clone(), self.scan.decoded().clone(), steps.into(), descriptor_source(&tasks)?);
         Ok(Arc::new(PartWriteExec::new(self.write.clone(), Arc::new(scan))))
     }
+}
+
+/// The plan of a job with state: what an executor runs travels in it as it is, an epoch only swaps the descriptor.
+#[derive(Clone, Debug)]
+pub struct EpochTemplate {
+    spec: Arc<EpochSpec>,
+    encoded: Arc<str>,
+    flow: Arc<Flow>,
+}
+
+impl EpochTemplate {
+    /// Makes the dataflow once, so that what has no incremental operator is refused when the job is made. `context` knows our functions.
+    pub fn build(spec: EpochSpec, context: &TaskContext) -> Result<Self> {
+        let encoded = serde_json::to_string(&spec).map_err(|error| internal_datafusion_err!("the plan of a job: {error}"))?;
+        let flow = Flow::build(Arc::new(spec), context)?;
+        Ok(Self { spec: flow.spec.clone(), encoded: encoded.into(), flow: Arc::new(flow) })
+    }
+
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    pub fn fill(
+        &self,
+        frame: &Frame,
+        generation: Generation,
+        attempt: Attempt,
+        state: &[StateRun],
+        recorded_watermark_us: Option<i64>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let task = |work: &PartWork| TaskDescriptor {
+            incarnation: self.spec.incarnation.clone(),
+            generation,
+            epoch: frame.epoch,
+            attempt,
+            clock_us: frame.clock_us,
+            watermark_us: frame.watermark_us,
+            recorded_watermark_us,
+            work: work.clone(),
+            state: state.to_vec(),
+        };
+        let tasks: Vec<_> = frame.parts.iter().map(task).collect();
+        Ok(Arc::new(EpochExec::new(self.spec.clone(), self.encoded.clone(), descriptor_source(&tasks)?)))
+    }
+}
+
+/// A job's plan, of either kind.
+#[derive(Clone, Debug)]
+pub enum JobTemplate {
+    Stateless(PlanTemplate),
+    Stateful(EpochTemplate),
 }
 
 /// Folds filters and projections into the scan below them, so that a batch passes them without leaving the task, and so that a row that

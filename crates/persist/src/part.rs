@@ -45,7 +45,12 @@ pub struct Encoded {
 
 pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
     let mut streams = vec![];
-    for (sink, batches) in &sections.sinks {
+    // A stream per run of batches of one schema: upserts and deletes have two.
+    let runs = sections
+        .sinks
+        .iter()
+        .flat_map(|(sink, batches)| batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()).map(move |batches| (sink, batches)));
+    for (sink, batches) in runs {
         if let Some(stream) = encode_stream(batches)? {
             streams.push((sink.0, stream));
         }
@@ -82,15 +87,18 @@ fn encode_stream(batches: &[RecordBatch]) -> Result<Option<Vec<u8>>, StoreError>
 /// Reads a whole file back; `expected_crc32` is what the record says.
 pub fn decode(name: &str, file: &Bytes, expected_crc32: u32) -> Result<Sections, StoreError> {
     let layout = Layout::read(name, file, expected_crc32)?;
-    let sinks = layout.sinks.iter().map(|(sink, stream)| Ok((*sink, decode_stream(name, stream)?))).collect::<Result<_, _>>()?;
+    let mut sinks: BTreeMap<SinkId, Vec<RecordBatch>> = BTreeMap::new();
+    for (sink, stream) in &layout.sinks {
+        sinks.entry(*sink).or_default().extend(decode_stream(name, stream)?);
+    }
     Ok(Sections { sinks, state: decode_stream(name, layout.state)? })
 }
 
 /// Only one sink's changes; none if the file has none.
 pub fn decode_sink(name: &str, file: &Bytes, expected_crc32: u32, sink: SinkId) -> Result<Vec<RecordBatch>, StoreError> {
     let layout = Layout::read(name, file, expected_crc32)?;
-    let stream = layout.sinks.iter().find(|(of, _)| *of == sink).map_or(&[][..], |(_, stream)| *stream);
-    decode_stream(name, stream)
+    let streams = layout.sinks.iter().filter(|(of, _)| *of == sink);
+    Ok(streams.map(|(_, stream)| decode_stream(name, stream)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Only what became of the state; nothing if the file has no such section.

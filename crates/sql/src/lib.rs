@@ -50,6 +50,7 @@
 pub mod catalog;
 pub mod clock;
 pub mod error;
+pub mod execution;
 pub mod explain;
 pub mod functions;
 pub mod limits;

@@ -1,7 +1,9 @@
 //! What can be said: one value per statement, names normalised, nothing looked up yet.
 use datafusion::sql::sqlparser::ast;
 
-use crate::{catalog::Watermark, error::ObjectKind, location::Location, names::RelationName, types::SqlType};
+use crate::{
+    catalog::Watermark, error::ObjectKind, location::Location, names::RelationName, options::kafka::StartupMode, types::SqlType,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
@@ -33,6 +35,7 @@ pub enum StatementKind {
         name: String,
         action: JobAction,
     },
+    RestartJob(RestartJob),
     Show(Show),
     Describe(RelationName),
     Explain(Explain),
@@ -62,6 +65,7 @@ impl StatementKind {
             Self::ControlJob { action: JobAction::Pause, .. } => "PAUSE JOB",
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
             Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
+            Self::RestartJob(_) => "RESTART JOB",
             Self::Show(_) => "SHOW",
             Self::Describe(_) => "DESCRIBE",
             Self::Explain(_) => "EXPLAIN",
@@ -164,6 +168,16 @@ pub enum JobAction {
     Stop,
 }
 
+/// `RESTART JOB name [FROM …] KEEP [DISCARD]`: a new incarnation of the job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestartJob {
+    pub name: String,
+    /// Where the new incarnation begins; `None`: where the job began when it was created.
+    pub from: Option<StartupMode>,
+    /// Skips what is recorded and unpublished instead of waiting for it.
+    pub discard: bool,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Show {
     Jobs,
@@ -247,6 +261,7 @@ impl Statement {
             StatementKind::DropView { name, .. } => (ObjectKind::View, name.to_string()),
             StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
+            StatementKind::RestartJob(restart) => (ObjectKind::Job, restart.name.clone()),
             StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => {
                 return None;
             }

@@ -12,6 +12,9 @@ use crate::{
 /// The sink that takes every job's dead letters; a job's own sinks count from 0.
 pub const DEAD_LETTERS: SinkId = SinkId(u32::MAX);
 
+/// The sink that takes every job's late rows.
+pub const LATE_ROWS: SinkId = SinkId(u32::MAX - 1);
+
 /// Most parts of an epoch, and so the width of a write-time window in microseconds.
 pub const MAX_PARTS: u16 = 1024;
 

@@ -28,11 +28,14 @@ pub struct WriteOptions {
     pub consistency: String,
     /// Retries of one batch, with exponential back-off and jitter, before the write gives up as `Unavailable`.
     pub retries: u32,
+    /// How long a row stays after its write timestamp. What is left of it when it is written is what the store is told (EPOCHS rule 14).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { in_flight: 32, batch_rows: 16, batch_bytes: 16 * 1024, consistency: "LOCAL_QUORUM".into(), retries: 5 }
+        Self { in_flight: 32, batch_rows: 16, batch_bytes: 16 * 1024, consistency: "LOCAL_QUORUM".into(), retries: 5, ttl_ms: None }
     }
 }
 
@@ -104,6 +107,9 @@ pub trait TableBackend: Debug + Send + Sync {
     /// Creates keyspace and table where missing; an existing table is left as it is (check it with `describe`).
     async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError>;
 
+    /// How long the store remembers a deletion, in seconds; `None` where there is no such table. [`crate::check::deletes`] judges it.
+    async fn gc_grace_seconds(&self, table: &TableName) -> Result<Option<u64>, TableError>;
+
     /// All tables outside the store's own system keyspaces.
     async fn list(&self) -> Result<Vec<TableName>, TableError>;
 
@@ -138,5 +144,12 @@ pub trait TableWriter: Debug + Send + Sync {
     /// Upserts every row with `timestamp_us`; NULL is written as NULL. `batch` has the writer's columns in the writer's order, at most
     /// one row per primary key. Returns when every row is durable or refused; `Unavailable` when the retry budget is used up (rows
     /// before it may have been written: writing all again is harmless).
+    ///
+    /// With [`WriteOptions::ttl_ms`] a row ends that long after `timestamp_us`, however late it is written; one that has ended already is
+    /// deleted.
     async fn write(&self, batch: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError>;
+
+    /// Deletes rows with `timestamp_us`: what was written up to then is gone, what is written later stays, in whatever order they come.
+    /// `keys` has exactly the primary key's columns, in the key's order. Otherwise as [`TableWriter::write`].
+    async fn delete(&self, keys: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError>;
 }

@@ -1,5 +1,26 @@
-//! Whether a stored table fits its declaration; every mismatch at once, so that nobody has to try again and again.
-use crate::TableSchema;
+//! Whether a stored table fits its declaration; every mismatch at once, so that nobody has to try again and again. And whether it can
+//! take deletes.
+use crate::{TableBackend, TableError, TableName, TableSchema};
+
+/// The least time for which a table that gets deletes must remember them (EPOCHS rule 14): a tombstone that is purged before the epochs
+/// before it are published lets their rows come back.
+pub const MIN_GC_GRACE_SECONDS: u64 = 3600;
+
+/// That a table which a job deletes from, or whose rows expire, remembers deletions for long enough.
+pub async fn deletes(backend: &dyn TableBackend, table: &TableName) -> Result<(), TableError> {
+    let Some(seconds) = backend.gc_grace_seconds(table).await? else {
+        return Err(TableError::NoSuchTable { table: table.to_string() });
+    };
+    if seconds >= MIN_GC_GRACE_SECONDS {
+        return Ok(());
+    }
+    Err(TableError::Unsupported {
+        message: format!(
+            "table {table} forgets deletions after {seconds} seconds, and deleted rows could come back when an epoch is written late; \
+             raise it: ALTER TABLE {table} WITH gc_grace_seconds = {MIN_GC_GRACE_SECONDS} (or more)"
+        ),
+    })
+}
 
 /// One line per mismatch: a missing column, another type, another primary key. Columns that only the store has are fine: they stay unset.
 pub fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {

@@ -2,32 +2,27 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
+use datafusion::execution::SendableRecordBatchStream;
 use parking_lot::RwLock;
 use polybolos_kafka::admin::Admin;
-use polybolos_operators::{
-    dead_letters,
-    part_write::{Keeping, WriteSpec},
-    publish::SinkSpec,
-    record_scan::OnError,
-    steps::Check,
-    template::{JobIdentity, PlanTemplate},
-};
+use polybolos_operators::dead_letters;
 use polybolos_persist::{Expected, Swap, keys};
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
-    options::{job::OnError as SqlOnError, kafka::OnDataLoss as SqlOnDataLoss, kafka::StartupMode},
+    options::kafka::StartupMode,
     planner::{InsertPlan, JobPlan, Planner},
 };
 use polybolos_streaming::{
-    coordinator::{Command, CoordinatorConfig, OnDataLoss},
-    ids::{Epoch, Generation, Incarnation, JobName, Nonce, SinkId, SourceId, Version},
-    manifest::{DEAD_LETTERS, Life, Manifest, SourcePosition},
+    coordinator::Command,
+    ids::{Epoch, Generation, Incarnation, JobName, Nonce, Version},
+    manifest::{Life, Manifest, SourcePosition},
     report::Counts,
 };
-use polybolos_tables::{TableError, TableSchema, WriteOptions};
+use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    once, planning,
     runner::{self, JobHandle, RunnerContext, load_manifest},
     spec::{JobSpec, SourceSpec},
 };
@@ -40,9 +35,6 @@ use crate::{
 
 /// Between two tries to start a job whose Kafka or Cassandra is away.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// The sink of a job's one INSERT.
-const MAIN_SINK: SinkId = SinkId(0);
 
 pub struct JobManager {
     context: RunnerContext,
@@ -100,25 +92,36 @@ impl JobManager {
     /// Everything that can be wrong with a job, before it is in the catalog: plan, target table, sole writer. Answers notices.
     pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<()> {
         let plan = self.plan(catalog, definition).await?;
-        let insert = only_insert(&plan)?;
-        self.ensure_target(&insert.target).await?;
+        self.ensure_targets(&plan).await?;
         self.spec(definition, &plan).await?;
-        if let Some(stored) = insert.target.table_schema() {
-            let incarnation = Incarnation(definition.incarnation.clone());
-            ownership::acquire(&*self.context.store, &stored.name, &definition.name, &incarnation).await?;
-        }
+        self.own_targets(definition, &plan).await?;
         Ok(())
+    }
+
+    /// Whether a job can be planned against the catalog as it would be.
+    pub async fn check(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<()> {
+        let plan = self.plan(catalog, definition).await?;
+        self.ensure_targets(&plan).await?;
+        self.spec(definition, &plan).await?;
+        Ok(())
+    }
+
+    /// Writes the rows of an INSERT that ends; answers how many.
+    pub async fn insert(&self, insert: &InsertPlan, rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
+        self.ensure_target(&insert.target).await?;
+        let (keeping, _, sink) = planning::sink(insert)?;
+        let now_us = self.context.clock.now().wall_us;
+        once::insert(&*self.context.store, &self.platform.tables, keeping, sink, now_us, rows, &self.shutdown).await
     }
 
     /// Starts a job that is in the catalog.
     pub async fn start(self: &Arc<Self>, definition: &JobDefinition) -> anyhow::Result<()> {
         let catalog = self.catalog.current();
         let plan = self.plan(catalog, definition).await?;
-        let insert = only_insert(&plan)?;
-        self.ensure_target(&insert.target).await?;
+        self.ensure_targets(&plan).await?;
         self.ensure_dead_letters().await?;
         let spec = self.spec(definition, &plan).await?;
-        let (manifest, version) = self.manifest(definition, insert, &spec).await?;
+        let (manifest, version) = self.manifest(definition, &plan, &spec).await?;
         let handle = runner::start(
             self.context.clone(),
             spec,
@@ -169,6 +172,8 @@ impl JobManager {
     pub async fn drop_job(&self, definition: &JobDefinition, discard: bool) -> anyhow::Result<()> {
         let entry = self.find(&definition.name);
         match entry {
+            // One that is over already was ended by a statement whose leader did not live to change the catalog.
+            Some(Entry::Running(handle)) if handle.view().over => {}
             Some(Entry::Running(handle)) => {
                 handle.command(Command::Drop { discard }).await?;
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -212,68 +217,49 @@ impl JobManager {
         if !mismatches.is_empty() {
             return Err(TableError::Mismatch { table: declared.name.to_string(), mismatches }.into());
         }
+        // Rows that expire end as deletions (EPOCHS rule 14).
+        if options.write.ttl_ms.is_some() {
+            polybolos_tables::check::deletes(&**tables, &declared.name).await?;
+        }
         Ok(())
     }
 
+    async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
+        for insert in &plan.inserts {
+            self.ensure_target(&insert.target).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the job the only writer of its tables; answers where its write times may begin.
+    async fn own_targets(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<i64> {
+        let incarnation = Incarnation(definition.incarnation.clone());
+        let mut floor_us = 0;
+        for stored in plan.inserts.iter().filter_map(|insert| insert.target.table_schema()) {
+            let floor = ownership::acquire(&*self.context.store, &stored.name, &definition.name, &incarnation).await?;
+            floor_us = floor.max(floor_us);
+        }
+        Ok(floor_us)
+    }
+
     async fn ensure_dead_letters(&self) -> anyhow::Result<()> {
-        let created = self.platform.tables.create(&dead_letters::table(), &Default::default()).await;
-        created.context("the table of dead letters cannot be created")
+        for table in [dead_letters::table(), dead_letters::late_rows()] {
+            let created = self.platform.tables.create(&table, &Default::default()).await;
+            created.with_context(|| format!("table {} cannot be created", table.name))?;
+        }
+        Ok(())
     }
 
     async fn spec(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<JobSpec> {
-        let insert = only_insert(plan)?;
-        let [source] = insert.sources.as_slice() else {
-            bail!("job {} must read exactly one Kafka table; joins and unions come later", definition.name);
-        };
-        let Connector::Kafka(kafka) = &source.connector else {
-            bail!("job {} reads {}, which is not a Kafka table", definition.name, source.name);
-        };
-        let incarnation = Incarnation(definition.incarnation.clone());
-        let identity = JobIdentity {
-            job: definition.name.clone(),
-            incarnation,
-            on_error: match plan.options.on_error {
-                SqlOnError::DeadLetter => OnError::DeadLetter,
-                SqlOnError::Fail => OnError::Fail,
-            },
-        };
-        let (keeping, checks, sink) = sink(insert)?;
-        let state = self.context.ballista.session().state();
-        let write = WriteSpec { sink: MAIN_SINK, keeping };
-        let template = PlanTemplate::build(&state, &insert.plan, identity, write, checks).await?;
-        let letters = dead_letters::table();
-        let letters_spec = SinkSpec::Table {
-            table: letters.name.clone(),
-            columns: letters.columns.iter().map(|column| column.name.clone()).collect(),
-            options: WriteOptions { batch_rows: 1, ..WriteOptions::default() },
-        };
-        let source_spec = SourceSpec {
-            table: source.name.to_string(),
-            topic: kafka.topic.clone(),
-            connection: self.platform.connection(kafka)?,
-            group: format!("polybolos.{}", definition.name),
-        };
-        let on_data_loss = match plan.options.on_data_loss.unwrap_or(kafka.on_data_loss) {
-            SqlOnDataLoss::Fail => OnDataLoss::Fail,
-            SqlOnDataLoss::Continue => OnDataLoss::Continue,
-        };
-        Ok(JobSpec {
-            name: definition.name.clone(),
-            template: Arc::new(template),
-            sources: BTreeMap::from([(SourceId(0), source_spec)]),
-            sinks: BTreeMap::from([
-                (MAIN_SINK, (insert.target.name.to_string(), sink)),
-                (DEAD_LETTERS, (letters.name.to_string(), letters_spec)),
-            ]),
-            config: CoordinatorConfig { on_data_loss, ..CoordinatorConfig::default() },
-        })
+        let session = self.context.ballista.session().state();
+        planning::job_spec(&self.platform, &session, definition, plan).await
     }
 
     /// The incarnation's manifest: the stored one, or the first one.
     async fn manifest(
         &self,
         definition: &JobDefinition,
-        insert: &InsertPlan,
+        plan: &JobPlan,
         spec: &JobSpec,
     ) -> anyhow::Result<(Manifest, Version)> {
         let incarnation = Incarnation(definition.incarnation.clone());
@@ -281,17 +267,18 @@ impl JobManager {
         if let Some(found) = load_manifest(store, &incarnation).await? {
             return Ok(found);
         }
-        let floor_us = match insert.target.table_schema() {
-            Some(TableSchema { name, .. }) => ownership::acquire(store, &name, &definition.name, &incarnation).await?,
-            None => 0,
-        };
-        let source = spec.sources.get(&SourceId(0)).ok_or_else(|| anyhow!("job {} has no source", definition.name))?;
-        let startup = match (&definition.options.start, insert.sources.first().map(|table| &table.connector)) {
-            (Some(start), _) => start.clone(),
-            (None, Some(Connector::Kafka(options))) => options.startup.clone(),
-            (None, _) => StartupMode::Earliest,
-        };
-        let position = first_position(source, &startup).await?;
+        let floor_us = self.own_targets(definition, plan).await?;
+        let mut sources = BTreeMap::new();
+        for (id, source) in &spec.sources {
+            let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
+            let table = tables.find(|table| table.name.to_string() == source.table).map(|table| &table.connector);
+            let startup = match (&definition.options.start, table) {
+                (Some(start), _) => start.clone(),
+                (None, Some(Connector::Kafka(options))) => options.startup.clone(),
+                (None, _) => StartupMode::Earliest,
+            };
+            sources.insert(*id, first_position(source, &startup).await?);
+        }
         let manifest = Manifest {
             job: JobName(definition.name.clone()),
             incarnation: incarnation.clone(),
@@ -299,14 +286,14 @@ impl JobManager {
             nonce: Nonce(uuid::Uuid::new_v4().simple().to_string()),
             epoch: Epoch(0),
             life: Life::Running,
-            sources: BTreeMap::from([(SourceId(0), position)]),
+            sources,
             window_end_us: floor_us,
             counts: Counts::default(),
             state: Vec::new(),
             watermark_us: None,
             frame_watermark_us: None,
             unpublished: vec![],
-            published: BTreeMap::from([(MAIN_SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+            published: spec.sinks.keys().map(|sink| (*sink, Epoch(0))).collect(),
             recorded_at_us: self.context.clock.now().wall_us,
         };
         let bytes = polybolos_persist::manifest::encode(&manifest)?;
@@ -320,47 +307,6 @@ impl JobManager {
             }
         }
     }
-}
-
-fn only_insert(plan: &JobPlan) -> anyhow::Result<&InsertPlan> {
-    match plan.inserts.as_slice() {
-        [_] if plan.is_stateful => Err(anyhow!(
-            "job {} is planned, and jobs with state cannot run yet; write projections and filters over one Kafka table",
-            plan.name
-        )),
-        [insert] => Ok(insert),
-        _ => Err(anyhow!("a job has exactly one INSERT for now")),
-    }
-}
-
-/// What becomes of an INSERT's rows: what a part keeps, what is checked, where they go.
-fn sink(insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> {
-    Ok(match &insert.target.connector {
-        Connector::Blackhole => (Keeping::Nothing, vec![], SinkSpec::Blackhole),
-        Connector::Print { identifier } => {
-            let name = identifier.clone().unwrap_or_else(|| insert.target.name.to_string());
-            (Keeping::All, vec![], SinkSpec::Print { name })
-        }
-        Connector::Cassandra(options) => {
-            let stored = insert.target.table_schema().ok_or_else(|| anyhow!("table {} has no primary key", insert.target.name))?;
-            let index = |column: &str| {
-                let found = insert.columns.iter().position(|name| name == column);
-                found.ok_or_else(|| anyhow!("key column {column} of {} is not inserted", insert.target.name))
-            };
-            let key = stored.primary_key().map(index).collect::<anyhow::Result<Vec<_>>>()?;
-            let alone = stored.partition_key.len() == 1;
-            let checks = stored.primary_key().zip(&key).map(|(name, &column)| Check {
-                column,
-                name: name.to_owned(),
-                refuse_empty: alone && stored.partition_key.iter().any(|part| part == name),
-            });
-            let checks = checks.collect();
-            let spec =
-                SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
-            (Keeping::LastPerKey(key), checks, spec)
-        }
-        Connector::Kafka(_) => bail!("table {} is a Kafka topic; jobs cannot write to Kafka yet", insert.target.name),
-    })
 }
 
 /// Where a new job begins. A topic that does not exist yet has no offsets: its partitions begin at their beginning when they appear.

@@ -2,15 +2,19 @@
 //! finds and ends them.
 //!
 //! * [`spec`]: what a runner needs of a job's definition;
+//! * [`planning`]: what a job's plan becomes on this platform;
 //! * [`runner`]: one job's loop: events in, actions carried out;
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics;
+//! * [`once`]: an INSERT that ends, which is no job;
 //! * [`manager`]: all jobs of this leader.
 
 pub mod assignment;
 pub mod history;
 pub mod manager;
+pub mod once;
+pub mod planning;
 pub mod runner;
 pub mod spec;
 pub mod topics;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use datafusion::physical_plan::PhysicalExpr;
 use parking_lot::{Mutex, RwLock};
 use polybolos_kafka::admin::Admin;
+use polybolos_operators::template::JobTemplate;
 use polybolos_persist::{Expected, Store, Swap, keys};
 use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Heard, attach_response::Message as Order};
 use polybolos_sql::clock;
@@ -381,7 +382,14 @@ impl Runner {
         let freeze = |expression: &Arc<dyn PhysicalExpr>| {
             if clock::reads_clock(expression) { clock::freeze(expression.clone(), frame.clock_us) } else { Ok(expression.clone()) }
         };
-        let plan = self.spec.template.fill(&frame, self.context.generation, attempt, state, freeze);
+        let generation = self.context.generation;
+        let plan = match &*self.spec.template {
+            JobTemplate::Stateless(template) => template.fill(&frame, generation, attempt, state, freeze),
+            JobTemplate::Stateful(template) => {
+                let recorded_watermark_us = self.coordinator.manifest().frame_watermark_us;
+                template.fill(&frame, generation, attempt, state, recorded_watermark_us)
+            }
+        };
         // A part without ranges only lets time pass for its state, which lies where all partitions are read.
         let home = |part: &PartWork| match part.ranges.first() {
             Some(range) => self.assigned.get(&range.source).cloned().unwrap_or_default(),

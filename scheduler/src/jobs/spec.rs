@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use polybolos_kafka::connection::Connection;
-use polybolos_operators::{publish::SinkSpec, template::PlanTemplate};
+use polybolos_operators::{publish::SinkSpec, template::JobTemplate};
 use polybolos_streaming::{
     coordinator::CoordinatorConfig,
     ids::{SinkId, SourceId},
@@ -22,7 +22,7 @@ pub struct SourceSpec {
 #[derive(Clone, Debug)]
 pub struct JobSpec {
     pub name: String,
-    pub template: Arc<PlanTemplate>,
+    pub template: Arc<JobTemplate>,
     pub sources: BTreeMap<SourceId, SourceSpec>,
     /// Sinks by id, the dead letters among them; with the names that people know them by.
     pub sinks: BTreeMap<SinkId, (String, SinkSpec)>,

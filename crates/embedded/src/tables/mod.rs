@@ -6,10 +6,12 @@
 //! * [`types`]: which column types there are;
 //! * [`catalog`]: the durable list of tables;
 //! * [`columns`]: Arrow to bytes and back;
-//! * [`writer`], [`scan`], [`ranges`]: the two ways in and out, and how predicates become key ranges.
+//! * [`writer`], [`scan`], [`ranges`]: the two ways in and out, and how predicates become key ranges;
+//! * [`graves`]: deletions and expired rows, until their grace has passed.
 mod catalog;
 mod cells;
 mod columns;
+mod graves;
 mod key;
 mod ranges;
 mod scan;
@@ -24,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -41,6 +43,14 @@ use polybolos_tables::{
 };
 
 const CATALOG: &str = "catalog";
+const GRAVES: &str = "graves";
+/// How long a deletion is kept, so that an older write that comes late finds it: a day is far beyond the hour that EPOCHS rule 14 asks.
+const GRACE_US: i64 = 24 * 3600 * 1_000_000;
+/// Between two looks for what can be buried.
+const BURY_EVERY_US: i64 = 60 * 1_000_000;
+
+/// The microseconds since 1970, by somebody's clock.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// Rows of a table that wait in memory before they become a file. Small, because every table may have as much.
 const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -63,6 +73,11 @@ pub struct EmbeddedTables {
 struct Store {
     folder: PathBuf,
     database: Database,
+    graves: Keyspace,
+    grace_us: i64,
+    clock: Clock,
+    /// When somebody last looked for what can be buried.
+    buried_us: AtomicI64,
     rows_written: AtomicU64,
     bytes_written: AtomicU64,
 }
@@ -77,18 +92,33 @@ struct Table {
 impl EmbeddedTables {
     /// Opens the tables below `folder`, which is made where missing. Another process that has them open is an error.
     pub async fn open(folder: impl AsRef<Path>) -> Result<Self, TableError> {
-        let folder = folder.as_ref().to_path_buf();
-        blocking(move || Self::open_blocking(folder)).await
+        Self::open_with_clock(folder, Arc::new(system_clock_us)).await
     }
 
-    fn open_blocking(folder: PathBuf) -> Result<Self, TableError> {
+    /// The same with a clock of one's own, by which rows expire and deletions are forgotten.
+    pub async fn open_with_clock(folder: impl AsRef<Path>, clock: Clock) -> Result<Self, TableError> {
+        let folder = folder.as_ref().to_path_buf();
+        blocking(move || Self::open_blocking(folder, clock)).await
+    }
+
+    fn open_blocking(folder: PathBuf, clock: Clock) -> Result<Self, TableError> {
         let opened = Database::builder(&folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .worker_threads(1)
             .open()
             .map_err(|error| store_error(&folder, error))?;
-        let store = Arc::new(Store { folder, database: opened, rows_written: AtomicU64::new(0), bytes_written: AtomicU64::new(0) });
+        let graves = keyspace(&opened, GRAVES).map_err(|error| store_error(&folder, error))?;
+        let store = Arc::new(Store {
+            folder,
+            database: opened,
+            graves,
+            grace_us: GRACE_US,
+            buried_us: AtomicI64::new(clock()),
+            clock,
+            rows_written: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+        });
         let catalog = store.keyspace(CATALOG)?;
         let mut tables = HashMap::new();
         for entry in catalog.iter() {
@@ -97,7 +127,9 @@ impl EmbeddedTables {
                 object: format!("the table catalog in {}", store.folder.display()),
                 message: message.into(),
             })?;
-            tables.insert(stored.schema.name.clone(), Arc::new(Table::open(&store, stored)?));
+            let table = Table::open(&store, stored)?;
+            while graves::bury(&store, &table)? > 0 {}
+            tables.insert(table.stored.schema.name.clone(), Arc::new(table));
         }
         Ok(Self { store, catalog, tables: RwLock::new(tables), creating: tokio::sync::Mutex::new(()) })
     }
@@ -110,8 +142,17 @@ impl EmbeddedTables {
 
 impl Store {
     fn keyspace(&self, name: &str) -> Result<Keyspace, TableError> {
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        self.database.keyspace(name, options).map_err(|error| self.error(error))
+        keyspace(&self.database, name).map_err(|error| self.error(error))
+    }
+
+    fn now_us(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// Whether it is time to look for what can be buried; true for one caller.
+    fn may_bury(&self) -> bool {
+        let (now_us, last_us) = (self.now_us(), self.buried_us.load(Relaxed));
+        now_us - last_us >= BURY_EVERY_US && self.buried_us.compare_exchange(last_us, now_us, Relaxed, Relaxed).is_ok()
     }
 
     fn error(&self, error: fjall::Error) -> TableError {
@@ -166,6 +207,10 @@ impl TableBackend for EmbeddedTables {
         Ok(())
     }
 
+    async fn gc_grace_seconds(&self, table: &TableName) -> Result<Option<u64>, TableError> {
+        Ok(self.tables.read().contains_key(table).then_some((self.store.grace_us / 1_000_000) as u64))
+    }
+
     async fn list(&self) -> Result<Vec<TableName>, TableError> {
         let mut names: Vec<_> = self.tables.read().keys().cloned().collect();
         names.sort();
@@ -173,19 +218,20 @@ impl TableBackend for EmbeddedTables {
     }
 
     async fn clock_us(&self) -> Result<i64, TableError> {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|age| i64::try_from(age.as_micros()).ok());
-        since_1970
-            .ok_or_else(|| TableError::Rejected { message: "this machine's clock is before 1970; set it".into(), source: None })
+        match self.store.now_us() {
+            0 => Err(TableError::Rejected { message: "this machine's clock is before 1970; set it".into(), source: None }),
+            now_us => Ok(now_us),
+        }
     }
 
     async fn writer(
         &self,
         table: &TableSchema,
         columns: &[String],
-        _options: &WriteOptions,
+        options: &WriteOptions,
     ) -> Result<Arc<dyn TableWriter>, TableError> {
         let table = self.table(&table.name)?;
-        Ok(Arc::new(writer::EmbeddedWriter::new(Arc::clone(&self.store), table, columns)?))
+        Ok(Arc::new(writer::EmbeddedWriter::new(Arc::clone(&self.store), table, columns, options)?))
     }
 
     fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
@@ -214,6 +260,16 @@ impl TableBackend for EmbeddedTables {
         }
         figures
     }
+}
+
+fn keyspace(database: &Database, name: &str) -> fjall::Result<Keyspace> {
+    database.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
+}
+
+/// 0 where the clock is before 1970.
+fn system_clock_us() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    since_1970.and_then(|age| i64::try_from(age.as_micros()).ok()).unwrap_or(0)
 }
 
 /// Runs blocking work off the async threads.

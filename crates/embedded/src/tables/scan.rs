@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Damage, Store, Table,
-    cells::Cells,
+    cells::{self, Cells},
     columns::ColumnBuilder,
     key,
     ranges::{self, KeyRange},
@@ -109,7 +109,8 @@ impl Scan {
 
     fn run(self, batches: &mpsc::Sender<BatchResult>) -> Result<(), TableError> {
         let mut left = self.limit;
-        let mut decoder = Decoder::new(&self.table, &self.columns);
+        let now_us = self.store.now_us();
+        let mut decoder = Decoder::new(&self.table, &self.columns, now_us);
         let ranges = self.ranges.iter();
         // All ranges are read from one state of the table.
         let snapshot = self.store.database.snapshot();
@@ -211,17 +212,19 @@ struct Decoder<'a> {
     key_depth: usize,
     cell_depth: usize,
     scratch: Vec<u8>,
+    /// What has expired by then is not there.
+    now_us: i64,
 }
 
 impl<'a> Decoder<'a> {
-    fn new(table: &'a Table, columns: &'a [usize]) -> Self {
+    fn new(table: &'a Table, columns: &'a [usize], now_us: i64) -> Self {
         let stored = &table.stored;
         let targets = |column: usize| (0..columns.len()).filter(|target| columns[*target] == column).collect::<Vec<_>>();
         let key_targets: Vec<_> = stored.key.iter().map(|(column, _)| targets(*column)).collect();
         let cell_targets: Vec<_> = stored.cells.iter().map(|column| targets(*column)).collect();
         let depth = |targets: &[Vec<usize>]| targets.iter().rposition(|targets| !targets.is_empty()).map_or(0, |last| last + 1);
         let (key_depth, cell_depth) = (depth(&key_targets), depth(&cell_targets));
-        Self { table, columns, builders: Vec::new(), key_targets, cell_targets, key_depth, cell_depth, scratch: Vec::new() }
+        Self { table, columns, builders: Vec::new(), key_targets, cell_targets, key_depth, cell_depth, scratch: Vec::new(), now_us }
     }
 
     /// Decodes up to `wanted` rows and says how many there were.
@@ -230,14 +233,14 @@ impl<'a> Decoder<'a> {
         let builder = |column: &usize| ColumnBuilder::new(&schema.columns[*column].data_type, wanted);
         self.builders = self.columns.iter().map(|column| builder(column).expect("stored types have a layout")).collect();
         let mut read = 0;
-        for row in rows.take(wanted) {
-            if self.cell_depth == 0 {
-                self.decode_key(&row.key()?)?;
-            } else {
-                let (key, row) = row.into_inner()?;
-                self.decode_key(&key)?;
-                self.decode_cells(&row)?;
+        while read < wanted {
+            let Some(row) = rows.next() else { break };
+            let (key, row) = row.into_inner()?;
+            if !cells::is_visible(&self.table.stored.cell_layouts, &row, self.now_us)? {
+                continue;
             }
+            self.decode_key(&key)?;
+            self.decode_cells(&row)?;
             read += 1;
         }
         Ok(read)
@@ -257,7 +260,7 @@ impl<'a> Decoder<'a> {
     fn decode_cells(&mut self, row: &[u8]) -> Result<(), Damage> {
         let mut cells = Cells::new(&self.table.stored.cell_layouts, row)?;
         for targets in &self.cell_targets[..self.cell_depth] {
-            let value = cells.next_cell()?.and_then(|cell| cell.value);
+            let value = cells.next_cell()?.and_then(|cell| cell.value_at(self.now_us));
             for target in targets {
                 self.builders[*target].push(value)?;
             }

@@ -26,6 +26,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+#[path = "../../../tables/tests/conformance/mod.rs"]
+mod conformance;
+
 struct Always;
 
 impl Grant for Always {
@@ -92,6 +95,7 @@ struct Write {
 #[derive(Clone, Debug)]
 enum Step {
     Write(Write),
+    Delete(Vec<Key>, i64),
     Repeat,
     Reopen,
 }
@@ -116,6 +120,26 @@ fn apply(model: &mut BTreeMap<Key, Cells>, write: &Write) {
     }
 }
 
+/// What is there after writes and deletes in any order: what is younger than its key's last deletion.
+fn model_of(steps: &[Step]) -> BTreeMap<Key, Cells> {
+    let mut deleted: BTreeMap<&Key, i64> = BTreeMap::new();
+    for step in steps {
+        let Step::Delete(keys, timestamp) = step else { continue };
+        for key in keys {
+            deleted.entry(key).and_modify(|last| *last = (*last).max(*timestamp)).or_insert(*timestamp);
+        }
+    }
+    let mut model = BTreeMap::new();
+    for step in steps {
+        let Step::Write(write) = step else { continue };
+        let mut write = write.clone();
+        let timestamp = write.timestamp;
+        write.rows.retain(|row| deleted.get(&row.0).is_none_or(|deleted| timestamp > *deleted));
+        apply(&mut model, &write);
+    }
+    model
+}
+
 fn key() -> impl Strategy<Value = Key> {
     // 0 and 1 bytes exercise the escapes of keys.
     ("[ab\\x00\\x01é]{1,2}", prop_oneof![-3i64..4, Just(i64::MIN), Just(i64::MAX)])
@@ -130,7 +154,8 @@ fn a_write() -> impl Strategy<Value = Write> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![8 => a_write().prop_map(Step::Write), 1 => Just(Step::Repeat), 1 => Just(Step::Reopen)]
+    let deletes = (prop::collection::vec(key(), 1..20), 0i64..6).prop_map(|(keys, timestamp)| Step::Delete(keys, timestamp));
+    prop_oneof![8 => a_write().prop_map(Step::Write), 4 => deletes, 1 => Just(Step::Repeat), 1 => Just(Step::Reopen)]
 }
 
 #[derive(Clone, Debug)]
@@ -227,6 +252,16 @@ async fn apply_to_tables(tables: &EmbeddedTables, write_: &Write) {
     assert_eq!((outcome.rows, outcome.refused.len()), (write_.rows.len() as u64, 0));
 }
 
+async fn delete(tables: &EmbeddedTables, keys: &[Key], timestamp_us: i64) {
+    let columns = ["at", "device"].map(str::to_owned);
+    let writer = tables.writer(&readings(), &columns, &WriteOptions::default()).await.unwrap();
+    let devices: ArrayRef = Arc::new(StringArray::from_iter_values(keys.iter().map(|key| &key.0)));
+    let ats: ArrayRef = Arc::new(Int64Array::from_iter_values(keys.iter().map(|key| key.1)));
+    let batch = RecordBatch::try_from_iter([("device", devices), ("at", ats)]).unwrap();
+    let outcome = writer.delete(&batch, timestamp_us, &Always).await.unwrap();
+    assert_eq!((outcome.rows, outcome.refused.len()), (keys.len() as u64, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -239,15 +274,15 @@ proptest! {
             let folder = TempDir::new().unwrap();
             let mut tables = EmbeddedTables::open(folder.path()).await.unwrap();
             tables.create(&readings(), &CreateOptions::default()).await.unwrap();
-            let mut model = BTreeMap::new();
+            let model = model_of(&steps);
             let mut last: Option<Write> = None;
             for step in steps {
                 match step {
                     Step::Write(write) => {
-                        apply(&mut model, &write);
                         apply_to_tables(&tables, &write).await;
                         last = Some(write);
                     }
+                    Step::Delete(keys, timestamp) => delete(&tables, &keys, timestamp).await,
                     Step::Repeat => {
                         if let Some(write) = &last {
                             apply_to_tables(&tables, write).await;
@@ -548,4 +583,54 @@ fn largest_file(folder: &Path) -> std::path::PathBuf {
         }
     }
     files.into_iter().max().unwrap().1
+}
+
+#[test]
+fn deletes_and_expiry_are_as_in_every_store() {
+    runtime().block_on(async {
+        let folder = TempDir::new().unwrap();
+        let tables = EmbeddedTables::open(folder.path()).await.unwrap();
+        conformance::run(&tables, "conformance").await;
+    });
+}
+
+#[test]
+fn deletions_and_expired_rows_are_dropped_when_their_grace_is_over() {
+    const START_US: i64 = 1_700_000_000_000_000;
+    runtime().block_on(async {
+        let folder = TempDir::new().unwrap();
+        let now_us = Arc::new(AtomicI64::new(START_US));
+        let clock: Clock = {
+            let now_us = now_us.clone();
+            Arc::new(move || now_us.load(Relaxed))
+        };
+        let tables = EmbeddedTables::open_with_clock(folder.path(), clock.clone()).await.unwrap();
+        tables.create(&readings(), &CreateOptions::default()).await.unwrap();
+        let (devices, ats): (ArrayRef, ArrayRef) =
+            (Arc::new(StringArray::from(vec!["a", "b", "c"])), Arc::new(Int64Array::from(vec![1, 1, 1])));
+        write(&tables, &["device", "at"], vec![devices, ats], START_US).await.unwrap();
+        delete(&tables, &[("a".into(), 1), ("b".into(), 1), ("z".into(), 1)], START_US + 1).await;
+        let again: Vec<ArrayRef> = vec![Arc::new(StringArray::from(vec!["b"])), Arc::new(Int64Array::from(vec![1]))];
+        write(&tables, &["device", "at"], again, START_US + 2).await.unwrap();
+        let columns = ["device", "at"].map(str::to_owned);
+        let options = WriteOptions { ttl_ms: Some(1_000), ..WriteOptions::default() };
+        let writer = tables.writer(&readings(), &columns, &options).await.unwrap();
+        let (devices, ats): (ArrayRef, ArrayRef) = (Arc::new(StringArray::from(vec!["x"])), Arc::new(Int64Array::from(vec![1])));
+        writer.write(&RecordBatch::try_from_iter([("device", devices), ("at", ats)]).unwrap(), START_US, &Always).await.unwrap();
+
+        let stored = |tables: &EmbeddedTables| tables.table(&readings().name).unwrap().rows.len().unwrap();
+        now_us.store(START_US + GRACE_US - 1, Relaxed);
+        delete(&tables, &[("q".into(), 1)], START_US + 1).await;
+        assert_eq!(stored(&tables), 6, "a, b, c, q, x, z");
+        now_us.store(START_US + GRACE_US + 2_000_000 + BURY_EVERY_US, Relaxed);
+        delete(&tables, &[("q".into(), 1)], START_US + 1).await;
+        assert_eq!(stored(&tables), 3, "b, c, q");
+        // And at the next start.
+        now_us.fetch_add(2 * GRACE_US, Relaxed);
+        drop((tables, writer));
+        let tables = EmbeddedTables::open_with_clock(folder.path(), clock).await.unwrap();
+        assert_eq!(stored(&tables), 2, "b, c");
+        assert_eq!(tables.store.graves.len().unwrap(), 0);
+        assert_eq!(rows(&read(&tables, &request(readings()), 1).await.unwrap()).len(), 2);
+    });
 }

@@ -1,13 +1,18 @@
 //! Writing: a batch becomes keys and rows in one pass, rows that exist are merged cell by cell, and everything is on disk when
-//! [`TableWriter::write`] returns. One fsync per call, not per row.
+//! [`TableWriter::write`] or [`TableWriter::delete`] returns. One fsync per call, not per row.
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use async_trait::async_trait;
 use fjall::{PersistMode, UserKey};
-use polybolos_tables::{Grant, Refused, TableError, TableWriter, WriteOutcome};
+use polybolos_tables::{Grant, Refused, TableError, TableWriter, WriteOptions, WriteOutcome};
 
-use super::{Store, Table, cells, columns::ColumnReader, key};
+use super::{
+    Store, Table,
+    cells::{self, Deletion, NEVER, Written},
+    columns::ColumnReader,
+    graves, key,
+};
 
 /// Rows between two looks at the grant; also what is atomic on disk. At 13 short columns about a megabyte, some milliseconds.
 const CHUNK_ROWS: usize = 4096;
@@ -23,11 +28,26 @@ pub(super) struct EmbeddedWriter {
     table: Arc<Table>,
     /// By the writer's order: which column of the table.
     columns: Arc<[usize]>,
+    /// The key's columns, in the key's order: what a batch of deletes has.
+    key_columns: Arc<[usize]>,
+    ttl_us: Option<i64>,
+}
+
+/// What is done to every row of a batch.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Upsert(Written),
+    Delete(Deletion),
 }
 
 impl EmbeddedWriter {
     /// Checks that `columns` are the table's and hold its whole primary key.
-    pub(super) fn new(store: Arc<Store>, table: Arc<Table>, columns: &[String]) -> Result<Self, TableError> {
+    pub(super) fn new(
+        store: Arc<Store>,
+        table: Arc<Table>,
+        columns: &[String],
+        options: &WriteOptions,
+    ) -> Result<Self, TableError> {
         let schema = &table.stored.schema;
         let mut positions = Vec::with_capacity(columns.len());
         let mut mismatches = Vec::new();
@@ -44,17 +64,19 @@ impl EmbeddedWriter {
         if !mismatches.is_empty() {
             return Err(TableError::Mismatch { table: schema.name.to_string(), mismatches });
         }
-        Ok(Self { store, table, columns: positions.into() })
+        let key_columns = table.stored.key.iter().map(|(position, _)| *position).collect();
+        let ttl_us = options.ttl_ms.map(|ttl_ms| i64::try_from(ttl_ms).unwrap_or(i64::MAX).saturating_mul(1000));
+        Ok(Self { store, table, columns: positions.into(), key_columns, ttl_us })
     }
 
-    fn check(&self, batch: &RecordBatch) -> Result<(), TableError> {
+    fn check(&self, batch: &RecordBatch, columns: &[usize]) -> Result<(), TableError> {
         let table = &self.table.stored.schema;
-        if batch.num_columns() != self.columns.len() {
-            let (got, want) = (batch.num_columns(), self.columns.len());
+        if batch.num_columns() != columns.len() {
+            let (got, want) = (batch.num_columns(), columns.len());
             return Err(TableError::Bug(format!("a batch for table {} has {got} columns, its writer {want}", table.name)));
         }
         let mut mismatches = Vec::new();
-        for (array, position) in batch.columns().iter().zip(self.columns.iter()) {
+        for (array, position) in batch.columns().iter().zip(columns) {
             let column = &table.columns[*position];
             if *array.data_type() != column.data_type {
                 mismatches.push(format!("column {} is {}, the batch has {}", column.name, column.data_type, array.data_type()));
@@ -70,23 +92,46 @@ impl EmbeddedWriter {
 #[async_trait]
 impl TableWriter for EmbeddedWriter {
     async fn write(&self, batch: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
-        self.check(batch)?;
+        let expires_us = self.ttl_us.map_or(NEVER, |ttl_us| timestamp_us.saturating_add(ttl_us));
+        let change = Change::Upsert(Written { timestamp_us, expires_us });
+        self.change(batch, &self.columns, change, grant).await
+    }
+
+    async fn delete(&self, keys: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
+        let made_us = self.store.now_us();
+        self.change(keys, &self.key_columns, Change::Delete(Deletion { timestamp_us, made_us }), grant).await
+    }
+}
+
+impl EmbeddedWriter {
+    async fn change(
+        &self,
+        batch: &RecordBatch,
+        columns: &Arc<[usize]>,
+        change: Change,
+        grant: &dyn Grant,
+    ) -> Result<WriteOutcome, TableError> {
+        self.check(batch, columns)?;
         let mut outcome = WriteOutcome::default();
         for start in (0..batch.num_rows()).step_by(CHUNK_ROWS) {
             if !grant.holds() {
                 return Err(TableError::GrantExpired);
             }
             let chunk = batch.slice(start, CHUNK_ROWS.min(batch.num_rows() - start));
-            let (store, table, columns) = (Arc::clone(&self.store), Arc::clone(&self.table), Arc::clone(&self.columns));
-            let written = super::blocking(move || write_chunk(&store, &table, &columns, &chunk, timestamp_us)).await?;
+            let (store, table, columns) = (Arc::clone(&self.store), Arc::clone(&self.table), Arc::clone(columns));
+            let written = super::blocking(move || write_chunk(&store, &table, &columns, &chunk, change)).await?;
             outcome.rows += written.rows;
             outcome.bytes += written.bytes;
             outcome.refused.extend(written.refused.into_iter().map(|Refused { row, error }| Refused { row: start + row, error }));
         }
         if batch.num_rows() > 0 {
             // Also when no cell changed: an earlier call may have written the same and died before this line.
-            let store = Arc::clone(&self.store);
-            super::blocking(move || store.database.persist(PersistMode::SyncAll).map_err(|error| store.error(error))).await?;
+            let (store, table) = (Arc::clone(&self.store), Arc::clone(&self.table));
+            super::blocking(move || {
+                store.database.persist(PersistMode::SyncAll).map_err(|error| store.error(error))?;
+                if store.may_bury() { graves::bury(&store, &table).map(|_| ()) } else { Ok(()) }
+            })
+            .await?;
         }
         self.store.count_written(&outcome);
         Ok(outcome)
@@ -98,7 +143,7 @@ fn write_chunk(
     table: &Table,
     columns: &[usize],
     chunk: &RecordBatch,
-    timestamp_us: i64,
+    change: Change,
 ) -> Result<WriteOutcome, TableError> {
     let encoder = RowEncoder::new(table, columns, chunk.columns())?;
     let layouts = &table.stored.cell_layouts;
@@ -110,7 +155,7 @@ fn write_chunk(
     // Read, merge and write of a row must not interleave with another writer's.
     let _writing = table.writing.lock();
     for index in 0..chunk.num_rows() {
-        if let Err(error) = encoder.encode(index, timestamp_us, &mut key, &mut row) {
+        if let Err(error) = encoder.encode(index, change, &mut key, &mut row) {
             outcome.refused.push(Refused { row: index, error });
             continue;
         }
@@ -138,7 +183,14 @@ fn write_chunk(
         }
     }
     let mut transaction = fjall::OwnedWriteBatch::with_capacity(store.database.clone(), rows.len());
+    let ends_us = match change {
+        Change::Upsert(written) => written.expires_us,
+        Change::Delete(deletion) => deletion.made_us,
+    };
     for (key, row) in rows {
+        if ends_us != NEVER {
+            transaction.insert(&store.graves, graves::key(table.stored.number, ends_us, &key), b"");
+        }
         transaction.insert(&table.rows, key, row);
     }
     transaction.commit().map_err(|error| store.error(error))?;
@@ -169,11 +221,18 @@ impl<'a> RowEncoder<'a> {
     }
 
     /// Replaces `key` and `row`; or says why the store will never take the row.
-    fn encode(&self, index: usize, timestamp_us: i64, key: &mut Vec<u8>, row: &mut Vec<u8>) -> Result<(), String> {
+    fn encode(&self, index: usize, change: Change, key: &mut Vec<u8>, row: &mut Vec<u8>) -> Result<(), String> {
         self.encode_key(index, key)?;
         row.clear();
+        let written = match change {
+            Change::Upsert(written) => written,
+            Change::Delete(deletion) => {
+                cells::encode_deletion(deletion, row);
+                return Ok(());
+            }
+        };
         let readers: Vec<_> = self.cells.iter().map(|reader| reader.map(|reader| &self.readers[reader])).collect();
-        cells::encode(&self.table.stored.cell_layouts, &readers, index, timestamp_us, row);
+        cells::encode(&self.table.stored.cell_layouts, &readers, index, written, row);
         if row.len() > ROW_BYTES_MAX {
             return Err(format!("the row has {} bytes, more than the {ROW_BYTES_MAX} that a row may have", row.len()));
         }

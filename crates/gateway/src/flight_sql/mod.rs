@@ -122,7 +122,9 @@ impl FlightSqlDoor {
         for answer in &mut answers {
             while answer.batches.try_next().await?.is_some() {}
         }
-        Ok(UNKNOWN_ROW_COUNT)
+        // PostgreSQL's tag of an INSERT that ended says how many: `INSERT 0 5`.
+        let counted = answers.last().and_then(|answer| answer.tag.strip_prefix("INSERT 0 ")?.parse().ok());
+        Ok(counted.unwrap_or(UNKNOWN_ROW_COUNT))
     }
 }
 

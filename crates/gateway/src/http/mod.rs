@@ -15,13 +15,14 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{auth::Authenticate, engine::Engine, error::EngineError};
+use crate::{auth::Authenticate, engine::Engine, error::EngineError, tls::TlsListener};
 
 /// A statement longer than this is refused.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -56,15 +57,22 @@ struct Shared {
     watchers: Arc<Semaphore>,
 }
 
-/// Serves until `door.stop` is cancelled.
-pub async fn serve(listener: TcpListener, door: HttpDoor) -> io::Result<()> {
+/// Serves until `door.stop` is cancelled; with `tls`, HTTPS only.
+pub async fn serve(listener: TcpListener, door: HttpDoor, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<()> {
     let stop = door.stop.clone();
-    info!(address = %listener.local_addr()?, "HTTP door open");
+    info!(address = %listener.local_addr()?, tls = tls.is_some(), "HTTP door open");
     let service = router(door).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+    match tls {
+        None => axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await,
+        Some(config) => {
+            // Tapped only because axum tells the peer's address of such listeners.
+            let listener = TlsListener::new(listener, config)?.tap_io(|_| {});
+            axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+        }
+    }
 }
 
-/// The routes, for a server that has its own listener (TLS); it must add [`ConnectInfo`] of the peer's address.
+/// The routes, for a server that has its own listener; it must add [`ConnectInfo`] of the peer's address.
 pub fn router(door: HttpDoor) -> Router {
     let shared = Shared { door: Arc::new(door), watchers: Arc::new(Semaphore::new(MAX_WATCHERS)) };
     let guarded = Router::new()

@@ -39,6 +39,7 @@ pub(super) struct StructColumn {
     slots: Vec<Slot>,
     validity: Validity,
     hints: Vec<Hint>,
+    fail_on_missing: bool,
 }
 
 impl StructColumn {
@@ -48,7 +49,13 @@ impl StructColumn {
             Some(Slot { name: field.name().clone(), nullable: field.is_nullable(), column, rows: 0 })
         });
         let slots = slots.collect::<Option<Vec<_>>>()?;
-        Some(Self { fields, slots, validity: Validity::default(), hints: Vec::new() })
+        Some(Self {
+            fields,
+            slots,
+            validity: Validity::default(),
+            hints: Vec::new(),
+            fail_on_missing: options.fail_on_missing_field,
+        })
     }
 
     /// The fields' arrays, all of them as long as rows were read.
@@ -120,6 +127,9 @@ impl StructColumn {
         for slot in self.slots.iter_mut().filter(|slot| slot.rows == row) {
             if !slot.nullable {
                 return Err(Fault::value("missing, and the column is NOT NULL".into()).within(&slot.name));
+            }
+            if self.fail_on_missing {
+                return Err(Fault::value("missing, and 'json.fail-on-missing-field' is 'true'".into()).within(&slot.name));
             }
             slot.column.append_null();
             slot.rows += 1;

@@ -153,6 +153,17 @@ fn good_values() {
 }
 
 #[test]
+fn a_missing_field_is_a_failure_when_asked_for() {
+    let options = DecodeOptions { fail_on_missing_field: true, ..DecodeOptions::default() };
+    let mut decoder = decoder(vec![Column::new("c", DataType::Utf8, true)], options);
+    let payloads = [Some(r#"{"c":"x"}"#), Some(r#"{"d":"x"}"#), Some(r#"{"c":null}"#)];
+    let decoded = decoder.decode(&chunk(&payloads), 0..3, "t", 0).unwrap();
+    assert_eq!(decoded.batch.num_rows(), 2, "NULL is not missing");
+    assert_eq!(decoded.failures[0].record, 1);
+    assert!(decoded.failures[0].error.contains("column \"c\": missing"), "{:?}", decoded.failures);
+}
+
+#[test]
 fn sizes_nulls_and_not_null() {
     let columns = || vec![Column::new("c", DataType::Utf8, false)];
     let mut decoder = decoder(columns(), DecodeOptions { max_record_bytes: 20, ..DecodeOptions::default() });

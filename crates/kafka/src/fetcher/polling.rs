@@ -34,7 +34,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.min.bytes", "1"),
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
-    ("queued.max.messages.kbytes", "4096"),
+    ("queued.max.messages.kbytes", "2048"),
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "500"),
     ("topic.metadata.refresh.fast.interval.ms", "100"),

@@ -61,6 +61,15 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             next.jobs.retain(|job| job.name != *name);
             Ok(next)
         }
+        StatementKind::RestartJob(restart) => {
+            catalog.job(&restart.name)?;
+            let mut next = catalog.clone();
+            for job in next.jobs.iter_mut().filter(|job| job.name == restart.name) {
+                job.incarnation.clone_from(&change.incarnation);
+                job.options.start = restart.from.clone().or_else(|| job.options.start.take());
+            }
+            Ok(next)
+        }
         StatementKind::ControlJob { name, .. } => catalog.job(name).map(|_| catalog.clone()),
         StatementKind::Show(_)
         | StatementKind::Describe(_)

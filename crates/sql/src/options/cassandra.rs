@@ -4,37 +4,26 @@
 //! |---|---|---|
 //! | `keyspace` | a keyspace | the schema of the table's name, if it has one |
 //! | `table` | a table | the table's name |
-//! | `contact-points` | `host:port,…` of another cluster | the platform's Cassandra |
-//! | `username`, `password` | for `contact-points`; the password as `${env:NAME}` | |
 //! | `table.create` | `true`: keyspace and table are created where missing | `false` |
 //! | `table.replication` | replication factor of a keyspace created so | `1` |
 //! | `sink.batch.rows`, `sink.batch.bytes` | most rows and bytes of one batch | `16`, `16384` |
 //! | `sink.in-flight` | batches under way at once | `32` |
 //! | `sink.consistency` | `ONE`, `LOCAL_QUORUM`, … | `LOCAL_QUORUM` |
 //! | `sink.retries` | retries of one batch before the job waits | `5` |
+//! | `sink.ttl` | rows end this long after they were written: `'30 s'`, `'12 h'`, `'7 days'` | never |
 use polybolos_tables::{CreateOptions, TableName, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::OptionReader;
+use super::{OptionReader, duration_ms};
 use crate::{error::SqlError, names::RelationName};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CassandraOptions {
     pub keyspace: String,
     pub table: String,
-    /// Another cluster than the platform's.
-    pub cluster: Option<ClusterOptions>,
     pub create: bool,
     pub replication: Option<u32>,
     pub write: WriteOptions,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterOptions {
-    pub contact_points: Vec<String>,
-    pub username: Option<String>,
-    /// May be a reference, which is resolved where a session is made.
-    pub password: Option<String>,
 }
 
 const CONSISTENCIES: [&str; 8] = ["ANY", "ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "LOCAL_ONE"];
@@ -42,6 +31,8 @@ const MAX_BATCH_ROWS: usize = 10_000;
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 const MAX_IN_FLIGHT: usize = 4_096;
 const MAX_RETRIES: u32 = 1_000;
+/// Cassandra's limit.
+const MAX_TTL_MS: u64 = 20 * 365 * 24 * 3600 * 1000;
 
 impl CassandraOptions {
     pub(crate) fn read(reader: &mut OptionReader<'_>, name: &RelationName) -> Result<Self, SqlError> {
@@ -54,11 +45,11 @@ impl CassandraOptions {
         for (key, value) in [("keyspace", &keyspace), ("table", &table)] {
             check_name(reader, key, value)?;
         }
-        let cluster = cluster(reader)?;
+        refuse_other_clusters(reader)?;
         let create = reader.boolean("table.create")?.unwrap_or_default();
         let replication =
             reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
-        Ok(Self { keyspace, table, cluster, create, replication, write: write_options(reader)? })
+        Ok(Self { keyspace, table, create, replication, write: write_options(reader)? })
     }
 
     pub fn table_name(&self) -> TableName {
@@ -80,22 +71,18 @@ fn check_name(reader: &OptionReader<'_>, key: &str, value: &str) -> Result<(), S
     Err(SqlError::invalid(message))
 }
 
-fn cluster(reader: &mut OptionReader<'_>) -> Result<Option<ClusterOptions>, SqlError> {
-    let points = reader.text("contact-points")?;
-    let username = reader.text("username")?;
-    let password = reader.text("password")?;
-    let Some(points) = points else {
-        if username.is_some() || password.is_some() {
+/// Tables are in the platform's Cassandra: write times of a job come from that cluster's clock, and one session serves all jobs.
+fn refuse_other_clusters(reader: &mut OptionReader<'_>) -> Result<(), SqlError> {
+    for key in ["contact-points", "username", "password"] {
+        if let Some(entry) = reader.entry(key) {
             let message = format!(
-                "'username' and 'password' of {} go with 'contact-points'; for the platform's Cassandra they are in its configuration",
+                "option '{key}' of {} cannot be set: tables are in the platform's Cassandra, which is named under [cassandra] in its configuration; leave it out",
                 reader.object()
             );
-            return Err(SqlError::invalid(message));
+            return Err(SqlError::invalid_at(entry.at, message));
         }
-        return Ok(None);
-    };
-    let contact_points = points.split(',').map(|point| point.trim().to_owned()).filter(|point| !point.is_empty()).collect();
-    Ok(Some(ClusterOptions { contact_points, username, password }))
+    }
+    Ok(())
 }
 
 fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError> {
@@ -105,6 +92,13 @@ fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError
     let batch_bytes = reader.parsed("sink.batch.bytes", "a number of bytes from 1 to 16777216", at_most(MAX_BATCH_BYTES))?;
     let in_flight = reader.parsed("sink.in-flight", "a number of batches from 1 to 4096", at_most(MAX_IN_FLIGHT))?;
     let retries = reader.parsed("sink.retries", "a number of retries from 0 to 1000", |retries: &u32| *retries <= MAX_RETRIES)?;
+    let ttl_ms = match reader.entry("sink.ttl") {
+        None => None,
+        Some(entry) => match duration_ms(&entry.value).filter(|ttl_ms| (1_000..=MAX_TTL_MS).contains(ttl_ms)) {
+            Some(ttl_ms) => Some(ttl_ms),
+            None => return Err(reader.wrong(entry, "a time from one second to 20 years, for example '7 days' or '12 h'")),
+        },
+    };
     let choices: Vec<(&str, &str)> = CONSISTENCIES.iter().map(|level| (*level, *level)).collect();
     let consistency = reader.choice("sink.consistency", &choices)?;
     Ok(WriteOptions {
@@ -113,5 +107,6 @@ fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError
         batch_bytes: batch_bytes.unwrap_or(default.batch_bytes),
         consistency: consistency.map_or(default.consistency, str::to_owned),
         retries: retries.unwrap_or(default.retries),
+        ttl_ms,
     })
 }

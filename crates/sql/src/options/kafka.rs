@@ -6,7 +6,7 @@
 //! | `properties.bootstrap.servers` | `host:port,…` | the platform's Kafka |
 //! | `properties.*` | passed to librdkafka (SASL, TLS, …); secrets as `${env:NAME}` | |
 //! | `format` | `json` | required |
-//! | `json.fail-on-missing-field` | `true`: a record that lacks a declared field is a dead letter; `false`: the field is NULL | `false` |
+//! | `json.fail-on-missing-field` | `true`: a record that lacks a field that the query reads is a dead letter; `false`: the field is NULL | `false` |
 //! | `json.timestamp-format.standard` | `SQL` or `ISO-8601`: how timestamps are written (both are read) | `SQL` |
 //! | `scan.startup.mode` | `earliest-offset`, `latest-offset`, `timestamp`, `specific-offsets`: where a new job begins | `earliest-offset` |
 //! | `scan.startup.timestamp-millis` | for `timestamp`: milliseconds since 1970 | |

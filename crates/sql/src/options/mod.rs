@@ -10,6 +10,21 @@ use crate::{
     statement::OptionEntry,
 };
 
+/// A length of time as one writes it in options: a number and a unit, `30 s`, `5min`, `7 days`. `None` where it is not.
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let unit_ms: u64 = match unit.trim() {
+        "ms" | "milli" | "millis" => 1,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
+        "m" | "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit_ms)
+}
+
 /// Takes options out of a WITH clause one by one; what is left at the end is unknown.
 pub(crate) struct OptionReader<'a> {
     /// For messages: `table users`.
@@ -130,6 +145,21 @@ impl<'a> OptionReader<'a> {
         match self.entries.iter().find(|entry| !asked(entry)) {
             Some(entry) => Err(self.unknown(entry)),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration_ms;
+
+    #[test]
+    fn lengths_of_time_are_read_as_flink_writes_them() {
+        assert_eq!(duration_ms("30 s"), Some(30_000));
+        assert_eq!(duration_ms("5min"), Some(300_000));
+        assert_eq!(duration_ms(" 7 days "), Some(604_800_000));
+        for wrong in ["", "7", "s", "-1 s", "1 fortnight", "1.5 h"] {
+            assert_eq!(duration_ms(wrong), None, "{wrong}");
         }
     }
 }

@@ -1,10 +1,14 @@
-//! Reads `CREATE JOB`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+//! Reads `CREATE JOB`, `RESTART JOB`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
+use datafusion::{
+    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos,
+    sql::sqlparser::tokenizer::{Token, TokenWithSpan},
+};
 
 use super::{cursor::Cursor, query, table::options};
 use crate::{
     error::SqlError,
-    statement::{CreateJob, Emit, Insert},
+    options::kafka::StartupMode,
+    statement::{CreateJob, Emit, Insert, RestartJob},
 };
 
 /// Most INSERTs of one job.
@@ -25,6 +29,48 @@ pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError>
         return Err(cursor.expected_or("INSERT INTO or BEGIN", &hint));
     };
     Ok(CreateJob { name, if_not_exists, options, inserts })
+}
+
+/// After `RESTART JOB`: `name [FROM EARLIEST | LATEST | TIMESTAMP '…'] KEEP [DISCARD]`.
+pub(super) fn restart_job(cursor: &mut Cursor<'_>) -> Result<RestartJob, SqlError> {
+    let name = cursor.job_name()?;
+    let from = if cursor.word("FROM") { Some(start(cursor)?) } else { None };
+    let at = cursor.at();
+    if cursor.word("REPLACE") {
+        let message = "RESTART JOB … REPLACE deletes rows of the earlier run, which this version cannot; write KEEP, or drop the job, empty the table and create the job again";
+        return Err(SqlError::unsupported_at(at, message));
+    }
+    if !cursor.word("KEEP") {
+        return Err(
+            cursor.expected_or("KEEP", "rows that the earlier run wrote stay; the new run writes over those of the same key")
+        );
+    }
+    Ok(RestartJob { name, from, discard: cursor.word("DISCARD") })
+}
+
+fn start(cursor: &mut Cursor<'_>) -> Result<StartupMode, SqlError> {
+    if cursor.word("EARLIEST") {
+        return Ok(StartupMode::Earliest);
+    }
+    if cursor.word("LATEST") {
+        return Ok(StartupMode::Latest);
+    }
+    if !cursor.word("TIMESTAMP") {
+        return Err(cursor.expected("EARLIEST, LATEST or TIMESTAMP '…'"));
+    }
+    let at = cursor.at();
+    let text = cursor.string("a time such as '2026-01-01T00:00:00Z'")?;
+    let millis = match text.parse() {
+        Ok(millis) => Some(millis),
+        Err(_) => string_to_timestamp_nanos(&text).ok().map(|nanos| nanos.div_euclid(1_000_000)),
+    };
+    match millis {
+        Some(millis) if millis >= 0 => Ok(StartupMode::Timestamp { millis }),
+        _ => Err(SqlError::invalid_at(
+            at,
+            format!("{text:?} is no time; write for example '2026-01-01T00:00:00Z', or milliseconds since 1970"),
+        )),
+    }
 }
 
 /// After `BEGIN`: `INSERT …; INSERT …; END`. The last semicolon may be left out.

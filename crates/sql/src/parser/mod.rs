@@ -102,7 +102,7 @@ fn lower_first(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-const FIRST_WORDS: [&str; 29] = [
+const FIRST_WORDS: [&str; 30] = [
     "CREATE",
     "DROP",
     "SHOW",
@@ -117,6 +117,7 @@ const FIRST_WORDS: [&str; 29] = [
     "PAUSE",
     "RESUME",
     "STOP",
+    "RESTART",
     "SET",
     "RESET",
     "BEGIN",
@@ -192,6 +193,11 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         "PAUSE" => control(cursor, JobAction::Pause)?,
         "RESUME" => control(cursor, JobAction::Resume)?,
         "STOP" => control(cursor, JobAction::Stop)?,
+        "RESTART" => {
+            cursor.advance();
+            cursor.expect_word("JOB")?;
+            StatementKind::RestartJob(job::restart_job(cursor)?)
+        }
         "SET" | "RESET" | "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" | "DISCARD"
         | "DEALLOCATE" | "USE" => StatementKind::Session(session::read(cursor, &word)?),
         other => {

@@ -9,6 +9,7 @@ use super::config::{CoordinatorConfig, Rule, SECOND_US};
 use crate::{
     frame::Frame,
     ids::{Attempt, SourcePartition},
+    manifest::StateRun,
     pace::Backlog,
     report::PartReport,
 };
@@ -21,6 +22,8 @@ pub(super) struct Running {
     pub deadline_us: u64,
     /// More was there than the frame takes.
     pub limited: bool,
+    /// Files of the state that it builds on.
+    pub state_files: Vec<String>,
     /// Ballista has said *completed*, and reports are missing.
     pub report_by_us: Option<u64>,
     reports: Vec<Option<PartReport>>,
@@ -48,9 +51,10 @@ pub(super) enum Taken {
 }
 
 impl Running {
-    pub fn new(attempt: Attempt, frame: Frame, submitted_us: u64, deadline_us: u64, limited: bool) -> Self {
+    pub fn new(attempt: Attempt, frame: Frame, state: &[StateRun], submitted_us: u64, deadline_us: u64, limited: bool) -> Self {
         let reports = vec![None; frame.parts.len()];
-        Self { attempt, frame, submitted_us, deadline_us, limited, report_by_us: None, reports }
+        let state_files = state.iter().map(|run| run.name.clone()).collect();
+        Self { attempt, frame, submitted_us, deadline_us, limited, state_files, report_by_us: None, reports }
     }
 
     pub fn take(&mut self, report: &PartReport) -> Taken {
@@ -97,6 +101,8 @@ pub(super) struct Trouble {
     pub retry_at_us: u64,
     pub message: Option<String>,
     suspect: Option<Suspect>,
+    /// Failures of a frame without records.
+    empty_tries: u32,
 }
 
 /// What a failed frame read. Until it is recorded, or down to a single record that fails again and again, frames are chosen only from it.
@@ -145,6 +151,10 @@ impl Trouble {
         if !shrink {
             return None;
         }
+        if frame.rows() == 0 {
+            self.empty_tries += u32::from(counts);
+            return (self.empty_tries >= config.attempts_per_record).then_some(message);
+        }
         let suspect = self.suspect.get_or_insert_with(|| Suspect {
             ends: frame.ranges().map(|of| (of.source, of.range.end)).collect(),
             rows: 0,
@@ -163,6 +173,7 @@ impl Trouble {
         self.expiries = self.expiries.saturating_sub(1);
         self.retry_at_us = 0;
         self.message = None;
+        self.empty_tries = 0;
         if let Some(suspect) = &mut self.suspect {
             suspect.rows = suspect.rows.saturating_mul(2);
             suspect.tries = 0;

@@ -1,7 +1,9 @@
 //! A coordinator's settings; durations in microseconds.
+use std::collections::BTreeSet;
+
 use crate::{
     frame::{OffsetRange, PartWork, SourceRange},
-    ids::{Attempt, PartIndex, SourcePartition},
+    ids::{Attempt, PartIndex, SourceId, SourcePartition},
     pace::PaceConfig,
 };
 
@@ -11,6 +13,20 @@ pub const SECOND_US: u64 = 1_000_000;
 pub struct CoordinatorConfig {
     pub pace: PaceConfig,
     pub layout: PartLayout,
+    /// Sources whose table has a WATERMARK.
+    pub watermarked: BTreeSet<SourceId>,
+    /// The watermark does not wait for a partition that had nothing to read for so long; `None`: it waits for ever.
+    pub idle_timeout_us: Option<u64>,
+    /// The plan emits when event time passes, also without records (windows, joins that expire). Needs [`PartLayout::Single`].
+    pub has_timers: bool,
+    /// Timers are due at multiples of this event time only (the greatest common divisor of all windows' sizes and slides), so that the watermark's
+    /// steps in between need no epoch of their own; 1 where they may be due at any time.
+    pub timer_granule_us: i64,
+    /// Runs of state that are merged at once at least; more make a longer chain to load, fewer rewrite the state more often.
+    pub compact_from_runs: usize,
+    /// Time for an order to merge runs; doubled after each one that exceeded it.
+    pub compact_timeout_us: u64,
+    pub max_compact_timeout_us: u64,
     /// `on_data_loss`.
     pub on_data_loss: OnDataLoss,
     /// Number of the first attempt. A leader that recovers the same job a second time passes on what
@@ -58,6 +74,13 @@ impl Default for CoordinatorConfig {
         Self {
             pace: PaceConfig::default(),
             layout: PartLayout::PerPartition,
+            watermarked: BTreeSet::new(),
+            idle_timeout_us: Some(30 * SECOND_US),
+            has_timers: false,
+            timer_granule_us: 1,
+            compact_from_runs: 8,
+            compact_timeout_us: 60 * SECOND_US,
+            max_compact_timeout_us: 3_600 * SECOND_US,
             on_data_loss: OnDataLoss::Fail,
             first_attempt: Attempt(1),
             attempt_deadline_us: 10 * SECOND_US,
@@ -114,6 +137,12 @@ pub enum OnDataLoss {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
+    /// Event time: the watermark never falls (without: it is what the partitions say now).
+    WatermarkAscends,
+    /// State: a merged run counts only as the answer to the order that stands (without: whenever it comes).
+    CompactionOrdered,
+    /// 4: a published file stays while it is a run of the state (without: it goes).
+    StateOutlivesPublishing,
     /// 3: a swap without a clear answer is read back and repeated with the same bytes (without: made anew).
     SameBytes,
     /// 5: the first swap takes the job over (without: work starts on what was read).

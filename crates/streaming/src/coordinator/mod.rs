@@ -13,11 +13,14 @@
 //! rows, skipped offsets) enters it with the next swap.
 //!
 //! * `swap`: the one swap in flight and its doubts; `attempt`: reports, deadlines, halving; `publishing`: the sinks;
-//! * `sources`: positions and what was lost; `garbage`: files that may go.
+//! * `sources`: positions and what was lost; `event_time`: the watermark; `compaction`: the runs of state;
+//! * `garbage`: files that may go.
 mod action;
 mod attempt;
+mod compaction;
 mod config;
 mod event;
+mod event_time;
 mod garbage;
 mod publishing;
 mod sources;
@@ -30,6 +33,8 @@ use std::{
 };
 
 use attempt::{Computed, Ending, Running, Taken, Trouble};
+use compaction::Compaction;
+use event_time::EventTimes;
 use garbage::Garbage;
 use publishing::{Publishing, Receipt};
 use sources::{DataLoss, Sources};
@@ -44,9 +49,9 @@ pub use self::{
 use crate::{
     frame::{Frame, SourceRange},
     ids::{Attempt, ExecutorId, Generation, Nonce, SinkId, Version},
-    manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest},
+    manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest, StateRun},
     pace::{Observed, Pace},
-    report::{Counts, PartFile, PartReport, PublishReport, StepTimes},
+    report::{CompactReport, Counts, PartFile, PartReport, PublishReport, StepTimes},
     window::WriteWindow,
 };
 
@@ -67,6 +72,10 @@ pub struct JobCoordinator {
     wanted: Life,
     drop_when_drained: bool,
     sources: Sources,
+    event_times: EventTimes,
+    compaction: Compaction,
+    /// Who computed the last epoch, and so has the state in memory.
+    state_holder: Option<ExecutorId>,
     executors: BTreeSet<ExecutorId>,
     pace: Pace,
     next_attempt: Attempt,
@@ -75,6 +84,8 @@ pub struct JobCoordinator {
     computed: Option<Box<Computed>>,
     trouble: Trouble,
     submitted_us: Option<u64>,
+    /// When it was last looked at what can be done.
+    looked_us: u64,
     publishing: Publishing,
     /// Since when the manifest is behind what is published.
     ahead_since_us: Option<u64>,
@@ -122,6 +133,9 @@ impl JobCoordinator {
             wanted: manifest.life.clone(),
             drop_when_drained: false,
             sources: Sources::new(&manifest),
+            event_times: EventTimes::new(&manifest),
+            compaction: Compaction::default(),
+            state_holder: None,
             executors: BTreeSet::new(),
             pace: Pace::new(config.pace.clone()),
             next_attempt: config.first_attempt,
@@ -130,6 +144,7 @@ impl JobCoordinator {
             computed: None,
             trouble: Trouble::default(),
             submitted_us: None,
+            looked_us: now.monotonic_us,
             publishing: Publishing::new(&manifest),
             ahead_since_us: None,
             garbage: Garbage::default(),
@@ -164,7 +179,12 @@ impl JobCoordinator {
             Event::Available { partition, end, bytes_per_record } => self.sources.available(partition, end, bytes_per_record),
             Event::Partitions { source, topic_id, beginnings, ends } => {
                 match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss) {
-                    Ok(changes) => self.sources_changed(changes, now, &mut actions),
+                    Ok(changes) => {
+                        if changes.recreated {
+                            self.event_times.forget(source);
+                        }
+                        self.sources_changed(changes, now, &mut actions);
+                    }
                     Err(DataLoss(reason)) => self.fail(reason, now, &mut actions),
                 }
             }
@@ -185,7 +205,12 @@ impl JobCoordinator {
             }
             Event::PublishReported(report) => self.on_published(report, now, &mut actions),
             Event::PublishFailed(failure) => self.on_publish_failed(failure, now, &mut actions),
-            Event::StateCompacted(_) | Event::CompactFailed(_) => {}
+            Event::StateCompacted(report) => self.on_compacted(&report, now),
+            Event::CompactFailed(failure) => {
+                if failure.incarnation == self.manifest.incarnation && failure.generation == self.generation {
+                    self.compaction.failed(&failure, now.monotonic_us, &self.config);
+                }
+            }
             Event::Command(command) => self.on_command(command, now, &mut actions),
         }
         self.advance(now, &mut actions);
@@ -203,12 +228,12 @@ impl JobCoordinator {
         }
         let attempt =
             self.running.as_ref().map(|running| running.report_by_us.map_or(running.deadline_us, |by| by.min(running.deadline_us)));
-        let submit = (self.may_compute() && self.sources.has_backlog()).then(|| self.submit_at_us());
+        let submit = (self.may_compute() && (self.sources.has_backlog() || self.timers_are_due())).then(|| self.submit_at_us());
         let positions = self.ahead_since_us.filter(|_| self.swap.is_none()).map(|since| since + self.config.position_delay_us);
-        [swap, attempt, submit, positions, self.publishing.wakeup_us(&self.config), self.garbage.wakeup_us()]
-            .into_iter()
-            .flatten()
-            .min()
+        let idle = self.event_times.wakeup_us(&self.config);
+        let compaction = self.compaction.wakeup_us(self.looked_us);
+        let publishing = self.publishing.wakeup_us(&self.config);
+        [swap, attempt, submit, positions, publishing, idle, compaction, self.garbage.wakeup_us()].into_iter().flatten().min()
     }
 
     /// The number after the last attempt submitted.
@@ -237,6 +262,10 @@ impl JobCoordinator {
             unpublished_bytes: behind.bytes,
             published: self.publishing.positions(),
             lag_records: self.sources.lag(),
+            watermark_us: self.event_times.watermark_us(),
+            state_runs: self.manifest.state.len() as u64,
+            state_bytes: self.manifest.state.iter().map(|run| run.state_bytes).sum(),
+            compaction_trouble: self.compaction.trouble().map(str::to_owned),
             sink_troubles: self.publishing.troubles(),
             epoch_rows_limit: self.pace.rows(),
         }
@@ -293,7 +322,7 @@ impl JobCoordinator {
         if self.running.is_some() {
             return away.unwrap_or(self.last_step);
         }
-        if !self.sources.has_backlog() {
+        if !self.sources.has_backlog() && !self.timers_are_due() {
             return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
         }
         if self.executors.is_empty() {
@@ -318,6 +347,8 @@ impl JobCoordinator {
         if self.standing != Standing::Leading {
             return;
         }
+        self.looked_us = now.monotonic_us;
+        self.event_times.look(&self.sources, now.monotonic_us, &self.config);
         self.check_deadline(now, actions);
         if self.wanted != Life::Dropped {
             self.publishing.advance(now, &self.manifest, &self.executors, &self.config, actions);
@@ -328,6 +359,12 @@ impl JobCoordinator {
         }
         self.swap_what_is_due(now, actions);
         self.submit(now, actions);
+        if self.wanted == Life::Running {
+            let (holder, now_us) = (self.state_holder.as_ref(), now.monotonic_us);
+            self.compaction.advance(now_us, &self.manifest, holder, &self.executors, &self.config, actions);
+        } else {
+            self.compaction.halt();
+        }
         self.delete_garbage(now, actions);
     }
 
@@ -348,7 +385,7 @@ impl JobCoordinator {
 
     fn swap_what_is_due(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.ahead_since_us = match self.ahead_since_us {
-            _ if !self.publishing.is_ahead_of(&self.manifest) => None,
+            _ if !self.publishing.is_ahead_of(&self.manifest) && !self.compaction.is_ahead() => None,
             None => Some(now.monotonic_us),
             since => since,
         };
@@ -359,7 +396,7 @@ impl JobCoordinator {
             let manifest = self.record(&computed, now);
             return self.send(manifest, Purpose::Record(computed), now, actions);
         }
-        // Positions of a job that computes travel with the next record; they go alone only when they have waited for one, or no other will come.
+        // Positions and merged runs of a job that computes travel with the next record; they go alone only when they have waited for one, or no other will come.
         let waited = self
             .ahead_since_us
             .is_some_and(|since| self.wanted != Life::Running || now.monotonic_us >= since + self.config.position_delay_us);
@@ -388,6 +425,13 @@ impl JobCoordinator {
         behind.slowest.filter(|_| reached && !self.config.lacks(Rule::BoundUnpublished))
     }
 
+    /// Event time has passed a timer since the last recorded epoch: an epoch must be computed although there is nothing to read.
+    fn timers_are_due(&self) -> bool {
+        let granule = |time_us: i64| time_us.div_euclid(self.config.timer_granule_us.max(1));
+        let (now_us, then_us) = (self.event_times.watermark_us(), self.manifest.frame_watermark_us);
+        self.config.has_timers && self.config.layout == PartLayout::Single && now_us.map(granule) > then_us.map(granule)
+    }
+
     fn submit_at_us(&self) -> u64 {
         let interval_us = self.pace.interval_us(self.publishing.behind(&self.manifest).epochs);
         self.submitted_us.map_or(0, |last| last + interval_us).max(self.trouble.retry_at_us)
@@ -412,22 +456,23 @@ impl JobCoordinator {
         let all: u64 = backlog.iter().map(|offer| offer.available.len()).sum();
         let rows = self.trouble.narrow(&mut backlog);
         let chosen = self.pace.choose(&backlog, rows);
-        if chosen.is_empty() {
+        if chosen.is_empty() && !self.timers_are_due() {
             return;
         }
         let parts = self.config.layout.parts(chosen);
         let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
         let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
-        let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, watermark_us: None, parts };
+        let watermark_us = self.event_times.watermark_us();
+        let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, watermark_us, parts };
         let attempt = self.next_attempt;
         self.next_attempt = attempt.next();
         self.attempts_of_epoch += 1;
         let deadline_us = now.monotonic_us + self.trouble.deadline_us(&self.config);
         let limited = frame.rows() < all;
         let state = self.manifest.state.clone();
-        actions.push(Action::Submit { attempt, frame: frame.clone(), state, deadline_us });
         self.submitted_us = Some(now.monotonic_us);
-        self.running = Some(Running::new(attempt, frame, now.monotonic_us, deadline_us, limited));
+        self.running = Some(Running::new(attempt, frame.clone(), &state, now.monotonic_us, deadline_us, limited));
+        actions.push(Action::Submit { attempt, frame, state, deadline_us });
     }
 
     fn delete_garbage(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -438,15 +483,29 @@ impl JobCoordinator {
         // Nothing gets here that is still named; a mistake would lose data, so it is asked once more.
         let named: HashSet<&str> = self.named_files().collect();
         names.retain(|name| !named.contains(name.as_str()));
+        if let Some(running) = &self.running {
+            // Runs that were merged while an attempt reads them.
+            let (read, free): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| running.state_files.contains(name));
+            names = free;
+            for name in read {
+                self.garbage.add(now.monotonic_us, self.config.file_retention_us, &name);
+            }
+        }
         for names in names.chunks(DELETE_BATCH) {
             actions.push(Action::DeleteFiles { names: names.to_vec() });
         }
     }
 
+    fn files_of<'a>(&self, manifest: &'a Manifest) -> impl Iterator<Item = &'a str> + use<'a> {
+        let state = if self.config.lacks(Rule::StateOutlivesPublishing) { &[] } else { manifest.state.as_slice() };
+        manifest.files().map(|file| file.name.as_str()).chain(state.iter().map(|run| run.name.as_str()))
+    }
+
     fn named_files(&self) -> impl Iterator<Item = &str> {
-        let in_flight = self.swap.iter().flat_map(|swap| swap.manifest.files());
-        let computed = self.computed.iter().flat_map(|computed| computed.reports.iter().map(|report| &report.file));
-        self.manifest.files().chain(in_flight).chain(computed).chain(self.publishing.refused_files()).map(|file| file.name.as_str())
+        let in_flight = self.swap.iter().flat_map(|swap| self.files_of(&swap.manifest));
+        let computed = self.computed.iter().flat_map(|computed| computed.reports.iter().map(|report| report.file.name.as_str()));
+        let refused = self.publishing.refused_files().map(|file| file.name.as_str());
+        self.files_of(&self.manifest).chain(in_flight).chain(computed).chain(refused).chain(self.compaction.file_name())
     }
 
     fn add_stray(&mut self, name: &str, now: Now) {
@@ -487,9 +546,12 @@ impl JobCoordinator {
         manifest.recorded_at_us = now.wall_us;
         if manifest.life == Life::Dropped {
             manifest.unpublished.clear();
+            manifest.state.clear();
             return manifest;
         }
         self.sources.apply(&mut manifest);
+        self.event_times.apply(&mut manifest);
+        self.compaction.apply(&mut manifest, &self.config);
         self.publishing.apply(&mut manifest);
         manifest
     }
@@ -499,8 +561,13 @@ impl JobCoordinator {
         for of in frame.ranges() {
             self.sources.computed_through(of.source, of.range.end);
         }
+        for report in reports {
+            self.event_times.reported(&report.event_time_us);
+        }
+        self.event_times.look(&self.sources, now.monotonic_us, &self.config);
         let mut manifest = self.next_manifest(now);
         manifest.epoch = frame.epoch;
+        manifest.frame_watermark_us = frame.watermark_us;
         manifest.window_end_us = frame.window_start_us + frame.parts.len() as i64;
         manifest.counts.add(&std::mem::take(&mut self.stray_counts));
         for report in reports {
@@ -513,6 +580,13 @@ impl JobCoordinator {
                     *max = timestamp.max(*max);
                 }
             }
+            let PartFile { name, bytes, crc32, state_bytes, .. } = report.file.clone();
+            if state_bytes > 0 {
+                // Epochs that changed nothing are covered by the next run.
+                let first_epoch = manifest.state_through().next().min(frame.epoch);
+                manifest.state.push(StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch: frame.epoch });
+            }
+            self.state_holder = Some(report.executor.clone());
             self.publishing.computed_by(frame.epoch, report.work.part, report.executor.clone());
         }
         manifest.unpublished.push(EpochRecord {
@@ -553,6 +627,7 @@ impl JobCoordinator {
                     self.wanted = manifest.life.clone();
                 }
                 self.sources.rebase(&manifest);
+                self.event_times = EventTimes::new(&manifest);
                 self.publishing = Publishing::new(&manifest);
                 self.manifest = *manifest;
                 self.take_over(now, actions);
@@ -588,10 +663,11 @@ impl JobCoordinator {
             Purpose::Record(computed) => self.recorded(&computed, started_us, now, actions),
         }
         self.publishing.stored();
-        let gone =
-            before.unpublished.iter().filter(|old| self.manifest.unpublished.first().is_none_or(|first| old.epoch < first.epoch));
-        for file in gone.flat_map(|record| &record.files) {
-            self.garbage.add(now.monotonic_us, self.config.file_retention_us, &file.name);
+        let named: HashSet<&str> = self.files_of(&self.manifest).collect();
+        // A part file with a state is named until it is published everywhere and merged into another.
+        let gone: BTreeSet<&str> = before.file_names().filter(|name| !named.contains(name)).collect();
+        for name in gone {
+            self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
         }
     }
 
@@ -609,7 +685,9 @@ impl JobCoordinator {
         let compute_us = finished_us - submitted_us;
         let record_us = now.monotonic_us.saturating_sub(*finished_us);
         let store_us = now.monotonic_us.saturating_sub(started_us);
-        self.pace.observe(Observed { rows: frame.rows(), compute_us, record_us: store_us, limited: *limited });
+        if frame.rows() > 0 {
+            self.pace.observe(Observed { rows: frame.rows(), compute_us, record_us: store_us, limited: *limited });
+        }
         let parts = reports.len().max(1) as u64;
         self.last_step = [
             (times.fetch_us / parts, Limit::Fetching),
@@ -705,6 +783,7 @@ impl JobCoordinator {
             return;
         }
         self.publishing.executor_lost(executor);
+        self.compaction.executor_lost(executor);
         if self.running.is_some() {
             self.end_attempt(Ending::Disturbed(format!("executor {executor} was lost")), now, actions);
         }
@@ -715,20 +794,36 @@ impl JobCoordinator {
             return;
         };
         let blame_frame = !self.executors.is_empty() && self.sources.away().is_none();
-        if let Some(why) = self.trouble.note(ending, &running.frame, blame_frame, now.monotonic_us, &self.config)
-            && let Some(SourceRange { source, range }) = running.frame.ranges().next()
-        {
-            let topic = self.sources.topic(source.source);
-            let tries = self.config.attempts_per_record;
-            self.fail(
-                format!(
-                    "topic \"{topic}\" partition {}: the record at offsets [{}, {}) cannot be computed, tried {tries} times: {why}; repair the job's SQL and restart it, or restart it \
-                     from offset {}",
-                    source.partition, range.start, range.end, range.end
-                ),
-                now,
-                actions,
+        let Some(why) = self.trouble.note(ending, &running.frame, blame_frame, now.monotonic_us, &self.config) else {
+            return;
+        };
+        let Some(SourceRange { source, range }) = running.frame.ranges().next() else {
+            let (epoch, tries) = (running.frame.epoch, self.config.attempts_per_record);
+            let reason = format!(
+                "epoch {epoch}, in which only time passes, cannot be computed, tried {tries} times: {why}; repair the job's SQL and restart it"
             );
+            return self.fail(reason, now, actions);
+        };
+        let topic = self.sources.topic(source.source);
+        let tries = self.config.attempts_per_record;
+        self.fail(
+            format!(
+                "topic \"{topic}\" partition {}: the record at offsets [{}, {}) cannot be computed, tried {tries} times: {why}; repair the job's SQL and restart it, or restart it \
+                 from offset {}",
+                source.partition, range.start, range.end, range.end
+            ),
+            now,
+            actions,
+        );
+    }
+
+    fn on_compacted(&mut self, report: &CompactReport, now: Now) {
+        if report.incarnation != self.manifest.incarnation || report.generation > self.generation {
+            return;
+        }
+        let is_ours = report.generation == self.generation || self.config.lacks(Rule::CompactionOrdered);
+        if !is_ours || !self.compaction.reported(report, &self.config) {
+            self.add_stray(&report.run.name, now);
         }
     }
 
@@ -833,5 +928,7 @@ impl JobCoordinator {
     }
 }
 
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

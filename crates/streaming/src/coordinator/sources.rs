@@ -45,6 +45,15 @@ impl Partition {
     }
 }
 
+/// Whether a partition has something to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    Busy,
+    Quiet,
+    /// Kafka is away, or has not been asked yet.
+    Unknown,
+}
+
 /// What the broker's answer changes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -258,6 +267,19 @@ impl Sources {
 
     pub fn position(&self, key: SourcePartition) -> Option<i64> {
         self.partitions.get(&key).map(|partition| partition.next)
+    }
+
+    /// What is known of each partition at this moment; records that are being computed count until they are recorded.
+    pub fn activities(&self) -> impl Iterator<Item = (SourcePartition, Activity)> {
+        self.partitions.iter().map(|(key, partition)| {
+            let is_heard = self.sources.get(&key.source).is_some_and(|source| source.is_known && source.away.is_none());
+            let activity = match partition.end.max(partition.available) > partition.next {
+                true => Activity::Busy,
+                false if is_heard => Activity::Quiet,
+                false => Activity::Unknown,
+            };
+            (*key, activity)
+        })
     }
 
     pub fn lag(&self) -> u64 {

@@ -18,6 +18,13 @@ pub struct JobStatus {
     pub published: BTreeMap<SinkId, Epoch>,
     /// Records in the topics that no recorded epoch has read, as far as the broker told.
     pub lag_records: u64,
+    /// Microseconds of event time; `None`: no source has a watermark, or nothing is known of it yet.
+    pub watermark_us: Option<i64>,
+    /// Runs of state that the next epoch builds on, and their bytes; 0 for a stateless job.
+    pub state_runs: u64,
+    pub state_bytes: u64,
+    /// Why runs of state are not being merged, while they are not.
+    pub compaction_trouble: Option<String>,
     /// The last failure of the environment that is being retried, per sink that has one.
     pub sink_troubles: BTreeMap<SinkId, String>,
     /// Rows that the next epoch may take, by the adaptive pace.

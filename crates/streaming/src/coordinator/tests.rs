@@ -7,61 +7,75 @@ use crate::{
     manifest::SourcePosition,
 };
 
-const SOURCE: SourceId = SourceId(0);
-const SINK: SinkId = SinkId(0);
+pub(super) const SOURCE: SourceId = SourceId(0);
+pub(super) const SINK: SinkId = SinkId(0);
+
+/// A new job that reads two partitions.
+pub(super) fn manifest() -> Manifest {
+    let next = BTreeMap::from([(0, 0), (1, 0)]);
+    let topic_id = Some("first".to_owned());
+    let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
+    Manifest {
+        job: JobName::new("job"),
+        incarnation: Incarnation::new("incarnation"),
+        generation: Generation(0),
+        nonce: Nonce::new("created"),
+        epoch: Epoch(0),
+        life: Life::Running,
+        sources: BTreeMap::from([(SOURCE, position)]),
+        window_end_us: 0,
+        counts: Counts::default(),
+        state: Vec::new(),
+        watermark_us: None,
+        frame_watermark_us: None,
+        unpublished: Vec::new(),
+        published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+        recorded_at_us: 0,
+    }
+}
 
 /// A leading coordinator and all that it has done since it was last asked.
-struct Bench {
-    coordinator: JobCoordinator,
-    now: Now,
+pub(super) struct Bench {
+    pub coordinator: JobCoordinator,
+    pub now: Now,
     swaps: u64,
-    done: Vec<Action>,
+    pub done: Vec<Action>,
 }
 
 impl Bench {
-    /// Leads a job that reads two partitions.
     fn leading() -> Self {
-        let next = BTreeMap::from([(0, 0), (1, 0)]);
-        let topic_id = Some("first".to_owned());
-        let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
-        let manifest = Manifest {
-            job: JobName::new("job"),
-            incarnation: Incarnation::new("incarnation"),
-            generation: Generation(0),
-            nonce: Nonce::new("created"),
-            epoch: Epoch(0),
-            life: Life::Running,
-            sources: BTreeMap::from([(SOURCE, position)]),
-            window_end_us: 0,
-            counts: Counts::default(),
-            state: Vec::new(),
-            watermark_us: None,
-            frame_watermark_us: None,
-            unpublished: Vec::new(),
-            published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
-            recorded_at_us: 0,
-        };
+        Self::leading_as(manifest(), CoordinatorConfig { on_data_loss: OnDataLoss::Continue, ..CoordinatorConfig::default() })
+    }
+
+    /// Leads the job, with its topic known.
+    pub fn leading_as(manifest: Manifest, config: CoordinatorConfig) -> Self {
         let mut count = 0;
         let nonces = move || {
             count += 1;
             Nonce(format!("nonce-{count}"))
         };
-        let config = CoordinatorConfig { on_data_loss: OnDataLoss::Continue, ..CoordinatorConfig::default() };
         let now = Now { monotonic_us: 1, wall_us: 1 };
-        let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), Generation(1), config, nonces, now);
+        let generation = manifest.generation.next();
+        let ends = manifest.sources[&SOURCE].next.clone();
+        let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), generation, config, nonces, now);
         let mut bench = Self { coordinator, now, swaps: 0, done };
         bench.store();
-        let known = BTreeMap::from([(0, 0), (1, 0)]);
-        bench.send(Event::Partitions { source: SOURCE, topic_id: Some("first".into()), beginnings: known.clone(), ends: known });
+        bench.list(&ends);
         bench
     }
 
-    fn send(&mut self, event: Event) {
+    /// What the broker tells.
+    pub fn list(&mut self, ends: &BTreeMap<i32, i64>) {
+        let beginnings = ends.keys().map(|partition| (*partition, 0)).collect();
+        self.send(Event::Partitions { source: SOURCE, topic_id: Some("first".into()), beginnings, ends: ends.clone() });
+    }
+
+    pub fn send(&mut self, event: Event) {
         self.done.extend(self.coordinator.on_event(self.now, event));
     }
 
     /// The store takes the last swap.
-    fn store(&mut self) {
+    pub fn store(&mut self) {
         let swap = |action: &Action| if let Action::Swap { manifest, .. } = action { Some(manifest.nonce.clone()) } else { None };
         let nonce = self.done.iter().rev().find_map(swap).expect("a swap");
         self.swaps += 1;
@@ -96,18 +110,18 @@ impl Bench {
         }
     }
 
-    fn submitted(&mut self) -> Option<(Attempt, Frame)> {
+    pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
         let at = self.done.iter().position(|action| matches!(action, Action::Submit { .. }))?;
         let Action::Submit { attempt, frame, .. } = self.done.remove(at) else { return None };
         Some((attempt, frame))
     }
 
-    fn orders(&self) -> Vec<PublishOrder> {
+    pub fn orders(&self) -> Vec<PublishOrder> {
         let order = |action: &Action| if let Action::Publish(order) = action { Some(order.clone()) } else { None };
         self.done.iter().filter_map(order).collect()
     }
 
-    fn published(&mut self, order: &PublishOrder, refused: Option<PartFile>) {
+    pub fn published(&mut self, order: &PublishOrder, refused: Option<PartFile>) {
         self.send(Event::PublishReported(PublishReport {
             incarnation: Incarnation::new("incarnation"),
             generation: Generation(1),
@@ -122,7 +136,7 @@ impl Bench {
     }
 }
 
-fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
+pub(super) fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
     PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0 }
 }
 

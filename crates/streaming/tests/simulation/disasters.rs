@@ -175,6 +175,11 @@ impl World {
                 self.violate(format_args!("a follower of the changelog misses file {}", file.name));
             }
         }
+        for run in &manifest.state {
+            if self.store.read(&run.name, run.crc32).is_none() {
+                self.violate(format_args!("who restores the state misses run {}", run.name));
+            }
+        }
         self.after(200 * MS, Happening::Follower(None));
     }
 

@@ -10,6 +10,7 @@ use rand::Rng;
 
 use crate::{
     happening::{Happening, ToExecutor, ToProcess},
+    state::Memory,
     world::{MS, World},
 };
 
@@ -29,6 +30,7 @@ pub struct Executor {
     heard_us: u64,
     pub cancelled: BTreeSet<(usize, Attempt)>,
     pub has_forgotten: bool,
+    pub memory: Memory,
     /// Orders being written.
     pub writings: u32,
 }
@@ -46,6 +48,7 @@ impl World {
             heard_us: 0,
             cancelled: BTreeSet::new(),
             has_forgotten: false,
+            memory: Memory::default(),
             writings: 0,
         });
         let delay = self.delay(100);
@@ -94,6 +97,7 @@ impl World {
             ToExecutor::Forget => self.executors[executor].has_forgotten = true,
             ToExecutor::Order { connection, generation, order } => self.take_order(executor, connection, generation, order),
             ToExecutor::Write(writing) => self.write(executor, writing),
+            ToExecutor::Compact { order, is_read } => self.compact(executor, order, is_read),
         }
     }
 

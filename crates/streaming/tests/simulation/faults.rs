@@ -58,6 +58,12 @@ faults! {
     Dropped,
     /// Ends at once.
     Discarded,
+    /// An executor has to forget its state.
+    MemoryLost,
+    CompactionFails,
+    CompactReportLost,
+    /// After the order has expired.
+    CompactReportLate,
 }
 
 /// A rule of EPOCHS.md that a run does without.
@@ -79,6 +85,10 @@ pub enum Sabotage {
     NoGrants,
     /// 7: part files are named without a nonce.
     NamesWithoutNonce,
+    /// 8: an execution changes the state in memory, not an overlay of its own.
+    OverlayMergedAtOnce,
+    /// 8: an executor that lacks a run of state does without.
+    StateNotLoaded,
     /// 10: a part holds all changes of a key, not the last.
     AllChangesPerKey,
 }
@@ -90,13 +100,18 @@ pub struct Plan {
     /// The fault that must happen; others may.
     pub fault: Fault,
     pub without: Option<Sabotage>,
+    /// The job has a state, and so a single part, a watermark and timers.
+    pub stateful: bool,
     /// Keep a diary of everything that happens.
     pub traced: bool,
 }
 
 impl Plan {
     pub fn of(seed: u64) -> Self {
-        Self { seed, fault: ALL[(seed % ALL.len() as u64) as usize], without: None, traced: false }
+        let (round, fault) = (seed / ALL.len() as u64, ALL[(seed % ALL.len() as u64) as usize]);
+        let needs_state =
+            matches!(fault, Fault::MemoryLost | Fault::CompactionFails | Fault::CompactReportLost | Fault::CompactReportLate);
+        Self { seed, fault, without: None, stateful: needs_state || round % 2 == 1, traced: false }
     }
 
     pub fn lacks(&self, sabotage: Sabotage) -> bool {

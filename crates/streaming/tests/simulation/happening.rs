@@ -11,6 +11,7 @@ use polybolos_streaming::{
 use crate::{
     faults::Fault,
     publishers::Writing,
+    state::CompactOrder,
     tasks::{Task, Written},
 };
 
@@ -57,4 +58,5 @@ pub enum ToExecutor {
     Forget,
     Order { connection: u64, generation: Generation, order: PublishOrder },
     Write(Writing),
+    Compact { order: CompactOrder, is_read: bool },
 }

@@ -3,6 +3,7 @@
 //! that a flaw can take out has a test that fails without it.
 //!
 //! * `world`: clock, queue, producers; `happening`: what waits in it; `topic`: the log; `store`: manifest, lease, files;
+//! * `state`: a toy state, for the runs whose job has one;
 //! * `processes`, `watching`: schedulers that lead by lease and run the coordinator; `executors`, `tasks`: attempts; `publishers`: the tables;
 //! * `faults`, `disasters`: what goes wrong; `oracle`: what must be true all the same.
 //!
@@ -14,6 +15,7 @@ mod happening;
 mod oracle;
 mod processes;
 mod publishers;
+mod state;
 mod store;
 mod tasks;
 mod topic;
@@ -114,7 +116,7 @@ fn assert_needed(without: Sabotage) -> String {
 fn rule_7_a_second_execution_does_no_harm_where_parts_are_independent() {
     let without = Some(Sabotage::Coordinator(Rule::OneExecution));
     for seed in 0..SEEDS_WITHOUT_A_RULE {
-        let outcome = run(Plan { without, fault: faults::Fault::SecondExecution, ..Plan::of(seed) });
+        let outcome = run(Plan { without, fault: faults::Fault::SecondExecution, stateful: false, ..Plan::of(seed) });
         assert_eq!(outcome.violation, None, "seed {seed}");
         assert!(outcome.faults.of(faults::Fault::SecondExecution) > 0, "seed {seed}");
     }
@@ -133,15 +135,20 @@ needed! {
     rule_2_parts_are_synced_before_they_are_reported: Sabotage::PartNotSynced;
     rule_3_an_unclear_swap_is_repeated_with_the_same_bytes: Sabotage::Coordinator(Rule::SameBytes);
     rule_4_files_outlive_their_names: Sabotage::DeletedAtOnce;
+    rule_4_published_files_stay_while_they_are_state: Sabotage::Coordinator(Rule::StateOutlivesPublishing);
     rule_5_a_new_leader_takes_over_first: Sabotage::Coordinator(Rule::TakeOver);
     rule_6_publishers_hold_a_grant: Sabotage::NoGrants;
     rule_7_every_part_must_be_reported: Sabotage::Coordinator(Rule::FullCoverage);
     rule_7_files_carry_a_nonce: Sabotage::NamesWithoutNonce;
     rule_8_only_the_winner_counts: Sabotage::Coordinator(Rule::WinnerCounts);
+    rule_8_an_overlay_waits_until_a_frame_names_it: Sabotage::OverlayMergedAtOnce;
+    rule_8_an_executor_loads_what_it_lacks: Sabotage::StateNotLoaded;
     rule_9_attempts_have_a_deadline: Sabotage::Coordinator(Rule::Deadline);
     rule_9_the_next_attempt_is_smaller: Sabotage::Coordinator(Rule::SmallerNext);
     rule_10_a_part_holds_one_change_per_key: Sabotage::AllChangesPerKey;
     rule_12_windows_ascend: Sabotage::Coordinator(Rule::WindowsAscend);
     rule_15_refused_rows_are_recorded_first: Sabotage::Coordinator(Rule::RecordRefused);
+    state_is_merged_only_by_the_order_that_stands: Sabotage::Coordinator(Rule::CompactionOrdered);
+    the_watermark_never_falls: Sabotage::Coordinator(Rule::WatermarkAscends);
     rule_17_unpublished_epochs_are_bounded: Sabotage::Coordinator(Rule::BoundUnpublished);
 }

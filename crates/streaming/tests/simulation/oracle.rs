@@ -11,12 +11,16 @@ use polybolos_streaming::{
 use crate::{
     faults::Fault,
     processes::MAX_UNPUBLISHED,
-    topic::Kind,
+    state::{self, State},
+    topic::{Kind, Record},
     world::{SOURCE, World},
 };
 
 /// A record of the log: life of the topic, partition, offset.
 type Identity = (usize, i32, i64);
+
+/// A chain is longer while compaction fails; once it is calm, a logarithm of the state and of the least runs that are merged.
+const MAX_RUNS: usize = 10;
 
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -30,6 +34,8 @@ pub struct Oracle {
     cells: BTreeMap<u32, u64>,
     letters: BTreeSet<String>,
     counts: Counts,
+    /// The state as the recorded records make it.
+    state: State,
     /// When the incarnation was dropped.
     pub ended_at: Option<u64>,
 }
@@ -74,6 +80,10 @@ impl World {
             return;
         }
         self.check_records(&old, new);
+        self.check_event_time(&old, new);
+        if self.plan.stateful {
+            self.check_state(new);
+        }
         for record in &new.unpublished {
             for file in record.files.iter().filter(|file| !file.name.is_empty()) {
                 if self.store.read(&file.name, file.crc32).is_none() {
@@ -99,7 +109,7 @@ impl World {
         let mut covered = BTreeSet::new();
         if new.epoch != old.epoch {
             match new.unpublished.last().filter(|record| record.epoch == new.epoch && new.epoch == old.epoch.next()) {
-                Some(record) => covered = self.recorded(record),
+                Some(record) => covered = self.recorded(record, new.frame_watermark_us),
                 None => self.violate(format_args!("epoch {} is followed by epoch {}", old.epoch, new.epoch)),
             }
         }
@@ -135,8 +145,45 @@ impl World {
         }
     }
 
+    /// The watermark never falls, is behind what was seen, and no epoch is ahead of the job's.
+    fn check_event_time(&mut self, old: &Manifest, new: &Manifest) {
+        if new.watermark_us < old.watermark_us || new.frame_watermark_us < old.frame_watermark_us {
+            let was = (old.watermark_us, old.frame_watermark_us);
+            let is = (new.watermark_us, new.frame_watermark_us);
+            self.violate(format_args!("the watermark falls from {was:?} to {is:?}"));
+        }
+        if new.frame_watermark_us > new.watermark_us {
+            self.violate(format_args!("epoch {} was computed with a watermark of its own: {new:?}", new.epoch));
+        }
+        let seen = self.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|partition| &partition.records);
+        if new.watermark_us > seen.map(|record| record.time_us).max() {
+            self.violate(format_args!("the watermark {:?} is ahead of all records", new.watermark_us));
+        }
+    }
+
+    /// The runs follow one another, are all there, and make the state that the recorded records make.
+    fn check_state(&mut self, new: &Manifest) {
+        let mut next = Epoch(1);
+        for run in &new.state {
+            if run.first_epoch != next || run.last_epoch < run.first_epoch {
+                self.violate(format_args!("run {run:?} does not begin at epoch {next}"));
+            }
+            next = run.last_epoch.next();
+        }
+        match self.stored_state(&new.state) {
+            None => {
+                self.violate(format_args!("the state of epoch {} has a run that is gone or broken: {:?}", new.epoch, new.state))
+            }
+            Some(state) if state != self.oracle.state => {
+                let expected = self.oracle.state.clone();
+                self.violate(format_args!("the state of epoch {} is\n  {state:?}, not\n  {expected:?}", new.epoch));
+            }
+            Some(_) => {}
+        }
+    }
+
     /// Takes an epoch into the books; answers the records that its files cover.
-    fn recorded(&mut self, record: &EpochRecord) -> BTreeSet<Identity> {
+    fn recorded(&mut self, record: &EpochRecord, watermark_us: Option<i64>) -> BTreeSet<Identity> {
         let mut covered = BTreeSet::new();
         if !self.oracle.recorded.insert(record.epoch) {
             self.violate(format_args!("epoch {} is recorded twice", record.epoch));
@@ -161,6 +208,15 @@ impl World {
                     self.oracle.cells.insert(row.key, row.value);
                 }
             }
+        }
+        if self.plan.stateful {
+            let log = |(topic, partition, offset): &Identity| {
+                self.topics[*topic].partitions[*partition as usize].records[*offset as usize]
+            };
+            let records: Vec<Record> = covered.iter().map(log).collect();
+            self.oracle.counts.late += records.iter().filter(|record| state::is_late(record, watermark_us)).count() as u64;
+            let delta = state::change(&self.oracle.state, watermark_us, records.iter());
+            state::apply(&mut self.oracle.state, &delta);
         }
         covered
     }
@@ -202,6 +258,10 @@ impl World {
             let missing: Vec<String> = self.oracle.letters.difference(&self.sinks.letters).cloned().collect();
             let stray: Vec<String> = self.sinks.letters.difference(&self.oracle.letters).cloned().collect();
             self.violate(format_args!("dead letters missing: {missing:?}, stray: {stray:?}"));
+        }
+        let runs = self.store.manifest.state.len();
+        if runs > MAX_RUNS {
+            self.violate(format_args!("{runs} runs of state are not merged"));
         }
         let mut told = self.store.manifest.counts;
         told.bytes_in = 0;

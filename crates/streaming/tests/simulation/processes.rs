@@ -1,10 +1,10 @@
 //! Scheduler processes: each stands for election, and the one that leads runs the job's coordinator and carries out what it says, as the runner of the scheduler
 //! does. A paused process finds everything that was meant for it when it wakes, in any order.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use polybolos_streaming::{
     coordinator::{
-        Action, AttemptOutcome, CoordinatorConfig, Event, JobCoordinator, Now, OnDataLoss, PublishFailure, PublishOrder,
+        Action, AttemptOutcome, CoordinatorConfig, Event, JobCoordinator, Now, OnDataLoss, PartLayout, PublishFailure, PublishOrder,
     },
     ids::{Attempt, Generation, Nonce, SourcePartition, Version},
     lease::{Election, LeaseAction, LeaseConfig, LeaseEvent},
@@ -52,7 +52,7 @@ impl Process {
         self.connected.iter().filter(|(_, connection)| !connection.is_lost).map(|(executor, _)| *executor).collect()
     }
 
-    fn connection(&self, executor: usize) -> Option<u64> {
+    pub fn connection(&self, executor: usize) -> Option<u64> {
         self.connected.get(&executor).filter(|connection| !connection.is_lost).map(|connection| connection.number)
     }
 
@@ -194,6 +194,13 @@ impl World {
             publish_timeout_us: 3_000 * MS,
             position_delay_us: 200 * MS,
             max_unpublished_epochs: MAX_UNPUBLISHED,
+            layout: if self.plan.stateful { PartLayout::Single } else { PartLayout::PerPartition },
+            watermarked: if self.plan.stateful { BTreeSet::from([SOURCE]) } else { BTreeSet::new() },
+            idle_timeout_us: Some(400 * MS),
+            has_timers: self.plan.stateful,
+            compact_from_runs: 3,
+            compact_timeout_us: 400 * MS,
+            max_compact_timeout_us: 2_000 * MS,
             file_retention_us: if self.plan.lacks(Sabotage::DeletedAtOnce) { 0 } else { RETENTION_US },
             without,
             ..CoordinatorConfig::default()
@@ -234,7 +241,7 @@ impl World {
             self.note(format_args!("process {process} does {action:?}"));
         }
         match action {
-            Action::Submit { attempt, frame, .. } => self.submit(process, attempt, &frame),
+            Action::Submit { attempt, frame, state, .. } => self.submit(process, attempt, &frame, &state),
             Action::CancelAttempt { attempt } => self.cancel(process, attempt),
             Action::Swap { expected, manifest } => {
                 self.processes[process].kept = Some((manifest.nonce.clone(), expected.clone(), manifest.clone()));
@@ -249,7 +256,8 @@ impl World {
                 self.after(delay, Happening::ReadArrives { process, request });
             }
             Action::Publish(order) => self.order_publish(process, order),
-            Action::CompactState { .. } | Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
+            Action::CompactState { executor, runs } => self.order_compaction(process, executor, runs),
+            Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
             Action::DeleteFiles { names } => self.delete(&names),
             Action::Prefetch { wanted } => {
                 self.processes[process].announced.clear();
@@ -312,7 +320,7 @@ impl World {
 
     fn delete(&mut self, names: &[String]) {
         for name in names {
-            if self.store.manifest.files().any(|file| file.name == *name) {
+            if self.store.manifest.file_names().any(|named| named == name) {
                 self.violate(format_args!("file {name} is deleted, and the manifest names it"));
             }
             self.store.files.remove(name);

@@ -12,6 +12,7 @@ use polybolos_streaming::{
 use crate::{
     faults::{Fault, Sabotage},
     happening::{Happening, ToProcess},
+    state::Delta,
     world::{MS, SOURCE, World},
 };
 
@@ -44,6 +45,8 @@ pub struct Content {
     pub rows: Vec<Row>,
     /// Dead letters, by identity.
     pub letters: Vec<String>,
+    /// What became of the job's state.
+    pub state: Delta,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use polybolos_streaming::{
     coordinator::{AttemptOutcome, Event},
     frame::{Frame, PartWork, SourceRange},
-    ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex},
-    manifest::DEAD_LETTERS,
+    ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex, SourcePartition},
+    manifest::{DEAD_LETTERS, StateRun},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
 use rand::Rng;
@@ -13,6 +13,7 @@ use rand::Rng;
 use crate::{
     faults::{Fault, Sabotage},
     happening::{Happening, ToExecutor},
+    state::{self, State},
     store::{Content, File, Row},
     topic::Kind,
     world::{INCARNATION, MS, SINK, World},
@@ -32,7 +33,9 @@ pub struct Task {
     pub generation: Generation,
     pub attempt: Attempt,
     epoch: Epoch,
+    watermark_us: Option<i64>,
     work: PartWork,
+    state: Vec<StateRun>,
     topic: usize,
     /// Ballista's second run of it.
     is_repeated: bool,
@@ -47,7 +50,7 @@ pub struct Written {
 }
 
 impl World {
-    pub fn submit(&mut self, process: usize, attempt: Attempt, frame: &Frame) {
+    pub fn submit(&mut self, process: usize, attempt: Attempt, frame: &Frame, state: &[StateRun]) {
         let present = self.processes[process].present();
         self.queries.insert((process, attempt), Query { left: frame.parts.iter().map(|part| part.part).collect() });
         if self.strikes(Fault::AttemptFails) || present.is_empty() {
@@ -60,8 +63,13 @@ impl World {
         }
         let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
         for part in &frame.parts {
-            let task = Task { process, generation, attempt, epoch: frame.epoch, work: part.clone(), topic, is_repeated: false };
-            let home = part.ranges.first().map_or(0, |of| of.source.partition as usize);
+            let (epoch, watermark_us, work, state) = (frame.epoch, frame.watermark_us, part.clone(), state.to_vec());
+            let task = Task { process, generation, attempt, epoch, watermark_us, work, state, topic, is_repeated: false };
+            let home = match part.ranges.first() {
+                // Where the state is, as a rule.
+                _ if self.plan.stateful => usize::from(self.random.random_bool(0.1)),
+                range => range.map_or(0, |of| of.source.partition as usize),
+            };
             if let Some(executor) = present.get(home % present.len().max(1)) {
                 let delay = self.delay(40);
                 self.after(delay, Happening::Executor(*executor, ToExecutor::Work(task)));
@@ -97,12 +105,17 @@ impl World {
             let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         }
+        let Some(state) = self.load_state(executor, &task.state) else {
+            // Of a leader that is no more: the present one's are there (see `World::check_state`).
+            let outcome = AttemptOutcome::Failed { message: "a run of state is gone".into(), retryable: true, data: false };
+            return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
+        };
         self.executions += 1;
-        let (content, counts) = self.compute(&task);
+        let (content, counts) = self.compute(&task, &state);
         let Task { epoch, attempt, generation, .. } = task.clone();
         let execution = Nonce(format!("execution-{}", self.executions));
         // An empty part writes no file; where records get lost, the oracle wants to see what was read.
-        let is_empty = content.rows.is_empty() && content.letters.is_empty();
+        let is_empty = content.rows.is_empty() && content.letters.is_empty() && content.state.is_empty();
         let name = match self.plan.fault {
             Fault::Retention | Fault::TopicRecreated => format!("{epoch}-{attempt}-{part}-{execution}"),
             _ if is_empty => String::new(),
@@ -111,6 +124,8 @@ impl World {
         };
         let rows = [(SINK, content.rows.len() as u64), (DEAD_LETTERS, content.letters.len() as u64)].into_iter().collect();
         let crc32 = self.executions as u32;
+        let state_bytes = state::bytes(&content.state);
+        self.keep_overlay(executor, epoch, &name, &content.state);
         let report = PartReport {
             incarnation: Incarnation::new(INCARNATION),
             generation,
@@ -119,11 +134,11 @@ impl World {
             execution,
             executor: self.executors[executor].id.clone(),
             work: task.work.clone(),
-            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows, state_bytes: 0 },
+            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows, state_bytes },
             counts,
             times: StepTimes::default(),
             max_timestamp_ms: None,
-            event_time_us: BTreeMap::new(),
+            event_time_us: self.event_times(&task),
         };
         let is_torn = self.strikes(Fault::TornFile);
         if !name.is_empty() {
@@ -143,7 +158,7 @@ impl World {
     }
 
     /// Filters, decodes, keeps the last change per key. What it computes may differ from one execution to the next, as look-ups and `random()` do.
-    fn compute(&self, task: &Task) -> (Content, Counts) {
+    fn compute(&self, task: &Task, state: &State) -> (Content, Counts) {
         let mut content = Content::default();
         let read = |of: &SourceRange| {
             let records = self.topics[task.topic].read(of.source.partition, of.range);
@@ -168,13 +183,28 @@ impl World {
                 }
             }
         }
+        let mut late = 0;
+        if self.plan.stateful {
+            let only = || records.iter().map(|(_, _, record)| record);
+            late = only().filter(|record| state::is_late(record, task.watermark_us)).count() as u64;
+            content.state = state::change(state, task.watermark_us, only());
+        }
         let counts = Counts {
+            late,
             records_in: records.len() as u64,
             rows_out: content.rows.len() as u64,
             dead_letters: content.letters.len() as u64,
             ..Counts::default()
         };
         (content, counts)
+    }
+
+    fn event_times(&self, task: &Task) -> BTreeMap<SourcePartition, i64> {
+        let newest = |of: &SourceRange| {
+            let records = self.topics[task.topic].read(of.source.partition, of.range);
+            Some((of.source, records.iter().map(|record| record.time_us).max()?))
+        };
+        task.work.ranges.iter().filter_map(newest).collect()
     }
 
     pub fn sync(&mut self, executor: usize, written: Written) {

@@ -8,6 +8,7 @@ pub struct Record {
     pub key: u32,
     pub value: u64,
     pub kind: Kind,
+    pub time_us: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -218,6 +218,7 @@ impl World {
         let settled = self.now > CALM_AT
             && manifest.unpublished.is_empty()
             && manifest.life == Life::Running
+            && manifest.frame_watermark_us == manifest.watermark_us
             && manifest.sources[&SOURCE].topic_id == Some(self.topic_id())
             && manifest.sources[&SOURCE].next == self.topics[self.topics.len() - 1].ends();
         self.settled_at = if settled { self.settled_at.or(Some(self.now)) } else { None };
@@ -252,9 +253,12 @@ impl World {
         let stray = self.random.random_bool(0.2).then(|| self.random.random_range(0..1_000));
         // Spread out, so that a larger value is not a later one.
         let value = (self.values * 0x9E37_79B9) % 0x7FFF_FFFF;
+        // Records are out of order by up to half a second, and some much more.
+        let delay_ms = if self.random.random_bool(0.1) { 3_000 } else { 500 };
+        let time_us = self.now as i64 - self.random.random_range(0..delay_ms * MS as i64);
         let partitions = &mut self.topics.last_mut().expect("a topic").partitions;
         let partition = stray.unwrap_or(key as usize) % partitions.len();
-        partitions[partition].records.push(Record { key, value, kind });
+        partitions[partition].records.push(Record { key, value, kind, time_us });
     }
 
     // ---- Chance ----

@@ -1,0 +1,381 @@
+//! The one node of an epoch of a job with state. Answers no rows: what happened travels by report, and counts only if the record names it.
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use datafusion::{
+    arrow::{
+        array::RecordBatch,
+        datatypes::Schema,
+        json::LineDelimitedWriter,
+    },
+    common::{DataFusionError, Result, internal_err, tree_node::TreeNodeRecursion},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_expr::EquivalenceProperties,
+    physical_plan::{
+        DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PhysicalExpr, PlanProperties,
+        execution_plan::{Boundedness, EmissionType},
+        stream::RecordBatchStreamAdapter,
+    },
+};
+use polybolos_dataflow::{Delta, EpochInput};
+use polybolos_kafka::records::RecordChunk;
+use polybolos_persist::{
+    keys,
+    part::{self, Encoded, Sections},
+};
+use polybolos_streaming::{
+    frame::SourceRange,
+    ids::{Nonce, SinkId},
+    manifest::{DEAD_LETTERS, LATE_ROWS},
+    report::{Counts, PartFile, PartReport, StepTimes},
+};
+use tokio::{sync::OwnedMutexGuard, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{flow::Flow, held::HeldState, spec::EpochSpec};
+use crate::{
+    dead_letters::{self, DeadLetter, cut},
+    services::ExecutorServices,
+    task::{TaskDescriptor, read_descriptor},
+};
+
+/// How long a task waits for records of its ranges before it gives the attempt up; the coordinator's deadline is shorter as a rule.
+const READ_DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone)]
+pub struct EpochExec {
+    spec: Arc<EpochSpec>,
+    /// The specification as it travels, made once.
+    encoded: Arc<str>,
+    child: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl EpochExec {
+    pub fn new(spec: Arc<EpochSpec>, encoded: Arc<str>, child: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::new(Schema::empty())),
+            Partitioning::UnknownPartitioning(child.output_partitioning().partition_count()),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { spec, encoded, child, properties: Arc::new(properties) }
+    }
+
+    pub fn encoded(&self) -> &Arc<str> {
+        &self.encoded
+    }
+}
+
+impl DisplayAs for EpochExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "EpochExec: job={}, lanes={}, inserts={}", self.spec.job, self.spec.lanes, self.spec.sinks.len())
+    }
+}
+
+impl ExecutionPlan for EpochExec {
+    fn name(&self) -> &'static str {
+        "EpochExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.child]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    #[allow(deprecated)]
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match (children.pop(), children.is_empty()) {
+            (Some(child), true) => Ok(Arc::new(Self::new(self.spec.clone(), self.encoded.clone(), child))),
+            _ => internal_err!("EpochExec has exactly one child"),
+        }
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let services = ExecutorServices::of(&context)?;
+        let (spec, child, schema) = (self.spec.clone(), self.child.clone(), self.schema());
+        let empty = schema.clone();
+        let work = async move {
+            let task = read_descriptor(&child, partition, context).await?;
+            let flow = services.flows.of(&spec, &services.plan_context)?;
+            run(task, flow, services).await?;
+            Ok(RecordBatch::new_empty(empty))
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::once(work))))
+    }
+}
+
+/// What an epoch computed, before it is written.
+#[derive(Default)]
+struct Outcome {
+    sinks: BTreeMap<SinkId, Vec<RecordBatch>>,
+    state: Vec<RecordBatch>,
+    counts: Counts,
+    times: StepTimes,
+    event_time_us: BTreeMap<polybolos_streaming::ids::SourcePartition, i64>,
+}
+
+async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServices>) -> Result<()> {
+    let cancelled = services.admit(&task)?;
+    let started = Instant::now();
+    let records = tokio::select! {
+        () = cancelled.cancelled() => return Err(cancelled_error(&task)),
+        records = read(&task, &flow, &services) => records?,
+    };
+    let fetch_us = started.elapsed().as_micros() as u64;
+    // One task of a job works at a time; an attempt that is given up is cancelled and lets go.
+    let mut held = tokio::select! {
+        () = cancelled.cancelled() => return Err(cancelled_error(&task)),
+        held = flow.held.clone().lock_owned() => held,
+    };
+    held.bring_to(&task.state, task.recorded_watermark_us, &services).await?;
+    let max_timestamp_ms = newest(&records);
+    let (computed, held) = compute(&task, &flow, records, &services, held, cancelled.clone()).await?;
+    let mut held = held;
+    let mut outcome = computed?;
+    outcome.times.fetch_us = fetch_us;
+
+    let started = Instant::now();
+    let execution = Nonce(uuid::Uuid::new_v4().simple().to_string());
+    let file = store_part(&task, &execution, &mut outcome, &services).await?;
+    outcome.times.write_us = started.elapsed().as_micros() as u64;
+    if cancelled.is_cancelled() {
+        return Err(cancelled_error(&task));
+    }
+    if file.state_bytes > 0 { held.wrote(&file.name) } else { held.unchanged() }
+    drop(held);
+    let report = PartReport {
+        incarnation: task.incarnation,
+        generation: task.generation,
+        epoch: task.epoch,
+        attempt: task.attempt,
+        execution,
+        executor: services.executor.clone(),
+        work: task.work,
+        file,
+        counts: outcome.counts,
+        times: outcome.times,
+        max_timestamp_ms,
+        event_time_us: outcome.event_time_us,
+    };
+    services.reports.send(report).await.map_err(|_| DataFusionError::Execution("the executor is shutting down".into()))
+}
+
+type Records = Vec<(SourceRange, Vec<RecordChunk>)>;
+
+fn newest(records: &Records) -> Option<i64> {
+    let chunks = records.iter().flat_map(|(_, chunks)| chunks);
+    chunks.flat_map(|chunk| (0..chunk.len()).filter_map(|index| chunk.timestamp_ms(index))).max()
+}
+
+/// The records of all ranges.
+async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorServices>) -> Result<Records> {
+    let one = |range: SourceRange| async move {
+        let scan = flow.scans.iter().find(|scan| scan.scan.spec().source == range.source.source.0);
+        let Some(scan) = scan else { return Ok((range, vec![])) };
+        let spec = scan.scan.spec();
+        let key = spec.key();
+        let read = services.fetcher.read(
+            &key,
+            &spec.connection,
+            &spec.topic,
+            range.source.partition,
+            range.range,
+            READ_DEADLINE,
+        );
+        let chunks = read.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        Ok::<_, DataFusionError>((range, chunks))
+    };
+    futures::future::try_join_all(task.work.ranges.iter().map(|range| one(*range))).await
+}
+
+/// Decodes and computes on a thread of its own: it is all CPU.
+async fn compute(
+    task: &TaskDescriptor,
+    flow: &Arc<Flow>,
+    records: Records,
+    services: &Arc<ExecutorServices>,
+    mut held: OwnedMutexGuard<HeldState>,
+    cancelled: CancellationToken,
+) -> Result<(Result<Outcome>, OwnedMutexGuard<HeldState>)> {
+    let (task, flow, freeze) = (task.clone(), flow.clone(), services.freeze);
+    let computing = tokio::task::spawn_blocking(move || {
+        let outcome = compute_now(&task, &flow, &records, &mut held, freeze, &cancelled);
+        if outcome.is_err() {
+            held.state.discard();
+        }
+        (outcome, held)
+    });
+    computing.await.map_err(|error| DataFusionError::Execution(format!("an epoch's task ended early: {error}")))
+}
+
+fn compute_now(
+    task: &TaskDescriptor,
+    flow: &Flow,
+    records: &Records,
+    held: &mut HeldState,
+    freeze: crate::services::Freeze,
+    cancelled: &CancellationToken,
+) -> Result<Outcome> {
+    let lanes = flow.dataflow.lanes();
+    let mut outcome = Outcome::default();
+    for (_, chunks) in records {
+        outcome.counts.records_in += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        outcome.counts.bytes_in += chunks.iter().map(|chunk| chunk.bytes() as u64).sum::<u64>();
+    }
+    let mut letters = Letters::default();
+    let mut input = EpochInput { sources: vec![vec![vec![]; lanes]; flow.scans.len()], watermark_us: task.watermark_us };
+    for (source, scan) in flow.scans.iter().enumerate() {
+        let steps = scan.scan.steps().iter().map(|step| step.map_expressions(|expression| freeze(expression, task.clock_us)));
+        let steps = steps.collect::<Result<Vec<_>>>()?;
+        let mine = records.iter().filter(|(range, _)| range.source.source.0 == scan.scan.spec().source);
+        let scanned = scan_all(mine, |(range, chunks)| {
+            if cancelled.is_cancelled() {
+                return Err(cancelled_error(task));
+            }
+            Ok((range.source, scan.run(chunks, range.source.partition, &steps, task.watermark_us)?))
+        });
+        for (index, scanned) in scanned.into_iter().enumerate() {
+            let (partition, scanned) = scanned?;
+            if let Some(at) = scanned.event_time_us {
+                let known = outcome.event_time_us.entry(partition).or_insert(at);
+                *known = at.max(*known);
+            }
+            outcome.times.decode_us += scanned.decode_us;
+            outcome.times.compute_us += scanned.compute_us;
+            letters.add(scanned.dead_letters, scanned.late_rows);
+            input.sources[source][index % lanes].extend(scanned.batches.into_iter().map(Delta::added));
+        }
+    }
+    if cancelled.is_cancelled() {
+        return Err(cancelled_error(task));
+    }
+    let started = Instant::now();
+    let output = flow.dataflow.run(&mut held.state, input)?;
+    for (section, deltas) in flow.spec.sinks.iter().zip(output.sinks) {
+        let changes = section.changes(deltas)?;
+        outcome.counts.rows_out += changes.rows;
+        for (row, (batch, error)) in changes.refused.into_iter().enumerate() {
+            letters.dead.push(refused(task, &flow.spec.job, section.sink, row, &batch, error)?);
+        }
+        if !changes.batches.is_empty() {
+            outcome.sinks.insert(section.sink, changes.batches);
+        }
+    }
+    outcome.state = held.state.changes().map_err(|error| DataFusionError::External(Box::new(error)))?;
+    outcome.times.compute_us += started.elapsed().as_micros() as u64;
+    outcome.counts.dead_letters = letters.dead.len() as u64;
+    outcome.counts.late = letters.late.len() as u64;
+    if !letters.dead.is_empty() {
+        outcome.sinks.insert(DEAD_LETTERS, vec![dead_letters::batch(&letters.dead)?]);
+    }
+    if !letters.late.is_empty() {
+        outcome.sinks.insert(LATE_ROWS, vec![dead_letters::batch(&letters.late)?]);
+    }
+    Ok(outcome)
+}
+
+/// Runs `work` over a few items at once, each on its own thread when there are several.
+fn scan_all<'a, T: Sync + 'a, R: Send>(
+    items: impl Iterator<Item = &'a T>,
+    work: impl Fn(&'a T) -> Result<R> + Sync,
+) -> Vec<Result<R>> {
+    let items: Vec<&T> = items.collect();
+    if let [only] = items.as_slice() {
+        return vec![work(only)];
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut results = Vec::with_capacity(items.len());
+    for several in items.chunks(cores) {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = several.iter().map(|item| scope.spawn(|| work(item))).collect();
+            for thread in running {
+                let ended = thread.join();
+                results.push(ended.unwrap_or_else(|_| Err(DataFusionError::Execution("decoding panicked".into()))));
+            }
+        });
+    }
+    results
+}
+
+/// Dead letters and late rows, each once, however many scans of a record failed.
+#[derive(Default)]
+struct Letters {
+    dead: Vec<DeadLetter>,
+    late: Vec<DeadLetter>,
+    known: HashSet<String>,
+}
+
+impl Letters {
+    fn add(&mut self, dead: Vec<DeadLetter>, late: Vec<DeadLetter>) {
+        for letter in dead {
+            if self.known.insert(letter.id.clone()) {
+                self.dead.push(letter);
+            }
+        }
+        for letter in late {
+            if self.known.insert(format!("late {}", letter.id)) {
+                self.late.push(letter);
+            }
+        }
+    }
+}
+
+fn refused(task: &TaskDescriptor, job: &str, sink: SinkId, row: usize, batch: &RecordBatch, error: String) -> Result<DeadLetter> {
+    let mut json = LineDelimitedWriter::new(Vec::new());
+    json.write(batch)?;
+    json.finish()?;
+    let (raw, raw_bytes) = cut(Some(&json.into_inner()));
+    Ok(DeadLetter {
+        id: format!("{}/sink-{sink}/{}/{}/{row}", task.incarnation, task.epoch, task.work.part),
+        job: job.to_owned(),
+        step: "compute",
+        error,
+        topic: None,
+        partition: None,
+        offset: None,
+        timestamp_ms: None,
+        key: None,
+        raw,
+        raw_bytes,
+    })
+}
+
+async fn store_part(task: &TaskDescriptor, execution: &Nonce, outcome: &mut Outcome, services: &ExecutorServices) -> Result<PartFile> {
+    let part = task.work.part;
+    let sections = Sections { sinks: std::mem::take(&mut outcome.sinks), state: std::mem::take(&mut outcome.state) };
+    if sections.sinks.is_empty() && sections.state.is_empty() {
+        return Ok(PartFile { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new(), state_bytes: 0 });
+    }
+    let external = |error| DataFusionError::External(Box::new(error));
+    let rows = |batches: &Vec<RecordBatch>| batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    let rows = sections.sinks.iter().map(|(sink, batches)| (*sink, rows(batches))).collect();
+    let Encoded { bytes, crc32, state_bytes } = part::encode(&sections).map_err(external)?;
+    let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);
+    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
+    services.parts.insert(&name, bytes.clone());
+    services.store.create(&name, bytes).await.map_err(external)?;
+    Ok(file)
+}
+
+fn cancelled_error(task: &TaskDescriptor) -> DataFusionError {
+    DataFusionError::Execution(format!("attempt {} of epoch {} was cancelled", task.attempt, task.epoch))
+}

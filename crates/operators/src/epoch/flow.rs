@@ -1,0 +1,160 @@
+//! A job's dataflow on an executor: made once from what the scheduler sent, kept with its state until the job is forgotten.
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::{
+    arrow::datatypes::Schema,
+    common::{Result, internal_datafusion_err, tree_node::TreeNode},
+    execution::TaskContext,
+    physical_expr::expressions::Column,
+    physical_plan::{ExecutionPlan, PhysicalExpr},
+};
+use datafusion_proto::{physical_plan::from_proto::parse_physical_expr, protobuf::PhysicalExprNode};
+use parking_lot::Mutex;
+use polybolos_dataflow::{Dataflow, Graph, SourceLeaf, TimeColumn, event_time};
+use polybolos_kafka::decode::Field;
+use polybolos_streaming::ids::Incarnation;
+use prost::Message;
+
+use super::{
+    held::HeldState,
+    scan::{EpochScan, ScanTime},
+    spec::{EpochSpec, EventTime},
+};
+use crate::{codec::PolybolosCodec, record_scan::RecordScanExec, steps::Step, template::fuse};
+
+#[derive(Debug)]
+pub struct Flow {
+    pub spec: Arc<EpochSpec>,
+    pub dataflow: Dataflow,
+    /// One per source of the graph.
+    pub scans: Vec<EpochScan>,
+    pub held: Arc<tokio::sync::Mutex<HeldState>>,
+}
+
+/// Folds what can be folded into the scans of a plan (see [`fuse`]).
+pub fn fuse_scans(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Ok(scan) = fuse(&plan) {
+        return Ok(Arc::new(scan));
+    }
+    let children = plan.children().into_iter().map(|child| fuse_scans(child.clone())).collect::<Result<Vec<_>>>()?;
+    if children.is_empty() { Ok(plan) } else { datafusion::physical_plan::replace_children_if_necessary(plan, children) }
+}
+
+impl Flow {
+    pub fn build(spec: Arc<EpochSpec>, context: &TaskContext) -> Result<Self> {
+        let plans = spec.plans(context)?;
+        let scans: Mutex<Vec<EpochScan>> = Mutex::default();
+        let failure = Mutex::new(None);
+        let find = |plan: &Arc<dyn ExecutionPlan>| {
+            let scan = plan.downcast_ref::<RecordScanExec>()?;
+            let mut scans = scans.lock();
+            let known = scans.iter().position(|known| is_same(&known.scan, scan));
+            let source = match known {
+                Some(source) => source,
+                None => {
+                    let time = scan_time(&spec, scan, context).unwrap_or_else(|error| {
+                        *failure.lock() = Some(error);
+                        None
+                    });
+                    scans.push(EpochScan { scan: scan.clone(), time });
+                    scans.len() - 1
+                }
+            };
+            Some(SourceLeaf { source, times: times_of(&spec, scan) })
+        };
+        let graph = Graph::lower(&plans, &find, spec.granule_us)?;
+        if let Some(error) = failure.into_inner() {
+            return Err(error);
+        }
+        // The graph's own order of its sources.
+        let mut by_number: HashMap<usize, EpochScan> = scans.into_inner().into_iter().enumerate().collect();
+        let ordered = graph.sources().iter().map(|number| by_number.remove(number));
+        let scans = ordered.collect::<Option<Vec<_>>>().ok_or_else(|| internal_datafusion_err!("a source of the graph has no scan"))?;
+        let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
+        let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
+        Ok(Self { spec, dataflow, scans, held })
+    }
+}
+
+fn is_same(left: &RecordScanExec, right: &RecordScanExec) -> bool {
+    left.spec() == right.spec()
+        && left.decoded() == right.decoded()
+        && format!("{:?}", left.steps()) == format!("{:?}", right.steps())
+}
+
+/// The event time of a scan's table, as far as the scan decodes what it is made of.
+fn event_time_of<'a>(spec: &'a EpochSpec, scan: &RecordScanExec) -> Option<&'a EventTime> {
+    spec.event_times.iter().find(|time| time.source == scan.spec().source)
+}
+
+fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> Result<Option<ScanTime>> {
+    let (Some(time), Some(granule_us)) = (event_time_of(spec, scan), spec.granule_us) else { return Ok(None) };
+    let decoded = scan.decoded();
+    let position = |name: &String| {
+        scan.spec().fields.iter().zip(decoded.fields()).position(|(source, field)| match source {
+            Field::Json { name: found } => found == name,
+            _ => field.name() == name,
+        })
+    };
+    let Some(columns) = time.needs.iter().map(position).collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let schema = Arc::new(Schema::new(
+        columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>(),
+    ));
+    let node = PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
+    let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;
+    Ok(Some(ScanTime { expression, columns, schema, delay_us: time.delay_us, granule_us }))
+}
+
+/// Which output columns of a scan are event time.
+fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> {
+    let column = event_time_of(spec, scan).and_then(|time| time.column.as_ref());
+    let of_field = |field: &Arc<datafusion::arrow::datatypes::Field>| {
+        let closes_after_us = spec.granule_us.filter(|_| Some(field.name()) == column)?;
+        Some(TimeColumn { closes_after_us })
+    };
+    let mut times: Vec<_> = scan.decoded().fields().iter().map(of_field).collect();
+    for step in scan.steps() {
+        if let Step::Project { expressions, .. } = step {
+            times = expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, spec.granule_us)).collect();
+        }
+    }
+    times
+}
+
+/// The columns that an expression is over, in the order in which they are first met, and the expression over just those.
+pub fn needs_of(expression: &Arc<dyn PhysicalExpr>) -> Vec<String> {
+    let mut names: Vec<String> = vec![];
+    let _ = expression.apply(|node| {
+        if let Some(column) = node.downcast_ref::<Column>()
+            && !names.iter().any(|name| name == column.name())
+        {
+            names.push(column.name().to_owned());
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    });
+    names
+}
+
+/// The dataflows of the jobs that run here.
+#[derive(Debug, Default)]
+pub struct Flows {
+    flows: Mutex<HashMap<Incarnation, Arc<Flow>>>,
+}
+
+impl Flows {
+    /// The job's dataflow; made anew when the plan is another than before.
+    pub fn of(&self, spec: &Arc<EpochSpec>, context: &TaskContext) -> Result<Arc<Flow>> {
+        if let Some(flow) = self.flows.lock().get(&spec.incarnation)
+            && flow.spec.plan_id == spec.plan_id
+        {
+            return Ok(flow.clone());
+        }
+        let flow = Arc::new(Flow::build(spec.clone(), context)?);
+        self.flows.lock().insert(spec.incarnation.clone(), flow.clone());
+        Ok(flow)
+    }
+
+    pub fn forget(&self, incarnation: &Incarnation) {
+        self.flows.lock().remove(incarnation);
+    }
+}

@@ -1,0 +1,154 @@
+//! Decodes the records of a range, sets late ones aside, and runs the stateless steps over the rest. The same work as a stateless job's scan, for several scans of one
+//! topic, and without waiting.
+use std::{sync::Arc, time::Instant};
+
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array},
+        compute::{filter, filter_record_batch},
+        datatypes::{Int64Type, Schema},
+    },
+    common::{DataFusionError, Result},
+    physical_plan::PhysicalExpr,
+};
+use polybolos_dataflow::event_time::microseconds;
+use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
+
+use crate::{
+    dead_letters::{DeadLetter, cut},
+    record_scan::{BATCH_RECORDS, OnError, RecordScanExec},
+    steps::{self, Failure, Step},
+};
+
+/// Event time of a scan's decoded columns.
+#[derive(Clone, Debug)]
+pub struct ScanTime {
+    pub expression: Arc<dyn PhysicalExpr>,
+    /// Columns of the decoded batch that the expression is over.
+    pub columns: Vec<usize>,
+    pub schema: Arc<Schema>,
+    pub delay_us: i64,
+    pub granule_us: i64,
+}
+
+/// A scan of the job's plans, ready to run.
+#[derive(Debug)]
+pub struct EpochScan {
+    pub scan: RecordScanExec,
+    pub time: Option<ScanTime>,
+}
+
+#[derive(Debug, Default)]
+pub struct Scanned {
+    pub batches: Vec<RecordBatch>,
+    pub dead_letters: Vec<DeadLetter>,
+    pub late_rows: Vec<DeadLetter>,
+    /// Largest event time less the watermark's delay.
+    pub event_time_us: Option<i64>,
+    pub decode_us: u64,
+    pub compute_us: u64,
+}
+
+impl EpochScan {
+    /// Runs over the records of one partition. `steps` are the scan's, with the epoch's clock filled in.
+    pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Step], watermark_us: Option<i64>) -> Result<Scanned> {
+        let spec = self.scan.spec();
+        let external = |error| DataFusionError::External(Box::new(error));
+        let mut decoder = JsonDecoder::new(self.scan.decoded().clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
+        let mut scanned = Scanned::default();
+        for chunk in chunks {
+            for start in (0..chunk.len()).step_by(BATCH_RECORDS) {
+                let end = chunk.len().min(start + BATCH_RECORDS);
+                let started = Instant::now();
+                let decoded = decoder.decode(chunk, start..end, &spec.topic, partition).map_err(external)?;
+                scanned.decode_us += started.elapsed().as_micros() as u64;
+
+                let started = Instant::now();
+                let failed = decoded.failures.into_iter().map(|failure| Failure { record: failure.record, error: failure.error });
+                self.bury("decode", failed, chunk, partition, &mut scanned)?;
+                let records = UInt32Array::from(decoded.records);
+                let (batch, records) = self.set_late_aside(decoded.batch, records, chunk, partition, watermark_us, &mut scanned)?;
+                let mut failures = vec![];
+                let output = steps::run(steps, &spec.checks, batch, records, &mut failures)?;
+                self.bury("compute", failures.into_iter(), chunk, partition, &mut scanned)?;
+                scanned.batches.extend(output);
+                scanned.compute_us += started.elapsed().as_micros() as u64;
+            }
+        }
+        Ok(scanned)
+    }
+
+    fn bury(
+        &self,
+        step: &'static str,
+        failures: impl Iterator<Item = Failure>,
+        chunk: &RecordChunk,
+        partition: i32,
+        scanned: &mut Scanned,
+    ) -> Result<()> {
+        for failure in failures {
+            let letter = self.letter(step, failure.error, failure.record, chunk, partition);
+            if self.scan.spec().on_error == OnError::Fail {
+                return Err(DataFusionError::Execution(format!(
+                    "record {} cannot be processed: {}; correct or skip it, or set 'on_error' = 'dead_letter'",
+                    letter.id, letter.error
+                )));
+            }
+            scanned.dead_letters.push(letter);
+        }
+        Ok(())
+    }
+
+    /// Rows whose granule has ended at the watermark are late. Rows without a time are not.
+    fn set_late_aside(
+        &self,
+        batch: RecordBatch,
+        records: UInt32Array,
+        chunk: &RecordChunk,
+        partition: i32,
+        watermark_us: Option<i64>,
+        scanned: &mut Scanned,
+    ) -> Result<(RecordBatch, UInt32Array)> {
+        let Some(time) = self.time.as_ref().filter(|_| batch.num_rows() > 0) else { return Ok((batch, records)) };
+        let over = RecordBatch::try_new(time.schema.clone(), time.columns.iter().map(|&column| batch.column(column).clone()).collect())?;
+        let times = microseconds(&time.expression.evaluate(&over)?.into_array(batch.num_rows())?)?;
+        let times = times.as_primitive::<Int64Type>();
+        if let Some(newest) = datafusion::arrow::compute::max(times) {
+            scanned.event_time_us = scanned.event_time_us.max(Some(newest.saturating_sub(time.delay_us)));
+        }
+        let Some(watermark) = watermark_us else { return Ok((batch, records)) };
+        let is_late = |at: i64| match time.granule_us {
+            0 => at < watermark,
+            granule => at - at.rem_euclid(granule) + granule <= watermark,
+        };
+        let in_time: BooleanArray = (0..times.len()).map(|row| Some(times.is_null(row) || !is_late(times.value(row)))).collect();
+        if in_time.true_count() == in_time.len() {
+            return Ok((batch, records));
+        }
+        for row in (0..in_time.len()).filter(|&row| !in_time.value(row)) {
+            let error = format!("its event time is {} us before the watermark", watermark.saturating_sub(times.value(row)));
+            scanned.late_rows.push(self.letter("late", error, records.value(row), chunk, partition));
+        }
+        Ok((filter_record_batch(&batch, &in_time)?, filter(&records, &in_time)?.as_primitive().clone()))
+    }
+
+    fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, partition: i32) -> DeadLetter {
+        let spec = self.scan.spec();
+        let index = record as usize;
+        let offset = chunk.offset(index);
+        let (raw, raw_bytes) = cut(chunk.payload(index));
+        DeadLetter {
+            id: format!("{}/{}/{partition}/{offset}", spec.incarnation, spec.topic),
+            job: spec.job.clone(),
+            step,
+            error,
+            topic: Some(spec.topic.clone()),
+            partition: Some(partition),
+            offset: Some(offset),
+            timestamp_ms: chunk.timestamp_ms(index),
+            key: chunk.key(index).map(<[u8]>::to_vec),
+            raw,
+            raw_bytes,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! An epoch's changes of a query's answer as changes of a table: one per key, the row that is there now, or that none is (EPOCHS rule 10).
+use datafusion::{
+    arrow::{
+        array::{Array, BooleanArray, RecordBatch, UInt32Array},
+        compute::{filter_record_batch, take_record_batch},
+        row::{RowConverter, SortField},
+    },
+    common::Result,
+};
+use hashbrown::HashMap;
+use polybolos_dataflow::Delta;
+
+use super::spec::SinkSection;
+use crate::{changes::mark_delete, last_per_key::last_per_key, part_write::Keeping, steps::Check};
+
+/// What goes into the part file for a sink, and which rows its table could not take.
+#[derive(Debug, Default)]
+pub struct SinkChanges {
+    pub batches: Vec<RecordBatch>,
+    pub rows: u64,
+    /// The row as a batch of one, and why.
+    pub refused: Vec<(RecordBatch, String)>,
+}
+
+impl SinkSection {
+    pub fn changes(&self, deltas: Vec<Delta>) -> Result<SinkChanges> {
+        let mut changes = SinkChanges::default();
+        let deltas: Vec<Delta> = deltas.into_iter().filter(|delta| delta.rows() > 0).collect();
+        let Some(first) = deltas.first() else { return Ok(changes) };
+        match &self.keeping {
+            Keeping::Nothing => changes.rows = deltas.iter().map(|delta| delta.rows() as u64).sum(),
+            Keeping::All => {
+                for delta in deltas {
+                    let delta = self.check(delta, &mut changes)?;
+                    changes.rows += delta.rows() as u64;
+                    changes.batches.extend(signed(&delta)?);
+                }
+            }
+            Keeping::LastPerKey(key) if deltas.iter().all(|delta| delta.weights().is_none()) => {
+                let mut batches = vec![];
+                for delta in deltas {
+                    batches.push(self.check(delta, &mut changes)?.batch().clone());
+                }
+                let kept = last_per_key(&batches, key)?;
+                changes.rows = kept.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+                changes.batches.extend(kept);
+            }
+            Keeping::LastPerKey(key) => {
+                let all = Delta::concat(&first.batch().schema(), &deltas)?;
+                let all = self.check(all, &mut changes)?;
+                let (upserts, deletes) = net(&all, key)?;
+                changes.rows = (upserts.len() + deletes.len()) as u64;
+                if !upserts.is_empty() {
+                    changes.batches.push(take_record_batch(all.batch(), &UInt32Array::from(upserts))?);
+                }
+                if !deletes.is_empty() {
+                    let keys = all.batch().project(key)?;
+                    changes.batches.push(mark_delete(&take_record_batch(&keys, &UInt32Array::from(deletes))?)?);
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Takes out rows that the table is known to refuse.
+    fn check(&self, mut delta: Delta, changes: &mut SinkChanges) -> Result<Delta> {
+        for check in &self.checks {
+            let column = delta.batch().column(check.column).clone();
+            let Some(passes) = Check::passes(check, &column)? else { continue };
+            for row in (0..passes.len()).filter(|&row| !passes.value(row) && delta.weight(row) > 0) {
+                changes.refused.push((delta.batch().slice(row, 1), check.complaint(&column, row)));
+            }
+            delta = delta.filter(&passes)?;
+        }
+        Ok(delta)
+    }
+}
+
+/// Rows that are added, and rows that are taken away, the latter marked.
+fn signed(delta: &Delta) -> Result<Vec<RecordBatch>> {
+    let Some(weights) = delta.weights() else { return Ok(vec![delta.batch().clone()]) };
+    let mask = |wanted: fn(i64) -> bool| -> BooleanArray { weights.values().iter().map(|weight| Some(wanted(*weight))).collect() };
+    let (added, gone) = (mask(|weight| weight > 0), mask(|weight| weight < 0));
+    let mut batches = vec![];
+    if gone.true_count() > 0 {
+        batches.push(mark_delete(&filter_record_batch(delta.batch(), &gone)?)?);
+    }
+    if added.true_count() > 0 {
+        batches.push(filter_record_batch(delta.batch(), &added)?);
+    }
+    Ok(batches)
+}
+
+/// Rows to upsert and rows whose key is to be deleted.
+fn net(delta: &Delta, key: &[usize]) -> Result<(Vec<u32>, Vec<u32>)> {
+    let batch = delta.batch();
+    let converter = |columns: &[usize]| {
+        RowConverter::new(columns.iter().map(|&column| SortField::new(batch.column(column).data_type().clone())).collect())
+    };
+    let all: Vec<usize> = (0..batch.num_columns()).collect();
+    let rows = converter(&all)?.convert_columns(batch.columns())?;
+    let keys: Vec<_> = key.iter().map(|&column| batch.column(column).clone()).collect();
+    let keys = converter(key)?.convert_columns(&keys)?;
+    let mut weights: HashMap<&[u8], i64> = HashMap::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        *weights.entry(rows.row(row).data()).or_default() += delta.weight(row);
+    }
+    // Per key, the last row that is there after all, or a row that is there no more.
+    let mut last: HashMap<&[u8], (u32, bool)> = HashMap::new();
+    for row in 0..batch.num_rows() {
+        let weight = weights.get(rows.row(row).data()).copied().unwrap_or(0);
+        if weight == 0 {
+            continue;
+        }
+        let is_there = weight > 0;
+        let entry = last.entry(keys.row(row).data()).or_insert((row as u32, is_there));
+        if is_there || !entry.1 {
+            *entry = (row as u32, is_there);
+        }
+    }
+    let (mut upserts, mut deletes) = (vec![], vec![]);
+    for (row, is_there) in last.into_values() {
+        if is_there { upserts.push(row) } else { deletes.push(row) }
+    }
+    upserts.sort_unstable();
+    deletes.sort_unstable();
+    Ok((upserts, deletes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::{
+        array::{ArrayRef, AsArray, Int64Array, StringArray},
+        datatypes::{DataType, Field, Int64Type, Schema},
+    };
+    use polybolos_streaming::ids::SinkId;
+
+    use super::*;
+    use crate::changes::is_delete;
+
+    fn delta(rows: &[(Option<&str>, i64, i64)]) -> Delta {
+        let schema = Schema::new(vec![Field::new("k", DataType::Utf8, true), Field::new("v", DataType::Int64, true)]);
+        let keys: StringArray = rows.iter().map(|row| row.0).collect();
+        let values = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
+        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values)];
+        let batch = RecordBatch::try_new(Arc::new(schema), columns).expect("batch");
+        Delta::weighted(batch, Int64Array::from_iter_values(rows.iter().map(|row| row.2)))
+    }
+
+    fn section() -> SinkSection {
+        let checks = vec![Check { column: 0, name: "k".into(), refuse_empty: true }];
+        SinkSection { sink: SinkId(0), keeping: Keeping::LastPerKey(vec![0]), checks, emit_on_close: false, plan: vec![] }
+    }
+
+    #[test]
+    fn one_change_per_key_comes_out() {
+        let deltas = vec![
+            delta(&[(Some("changed"), 1, -1), (Some("changed"), 2, 1), (Some("gone"), 3, -1), (Some("same"), 4, -1)]),
+            delta(&[(Some("same"), 4, 1), (Some("new"), 5, 1), (None, 6, 1), (Some("twice"), 7, 1), (Some("twice"), 7, -1)]),
+        ];
+        let changes = section().changes(deltas).expect("nets");
+        assert_eq!(changes.rows, 3);
+        assert_eq!(changes.refused.len(), 1);
+        let [upserts, deletes] = changes.batches.as_slice() else { panic!("{:?}", changes.batches) };
+        assert!(!is_delete(upserts) && is_delete(deletes));
+        assert_eq!(upserts.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["changed", "new"]);
+        assert_eq!(upserts.column(1).as_primitive::<Int64Type>().values(), &[2, 5]);
+        assert_eq!(deletes.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["gone"]);
+        assert_eq!(deletes.num_columns(), 1);
+    }
+}

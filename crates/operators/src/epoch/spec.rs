@@ -1,0 +1,92 @@
+//! What an executor is told of a job with state, once for all its epochs.
+use std::sync::Arc;
+
+use datafusion::{
+    common::{Result, internal_datafusion_err},
+    execution::TaskContext,
+    physical_plan::ExecutionPlan,
+};
+use datafusion_proto::{
+    physical_plan::AsExecutionPlan,
+    protobuf::PhysicalPlanNode,
+};
+use polybolos_dataflow::{Emit, SinkPlan};
+use polybolos_streaming::ids::{Incarnation, SinkId};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::{codec::PolybolosCodec, part_write::Keeping, steps::Check};
+
+/// One INSERT of the job: its query's physical plan, and what becomes of the rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkSection {
+    pub sink: SinkId,
+    pub keeping: Keeping,
+    pub checks: Vec<Check>,
+    pub emit_on_close: bool,
+    /// A `PhysicalPlanNode` of datafusion-proto.
+    #[serde(with = "base64_bytes")]
+    pub plan: Vec<u8>,
+}
+
+/// A table's event time, as a scan finds it in a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventTime {
+    pub source: u32,
+    /// The watermark column's name where it is one of the record's own; else the columns that its expression needs.
+    pub column: Option<String>,
+    /// Serialised physical expression over the columns named in `needs`, in that order.
+    #[serde(with = "base64_bytes")]
+    pub expression: Vec<u8>,
+    pub needs: Vec<String>,
+    pub delay_us: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochSpec {
+    pub job: String,
+    pub incarnation: Incarnation,
+    /// Tells one plan of an incarnation from the next.
+    pub plan_id: u64,
+    pub lanes: usize,
+    /// `None`: no row is late.
+    pub granule_us: Option<i64>,
+    pub event_times: Vec<EventTime>,
+    pub sinks: Vec<SinkSection>,
+}
+
+/// A physical plan as bytes.
+pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
+    let codec = PolybolosCodec::default();
+    let node = PhysicalPlanNode::try_from_physical_plan(plan.clone(), &codec)?;
+    Ok(node.encode_to_vec())
+}
+
+impl EpochSpec {
+    /// The plans of all INSERTs.
+    pub fn plans(&self, context: &TaskContext) -> Result<Vec<SinkPlan<Arc<dyn ExecutionPlan>>>> {
+        let codec = PolybolosCodec::default();
+        let decode = |section: &SinkSection| {
+            let node = PhysicalPlanNode::decode(section.plan.as_slice())
+                .map_err(|error| internal_datafusion_err!("the plan of job {}: {error}", self.job))?;
+            let plan = node.try_into_physical_plan(context, &codec)?;
+            let emit = if section.emit_on_close { Emit::OnWindowClose } else { Emit::OnUpdate };
+            Ok(SinkPlan { plan, emit })
+        };
+        self.sinks.iter().map(decode).collect()
+    }
+}
+
+mod base64_bytes {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(D::Error::custom)
+    }
+}

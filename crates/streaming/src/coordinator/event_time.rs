@@ -1,0 +1,174 @@
+//! Event time: what each partition has seen of it, which partitions are silent, and the job's watermark. The watermark is the smallest event time of all
+//! partitions that are not idle, over all sources that have a watermark; it never falls. A partition that has seen no event time yet holds it back
+//! until it is idle. When all are idle, nothing holds it back: it is the largest event time, as if the partition that leads had fallen silent last.
+//!
+//! A partition is idle once it had nothing to read for [`CoordinatorConfig::idle_timeout_us`] by the monotonic clock, and is awake again as soon as the
+//! broker or an executor tells of a record. Time in which nobody knows (Kafka is away, the topic has not been asked for) does not count.
+use std::collections::BTreeMap;
+
+use super::{
+    config::{CoordinatorConfig, Rule},
+    sources::{Activity, Sources},
+};
+use crate::{
+    ids::{SourceId, SourcePartition},
+    manifest::Manifest,
+};
+
+#[derive(Debug)]
+pub(super) struct EventTimes {
+    partitions: BTreeMap<SourcePartition, Partition>,
+    watermark_us: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Partition {
+    event_time_us: Option<i64>,
+    is_idle: bool,
+    /// Since when it is known to have nothing to read.
+    quiet_since_us: Option<u64>,
+}
+
+impl EventTimes {
+    pub fn new(manifest: &Manifest) -> Self {
+        let mut partitions: BTreeMap<SourcePartition, Partition> = BTreeMap::new();
+        for (&source, position) in &manifest.sources {
+            for (&partition, &time) in &position.event_time_us {
+                partitions.entry(SourcePartition { source, partition }).or_default().event_time_us = Some(time);
+            }
+            for &partition in &position.idle {
+                partitions.entry(SourcePartition { source, partition }).or_default().is_idle = true;
+            }
+        }
+        Self { partitions, watermark_us: manifest.watermark_us }
+    }
+
+    pub fn watermark_us(&self) -> Option<i64> {
+        self.watermark_us
+    }
+
+    /// What a recorded epoch has seen.
+    pub fn reported(&mut self, times: &BTreeMap<SourcePartition, i64>) {
+        for (key, time) in times {
+            let partition = self.partitions.entry(*key).or_default();
+            partition.event_time_us = partition.event_time_us.max(Some(*time));
+        }
+    }
+
+    /// The source's topic is another one.
+    pub fn forget(&mut self, source: SourceId) {
+        self.partitions.retain(|key, _| key.source != source);
+    }
+
+    /// Takes note of who is silent, and moves the watermark on.
+    pub fn look(&mut self, sources: &Sources, now_us: u64, config: &CoordinatorConfig) {
+        if config.watermarked.is_empty() {
+            return;
+        }
+        self.partitions.retain(|key, _| sources.position(*key).is_some());
+        for (key, activity) in sources.activities().filter(|(key, _)| config.watermarked.contains(&key.source)) {
+            self.partitions.entry(key).or_default().look(activity, now_us, config.idle_timeout_us);
+        }
+        let is_missing = |source: &SourceId| !self.partitions.keys().any(|key| key.source == *source);
+        if config.watermarked.iter().any(is_missing) {
+            // A topic that nobody has made yet.
+            return;
+        }
+        let relevant = self.partitions.iter().filter(|(key, _)| config.watermarked.contains(&key.source));
+        let now = watermark(relevant.map(|(_, partition)| *partition));
+        self.watermark_us = if config.lacks(Rule::WatermarkAscends) { now } else { self.watermark_us.max(now) };
+    }
+
+    pub fn apply(&self, manifest: &mut Manifest) {
+        for (id, position) in &mut manifest.sources {
+            let of = self.partitions.iter().filter(|(key, _)| key.source == *id);
+            position.event_time_us = of.clone().filter_map(|(key, it)| Some((key.partition, it.event_time_us?))).collect();
+            position.idle = of.filter(|(_, it)| it.is_idle).map(|(key, _)| key.partition).collect();
+        }
+        manifest.watermark_us = self.watermark_us;
+    }
+
+    /// When the next partition will count as idle.
+    pub fn wakeup_us(&self, config: &CoordinatorConfig) -> Option<u64> {
+        let timeout_us = config.idle_timeout_us?;
+        self.partitions.values().filter(|it| !it.is_idle).filter_map(|it| Some(it.quiet_since_us? + timeout_us)).min()
+    }
+}
+
+impl Partition {
+    fn look(&mut self, activity: Activity, now_us: u64, timeout_us: Option<u64>) {
+        match activity {
+            Activity::Busy => (self.is_idle, self.quiet_since_us) = (false, None),
+            Activity::Unknown => self.quiet_since_us = None,
+            Activity::Quiet => {
+                let since_us = *self.quiet_since_us.get_or_insert(now_us);
+                self.is_idle = timeout_us.is_some_and(|timeout_us| self.is_idle || now_us >= since_us + timeout_us);
+            }
+        }
+    }
+}
+
+fn watermark(partitions: impl Iterator<Item = Partition> + Clone) -> Option<i64> {
+    let awake = partitions.clone().filter(|it| !it.is_idle).map(|it| it.event_time_us);
+    // `None` is the smallest: nothing seen yet.
+    awake.min().unwrap_or_else(|| partitions.map(|it| it.event_time_us).max().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn partition(event_time_us: impl Into<Option<i64>>, is_idle: bool) -> Partition {
+        Partition { event_time_us: event_time_us.into(), is_idle, quiet_since_us: None }
+    }
+
+    #[test]
+    fn the_watermark_is_the_smallest_event_time_of_those_that_are_awake() {
+        let of = |partitions: &[Partition]| watermark(partitions.iter().copied());
+        assert_eq!(of(&[partition(5, false), partition(3, false)]), Some(3));
+        assert_eq!(of(&[partition(5, false), partition(3, true)]), Some(5));
+        assert_eq!(of(&[partition(5, false), partition(None, false)]), None, "it may still see anything");
+        assert_eq!(of(&[partition(5, false), partition(None, true)]), Some(5));
+        assert_eq!(of(&[partition(5, true), partition(3, true), partition(None, true)]), Some(5), "nobody holds it back");
+        assert_eq!(of(&[partition(None, true)]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn only_time_that_is_known_to_be_quiet_counts() {
+        let mut it = Partition::default();
+        it.look(Activity::Quiet, 0, Some(10));
+        it.look(Activity::Quiet, 9, Some(10));
+        assert!(!it.is_idle);
+        it.look(Activity::Unknown, 9, Some(10));
+        it.look(Activity::Quiet, 12, Some(10));
+        assert!(!it.is_idle, "Kafka was away");
+        it.look(Activity::Quiet, 22, Some(10));
+        assert!(it.is_idle);
+        it.look(Activity::Unknown, 23, Some(10));
+        assert!(it.is_idle, "nothing says that it woke up");
+        it.look(Activity::Busy, 24, Some(10));
+        assert!(!it.is_idle);
+        it.look(Activity::Quiet, 100, None);
+        it.look(Activity::Quiet, 200, None);
+        assert!(!it.is_idle, "never, without a timeout");
+    }
+
+    proptest! {
+        #[test]
+        fn a_partition_that_falls_silent_never_takes_the_watermark_back(
+            times in prop::collection::vec((proptest::option::of(-50i64..50), any::<bool>()), 1..8), silent: prop::sample::Index,
+        ) {
+            let mut partitions: Vec<Partition> = times.iter().map(|(time, idle)| partition(*time, *idle)).collect();
+            let before = watermark(partitions.iter().copied());
+            let awake = partitions.iter().filter(|it| !it.is_idle).count();
+            let silent = silent.index(partitions.len());
+            if awake > 0 {
+                partitions[silent].is_idle = true;
+                prop_assert!(watermark(partitions.iter().copied()) >= before);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A toy state for the jobs that have one: records counted by key, where a key that has been counted to five is gone; and how far the timers have fired. It is kept as
+//! runs of changes on the store, and on executors as a base in memory with an overlay of its own for each execution (EPOCHS rule 8).
+use std::collections::BTreeMap;
+
+use polybolos_streaming::{
+    coordinator::Event,
+    ids::{Epoch, ExecutorId, Generation, Incarnation},
+    manifest::StateRun,
+    report::{CompactFailure, CompactReport},
+};
+
+use crate::{
+    faults::{Fault, Sabotage},
+    happening::{Happening, ToExecutor},
+    store::{Content, File},
+    topic::{Kind, Record},
+    world::{INCARNATION, MS, World},
+};
+
+/// What each key counts, and under [`FIRED`] through which watermark the timers have fired.
+pub type State = BTreeMap<u32, i64>;
+/// `None`: the key is gone.
+pub type Delta = BTreeMap<u32, Option<i64>>;
+
+const FIRED: u32 = u32::MAX;
+const GONE_AT: i64 = 5;
+
+/// What an executor keeps of the state.
+#[derive(Debug, Default)]
+pub struct Memory {
+    base: State,
+    /// The last epoch in `base`.
+    through: Epoch,
+    /// By the file that has the same; which of them count, the next frame tells.
+    overlays: BTreeMap<String, Delta>,
+}
+
+/// An order to merge runs.
+#[derive(Clone, Debug)]
+pub struct CompactOrder {
+    pub connection: u64,
+    pub generation: Generation,
+    pub executor: ExecutorId,
+    pub runs: Vec<StateRun>,
+}
+
+pub fn apply(state: &mut State, delta: &Delta) {
+    for (key, value) in delta {
+        match value {
+            Some(value) => state.insert(*key, *value),
+            None => state.remove(key),
+        };
+    }
+}
+
+/// Whether the record comes too late to be counted.
+pub fn is_late(record: &Record, watermark_us: Option<i64>) -> bool {
+    matches!(record.kind, Kind::Good | Kind::Refused) && watermark_us.is_some_and(|watermark_us| record.time_us < watermark_us)
+}
+
+/// What an epoch of these records, with this watermark, makes of the state.
+pub fn change<'a>(state: &State, watermark_us: Option<i64>, records: impl Iterator<Item = &'a Record>) -> Delta {
+    let mut delta = Delta::new();
+    let is_counted = |record: &&Record| matches!(record.kind, Kind::Good | Kind::Refused) && !is_late(record, watermark_us);
+    for record in records.filter(is_counted) {
+        let before = delta.get(&record.key).copied().unwrap_or_else(|| state.get(&record.key).copied()).unwrap_or(0);
+        delta.insert(record.key, Some(before + 1).filter(|count| *count < GONE_AT));
+    }
+    if let Some(watermark_us) = watermark_us {
+        delta.insert(FIRED, Some(watermark_us));
+    }
+    delta
+}
+
+impl World {
+    /// The state that these recorded runs make, on this executor; `None`: a run is not there.
+    pub fn load_state(&mut self, executor: usize, runs: &[StateRun]) -> Option<State> {
+        let mut memory = std::mem::take(&mut self.executors[executor].memory);
+        let recorded = runs.last().map_or(Epoch(0), |run| run.last_epoch);
+        let is_ahead = memory.through > recorded && !self.plan.lacks(Sabotage::OverlayMergedAtOnce);
+        if is_ahead || (self.plan.stateful && self.strikes(Fault::MemoryLost)) {
+            // What a leader that is no more asks for, or a process that had to make room.
+            memory = Memory::default();
+        }
+        for run in runs.iter().filter(|run| run.last_epoch > memory.through) {
+            if let Some(overlay) = memory.overlays.get(&run.name) {
+                apply(&mut memory.base, overlay);
+            } else if !self.plan.lacks(Sabotage::StateNotLoaded) {
+                if run.first_epoch == Epoch(1) {
+                    memory.base.clear();
+                }
+                apply(&mut memory.base, &self.store.read(&run.name, run.crc32)?.state);
+            }
+        }
+        memory.through = recorded.max(memory.through);
+        memory.overlays.clear();
+        let base = memory.base.clone();
+        self.executors[executor].memory = memory;
+        Some(base)
+    }
+
+    /// What an execution made of the state stays an overlay until a frame names its file.
+    pub fn keep_overlay(&mut self, executor: usize, epoch: Epoch, file: &str, delta: &Delta) {
+        let merges_at_once = self.plan.lacks(Sabotage::OverlayMergedAtOnce);
+        let memory = &mut self.executors[executor].memory;
+        if merges_at_once {
+            apply(&mut memory.base, delta);
+            memory.through = memory.through.max(epoch);
+        } else {
+            memory.overlays.insert(file.to_owned(), delta.clone());
+        }
+    }
+
+    /// The state that runs on the store make.
+    pub fn stored_state(&self, runs: &[StateRun]) -> Option<State> {
+        let mut state = State::new();
+        for run in runs {
+            apply(&mut state, &self.store.read(&run.name, run.crc32)?.state);
+        }
+        Some(state)
+    }
+
+    // ---- Compaction ----
+
+    pub fn order_compaction(&mut self, process: usize, executor: ExecutorId, runs: Vec<StateRun>) {
+        let generation = self.processes[process].generation;
+        let index = self.executors.iter().position(|known| known.id == executor).expect("an executor that was");
+        let delay = self.delay(8);
+        match self.processes[process].connection(index) {
+            Some(connection) => {
+                let order = CompactOrder { connection, generation, executor, runs };
+                self.after(delay, Happening::Executor(index, ToExecutor::Compact { order, is_read: false }));
+            }
+            None => {
+                let failure = failure(&CompactOrder { connection: 0, generation, executor, runs }, "not here");
+                self.deliver_after(delay, process, Event::CompactFailed(failure));
+            }
+        }
+    }
+
+    /// Takes an order, and after a while writes what it asks for.
+    pub fn compact(&mut self, executor: usize, order: CompactOrder, is_read: bool) {
+        let this = &self.executors[executor];
+        let is_obsolete = this.has_forgotten || order.generation < this.generation;
+        if is_obsolete || (!is_read && this.leader.is_none_or(|(_, number)| number != order.connection)) {
+            return;
+        }
+        if !is_read {
+            let delay = self.delay(150);
+            return self.after(delay, Happening::Executor(executor, ToExecutor::Compact { order, is_read: true }));
+        }
+        let mut merged = Delta::new();
+        for run in &order.runs {
+            match self.store.read(&run.name, run.crc32) {
+                Some(content) => merged.extend(content.state.clone()),
+                None => return self.say(executor, Event::CompactFailed(failure(&order, "a run is gone or broken"))),
+            }
+        }
+        if self.strikes(Fault::CompactionFails) {
+            return self.say(executor, Event::CompactFailed(failure(&order, "no space")));
+        }
+        let (first_epoch, last_epoch) = (order.runs[0].first_epoch, order.runs[order.runs.len() - 1].last_epoch);
+        if first_epoch == Epoch(1) {
+            merged.retain(|_, value| value.is_some());
+        }
+        self.executions += 1;
+        let name = format!("state-{first_epoch}-{last_epoch}-{}", self.executions);
+        let crc32 = self.executions as u32;
+        let state_bytes = bytes(&merged);
+        let content = Content { state: merged, ..Content::default() };
+        self.store.files.insert(name.clone(), File { content, crc32, unsynced_at: None, is_torn: false });
+        let report = Event::StateCompacted(CompactReport {
+            incarnation: Incarnation::new(INCARNATION),
+            generation: order.generation,
+            replaced: order.runs.into_iter().map(|run| run.name).collect(),
+            run: StateRun { name, bytes: state_bytes, crc32, state_bytes, first_epoch, last_epoch },
+        });
+        if self.strikes(Fault::CompactReportLost) {
+            return;
+        }
+        if self.strikes(Fault::CompactReportLate) {
+            let delay = 500 * MS + self.delay(3_000);
+            return self.after(delay, Happening::Executor(executor, ToExecutor::Say(report)));
+        }
+        self.say(executor, report);
+    }
+}
+
+/// Of a run with these changes.
+pub fn bytes(delta: &Delta) -> u64 {
+    10 * delta.len() as u64
+}
+
+fn failure(order: &CompactOrder, message: &str) -> CompactFailure {
+    CompactFailure {
+        incarnation: Incarnation::new(INCARNATION),
+        generation: order.generation,
+        replaced: order.runs.iter().map(|run| run.name.clone()).collect(),
+        executor: order.executor.clone(),
+        message: message.into(),
+        retryable: true,
+    }
+}

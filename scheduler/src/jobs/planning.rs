@@ -1,0 +1,291 @@
+//! What a job's plan becomes on this platform: its sources, its sinks, and the template that every epoch fills in.
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context, anyhow, bail};
+use datafusion::{
+    arrow::datatypes::Schema,
+    common::DFSchema,
+    execution::{SessionState, TaskContext, context::ExecutionProps},
+    logical_expr::physical_planning_context::PhysicalPlanningContext,
+    physical_expr::create_physical_expr,
+    physical_plan::ExecutionPlan,
+};
+use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
+use polybolos_dataflow::planning;
+use polybolos_kafka::connection::Connection;
+use polybolos_operators::{
+    codec::PolybolosCodec,
+    dead_letters,
+    epoch::{
+        flow::fuse_scans,
+        spec::{EpochSpec, EventTime, SinkSection, encode_plan},
+    },
+    part_write::{Keeping, WriteSpec},
+    publish::SinkSpec,
+    record_scan::{OnError, RecordScanExec},
+    steps::Check,
+    template::{EpochTemplate, JobIdentity, JobTemplate, PlanTemplate},
+};
+use polybolos_sql::{
+    catalog::{Connector, JobDefinition, TableDefinition},
+    options::{job::OnError as SqlOnError, kafka::OnDataLoss as SqlOnDataLoss},
+    planner::{InsertPlan, JobPlan, WatermarkSource},
+    statement::Emit,
+};
+use polybolos_streaming::{
+    coordinator::{CoordinatorConfig, OnDataLoss, PartLayout},
+    ids::{Incarnation, SinkId, SourceId},
+    manifest::{DEAD_LETTERS, LATE_ROWS},
+};
+use polybolos_tables::WriteOptions;
+use prost::Message;
+
+use super::spec::{JobSpec, SourceSpec};
+use crate::providers::PlatformTables;
+
+/// The topics that a job reads, each once however many tables are declared over it.
+#[derive(Debug, Default)]
+struct Topics {
+    specs: BTreeMap<SourceId, SourceSpec>,
+}
+
+impl Topics {
+    fn id_of(&self, connection: &Connection, topic: &str) -> Option<SourceId> {
+        let reads = |spec: &SourceSpec| spec.topic == topic && spec.connection == *connection;
+        self.specs.iter().find(|(_, spec)| reads(spec)).map(|(id, _)| *id)
+    }
+}
+
+fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Result<Topics> {
+    let mut topics = Topics::default();
+    for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
+        let Connector::Kafka(kafka) = &table.connector else {
+            bail!("job {job} reads {}, which is not a Kafka table", table.name);
+        };
+        let connection = platform.connection(kafka)?;
+        if topics.id_of(&connection, &kafka.topic).is_none() {
+            let id = SourceId(topics.specs.len() as u32);
+            let spec = SourceSpec {
+                table: table.name.to_string(),
+                topic: kafka.topic.clone(),
+                connection,
+                group: format!("polybolos.{job}"),
+            };
+            topics.specs.insert(id, spec);
+        }
+    }
+    Ok(topics)
+}
+
+/// Everything that a runner needs of a job.
+pub async fn job_spec(
+    platform: &PlatformTables,
+    session: &SessionState,
+    definition: &JobDefinition,
+    plan: &JobPlan,
+) -> anyhow::Result<JobSpec> {
+    let topics = topics(platform, &definition.name, plan)?;
+    let mut sinks = BTreeMap::new();
+    for (index, insert) in plan.inserts.iter().enumerate() {
+        let (_, _, sink) = sink(insert)?;
+        sinks.insert(SinkId(index as u32), (insert.target.name.to_string(), sink));
+    }
+    for (id, table) in [(DEAD_LETTERS, dead_letters::table()), (LATE_ROWS, dead_letters::late_rows())] {
+        let spec = SinkSpec::Table {
+            table: table.name.clone(),
+            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
+            options: WriteOptions { batch_rows: 1, ..WriteOptions::default() },
+        };
+        sinks.insert(id, (table.name.to_string(), spec));
+    }
+    let mut config = CoordinatorConfig { on_data_loss: on_data_loss(plan), ..CoordinatorConfig::default() };
+    let template = if plan.is_stateful {
+        let template = stateful(platform, session, definition, plan, &topics).await?;
+        config.layout = PartLayout::Single;
+        config.has_timers = template.flow().dataflow.graph().has_timers();
+        config.timer_granule_us = plan.event_time.granule_us.unwrap_or(1).max(1);
+        for source in &template.flow().spec.event_times {
+            config.watermarked.insert(SourceId(source.source));
+        }
+        let timeouts = plan.watermarks.iter().filter_map(|source| source.idle_timeout_us);
+        if let Some(timeout) = timeouts.min() {
+            config.idle_timeout_us = u64::try_from(timeout).ok();
+        }
+        JobTemplate::Stateful(template)
+    } else {
+        JobTemplate::Stateless(stateless(session, definition, plan).await?)
+    };
+    Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
+}
+
+fn on_data_loss(plan: &JobPlan) -> OnDataLoss {
+    let continues = |table: &TableDefinition| matches!(&table.connector, Connector::Kafka(kafka) if kafka.on_data_loss == SqlOnDataLoss::Continue);
+    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources).peekable();
+    let of_tables = tables.peek().is_some() && tables.all(continues);
+    match plan.options.on_data_loss {
+        Some(SqlOnDataLoss::Continue) => OnDataLoss::Continue,
+        None if of_tables => OnDataLoss::Continue,
+        _ => OnDataLoss::Fail,
+    }
+}
+
+fn on_error(plan: &JobPlan) -> OnError {
+    match plan.options.on_error {
+        SqlOnError::DeadLetter => OnError::DeadLetter,
+        SqlOnError::Fail => OnError::Fail,
+    }
+}
+
+async fn stateless(session: &SessionState, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<PlanTemplate> {
+    let [insert] = plan.inserts.as_slice() else { bail!("job {} has several INSERTs and no state", definition.name) };
+    let (keeping, checks, _) = sink(insert)?;
+    let identity = JobIdentity {
+        job: definition.name.clone(),
+        incarnation: Incarnation(definition.incarnation.clone()),
+        on_error: on_error(plan),
+    };
+    Ok(PlanTemplate::build(session, &insert.plan, identity, WriteSpec { sink: SinkId(0), keeping }, checks).await?)
+}
+
+async fn stateful(
+    platform: &PlatformTables,
+    session: &SessionState,
+    definition: &JobDefinition,
+    plan: &JobPlan,
+    topics: &Topics,
+) -> anyhow::Result<EpochTemplate> {
+    let mut sections = vec![];
+    for (index, insert) in plan.inserts.iter().enumerate() {
+        let (keeping, checks, _) = sink(insert)?;
+        let physical = planning::plan(session, &insert.plan).await?;
+        let physical = name_sources(fuse_scans(physical)?, definition, plan, topics)?;
+        sections.push(SinkSection {
+            sink: SinkId(index as u32),
+            keeping,
+            checks,
+            emit_on_close: insert.emit == Emit::OnWindowClose,
+            plan: encode_plan(&physical).context("the job's plan cannot travel to executors")?,
+        });
+    }
+    let mut event_times = vec![];
+    for source in &plan.watermarks {
+        event_times.extend(event_time(platform, plan, source, topics)?);
+    }
+    let spec = EpochSpec {
+        job: definition.name.clone(),
+        incarnation: Incarnation(definition.incarnation.clone()),
+        plan_id: plan_id(&sections),
+        lanes: usize::from(plan.options.state_partitions),
+        granule_us: plan.event_time.granule_us,
+        event_times,
+        sinks: sections,
+    };
+    let context = TaskContext::from(session);
+    let template = EpochTemplate::build(spec, &context).with_context(|| format!("job {}", definition.name))?;
+    for (index, insert) in plan.inserts.iter().enumerate() {
+        check_sink(&definition.name, insert, template.flow().dataflow.graph().is_changing(index))?;
+    }
+    Ok(template)
+}
+
+/// A table that only takes rows cannot follow an answer that takes some back.
+fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<()> {
+    match &insert.target.connector {
+        Connector::Cassandra(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
+        Connector::Kafka(_) if !changing || insert.target.primary_key.is_some() => Ok(()),
+        Connector::Kafka(_) => bail!(
+            "job {job} takes rows back that it wrote, and table {} only takes rows; give it a PRIMARY KEY (an upsert topic), or use EMIT ON WINDOW CLOSE",
+            insert.target.name
+        ),
+    }
+}
+
+/// Tells one plan from the next, so that executors do not keep an old one.
+fn plan_id(sections: &[SinkSection]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    sections.iter().for_each(|section| section.plan.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Gives every scan its topic's number, and the job's name and ways.
+fn name_sources(
+    plan: Arc<dyn ExecutionPlan>,
+    definition: &JobDefinition,
+    job: &JobPlan,
+    topics: &Topics,
+) -> anyhow::Result<Arc<dyn ExecutionPlan>> {
+    if let Some(scan) = plan.downcast_ref::<RecordScanExec>() {
+        let mut spec = scan.spec().as_ref().clone();
+        let source = topics.id_of(&spec.connection, &spec.topic);
+        spec.source = source.ok_or_else(|| anyhow!("topic {} is not among the job's sources", spec.topic))?.0;
+        spec.job.clone_from(&definition.name);
+        spec.incarnation.clone_from(&definition.incarnation);
+        spec.on_error = on_error(job);
+        return Ok(Arc::new(scan.with_spec(spec)));
+    }
+    let children = plan.children().into_iter().map(|child| name_sources(child.clone(), definition, job, topics));
+    let children = children.collect::<anyhow::Result<Vec<_>>>()?;
+    if children.is_empty() {
+        return Ok(plan);
+    }
+    Ok(datafusion::physical_plan::replace_children_if_necessary(plan, children)?)
+}
+
+/// How executors find a table's event time in its records.
+fn event_time(
+    platform: &PlatformTables,
+    plan: &JobPlan,
+    watermark: &WatermarkSource,
+    topics: &Topics,
+) -> anyhow::Result<Option<EventTime>> {
+    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
+    let Some(table) = tables.find(|table| table.name == watermark.table) else { return Ok(None) };
+    let Connector::Kafka(kafka) = &table.connector else { return Ok(None) };
+    let Some(source) = topics.id_of(&platform.connection(kafka)?, &kafka.topic) else { return Ok(None) };
+    let stored = table.stored();
+    let schema = stored.arrow_schema();
+    let mut needs: Vec<String> = watermark.expression.column_refs().into_iter().map(|column| column.name.clone()).collect();
+    needs.sort();
+    let fields = needs.iter().map(|name| schema.field_with_name(name).cloned()).collect::<Result<Vec<_>, _>>();
+    let fields = fields.with_context(|| format!("the watermark of table {}", table.name))?;
+    let over = DFSchema::try_from(Schema::new(fields))?;
+    let expression = create_physical_expr(&watermark.expression, &over, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    Ok(Some(EventTime {
+        source: source.0,
+        column: stored.column(&watermark.column).map(|column| column.name.clone()),
+        expression: serialize_physical_expr(&expression, &PolybolosCodec::default())?.encode_to_vec(),
+        needs,
+        delay_us: watermark.delay_us,
+    }))
+}
+
+/// What becomes of an INSERT's rows: what a part keeps, what is checked, where they go.
+pub fn sink(insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> {
+    Ok(match &insert.target.connector {
+        Connector::Blackhole => (Keeping::Nothing, vec![], SinkSpec::Blackhole),
+        Connector::Print { identifier } => {
+            let name = identifier.clone().unwrap_or_else(|| insert.target.name.to_string());
+            (Keeping::All, vec![], SinkSpec::Print { name })
+        }
+        Connector::Cassandra(options) => {
+            let stored = insert.target.table_schema().ok_or_else(|| anyhow!("table {} has no primary key", insert.target.name))?;
+            let index = |column: &str| {
+                let found = insert.columns.iter().position(|name| name == column);
+                found.ok_or_else(|| anyhow!("key column {column} of {} is not inserted", insert.target.name))
+            };
+            let key = stored.primary_key().map(index).collect::<anyhow::Result<Vec<_>>>()?;
+            let alone = stored.partition_key.len() == 1;
+            let checks = stored.primary_key().zip(&key).map(|(name, &column)| Check {
+                column,
+                name: name.to_owned(),
+                refuse_empty: alone && stored.partition_key.iter().any(|part| part == name),
+            });
+            let checks = checks.collect();
+            let spec =
+                SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
+            (Keeping::LastPerKey(key), checks, spec)
+        }
+        Connector::Kafka(_) => bail!("table {} is a Kafka topic; jobs cannot write to Kafka yet", insert.target.name),
+    })
+}

@@ -1,0 +1,62 @@
+"""Every door with TLS, from certificate files, as psql, ADBC and the command line come in."""
+import os
+import pathlib
+import subprocess
+
+import adbc_driver_flightsql.dbapi as flight_sql
+import pytest
+from adbc_driver_flightsql import DatabaseOptions
+from conftest import BINARY
+
+
+def openssl(*arguments: str):
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def certificates(tmp_path) -> pathlib.Path:
+    """An authority, and a certificate of this machine that it signed."""
+    ca, key, request, certificate = (str(tmp_path / name) for name in ("ca.pem", "key.pem", "request.pem", "certificate.pem"))
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test authority",
+            "-keyout", str(tmp_path / "ca-key.pem"), "-out", ca, "-days", "2")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
+            "-keyout", key, "-out", request)
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", str(tmp_path / "ca-key.pem"), "-CAcreateserial",
+            "-extfile", str(tmp_path / "names"), "-out", certificate, "-days", "2")
+    return tmp_path
+
+
+def test_every_door_speaks_tls(fresh_platform, certificates):
+    tls = ("--tls-certificate", str(certificates / "certificate.pem"), "--tls-key", str(certificates / "key.pem"))
+    platform = fresh_platform("--no-pipelines", *tls)
+    platform.start()
+    ca = str(certificates / "ca.pem")
+
+    host, port = platform.address("postgres")
+    for mode in ("require", "verify-full"):
+        psql = ["psql", f"host={host} port={port} user=admin dbname=polybolos sslmode={mode} sslrootcert={ca}", "-Atc", "SELECT 1"]
+        done = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": platform.token}, timeout=30)
+        assert done.stdout.strip() == "1", done.stderr
+
+    host, port = platform.address("flight_sql")
+    options = {
+        DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {platform.token}",
+        DatabaseOptions.TLS_ROOT_CERTS.value: pathlib.Path(ca).read_text(),
+    }
+    with flight_sql.connect(f"grpc+tls://{host}:{port}", db_kwargs=options, autocommit=True) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 AS one")
+            assert cursor.fetchone() == (1,)
+
+    answer = platform.run("sql", "-c", "SELECT 1 AS one", "--output", "json", "--ca-file", ca)
+    assert answer.stdout == '{"one":1}\n'
+    in_the_clear = platform.run("sql", "-c", "SELECT 1", check=False)
+    assert in_the_clear.returncode == 3, in_the_clear.stderr
+
+
+def test_a_certificate_without_its_key_is_refused(certificates):
+    command = [BINARY, "up", "--data-dir", str(certificates / "data"), "--port-offset", "9000", "--no-pipelines"]
+    command += ["--tls-certificate", str(certificates / "certificate.pem"), "--tls-key", str(certificates / "ca-key.pem")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "do not go together" in done.stderr
