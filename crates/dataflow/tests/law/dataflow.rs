@@ -64,7 +64,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             });
             Some(SourceLeaf { source, times: times.collect() })
         };
-        Graph::build(&context.state(), sinks, &find).await.map_err(|error| format!("refused: {error}"))
+        Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
     })?;
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();

@@ -83,10 +83,15 @@ fn deltas_add_up_to_the_answer_over_all_input() {
     }
     // Bugs of its planner; the grammar must not run into many.
     assert!(total.without_answer as u64 <= 2 + count / 50, "plain DataFusion refuses {} of {count} cases", total.without_answer);
-    assert!(total.oracle_wrong as u64 <= 2 + count / 100, "plain DataFusion disagrees with itself in {} of {count} cases", total.oracle_wrong);
+    assert!(
+        total.oracle_wrong as u64 <= 2 + count / 100,
+        "plain DataFusion disagrees with itself in {} of {count} cases",
+        total.oracle_wrong
+    );
     println!("seeds {first} to {}: {total:?}; constructs {constructs:?}", first + count - 1);
     let shown: Vec<String> = wrong.iter().take(SHOWN).map(|(case, failure)| report(case, failure)).collect();
-    let seeds: Vec<String> = wrong.iter().map(|(case, failure)| format!("{}: {}", case.seed, failure.lines().next().unwrap_or_default())).collect();
+    let seeds: Vec<String> =
+        wrong.iter().map(|(case, failure)| format!("{}: {}", case.seed, failure.lines().next().unwrap_or_default())).collect();
     assert!(wrong.is_empty(), "{} of {count} cases break the law:\n{}\n\n{}", wrong.len(), shown.join("\n"), seeds.join("\n"));
 }
 

@@ -20,7 +20,9 @@ pub fn session() -> SessionState {
 /// The rules of the physical optimiser that only make a plan run as it must; the others have been wrong (filters over outer joins).
 fn careful() -> SessionState {
     let session = session();
-    let needed = |name: &str| ["OutputRequirements", "EnforceDistribution", "EnforceSorting", "EnsureRequirements", "SanityCheckPlan"].contains(&name);
+    let needed = |name: &str| {
+        ["OutputRequirements", "EnforceDistribution", "EnforceSorting", "EnsureRequirements", "SanityCheckPlan"].contains(&name)
+    };
     let rules = session.physical_optimizers().iter().filter(|rule| needed(rule.name())).cloned().collect();
     SessionStateBuilder::new_from_existing(session).with_physical_optimizer_rules(rules).build()
 }

@@ -9,11 +9,7 @@ use std::{cell::RefCell, io::Cursor, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{
-        array::RecordBatch,
-        datatypes::SchemaRef,
-        json::ReaderBuilder,
-    },
+    arrow::{array::RecordBatch, datatypes::SchemaRef, json::ReaderBuilder},
     catalog::TableProvider,
     common::Result as DataFusionResult,
     datasource::MemTable,
@@ -30,7 +26,10 @@ use polybolos_sql::{
     validate::{read_folder, validate},
 };
 
-use crate::{changes::Answer, stream::{Stream, scan_of}};
+use crate::{
+    changes::Answer,
+    stream::{Stream, scan_of},
+};
 
 const EVENTS: usize = 20_000;
 
@@ -103,7 +102,8 @@ async fn plan(catalog: &Catalog, query: usize, events: Option<RecordBatch>) -> J
 }
 
 fn determined(query: usize, batch: &RecordBatch) -> RecordBatch {
-    let kept: Vec<usize> = (0..batch.num_columns()).filter(|column| !is_open(query, batch.schema().field(*column).name())).collect();
+    let kept: Vec<usize> =
+        (0..batch.num_columns()).filter(|column| !is_open(query, batch.schema().field(*column).name())).collect();
     batch.project(&kept).unwrap()
 }
 
@@ -126,7 +126,7 @@ async fn graph(catalog: &Catalog, query: usize) -> (Arc<Graph>, Vec<Vec<usize>>)
         });
         Some(SourceLeaf { source, times: vec![None; scan.columns.len()] })
     };
-    let graph = Graph::build(&session(), vec![SinkPlan { plan, emit: Emit::OnUpdate }], &find).await;
+    let graph = Graph::build(&session(), vec![SinkPlan { plan, emit: Emit::OnUpdate }], &find, None).await;
     let graph = graph.unwrap_or_else(|error| panic!("q{query}: {error}"));
     let sources = graph.sources().iter().map(|source| leaves.borrow()[*source].clone()).collect();
     (Arc::new(graph), sources)
