@@ -89,7 +89,8 @@ impl Delta {
         };
         let mut rows = vec![];
         for (row, weight) in weights.values().iter().enumerate() {
-            let times = usize::try_from(*weight).map_err(|_| internal_datafusion_err!("a row was taken away where rows are only added"))?;
+            let times =
+                usize::try_from(*weight).map_err(|_| internal_datafusion_err!("a row was taken away where rows are only added"))?;
             rows.extend(std::iter::repeat_n(row as u32, times));
         }
         Ok(Self { batch: take_rows(&self.batch, &UInt32Array::from(rows))?, weights: None })

@@ -48,8 +48,9 @@ pub fn of_expression(
     let moved_us = literal_us(binary.right())?;
     let time = of_expression(binary.left(), input, granule_us)?;
     match binary.op() {
-        BinaryOperator::Plus => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
-        BinaryOperator::Minus => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us }),
+        BinaryOperator::Plus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us - moved_us }),
+        // A microsecond more, so that no width is a multiple of it: windows over earlier times close later than those that the late filter knows.
+        BinaryOperator::Minus if moved_us >= 0 => Some(TimeColumn { closes_after_us: time.closes_after_us + moved_us + 1 }),
         _ => None,
     }
 }
@@ -60,15 +61,23 @@ fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>], gran
     let arguments = function.args();
     let argument = |index: usize| arguments.get(index);
     let (time, closes_after_us) = match function.name() {
-        "event_time" => return granule_us.map(|closes_after_us| TimeColumn { closes_after_us }),
+        "event_time" => return granule_us.map(of_source),
         "date_bin" => (argument(1)?, literal_us(argument(0)?)?),
         // Starts of windows of the size that is the third argument.
         "hop_starts" => (argument(0)?, literal_us(argument(2)?)?),
         "cumulate_ends" => (argument(0)?, 0),
         _ => return None,
     };
-    of_expression(time, input, granule_us)?;
-    Some(TimeColumn { closes_after_us })
+    let behind_us = of_expression(time, input, granule_us)?.closes_after_us;
+    // Windows that hold whole granules, or whole smaller windows, close with the last of them; others once nothing up to their end comes any more.
+    let is_aligned =
+        behind_us > 0 && (Some(behind_us) == granule_us.map(|granule_us| granule_us.max(1)) || closes_after_us % behind_us == 0);
+    Some(TimeColumn { closes_after_us: if is_aligned { closes_after_us } else { closes_after_us + behind_us.max(0) } })
+}
+
+/// Of a table's own event time: a row is late once its granule's end is reached; without granules, once the watermark has passed it.
+pub fn of_source(granule_us: i64) -> TimeColumn {
+    TimeColumn { closes_after_us: granule_us.max(1) }
 }
 
 /// A literal interval of fixed length.

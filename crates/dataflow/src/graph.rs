@@ -40,8 +40,8 @@ use crate::{
     delta::batch_of,
     event_time::{self, TimeColumns},
     operators::{
-        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows, TopN,
-        Union, Unnest, Window,
+        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows,
+        TopN, Union, Unnest, Window,
     },
     planning,
 };
@@ -393,7 +393,8 @@ impl Builder<'_> {
         }
     }
 
-    fn source(&mut self, leaf: SourceLeaf, schema: SchemaRef) -> usize {
+    fn source(&mut self, mut leaf: SourceLeaf, schema: SchemaRef) -> usize {
+        leaf.times.iter_mut().flatten().for_each(|time| *time = event_time::of_source(time.closes_after_us));
         let known = self.sources.iter().position(|&source| source == leaf.source);
         let source = known.unwrap_or_else(|| {
             self.sources.push(leaf.source);
@@ -408,7 +409,10 @@ impl Builder<'_> {
     }
 
     fn project(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> usize {
-        let times = expressions.iter().map(|expression| event_time::of_expression(expression, &self.nodes[input].times, self.granule_us)).collect();
+        let times = expressions
+            .iter()
+            .map(|expression| event_time::of_expression(expression, &self.nodes[input].times, self.granule_us))
+            .collect();
         let changing = self.nodes[input].changing;
         self.operator(Map::Project { expressions, schema: schema.clone() }, vec![input], schema, changing, times)
     }
@@ -605,7 +609,8 @@ impl Builder<'_> {
             .collect();
         let changing = self.nodes[node].changing;
         let emit_on_close = self.emit == Emit::OnWindowClose && !times.is_empty() && !changing;
-        let grouping = Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, standing, emit_on_close };
+        let grouping =
+            Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, standing, emit_on_close };
         let out_times = columns
             .iter()
             .map(|&column| self.nodes[node].times.get(column).copied().flatten())
@@ -689,7 +694,8 @@ impl Builder<'_> {
         let (left, (columns, left_keys)) = self.join_input(join.left(), vec![x.clone()])?;
         let (right, (_, right_keys)) = self.join_input(join.right(), vec![s.clone()])?;
         let (left_schema, right_schema) = (self.nodes[left].schema.clone(), self.nodes[right].schema.clone());
-        let column = |schema: &SchemaRef, index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let column =
+            |schema: &SchemaRef, index: usize| Arc::new(Column::new(schema.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
         let (x, s) = (column(&left_schema, left_keys[0]), column(&right_schema, right_keys[0]));
         let nothing = Arc::new(Schema::empty());
         let right_may_be_null = right_schema.field(right_keys[0]).is_nullable();
@@ -757,7 +763,12 @@ fn standing_groups(group_by: &PhysicalGroupBy, input: &SchemaRef) -> Result<Vec<
     let nulls = input.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
     let row = batch_of(Arc::new(Schema::new(nullable)), nulls, 1)?;
     let groups = evaluate_group_by(group_by, &row)?;
-    Ok(groups.into_iter().zip(group_by.groups()).filter(|(_, hidden)| hidden.iter().all(|hidden| *hidden)).map(|(group, _)| group).collect())
+    Ok(groups
+        .into_iter()
+        .zip(group_by.groups())
+        .filter(|(_, hidden)| hidden.iter().all(|hidden| *hidden))
+        .map(|(group, _)| group)
+        .collect())
 }
 
 fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {

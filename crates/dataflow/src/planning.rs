@@ -13,7 +13,9 @@ use datafusion::{
 pub async fn plan(session: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     let mut config = session.config().clone().with_target_partitions(1);
     config.options_mut().optimizer.prefer_hash_join = true;
-    let state =
+    let mut state =
         SessionStateBuilder::new_from_existing(session.clone()).with_config(config).with_physical_optimizer_rules(vec![]).build();
+    // Functions see the session's settings, the epoch's clock among them.
+    state.mark_start_execution();
     DefaultPhysicalPlanner::default().create_physical_plan(plan, &state).await
 }

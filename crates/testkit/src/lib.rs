@@ -11,6 +11,7 @@
 //! | `spawner` | how a child's life is bound to ours, even when we are killed |
 //! | `proxy` | [`FaultProxy`]: cut, refuse, delay, swallow; seeded, and it counts what it did |
 //! | `class_path`, `java`, `home`, `probe` | Maven resolution, Java 17, data folders, "does it really answer?" |
+//! | [`nexmark`] | Nexmark's events as the records of one topic |
 //! | `ports`, `wait` | [`free_ports`], [`wait_until`] |
 //!
 //! Everything is synchronous (it blocks the calling thread), and the proxy runs on a thread of its own, so that plain and
@@ -36,6 +37,7 @@ mod error;
 mod home;
 mod java;
 mod kafka;
+pub mod nexmark;
 pub mod orphans;
 mod ports;
 pub mod probe;

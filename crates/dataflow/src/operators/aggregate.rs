@@ -296,7 +296,8 @@ impl Operator for Aggregate {
     }
 
     fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
-        let deltas = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
+        let deltas =
+            inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
         let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let mut output = self.closed(context, groups_table)?;
         if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {

@@ -13,6 +13,8 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polybolos_state::Table;
+// Within a task of Tokio, a source that yields to others would wait for the runtime that waits for us.
+use tokio::task::unconstrained;
 
 use super::{EpochContext, Operator};
 use crate::delta::Delta;
@@ -44,7 +46,7 @@ impl Unnest {
             self.node.options().clone(),
         )?;
         let rows = node.execute(0, Arc::new(TaskContext::default()))?;
-        let batches: Vec<RecordBatch> = futures::executor::block_on(rows.try_collect())?;
+        let batches: Vec<RecordBatch> = futures::executor::block_on(unconstrained(rows.try_collect()))?;
         let split = |mut batch: RecordBatch| {
             let last = batch.num_columns().checked_sub(1).ok_or_else(|| internal_datafusion_err!("unnesting lost the weights"))?;
             let weights = as_int64_array(&batch.remove_column(last))?.clone();

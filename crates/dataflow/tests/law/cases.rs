@@ -114,8 +114,12 @@ impl Case {
             let _ = writeln!(text, "epoch {number} (watermark {:?} us) {:?}", watermarks[number], epoch.crash);
             for arrival in self.arrivals.iter().filter(|arrival| arrival.epoch == number) {
                 let table = &self.tables[arrival.table];
-                let cells: Vec<String> =
-                    table.columns.iter().zip(&table.rows[arrival.row]).map(|(column, value)| format!("{}: {value:?}", column.name)).collect();
+                let cells: Vec<String> = table
+                    .columns
+                    .iter()
+                    .zip(&table.rows[arrival.row])
+                    .map(|(column, value)| format!("{}: {value:?}", column.name))
+                    .collect();
                 let _ = writeln!(text, "  {} partition {}: {}", table.name, arrival.partition, cells.join(", "));
             }
         }

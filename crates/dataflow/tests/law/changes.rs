@@ -108,7 +108,9 @@ impl Answer {
         }
         let lines: Vec<String> = [("surplus", surplus), ("missing", missing)]
             .into_iter()
-            .flat_map(|(word, rows)| rows.into_iter().filter(|(_, count)| *count != 0).map(move |(row, count)| line(word, &row, count)))
+            .flat_map(|(word, rows)| {
+                rows.into_iter().filter(|(_, count)| *count != 0).map(move |(row, count)| line(word, &row, count))
+            })
             .collect();
         if lines.is_empty() {
             return None;
@@ -131,7 +133,9 @@ fn is_near(row: &[Cell], other: &[Cell]) -> bool {
         && row.iter().zip(other).all(|pair| match pair {
             (Cell::Float(one), Cell::Float(other)) => {
                 let (one, other) = (f64::from_bits(*one), f64::from_bits(*other));
-                one == other || (one.is_nan() && other.is_nan()) || (one - other).abs() <= TOLERANCE * one.abs().max(other.abs()).max(1e-3)
+                one == other
+                    || (one.is_nan() && other.is_nan())
+                    || (one - other).abs() <= TOLERANCE * one.abs().max(other.abs()).max(1e-3)
             }
             (one, other) => one == other,
         })

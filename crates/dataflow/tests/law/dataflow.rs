@@ -1,23 +1,13 @@
 //! The engine itself, as the law drives it: what an executor does around it is done here in the plainest way, reading aside.
-use std::{any::Any, cell::RefCell, fmt, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
-use async_trait::async_trait;
 use datafusion::{
     arrow::{
-        array::{Array, BooleanArray, RecordBatch},
+        array::{Array, BooleanArray, Int64Array, RecordBatch},
         compute::filter_record_batch,
-        datatypes::SchemaRef,
     },
-    catalog::{Session, TableProvider},
-    common::{Result as DataFusionResult, not_impl_err, tree_node::TreeNodeRecursion},
-    execution::TaskContext,
-    logical_expr::TableType,
-    physical_expr::EquivalenceProperties,
-    physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties, SendableRecordBatchStream,
-        execution_plan::{Boundedness, EmissionType},
-    },
-    prelude::{Expr, SessionContext},
+    physical_plan::ExecutionPlan,
+    prelude::SessionContext,
 };
 use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time::microseconds};
 use polybolos_state::{JobState, merge_runs};
@@ -26,86 +16,8 @@ use super::{
     cases::Case,
     engine::{Engine, Feed, Ran},
     oracle,
+    stream::{Stream, scan_of},
 };
-
-/// A table of the job: only its columns are known while planning.
-#[derive(Debug)]
-struct Stream {
-    number: usize,
-    schema: SchemaRef,
-}
-
-#[async_trait]
-impl TableProvider for Stream {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&columns)?);
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Arc::new(StreamScan { number: self.number, columns, properties: Arc::new(properties) }))
-    }
-}
-
-/// The leaf that the dataflow takes for a source.
-#[derive(Debug)]
-struct StreamScan {
-    number: usize,
-    columns: Vec<usize>,
-    properties: Arc<PlanProperties>,
-}
-
-impl DisplayAs for StreamScan {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "StreamScan: table {}, columns {:?}", self.number, self.columns)
-    }
-}
-
-impl ExecutionPlan for StreamScan {
-    fn name(&self) -> &str {
-        "StreamScan"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
-    ) -> DataFusionResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn execute(&self, _: usize, _: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        not_impl_err!("a stream is read by epochs")
-    }
-}
 
 struct Running {
     graph: Arc<Graph>,
@@ -138,7 +50,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             sinks.push(SinkPlan { plan, emit: Emit::OnUpdate });
         }
         let find = |plan: &Arc<dyn ExecutionPlan>| {
-            let scan = (plan.as_ref() as &dyn Any).downcast_ref::<StreamScan>()?;
+            let scan = scan_of(plan)?;
             let leaf = (scan.number, scan.columns.clone());
             let mut leaves = leaves.borrow_mut();
             let source = leaves.iter().position(|known| *known == leaf).unwrap_or_else(|| {
@@ -152,7 +64,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             });
             Some(SourceLeaf { source, times: times.collect() })
         };
-        Graph::build(&context.state(), sinks, &find).await.map_err(|error| format!("refused: {error}"))
+        Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
     })?;
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
@@ -178,7 +90,7 @@ impl Running {
     fn on_time(&self, table: usize, batch: &RecordBatch, watermark_us: Option<i64>) -> Result<(RecordBatch, usize), String> {
         let (Some(granule), Some(watermark)) = (self.granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
         let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
-        let times = times.as_any().downcast_ref::<datafusion::arrow::array::Int64Array>().ok_or("event times are no integers")?;
+        let times = times.as_any().downcast_ref::<Int64Array>().ok_or("event times are no integers")?;
         let kept: BooleanArray = (0..times.len())
             .map(|row| Some(times.is_null(row) || times.value(row).div_euclid(granule) * granule + granule > watermark))
             .collect();

@@ -13,7 +13,10 @@ impl Feed {
     pub fn of(case: &Case, epoch: usize) -> Self {
         let batches = |table: usize| {
             let parts = (0..case.partitions).map(|partition| (partition, case.rows(table, epoch, partition)));
-            parts.filter(|(_, rows)| !rows.is_empty()).map(|(partition, rows)| (partition, case.tables[table].batch(&rows))).collect()
+            parts
+                .filter(|(_, rows)| !rows.is_empty())
+                .map(|(partition, rows)| (partition, case.tables[table].batch(&rows)))
+                .collect()
         };
         Self { tables: (0..case.tables.len()).map(batches).collect(), watermark_us: case.watermarks_us()[epoch] }
     }

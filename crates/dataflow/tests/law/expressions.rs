@@ -77,7 +77,7 @@ pub fn expression(scope: Scope, kind: Kind, depth: usize, rng: &mut ChaCha8Rng) 
         },
         Kind::Flag => predicate(scope, depth - 1, rng),
         Kind::Time => match rng.random_range(0..3) {
-            0 => format!("({inner} + INTERVAL '{}' SECOND)", rng.random_range(1..20)),
+            0 => format!("({inner} {} INTERVAL '{}' SECOND)", ["+", "-"].choose(rng).expect("signs"), rng.random_range(1..20)),
             1 => format!("date_trunc('minute', {inner})"),
             _ => format!("date_bin(INTERVAL '7' SECOND, {inner})"),
         },

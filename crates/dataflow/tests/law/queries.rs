@@ -265,7 +265,8 @@ impl<'a> Grammar<'a> {
         let mut names: Vec<Name> = Vec::new();
         let mut texts = Vec::new();
         for (number, side) in sides.iter().enumerate() {
-            let items = kinds.iter().map(|kind| (widened(&expression(&side.columns, *kind, 1, self.rng), *kind), *kind, true)).collect();
+            let items =
+                kinds.iter().map(|kind| (widened(&expression(&side.columns, *kind, 1, self.rng), *kind), *kind, true)).collect();
             let (items, columns) = self.named(items);
             let filter = self.filter(&side.columns, 0.5);
             texts.push(format!("SELECT {items} FROM {}{filter}", side.sql));
@@ -281,7 +282,8 @@ impl<'a> Grammar<'a> {
         let (left, right) = (self.from(depth), self.from(0));
         let kinds = [Kind::Integer, Kind::Text];
         let mut side = |from: &From| {
-            let items = kinds.iter().map(|kind| (widened(&expression(&from.columns, *kind, 0, self.rng), *kind), *kind, true)).collect();
+            let items =
+                kinds.iter().map(|kind| (widened(&expression(&from.columns, *kind, 0, self.rng), *kind), *kind, true)).collect();
             let (items, columns) = self.named(items);
             (format!("SELECT {items} FROM {}", from.sql), columns)
         };
@@ -363,7 +365,11 @@ impl<'a> Grammar<'a> {
             return String::new();
         }
         match self.rng.random_range(0..2) {
-            0 => format!(" HAVING count(*) {} {}", [">", "<", ">="].choose(self.rng).expect("operators"), self.rng.random_range(1..6)),
+            0 => format!(
+                " HAVING count(*) {} {}",
+                [">", "<", ">="].choose(self.rng).expect("operators"),
+                self.rng.random_range(1..6)
+            ),
             _ => format!(" HAVING count(*) % {} <> 0", self.rng.random_range(2..4)),
         }
     }
@@ -412,7 +418,12 @@ impl<'a> Grammar<'a> {
     /// Tumbling windows over a table's own event time.
     fn window_aggregate(&mut self, is_top: bool) -> Query {
         let from = self.table();
-        let time = from.columns.iter().find(|name| name.sql.ends_with(&format!(".{EVENT_TIME}"))).cloned().expect("tables have an event time");
+        let time = from
+            .columns
+            .iter()
+            .find(|name| name.sql.ends_with(&format!(".{EVENT_TIME}")))
+            .cloned()
+            .expect("tables have an event time");
         let seconds = [5, 10, 60].choose(self.rng).expect("sizes");
         let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", time.sql);
         let mut keys = vec![(window, Kind::Time, true)];
@@ -465,7 +476,11 @@ impl<'a> Grammar<'a> {
         let (items, columns) = self.named(items);
         let filter = self.filter(&both, 0.3);
         let rows = (left.rows * right.rows / 8.0).max(left.rows.max(right.rows));
-        Some(Query { sql: format!("SELECT {items} FROM {} {words} {} ON {on}{residual}{filter}", left.sql, right.sql), columns, rows })
+        Some(Query {
+            sql: format!("SELECT {items} FROM {} {words} {} ON {on}{residual}{filter}", left.sql, right.sql),
+            columns,
+            rows,
+        })
     }
 
     /// With a single row, as one compares with a total.
@@ -511,7 +526,8 @@ impl<'a> Grammar<'a> {
         let (items, columns) = self.named(items);
         let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
         let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
-        let condition = format!("{own} NOT IN (SELECT {value} FROM {} WHERE {})", right.sql, predicate(&right.columns, 1, self.rng));
+        let condition =
+            format!("{own} NOT IN (SELECT {value} FROM {} WHERE {})", right.sql, predicate(&right.columns, 1, self.rng));
         Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}", left.sql), columns, rows: left.rows })
     }
 

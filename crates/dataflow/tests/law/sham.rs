@@ -70,7 +70,9 @@ impl Engine for Sham<'_> {
         let all: Vec<Vec<RecordBatch>> =
             self.recorded.iter().zip(&self.running).map(|(old, new)| old.iter().chain(new).cloned().collect()).collect();
         let new = self.answers(&all)?;
-        let signed = |batches: Vec<RecordBatch>, sign: i64| batches.into_iter().map(move |batch| (batch.clone(), vec![sign; batch.num_rows()]));
+        let signed = |batches: Vec<RecordBatch>, sign: i64| {
+            batches.into_iter().map(move |batch| (batch.clone(), vec![sign; batch.num_rows()]))
+        };
         let deltas: Deltas = old
             .into_iter()
             .zip(new)

@@ -84,7 +84,8 @@ fn column(name: &'static str, kind: Kind, data_type: DataType, nullable: bool) -
 
 impl Table {
     pub fn random(name: &str, rows: usize, shape: Shape, rng: &mut ChaCha8Rng) -> Self {
-        let mut columns = vec![column("id", Kind::Integer, DataType::Int64, false), column("k", Kind::Integer, DataType::Int32, true)];
+        let mut columns =
+            vec![column("id", Kind::Integer, DataType::Int64, false), column("k", Kind::Integer, DataType::Int32, true)];
         for (name, kind, data_type) in [
             ("b", Kind::Integer, DataType::Int64),
             ("s", Kind::Text, DataType::Utf8),
@@ -109,7 +110,10 @@ impl Table {
 
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(
-            self.columns.iter().map(|column| Field::new(column.name, column.data_type.clone(), column.nullable)).collect::<Vec<_>>(),
+            self.columns
+                .iter()
+                .map(|column| Field::new(column.name, column.data_type.clone(), column.nullable))
+                .collect::<Vec<_>>(),
         ))
     }
 

@@ -1,0 +1,188 @@
+//! Nexmark's queries, as the files in `jobs/nexmark` have them, over 20 000 events through the dataflow: in several cuts into epochs, numbers of lanes, and
+//! with reloads, each held against plain DataFusion running the same plan over all events.
+#[path = "../law/changes.rs"]
+mod changes;
+#[path = "../law/stream.rs"]
+mod stream;
+
+use std::{cell::RefCell, io::Cursor, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef, json::ReaderBuilder},
+    catalog::TableProvider,
+    common::Result as DataFusionResult,
+    datasource::MemTable,
+    execution::{SessionState, SessionStateBuilder},
+    physical_plan::ExecutionPlan,
+    prelude::{SessionConfig, SessionContext},
+};
+use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf};
+use polybolos_sql::{
+    catalog::{Catalog, TableDefinition},
+    clock::with_epoch_clock,
+    planner::{JobPlan, Planner, job_config},
+    schema::{Providers, Use},
+    validate::{read_folder, validate},
+};
+
+use crate::{
+    changes::Answer,
+    stream::{Stream, scan_of},
+};
+
+const EVENTS: usize = 20_000;
+
+/// What the clock shows in every epoch, for windows by processing time.
+const CLOCK_US: i64 = 1_700_000_100_000_000;
+
+/// Queries that the dataflow alone does not run: a look-up in a table of the sink's store is done above it.
+const LEFT_OUT: [usize; 1] = [13];
+
+/// Columns that ties leave open: which of two bids of the same price and time comes first.
+fn is_open(query: usize, column: &str) -> bool {
+    match query {
+        9 => matches!(column, "bidder" | "bid_extra"),
+        18 => !matches!(column, "auction" | "bidder" | "dateTime"),
+        19 => !matches!(column, "auction" | "price" | "rank_number"),
+        _ => false,
+    }
+}
+
+/// How a run is cut: epochs, lanes, and every how many epochs all is lost and loaded again into another number of lanes.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    epochs: usize,
+    lanes: usize,
+    reload_every: usize,
+}
+
+const SCHEDULES: [Schedule; 3] = [
+    Schedule { epochs: 1, lanes: 1, reload_every: usize::MAX },
+    Schedule { epochs: 9, lanes: 4, reload_every: 4 },
+    Schedule { epochs: 61, lanes: 2, reload_every: 25 },
+];
+
+/// The topic as a stream, or all events of it.
+#[derive(Debug)]
+struct Topic {
+    /// `None`: only its columns are known.
+    events: Option<RecordBatch>,
+}
+
+#[async_trait]
+impl Providers for Topic {
+    async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let schema = table.arrow_schema();
+        Ok(match &self.events {
+            Some(events) => Arc::new(MemTable::try_new(schema, vec![vec![events.clone()]])?),
+            None => Arc::new(Stream { number: 0, schema }),
+        })
+    }
+
+    fn system(&self, _: &str) -> Option<Arc<dyn TableProvider>> {
+        None
+    }
+}
+
+fn session() -> SessionState {
+    let config = with_epoch_clock(job_config(SessionConfig::new(), 1), Some(CLOCK_US));
+    SessionStateBuilder::new().with_config(config).with_default_features().build()
+}
+
+fn decode(schema: SchemaRef) -> RecordBatch {
+    let text: String = polybolos_testkit::nexmark::records(EVENTS).map(|record| record + "\n").collect();
+    let mut reader = ReaderBuilder::new(schema).with_batch_size(EVENTS).build(Cursor::new(text)).unwrap();
+    reader.next().unwrap().unwrap()
+}
+
+async fn plan(catalog: &Catalog, query: usize, events: Option<RecordBatch>) -> JobPlan {
+    let planner = Planner::new(&session(), Arc::new(catalog.clone()), Arc::new(Topic { events }));
+    planner.plan_stored_job(catalog.job(&format!("nexmark_q{query}")).unwrap(), 1).await.unwrap()
+}
+
+fn determined(query: usize, batch: &RecordBatch) -> RecordBatch {
+    let kept: Vec<usize> =
+        (0..batch.num_columns()).filter(|column| !is_open(query, batch.schema().field(*column).name())).collect();
+    batch.project(&kept).unwrap()
+}
+
+async fn expected(catalog: &Catalog, query: usize, events: &RecordBatch) -> Answer {
+    let plan = plan(catalog, query, Some(events.clone())).await.inserts.remove(0).plan;
+    let frame = SessionContext::new_with_state(session()).execute_logical_plan(plan).await.unwrap();
+    let batches: Vec<RecordBatch> = frame.collect().await.unwrap().iter().map(|batch| determined(query, batch)).collect();
+    Answer::of(&batches).unwrap()
+}
+
+async fn graph(catalog: &Catalog, query: usize) -> (Arc<Graph>, Vec<Vec<usize>>) {
+    let plan = plan(catalog, query, None).await.inserts.remove(0).plan;
+    let leaves = RefCell::new(Vec::<Vec<usize>>::new());
+    let find = |plan: &Arc<dyn ExecutionPlan>| {
+        let scan = scan_of(plan)?;
+        let mut leaves = leaves.borrow_mut();
+        let source = leaves.iter().position(|known| *known == scan.columns).unwrap_or_else(|| {
+            leaves.push(scan.columns.clone());
+            leaves.len() - 1
+        });
+        Some(SourceLeaf { source, times: vec![None; scan.columns.len()] })
+    };
+    let graph = Graph::build(&session(), vec![SinkPlan { plan, emit: Emit::OnUpdate }], &find, None).await;
+    let graph = graph.unwrap_or_else(|error| panic!("q{query}: {error}"));
+    let sources = graph.sources().iter().map(|source| leaves.borrow()[*source].clone()).collect();
+    (Arc::new(graph), sources)
+}
+
+fn run(query: usize, schedule: Schedule, graph: &Arc<Graph>, sources: &[Vec<usize>], events: &RecordBatch) -> Answer {
+    let mut dataflow = Dataflow::new(graph.clone(), schedule.lanes);
+    let mut state = dataflow.new_state();
+    let mut runs = Vec::new();
+    let mut answer = Answer::default();
+    for epoch in 0..schedule.epochs {
+        let (start, end) = (EVENTS * epoch / schedule.epochs, EVENTS * (epoch + 1) / schedule.epochs);
+        let lanes = dataflow.lanes();
+        let rows_of = |lane: usize| (start + (end - start) * lane / lanes, start + (end - start) * (lane + 1) / lanes);
+        let lane = |columns: &Vec<usize>, lane: usize| {
+            let (start, end) = rows_of(lane);
+            vec![Delta::added(events.slice(start, end - start).project(columns).unwrap())]
+        };
+        let sources = sources.iter().map(|columns| (0..lanes).map(|number| lane(columns, number)).collect()).collect();
+        let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None }).unwrap();
+        for delta in output.sinks.into_iter().flatten() {
+            let weights: Vec<i64> = (0..delta.rows()).map(|row| delta.weight(row)).collect();
+            answer.add(&determined(query, delta.batch()), &weights).unwrap();
+        }
+        runs.push(state.changes().unwrap());
+        state.commit();
+        if (epoch + 1) % schedule.reload_every == 0 {
+            dataflow = Dataflow::new(graph.clone(), lanes + 1);
+            state = dataflow.new_state();
+            runs.iter().for_each(|run| state.apply(run).unwrap());
+        }
+    }
+    answer
+}
+
+#[tokio::test]
+async fn every_query_answers_as_plain_datafusion() {
+    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
+    let validation = validate(&files).await;
+    assert!(validation.problems.is_empty(), "{:?}", validation.problems);
+    let catalog = validation.catalog;
+    let topic = catalog.tables.iter().find(|table| table.name.name == "nexmark").unwrap().stored();
+    let events = decode(topic.arrow_schema());
+    let mut wrong = Vec::new();
+    for query in (0..=22).filter(|query| !LEFT_OUT.contains(query)) {
+        let expected = expected(&catalog, query, &events).await;
+        assert!(expected.len() > 0, "q{query} answers nothing: the test would show nothing");
+        let (graph, sources) = graph(&catalog, query).await;
+        for schedule in SCHEDULES {
+            let began = std::time::Instant::now();
+            let answer = run(query, schedule, &graph, &sources, &events);
+            println!("q{query} {schedule:?}: {} rows, {} ms", answer.len(), began.elapsed().as_millis());
+            if let Some(difference) = answer.difference(&expected) {
+                wrong.push(format!("q{query} in {schedule:?}:\n{difference}\n{graph}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
+}
