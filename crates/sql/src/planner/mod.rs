@@ -1,5 +1,6 @@
 //! Statements → logical plans: queries as DataFusion plans them, INSERTs with the target's columns and types in front, jobs checked for
 //! what a stream can do and optimised with settings that suit Ballista.
+mod constants;
 mod event_time;
 mod insert;
 mod refuse;
@@ -200,6 +201,12 @@ impl Planner {
         let mut planned = insert::plan(state, &self.catalog, insert).await?;
         refuse::check_written(subject, &planned.plan)?;
         planned.plan = state.optimize(&planned.plan)?;
+        let with_constants = constants::propagate(planned.plan)?;
+        // What a constant decides goes away, and with it the columns that were read for it.
+        planned.plan = match with_constants.transformed {
+            true => state.optimize(&with_constants.data)?,
+            false => with_constants.data,
+        };
         insert::check_optimised(subject, &planned)?;
         refuse::check_optimised(subject, &planned.plan)?;
         planned.is_stateful = refuse::is_stateful(&planned.plan);

@@ -83,6 +83,17 @@ async fn every_nexmark_query_plans() {
     }
 }
 
+#[tokio::test]
+async fn a_kind_of_record_reads_its_own_fields() {
+    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
+    let validation = validate(&files).await;
+    let planner = planner(validation.catalog.clone());
+    let job = planner.plan_stored_job(validation.catalog.job("nexmark_q0").unwrap(), 4).await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("TableScan: public.nexmark projection=[event_type, bid]"), "{shown}");
+    assert!(!shown.contains("CASE"), "{shown}");
+}
+
 /// Three keys' rows, in milliseconds.
 #[derive(Debug)]
 struct Rows;
