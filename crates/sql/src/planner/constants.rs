@@ -7,9 +7,7 @@ use datafusion::{
         Column, ExprSchema, Result, ScalarValue,
         tree_node::{Transformed, TreeNode},
     },
-    logical_expr::{
-        Expr, LogicalPlan, Operator, Projection, expr_rewriter::NamePreserver, utils::split_conjunction,
-    },
+    logical_expr::{Expr, LogicalPlan, Operator, Projection, expr_rewriter::NamePreserver, utils::split_conjunction},
 };
 
 /// The plan with constants in the projections over filters, if there are any to put.
@@ -24,7 +22,8 @@ pub(super) fn propagate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let mut changed = false;
         let mut expressions = Vec::with_capacity(projection.expr.len());
         for expression in &projection.expr {
-            let replaced = if is_plain(expression) { Transformed::no(expression.clone()) } else { replace(expression, &constants)? };
+            let replaced =
+                if is_plain(expression) { Transformed::no(expression.clone()) } else { replace(expression, &constants)? };
             changed |= replaced.transformed;
             expressions.push(names.save(expression).restore(replaced.data));
         }

@@ -177,7 +177,8 @@ impl Planner {
             ));
         }
         if insert.emit == Emit::OnWindowClose {
-            let message = "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
+            let message =
+                "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
             return Err(SqlError::unsupported_at(insert.at, message));
         }
         let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
@@ -214,8 +215,12 @@ impl Planner {
         if insert.emit == Emit::OnWindowClose && !lineage.groups_by_window(&planned.plan)? {
             let unwatched = event_time::without_watermark(&planned.sources);
             let remedy = match unwatched.is_empty() {
-                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out".to_owned(),
-                false => format!("declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it", unwatched.into_iter().collect::<Vec<_>>().join(", ")),
+                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out"
+                    .to_owned(),
+                false => format!(
+                    "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it",
+                    unwatched.into_iter().collect::<Vec<_>>().join(", ")
+                ),
             };
             let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
             return Err(SqlError::unsupported_at(insert.at, message));

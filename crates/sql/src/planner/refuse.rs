@@ -106,8 +106,10 @@ fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
         found = found || expression.exists(|part| Ok(is_subquery(part)))?;
         Ok(TreeNodeRecursion::Continue)
     });
-    (found && walked.is_ok())
-        .then(|| "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query".to_owned())
+    (found && walked.is_ok()).then(|| {
+        "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query"
+            .to_owned()
+    })
 }
 
 fn is_subquery(expression: &Expr) -> bool {
@@ -180,9 +182,8 @@ fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
     };
     let name = match node {
         LogicalPlan::SubqueryAlias(_) => return None,
-        LogicalPlan::Join(join) => {
-            looked_up(&join.left).or_else(|| looked_up(&join.right).filter(|_| !matches!(join.join_type, JoinType::Inner | JoinType::Left)))
-        }
+        LogicalPlan::Join(join) => looked_up(&join.left)
+            .or_else(|| looked_up(&join.right).filter(|_| !matches!(join.join_type, JoinType::Inner | JoinType::Left))),
         other => other.inputs().into_iter().find_map(looked_up),
     }?;
     Some(format!(

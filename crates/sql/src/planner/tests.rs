@@ -45,7 +45,8 @@ fn planner(catalog: Catalog) -> Planner {
 }
 
 async fn plan(job: &str) -> Result<JobPlan, SqlError> {
-    let sql = if job.starts_with("BEGIN") { format!("CREATE JOB j AS {job}") } else { format!("CREATE JOB j AS INSERT INTO {job}") };
+    let sql =
+        if job.starts_with("BEGIN") { format!("CREATE JOB j AS {job}") } else { format!("CREATE JOB j AS INSERT INTO {job}") };
     let mut statements = parse(&sql)?;
     let StatementKind::CreateJob(create) = statements.remove(0).kind else { panic!("not a job: {sql}") };
     planner(declared(TABLES)).plan_job(&create, 4).await
@@ -126,7 +127,9 @@ async fn rows(query: &str) -> String {
     let frame = context.execute_logical_plan(plan).await.unwrap();
     let batches = frame.collect().await.unwrap();
     let text = pretty_format_batches(&batches).unwrap().to_string();
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ");
+    let cells = |line: &str| {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ")
+    };
     text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect::<Vec<_>>().join("\n")
 }
 
@@ -137,12 +140,17 @@ async fn windows_are_flinks() {
         rows(tumble).await,
         "a 1 00:00 00:10 00:09.999\na 2 00:00 00:10 00:09.999\na 3 00:10 00:20 00:19.999\nb 4 00:10 00:20 00:19.999\na 5 00:20 00:30 00:29.999"
     );
-    let grouped = |table: &str| format!("SELECT window_start, window_end, count(*) FROM {table} GROUP BY window_start, window_end ORDER BY 1, 2");
-    let offset = grouped("TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '5' SECOND)");
+    let grouped = |table: &str| {
+        format!("SELECT window_start, window_end, count(*) FROM {table} GROUP BY window_start, window_end ORDER BY 1, 2")
+    };
+    let offset =
+        grouped("TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '5' SECOND)");
     assert_eq!(rows(&offset).await, "1969-12-31T23:59:55 00:05 1\n00:05 00:15 1\n00:15 00:25 2\n00:25 00:35 1");
     let hop = grouped("TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '10' SECOND))");
     assert_eq!(rows(&hop).await, "00:00 00:10 1\n00:05 00:15 1\n00:10 00:20 2\n00:15 00:25 2\n00:20 00:30 1\n00:25 00:35 1");
-    let cumulate = grouped("TABLE(CUMULATE((SELECT * FROM t WHERE k = 'a'), DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '20' SECOND)) AS w");
+    let cumulate = grouped(
+        "TABLE(CUMULATE((SELECT * FROM t WHERE k = 'a'), DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '20' SECOND)) AS w",
+    );
     assert_eq!(rows(&cumulate).await, "00:00 00:10 2\n00:00 00:20 3\n00:20 00:30 1\n00:20 00:40 1");
     let session = "SELECT k, window_start, window_end, window_time, sum(v) FROM SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '10' SECOND) GROUP BY k, window_start, window_end, window_time ORDER BY 1, 2";
     let sessions = "a 00:00 00:25 00:24.999 6\na 00:26 00:36 00:35.999 5\nb 00:16 00:26 00:25.999 4";
@@ -154,13 +162,31 @@ async fn windows_are_flinks() {
 #[tokio::test]
 async fn event_time_is_followed_through_the_plan() {
     for (job, granule_us) in [
-        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(10_000_000)),
-        ("sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '4' SECOND)) GROUP BY k, window_end", Some(2_000_000)),
-        ("sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time", Some(2_000_000)),
-        ("sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)", Some(60_000_000)),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            Some(10_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '4' SECOND)) GROUP BY k, window_end",
+            Some(2_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time",
+            Some(2_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)",
+            Some(60_000_000),
+        ),
         ("sink SELECT k, count(*), date_trunc('hour', ts) FROM t GROUP BY k, date_trunc('hour', ts)", Some(3_600_000_000)),
-        ("sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(0)),
-        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", None),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            Some(0),
+        ),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            None,
+        ),
         ("sink SELECT k, v, window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))", None),
         ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k", None),
         ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k AND u.ts BETWEEN t.ts - INTERVAL '1' MINUTE AND t.ts", Some(0)),
@@ -204,7 +230,9 @@ async fn what_the_engine_keeps_right_is_planned() {
 
 #[tokio::test]
 async fn look_ups_are_marked_in_the_plan() {
-    let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k").await.unwrap();
+    let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k")
+        .await
+        .unwrap();
     let shown = planned.inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("TableScan: lookup:public.side"), "{shown}");
     assert_eq!(planned.inserts[0].lookups.len(), 1);
@@ -213,7 +241,10 @@ async fn look_ups_are_marked_in_the_plan() {
 
 #[tokio::test]
 async fn several_inserts_are_one_job() {
-    let planned = plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END").await.unwrap();
+    let planned =
+        plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END")
+            .await
+            .unwrap();
     assert_eq!(planned.inserts.len(), 2);
     assert!(planned.is_stateful && planned.inserts.iter().all(|insert| !insert.is_stateful));
     let script = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t WHERE CASE WHEN v > 1 THEN true END END; SELECT 1; BEGIN; COMMIT;";
@@ -249,8 +280,14 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("CREATE JOB j WITH ('state.ttl' = 'soon') AS INSERT INTO other SELECT k, v FROM t", "a length of time"),
         ("CREATE JOB j WITH ('state.unbounded' = 'alow') AS INSERT INTO other SELECT k, v FROM t", "did you mean 'allow'?"),
         ("CREATE JOB j WITH ('late.rows' = 't') AS INSERT INTO other SELECT k, v FROM t", "reserved"),
-        ("CREATE TABLE w (ts TIMESTAMP(3), WATERMARK FOR ts AS ts + INTERVAL '1' SECOND) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "only the column itself or a fixed delay"),
-        ("CREATE TABLE w (a INT, b AS a + 1, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')", "only columns of Kafka tables"),
+        (
+            "CREATE TABLE w (ts TIMESTAMP(3), WATERMARK FOR ts AS ts + INTERVAL '1' SECOND) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "only the column itself or a fixed delay",
+        ),
+        (
+            "CREATE TABLE w (a INT, b AS a + 1, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')",
+            "only columns of Kafka tables",
+        ),
         ("CREATE TABLE w (a INT, b AS nowhere + 1) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "nowhere"),
     ] {
         let message = error(statements);
@@ -310,14 +347,20 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, v FROM t UNION ALL SELECT 'a', 1", "write them as constants"),
         ("other WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k, v FROM r) SELECT * FROM r", "WITH RECURSIVE"),
         ("other SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE", "or leave EMIT out"),
-        ("other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE", "declare WATERMARK FOR"),
+        (
+            "other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE",
+            "declare WATERMARK FOR",
+        ),
         ("other SELECT k, v FROM t MATCH_RECOGNIZE (PARTITION BY k)", "MATCH_RECOGNIZE"),
         ("other SELECT k, 1 FROM TABLE(TUMBEL(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))", "did you mean TUMBLE?"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)))", "lacks an argument"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "no fixed length"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", "date_bin"),
         ("other SELECT k, 1 FROM TABLE(HOP(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR, INTERVAL '2' HOUR))", "TIMESTAMP"),
-        ("other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))", "multiple of its step"),
+        (
+            "other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))",
+            "multiple of its step",
+        ),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), SIZZE => INTERVAL '7' SECOND))", "did you mean SIZE?"),
         ("big SELECT k, v, ts FROM t", "is a view"),
     ] {
