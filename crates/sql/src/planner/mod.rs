@@ -67,8 +67,8 @@ struct Planning {
 /// What EXPLAIN answers with.
 #[derive(Clone, Debug)]
 pub enum Explained {
-    /// Of a job: the answer itself.
-    Text(String),
+    /// Of a job: the answer itself, to which whoever can make the plan physical may add.
+    Job { text: String, plan: Box<JobPlan> },
     /// Of a query: a plan to run, whose rows are the answer.
     Plan(LogicalPlan),
 }
@@ -264,7 +264,7 @@ impl Planner {
             ExplainTarget::Job(create) => self.plan_job(create, target_partitions).await?,
             ExplainTarget::ExistingJob(name) => self.plan_stored_job(self.catalog.job(name)?, target_partitions).await?,
         };
-        Ok(Explained::Text(crate::explain::job(&job, explain.verbose)))
+        Ok(Explained::Job { text: crate::explain::job(&job, explain.verbose), plan: Box::new(job) })
     }
 }
 
