@@ -21,6 +21,8 @@ SERVERS := $(TARGET)/debug/polybolos-local-servers
 BENCH_VENV := $(CACHE)/bench-venv
 SPARK_VENV := $(CACHE)/spark-venv
 SPARK_JARS := $(CACHE)/spark-jars
+FLINK_VENV := $(CACHE)/flink-venv
+FLINK_JARS := $(CACHE)/flink-jars
 
 # Clippy's driver compiles and lints in one pass: our crates are linted while their tests are built, and no dependency is checked twice.
 LINT := RUSTC_WORKSPACE_WRAPPER=$$(rustup which clippy-driver) CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__"
@@ -112,6 +114,11 @@ bench-source: build setup-servers $(BENCH_VENV)/ready ## Nexmark from Kafka into
 	cargo build --locked -p polybolos-kafka --example nexmark
 	$(SERVERS) -- env $(BENCH)/source.py $(ARGS)
 
+.PHONY: bench-nexmark
+bench-nexmark: build setup-servers $(BENCH_VENV)/ready $(FLINK_VENV)/ready $(FLINK_JARS)/ready ## Nexmark's queries from Kafka, beside Flink SQL
+	cargo build --locked -p polybolos-kafka --example nexmark
+	$(SERVERS) --only kafka -- env $(BENCH)/nexmark.py $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do
 	$(BENCH)/idle.py $(ARGS)
@@ -128,6 +135,21 @@ $(SPARK_VENV)/ready: bench/spark/requirements.txt
 	@echo "setting up Spark in $(@D): a download of 300 MB, once"
 	python3 -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# PyFlink 1.20 runs on Python 3.8 to 3.11.
+FLINK_PYTHON := $(firstword $(foreach version,3.11 3.10 3.9 3.8,$(shell command -v python$(version))) python3)
+
+$(FLINK_VENV)/ready: bench/flink/requirements.txt
+	@scripts/apt.sh python3-venv
+	@echo "setting up Flink in $(@D): a download of 500 MB, once"
+	$(FLINK_PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+$(FLINK_JARS)/ready: bench/flink/pom.xml | setup-servers
+	@echo "fetching Flink's Kafka connector into $(@D), once"
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(@D)
 	@touch $@
 
 $(SPARK_JARS)/ready: bench/spark/pom.xml | setup-servers

@@ -92,4 +92,5 @@ def main():
     show("source", rows, bars, began)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
-//! What `make bench-source` needs of Nexmark: `nexmark fill TOPIC EVENTS` produces its unified JSON into a topic of four partitions, and
+//! What `make bench-source` and `make bench-nexmark` need of Nexmark: `nexmark fill TOPIC EVENTS` produces its JSON into a topic of four partitions,
+//! `fill-unified` as Flink's generator writes it, and
 //! `nexmark consume TOPIC arrow-json|columns` is the loop that somebody would write by hand: poll, decode, forget. It prints a line of JSON
 //! with events, CPU-seconds and seconds. Kafka is at `POLYBOLOS_TEST_KAFKA`.
 use std::{
@@ -33,10 +34,17 @@ fn main() -> Outcome<()> {
     let servers = std::env::var("POLYBOLOS_TEST_KAFKA").map_err(|_| "POLYBOLOS_TEST_KAFKA=host:port names a real Kafka")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["fill", topic, events] => fill(&servers, topic, events.parse()?),
+        ["fill", topic, events] => {
+            // Not `EventGenerator::default()`: its step is 0, and it repeats one event for ever.
+            let generated = nexmark::EventGenerator::new(Default::default()).take(events.parse()?);
+            fill(&servers, topic, events.parse()?, generated.map(|event| serde_json::to_string(&event).unwrap_or_default()))
+        }
+        ["fill-unified", topic, events] => {
+            fill(&servers, topic, events.parse()?, polybolos_testkit::nexmark::records(events.parse()?))
+        }
         ["consume", topic, "arrow-json"] => consume(&servers, topic, &mut ArrowJson::new()?),
         ["consume", topic, "columns"] => consume(&servers, topic, &mut Columns::new(topic)?),
-        _ => Err("usage: nexmark fill TOPIC EVENTS | nexmark consume TOPIC arrow-json|columns".into()),
+        _ => Err("usage: nexmark fill|fill-unified TOPIC EVENTS | nexmark consume TOPIC arrow-json|columns".into()),
     }
 }
 
@@ -51,7 +59,7 @@ async fn ends(servers: &str, topic: &str) -> Outcome<BTreeMap<i32, i64>> {
     Ok(admin.offsets(topic, &(0..PARTITIONS).collect::<Vec<_>>()).await?.ends)
 }
 
-fn fill(servers: &str, topic: &str, events: usize) -> Outcome<()> {
+fn fill(servers: &str, topic: &str, events: usize, records: impl Iterator<Item = String>) -> Outcome<()> {
     create(servers, topic)?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", servers)
@@ -60,9 +68,8 @@ fn fill(servers: &str, topic: &str, events: usize) -> Outcome<()> {
         .set("queue.buffering.max.messages", "1000000")
         .create()?;
     let mut bytes = 0;
-    // Not `EventGenerator::default()`: its step is 0, and it repeats one event for ever.
-    for (index, event) in nexmark::EventGenerator::new(Default::default()).take(events).enumerate() {
-        let payload = serde_json::to_vec(&event)?;
+    for (index, payload) in records.enumerate() {
+        let payload = payload.into_bytes();
         bytes += payload.len();
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(index as i32 % PARTITIONS).payload(&payload);
         while let Err((_, again)) = producer.send(record) {
