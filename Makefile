@@ -117,7 +117,7 @@ bench-source: build setup-servers $(BENCH_VENV)/ready ## Nexmark from Kafka into
 .PHONY: bench-nexmark
 bench-nexmark: build setup-servers $(BENCH_VENV)/ready $(FLINK_VENV)/ready $(FLINK_JARS)/ready ## Nexmark's queries from Kafka, beside Flink SQL
 	cargo build --locked -p polybolos-kafka --example nexmark
-	$(SERVERS) --only kafka -- env $(BENCH)/nexmark.py $(ARGS)
+	$(SERVERS) -- env $(BENCH)/nexmark.py $(ARGS)
 
 .PHONY: bench-idle
 bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do
