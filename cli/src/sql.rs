@@ -75,7 +75,7 @@ async fn prompt(client: &Client, arguments: &Arguments) -> anyhow::Result<()> {
         }
         pending.push_str(&line);
         pending.push('\n');
-        if !line.trim_end().ends_with(';') {
+        if !polybolos_sql::parser::is_complete(&pending) {
             continue;
         }
         let script = std::mem::take(&mut pending);

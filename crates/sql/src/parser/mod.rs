@@ -84,6 +84,18 @@ pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError
         .collect()
 }
 
+/// Whether `sql` ends with the semicolon of its last statement, so that a prompt can send it. Semicolons inside strings and inside
+/// `CREATE JOB … AS BEGIN … END` end nothing.
+pub fn is_complete(sql: &str) -> bool {
+    let Ok(tokens) = tokenise(sql) else { return false };
+    let mut blocks = Blocks::default();
+    let mut complete = false;
+    for token in tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))) {
+        complete = blocks.ends_at(&token.token);
+    }
+    complete
+}
+
 /// How far a stored watermark expression stays behind its column, in microseconds.
 pub(crate) fn watermark_delay(column: &str, expression: &str) -> Option<i64> {
     table::stored_delay(column, expression, Limits::default())
