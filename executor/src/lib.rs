@@ -63,7 +63,6 @@ pub async fn run(
     let id = ExecutorId(uuid::Uuid::new_v4().simple().to_string());
     let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
     let context = execution::plan_context()?;
-    let services =
-        ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports, context, execution::freeze);
+    let services = ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports, context, execution::freeze);
     control::Control::new(settings, services, incoming).run(on_ready, shutdown).await
 }

@@ -31,7 +31,7 @@ use polybolos_streaming::coordinator::Command;
 
 use crate::{
     catalog::{CatalogError, CatalogStore},
-    jobs::manager::JobManager,
+    jobs::{manager::JobManager, planning},
     providers::PlatformTables,
     show,
     status::StatusSource,
@@ -97,7 +97,11 @@ impl PlatformEngine {
                 self.rows(plan, tag).await
             }
             StatementKind::Explain(explain) => match self.planner().explain(explain, 1).await.map_err(sql_error)? {
-                Explained::Text(text) => show::text("plan", text.lines()).map_err(Into::into),
+                Explained::Job { mut text, plan } => {
+                    let session = self.session.state();
+                    text.push_str(&planning::operators(&self.platform, &session, &plan).await.map_err(any_error)?);
+                    show::text("plan", text.lines()).map_err(Into::into)
+                }
                 Explained::Plan(plan) => self.rows(plan, tag).await,
             },
             StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
@@ -165,7 +169,7 @@ impl PlatformEngine {
             answer.notices.push("the job exists already".into());
             return Ok(answer);
         };
-        jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
+        let notices = jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
         self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
         if let Err(error) = jobs.start(&definition).await {
             tracing::warn!(job = %definition.name, error = %format!("{error:#}"), "job created, and cannot start yet");
@@ -173,6 +177,7 @@ impl PlatformEngine {
         }
         let mut answer = Answer::done(tag);
         answer.notices.push(format!("job {} started", definition.name));
+        answer.notices.extend(notices);
         Ok(answer)
     }
 

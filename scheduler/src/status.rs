@@ -12,7 +12,7 @@ use polybolos_gateway::status::{
 use polybolos_streaming::{
     coordinator::{Limit, Phase},
     ids::{Epoch, SinkId},
-    manifest::{DEAD_LETTERS, Manifest},
+    manifest::{DEAD_LETTERS, LATE_ROWS, Manifest},
 };
 
 use crate::{
@@ -221,7 +221,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
     let complete = status
         .published
         .iter()
-        .filter(|(sink, _)| **sink != DEAD_LETTERS)
+        .filter(|(sink, _)| ![DEAD_LETTERS, LATE_ROWS].contains(*sink))
         .map(|(sink, epoch)| complete_through(manifest, *sink, *epoch, handle));
     JobStatus {
         name: handle.spec.name.clone(),
@@ -235,6 +235,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         rows_out: manifest.counts.rows_out,
         dead_letters: manifest.counts.dead_letters + manifest.counts.refused,
         lost_records: manifest.counts.lost,
+        late_rows: manifest.counts.late,
         retries: history.retries,
         lag_records: status.lag_records,
         lag_ms: None,

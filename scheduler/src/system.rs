@@ -88,14 +88,18 @@ impl SystemTables {
 
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.sources.read().keys().cloned().collect();
-        names.push("dead_letters".into());
+        names.extend(["dead_letters".into(), "late_rows".into()]);
         names
     }
 
     pub fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
-        if name == "dead_letters" {
-            let tables = self.tables.read().clone()?;
-            return Some(Arc::new(KeyedTable::new(tables, dead_letters::table())));
+        let stored = match name {
+            "dead_letters" => Some(dead_letters::table()),
+            "late_rows" => Some(dead_letters::late_rows()),
+            _ => None,
+        };
+        if let Some(table) = stored {
+            return Some(Arc::new(KeyedTable::new(self.tables.read().clone()?, table)));
         }
         let source = self.sources.read().get(name)?.clone();
         let schema = source().ok()?.schema();

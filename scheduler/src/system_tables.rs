@@ -53,6 +53,7 @@ pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("records_in", long(&jobs, |job| Some(job.records_in as i64))),
         ("rows_out", long(&jobs, |job| Some(job.rows_out as i64))),
         ("dead_letters", long(&jobs, |job| Some(job.dead_letters as i64))),
+        ("late_rows", long(&jobs, |job| Some(job.late_rows as i64))),
         ("lost_records", long(&jobs, |job| Some(job.lost_records as i64))),
         ("lag_records", long(&jobs, |job| Some(job.lag_records as i64))),
         ("rows_per_second", double(&jobs, |job| Some(job.rows_per_s))),

@@ -175,6 +175,15 @@ impl Graph {
         self.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Operator { operator, .. } if operator.has_timers()))
     }
 
+    /// Operators whose state grows without bound, as EXPLAIN shows them.
+    pub fn growing(&self) -> Vec<String> {
+        let growing = self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Operator { operator, .. } if operator.grows() => Some(operator.describe()),
+            _ => None,
+        });
+        growing.collect()
+    }
+
     pub(crate) fn last_reader(&self, node: usize) -> Option<usize> {
         self.last_readers[node]
     }

@@ -76,6 +76,8 @@ pub struct JobStatus {
     pub dead_letters: u64,
     /// Records that were gone before they were read, skipped because of `on_data_loss = 'continue'`.
     pub lost_records: u64,
+    /// Rows that came after their windows had closed.
+    pub late_rows: u64,
     pub retries: u64,
     pub lag_records: u64,
     /// Age of the oldest record that no recorded epoch has read; absent when there is none.

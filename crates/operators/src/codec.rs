@@ -21,7 +21,12 @@ use parking_lot::Mutex;
 use polybolos_proto::plan::v1 as proto;
 use prost::Message;
 
-use crate::{epoch::{exec::EpochExec, spec::EpochSpec}, part_write::PartWriteExec, record_scan::RecordScanExec, steps::Step};
+use crate::{
+    epoch::{exec::EpochExec, spec::EpochSpec},
+    part_write::PartWriteExec,
+    record_scan::RecordScanExec,
+    steps::Step,
+};
 
 /// Specifications of jobs kept by the codec; more jobs than that read theirs again.
 const KNOWN_SPECS: usize = 64;

@@ -47,11 +47,7 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         if let Some(start) = start {
             line(text, "starts at", &start_words(start));
         }
-        line(
-            text,
-            "reads",
-            &format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")),
-        );
+        line(text, "reads", &format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")));
     }
     for table in &insert.lookups {
         line(text, "looks up", &format!("{} ({})", table.name, place(table)));

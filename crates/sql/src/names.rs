@@ -50,6 +50,13 @@ impl RelationName {
     }
 }
 
+/// A name in the schema `public`.
+impl From<&str> for RelationName {
+    fn from(name: &str) -> Self {
+        Self::public(name)
+    }
+}
+
 /// As one writes it in SQL: `users`, `spark_streams.created_users`, `"Odd Name"`.
 impl fmt::Display for RelationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

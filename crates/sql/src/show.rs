@@ -124,8 +124,7 @@ pub fn views(catalog: &Catalog) -> Result<RecordBatch> {
 /// Never in practice: all columns have one length.
 pub fn describe_view(plan: &LogicalPlan) -> Result<RecordBatch> {
     let fields = plan.schema().fields();
-    let data_type =
-        |field: &DataType| SqlType::of_arrow(field).map_or_else(|| field.to_string(), |sql_type| sql_type.to_string());
+    let data_type = |field: &DataType| SqlType::of_arrow(field).map_or_else(|| field.to_string(), |sql_type| sql_type.to_string());
     batch(vec![
         ("column_name", strings(fields.iter().map(|field| field.name().clone()))),
         ("data_type", strings(fields.iter().map(|field| data_type(field.data_type())))),

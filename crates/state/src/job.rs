@@ -146,7 +146,10 @@ impl JobState {
                         table.apply(row.key, subkey.into(), bucket::Change { entry, expiry: row.expiry });
                     }
                     _ => {
-                        return Err(StateError::Unusable(format!("it has a table {} that the job's plan does not have", row.table)));
+                        return Err(StateError::Unusable(format!(
+                            "it has a table {} that the job's plan does not have",
+                            row.table
+                        )));
                     }
                 }
             }

@@ -90,12 +90,12 @@ impl JobManager {
     }
 
     /// Everything that can be wrong with a job, before it is in the catalog: plan, target table, sole writer. Answers notices.
-    pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<()> {
+    pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<Vec<String>> {
         let plan = self.plan(catalog, definition).await?;
         self.ensure_targets(&plan).await?;
-        self.spec(definition, &plan).await?;
+        let spec = self.spec(definition, &plan).await?;
         self.own_targets(definition, &plan).await?;
-        Ok(())
+        planning::notices(&plan, &spec.template)
     }
 
     /// Whether a job can be planned against the catalog as it would be.
@@ -256,12 +256,7 @@ impl JobManager {
     }
 
     /// The incarnation's manifest: the stored one, or the first one.
-    async fn manifest(
-        &self,
-        definition: &JobDefinition,
-        plan: &JobPlan,
-        spec: &JobSpec,
-    ) -> anyhow::Result<(Manifest, Version)> {
+    async fn manifest(&self, definition: &JobDefinition, plan: &JobPlan, spec: &JobSpec) -> anyhow::Result<(Manifest, Version)> {
         let incarnation = Incarnation(definition.incarnation.clone());
         let store = &*self.context.store;
         if let Some(found) = load_manifest(store, &incarnation).await? {

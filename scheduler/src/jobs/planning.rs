@@ -5,7 +5,7 @@ use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::datatypes::Schema,
     common::DFSchema,
-    execution::{SessionState, TaskContext, context::ExecutionProps},
+    execution::{SessionState, context::ExecutionProps},
     logical_expr::physical_planning_context::PhysicalPlanningContext,
     physical_expr::create_physical_expr,
     physical_plan::ExecutionPlan,
@@ -28,7 +28,11 @@ use polybolos_operators::{
 };
 use polybolos_sql::{
     catalog::{Connector, JobDefinition, TableDefinition},
-    options::{job::OnError as SqlOnError, kafka::OnDataLoss as SqlOnDataLoss},
+    execution,
+    options::{
+        job::{OnError as SqlOnError, StateUnbounded},
+        kafka::OnDataLoss as SqlOnDataLoss,
+    },
     planner::{InsertPlan, JobPlan, WatermarkSource},
     statement::Emit,
 };
@@ -100,7 +104,7 @@ pub async fn job_spec(
     }
     let mut config = CoordinatorConfig { on_data_loss: on_data_loss(plan), ..CoordinatorConfig::default() };
     let template = if plan.is_stateful {
-        let template = stateful(platform, session, definition, plan, &topics).await?;
+        let template = stateful(platform, session, (&definition.name, &definition.incarnation), plan, &topics).await?;
         config.layout = PartLayout::Single;
         config.has_timers = template.flow().dataflow.graph().has_timers();
         config.timer_granule_us = plan.event_time.granule_us.unwrap_or(1).max(1);
@@ -150,15 +154,18 @@ async fn stateless(session: &SessionState, definition: &JobDefinition, plan: &Jo
 async fn stateful(
     platform: &PlatformTables,
     session: &SessionState,
-    definition: &JobDefinition,
+    (job, incarnation): (&str, &str),
     plan: &JobPlan,
     topics: &Topics,
 ) -> anyhow::Result<EpochTemplate> {
+    if plan.options.state_ttl_us.is_some() {
+        bail!("job {job} sets 'state.ttl', which is not supported yet; leave it out, or group by windows, whose state is dropped");
+    }
     let mut sections = vec![];
     for (index, insert) in plan.inserts.iter().enumerate() {
         let (keeping, checks, _) = sink(insert)?;
         let physical = planning::plan(session, &insert.plan).await?;
-        let physical = name_sources(fuse_scans(physical)?, definition, plan, topics)?;
+        let physical = name_sources(fuse_scans(physical)?, (job, incarnation), plan, topics)?;
         sections.push(SinkSection {
             sink: SinkId(index as u32),
             keeping,
@@ -172,20 +179,54 @@ async fn stateful(
         event_times.extend(event_time(platform, plan, source, topics)?);
     }
     let spec = EpochSpec {
-        job: definition.name.clone(),
-        incarnation: Incarnation(definition.incarnation.clone()),
+        job: job.to_owned(),
+        incarnation: Incarnation(incarnation.to_owned()),
         plan_id: plan_id(&sections),
         lanes: usize::from(plan.options.state_partitions),
         granule_us: plan.event_time.granule_us,
         event_times,
         sinks: sections,
     };
-    let context = TaskContext::from(session);
-    let template = EpochTemplate::build(spec, &context).with_context(|| format!("job {}", definition.name))?;
+    let template = EpochTemplate::build(spec, &*execution::plan_context()?).with_context(|| format!("job {job}"))?;
     for (index, insert) in plan.inserts.iter().enumerate() {
-        check_sink(&definition.name, insert, template.flow().dataflow.graph().is_changing(index))?;
+        check_sink(job, insert, template.flow().dataflow.graph().is_changing(index))?;
     }
     Ok(template)
+}
+
+/// What a job's operators are, for EXPLAIN: one line each, indented; nothing of a stateless job.
+pub async fn operators(platform: &PlatformTables, session: &SessionState, plan: &JobPlan) -> anyhow::Result<String> {
+    if !plan.is_stateful {
+        return Ok(String::new());
+    }
+    let topics = topics(platform, &plan.name, plan)?;
+    let template = stateful(platform, session, (&plan.name, "explained"), plan, &topics).await?;
+    let graph = template.flow().dataflow.graph().clone();
+    let mut text = String::from("\n  operators");
+    for index in 0..plan.inserts.len() {
+        for line in graph.explain(index).lines() {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+    }
+    Ok(text)
+}
+
+/// What a person should know of a plan before it runs for months.
+pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<String>> {
+    let JobTemplate::Stateful(template) = template else { return Ok(vec![]) };
+    let notice = |operator: String| {
+        format!(
+            "the state of job {} grows with its input and is never dropped: {operator}; group or join by windows of a watermarked time, or say 'state.unbounded' = 'allow'",
+            plan.name
+        )
+    };
+    let growing: Vec<String> = template.flow().dataflow.graph().growing().into_iter().map(notice).collect();
+    match (plan.options.state_unbounded, growing.first()) {
+        (StateUnbounded::Allow, _) => Ok(vec![]),
+        (StateUnbounded::Refuse, Some(first)) => bail!("{first}"),
+        _ => Ok(growing),
+    }
 }
 
 /// A table that only takes rows cannot follow an answer that takes some back.
@@ -211,7 +252,7 @@ fn plan_id(sections: &[SinkSection]) -> u64 {
 /// Gives every scan its topic's number, and the job's name and ways.
 fn name_sources(
     plan: Arc<dyn ExecutionPlan>,
-    definition: &JobDefinition,
+    names: (&str, &str),
     job: &JobPlan,
     topics: &Topics,
 ) -> anyhow::Result<Arc<dyn ExecutionPlan>> {
@@ -219,12 +260,11 @@ fn name_sources(
         let mut spec = scan.spec().as_ref().clone();
         let source = topics.id_of(&spec.connection, &spec.topic);
         spec.source = source.ok_or_else(|| anyhow!("topic {} is not among the job's sources", spec.topic))?.0;
-        spec.job.clone_from(&definition.name);
-        spec.incarnation.clone_from(&definition.incarnation);
+        (spec.job, spec.incarnation) = (names.0.to_owned(), names.1.to_owned());
         spec.on_error = on_error(job);
         return Ok(Arc::new(scan.with_spec(spec)));
     }
-    let children = plan.children().into_iter().map(|child| name_sources(child.clone(), definition, job, topics));
+    let children = plan.children().into_iter().map(|child| name_sources(child.clone(), names, job, topics));
     let children = children.collect::<anyhow::Result<Vec<_>>>()?;
     if children.is_empty() {
         return Ok(plan);
@@ -250,7 +290,8 @@ fn event_time(
     let fields = needs.iter().map(|name| schema.field_with_name(name).cloned()).collect::<Result<Vec<_>, _>>();
     let fields = fields.with_context(|| format!("the watermark of table {}", table.name))?;
     let over = DFSchema::try_from(Schema::new(fields))?;
-    let expression = create_physical_expr(&watermark.expression, &over, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    let expression =
+        create_physical_expr(&watermark.expression, &over, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
     Ok(Some(EventTime {
         source: source.0,
         column: stored.column(&watermark.column).map(|column| column.name.clone()),

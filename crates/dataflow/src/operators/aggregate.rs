@@ -380,6 +380,10 @@ impl Operator for Aggregate {
         self.grouping.describe("Aggregate (merging)")
     }
 
+    fn grows(&self) -> bool {
+        self.grouping.times.is_empty() && !self.grouping.is_global()
+    }
+
     fn state(&self) -> Option<String> {
         Some(format!("one partial state per group, {}", self.grouping.dropped()))
     }

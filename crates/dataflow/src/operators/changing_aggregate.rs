@@ -262,6 +262,10 @@ impl Operator for ChangingAggregate {
         self.grouping.describe("Aggregate (of changing rows)")
     }
 
+    fn grows(&self) -> bool {
+        self.grouping.times.is_empty()
+    }
+
     fn state(&self) -> Option<String> {
         let named = |wanted: fn(&Keeping) -> bool| -> Vec<&str> {
             let chosen = self.grouping.calls.iter().zip(&self.keeping).filter(|(_, keeping)| wanted(keeping));

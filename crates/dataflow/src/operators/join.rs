@@ -370,6 +370,10 @@ impl Operator for Join {
         format!("Join ({}): [{}] = [{}]{condition}", self.spec.join_type, name(&self.spec.left), name(&self.spec.right))
     }
 
+    fn grows(&self) -> bool {
+        self.spec.left.times.is_empty() || self.spec.right.times.is_empty()
+    }
+
     fn state(&self) -> Option<String> {
         let dropped = |side: &Side| if side.times.is_empty() { "never dropped" } else { "dropped when the watermark closes them" };
         Some(format!("rows of the left ({}) and of the right ({})", dropped(&self.spec.left), dropped(&self.spec.right)))

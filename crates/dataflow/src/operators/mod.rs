@@ -62,6 +62,11 @@ pub trait Operator: Debug + Send + Sync {
     /// One line for EXPLAIN.
     fn describe(&self) -> String;
 
+    /// Whether what it keeps grows with its input and is never dropped.
+    fn grows(&self) -> bool {
+        false
+    }
+
     /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.
     fn state(&self) -> Option<String> {
         None

@@ -79,6 +79,10 @@ impl Operator for TopN {
         format!("Top {}{skip}: {}", self.fetch, self.rows.describe())
     }
 
+    fn grows(&self) -> bool {
+        self.changing || !self.rows.partition.is_empty()
+    }
+
     fn state(&self) -> Option<String> {
         let kept = if self.changing { "all rows" } else { "the first rows" };
         Some(format!("{kept} of each partition, never dropped"))

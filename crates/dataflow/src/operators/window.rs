@@ -80,6 +80,10 @@ impl Operator for Window {
         format!("Window: [{}], {}", names.join(", "), self.rows.describe())
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> Option<String> {
         Some("all rows of each partition, never dropped".into())
     }

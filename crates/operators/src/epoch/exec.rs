@@ -7,11 +7,7 @@ use std::{
 };
 
 use datafusion::{
-    arrow::{
-        array::RecordBatch,
-        datatypes::Schema,
-        json::LineDelimitedWriter,
-    },
+    arrow::{array::RecordBatch, datatypes::Schema, json::LineDelimitedWriter},
     common::{DataFusionError, Result, internal_err, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_expr::EquivalenceProperties,
@@ -160,7 +156,11 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
     if cancelled.is_cancelled() {
         return Err(cancelled_error(&task));
     }
-    if file.state_bytes > 0 { held.wrote(&file.name) } else { held.unchanged() }
+    if file.state_bytes > 0 {
+        held.wrote(&file.name)
+    } else {
+        held.unchanged()
+    }
     drop(held);
     let report = PartReport {
         incarnation: task.incarnation,
@@ -193,14 +193,7 @@ async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorService
         let Some(scan) = scan else { return Ok((range, vec![])) };
         let spec = scan.scan.spec();
         let key = spec.key();
-        let read = services.fetcher.read(
-            &key,
-            &spec.connection,
-            &spec.topic,
-            range.source.partition,
-            range.range,
-            READ_DEADLINE,
-        );
+        let read = services.fetcher.read(&key, &spec.connection, &spec.topic, range.source.partition, range.range, READ_DEADLINE);
         let chunks = read.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok::<_, DataFusionError>((range, chunks))
     };
@@ -359,7 +352,12 @@ fn refused(task: &TaskDescriptor, job: &str, sink: SinkId, row: usize, batch: &R
     })
 }
 
-async fn store_part(task: &TaskDescriptor, execution: &Nonce, outcome: &mut Outcome, services: &ExecutorServices) -> Result<PartFile> {
+async fn store_part(
+    task: &TaskDescriptor,
+    execution: &Nonce,
+    outcome: &mut Outcome,
+    services: &ExecutorServices,
+) -> Result<PartFile> {
     let part = task.work.part;
     let sections = Sections { sinks: std::mem::take(&mut outcome.sinks), state: std::mem::take(&mut outcome.state) };
     if sections.sinks.is_empty() && sections.state.is_empty() {

@@ -69,7 +69,8 @@ impl Flow {
         // The graph's own order of its sources.
         let mut by_number: HashMap<usize, EpochScan> = scans.into_inner().into_iter().enumerate().collect();
         let ordered = graph.sources().iter().map(|number| by_number.remove(number));
-        let scans = ordered.collect::<Option<Vec<_>>>().ok_or_else(|| internal_datafusion_err!("a source of the graph has no scan"))?;
+        let scans =
+            ordered.collect::<Option<Vec<_>>>().ok_or_else(|| internal_datafusion_err!("a source of the graph has no scan"))?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
         Ok(Self { spec, dataflow, scans, held })
@@ -100,7 +101,8 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
     let schema = Arc::new(Schema::new(
         columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>(),
     ));
-    let node = PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
+    let node =
+        PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
     let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;
     Ok(Some(ScanTime { expression, columns, schema, delay_us: time.delay_us, granule_us }))
 }
@@ -115,7 +117,8 @@ fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> 
     let mut times: Vec<_> = scan.decoded().fields().iter().map(of_field).collect();
     for step in scan.steps() {
         if let Step::Project { expressions, .. } = step {
-            times = expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, spec.granule_us)).collect();
+            times =
+                expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, spec.granule_us)).collect();
         }
     }
     times

@@ -54,7 +54,8 @@ impl HeldState {
         }
         let after = runs.iter().position(|run| run.first_epoch > self.base).filter(|_| newest > self.base);
         // A run that covers the base and more may have forgotten deletes in between.
-        let from = after.filter(|&after| after == 0 && self.base == Epoch(0) || after > 0 && runs[after - 1].last_epoch <= self.base);
+        let from =
+            after.filter(|&after| after == 0 && self.base == Epoch(0) || after > 0 && runs[after - 1].last_epoch <= self.base);
         let from = from.unwrap_or_else(|| {
             self.state.clear();
             0

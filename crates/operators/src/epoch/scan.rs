@@ -54,7 +54,8 @@ impl EpochScan {
     pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Step], watermark_us: Option<i64>) -> Result<Scanned> {
         let spec = self.scan.spec();
         let external = |error| DataFusionError::External(Box::new(error));
-        let mut decoder = JsonDecoder::new(self.scan.decoded().clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
+        let mut decoder =
+            JsonDecoder::new(self.scan.decoded().clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
         let mut scanned = Scanned::default();
         for chunk in chunks {
             for start in (0..chunk.len()).step_by(BATCH_RECORDS) {
@@ -110,7 +111,8 @@ impl EpochScan {
         scanned: &mut Scanned,
     ) -> Result<(RecordBatch, UInt32Array)> {
         let Some(time) = self.time.as_ref().filter(|_| batch.num_rows() > 0) else { return Ok((batch, records)) };
-        let over = RecordBatch::try_new(time.schema.clone(), time.columns.iter().map(|&column| batch.column(column).clone()).collect())?;
+        let over =
+            RecordBatch::try_new(time.schema.clone(), time.columns.iter().map(|&column| batch.column(column).clone()).collect())?;
         let times = microseconds(&time.expression.evaluate(&over)?.into_array(batch.num_rows())?)?;
         let times = times.as_primitive::<Int64Type>();
         if let Some(newest) = datafusion::arrow::compute::max(times) {

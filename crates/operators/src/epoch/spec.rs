@@ -6,10 +6,7 @@ use datafusion::{
     execution::TaskContext,
     physical_plan::ExecutionPlan,
 };
-use datafusion_proto::{
-    physical_plan::AsExecutionPlan,
-    protobuf::PhysicalPlanNode,
-};
+use datafusion_proto::{physical_plan::AsExecutionPlan, protobuf::PhysicalPlanNode};
 use polybolos_dataflow::{Emit, SinkPlan};
 use polybolos_streaming::ids::{Incarnation, SinkId};
 use prost::Message;

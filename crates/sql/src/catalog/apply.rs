@@ -165,10 +165,8 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
     for insert in &create.inserts {
         let target = target(catalog, insert)?;
         if targets.contains(&target) {
-            let message = format!(
-                "job {} has two INSERTs into table {target}; write one, with UNION ALL between the queries",
-                create.name
-            );
+            let message =
+                format!("job {} has two INSERTs into table {target}; write one, with UNION ALL between the queries", create.name);
             return Err(SqlError::invalid_at(insert.at, message));
         }
         targets.push(target);

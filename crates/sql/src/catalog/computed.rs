@@ -30,7 +30,8 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
         let planned = state.create_logical_expr(expression, &schema)?;
         let found = planned.get_type(&schema)?;
         let Some(sql_type) = SqlType::of_arrow(&found) else {
-            let message = format!("column {} of table {table} is computed as {found}, which no column can have; add a CAST", column.name);
+            let message =
+                format!("column {} of table {table} is computed as {found}, which no column can have; add a CAST", column.name);
             return Err(SqlError::invalid(message));
         };
         column.nullable = planned.nullable(&schema)?;

@@ -118,8 +118,7 @@ impl Moment {
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         // 306 days from March to December.
-        let day_of_year =
-            if month <= 2 { day_of_march_year - 306 + 1 } else { day_of_march_year + 59 + i64::from(is_leap) + 1 };
+        let day_of_year = if month <= 2 { day_of_march_year - 306 + 1 } else { day_of_march_year + 59 + i64::from(is_leap) + 1 };
         Self { year, month, day, day_of_year, second_of_day: seconds.rem_euclid(SECONDS_PER_DAY), nanosecond }
     }
 

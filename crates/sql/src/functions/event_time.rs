@@ -3,7 +3,10 @@
 use datafusion::{
     arrow::datatypes::DataType,
     common::{Result, exec_err},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, sort_properties::{ExprProperties, SortProperties}},
+    logical_expr::{
+        ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+        sort_properties::{ExprProperties, SortProperties},
+    },
 };
 
 /// Its name in plans.

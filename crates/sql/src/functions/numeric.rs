@@ -6,9 +6,10 @@ use datafusion::{
     common::{Result, exec_err, plan_err},
     functions::datetime::{date_part, expr_fn::now},
     logical_expr::{
-        ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, binary::BinaryTypeCoercer, cast, lit,
+        ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        binary::BinaryTypeCoercer,
+        cast, lit,
         simplify::{ExprSimplifyResult, SimplifyContext},
-        Operator,
     },
 };
 
@@ -55,7 +56,9 @@ impl ScalarUDFImpl for DatePart {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
-            [time @ (DataType::Timestamp(..) | DataType::Date32 | DataType::Time32(_) | DataType::Time64(_))] => Ok(vec![time.clone()]),
+            [time @ (DataType::Timestamp(..) | DataType::Date32 | DataType::Time32(_) | DataType::Time64(_))] => {
+                Ok(vec![time.clone()])
+            }
             [DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null] => {
                 Ok(vec![DataType::Timestamp(TimeUnit::Microsecond, None)])
             }

@@ -64,7 +64,9 @@ impl WindowsFunction {
         let times = times.as_primitive::<T>();
         let [step, size, offset] = match in_unit(T::UNIT, lengths) {
             Some(lengths) => lengths,
-            None => return exec_err!("{} has windows finer than its column {}; CAST the column", self.kind.name(), times.data_type()),
+            None => {
+                return exec_err!("{} has windows finer than its column {}; CAST the column", self.kind.name(), times.data_type());
+            }
         };
         let per_row = usize::try_from(size / step + 1).unwrap_or(1);
         let mut values: PrimitiveBuilder<T> = PrimitiveBuilder::with_capacity(times.len() * per_row);
@@ -112,10 +114,11 @@ impl ScalarUDFImpl for WindowsFunction {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
-            [time @ DataType::Timestamp(..), _, _, _] => {
-                Ok(vec![time.clone(), DataType::Int64, DataType::Int64, DataType::Int64])
-            }
-            _ => plan_err!("a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {}", described(arguments)),
+            [time @ DataType::Timestamp(..), _, _, _] => Ok(vec![time.clone(), DataType::Int64, DataType::Int64, DataType::Int64]),
+            _ => plan_err!(
+                "a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {}",
+                described(arguments)
+            ),
         }
     }
 

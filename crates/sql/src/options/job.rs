@@ -83,8 +83,7 @@ impl JobOptions {
         let start = reader.choice("start", &[("earliest-offset", false), ("latest-offset", true)])?;
         let start = start.map(|latest| if latest { StartupMode::Latest } else { StartupMode::Earliest });
         let state_ttl_us = reader.duration("state.ttl")?;
-        let unbounded =
-            [("notice", StateUnbounded::Notice), ("allow", StateUnbounded::Allow), ("refuse", StateUnbounded::Refuse)];
+        let unbounded = [("notice", StateUnbounded::Notice), ("allow", StateUnbounded::Allow), ("refuse", StateUnbounded::Refuse)];
         let state_unbounded = reader.choice("state.unbounded", &unbounded)?.unwrap_or_default();
         let state_partitions = reader
             .parsed("state.partitions", "a number from 1 to 64", |count: &u16| (1..=MAX_STATE_PARTITIONS).contains(count))?

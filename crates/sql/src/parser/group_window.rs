@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-        TableAlias, TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
+        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, TableAlias,
+        TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
     },
     dialect::GenericDialect,
     parser::Parser,
@@ -56,7 +56,9 @@ impl Rewriter {
             return Ok(());
         };
         let refuse = |why: &str| {
-            let message = format!("GROUP BY {name}(…) {why}; write FROM TABLE({name}(TABLE t, DESCRIPTOR(ts), …)) and GROUP BY window_start, window_end");
+            let message = format!(
+                "GROUP BY {name}(…) {why}; write FROM TABLE({name}(TABLE t, DESCRIPTOR(ts), …)) and GROUP BY window_start, window_end"
+            );
             Err(SqlError::unsupported_at(self.at, message))
         };
         let [time, lengths @ ..] = arguments.as_slice() else { return refuse("lacks its column") };

@@ -87,7 +87,10 @@ fn block(cursor: &mut Cursor<'_>, job: &str) -> Result<Vec<Insert>, SqlError> {
         }
         let at = cursor.at();
         if inserts.len() == MAX_INSERTS {
-            return Err(SqlError::invalid_at(at, format!("job {job} has more than {MAX_INSERTS} INSERTs; make several jobs of it")));
+            return Err(SqlError::invalid_at(
+                at,
+                format!("job {job} has more than {MAX_INSERTS} INSERTs; make several jobs of it"),
+            ));
         }
         let length = Blocks::inside().statement_length(cursor.remaining());
         let mut one = cursor.take(length);

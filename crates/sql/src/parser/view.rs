@@ -11,7 +11,8 @@ pub(super) fn create_view(cursor: &mut Cursor<'_>) -> Result<CreateView, SqlErro
     let at = cursor.at();
     let if_not_exists = cursor.words(&["IF", "NOT", "EXISTS"]);
     let name = cursor.relation()?;
-    let columns = if *cursor.peek() == datafusion::sql::sqlparser::tokenizer::Token::LParen { columns(cursor)? } else { Vec::new() };
+    let columns =
+        if *cursor.peek() == datafusion::sql::sqlparser::tokenizer::Token::LParen { columns(cursor)? } else { Vec::new() };
     if cursor.word("COMMENT") {
         cursor.string("a comment")?;
     }

@@ -63,7 +63,9 @@ impl Function {
     fn usage(self) -> &'static str {
         match self {
             Self::Tumble => "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND [, offset])",
-            Self::Hop => "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '10' SECOND [, offset]): the slide, then the size",
+            Self::Hop => {
+                "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '2' SECOND, INTERVAL '10' SECOND [, offset]): the slide, then the size"
+            }
             Self::Cumulate => {
                 "CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '1' HOUR [, offset]): the step, then the size"
             }
@@ -83,7 +85,9 @@ pub(super) fn lower(tokens: &[TokenWithSpan], place: Place) -> Result<Vec<TokenW
             at = call.end;
         } else if let Some(after) = words(tokens, at, &["FOR", "SYSTEM_TIME", "AS", "OF"]) {
             at = lookup(tokens, after, token.span, place, &mut lowered)?;
-        } else if is_word(&token.token, "MATCH_RECOGNIZE") && tokens.get(next(tokens, at + 1)).is_some_and(|t| t.token == Token::LParen) {
+        } else if is_word(&token.token, "MATCH_RECOGNIZE")
+            && tokens.get(next(tokens, at + 1)).is_some_and(|t| t.token == Token::LParen)
+        {
             let message = "MATCH_RECOGNIZE does not exist here; compare rows with lag() and lead() OVER (PARTITION BY … ORDER BY …), or group them by SESSION windows";
             return Err(SqlError::unsupported_at(token.span.start.into(), message));
         } else {
@@ -311,22 +315,35 @@ impl<'a> Call<'a> {
         let at = self.name.start.into();
         let [first, size, _] = *lengths;
         if self.function == Function::Cumulate && size % first != 0 {
-            return Err(SqlError::invalid_at(at, "the size of CUMULATE has to be a multiple of its step: CUMULATE(TABLE t, DESCRIPTOR(ts), step, size)"));
+            return Err(SqlError::invalid_at(
+                at,
+                "the size of CUMULATE has to be a multiple of its step: CUMULATE(TABLE t, DESCRIPTOR(ts), step, size)",
+            ));
         }
         if self.function == Function::Hop && size < first {
-            return Err(SqlError::invalid_at(at, "the size of HOP is shorter than its slide, which would leave rows out: HOP(TABLE t, DESCRIPTOR(ts), slide, size)"));
+            return Err(SqlError::invalid_at(
+                at,
+                "the size of HOP is shorter than its slide, which would leave rows out: HOP(TABLE t, DESCRIPTOR(ts), slide, size)",
+            ));
         }
-        if self.function == Function::Hop && size / first > MAX_WINDOWS_PER_ROW
-            || self.function == Function::Cumulate && size / first > MAX_WINDOWS_PER_ROW
-        {
-            let message = format!("{} would give each row {} windows, more than the {MAX_WINDOWS_PER_ROW} allowed; choose a longer slide or step", self.function.name(), size / first);
+        let is_multiple = matches!(self.function, Function::Hop | Function::Cumulate);
+        if is_multiple && size / first > MAX_WINDOWS_PER_ROW {
+            let message = format!(
+                "{} would give each row {} windows, more than the {MAX_WINDOWS_PER_ROW} allowed; choose a longer slide or step",
+                self.function.name(),
+                size / first
+            );
             return Err(SqlError::invalid_at(at, message));
         }
         Ok(())
     }
 
     /// `TABLE t [PARTITION BY (k, …)]` or a subquery in parentheses; as something to write after FROM, and the keys.
-    fn data(&self, tokens: &'a [TokenWithSpan], place: Place) -> Result<(Vec<TokenWithSpan>, Option<Vec<TokenWithSpan>>), SqlError> {
+    fn data(
+        &self,
+        tokens: &'a [TokenWithSpan],
+        place: Place,
+    ) -> Result<(Vec<TokenWithSpan>, Option<Vec<TokenWithSpan>>), SqlError> {
         let mut start = next(tokens, 0);
         if words(tokens, start, &["TABLE"]).is_some() {
             start = next(tokens, start + 1);
@@ -347,7 +364,8 @@ impl<'a> Call<'a> {
             return Ok((data, None));
         };
         if self.function != Function::Session {
-            let message = format!("{} takes no PARTITION BY, as its windows are the same for all keys; leave it out", self.function.name());
+            let message =
+                format!("{} takes no PARTITION BY, as its windows are the same for all keys; leave it out", self.function.name());
             return Err(SqlError::invalid_at(self.name.start.into(), message));
         }
         let mut keys = &tokens[next(tokens, after)..];
@@ -372,7 +390,7 @@ struct Read<'a> {
 }
 
 /// What stands in `DESCRIPTOR(…)`: one column.
-fn descriptor<'a>(tokens: &'a [TokenWithSpan], function: Function, place: Place) -> Result<&'a [TokenWithSpan], SqlError> {
+fn descriptor(tokens: &[TokenWithSpan], function: Function, place: Place) -> Result<&[TokenWithSpan], SqlError> {
     let end = tokens.last().map_or(place.end, |token| token.span.end.into());
     let mut cursor = Cursor::new(tokens, end, place.limits);
     if !cursor.word("DESCRIPTOR") {
@@ -490,7 +508,8 @@ fn lookup(
         name_at -= 1;
     }
     if parts == 0 {
-        let message = "FOR SYSTEM_TIME AS OF follows the name of a Cassandra table: JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …";
+        let message =
+            "FOR SYSTEM_TIME AS OF follows the name of a Cassandra table: JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …";
         return Err(SqlError::unsupported_at(at, message));
     }
     let name: Vec<TokenWithSpan> = out.drain(name_at..).collect();

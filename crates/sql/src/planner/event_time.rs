@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 
 use datafusion::{
     arrow::datatypes::IntervalMonthDayNano,
-    common::{
-        Column, Result, ScalarValue,
-        tree_node::TreeNodeRecursion,
-    },
+    common::{Column, Result, ScalarValue, tree_node::TreeNodeRecursion},
     execution::SessionState,
     logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator, expr::ScalarFunction, utils::split_conjunction},
 };
@@ -115,7 +112,9 @@ impl Lineage<'_> {
                     for expression in &window.window_expr {
                         let Expr::WindowFunction(function) = unaliased(expression) else { continue };
                         let arguments = function.params.partition_by.iter().chain([expression]);
-                        arguments.filter_map(|expression| self.of(expression, &window.input)).for_each(|time| count(&mut usage, time));
+                        arguments
+                            .filter_map(|expression| self.of(expression, &window.input))
+                            .for_each(|time| count(&mut usage, time));
                     }
                 }
                 LogicalPlan::Join(join) => self.joined(join).into_iter().for_each(|time| count(&mut usage, time)),

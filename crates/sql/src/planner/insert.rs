@@ -71,7 +71,7 @@ pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert)
             table.connector.name()
         ));
     }
-    for table in tables.read.iter().filter(|table| !table.is_unbounded()) {
+    if let Some(table) = tables.read.iter().find(|table| !table.is_unbounded()) {
         return refuse(match table.connector {
             Connector::Kafka(_) => format!(
                 "{subject} reads {}, which ends, beside tables that do not; leave 'scan.bounded.mode' out of its declaration",

@@ -1,5 +1,6 @@
 //! Statements → logical plans: queries as DataFusion plans them, INSERTs with the target's columns and types in front, jobs checked for
 //! what a stream can do and optimised with settings that suit Ballista.
+mod constants;
 mod event_time;
 mod insert;
 mod refuse;
@@ -66,8 +67,8 @@ struct Planning {
 /// What EXPLAIN answers with.
 #[derive(Clone, Debug)]
 pub enum Explained {
-    /// Of a job: the answer itself.
-    Text(String),
+    /// Of a job: the answer itself, to which whoever can make the plan physical may add.
+    Job { text: String, plan: Box<JobPlan> },
     /// Of a query: a plan to run, whose rows are the answer.
     Plan(LogicalPlan),
 }
@@ -176,7 +177,8 @@ impl Planner {
             ));
         }
         if insert.emit == Emit::OnWindowClose {
-            let message = "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
+            let message =
+                "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
             return Err(SqlError::unsupported_at(insert.at, message));
         }
         let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
@@ -200,6 +202,12 @@ impl Planner {
         let mut planned = insert::plan(state, &self.catalog, insert).await?;
         refuse::check_written(subject, &planned.plan)?;
         planned.plan = state.optimize(&planned.plan)?;
+        let with_constants = constants::propagate(planned.plan)?;
+        // What a constant decides goes away, and with it the columns that were read for it.
+        planned.plan = match with_constants.transformed {
+            true => state.optimize(&with_constants.data)?,
+            false => with_constants.data,
+        };
         insert::check_optimised(subject, &planned)?;
         refuse::check_optimised(subject, &planned.plan)?;
         planned.is_stateful = refuse::is_stateful(&planned.plan);
@@ -207,8 +215,12 @@ impl Planner {
         if insert.emit == Emit::OnWindowClose && !lineage.groups_by_window(&planned.plan)? {
             let unwatched = event_time::without_watermark(&planned.sources);
             let remedy = match unwatched.is_empty() {
-                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out".to_owned(),
-                false => format!("declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it", unwatched.into_iter().collect::<Vec<_>>().join(", ")),
+                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out"
+                    .to_owned(),
+                false => format!(
+                    "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it",
+                    unwatched.into_iter().collect::<Vec<_>>().join(", ")
+                ),
             };
             let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
             return Err(SqlError::unsupported_at(insert.at, message));
@@ -252,7 +264,7 @@ impl Planner {
             ExplainTarget::Job(create) => self.plan_job(create, target_partitions).await?,
             ExplainTarget::ExistingJob(name) => self.plan_stored_job(self.catalog.job(name)?, target_partitions).await?,
         };
-        Ok(Explained::Text(crate::explain::job(&job, explain.verbose)))
+        Ok(Explained::Job { text: crate::explain::job(&job, explain.verbose), plan: Box::new(job) })
     }
 }
 

@@ -70,13 +70,14 @@ fn refuse_node(node: &LogicalPlan) -> Option<String> {
         | LogicalPlan::Sort(_)
         | LogicalPlan::Limit(_)
         | LogicalPlan::Unnest(_)
+        | LogicalPlan::EmptyRelation(_)
         | LogicalPlan::Subquery(_) => return None,
         LogicalPlan::Distinct(Distinct::On(_)) => {
             "selects DISTINCT ON: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) AS n FROM t) WHERE n = 1"
                 .to_owned()
         }
-        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-            "reads rows that are written in it (VALUES, SELECT without FROM); write them as constants in the SELECT over a Kafka table, or INSERT them into a table without CREATE JOB"
+        LogicalPlan::Values(_) => {
+            "reads rows that are written in it (VALUES); write SELECT 'a', 1 UNION ALL SELECT 'b', 2, or INSERT them into a table without CREATE JOB"
                 .to_owned()
         }
         LogicalPlan::RecursiveQuery(_) => {
@@ -90,8 +91,8 @@ fn refuse_node(node: &LogicalPlan) -> Option<String> {
 
 fn refuse_optimised(node: &LogicalPlan) -> Option<String> {
     match node {
-        LogicalPlan::Join(join) if join.null_aware => Some(
-            "has NOT IN (SELECT …) over columns that may be NULL, where one NULL takes every row back; write NOT EXISTS (SELECT 1 FROM … WHERE a = b)"
+        LogicalPlan::Join(join) if join.null_aware && (join.on.len() != 1 || join.filter.is_some()) => Some(
+            "has NOT IN (SELECT …) with a condition of its own over columns that may be NULL, where one NULL takes every row back; write NOT EXISTS (SELECT 1 FROM … WHERE a = b)"
                 .to_owned(),
         ),
         LogicalPlan::RecursiveQuery(_) => refuse_node(node),
@@ -106,8 +107,10 @@ fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
         found = found || expression.exists(|part| Ok(is_subquery(part)))?;
         Ok(TreeNodeRecursion::Continue)
     });
-    (found && walked.is_ok())
-        .then(|| "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query".to_owned())
+    (found && walked.is_ok()).then(|| {
+        "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query"
+            .to_owned()
+    })
 }
 
 fn is_subquery(expression: &Expr) -> bool {
@@ -129,12 +132,12 @@ fn refuse_sorts(plan: &LogicalPlan, limited: bool) -> Option<String> {
                 Some(_) => None,
             };
             match (literal(&limit.skip), literal(&limit.fetch)) {
-                (Some(None | Some(0)), Some(Some(_))) if is_sorted(&limit.input) => refuse_sorts(&limit.input, true),
-                (Some(None | Some(0)), Some(Some(_))) => Some(
-                    "limits its rows (LIMIT) without ORDER BY, so that nothing says which rows stay; add ORDER BY".to_owned(),
-                ),
+                (Some(_), Some(Some(_))) if is_sorted(&limit.input) => refuse_sorts(&limit.input, true),
+                (Some(_), Some(Some(_))) => {
+                    Some("limits its rows (LIMIT) without ORDER BY, so that nothing says which rows stay; add ORDER BY".to_owned())
+                }
                 _ => Some(
-                    "uses OFFSET, or a LIMIT that is no number: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (ORDER BY …) AS n FROM t) WHERE n > 10 AND n <= 20"
+                    "uses OFFSET without LIMIT, or a LIMIT that is no number: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (ORDER BY …) AS n FROM t) WHERE n > 10"
                         .to_owned(),
                 ),
             }
@@ -180,9 +183,8 @@ fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
     };
     let name = match node {
         LogicalPlan::SubqueryAlias(_) => return None,
-        LogicalPlan::Join(join) => {
-            looked_up(&join.left).or_else(|| looked_up(&join.right).filter(|_| !matches!(join.join_type, JoinType::Inner | JoinType::Left)))
-        }
+        LogicalPlan::Join(join) => looked_up(&join.left)
+            .or_else(|| looked_up(&join.right).filter(|_| !matches!(join.join_type, JoinType::Inner | JoinType::Left))),
         other => other.inputs().into_iter().find_map(looked_up),
     }?;
     Some(format!(

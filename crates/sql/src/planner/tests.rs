@@ -45,7 +45,8 @@ fn planner(catalog: Catalog) -> Planner {
 }
 
 async fn plan(job: &str) -> Result<JobPlan, SqlError> {
-    let sql = if job.starts_with("BEGIN") { format!("CREATE JOB j AS {job}") } else { format!("CREATE JOB j AS INSERT INTO {job}") };
+    let sql =
+        if job.starts_with("BEGIN") { format!("CREATE JOB j AS {job}") } else { format!("CREATE JOB j AS INSERT INTO {job}") };
     let mut statements = parse(&sql)?;
     let StatementKind::CreateJob(create) = statements.remove(0).kind else { panic!("not a job: {sql}") };
     planner(declared(TABLES)).plan_job(&create, 4).await
@@ -83,6 +84,17 @@ async fn every_nexmark_query_plans() {
     }
 }
 
+#[tokio::test]
+async fn a_kind_of_record_reads_its_own_fields() {
+    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
+    let validation = validate(&files).await;
+    let planner = planner(validation.catalog.clone());
+    let job = planner.plan_stored_job(validation.catalog.job("nexmark_q0").unwrap(), 4).await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("TableScan: public.nexmark projection=[event_type, bid]"), "{shown}");
+    assert!(!shown.contains("CASE"), "{shown}");
+}
+
 /// Three keys' rows, in milliseconds.
 #[derive(Debug)]
 struct Rows;
@@ -115,7 +127,9 @@ async fn rows(query: &str) -> String {
     let frame = context.execute_logical_plan(plan).await.unwrap();
     let batches = frame.collect().await.unwrap();
     let text = pretty_format_batches(&batches).unwrap().to_string();
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ");
+    let cells = |line: &str| {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ")
+    };
     text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect::<Vec<_>>().join("\n")
 }
 
@@ -126,12 +140,17 @@ async fn windows_are_flinks() {
         rows(tumble).await,
         "a 1 00:00 00:10 00:09.999\na 2 00:00 00:10 00:09.999\na 3 00:10 00:20 00:19.999\nb 4 00:10 00:20 00:19.999\na 5 00:20 00:30 00:29.999"
     );
-    let grouped = |table: &str| format!("SELECT window_start, window_end, count(*) FROM {table} GROUP BY window_start, window_end ORDER BY 1, 2");
-    let offset = grouped("TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '5' SECOND)");
+    let grouped = |table: &str| {
+        format!("SELECT window_start, window_end, count(*) FROM {table} GROUP BY window_start, window_end ORDER BY 1, 2")
+    };
+    let offset =
+        grouped("TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECONDS, OFFSET => INTERVAL '5' SECOND)");
     assert_eq!(rows(&offset).await, "1969-12-31T23:59:55 00:05 1\n00:05 00:15 1\n00:15 00:25 2\n00:25 00:35 1");
     let hop = grouped("TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '10' SECOND))");
     assert_eq!(rows(&hop).await, "00:00 00:10 1\n00:05 00:15 1\n00:10 00:20 2\n00:15 00:25 2\n00:20 00:30 1\n00:25 00:35 1");
-    let cumulate = grouped("TABLE(CUMULATE((SELECT * FROM t WHERE k = 'a'), DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '20' SECOND)) AS w");
+    let cumulate = grouped(
+        "TABLE(CUMULATE((SELECT * FROM t WHERE k = 'a'), DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '20' SECOND)) AS w",
+    );
     assert_eq!(rows(&cumulate).await, "00:00 00:10 2\n00:00 00:20 3\n00:20 00:30 1\n00:20 00:40 1");
     let session = "SELECT k, window_start, window_end, window_time, sum(v) FROM SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '10' SECOND) GROUP BY k, window_start, window_end, window_time ORDER BY 1, 2";
     let sessions = "a 00:00 00:25 00:24.999 6\na 00:26 00:36 00:35.999 5\nb 00:16 00:26 00:25.999 4";
@@ -143,13 +162,31 @@ async fn windows_are_flinks() {
 #[tokio::test]
 async fn event_time_is_followed_through_the_plan() {
     for (job, granule_us) in [
-        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(10_000_000)),
-        ("sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '4' SECOND)) GROUP BY k, window_end", Some(2_000_000)),
-        ("sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time", Some(2_000_000)),
-        ("sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)", Some(60_000_000)),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            Some(10_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '4' SECOND)) GROUP BY k, window_end",
+            Some(2_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time",
+            Some(2_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)",
+            Some(60_000_000),
+        ),
         ("sink SELECT k, count(*), date_trunc('hour', ts) FROM t GROUP BY k, date_trunc('hour', ts)", Some(3_600_000_000)),
-        ("sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", Some(0)),
-        ("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start", None),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            Some(0),
+        ),
+        (
+            "sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
+            None,
+        ),
         ("sink SELECT k, v, window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))", None),
         ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k", None),
         ("sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k AND u.ts BETWEEN t.ts - INTERVAL '1' MINUTE AND t.ts", Some(0)),
@@ -183,6 +220,9 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, v FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k)",
         "other SELECT k, v FROM t WHERE v = (SELECT max(v) FROM u)",
         "other SELECT k, v FROM u WHERE v NOT IN (SELECT v FROM u WHERE k = 'a')",
+        "other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')",
+        "other SELECT k, v FROM t UNION ALL SELECT 'a', 1",
+        "other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2",
         "other SELECT k, count(*) FROM (SELECT k, now() AS at FROM t) GROUP BY k, date_bin(INTERVAL '1 minute', at)",
         "other SELECT t.k, length(s.name) FROM t LEFT JOIN side FOR SYSTEM_TIME AS OF PROCTIME() AS s ON t.k = s.k",
     ] {
@@ -193,7 +233,9 @@ async fn what_the_engine_keeps_right_is_planned() {
 
 #[tokio::test]
 async fn look_ups_are_marked_in_the_plan() {
-    let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k").await.unwrap();
+    let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k")
+        .await
+        .unwrap();
     let shown = planned.inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("TableScan: lookup:public.side"), "{shown}");
     assert_eq!(planned.inserts[0].lookups.len(), 1);
@@ -202,7 +244,10 @@ async fn look_ups_are_marked_in_the_plan() {
 
 #[tokio::test]
 async fn several_inserts_are_one_job() {
-    let planned = plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END").await.unwrap();
+    let planned =
+        plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END")
+            .await
+            .unwrap();
     assert_eq!(planned.inserts.len(), 2);
     assert!(planned.is_stateful && planned.inserts.iter().all(|insert| !insert.is_stateful));
     let script = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t WHERE CASE WHEN v > 1 THEN true END END; SELECT 1; BEGIN; COMMIT;";
@@ -210,41 +255,119 @@ async fn several_inserts_are_one_job() {
     assert_eq!(tags, ["CREATE JOB", "SELECT", "BEGIN", "COMMIT"]);
 }
 
+fn error(statement: &str) -> String {
+    let change = Change { now_us: 0, incarnation: "a2".into() };
+    let tried = parse(statement).and_then(|statements| {
+        let catalog = declared(TABLES);
+        statements.iter().try_fold(catalog, |catalog, statement| apply(&catalog, statement, &change))
+    });
+    tried.expect_err(statement).to_string()
+}
+
+#[tokio::test]
+async fn views_and_jobs_hold_what_they_stand_on() {
+    let job = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM big; INSERT INTO sink SELECT k, v, ts FROM t; END";
+    for (statements, said) in [
+        ("DROP TABLE t", "table t is used by view big; drop the view first: DROP VIEW big"),
+        ("CREATE TABLE big (k STRING) WITH ('connector' = 'blackhole')", "view big exists already"),
+        ("CREATE VIEW t AS SELECT 1", "table t exists already"),
+        ("CREATE VIEW w AS SELECT * FROM nowhere", "table nowhere does not exist"),
+        ("CREATE VIEW w AS SELECT k FROM t EMIT ON UPDATE", "leave it out here"),
+        ("SELECT k FROM t EMIT ON WINDOW CLOSE", "EMIT belongs to a job's INSERT"),
+        (&format!("{job}; DROP VIEW big"), "view big is used by job j"),
+        (&format!("{job}; CREATE JOB i AS INSERT INTO sink SELECT k, v, ts FROM t"), "filled by job j already"),
+        ("CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t; INSERT INTO other SELECT k, v FROM u; END", "UNION ALL"),
+        ("CREATE JOB j AS BEGIN END", "no INSERT between BEGIN and END"),
+        ("CREATE JOB j AS BEGIN SELECT 1; END", "expected INSERT INTO or END"),
+        ("CREATE JOB j WITH ('state.partitions' = '65') AS INSERT INTO other SELECT k, v FROM t", "a number from 1 to 64"),
+        ("CREATE JOB j WITH ('state.ttl' = 'soon') AS INSERT INTO other SELECT k, v FROM t", "a length of time"),
+        ("CREATE JOB j WITH ('state.unbounded' = 'alow') AS INSERT INTO other SELECT k, v FROM t", "did you mean 'allow'?"),
+        ("CREATE JOB j WITH ('late.rows' = 't') AS INSERT INTO other SELECT k, v FROM t", "reserved"),
+        (
+            "CREATE TABLE w (ts TIMESTAMP(3), WATERMARK FOR ts AS ts + INTERVAL '1' SECOND) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "only the column itself or a fixed delay",
+        ),
+        (
+            "CREATE TABLE w (a INT, b AS a + 1, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')",
+            "only columns of Kafka tables",
+        ),
+        ("CREATE TABLE w (a INT, b AS nowhere + 1) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "nowhere"),
+    ] {
+        let message = error(statements);
+        assert!(message.contains(said), "{statements}: {message}");
+    }
+    let catalog = declared(&format!("{TABLES}{job}; DROP JOB j; DROP VIEW big; DROP VIEW IF EXISTS big; DROP TABLE t"));
+    assert!(catalog.views.is_empty() && catalog.jobs.is_empty() && catalog.find_table(&"t".into()).is_none());
+}
+
+#[test]
+fn what_is_declared_is_stored_and_shown() {
+    let script = "
+        CREATE TABLE c (a INT, b AS upper(CAST(a AS VARCHAR)), ts TIMESTAMP(3), late AS ts + INTERVAL '1' SECOND, WATERMARK FOR late AS late - INTERVAL '5' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json');
+        CREATE TEMPORARY VIEW w AS SELECT b FROM c;";
+    let catalog = declared(&format!("{TABLES}{script}"));
+    let shown = crate::show::create_table(catalog.table(&"c".into()).unwrap());
+    assert!(shown.contains("b AS upper(CAST(a AS VARCHAR)),\n  ts TIMESTAMP(3),\n  late AS ts + INTERVAL '1' SECOND,\n  WATERMARK FOR late AS late - INTERVAL '5' SECOND"), "{shown}");
+    let again = parse(&shown).unwrap();
+    let StatementKind::CreateTable(create) = &again[0].kind else { panic!("not a table") };
+    assert_eq!(create.columns[1].computed.as_deref(), Some("upper(CAST(a AS VARCHAR))"));
+    let table = catalog.table(&"c".into()).unwrap();
+    assert_eq!(table.columns[1].sql_type, crate::SqlType::String);
+    assert_eq!(table.columns[3].sql_type, crate::SqlType::Timestamp { precision: 3 });
+    assert_eq!(crate::show::create_view(catalog.view(&"w".into()).unwrap()), "CREATE TEMPORARY VIEW w AS SELECT b FROM c");
+    let stored: Catalog = serde_json::from_str(&serde_json::to_string(&catalog).unwrap()).unwrap();
+    assert_eq!(stored, catalog);
+    // As version 0.1 stored it.
+    let job = r#"{"name":"j","sql":"","options":{"on_error":"dead_letter","on_data_loss":null,"start":null},"target":{"schema":"public","name":"other"},"sources":[],"incarnation":"a","created_at_us":0}"#;
+    let job: JobDefinition = serde_json::from_str(job).unwrap();
+    assert_eq!((job.targets.as_slice(), job.options.state_partitions), (["other".into()].as_slice(), 4));
+}
+
+#[tokio::test]
+async fn the_reference_is_planned() {
+    for page in ["sql.md", "kafka.md"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(page)).unwrap();
+        let examples: Vec<&str> = text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let file = crate::validate::SourceFile { name: page.to_owned(), text: examples.join("\n") };
+        let problems: Vec<String> = validate(&[file]).await.problems.iter().map(ToString::to_string).collect();
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+}
+
 #[tokio::test]
 async fn refusals_say_what_to_write() {
     for (job, said) in [
-        ("other SELECT k, v FROM side", "has no column"),
-        ("other SELECT s.k, 1 FROM side s", "looks it up"),
+        ("other SELECT s.k, 1 FROM side s", "which ends"),
         ("other SELECT t.k, 1 FROM t JOIN side s ON t.k = s.k", "look it up: JOIN side FOR SYSTEM_TIME AS OF"),
         ("other SELECT k, v FROM t ORDER BY v", "add LIMIT n"),
         ("other SELECT k, v FROM t LIMIT 5", "add ORDER BY"),
-        ("other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2", "ROW_NUMBER()"),
+        ("other SELECT k, v FROM t ORDER BY v OFFSET 2", "ROW_NUMBER()"),
         ("other SELECT DISTINCT ON (k) k, v FROM t ORDER BY k, v", "DISTINCT ON"),
-        ("other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')", "write NOT EXISTS"),
+        ("other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM big WHERE big.k = t.k)", "write NOT EXISTS"),
         ("other SELECT k, count(*) + random() FROM t GROUP BY k", "asks random()"),
         ("other VALUES ('a', 1)", "reads no stream"),
-        ("other SELECT k, v FROM t UNION ALL SELECT 'a', 1", "write them as constants"),
+        ("other SELECT k, v FROM t UNION ALL VALUES ('a', 1)", "UNION ALL SELECT 'b', 2"),
         ("other WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k, v FROM r) SELECT * FROM r", "WITH RECURSIVE"),
         ("other SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE", "or leave EMIT out"),
-        ("other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE", "declare WATERMARK FOR"),
+        (
+            "other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE",
+            "declare WATERMARK FOR",
+        ),
         ("other SELECT k, v FROM t MATCH_RECOGNIZE (PARTITION BY k)", "MATCH_RECOGNIZE"),
         ("other SELECT k, 1 FROM TABLE(TUMBEL(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR))", "did you mean TUMBLE?"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)))", "lacks an argument"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "no fixed length"),
-        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", ""),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", "date_bin"),
         ("other SELECT k, 1 FROM TABLE(HOP(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR, INTERVAL '2' HOUR))", "TIMESTAMP"),
-        ("other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))", "multiple of its step"),
+        (
+            "other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))",
+            "multiple of its step",
+        ),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), SIZZE => INTERVAL '7' SECOND))", "did you mean SIZE?"),
         ("big SELECT k, v, ts FROM t", "is a view"),
     ] {
-        let message = match job.split_once("SELECT k, v FROM side") {
-            Some(_) => continue,
-            None => refused(job).await,
-        };
-        if said == "looks it up" {
-            assert!(message.contains("which ends"), "{job}: {message}");
-            continue;
-        }
+        let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
     }
 }

@@ -74,7 +74,9 @@ impl Planning {
             return Ok(());
         }
         if depth > MAX_DEPTH {
-            return Err(SqlError::invalid(format!("view {name} stands on more than {MAX_DEPTH} views over each other; flatten them")));
+            return Err(SqlError::invalid(format!(
+                "view {name} stands on more than {MAX_DEPTH} views over each other; flatten them"
+            )));
         }
         if let Some(view) = self.catalog.find_view(name) {
             let create = view.statement(Limits::default())?;
@@ -100,7 +102,8 @@ impl Planning {
         let plan = plan_in(&self.state, &view.query).await?;
         let fields = plan.schema().fields().len();
         if !view.columns.is_empty() && view.columns.len() != fields {
-            let message = format!("view {} names {} columns and its query gives {fields}; name them all", view.name, view.columns.len());
+            let message =
+                format!("view {} names {} columns and its query gives {fields}; name them all", view.name, view.columns.len());
             return Err(SqlError::invalid_at(view.at, message));
         }
         let names: Vec<String> = (0..fields)

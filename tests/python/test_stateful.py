@@ -1,0 +1,212 @@
+"""Jobs with state while processes are killed and stopped at seeded moments: in the end every table holds what SQLite answers to the same
+question over everything that was produced."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import wait_for
+
+SEED = 20261125
+PARTITIONS = 3
+KILLS = 20
+
+TABLES = """
+CREATE TABLE orders (id BIGINT, customer STRING, amount BIGINT, kind STRING) WITH ('connector' = 'kafka', 'topic' = 'orders', 'format' = 'json');
+CREATE TABLE customers (id STRING, city STRING) WITH ('connector' = 'kafka', 'topic' = 'customers', 'format' = 'json');
+"""
+
+# Name -> (columns, key, query). The queries are read by Polybolos and by SQLite.
+JOBS = {
+    "per_customer": (
+        "customer STRING, n BIGINT, total BIGINT, low BIGINT, high BIGINT, mean DOUBLE, kinds BIGINT",
+        "customer",
+        "SELECT customer, count(*), sum(amount), min(amount), max(amount), avg(amount), count(DISTINCT kind) FROM orders GROUP BY customer",
+    ),
+    # Rows come and go.
+    "sometimes": (
+        "customer STRING, total BIGINT",
+        "customer",
+        "SELECT customer, sum(amount) FROM orders GROUP BY customer HAVING sum(amount) % 7 < 3",
+    ),
+    "per_city": (
+        "city STRING, n BIGINT, total BIGINT",
+        "city",
+        "SELECT c.city, count(*), sum(o.amount) FROM orders o JOIN customers c ON o.customer = c.id GROUP BY c.city",
+    ),
+    "everybody": (
+        "id STRING, city STRING, n BIGINT, high BIGINT",
+        "id",
+        "SELECT c.id, c.city, count(o.id), max(o.amount) FROM customers c LEFT JOIN orders o ON o.customer = c.id GROUP BY c.id, c.city",
+    ),
+    "largest": (
+        "customer STRING, place BIGINT, id BIGINT, amount BIGINT",
+        "customer, place",
+        "SELECT customer, place, id, amount FROM (SELECT customer, id, amount, "
+        "ROW_NUMBER() OVER (PARTITION BY customer ORDER BY amount DESC NULLS LAST, id) AS place FROM orders) AS numbered WHERE place <= 3",
+    ),
+    # An aggregate over rows that change.
+    "mean_high": (
+        "city STRING, mean DOUBLE, high BIGINT",
+        "city",
+        "SELECT c.city, avg(m.high), max(m.high) FROM (SELECT customer, max(amount) AS high FROM orders GROUP BY customer) AS m "
+        "JOIN customers c ON m.customer = c.id GROUP BY c.city",
+    ),
+}
+
+
+def statements() -> str:
+    text = TABLES
+    for name, (columns, key, query) in JOBS.items():
+        text += (
+            f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key}) NOT ENFORCED) "
+            f"WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = '{name}', 'table.create' = 'true');\n"
+            f"CREATE JOB {name}_job AS INSERT INTO {name} {query};\n"
+        )
+    return text
+
+
+class Load(threading.Thread):
+    """Produces orders and customers until stopped, and keeps them."""
+
+    def __init__(self, servers: str):
+        super().__init__()
+        self.servers = servers
+        self.random = random.Random(SEED)
+        self.stopping = threading.Event()
+        self.orders, self.customers = [], []
+        self.acknowledged = 0
+
+    def run(self):
+        producer = Producer(
+            {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2, "log_level": 0}
+        )
+
+        def delivered(error, _message):
+            assert error is None, error
+            self.acknowledged += 1
+
+        def send(topic, row, partition):
+            producer.produce(topic, json.dumps(row).encode(), partition=partition, on_delivery=delivered)
+
+        while not self.stopping.is_set():
+            while len(self.orders) + len(self.customers) - self.acknowledged > 20_000 and not self.stopping.is_set():
+                producer.poll(0.1)
+            for _ in range(10):
+                order = {
+                    "id": len(self.orders),
+                    "customer": f"c{self.random.randrange(60)}" if self.random.random() < 0.97 else None,
+                    "amount": self.random.randrange(1000) if self.random.random() < 0.95 else None,
+                    "kind": self.random.choice(["cash", "card", "girò", None]),
+                }
+                self.orders.append(order)
+                send("orders", order, self.random.randrange(PARTITIONS))
+            if len(self.customers) < 50 and self.random.random() < 0.2:
+                customer = {"id": f"c{len(self.customers)}", "city": self.random.choice(["Rhodes", "Syracuse", "Αλεξάνδρεια"])}
+                self.customers.append(customer)
+                send("customers", customer, 0)
+            producer.poll(0)
+            time.sleep(0.01)
+        assert producer.flush(120) == 0
+
+    def answers(self) -> dict[str, list[tuple]]:
+        oracle = sqlite3.connect(":memory:")
+        oracle.execute("CREATE TABLE orders (id INTEGER, customer TEXT, amount INTEGER, kind TEXT)")
+        oracle.execute("CREATE TABLE customers (id TEXT, city TEXT)")
+        oracle.executemany("INSERT INTO orders VALUES (:id, :customer, :amount, :kind)", self.orders)
+        oracle.executemany("INSERT INTO customers VALUES (:id, :city)", self.customers)
+        answers = {}
+        for name, (columns, key, query) in JOBS.items():
+            keys = len(key.split(","))
+            rows = oracle.execute(query).fetchall()
+            # A NULL key is no key of a table: such rows are dead letters.
+            answers[name] = sorted(row for row in rows if all(value is not None for value in row[:keys]))
+        return answers
+
+
+def table(platform, name: str) -> list[tuple]:
+    columns = [column.split()[0] for column in JOBS[name][0].split(", ")]
+    return sorted(tuple(row[column] for column in columns) for row in platform.sql(f"SELECT * FROM {name}"))
+
+
+def same(found: list[tuple], wanted: list[tuple]) -> bool:
+    def near(a, b):
+        return abs(a - b) <= 1e-9 * max(1.0, abs(a), abs(b)) if isinstance(a, float) and isinstance(b, float) else a == b
+
+    return len(found) == len(wanted) and all(all(map(near, a, b)) for a, b in zip(found, wanted))
+
+
+def check(platform, load: Load, patience_s: float = 120) -> None:
+    reads_customers = {"per_city", "everybody", "mean_high"}
+    wanted = {name: len(load.orders) + (len(load.customers) if name in reads_customers else 0) for name in JOBS}
+
+    def caught_up():
+        jobs = {job["name"]: job for job in platform.sql("SELECT name, state, records_in, lag_records, unpublished_epochs, error FROM polybolos.jobs")}
+        mine = [jobs[f"{name}_job"] for name in JOBS]
+        assert not any(job["error"] for job in mine), mine
+        return all(
+            job["lag_records"] == 0 and job["unpublished_epochs"] == 0 and job["records_in"] >= wanted[job["name"].removesuffix("_job")]
+            for job in mine
+        )
+
+    wait_for("the jobs catching up", caught_up, patience_s)
+    for name, rows in load.answers().items():
+        assert rows, name
+        found = table(platform, name)
+        assert same(found, rows), (name, [row for row in found if row not in rows][:5], [row for row in rows if row not in found][:5])
+
+
+def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_does(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("sql", "-c", statements())
+    load = Load(platform.endpoints["kafka"])
+    load.start()
+    moments = random.Random(SEED + 1)
+    killed = 0
+    for _ in range(KILLS):
+        time.sleep(moments.uniform(0.3, 1.2))
+        assert platform.process.poll() is None, f"the platform ended by itself: {platform.errors()}"
+        platform.kill()
+        killed += 1
+        platform.start()
+    load.stopping.set()
+    load.join()
+    assert killed == KILLS and len(load.orders) > 1_000 and len(load.customers) > 20
+    check(platform, load)
+    assert platform.stop() == 0
+
+
+def test_a_cluster_with_stateful_jobs_under_kills_and_pauses_answers_as_sqlite_does(fresh_cluster):
+    cluster = fresh_cluster()
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic("orders", PARTITIONS, 1), NewTopic("customers", 1, 1)]).values():
+        future.result()
+    cluster.run("sql", "-c", statements())
+    load = Load(cluster.kafka)
+    load.start()
+    moments = random.Random(SEED + 2)
+    kills = pauses = 0
+    for number in range(8):
+        time.sleep(moments.uniform(0.5, 2.0))
+        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
+        pid = cluster.pid(service)
+        if number % 3 == 2 and service != "scheduler":
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(5)  # longer than the lease and the publisher's grant
+            os.kill(pid, signal.SIGCONT)
+            pauses += 1
+        else:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    load.stopping.set()
+    load.join()
+    assert kills >= 4 and pauses >= 2
+    check(cluster, load, 180)
