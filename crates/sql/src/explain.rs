@@ -17,9 +17,6 @@ use crate::{
 /// Several lines, without a newline at the end. `verbose` adds the optimised plan.
 pub fn job(plan: &JobPlan, verbose: bool) -> String {
     let mut text = format!("job {}", plan.name);
-    for notice in &plan.notices {
-        line(&mut text, "notice", notice);
-    }
     for insert in &plan.inserts {
         explain_insert(&mut text, plan, insert);
         if verbose {

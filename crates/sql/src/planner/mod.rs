@@ -2,7 +2,6 @@
 //! what a stream can do and optimised with settings that suit Ballista.
 mod constants;
 mod event_time;
-mod growth;
 mod insert;
 mod refuse;
 mod views;
@@ -28,7 +27,7 @@ use crate::{
     functions,
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA},
-    options::job::{JobOptions, StateUnbounded},
+    options::job::JobOptions,
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
     statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert},
 };
@@ -54,8 +53,6 @@ pub struct JobPlan {
     pub event_time: EventTimeUse,
     /// Whether it is more than projections and filters over one scan.
     pub is_stateful: bool,
-    /// What whoever creates it has to know: state that grows without bound.
-    pub notices: Vec<String>,
 }
 
 /// A state in which one statement is planned, with the catalog that its views go into.
@@ -141,7 +138,6 @@ impl Planner {
             watermarks: Vec::new(),
             event_time: EventTimeUse::default(),
             is_stateful: job.inserts.len() > 1,
-            notices: Vec::new(),
         };
         for insert in &job.inserts {
             self.plan_stream_insert(&subject, insert, target_partitions, &mut plan).await?;
@@ -228,16 +224,6 @@ impl Planner {
             };
             let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
             return Err(SqlError::unsupported_at(insert.at, message));
-        }
-        if job.options.state_unbounded != StateUnbounded::Allow && job.options.state_ttl_us.is_none() {
-            let notices = growth::notices(&planned.plan, &lineage)?;
-            if let (StateUnbounded::Refuse, Some(first)) = (job.options.state_unbounded, notices.first()) {
-                return Err(SqlError::unsupported_at(
-                    insert.at,
-                    format!("{subject} has 'state.unbounded' = 'refuse', and {first}"),
-                ));
-            }
-            job.notices.extend(notices);
         }
         job.event_time = job.event_time.and(lineage.usage(&planned.plan)?);
         for source in event_time::sources(state, &planned.sources)? {

@@ -232,42 +232,6 @@ async fn what_the_engine_keeps_right_is_planned() {
 }
 
 #[tokio::test]
-async fn state_without_bound_is_told() {
-    for (job, said) in [
-        ("other SELECT k, count(*) FROM t GROUP BY k", "the aggregation by t.k keeps every group"),
-        ("other SELECT DISTINCT k, v FROM t", "the aggregation by t.k, t.v keeps every group"),
-        ("other SELECT t.k, u.v FROM t JOIN u ON t.k = u.k", "the join on t.k = u.k keeps every row of both sides"),
-        (
-            "other SELECT k, v FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY ts) AS n FROM t) WHERE n = 1",
-            "row_number() OVER keeps every row per t.k",
-        ),
-    ] {
-        let notices = plan(job).await.unwrap().notices;
-        assert!(notices.len() == 1 && notices[0].starts_with(said), "{job}: {notices:?}");
-    }
-    for job in [
-        "other SELECT k, v FROM t WHERE v > 1",
-        "other SELECT 'all', count(*) FROM t",
-        "sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
-        "sink SELECT k, count(*), window_start FROM TABLE(SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start",
-        "sink SELECT t.k, u.v, u.ts FROM t JOIN u ON t.k = u.k AND u.ts BETWEEN t.ts - INTERVAL '1' MINUTE AND t.ts",
-        "other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k",
-    ] {
-        let notices = plan(job).await.unwrap().notices;
-        assert!(notices.is_empty(), "{job}: {notices:?}");
-    }
-    let with = |option: &str| format!("CREATE JOB j WITH ({option}) AS INSERT INTO other SELECT k, count(*) FROM t GROUP BY k");
-    let planner = planner(declared(TABLES));
-    for (option, is_planned) in
-        [("'state.unbounded' = 'refuse'", false), ("'state.unbounded' = 'allow'", true), ("'state.ttl' = '1 d'", true)]
-    {
-        let StatementKind::CreateJob(create) = parse(&with(option)).unwrap().remove(0).kind else { panic!("not a job") };
-        let planned = planner.plan_job(&create, 4).await;
-        assert_eq!(planned.as_ref().is_ok_and(|job| job.notices.is_empty()), is_planned, "{option}: {planned:?}");
-    }
-}
-
-#[tokio::test]
 async fn look_ups_are_marked_in_the_plan() {
     let planned = plan("other SELECT t.k, length(side.name) FROM t JOIN side FOR SYSTEM_TIME AS OF PROCTIME() ON t.k = side.k")
         .await
