@@ -149,7 +149,7 @@ impl Lineage<'_> {
     }
 
     /// Windows that have to be the same on both sides, and times that have to be near each other.
-    pub fn joined(&self, join: &Join) -> Vec<Time> {
+    fn joined(&self, join: &Join) -> Vec<Time> {
         let mut times = Vec::new();
         for (left, right) in &join.on {
             if let (Some(left), Some(right)) = (self.of(left, &join.left), self.of(right, &join.right)) {
