@@ -3,16 +3,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, anyhow, bail};
 use datafusion::{
-    arrow::datatypes::Schema,
-    common::DFSchema,
+    arrow::datatypes::{Field, Schema, SchemaRef},
+    common::{DFSchema, tree_node::TreeNodeRecursion},
     execution::{SessionState, context::ExecutionProps},
     logical_expr::physical_planning_context::PhysicalPlanningContext,
-    physical_expr::create_physical_expr,
+    physical_expr::{create_physical_expr, expressions::Column},
     physical_plan::ExecutionPlan,
 };
 use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
 use polybolos_dataflow::planning;
-use polybolos_kafka::connection::Connection;
+use polybolos_kafka::{connection::Connection, decode::Field as Source};
 use polybolos_operators::{
     codec::PolybolosCodec,
     dead_letters,
@@ -23,12 +23,12 @@ use polybolos_operators::{
     part_write::{Keeping, WriteSpec},
     publish::SinkSpec,
     record_scan::{OnError, RecordScanExec},
-    steps::Check,
+    steps::{Check, Step},
     template::{EpochTemplate, JobIdentity, JobTemplate, PlanTemplate},
 };
 use polybolos_sql::{
-    catalog::{Connector, JobDefinition, TableDefinition},
-    execution,
+    catalog::{ColumnKind, Connector, JobDefinition, TableDefinition},
+    clock, execution,
     options::{
         job::{OnError as SqlOnError, StateUnbounded},
         kafka::OnDataLoss as SqlOnDataLoss,
@@ -161,11 +161,16 @@ async fn stateful(
     if plan.options.state_ttl_us.is_some() {
         bail!("job {job} sets 'state.ttl', which is not supported yet; leave it out, or group by windows, whose state is dropped");
     }
+    let mut event_times = vec![];
+    for source in &plan.watermarks {
+        event_times.extend(event_time(platform, plan, source, topics)?);
+    }
     let mut sections = vec![];
     for (index, insert) in plan.inserts.iter().enumerate() {
         let (keeping, checks, _) = sink(insert)?;
         let physical = planning::plan(session, &insert.plan).await?;
-        let physical = name_sources(fuse_scans(physical)?, (job, incarnation), plan, topics)?;
+        let sources = Sources { job, incarnation, plan, topics, event_times: &event_times };
+        let physical = sources.name(fuse_scans(physical)?)?;
         sections.push(SinkSection {
             sink: SinkId(index as u32),
             keeping,
@@ -174,10 +179,7 @@ async fn stateful(
             plan: encode_plan(&physical).context("the job's plan cannot travel to executors")?,
         });
     }
-    let mut event_times = vec![];
-    for source in &plan.watermarks {
-        event_times.extend(event_time(platform, plan, source, topics)?);
-    }
+    let event_times = event_times.into_iter().map(|(time, _)| time).collect();
     let spec = EpochSpec {
         job: job.to_owned(),
         incarnation: Incarnation(incarnation.to_owned()),
@@ -249,27 +251,61 @@ fn plan_id(sections: &[SinkSection]) -> u64 {
     hasher.finish()
 }
 
-/// Gives every scan its topic's number, and the job's name and ways.
-fn name_sources(
-    plan: Arc<dyn ExecutionPlan>,
-    names: (&str, &str),
-    job: &JobPlan,
-    topics: &Topics,
-) -> anyhow::Result<Arc<dyn ExecutionPlan>> {
-    if let Some(scan) = plan.downcast_ref::<RecordScanExec>() {
+/// What scans of a job's plans are completed with.
+struct Sources<'a> {
+    job: &'a str,
+    incarnation: &'a str,
+    plan: &'a JobPlan,
+    topics: &'a Topics,
+    /// With the columns that each needs.
+    event_times: &'a [(EventTime, Schema)],
+}
+
+impl Sources<'_> {
+    /// Gives every scan its topic's number, the job's name and ways, and the columns that its table's event time is made of.
+    fn name(&self, plan: Arc<dyn ExecutionPlan>) -> anyhow::Result<Arc<dyn ExecutionPlan>> {
+        if let Some(scan) = plan.downcast_ref::<RecordScanExec>() {
+            return Ok(Arc::new(self.complete(scan)?));
+        }
+        let mut reads_clock = false;
+        plan.apply_expressions(&mut |expression| {
+            reads_clock |= clock::reads_clock(expression);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if reads_clock {
+            bail!(
+                "job {} reads the clock (now(), PROCTIME()) above a join or an aggregate; select it as a column where the Kafka table is read",
+                self.job
+            );
+        }
+        let children = plan.children().into_iter().map(|child| self.name(child.clone())).collect::<anyhow::Result<Vec<_>>>()?;
+        if children.is_empty() {
+            return Ok(plan);
+        }
+        Ok(datafusion::physical_plan::replace_children_if_necessary(plan, children)?)
+    }
+
+    fn complete(&self, scan: &RecordScanExec) -> anyhow::Result<RecordScanExec> {
         let mut spec = scan.spec().as_ref().clone();
-        let source = topics.id_of(&spec.connection, &spec.topic);
+        let source = self.topics.id_of(&spec.connection, &spec.topic);
         spec.source = source.ok_or_else(|| anyhow!("topic {} is not among the job's sources", spec.topic))?.0;
-        (spec.job, spec.incarnation) = (names.0.to_owned(), names.1.to_owned());
-        spec.on_error = on_error(job);
-        return Ok(Arc::new(scan.with_spec(spec)));
+        (spec.job, spec.incarnation) = (self.job.to_owned(), self.incarnation.to_owned());
+        spec.on_error = on_error(self.plan);
+        let decoded = scan.decoded();
+        let event_time = self.event_times.iter().find(|(time, _)| time.source == spec.source);
+        let missing = |field: &&Arc<Field>| decoded.index_of(field.name()).is_err();
+        let missing: Vec<Arc<Field>> = event_time.iter().flat_map(|(_, needed)| needed.fields()).filter(missing).cloned().collect();
+        if missing.is_empty() {
+            return Ok(scan.with_spec(spec));
+        }
+        spec.fields.extend(missing.iter().map(|field| Source::Json { name: field.name().clone() }));
+        let more: SchemaRef = Arc::new(Schema::new(decoded.fields().iter().cloned().chain(missing).collect::<Vec<_>>()));
+        // What the query reads goes on alone.
+        let column = |(index, field): (usize, &Arc<Field>)| (Arc::new(Column::new(field.name(), index)) as _, field.name().clone());
+        let only = Step::project(decoded.fields().iter().enumerate().map(column).collect(), &more)?;
+        let steps = [only].into_iter().chain(scan.steps().iter().cloned()).collect();
+        Ok(RecordScanExec::new(Arc::new(spec), more, steps, scan.child().clone()))
     }
-    let children = plan.children().into_iter().map(|child| name_sources(child.clone(), names, job, topics));
-    let children = children.collect::<anyhow::Result<Vec<_>>>()?;
-    if children.is_empty() {
-        return Ok(plan);
-    }
-    Ok(datafusion::physical_plan::replace_children_if_necessary(plan, children)?)
 }
 
 /// How executors find a table's event time in its records.
@@ -278,7 +314,7 @@ fn event_time(
     plan: &JobPlan,
     watermark: &WatermarkSource,
     topics: &Topics,
-) -> anyhow::Result<Option<EventTime>> {
+) -> anyhow::Result<Option<(EventTime, Schema)>> {
     let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
     let Some(table) = tables.find(|table| table.name == watermark.table) else { return Ok(None) };
     let Connector::Kafka(kafka) = &table.connector else { return Ok(None) };
@@ -289,16 +325,21 @@ fn event_time(
     needs.sort();
     let fields = needs.iter().map(|name| schema.field_with_name(name).cloned()).collect::<Result<Vec<_>, _>>();
     let fields = fields.with_context(|| format!("the watermark of table {}", table.name))?;
-    let over = DFSchema::try_from(Schema::new(fields))?;
+    let needed = Schema::new(fields);
+    let over = DFSchema::try_from(needed.clone())?;
     let expression =
         create_physical_expr(&watermark.expression, &over, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
-    Ok(Some(EventTime {
+    let time = EventTime {
         source: source.0,
         column: stored.column(&watermark.column).map(|column| column.name.clone()),
         expression: serialize_physical_expr(&expression, &PolybolosCodec::default())?.encode_to_vec(),
         needs,
         delay_us: watermark.delay_us,
-    }))
+    };
+    // What comes from the record's envelope is there when the query reads it.
+    let is_in_payload = |name: &str| stored.column(name).is_some_and(|column| matches!(column.kind, ColumnKind::Physical));
+    let in_payload: Vec<_> = needed.fields().iter().filter(|field| is_in_payload(field.name())).cloned().collect();
+    Ok(Some((time, Schema::new(in_payload))))
 }
 
 /// What becomes of an INSERT's rows: what a part keeps, what is checked, where they go.

@@ -12,6 +12,9 @@ use crate::{
     keys::RowFormat,
 };
 
+/// A partition's key, and its rows with their weights.
+pub(super) type Partition = (Box<[u8]>, Vec<(Box<[u8]>, i64)>);
+
 /// How rows are kept: by partition, then by sort key, then by all their columns.
 #[derive(Clone, Debug)]
 pub struct SortedRows {
@@ -45,11 +48,11 @@ impl SortedRows {
     }
 
     /// The rows of an epoch by partition: key, and per row its bytes and weight.
-    pub(super) fn by_partition(&self, deltas: &[Delta]) -> Result<Vec<(Box<[u8]>, Vec<(Box<[u8]>, i64)>)>> {
+    pub(super) fn by_partition(&self, deltas: &[Delta]) -> Result<Vec<Partition>> {
         let keys = RowFormat::new(self.partition.iter().map(|&column| self.type_of(column)))?;
         let rows = self.row_format()?;
         let mut index: hashbrown::HashMap<Box<[u8]>, usize> = hashbrown::HashMap::new();
-        let mut partitions: Vec<(Box<[u8]>, Vec<(Box<[u8]>, i64)>)> = vec![];
+        let mut partitions: Vec<Partition> = vec![];
         for delta in deltas {
             let column = |column: usize| delta.batch().column(column).clone();
             let key = keys.encode(&self.partition.iter().map(|&index| column(index)).collect::<Vec<_>>())?;
