@@ -227,6 +227,10 @@ impl JobManager {
     async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
         for insert in &plan.inserts {
             self.ensure_target(&insert.target).await?;
+            // A job with state may take rows back, and a tombstone must outlive the epochs before it (EPOCHS rule 14).
+            if let (true, Some(declared)) = (insert.is_stateful, insert.target.table_schema()) {
+                polybolos_tables::check::deletes(&*self.platform.tables, &declared.name).await?;
+            }
         }
         Ok(())
     }
