@@ -22,11 +22,11 @@ pub struct Arrival {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// The epoch's changes are dropped, and it runs again.
-    BeforeRecord,
+    Attempt,
     /// So is everything in memory; it is loaded from what was recorded.
-    ExecutorBeforeRecord { lanes: usize },
+    ExecutorEarly { lanes: usize },
     /// Everything in memory is lost once the epoch is recorded.
-    ExecutorAfterRecord { lanes: usize },
+    ExecutorLate { lanes: usize },
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -164,9 +164,9 @@ fn epochs(count: usize, rng: &mut ChaCha8Rng) -> Vec<Epoch> {
         .map(|_| {
             let lanes = rng.random_range(1..=MOST_LANES);
             let crash = rng.random_bool(crashes).then(|| match rng.random_range(0..3) {
-                0 => Crash::BeforeRecord,
-                1 => Crash::ExecutorBeforeRecord { lanes },
-                _ => Crash::ExecutorAfterRecord { lanes },
+                0 => Crash::Attempt,
+                1 => Crash::ExecutorEarly { lanes },
+                _ => Crash::ExecutorLate { lanes },
             });
             Epoch { crash, is_checked: rng.random_bool(0.1) }
         })

@@ -49,11 +49,11 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     for (number, epoch) in case.epochs.iter().enumerate() {
         let feed = Feed::of(case, number);
         match epoch.crash {
-            Some(Crash::BeforeRecord) => {
+            Some(Crash::Attempt) => {
                 engine.run(&feed)?;
                 engine.discard();
             }
-            Some(Crash::ExecutorBeforeRecord { lanes }) => {
+            Some(Crash::ExecutorEarly { lanes }) => {
                 engine.run(&feed)?;
                 engine.reload(lanes)?;
             }
@@ -61,7 +61,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
         }
         let ran = engine.run(&feed).map_err(|error| format!("epoch {number}: {error}"))?;
         engine.record()?;
-        if let Some(Crash::ExecutorAfterRecord { lanes }) = epoch.crash {
+        if let Some(Crash::ExecutorLate { lanes }) = epoch.crash {
             engine.reload(lanes)?;
         }
         for (answer, deltas) in answers.iter_mut().zip(&ran.deltas) {
