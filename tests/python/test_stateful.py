@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from datetime import datetime, timedelta
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -15,10 +16,12 @@ from conftest import wait_for
 
 SEED = 20261125
 PARTITIONS = 3
+BEGINNING = datetime(2026, 1, 1)
 KILLS = 20
 
 TABLES = """
-CREATE TABLE orders (id BIGINT, customer STRING, amount BIGINT, kind STRING) WITH ('connector' = 'kafka', 'topic' = 'orders', 'format' = 'json');
+CREATE TABLE orders (id BIGINT, customer STRING, amount BIGINT, kind STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
+  WITH ('connector' = 'kafka', 'topic' = 'orders', 'format' = 'json', 'scan.watermark.idle-timeout' = '5 s');
 CREATE TABLE customers (id STRING, city STRING) WITH ('connector' = 'kafka', 'topic' = 'customers', 'format' = 'json');
 """
 
@@ -61,8 +64,17 @@ JOBS = {
 }
 
 
+# Windows come out once, when the watermark has closed them.
+CLOSED = """
+CREATE TABLE closed (window_start TIMESTAMP(3), n BIGINT, total BIGINT, PRIMARY KEY (window_start) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = 'closed', 'table.create' = 'true');
+CREATE JOB closed_job AS INSERT INTO closed SELECT window_start, count(*), sum(amount)
+  FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY window_start, window_end EMIT ON WINDOW CLOSE;
+"""
+
+
 def statements() -> str:
-    text = TABLES
+    text = TABLES + CLOSED
     for name, (columns, key, query) in JOBS.items():
         text += (
             f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key}) NOT ENFORCED) "
@@ -104,6 +116,8 @@ class Load(threading.Thread):
                     "customer": f"c{self.random.randrange(60)}" if self.random.random() < 0.97 else None,
                     "amount": self.random.randrange(1000) if self.random.random() < 0.95 else None,
                     "kind": self.random.choice(["cash", "card", "girò", None]),
+                    # Every partition's times ascend.
+                    "ts": (BEGINNING + timedelta(milliseconds=2 * len(self.orders))).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
                 }
                 self.orders.append(order)
                 send("orders", order, self.random.randrange(PARTITIONS))
@@ -128,6 +142,18 @@ class Load(threading.Thread):
             # A NULL key is no key of a table: such rows are dead letters.
             answers[name] = sorted(row for row in rows if all(value is not None for value in row[:keys]))
         return answers
+
+
+    def windows(self) -> dict[str, tuple]:
+        """What the watermark has closed once every partition is idle."""
+        end = BEGINNING + timedelta(milliseconds=2 * (len(self.orders) - 1)) - timedelta(seconds=2)
+        found: dict[str, list] = {}
+        for order in self.orders:
+            start = datetime.fromisoformat(order["ts"]).replace(microsecond=0)
+            if start + timedelta(seconds=1) <= end:
+                found.setdefault(start.strftime("%Y-%m-%dT%H:%M:%SZ"), []).append(order["amount"])
+        total = lambda amounts: sum(amount for amount in amounts if amount is not None)  # noqa: E731
+        return {start: (len(amounts), total(amounts)) for start, amounts in found.items()}
 
 
 def table(platform, name: str) -> list[tuple]:
@@ -156,6 +182,12 @@ def check(platform, load: Load, patience_s: float = 120) -> None:
         )
 
     wait_for("the jobs catching up", caught_up, patience_s)
+    late = platform.sql("SELECT count(*) AS n FROM polybolos.late_rows")[0]["n"]
+    assert late == 0, late
+    windows = load.windows()
+    closed = lambda: {row["window_start"]: (row["n"], row["total"]) for row in platform.sql("SELECT * FROM closed")}  # noqa: E731
+    assert len(windows) > 3
+    wait_for("the windows closing", lambda: closed() == windows, 60)
     for name, rows in load.answers().items():
         assert rows, name
         found = table(platform, name)

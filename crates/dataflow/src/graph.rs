@@ -139,7 +139,13 @@ impl Graph {
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
-            ends.push(builder.lower(&sink.plan)?);
+            let end = builder.lower(&sink.plan)?;
+            if sink.emit == Emit::OnWindowClose && builder.nodes[end].changing {
+                return not_impl_err!(
+                    "EMIT ON WINDOW CLOSE needs rows that never change once their window is closed, and this query takes some back; leave EMIT out, or group by the window last"
+                );
+            }
+            ends.push(end);
         }
         Ok(builder.finish(ends))
     }

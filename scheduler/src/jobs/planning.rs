@@ -161,6 +161,12 @@ async fn stateful(
     if plan.options.state_ttl_us.is_some() {
         bail!("job {job} sets 'state.ttl', which is not supported yet; leave it out, or group by windows, whose state is dropped");
     }
+    if let Some(table) = plan.inserts.iter().flat_map(|insert| &insert.lookups).next() {
+        bail!(
+            "job {job} looks up rows of {} (FOR SYSTEM_TIME AS OF), which is not supported yet; write the rows without, and join in a query over the tables",
+            table.name
+        );
+    }
     let mut event_times = vec![];
     for source in &plan.watermarks {
         event_times.extend(event_time(platform, plan, source, topics)?);

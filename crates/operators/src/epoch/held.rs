@@ -27,10 +27,10 @@ impl HeldState {
         self.overlay = Some(file.to_owned());
     }
 
-    /// The overlay changed nothing, so there is nothing to record.
+    /// The overlay changed nothing. What expired in this epoch goes when a frame says that the epoch is recorded: until then another attempt may
+    /// have to emit it again.
     pub fn unchanged(&mut self) {
-        // Expiries only; what they drop is dropped again by any later frame.
-        self.state.commit();
+        self.state.discard();
         self.overlay = None;
     }
 
@@ -39,6 +39,14 @@ impl HeldState {
     /// # Errors
     /// When a run cannot be read. The state is empty then, and the next call starts anew.
     pub async fn bring_to(&mut self, runs: &[StateRun], expired_us: Option<i64>, services: &ExecutorServices) -> Result<()> {
+        self.apply_runs(runs, services).await?;
+        if let Some(through) = expired_us {
+            self.state.drop_due(through);
+        }
+        Ok(())
+    }
+
+    async fn apply_runs(&mut self, runs: &[StateRun], services: &ExecutorServices) -> Result<()> {
         let newest = runs.last().map_or(Epoch(0), |run| run.last_epoch);
         if let (Some(overlay), Some(last)) = (self.overlay.take(), runs.last())
             && overlay == last.name
@@ -65,9 +73,6 @@ impl HeldState {
         if loaded.is_err() {
             self.state.clear();
             return loaded;
-        }
-        if let Some(through) = expired_us {
-            self.state.drop_due(through);
         }
         self.base = newest;
         Ok(())
