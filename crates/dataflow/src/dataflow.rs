@@ -33,11 +33,19 @@ pub struct EpochOutput {
 pub struct Dataflow {
     graph: Arc<Graph>,
     lanes: usize,
+    parallel_from_rows: usize,
 }
 
 impl Dataflow {
     pub fn new(graph: Arc<Graph>, lanes: usize) -> Self {
-        Self { graph, lanes: lanes.max(1) }
+        Self { graph, lanes: lanes.max(1), parallel_from_rows: PARALLEL_FROM_ROWS }
+    }
+
+    /// Epochs of fewer rows run on one thread.
+    #[must_use]
+    pub fn with_parallel_from(mut self, rows: usize) -> Self {
+        self.parallel_from_rows = rows;
+        self
     }
 
     pub fn graph(&self) -> &Arc<Graph> {
@@ -58,7 +66,7 @@ impl Dataflow {
     /// When an expression fails on a row. The overlay is then to be discarded.
     pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
         let rows: usize = input.sources.iter().flatten().flatten().map(Delta::rows).sum();
-        let parallel = self.lanes > 1 && rows >= PARALLEL_FROM_ROWS;
+        let parallel = self.lanes > 1 && rows >= self.parallel_from_rows;
         let nodes = self.graph.nodes();
         // Per node and lane, what it gave. Kept until its last reader has it.
         let mut outputs: Vec<Vec<Vec<Delta>>> = vec![vec![]; nodes.len()];

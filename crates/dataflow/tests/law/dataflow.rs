@@ -69,7 +69,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
     let graph = Arc::new(graph);
-    let dataflow = Dataflow::new(graph.clone(), case.lanes);
+    let dataflow = dataflow(graph.clone(), case.lanes);
     let state = dataflow.new_state();
     let event_times = case.tables.iter().map(|table| table.event_time().0).collect();
     Ok(Box::new(Running {
@@ -159,7 +159,7 @@ impl Engine for Running {
             let merged = merge_runs(&self.runs, true, self.recorded_watermark_us).map_err(|error| error.to_string())?;
             self.runs = std::iter::once(merged).chain(rest).collect();
         }
-        self.dataflow = Dataflow::new(self.graph.clone(), lanes);
+        self.dataflow = dataflow(self.graph.clone(), lanes);
         self.state = self.dataflow.new_state();
         for run in &self.runs {
             self.state.apply(run).map_err(|error| error.to_string())?;
@@ -169,4 +169,9 @@ impl Engine for Running {
         }
         Ok(())
     }
+}
+
+/// Odd numbers of lanes run in threads, however few the rows.
+fn dataflow(graph: Arc<Graph>, lanes: usize) -> Dataflow {
+    Dataflow::new(graph, lanes).with_parallel_from(if lanes % 2 == 1 { 0 } else { usize::MAX })
 }

@@ -214,9 +214,11 @@ async fn run_command(command: &[OsString], running: &Running, signals: &mut Sign
     let mut spec = ProcessSpec::new(command[0].to_string_lossy(), &command[0]).args(&command[1..]);
     let variables = [(KAFKA_VARIABLE, &running.kafka), (CASSANDRA_VARIABLE, &running.cassandra)];
     for (variable, server) in variables {
-        if let Some(server) = server {
-            spec = spec.env(variable, server.address());
-        }
+        spec = match server {
+            Some(server) => spec.env(variable, server.address()),
+            // One of a launcher around this one is not ours to hand on.
+            None => spec.env_remove(variable),
+        };
     }
     let mut process = spec.spawn_in_foreground()?;
     let status = loop {
