@@ -11,6 +11,7 @@
 //! | `scan.startup.mode` | `earliest-offset`, `latest-offset`, `timestamp`, `specific-offsets`: where a new job begins | `earliest-offset` |
 //! | `scan.startup.timestamp-millis` | for `timestamp`: milliseconds since 1970 | |
 //! | `scan.startup.specific-offsets` | for `specific-offsets`: `partition:0,offset:42;partition:1,offset:300` | |
+//! | `scan.watermark.idle-timeout` | `30 s`: a partition without records for so long no longer holds the watermark back | `30 s` |
 //! | `scan.bounded.mode` | `unbounded`, `latest-offset`, `timestamp`, `specific-offsets`: where the table ends | `unbounded` |
 //! | `scan.bounded.timestamp-millis`, `scan.bounded.specific-offsets` | as above | |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | `fail` |
