@@ -35,7 +35,7 @@ use crate::{
 pub(crate) const BATCH_RECORDS: usize = 8_192;
 
 /// How long a task waits for records of its range before it gives the attempt up; the coordinator's deadline is shorter as a rule.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What to do with a record that cannot be processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,33 @@ pub struct ScanSpec {
 impl ScanSpec {
     pub fn key(&self) -> SourceKey {
         SourceKey { incarnation: self.incarnation.clone(), source: self.source }
+    }
+
+    /// What becomes of record `record` of `chunk`.
+    pub(crate) fn dead_letter(
+        &self,
+        step: &'static str,
+        error: String,
+        record: u32,
+        chunk: &RecordChunk,
+        partition: i32,
+    ) -> DeadLetter {
+        let index = record as usize;
+        let offset = chunk.offset(index);
+        let (raw, raw_bytes) = cut(chunk.payload(index));
+        DeadLetter {
+            id: format!("{}/{}/{partition}/{offset}", self.incarnation, self.topic),
+            job: self.job.clone(),
+            step,
+            error,
+            topic: Some(self.topic.clone()),
+            partition: Some(partition),
+            offset: Some(offset),
+            timestamp_ms: chunk.timestamp_ms(index),
+            key: chunk.key(index).map(<[u8]>::to_vec),
+            raw,
+            raw_bytes,
+        }
     }
 }
 
@@ -296,26 +323,10 @@ impl Scanning {
     }
 
     fn dead_letter(&self, step: &'static str, failure: &Failure, chunk: &RecordChunk) -> DeadLetter {
-        let spec = &self.scan.spec;
-        let index = failure.record as usize;
-        let (partition, offset) = (self.topic_partition, chunk.offset(index));
-        let (raw, raw_bytes) = cut(chunk.payload(index));
-        DeadLetter {
-            id: format!("{}/{}/{partition}/{offset}", spec.incarnation, spec.topic),
-            job: spec.job.clone(),
-            step,
-            error: failure.error.clone(),
-            topic: Some(spec.topic.clone()),
-            partition: Some(partition),
-            offset: Some(offset),
-            timestamp_ms: chunk.timestamp_ms(index),
-            key: chunk.key(index).map(<[u8]>::to_vec),
-            raw,
-            raw_bytes,
-        }
+        self.scan.spec.dead_letter(step, failure.error.clone(), failure.record, chunk, self.topic_partition)
     }
 }
 
-fn cancelled_error(task: &TaskDescriptor) -> DataFusionError {
+pub(crate) fn cancelled_error(task: &TaskDescriptor) -> DataFusionError {
     DataFusionError::Execution(format!("attempt {} of epoch {} was cancelled", task.attempt, task.epoch))
 }

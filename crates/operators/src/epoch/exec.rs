@@ -3,7 +3,6 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::Arc,
-    time::Duration,
 };
 
 use datafusion::{
@@ -35,12 +34,10 @@ use tokio_util::sync::CancellationToken;
 use super::{flow::Flow, held::HeldState, spec::EpochSpec};
 use crate::{
     dead_letters::{self, DeadLetter, cut},
+    record_scan::{READ_DEADLINE, cancelled_error},
     services::ExecutorServices,
     task::{TaskDescriptor, read_descriptor},
 };
-
-/// How long a task waits for records of its ranges before it gives the attempt up; the coordinator's deadline is shorter as a rule.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
 pub struct EpochExec {
@@ -372,8 +369,4 @@ async fn store_part(
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
     Ok(file)
-}
-
-fn cancelled_error(task: &TaskDescriptor) -> DataFusionError {
-    DataFusionError::Execution(format!("attempt {} of epoch {} was cancelled", task.attempt, task.epoch))
 }

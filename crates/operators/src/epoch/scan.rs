@@ -15,7 +15,7 @@ use polybolos_dataflow::event_time::microseconds;
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
 use crate::{
-    dead_letters::{DeadLetter, cut},
+    dead_letters::DeadLetter,
     record_scan::{BATCH_RECORDS, OnError, RecordScanExec},
     steps::{self, Failure, Step},
 };
@@ -135,22 +135,6 @@ impl EpochScan {
     }
 
     fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, partition: i32) -> DeadLetter {
-        let spec = self.scan.spec();
-        let index = record as usize;
-        let offset = chunk.offset(index);
-        let (raw, raw_bytes) = cut(chunk.payload(index));
-        DeadLetter {
-            id: format!("{}/{}/{partition}/{offset}", spec.incarnation, spec.topic),
-            job: spec.job.clone(),
-            step,
-            error,
-            topic: Some(spec.topic.clone()),
-            partition: Some(partition),
-            offset: Some(offset),
-            timestamp_ms: chunk.timestamp_ms(index),
-            key: chunk.key(index).map(<[u8]>::to_vec),
-            raw,
-            raw_bytes,
-        }
+        self.scan.spec().dead_letter(step, error, record, chunk, partition)
     }
 }
