@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
-use ballista_core::{config::TaskSchedulingPolicy, extension::SessionConfigExt};
+use ballista_core::{config::TaskSchedulingPolicy, extension::SessionConfigExt, registry::BallistaFunctionRegistry};
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
-use datafusion::prelude::SessionConfig;
+use datafusion::{execution::TaskContext, prelude::SessionConfig};
 use polybolos_operators::{codec::PolybolosCodec, services::ExecutorServices};
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -48,6 +48,7 @@ pub fn start(
     clean(&settings.work_dir);
     let work_dir = settings.work_dir.to_str().context("the work folder's name is not UTF-8")?.to_owned();
     let executor_id = services.executor.0.clone();
+    let functions = functions_of(&services.plan_context);
     let config = ExecutorProcessConfig {
         executor_id,
         bind_host: settings.host.to_string(),
@@ -63,9 +64,20 @@ pub fn start(
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         override_config_producer: Some(Arc::new(move || SessionConfig::new_with_ballista().with_extension(services.clone()))),
         override_physical_codec: Some(Arc::new(PolybolosCodec::default())),
+        override_function_registry: Some(Arc::new(functions)),
         ..Default::default()
     };
     Ok(tokio::spawn(async move { start_executor_process(Arc::new(config)).await.map_err(|error| error.to_string()) }))
+}
+
+/// Ballista reads a task's plan by its own registry, which knows none of our functions.
+fn functions_of(context: &TaskContext) -> BallistaFunctionRegistry {
+    BallistaFunctionRegistry {
+        scalar_functions: context.scalar_functions().clone(),
+        aggregate_functions: context.aggregate_functions().clone(),
+        window_functions: context.window_functions().clone(),
+        higher_order_functions: context.higher_order_functions().clone(),
+    }
 }
 
 /// Shuffle files of an earlier process are of no use to anybody.
