@@ -29,3 +29,4 @@ pub mod steps;
 pub mod table_scan;
 pub mod task;
 pub mod template;
+pub mod wanted;

@@ -30,7 +30,7 @@ impl Step {
     }
 
     /// The same step over other expressions of the same types.
-    pub fn map_expressions(&self, map: impl Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>) -> Result<Self> {
+    pub fn map_expressions(&self, mut map: impl FnMut(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>) -> Result<Self> {
         Ok(match self {
             Self::Filter(predicate) => Self::Filter(map(predicate)?),
             Self::Project { expressions, schema } => {

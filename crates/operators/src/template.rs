@@ -24,6 +24,7 @@ use crate::{
     record_scan::{OnError, RecordScanExec},
     steps::{Check, Step},
     task::{TaskDescriptor, descriptor_source},
+    wanted::prune,
 };
 
 /// What makes a job's plan the plan of this incarnation.
@@ -51,7 +52,7 @@ impl PlanTemplate {
         checks: Vec<Check>,
     ) -> Result<Self> {
         let physical = session.query_planner().create_physical_plan(plan, session).await?;
-        let scan = fuse(&physical)?;
+        let scan = prune(&fuse(&physical)?)?;
         let mut spec = scan.spec().as_ref().clone();
         spec.job = identity.job;
         spec.incarnation = identity.incarnation.0.clone();

@@ -92,9 +92,9 @@ fn session() -> SessionState {
     SessionStateBuilder::new().with_config(config).with_default_features().build()
 }
 
-fn decode(schema: SchemaRef) -> RecordBatch {
-    let text: String = polybolos_testkit::nexmark::records(EVENTS).map(|record| record + "\n").collect();
-    let mut reader = ReaderBuilder::new(schema).with_batch_size(EVENTS).build(Cursor::new(text)).unwrap();
+fn decode(schema: SchemaRef, events: usize) -> RecordBatch {
+    let text: String = polybolos_testkit::nexmark::records(events).map(|record| record + "\n").collect();
+    let mut reader = ReaderBuilder::new(schema).with_batch_size(events).build(Cursor::new(text)).unwrap();
     reader.next().unwrap().unwrap()
 }
 
@@ -171,7 +171,7 @@ async fn every_query_answers_as_plain_datafusion() {
     assert!(validation.problems.is_empty(), "{:?}", validation.problems);
     let catalog = validation.catalog;
     let topic = catalog.tables.iter().find(|table| table.name.name == "nexmark").unwrap().stored();
-    let events = decode(topic.arrow_schema());
+    let events = decode(topic.arrow_schema(), EVENTS);
     let mut wrong = Vec::new();
     for query in (0..=22).filter(|query| !LEFT_OUT.contains(query)) {
         let expected = expected(&catalog, query, &events).await;
@@ -187,4 +187,53 @@ async fn every_query_answers_as_plain_datafusion() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// CPU time of this thread, microseconds.
+fn cpu_us() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000
+}
+
+/// Where the time of an epoch goes, by query: `POLYBOLOS_NEXMARK_EVENTS=500000 cargo test -p polybolos-dataflow --test nexmark -- --ignored --nocapture cost`.
+#[tokio::test]
+#[ignore = "prints figures and judges nothing"]
+async fn cost_of_every_query() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<usize>().unwrap());
+    let events = number("POLYBOLOS_NEXMARK_EVENTS").unwrap_or(200_000);
+    let per_epoch = number("POLYBOLOS_NEXMARK_EPOCH").unwrap_or(50_000);
+    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
+    let catalog = validate(&files).await.catalog;
+    let topic = catalog.tables.iter().find(|table| table.name.name == "nexmark").unwrap().stored();
+    let records = decode(topic.arrow_schema(), events);
+    let wanted = number("POLYBOLOS_NEXMARK_QUERY");
+    for query in (0..=22).filter(|query| !LEFT_OUT.contains(query) && wanted.is_none_or(|wanted| wanted == *query)) {
+        let (graph, sources) = graph(&catalog, query).await;
+        let dataflow = Dataflow::new(graph, 4).with_parallel_from(usize::MAX);
+        let mut state = dataflow.new_state();
+        let (mut run, mut changes, mut commit, mut rows) = (0, 0, 0, 0);
+        for start in (0..events).step_by(per_epoch) {
+            let end = events.min(start + per_epoch);
+            let lane = |columns: &Vec<usize>, lane: usize| {
+                let (from, to) = (start + (end - start) * lane / 4, start + (end - start) * (lane + 1) / 4);
+                vec![Delta::added(records.slice(from, to - from).project(columns).unwrap())]
+            };
+            let sources = sources.iter().map(|columns| (0..4).map(|number| lane(columns, number)).collect()).collect();
+            let began = cpu_us();
+            let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None }).unwrap();
+            rows += output.sinks.iter().flatten().map(Delta::rows).sum::<usize>();
+            drop(output);
+            let ran = cpu_us();
+            let changed = state.changes().unwrap();
+            let written = cpu_us();
+            state.commit();
+            drop(changed);
+            (run, changes, commit) = (run + ran - began, changes + written - ran, commit + cpu_us() - written);
+        }
+        let each = |us: u64| us as f64 * 1_000.0 / events as f64;
+        println!(
+            "q{query}: {:.0} ns per event to run, {:.0} to write changes, {:.0} to commit; {rows} rows out, {} entries kept",
+            each(run), each(changes), each(commit), state.entries()
+        );
+    }
 }

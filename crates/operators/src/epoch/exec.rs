@@ -36,6 +36,7 @@ use crate::{
     dead_letters::{self, DeadLetter, cut},
     record_scan::{READ_DEADLINE, cancelled_error},
     services::ExecutorServices,
+    steps::Step,
     task::{TaskDescriptor, read_descriptor},
 };
 
@@ -186,9 +187,8 @@ fn newest(records: &Records) -> Option<i64> {
 /// The records of all ranges.
 async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorServices>) -> Result<Records> {
     let one = |range: SourceRange| async move {
-        let scan = flow.scans.iter().find(|scan| scan.scan.spec().source == range.source.source.0);
-        let Some(scan) = scan else { return Ok((range, vec![])) };
-        let spec = scan.scan.spec();
+        let scan = flow.scans.iter().find(|scan| scan.spec.source == range.source.source.0);
+        let Some(spec) = scan.map(|scan| &scan.spec) else { return Ok((range, vec![])) };
         let key = spec.key();
         let read = services.fetcher.read(&key, &spec.connection, &spec.topic, range.source.partition, range.range, READ_DEADLINE);
         let chunks = read.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -232,11 +232,11 @@ fn compute_now(
         outcome.counts.bytes_in += chunks.iter().map(|chunk| chunk.bytes() as u64).sum::<u64>();
     }
     let mut letters = Letters::default();
-    let mut input = EpochInput { sources: vec![vec![vec![]; lanes]; flow.scans.len()], watermark_us: task.watermark_us };
-    for (source, scan) in flow.scans.iter().enumerate() {
-        let steps = scan.scan.steps().iter().map(|step| step.map_expressions(|expression| freeze(expression, task.clock_us)));
-        let steps = steps.collect::<Result<Vec<_>>>()?;
-        let mine = records.iter().filter(|(range, _)| range.source.source.0 == scan.scan.spec().source);
+    let mut input = EpochInput { sources: vec![vec![vec![]; lanes]; flow.dataflow.graph().sources().len()], watermark_us: task.watermark_us };
+    for scan in &flow.scans {
+        let frozen = |step: &Step| step.map_expressions(|expression| freeze(expression, task.clock_us));
+        let steps = scan.readers.iter().map(|reader| reader.steps.iter().map(frozen).collect()).collect::<Result<Vec<Vec<Step>>>>()?;
+        let mine = records.iter().filter(|(range, _)| range.source.source.0 == scan.spec.source);
         let scanned = scan_all(mine, |(range, chunks)| {
             if cancelled.is_cancelled() {
                 return Err(cancelled_error(task));
@@ -252,7 +252,9 @@ fn compute_now(
             outcome.times.decode_us += scanned.decode_us;
             outcome.times.compute_us += scanned.compute_us;
             letters.add(scanned.dead_letters, scanned.late_rows);
-            input.sources[source][index % lanes].extend(scanned.batches.into_iter().map(Delta::added));
+            for (reader, batches) in scan.readers.iter().zip(scanned.batches) {
+                input.sources[reader.source][index % lanes].extend(batches.into_iter().map(Delta::added));
+            }
         }
     }
     if cancelled.is_cancelled() {

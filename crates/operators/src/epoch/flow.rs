@@ -17,16 +17,22 @@ use prost::Message;
 
 use super::{
     held::HeldState,
-    scan::{EpochScan, ScanTime},
+    scan::{EpochScan, Reader, ScanTime},
     spec::{EpochSpec, EventTime},
 };
-use crate::{codec::PolybolosCodec, record_scan::RecordScanExec, steps::Step, template::fuse};
+use crate::{
+    codec::PolybolosCodec,
+    record_scan::{RecordScanExec, ScanSpec},
+    steps::Step,
+    template::fuse,
+    wanted::{Decoding, moved},
+};
 
 #[derive(Debug)]
 pub struct Flow {
     pub spec: Arc<EpochSpec>,
     pub dataflow: Dataflow,
-    /// One per source of the graph.
+    /// One per source of records; each reads for one or several sources of the graph.
     pub scans: Vec<EpochScan>,
     pub held: Arc<tokio::sync::Mutex<HeldState>>,
 }
@@ -43,34 +49,18 @@ pub fn fuse_scans(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
 impl Flow {
     pub fn build(spec: Arc<EpochSpec>, context: &TaskContext) -> Result<Self> {
         let plans = spec.plans(context)?;
-        let scans: Mutex<Vec<EpochScan>> = Mutex::default();
-        let failure = Mutex::new(None);
+        let scans: Mutex<Vec<RecordScanExec>> = Mutex::default();
         let find = |plan: &Arc<dyn ExecutionPlan>| {
             let scan = plan.downcast_ref::<RecordScanExec>()?;
             let mut scans = scans.lock();
-            let known = scans.iter().position(|known| is_same(&known.scan, scan));
-            let source = match known {
-                Some(source) => source,
-                None => {
-                    let time = scan_time(&spec, scan, context).unwrap_or_else(|error| {
-                        *failure.lock() = Some(error);
-                        None
-                    });
-                    scans.push(EpochScan { scan: scan.clone(), time });
-                    scans.len() - 1
-                }
-            };
+            let source = scans.iter().position(|known| is_same(known, scan)).unwrap_or_else(|| {
+                scans.push(scan.clone());
+                scans.len() - 1
+            });
             Some(SourceLeaf { source, times: times_of(&spec, scan) })
         };
         let graph = Graph::lower(&plans, &find, spec.granule_us)?;
-        if let Some(error) = failure.into_inner() {
-            return Err(error);
-        }
-        // The graph's own order of its sources.
-        let mut by_number: HashMap<usize, EpochScan> = scans.into_inner().into_iter().enumerate().collect();
-        let ordered = graph.sources().iter().map(|number| by_number.remove(number));
-        let scans =
-            ordered.collect::<Option<Vec<_>>>().ok_or_else(|| internal_datafusion_err!("a source of the graph has no scan"))?;
+        let scans = by_source(&spec, &scans.into_inner(), graph.sources(), context)?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
         Ok(Self { spec, dataflow, scans, held })
@@ -88,6 +78,38 @@ fn event_time_of<'a>(spec: &'a EpochSpec, scan: &RecordScanExec) -> Option<&'a E
     spec.event_times.iter().find(|time| time.source == scan.spec().source)
 }
 
+/// Puts scans together that decode one source alike. `places`: which scan each source of the graph is.
+fn by_source(spec: &EpochSpec, scans: &[RecordScanExec], places: &[usize], context: &TaskContext) -> Result<Vec<EpochScan>> {
+    let mut groups: Vec<(ScanSpec, Vec<usize>)> = vec![];
+    for (index, scan) in scans.iter().enumerate() {
+        let alike = ScanSpec { fields: vec![], ..scan.spec().as_ref().clone() };
+        match groups.iter_mut().find(|(known, _)| *known == alike) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((alike, vec![index])),
+        }
+    }
+    let one = |(alike, mut members): (ScanSpec, Vec<usize>)| {
+        let mut time = None;
+        for at in 0..members.len() {
+            time = scan_time(spec, &scans[members[at]], context)?;
+            if time.is_some() {
+                members.swap(0, at);
+                break;
+            }
+        }
+        let of_source: Vec<&RecordScanExec> = members.iter().map(|&scan| &scans[scan]).collect();
+        let others: Vec<_> = time.iter().map(|time| time.expression.clone()).collect();
+        let Decoding { fields, schema, steps, others } = Decoding::of(&of_source, &others)?;
+        let place = |scan: usize| places.iter().position(|&place| place == scan);
+        let readers = members.iter().zip(steps).map(|(&scan, steps)| Some(Reader { source: place(scan)?, steps }));
+        let readers = readers.collect::<Option<_>>().ok_or_else(|| internal_datafusion_err!("a scan is no source of the graph"))?;
+        let time = time.zip(others.into_iter().next()).map(|(time, expression)| ScanTime { expression, ..time });
+        Ok(EpochScan { spec: Arc::new(ScanSpec { fields, ..alike }), decoded: schema, time, readers })
+    };
+    groups.into_iter().map(one).collect()
+}
+
+/// Event time, over the decoded columns of `scan`.
 fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> Result<Option<ScanTime>> {
     let (Some(time), Some(granule_us)) = (event_time_of(spec, scan), spec.granule_us) else { return Ok(None) };
     let decoded = scan.decoded();
@@ -98,13 +120,13 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
         })
     };
     let Some(columns) = time.needs.iter().map(position).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let schema = Arc::new(Schema::new(
-        columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>(),
-    ));
+    let schema =
+        Schema::new(columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>());
     let node =
         PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
     let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;
-    Ok(Some(ScanTime { expression, columns, schema, delay_us: time.delay_us, granule_us }))
+    let expression = moved(&expression, |column| columns.get(column).copied())?;
+    Ok(Some(ScanTime { expression, delay_us: time.delay_us, granule_us }))
 }
 
 /// Which output columns of a scan are event time.

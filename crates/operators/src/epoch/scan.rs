@@ -6,7 +6,7 @@ use datafusion::{
     arrow::{
         array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array},
         compute::{filter, filter_record_batch},
-        datatypes::{Int64Type, Schema},
+        datatypes::{Int64Type, SchemaRef},
     },
     common::{DataFusionError, Result},
     physical_plan::PhysicalExpr,
@@ -16,31 +16,40 @@ use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
 use crate::{
     dead_letters::DeadLetter,
-    record_scan::{BATCH_RECORDS, OnError, RecordScanExec},
+    record_scan::{BATCH_RECORDS, OnError, ScanSpec},
     steps::{self, Failure, Step},
 };
 
-/// Event time of a scan's decoded columns.
+/// Event time of decoded rows.
 #[derive(Clone, Debug)]
 pub struct ScanTime {
+    /// Over the decoded columns.
     pub expression: Arc<dyn PhysicalExpr>,
-    /// Columns of the decoded batch that the expression is over.
-    pub columns: Vec<usize>,
-    pub schema: Arc<Schema>,
     pub delay_us: i64,
     pub granule_us: i64,
 }
 
-/// A scan of the job's plans, ready to run.
+/// One scan of the job's plans: its steps over what is decoded for all scans of its source.
+#[derive(Debug)]
+pub struct Reader {
+    /// Its place among the graph's sources.
+    pub source: usize,
+    pub steps: Arc<[Step]>,
+}
+
+/// All scans of one source, which is read and decoded once.
 #[derive(Debug)]
 pub struct EpochScan {
-    pub scan: RecordScanExec,
+    pub spec: Arc<ScanSpec>,
+    pub decoded: SchemaRef,
     pub time: Option<ScanTime>,
+    pub readers: Vec<Reader>,
 }
 
 #[derive(Debug, Default)]
 pub struct Scanned {
-    pub batches: Vec<RecordBatch>,
+    /// Per reader.
+    pub batches: Vec<Vec<RecordBatch>>,
     pub dead_letters: Vec<DeadLetter>,
     pub late_rows: Vec<DeadLetter>,
     /// Largest event time less the watermark's delay.
@@ -50,13 +59,12 @@ pub struct Scanned {
 }
 
 impl EpochScan {
-    /// Runs over the records of one partition. `steps` are the scan's, with the epoch's clock filled in.
-    pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Step], watermark_us: Option<i64>) -> Result<Scanned> {
-        let spec = self.scan.spec();
+    /// Runs over the records of one partition. `steps` are the readers', with the epoch's clock filled in.
+    pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Vec<Step>], watermark_us: Option<i64>) -> Result<Scanned> {
+        let spec = &self.spec;
         let external = |error| DataFusionError::External(Box::new(error));
-        let mut decoder =
-            JsonDecoder::new(self.scan.decoded().clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
-        let mut scanned = Scanned::default();
+        let mut decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
+        let mut scanned = Scanned { batches: vec![vec![]; steps.len()], ..Scanned::default() };
         for chunk in chunks {
             for start in (0..chunk.len()).step_by(BATCH_RECORDS) {
                 let end = chunk.len().min(start + BATCH_RECORDS);
@@ -69,10 +77,12 @@ impl EpochScan {
                 self.bury("decode", failed, chunk, partition, &mut scanned)?;
                 let records = UInt32Array::from(decoded.records);
                 let (batch, records) = self.set_late_aside(decoded.batch, records, chunk, partition, watermark_us, &mut scanned)?;
-                let mut failures = vec![];
-                let output = steps::run(steps, &spec.checks, batch, records, &mut failures)?;
-                self.bury("compute", failures.into_iter(), chunk, partition, &mut scanned)?;
-                scanned.batches.extend(output);
+                for (reader, steps) in steps.iter().enumerate() {
+                    let mut failures = vec![];
+                    let output = steps::run(steps, &spec.checks, batch.clone(), records.clone(), &mut failures)?;
+                    self.bury("compute", failures.into_iter(), chunk, partition, &mut scanned)?;
+                    scanned.batches[reader].extend(output);
+                }
                 scanned.compute_us += started.elapsed().as_micros() as u64;
             }
         }
@@ -89,7 +99,7 @@ impl EpochScan {
     ) -> Result<()> {
         for failure in failures {
             let letter = self.letter(step, failure.error, failure.record, chunk, partition);
-            if self.scan.spec().on_error == OnError::Fail {
+            if self.spec.on_error == OnError::Fail {
                 return Err(DataFusionError::Execution(format!(
                     "record {} cannot be processed: {}; correct or skip it, or set 'on_error' = 'dead_letter'",
                     letter.id, letter.error
@@ -111,9 +121,7 @@ impl EpochScan {
         scanned: &mut Scanned,
     ) -> Result<(RecordBatch, UInt32Array)> {
         let Some(time) = self.time.as_ref().filter(|_| batch.num_rows() > 0) else { return Ok((batch, records)) };
-        let over =
-            RecordBatch::try_new(time.schema.clone(), time.columns.iter().map(|&column| batch.column(column).clone()).collect())?;
-        let times = microseconds(&time.expression.evaluate(&over)?.into_array(batch.num_rows())?)?;
+        let times = microseconds(&time.expression.evaluate(&batch)?.into_array(batch.num_rows())?)?;
         let times = times.as_primitive::<Int64Type>();
         if let Some(newest) = datafusion::arrow::compute::max(times) {
             scanned.event_time_us = scanned.event_time_us.max(Some(newest.saturating_sub(time.delay_us)));
@@ -135,6 +143,6 @@ impl EpochScan {
     }
 
     fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, partition: i32) -> DeadLetter {
-        self.scan.spec().dead_letter(step, error, record, chunk, partition)
+        self.spec.dead_letter(step, error, record, chunk, partition)
     }
 }
