@@ -44,44 +44,51 @@ pub struct Encoded {
 }
 
 pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
-    let mut streams = vec![];
     // A stream per run of batches of one schema: upserts and deletes have two.
-    let runs = sections
+    let runs: Vec<(&SinkId, &[RecordBatch])> = sections
         .sinks
         .iter()
-        .flat_map(|(sink, batches)| batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()).map(move |batches| (sink, batches)));
-    for (sink, batches) in runs {
-        if let Some(stream) = encode_stream(batches)? {
-            streams.push((sink.0, stream));
-        }
+        .flat_map(|(sink, batches)| batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()).map(move |batches| (sink, batches)))
+        .filter(|(_, batches)| !batches.is_empty())
+        .collect();
+    let index = MAGIC.len() + 4 + runs.len() * 12 + 8;
+    let in_memory: usize = runs.iter().flat_map(|(_, batches)| *batches).chain(&sections.state).map(RecordBatch::get_array_memory_size).sum();
+    let mut file = Vec::with_capacity(index + in_memory / 2);
+    // The index is filled in once the lengths are known.
+    file.resize(index, 0);
+    let mut lengths = vec![];
+    for (_, batches) in &runs {
+        lengths.push(append_stream(&mut file, batches)?);
     }
-    let state = encode_stream(&sections.state)?.unwrap_or_default();
-    let mut file = MAGIC.to_vec();
-    file.extend_from_slice(&(streams.len() as u32).to_le_bytes());
-    for (sink, stream) in &streams {
-        file.extend_from_slice(&sink.to_le_bytes());
-        file.extend_from_slice(&(stream.len() as u64).to_le_bytes());
+    let state_bytes = append_stream(&mut file, &sections.state)?;
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&(runs.len() as u32).to_le_bytes());
+    for ((sink, _), length) in runs.iter().zip(lengths) {
+        head.extend_from_slice(&sink.0.to_le_bytes());
+        head.extend_from_slice(&length.to_le_bytes());
     }
-    file.extend_from_slice(&(state.len() as u64).to_le_bytes());
-    for (_, stream) in &streams {
-        file.extend_from_slice(stream);
-    }
-    file.extend_from_slice(&state);
+    head.extend_from_slice(&state_bytes.to_le_bytes());
+    file[..index].copy_from_slice(&head);
+    file.shrink_to_fit();
     let crc32 = crc32fast::hash(&file);
-    Ok(Encoded { bytes: file.into(), crc32, state_bytes: state.len() as u64 })
+    Ok(Encoded { bytes: file.into(), crc32, state_bytes })
 }
 
-fn encode_stream(batches: &[RecordBatch]) -> Result<Option<Vec<u8>>, StoreError> {
+/// Answers the stream's bytes.
+fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, StoreError> {
     let failed = |error: ArrowError| StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() };
-    let Some(first) = batches.first() else { return Ok(None) };
+    let Some(first) = batches.first() else { return Ok(0) };
+    let before = file.len();
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &first.schema(), options).map_err(failed)?;
+    let mut writer = StreamWriter::try_new_with_options(&mut *file, &first.schema(), options).map_err(failed)?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
-    Ok(Some(writer.into_inner().map_err(failed)?))
+    writer.finish().map_err(failed)?;
+    drop(writer);
+    Ok((file.len() - before) as u64)
 }
 
 /// Reads a whole file back; `expected_crc32` is what the record says.

@@ -1,14 +1,9 @@
 //! Weighted rows per key, in order: the rows that a join matches, a partition's rows by sort key, the values of an aggregate that can lose some.
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 
-use crate::expiry::Expiry;
+use crate::{expiry::Expiry, sorted::Sorted};
 
 type Bytes = Box<[u8]>;
-
-/// Up to this many rows a bucket is a sorted list.
-const SMALL_ROWS: usize = 24;
 
 /// How often a row is there, and a number of the operator's own (a join's count of matches).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,85 +33,6 @@ impl Entry {
     }
 }
 
-/// The rows of one key, ordered by their bytes.
-#[derive(Debug)]
-pub enum Bucket {
-    Small(Vec<(Bytes, Entry)>),
-    Large(BTreeMap<Bytes, Entry>),
-}
-
-impl Default for Bucket {
-    fn default() -> Self {
-        Self::Small(Vec::new())
-    }
-}
-
-impl Bucket {
-    fn get(&self, row: &[u8]) -> Option<Entry> {
-        match self {
-            Self::Small(rows) => {
-                let at = rows.binary_search_by(|(known, _)| known.as_ref().cmp(row)).ok()?;
-                Some(rows[at].1)
-            }
-            Self::Large(rows) => rows.get(row).copied(),
-        }
-    }
-
-    /// Whether the row is new.
-    fn insert(&mut self, row: Bytes, entry: Entry) -> bool {
-        match self {
-            Self::Small(rows) => match rows.binary_search_by(|(known, _)| known.as_ref().cmp(row.as_ref())) {
-                Ok(at) => {
-                    rows[at].1 = entry;
-                    false
-                }
-                Err(at) if rows.len() < SMALL_ROWS => {
-                    rows.insert(at, (row, entry));
-                    true
-                }
-                Err(_) => {
-                    let mut large: BTreeMap<Bytes, Entry> = std::mem::take(rows).into_iter().collect();
-                    large.insert(row, entry);
-                    *self = Self::Large(large);
-                    true
-                }
-            },
-            Self::Large(rows) => rows.insert(row, entry).is_none(),
-        }
-    }
-
-    fn remove(&mut self, row: &[u8]) -> bool {
-        match self {
-            Self::Small(rows) => match rows.binary_search_by(|(known, _)| known.as_ref().cmp(row)) {
-                Ok(at) => {
-                    rows.remove(at);
-                    true
-                }
-                Err(_) => false,
-            },
-            Self::Large(rows) => rows.remove(row).is_some(),
-        }
-    }
-
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Small(rows) => rows.len(),
-            Self::Large(rows) => rows.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn iter(&self) -> Box<dyn DoubleEndedIterator<Item = (&[u8], Entry)> + '_> {
-        match self {
-            Self::Small(rows) => Box::new(rows.iter().map(|(row, entry)| (row.as_ref(), *entry))),
-            Self::Large(rows) => Box::new(rows.iter().map(|(row, entry)| (row.as_ref(), *entry))),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Change {
     /// `None`: deleted.
@@ -124,7 +40,9 @@ pub(crate) struct Change {
     pub expiry: Option<i64>,
 }
 
-type ChangedBucket = BTreeMap<Bytes, Change>;
+/// The rows of one key, ordered by their bytes.
+type Bucket = Sorted<Entry>;
+type ChangedBucket = Sorted<Change>;
 
 #[derive(Debug, Default)]
 pub struct BucketTable {
@@ -141,7 +59,7 @@ impl BucketTable {
         {
             return change.entry;
         }
-        self.base.get(key)?.get(row)
+        self.base.get(key)?.get(row).copied()
     }
 
     /// `expiry` is a function of key and row; `None` leaves what it was.
@@ -162,12 +80,24 @@ impl BucketTable {
 
     /// Adds to a row's weight; a row of weight zero is gone. Answers the weight before and after.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64, expiry: Option<i64>) -> (i64, i64) {
-        let before = self.get(key, row).unwrap_or_default();
+        let recorded = self.base.get(key).and_then(|bucket| bucket.get(row)).copied();
+        let bucket = self.overlay.entry_ref(key).or_default();
+        let changed = bucket.get_mut(row);
+        let before = changed.as_ref().map_or(recorded, |change| change.entry).unwrap_or_default();
         let after = before.weight + weight;
-        if after == 0 {
-            self.delete(key, row);
-        } else {
-            self.put(key, row, Entry { weight: after, ..before }, expiry);
+        let entry = (after != 0).then_some(Entry { weight: after, ..before });
+        match changed {
+            // Nobody need know of a row that came and went.
+            _ if entry.is_none() && recorded.is_none() => {
+                bucket.remove(row);
+                if bucket.is_empty() {
+                    self.overlay.remove(key);
+                }
+            }
+            Some(change) => *change = Change { entry, expiry: expiry.or(change.expiry) },
+            None => {
+                bucket.insert(row.into(), Change { entry, expiry });
+            }
         }
         (before.weight, after)
     }
@@ -177,7 +107,7 @@ impl BucketTable {
             change.expiry = change.expiry.or_else(|| bucket.get(row)?.expiry);
             bucket.insert(row.into(), change);
         } else {
-            self.overlay.insert(key.into(), BTreeMap::from([(row.into(), change)]));
+            self.overlay.insert(key.into(), Sorted::of(row.into(), change));
         }
     }
 
@@ -188,7 +118,7 @@ impl BucketTable {
         match (base, changes) {
             (None, None) => {}
             (Some(base), None) => {
-                base.iter().all(|(row, entry)| visit(row, entry));
+                base.iter().all(|(row, entry)| visit(row, *entry));
             }
             (base, Some(changes)) => visit_merged(base, changes, false, &mut visit),
         }
@@ -201,7 +131,7 @@ impl BucketTable {
         match (base, changes) {
             (None, None) => {}
             (Some(base), None) => {
-                base.iter().rev().all(|(row, entry)| visit(row, entry));
+                base.iter().rev().all(|(row, entry)| visit(row, *entry));
             }
             (base, Some(changes)) => visit_merged(base, changes, true, &mut visit),
         }
@@ -209,7 +139,7 @@ impl BucketTable {
 
     /// Recorded rows that expire at or before `through`.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        let entry = |key: &Bytes, row: &Bytes| self.base.get(key)?.get(row);
+        let entry = |key: &Bytes, row: &Bytes| self.base.get(key)?.get(row).copied();
         self.expiry.due(through).filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?)))
     }
 
@@ -247,10 +177,10 @@ impl BucketTable {
         let bucket = self.base.entry_ref(key).or_default();
         for (row, Change { entry, expiry }) in changes {
             match (entry, expiry) {
-                (None, _) => self.rows -= usize::from(bucket.remove(&row)),
-                (Some(entry), None) => self.rows += usize::from(bucket.insert(row, entry)),
+                (None, _) => self.rows -= usize::from(bucket.remove(&row).is_some()),
+                (Some(entry), None) => self.rows += usize::from(bucket.insert(row, entry).is_none()),
                 (Some(entry), Some(at)) => {
-                    if bucket.insert(row.clone(), entry) {
+                    if bucket.insert(row.clone(), entry).is_none() {
                         self.rows += 1;
                         self.expiry.add(at, (key.into(), row));
                     }
@@ -265,7 +195,7 @@ impl BucketTable {
     fn remove(&mut self, due: Vec<(Bytes, Bytes)>) {
         for (key, row) in due {
             let Some(bucket) = self.base.get_mut(&key) else { continue };
-            if bucket.remove(&row) {
+            if bucket.remove(&row).is_some() {
                 self.rows -= 1;
             }
             if bucket.is_empty() {
@@ -292,13 +222,13 @@ impl BucketTable {
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, entry)| (key.as_ref(), row, entry)))
+        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry)))
     }
 }
 
 /// Base and changes as one ordered list.
 fn visit_merged(base: Option<&Bucket>, changes: &ChangedBucket, backwards: bool, visit: &mut impl FnMut(&[u8], Entry) -> bool) {
-    let base = base.map(Bucket::iter).into_iter().flatten();
+    let base = base.map(Bucket::iter).into_iter().flatten().map(|(row, entry)| (row.as_ref(), *entry));
     let changes = changes.iter().map(|(row, change)| (row.as_ref(), change.entry));
     if backwards {
         merge(base.rev(), changes.rev(), |left, right| left > right, visit);
@@ -338,6 +268,8 @@ fn merge<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -33,9 +33,10 @@ mod error;
 mod expiry;
 mod job;
 mod run;
+mod sorted;
 mod value;
 
-pub use bucket::{Bucket, BucketTable, Entry};
+pub use bucket::{BucketTable, Entry};
 pub use error::StateError;
 pub use job::{JobState, LaneState, Table, TableKind};
 pub use run::{merge_runs, run_schema};

@@ -2,10 +2,11 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{Array, AsArray, BinaryBuilder, Int64Builder, RecordBatch, UInt32Builder},
+    array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, Int64Builder, RecordBatch, UInt32Builder},
+    compute::interleave,
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::StateError;
 
@@ -37,7 +38,7 @@ pub(crate) struct Row<'a> {
     pub expiry: Option<i64>,
 }
 
-pub(crate) fn rows(batch: &RecordBatch) -> Result<impl Iterator<Item = Row<'_>>, StateError> {
+pub(crate) fn rows(batch: &RecordBatch) -> Result<impl DoubleEndedIterator<Item = Row<'_>> + ExactSizeIterator, StateError> {
     if batch.schema().fields() != SCHEMA.fields() {
         return Err(StateError::Unusable(format!("its columns are {}", batch.schema())));
     }
@@ -122,24 +123,67 @@ impl Writer {
 
 type RunKey<'a> = (usize, &'a [u8], Option<&'a [u8]>);
 
+/// A row that stays, by batch and row, and its expiry.
+struct Kept {
+    batch: usize,
+    row: usize,
+    bytes: usize,
+    expiry: Option<i64>,
+    is_deleted: bool,
+}
+
 /// Adjacent runs, oldest first, as one: of each key the last change. `from_the_start`: nothing lies before them, so deletes need not be kept. Entries
 /// that expire at or before `watermark` (that of a recorded epoch) are left out.
 pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, watermark: Option<i64>) -> Result<Vec<RecordBatch>, StateError> {
-    let mut last: HashMap<RunKey<'_>, (Option<&[u8]>, Option<i64>)> = HashMap::new();
-    for batch in runs.iter().flatten() {
-        for row in rows(batch)? {
-            let known = last.entry((row.table, row.key, row.subkey)).or_default();
-            *known = (row.value, row.expiry.or(known.1));
+    let batches: Vec<&RecordBatch> = runs.iter().flatten().collect();
+    let count = batches.iter().map(|batch| batch.num_rows()).sum();
+    let mut places: HashMap<RunKey<'_>, usize> = HashMap::with_capacity(count);
+    let mut kept: Vec<Kept> = Vec::with_capacity(count);
+    // From the newest to the oldest: the first that is met counts.
+    for (index, batch) in batches.iter().enumerate().rev() {
+        for (at, row) in rows(batch)?.enumerate().rev() {
+            match places.entry((row.table, row.key, row.subkey)) {
+                Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    let bytes = row.key.len() + row.subkey.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
+                    kept.push(Kept { batch: index, row: at, bytes, expiry: row.expiry, is_deleted: row.value.is_none() });
+                }
+                // A later change may leave the expiry as it was.
+                Entry::Occupied(place) => {
+                    let newer = &mut kept[*place.get()];
+                    newer.expiry = newer.expiry.or(row.expiry);
+                }
+            }
         }
     }
-    let mut writer = Writer::new();
-    for ((table, key, subkey), (value, expiry)) in last {
-        let expired = matches!((expiry, watermark), (Some(at), Some(watermark)) if at <= watermark);
-        // What expired may stand in an earlier run too; there it expires by itself.
-        if expired || (from_the_start && value.is_none()) {
-            continue;
-        }
-        writer.add(table, key, subkey, value, expiry)?;
+    drop(places);
+    // What expired may stand in an earlier run too; there it expires by itself.
+    kept.retain(|row| {
+        let expired = matches!((row.expiry, watermark), (Some(at), Some(watermark)) if at <= watermark);
+        !expired && !(from_the_start && row.is_deleted)
+    });
+    let mut merged = vec![];
+    let mut rest = kept.as_slice();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |row: &&Kept| {
+            bytes += row.bytes;
+            bytes <= BATCH_BYTES
+        };
+        let (these, others) = rest.split_at(rest.iter().take(BATCH_ROWS).take_while(fits).count().max(1));
+        merged.push(gather(&batches, these)?);
+        rest = others;
     }
-    writer.finish()
+    Ok(merged)
+}
+
+fn gather(batches: &[&RecordBatch], rows: &[Kept]) -> Result<RecordBatch, StateError> {
+    let places: Vec<(usize, usize)> = rows.iter().map(|row| (row.batch, row.row)).collect();
+    let column = |index: usize| {
+        let from: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
+        interleave(&from, &places)
+    };
+    let expiries: Int64Array = rows.iter().map(|row| row.expiry).collect();
+    let columns = vec![column(0)?, column(1)?, column(2)?, column(3)?, Arc::new(expiries) as ArrayRef];
+    Ok(RecordBatch::try_new(run_schema(), columns)?)
 }

@@ -78,7 +78,7 @@ impl Default for CoordinatorConfig {
             idle_timeout_us: Some(30 * SECOND_US),
             has_timers: false,
             timer_granule_us: 1,
-            compact_from_runs: 8,
+            compact_from_runs: 32,
             compact_timeout_us: 60 * SECOND_US,
             max_compact_timeout_us: 3_600 * SECOND_US,
             on_data_loss: OnDataLoss::Fail,
