@@ -2,12 +2,12 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{Array, AsArray, BinaryBuilder, Int64Builder, RecordBatch, UInt32Builder},
+    array::{Array, AsArray, BinaryBuilder, BooleanBuilder, Int64Builder, RecordBatch, UInt32Builder},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
 use hashbrown::HashMap;
 
-use crate::StateError;
+use crate::{Passed, StateError};
 
 /// Rows and bytes per batch: offsets are 32 bits wide.
 const BATCH_ROWS: usize = 65_536;
@@ -21,12 +21,21 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         // NULL: deleted.
         Field::new("value", DataType::Binary, true),
         Field::new("expiry", DataType::Int64, true),
+        // Whether it is a time of the clock; else of the watermark.
+        Field::new("by_clock", DataType::Boolean, false),
     ]))
 });
 
-/// The columns of a run: table, key, row within a bucket, value (NULL: deleted), expiry.
+/// The columns of a run: table, key, row within a bucket, value (NULL: deleted), expiry, and by which time that is.
 pub fn run_schema() -> SchemaRef {
     SCHEMA.clone()
+}
+
+/// When an entry ends, if it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ends {
+    pub at: Option<i64>,
+    pub by_clock: bool,
 }
 
 pub(crate) struct Row<'a> {
@@ -34,7 +43,7 @@ pub(crate) struct Row<'a> {
     pub key: &'a [u8],
     pub subkey: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
-    pub expiry: Option<i64>,
+    pub ends: Ends,
 }
 
 pub(crate) fn rows(batch: &RecordBatch) -> Result<impl Iterator<Item = Row<'_>>, StateError> {
@@ -44,12 +53,13 @@ pub(crate) fn rows(batch: &RecordBatch) -> Result<impl Iterator<Item = Row<'_>>,
     let tables = batch.column(0).as_primitive::<UInt32Type>();
     let [keys, subkeys, values] = [1, 2, 3].map(|index| batch.column(index).as_binary::<i32>());
     let expiries = batch.column(4).as_primitive::<Int64Type>();
+    let by_clock = batch.column(5).as_boolean();
     Ok((0..batch.num_rows()).map(move |row| Row {
         table: tables.value(row) as usize,
         key: keys.value(row),
         subkey: subkeys.is_valid(row).then(|| subkeys.value(row)),
         value: values.is_valid(row).then(|| values.value(row)),
-        expiry: expiries.is_valid(row).then(|| expiries.value(row)),
+        ends: Ends { at: expiries.is_valid(row).then(|| expiries.value(row)), by_clock: by_clock.value(row) },
     }))
 }
 
@@ -59,6 +69,7 @@ pub(crate) struct Writer {
     subkeys: BinaryBuilder,
     values: BinaryBuilder,
     expiries: Int64Builder,
+    by_clock: BooleanBuilder,
     rows: usize,
     bytes: usize,
     finished: Vec<RecordBatch>,
@@ -72,6 +83,7 @@ impl Writer {
             subkeys: BinaryBuilder::new(),
             values: BinaryBuilder::new(),
             expiries: Int64Builder::new(),
+            by_clock: BooleanBuilder::new(),
             rows: 0,
             bytes: 0,
             finished: vec![],
@@ -84,13 +96,14 @@ impl Writer {
         key: &[u8],
         subkey: Option<&[u8]>,
         value: Option<&[u8]>,
-        expiry: Option<i64>,
+        ends: Ends,
     ) -> Result<(), StateError> {
         self.tables.append_value(table as u32);
         self.keys.append_value(key);
         self.subkeys.append_option(subkey);
         self.values.append_option(value);
-        self.expiries.append_option(expiry);
+        self.expiries.append_option(ends.at);
+        self.by_clock.append_value(ends.by_clock);
         self.rows += 1;
         self.bytes += key.len() + subkey.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.cut() } else { Ok(()) }
@@ -105,6 +118,7 @@ impl Writer {
                 Arc::new(self.subkeys.finish()),
                 Arc::new(self.values.finish()),
                 Arc::new(self.expiries.finish()),
+                Arc::new(self.by_clock.finish()),
             ],
         )?;
         self.finished.push(batch);
@@ -123,23 +137,23 @@ impl Writer {
 type RunKey<'a> = (usize, &'a [u8], Option<&'a [u8]>);
 
 /// Adjacent runs, oldest first, as one: of each key the last change. `from_the_start`: nothing lies before them, so deletes need not be kept. Entries
-/// that expire at or before `watermark` (that of a recorded epoch) are left out.
-pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, watermark: Option<i64>) -> Result<Vec<RecordBatch>, StateError> {
-    let mut last: HashMap<RunKey<'_>, (Option<&[u8]>, Option<i64>)> = HashMap::new();
+/// that ended by `recorded` (as far as time had gone in a recorded epoch) are left out.
+pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Passed) -> Result<Vec<RecordBatch>, StateError> {
+    let mut last: HashMap<RunKey<'_>, (Option<&[u8]>, Ends)> = HashMap::new();
     for batch in runs.iter().flatten() {
         for row in rows(batch)? {
-            let known = last.entry((row.table, row.key, row.subkey)).or_default();
-            *known = (row.value, row.expiry.or(known.1));
+            last.insert((row.table, row.key, row.subkey), (row.value, row.ends));
         }
     }
     let mut writer = Writer::new();
-    for ((table, key, subkey), (value, expiry)) in last {
-        let expired = matches!((expiry, watermark), (Some(at), Some(watermark)) if at <= watermark);
-        // What expired may stand in an earlier run too; there it expires by itself.
-        if expired || (from_the_start && value.is_none()) {
+    for ((table, key, subkey), (value, ends)) in last {
+        let expired = matches!((ends.at, recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
+        // What expired may stand in an earlier run with a later expiry.
+        let value = value.filter(|_| !expired);
+        if from_the_start && value.is_none() {
             continue;
         }
-        writer.add(table, key, subkey, value, expiry)?;
+        writer.add(table, key, subkey, value, ends)?;
     }
     writer.finish()
 }
