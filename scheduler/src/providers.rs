@@ -14,7 +14,7 @@ use polybolos_kafka::{
 use polybolos_operators::{
     providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
     record_scan::{OnError, ScanSpec},
-    task::TaskDescriptor,
+    task::{Recorded, TaskDescriptor},
 };
 use polybolos_sql::{
     catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
@@ -169,7 +169,8 @@ impl QueryRanges for TopicRanges {
                 attempt: Attempt(1),
                 clock_us: 0,
                 watermark_us: None,
-                recorded_watermark_us: None,
+                state_clock_us: 0,
+                recorded: Recorded::default(),
                 work: PartWork {
                     part: PartIndex(index as u16),
                     ranges: vec![SourceRange {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use polybolos_state::{JobState, LaneState};
+use polybolos_state::{JobState, LaneState, Passed};
 
 use crate::{
     delta::Delta,
@@ -21,6 +21,8 @@ pub struct EpochInput {
     pub sources: Vec<Vec<Vec<Delta>>>,
     /// What the epoch judges by, microseconds.
     pub watermark_us: Option<i64>,
+    /// Processing time, which never falls from one recorded epoch to the next: what a TTL counts by.
+    pub clock_us: Option<i64>,
 }
 
 /// Per sink of the graph, the changes of its query's answer.
@@ -65,6 +67,7 @@ impl Dataflow {
     /// # Errors
     /// When an expression fails on a row. The overlay is then to be discarded.
     pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
+        state.begin(Passed { watermark_us: input.watermark_us, clock_us: input.clock_us }, self.graph.ttl_us());
         let rows: usize = input.sources.iter().flatten().flatten().map(Delta::rows).sum();
         let parallel = self.lanes > 1 && rows >= self.parallel_from_rows;
         let nodes = self.graph.nodes();

@@ -34,9 +34,13 @@ use datafusion::{
         windows::{BoundedWindowAggExec, WindowAggExec},
     },
 };
-use polybolos_state::TableKind;
+use polybolos_state::TableSpec;
+
+mod closing;
+mod times;
 
 use crate::{
+    bounds,
     delta::batch_of,
     event_time::{self, TimeColumns},
     operators::{
@@ -107,8 +111,9 @@ pub struct Graph {
     sinks: Vec<usize>,
     /// The caller's number of each source.
     sources: Vec<usize>,
-    tables: Vec<TableKind>,
+    tables: Vec<TableSpec>,
     last_readers: Vec<Option<usize>>,
+    ttl_us: Option<i64>,
 }
 
 impl Graph {
@@ -139,10 +144,10 @@ impl Graph {
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
-            let end = builder.lower(&sink.plan)?;
+            let end = builder.lower_closing(&sink.plan)?;
             if sink.emit == Emit::OnWindowClose && builder.nodes[end].changing {
                 return not_impl_err!(
-                    "EMIT ON WINDOW CLOSE needs rows that never change once their window is closed, and this query takes some back; leave EMIT out, or group by the window last"
+                    "EMIT ON WINDOW CLOSE needs rows that tell when they change no more, and this query takes some back that do not; select the window's bounds too, or leave EMIT out"
                 );
             }
             ends.push(end);
@@ -168,8 +173,25 @@ impl Graph {
         &self.sources
     }
 
-    pub fn tables(&self) -> &[TableKind] {
+    pub fn tables(&self) -> &[TableSpec] {
         &self.tables
+    }
+
+    /// What nothing else bounds ends so long after its last change.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl_us: Option<i64>) -> Self {
+        self.ttl_us = ttl_us;
+        let mut specs = vec![];
+        for node in &self.nodes {
+            let NodeKind::Operator { operator, tables, .. } = &node.kind else { continue };
+            specs.extend(tables.clone().zip(operator.growing_tables()));
+        }
+        specs.into_iter().for_each(|(table, grows)| self.tables[table].has_ttl = grows && ttl_us.is_some());
+        self
+    }
+
+    pub fn ttl_us(&self) -> Option<i64> {
+        self.ttl_us
     }
 
     pub fn is_changing(&self, sink: usize) -> bool {
@@ -183,6 +205,9 @@ impl Graph {
 
     /// Operators whose state grows without bound, as EXPLAIN shows them.
     pub fn growing(&self) -> Vec<String> {
+        if self.ttl_us.is_some() {
+            return vec![];
+        }
         let growing = self.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Operator { operator, .. } if operator.grows() => Some(operator.describe()),
             _ => None,
@@ -206,7 +231,14 @@ impl Graph {
         let (line, inputs, state) = match &node.kind {
             NodeKind::Source(source) => (format!("Source {source}"), vec![], None),
             NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
-            NodeKind::Operator { operator, inputs, .. } => (operator.describe(), inputs.clone(), operator.state()),
+            NodeKind::Operator { operator, inputs, .. } => {
+                let never = operator.growing_tables().contains(&true).then_some(self.ttl_us).flatten();
+                let state = operator.state().map(|state| match never {
+                    Some(ttl_us) => state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us))),
+                    None => state,
+                });
+                (operator.describe(), inputs.clone(), state)
+            }
         };
         let kind = if node.changing { "changing" } else { "append-only" };
         let state = state.map_or(String::new(), |state| format!("; keeps {state}"));
@@ -218,7 +250,7 @@ impl Graph {
 struct Builder<'a> {
     nodes: Vec<Node>,
     sources: Vec<usize>,
-    tables: Vec<TableKind>,
+    tables: Vec<TableSpec>,
     find_source: &'a FindSource<'a>,
     granule_us: Option<i64>,
     emit: Emit,
@@ -268,7 +300,7 @@ impl Builder<'_> {
         }
         // What a sink shows stays.
         sinks.iter().for_each(|&sink| last_readers[sink] = None);
-        Graph { nodes: self.nodes, levels, sinks, sources: self.sources, tables: self.tables, last_readers }
+        Graph { nodes: self.nodes, levels, sinks, sources: self.sources, tables: self.tables, last_readers, ttl_us: None }
     }
 
     fn operator(
@@ -281,7 +313,7 @@ impl Builder<'_> {
     ) -> usize {
         let kinds = operator.tables();
         let tables = self.tables.len()..self.tables.len() + kinds.len();
-        self.tables.extend(kinds);
+        self.tables.extend(kinds.into_iter().map(TableSpec::from));
         let level = inputs.iter().map(|&input| self.nodes[input].level).max().unwrap_or(0);
         let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
         self.nodes.push(Node { kind, schema, changing, times, level });
@@ -323,11 +355,7 @@ impl Builder<'_> {
             let mut times = self.nodes[inputs[0]].times.clone();
             for &input in &inputs[1..] {
                 for (known, other) in times.iter_mut().zip(&self.nodes[input].times) {
-                    *known = match (*known, *other) {
-                        (Some(left), Some(right)) if left.closes_after_us >= right.closes_after_us => Some(left),
-                        (Some(_), other) => other,
-                        _ => None,
-                    };
+                    *known = known.zip(*other).map(|(known, other)| known.or(other));
                 }
             }
             return Ok(self.operator(Union { schema: plan.schema() }, inputs, plan.schema(), changing, times));
@@ -408,8 +436,7 @@ impl Builder<'_> {
         }
     }
 
-    fn source(&mut self, mut leaf: SourceLeaf, schema: SchemaRef) -> usize {
-        leaf.times.iter_mut().flatten().for_each(|time| *time = event_time::of_source(time.closes_after_us));
+    fn source(&mut self, leaf: SourceLeaf, schema: SchemaRef) -> usize {
         let known = self.sources.iter().position(|&source| source == leaf.source);
         let source = known.unwrap_or_else(|| {
             self.sources.push(leaf.source);
@@ -476,18 +503,20 @@ impl Builder<'_> {
         if let Some((node, rest)) = self.lower_numbered(filter)? {
             input = Some(rest.map_or(node, |predicate| self.filter(node, predicate)));
         }
-        let mut node = match input {
+        let node = match input {
             Some(node) => node,
             None => {
                 let input = self.lower(filter.input())?;
                 self.filter(input, filter.predicate().clone())
             }
         };
-        if let Some(kept) = filter.projection().as_ref() {
-            let schema = Arc::new(filter.input().schema().project(kept)?);
-            node = self.keep_columns(node, kept, schema);
-        }
-        Ok(node)
+        self.filtered_columns(node, filter)
+    }
+
+    fn filtered_columns(&mut self, node: usize, filter: &FilterExec) -> Result<usize> {
+        let Some(kept) = filter.projection().as_ref() else { return Ok(node) };
+        let schema = Arc::new(filter.input().schema().project(kept)?);
+        Ok(self.keep_columns(node, kept, schema))
     }
 
     /// `ROW_NUMBER() OVER (…)` filtered to the first rows, possibly through projections of columns; and what else the filter says.
@@ -507,7 +536,7 @@ impl Builder<'_> {
         let (rows, node) = self.sorted(node, expression.partition_by(), expression.order_by())?;
         let changing = self.nodes[node].changing;
         let output = filter.input().schema();
-        let times = self.nodes[node].times[..rows.columns].iter().copied().chain([None]).collect();
+        let times = self.partition_times(node, &rows, expression.partition_by(), output.fields().len());
         let top = TopN { rows, skip: 0, fetch, numbered: true, changing, output: output.clone() };
         let node = self.operator(top, vec![node], output, true, times);
         let rest = (!others.is_empty()).then(|| datafusion::physical_expr::conjunction(others));
@@ -526,7 +555,9 @@ impl Builder<'_> {
         let (node, indexes) = self.with_columns(input, &keys)?;
         let (partition, sorted) = indexes.split_at(partition.len());
         let order = sorted.iter().zip(order).map(|(column, sort)| (*column, sort.options)).collect();
-        let rows = SortedRows { schema: self.nodes[node].schema.clone(), columns, partition: partition.to_vec(), order };
+        let time = |&column: &usize| Some((column, self.nodes[node].times[column]?));
+        let times = partition.iter().filter_map(time).collect();
+        let rows = SortedRows { schema: self.nodes[node].schema.clone(), columns, partition: partition.to_vec(), order, times };
         Ok((rows, self.exchange(node, partition.to_vec())))
     }
 
@@ -538,8 +569,12 @@ impl Builder<'_> {
     ) -> Result<usize> {
         let node = self.lower(input)?;
         let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
-        let times = self.nodes[node].times[..rows.columns].iter().copied().chain(expressions.iter().map(|_| None)).collect();
-        let window = Window { rows, expressions: expressions.to_vec(), output: output.clone() };
+        let session = times::session(expressions, &self.nodes[node].times, self.granule_us);
+        let mut times = self.partition_times(node, &rows, expressions[0].partition_by(), output.fields().len());
+        if let Some(session) = &session {
+            times[rows.columns + session.end] = Some(session.time);
+        }
+        let window = Window { rows, expressions: expressions.to_vec(), session, output: output.clone() };
         Ok(self.operator(window, vec![node], output, true, times))
     }
 
@@ -566,7 +601,7 @@ impl Builder<'_> {
         let (rows, node) = self.sorted(node, &[], order)?;
         let changing = self.nodes[node].changing;
         let output = sort.schema();
-        let times = self.nodes[node].times[..rows.columns].to_vec();
+        let times = self.partition_times(node, &rows, &[], output.fields().len());
         let top = TopN { rows, skip, fetch, numbered: false, changing, output: output.clone() };
         Ok(self.operator(top, vec![node], output, true, times))
     }
@@ -587,6 +622,7 @@ impl Builder<'_> {
             first = next;
             below = next.input();
         }
+        let emit = std::mem::take(&mut self.emit);
         let input = self.lower(below)?;
         let keys: Vec<_> = first.group_expr().expr().iter().map(|(expression, _)| expression.clone()).collect();
         let groups = output.fields().len() - first.aggr_expr().len();
@@ -623,7 +659,7 @@ impl Builder<'_> {
             .filter_map(|(index, &column)| Some((index, self.nodes[node].times.get(column).copied().flatten()?)))
             .collect();
         let changing = self.nodes[node].changing;
-        let emit_on_close = self.emit == Emit::OnWindowClose && !times.is_empty() && !changing;
+        let emit_on_close = emit == Emit::OnWindowClose && !times.is_empty() && !changing;
         let grouping =
             Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, standing, emit_on_close };
         let out_times = columns
@@ -663,24 +699,27 @@ impl Builder<'_> {
     ) -> Result<usize> {
         let (left, left_columns) = self.join_input(left, on.iter().map(|(left, _)| left.clone()).collect())?;
         let (right, right_columns) = self.join_input(right, on.iter().map(|(_, right)| right.clone()).collect())?;
-        let mut sides = [(left, left_columns), (right, right_columns)]
-            .map(|(node, (columns, keys))| (node, Side { schema: self.nodes[node].schema.clone(), columns, keys, times: vec![] }));
-        for key in 0..on.len() {
-            let time = |(node, side): &(usize, Side)| self.nodes[*node].times.get(side.keys[key]).copied().flatten();
-            let (Some(left), Some(right)) = (time(&sides[0]), time(&sides[1])) else { continue };
-            let later = if left.closes_after_us >= right.closes_after_us { left } else { right };
-            for (_, side) in &mut sides {
-                let column = side.keys[key];
-                side.times.push((column, later));
-            }
-        }
-        let [(left, left_side), (right, right_side)] = sides;
+        let side = |(node, (columns, keys)): (usize, (usize, Vec<usize>))| {
+            let schema: SchemaRef = self.nodes[node].schema.clone();
+            Side { schema, columns, keys, times: vec![], compared: vec![] }
+        };
+        let (mut left_side, mut right_side) = (side((left, left_columns)), side((right, right_columns)));
         let appends = join_type == JoinType::Inner && !self.nodes[left].changing && !self.nodes[right].changing;
-        let left_times = self.nodes[left].times[..left_side.columns].iter().copied();
-        let right_times = self.nodes[right].times[..right_side.columns].iter().copied();
-        // Only what an inner join shows is there on both sides.
-        let mut times: TimeColumns =
-            if join_type == JoinType::Inner { left_times.chain(right_times).collect() } else { vec![None; schema.fields().len()] };
+        let of_condition = filter.as_ref().map(bounds::of_condition).unwrap_or_default();
+        for bound in &of_condition {
+            left_side.compared.push(bound.left);
+            right_side.compared.push(bound.right);
+        }
+        let of_keys = left_side.keys.iter().zip(&right_side.keys).map(|(left, right)| bounds::Bound::equal(*left, *right));
+        let bounds: Vec<_> = of_keys.chain(of_condition).collect();
+        let [mut left_times, mut right_times] = times::joined(&bounds, [&self.nodes[left].times, &self.nodes[right].times]);
+        left_side.times = times::known(&left_times);
+        right_side.times = times::known(&right_times);
+        for (key, (left, right)) in on.iter().enumerate() {
+            times::of_what_is_rounded(left, left_side.keys[key], &mut left_times);
+            times::of_what_is_rounded(right, right_side.keys[key], &mut right_times);
+        }
+        let mut times = times::shown(join_type, &left_times[..left_side.columns], &right_times[..right_side.columns]);
         if let Some(kept) = &projection {
             times = kept.iter().map(|&column| times[column]).collect();
         }
@@ -741,7 +780,7 @@ impl Builder<'_> {
     fn anti(&mut self, left: usize, left_keys: Vec<usize>, right: usize, right_keys: Vec<usize>) -> usize {
         let side = |node: usize, keys: &[usize]| {
             let schema: SchemaRef = self.nodes[node].schema.clone();
-            Side { columns: schema.fields().len(), schema, keys: keys.to_vec(), times: vec![] }
+            Side { columns: schema.fields().len(), schema, keys: keys.to_vec(), times: vec![], compared: vec![] }
         };
         let output = self.nodes[left].schema.clone();
         let spec = JoinSpec {

@@ -7,11 +7,12 @@
 //! * [`graph`]: DataFusion's physical plan → a graph of operators; what is not supported is refused by name;
 //! * [`operators`]: one file per operator; they hold no state themselves;
 //! * [`dataflow`]: runs a graph over one epoch, in lanes by key;
-//! * [`event_time`]: which columns tell that a group is closed once the watermark has passed.
+//! * [`event_time`]: which columns tell that a group is closed once the watermark has passed; `bounds`: how far apart joined rows can be.
 //!
 //! Pure: no I/O and no clock. What reads topics and writes part files is in `polybolos-operators`.
 #![forbid(unsafe_code)]
 
+mod bounds;
 pub mod dataflow;
 pub mod delta;
 pub mod event_time;

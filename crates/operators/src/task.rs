@@ -20,6 +20,14 @@ use polybolos_streaming::{
 };
 use serde::{Deserialize, Serialize};
 
+/// How far time had gone in the last recorded epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    pub watermark_us: Option<i64>,
+    /// The end of its window of write times.
+    pub window_end_us: i64,
+}
+
 /// Everything a task knows of its epoch; fenced by generation, named by epoch, attempt and part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskDescriptor {
@@ -32,9 +40,12 @@ pub struct TaskDescriptor {
     /// The job's watermark before this epoch, microseconds of event time.
     #[serde(default)]
     pub watermark_us: Option<i64>,
-    /// The watermark of the last recorded epoch: what had expired by then is no part of the state.
+    /// What a TTL of state counts by: where the epoch's window of write times begins, as these never fall back.
     #[serde(default)]
-    pub recorded_watermark_us: Option<i64>,
+    pub state_clock_us: i64,
+    /// What had expired by then is no part of the state.
+    #[serde(default)]
+    pub recorded: Recorded,
     pub work: PartWork,
     /// The recorded runs that make the state this epoch starts from, oldest first; empty for a stateless job.
     #[serde(default)]

@@ -23,7 +23,7 @@ use crate::{
     part_write::{PartWriteExec, WriteSpec},
     record_scan::{OnError, RecordScanExec},
     steps::{Check, Step},
-    task::{TaskDescriptor, descriptor_source},
+    task::{Recorded, TaskDescriptor, descriptor_source},
     wanted::prune,
 };
 
@@ -88,7 +88,8 @@ impl PlanTemplate {
                 attempt,
                 clock_us: frame.clock_us,
                 watermark_us: frame.watermark_us,
-                recorded_watermark_us: None,
+                state_clock_us: frame.window_start_us,
+                recorded: Recorded::default(),
                 work: work.clone(),
                 state: state.to_vec(),
             })
@@ -126,7 +127,7 @@ impl EpochTemplate {
         generation: Generation,
         attempt: Attempt,
         state: &[StateRun],
-        recorded_watermark_us: Option<i64>,
+        recorded: Recorded,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let task = |work: &PartWork| TaskDescriptor {
             incarnation: self.spec.incarnation.clone(),
@@ -135,7 +136,8 @@ impl EpochTemplate {
             attempt,
             clock_us: frame.clock_us,
             watermark_us: frame.watermark_us,
-            recorded_watermark_us,
+            state_clock_us: frame.window_start_us,
+            recorded,
             work: work.clone(),
             state: state.to_vec(),
         };

@@ -1,7 +1,10 @@
 //! Weighted rows per key, in order: the rows that a join matches, a partition's rows by sort key, the values of an aggregate that can lose some.
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 
-use crate::{expiry::Expiry, sorted::Sorted};
+use crate::{
+    expiry::{Expiry, NEVER},
+    sorted::Sorted,
+};
 
 type Bytes = Box<[u8]>;
 
@@ -33,15 +36,33 @@ impl Entry {
     }
 }
 
+/// A recorded row's entry, and when it ends.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    entry: Entry,
+    expiry: i64,
+}
+
+/// A row as the index of expiries has it.
+#[derive(Hash)]
+struct RowOf<'a>(&'a [u8], &'a [u8]);
+
+impl Equivalent<(Bytes, Bytes)> for RowOf<'_> {
+    fn equivalent(&self, (key, row): &(Bytes, Bytes)) -> bool {
+        self.0 == key.as_ref() && self.1 == row.as_ref()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Change {
     /// `None`: deleted.
     pub entry: Option<Entry>,
+    /// `None`: stays until it is deleted.
     pub expiry: Option<i64>,
 }
 
 /// The rows of one key, ordered by their bytes.
-type Bucket = Sorted<Entry>;
+type Bucket = Sorted<Held>;
 type ChangedBucket = Sorted<Change>;
 
 #[derive(Debug, Default)]
@@ -50,6 +71,8 @@ pub struct BucketTable {
     overlay: HashMap<Bytes, ChangedBucket>,
     expiry: Expiry<(Bytes, Bytes)>,
     rows: usize,
+    /// Of rows that are put without one: those of a job with a TTL.
+    default_expiry: Option<i64>,
 }
 
 impl BucketTable {
@@ -59,11 +82,30 @@ impl BucketTable {
         {
             return change.entry;
         }
-        self.base.get(key)?.get(row).copied()
+        Some(self.held(key, row)?.entry)
     }
 
-    /// `expiry` is a function of key and row; `None` leaves what it was.
+    /// The recorded row, unless it is hidden.
+    fn held(&self, key: &[u8], row: &[u8]) -> Option<Held> {
+        self.base.get(key)?.get(row).copied().filter(|held| !self.expiry.hides(held.expiry))
+    }
+
+    /// When a row that is there ends; `None`: when it is deleted.
+    pub fn expiry(&self, key: &[u8], row: &[u8]) -> Option<i64> {
+        if let Some(change) = self.overlay.get(key).and_then(|bucket| bucket.get(row)) {
+            return change.expiry;
+        }
+        self.held(key, row).map(|held| held.expiry).filter(|at| *at != NEVER)
+    }
+
+    /// Whether rows end some time after their last change. What a row was then may be gone when it is taken away.
+    pub fn has_ttl(&self) -> bool {
+        self.default_expiry.is_some()
+    }
+
+    /// `None` leaves the expiry as it was, unless rows expire some time after their last change.
     pub fn put(&mut self, key: &[u8], row: &[u8], entry: Entry, expiry: Option<i64>) {
+        let expiry = expiry.or(self.default_expiry).or_else(|| self.expiry(key, row));
         self.change(key, row, Change { entry: Some(entry), expiry });
     }
 
@@ -81,11 +123,16 @@ impl BucketTable {
     /// Adds to a row's weight; a row of weight zero is gone. Answers the weight before and after.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64, expiry: Option<i64>) -> (i64, i64) {
         let recorded = self.base.get(key).and_then(|bucket| bucket.get(row)).copied();
+        let held = recorded.filter(|held| !self.expiry.hides(held.expiry));
         let bucket = self.overlay.entry_ref(key).or_default();
         let changed = bucket.get_mut(row);
-        let before = changed.as_ref().map_or(recorded, |change| change.entry).unwrap_or_default();
-        let after = before.weight + weight;
+        let before = changed.as_ref().map_or(held.map(|held| held.entry), |change| change.entry).unwrap_or_default();
+        let mut after = before.weight + weight;
+        if self.default_expiry.is_some() {
+            after = after.max(0);
+        }
         let entry = (after != 0).then_some(Entry { weight: after, ..before });
+        let expiry = expiry.or(self.default_expiry);
         match changed {
             // Nobody need know of a row that came and went.
             _ if entry.is_none() && recorded.is_none() => {
@@ -96,29 +143,35 @@ impl BucketTable {
             }
             Some(change) => *change = Change { entry, expiry: expiry.or(change.expiry) },
             None => {
-                bucket.insert(row.into(), Change { entry, expiry });
+                let known = held.map(|held| held.expiry).filter(|at| *at != NEVER);
+                bucket.insert(row.into(), Change { entry, expiry: expiry.or(known) });
             }
         }
         (before.weight, after)
     }
 
-    fn change(&mut self, key: &[u8], row: &[u8], mut change: Change) {
+    fn change(&mut self, key: &[u8], row: &[u8], change: Change) {
         if let Some(bucket) = self.overlay.get_mut(key) {
-            change.expiry = change.expiry.or_else(|| bucket.get(row)?.expiry);
             bucket.insert(row.into(), change);
         } else {
             self.overlay.insert(key.into(), Sorted::of(row.into(), change));
         }
     }
 
+    /// The recorded rows of a key that are not hidden, in order.
+    fn shown(&self, key: &[u8]) -> Option<impl DoubleEndedIterator<Item = (&[u8], Entry)>> {
+        let rows = self.base.get(key)?.iter().filter(|(_, held)| !self.expiry.hides(held.expiry));
+        Some(rows.map(|(row, held)| (row.as_ref(), held.entry)))
+    }
+
     /// The rows of a key in order, as long as `visit` answers true.
     pub fn visit(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
-        let base = self.base.get(key);
+        let base = self.shown(key);
         let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
         match (base, changes) {
             (None, None) => {}
-            (Some(base), None) => {
-                base.iter().all(|(row, entry)| visit(row, *entry));
+            (Some(mut base), None) => {
+                base.all(|(row, entry)| visit(row, entry));
             }
             (base, Some(changes)) => visit_merged(base, changes, false, &mut visit),
         }
@@ -126,12 +179,12 @@ impl BucketTable {
 
     /// The same from the last row to the first.
     pub fn visit_backwards(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
-        let base = self.base.get(key);
+        let base = self.shown(key);
         let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
         match (base, changes) {
             (None, None) => {}
             (Some(base), None) => {
-                base.iter().rev().all(|(row, entry)| visit(row, *entry));
+                base.rev().all(|(row, entry)| visit(row, entry));
             }
             (base, Some(changes)) => visit_merged(base, changes, true, &mut visit),
         }
@@ -139,13 +192,18 @@ impl BucketTable {
 
     /// Recorded rows that expire at or before `through`.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        let entry = |key: &Bytes, row: &Bytes| self.base.get(key)?.get(row).copied();
+        let entry = |key: &Bytes, row: &Bytes| Some(self.base.get(key)?.get(row)?.entry);
         self.expiry.due(through).filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?)))
     }
 
-    /// Rows due at or before `through` end with this epoch.
+    /// Rows due at or before `through` end with this epoch, and are hidden from now on.
     pub fn expire(&mut self, through: i64) {
         self.expiry.declare(through);
+    }
+
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
+        through.into_iter().for_each(|through| self.expire(through));
+        self.default_expiry = default_expiry;
     }
 
     /// Recorded rows.
@@ -176,15 +234,24 @@ impl BucketTable {
     fn apply_all(&mut self, key: &[u8], changes: impl IntoIterator<Item = (Bytes, Change)>) {
         let bucket = self.base.entry_ref(key).or_default();
         for (row, Change { entry, expiry }) in changes {
-            match (entry, expiry) {
-                (None, _) => self.rows -= usize::from(bucket.remove(&row).is_some()),
-                (Some(entry), None) => self.rows += usize::from(bucket.insert(row, entry).is_none()),
-                (Some(entry), Some(at)) => {
-                    if bucket.insert(row.clone(), entry).is_none() {
-                        self.rows += 1;
-                        self.expiry.add(at, (key.into(), row));
-                    }
+            let Some(entry) = entry else {
+                if let Some(held) = bucket.remove(&row) {
+                    self.rows -= 1;
+                    self.expiry.remove(held.expiry, &RowOf(key, &row));
                 }
+                continue;
+            };
+            let expiry = expiry.unwrap_or(NEVER);
+            let indexed = (expiry != NEVER).then(|| row.clone());
+            let before = bucket.insert(row, Held { entry, expiry });
+            self.rows += usize::from(before.is_none());
+            let before = before.map_or(NEVER, |held| held.expiry);
+            if before == expiry {
+                continue;
+            }
+            if let Some(row) = indexed {
+                self.expiry.remove(before, &RowOf(key, &row));
+                self.expiry.add(expiry, (key.into(), row));
             }
         }
         if bucket.is_empty() {
@@ -195,9 +262,7 @@ impl BucketTable {
     fn remove(&mut self, due: Vec<(Bytes, Bytes)>) {
         for (key, row) in due {
             let Some(bucket) = self.base.get_mut(&key) else { continue };
-            if bucket.remove(&row).is_some() {
-                self.rows -= 1;
-            }
+            self.rows -= usize::from(bucket.remove(&row).is_some());
             if bucket.is_empty() {
                 self.base.remove(&key);
             }
@@ -222,13 +287,18 @@ impl BucketTable {
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry)))
+        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, held)| (key.as_ref(), row.as_ref(), held.entry)))
     }
 }
 
 /// Base and changes as one ordered list.
-fn visit_merged(base: Option<&Bucket>, changes: &ChangedBucket, backwards: bool, visit: &mut impl FnMut(&[u8], Entry) -> bool) {
-    let base = base.map(Bucket::iter).into_iter().flatten().map(|(row, entry)| (row.as_ref(), *entry));
+fn visit_merged<'a>(
+    base: Option<impl DoubleEndedIterator<Item = (&'a [u8], Entry)>>,
+    changes: &'a ChangedBucket,
+    backwards: bool,
+    visit: &mut impl FnMut(&[u8], Entry) -> bool,
+) {
+    let base = base.into_iter().flatten();
     let changes = changes.iter().map(|(row, change)| (row.as_ref(), change.entry));
     if backwards {
         merge(base.rev(), changes.rev(), |left, right| left > right, visit);
@@ -338,5 +408,44 @@ mod tests {
         table.expire(15);
         table.commit();
         assert_eq!(rows(&table, b"k"), [(b"b".to_vec(), 1)]);
+    }
+
+    #[test]
+    fn a_row_ends_at_the_expiry_that_it_was_given_last() {
+        let mut table = BucketTable::default();
+        table.put(b"k", b"a", Entry::of(1), Some(10));
+        table.put(b"k", b"b", Entry::of(1), Some(10));
+        table.commit();
+        table.put(b"k", b"a", Entry::of(1), Some(30));
+        table.put(b"k", b"b", Entry::of(2), None);
+        table.commit();
+        table.expire(20);
+        assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 1)], "what expired is hidden at once");
+        table.commit();
+        assert_eq!(table.len(), 1);
+        table.delete(b"k", b"a");
+        table.commit();
+        table.put(b"k", b"a", Entry::of(1), Some(50));
+        table.commit();
+        table.expire(40);
+        table.commit();
+        assert_eq!(table.len(), 1, "its expiry before it was deleted counts no more");
+    }
+
+    #[test]
+    fn with_a_ttl_rows_end_so_long_after_their_last_change() {
+        let mut table = BucketTable::default();
+        table.begin(Some(0), Some(10));
+        table.add(b"k", b"a", 1, None);
+        table.add(b"k", b"b", 1, None);
+        table.commit();
+        table.begin(Some(5), Some(15));
+        table.add(b"k", b"a", 1, None);
+        table.commit();
+        table.begin(Some(10), Some(20));
+        assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 2)]);
+        assert_eq!(table.add(b"k", b"b", -1, None), (0, 0), "nothing is taken from what is gone");
+        table.commit();
+        assert_eq!(table.len(), 1);
     }
 }

@@ -1,10 +1,29 @@
-//! When entries end: an index from expiry to what expires then, of base entries only.
-use std::collections::BTreeMap;
+//! When entries end: an index from expiry to what expires then, of base entries only. Each entry is in it at most once, at the expiry that it has now.
+use std::{collections::BTreeMap, hash::Hash};
+
+use hashbrown::{Equivalent, HashSet};
+
+/// The expiry of what stays until it is deleted.
+pub(crate) const NEVER: i64 = i64::MAX;
+
+/// How far time has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    pub watermark_us: Option<i64>,
+    /// Processing time, which a TTL counts by.
+    pub clock_us: Option<i64>,
+}
+
+impl Passed {
+    pub(crate) fn of(&self, by_clock: bool) -> Option<i64> {
+        if by_clock { self.clock_us } else { self.watermark_us }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Expiry<T> {
-    due: BTreeMap<i64, Vec<T>>,
-    /// What the running task declared gone; becomes fact when its overlay is committed.
+    due: BTreeMap<i64, HashSet<T>>,
+    /// What the running task declared gone: hidden from it, and dropped when its overlay is committed.
     declared: Option<i64>,
 }
 
@@ -14,9 +33,22 @@ impl<T> Default for Expiry<T> {
     }
 }
 
-impl<T> Expiry<T> {
+impl<T: Hash + Eq> Expiry<T> {
     pub fn add(&mut self, at: i64, entry: T) {
-        self.due.entry(at).or_default().push(entry);
+        if at != NEVER {
+            self.due.entry(at).or_default().insert(entry);
+        }
+    }
+
+    pub fn remove(&mut self, at: i64, entry: &(impl Hash + Equivalent<T>)) {
+        if at == NEVER {
+            return;
+        }
+        let Some(entries) = self.due.get_mut(&at) else { return };
+        entries.remove(entry);
+        if entries.is_empty() {
+            self.due.remove(&at);
+        }
     }
 
     pub fn declare(&mut self, through: i64) {
@@ -25,6 +57,11 @@ impl<T> Expiry<T> {
 
     pub fn withdraw(&mut self) {
         self.declared = None;
+    }
+
+    /// Whether an entry of this expiry is no more for the running task.
+    pub fn hides(&self, at: i64) -> bool {
+        self.declared.is_some_and(|through| at <= through)
     }
 
     /// Takes out what is due by the declared time.

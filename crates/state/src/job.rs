@@ -1,12 +1,26 @@
 //! The state of one job on one executor: lanes of tables, committed and discarded as one.
 use arrow::array::RecordBatch;
 
-use crate::{BucketTable, Entry, StateError, ValueTable, bucket, lane_of, run, value};
+use crate::{BucketTable, Entry, Passed, StateError, ValueTable, bucket, lane_of, run, value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableKind {
     Values,
     Buckets,
+}
+
+/// A table of a job's plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSpec {
+    pub kind: TableKind,
+    /// Entries end so long after their last change by the clock; otherwise by the watermark, where they are given an expiry.
+    pub has_ttl: bool,
+}
+
+impl From<TableKind> for TableSpec {
+    fn from(kind: TableKind) -> Self {
+        Self { kind, has_ttl: false }
+    }
 }
 
 #[derive(Debug)]
@@ -33,13 +47,37 @@ pub struct LaneState {
 #[derive(Debug)]
 pub struct JobState {
     lanes: Vec<LaneState>,
+    specs: Vec<TableSpec>,
+}
+
+/// With a TTL, entries end up to this part of it late, so that a change does not move each entry in the index.
+const TTL_PARTS: i64 = 64;
+
+/// When what changes now ends.
+fn end_of(clock_us: i64, ttl_us: i64) -> i64 {
+    let part = (ttl_us / TTL_PARTS).max(1);
+    let end = clock_us.saturating_add(ttl_us);
+    end.saturating_add((part - end.rem_euclid(part)) % part)
 }
 
 impl JobState {
-    /// Empty, with one table per entry of `kinds` in each lane.
-    pub fn new(kinds: &[TableKind], lanes: usize) -> Self {
-        let lane = || LaneState { tables: kinds.iter().map(|kind| Table::new(*kind)).collect() };
-        Self { lanes: (0..lanes.max(1)).map(|_| lane()).collect() }
+    /// Empty, with one table per entry of `specs` in each lane.
+    pub fn new(specs: &[TableSpec], lanes: usize) -> Self {
+        let lane = || LaneState { tables: specs.iter().map(|spec| Table::new(spec.kind)).collect() };
+        Self { lanes: (0..lanes.max(1)).map(|_| lane()).collect(), specs: specs.to_vec() }
+    }
+
+    /// Begins an epoch: what ended by `now` is hidden, and dropped when the epoch is committed. Entries of tables with a TTL that change from now on end
+    /// `ttl_us` after `now`.
+    pub fn begin(&mut self, now: Passed, ttl_us: Option<i64>) {
+        let default_expiry = now.clock_us.zip(ttl_us).map(|(clock_us, ttl_us)| end_of(clock_us, ttl_us));
+        self.each_table(|spec, table| {
+            let (through, default_expiry) = (now.of(spec.has_ttl), default_expiry.filter(|_| spec.has_ttl));
+            match table {
+                Table::Values(table) => table.begin(through, default_expiry),
+                Table::Buckets(table) => table.begin(through, default_expiry),
+            }
+        });
     }
 
     pub fn lane_of(&self, key: &[u8]) -> usize {
@@ -68,16 +106,17 @@ impl JobState {
         let mut writer = run::Writer::new();
         for lane in &self.lanes {
             for (index, table) in lane.tables.iter().enumerate() {
+                let ends = |at| run::Ends { at, by_clock: self.specs[index].has_ttl };
                 match table {
                     Table::Values(table) => {
                         for (key, change) in table.changed() {
-                            writer.add(index, key, None, change.value.as_deref(), change.expiry)?;
+                            writer.add(index, key, None, change.value.as_deref(), ends(change.expiry))?;
                         }
                     }
                     Table::Buckets(table) => {
                         for (key, row, change) in table.changed() {
                             let entry = change.entry.map(Entry::to_bytes);
-                            writer.add(index, key, Some(row), entry.as_ref().map(|bytes| bytes.as_slice()), change.expiry)?;
+                            writer.add(index, key, Some(row), entry.as_ref().map(|bytes| bytes.as_slice()), ends(change.expiry))?;
                         }
                     }
                 }
@@ -88,7 +127,7 @@ impl JobState {
 
     /// Makes the overlay part of the state.
     pub fn commit(&mut self) {
-        self.each_table(|table| match table {
+        self.each_table(|_, table| match table {
             Table::Values(table) => table.commit(),
             Table::Buckets(table) => table.commit(),
         });
@@ -96,7 +135,7 @@ impl JobState {
 
     /// Forgets the overlay.
     pub fn discard(&mut self) {
-        self.each_table(|table| match table {
+        self.each_table(|_, table| match table {
             Table::Values(table) => table.discard(),
             Table::Buckets(table) => table.discard(),
         });
@@ -104,22 +143,27 @@ impl JobState {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.each_table(|table| match table {
+        self.each_table(|_, table| match table {
             Table::Values(table) => table.clear(),
             Table::Buckets(table) => table.clear(),
         });
     }
 
-    /// Drops what expired at or before `through`; after a reload, with the watermark of the last recorded epoch.
-    pub fn drop_due(&mut self, through: i64) {
-        self.each_table(|table| match table {
-            Table::Values(table) => table.drop_due(through),
-            Table::Buckets(table) => table.drop_due(through),
+    /// Drops what ended by `recorded`: how far time had gone in the last recorded epoch.
+    pub fn drop_due(&mut self, recorded: Passed) {
+        self.each_table(|spec, table| {
+            let Some(through) = recorded.of(spec.has_ttl) else { return };
+            match table {
+                Table::Values(table) => table.drop_due(through),
+                Table::Buckets(table) => table.drop_due(through),
+            }
         });
     }
 
-    fn each_table(&mut self, mut work: impl FnMut(&mut Table)) {
-        self.lanes.iter_mut().flat_map(|lane| &mut lane.tables).for_each(&mut work);
+    fn each_table(&mut self, mut work: impl FnMut(&TableSpec, &mut Table)) {
+        for lane in &mut self.lanes {
+            self.specs.iter().zip(&mut lane.tables).for_each(|(spec, table)| work(spec, table));
+        }
     }
 
     /// Applies a recorded run, straight to the base.
@@ -134,7 +178,7 @@ impl JobState {
                 let table = self.lanes[lane].tables.get_mut(row.table);
                 match (table, row.subkey) {
                     (Some(Table::Values(table)), None) => {
-                        let change = value::Change { value: row.value.map(Into::into), expiry: row.expiry };
+                        let change = value::Change { value: row.value.map(Into::into), expiry: row.ends.at };
                         table.apply(row.key.into(), change);
                     }
                     (Some(Table::Buckets(table)), Some(subkey)) => {
@@ -143,7 +187,7 @@ impl JobState {
                             Some(entry) => entry,
                             None => None,
                         };
-                        table.apply(row.key, subkey.into(), bucket::Change { entry, expiry: row.expiry });
+                        table.apply(row.key, subkey.into(), bucket::Change { entry, expiry: row.ends.at });
                     }
                     _ => {
                         return Err(StateError::Unusable(format!(
@@ -165,12 +209,12 @@ impl JobState {
                 match table {
                     Table::Values(table) => {
                         for (key, value) in table.base() {
-                            writer.add(index, key, None, Some(value), None)?;
+                            writer.add(index, key, None, Some(value), run::Ends::default())?;
                         }
                     }
                     Table::Buckets(table) => {
                         for (key, row, entry) in table.base() {
-                            writer.add(index, key, Some(row), Some(&entry.to_bytes()), None)?;
+                            writer.add(index, key, Some(row), Some(&entry.to_bytes()), run::Ends::default())?;
                         }
                     }
                 }
@@ -196,7 +240,39 @@ mod tests {
             .collect()
     }
 
-    const KINDS: [TableKind; 2] = [TableKind::Values, TableKind::Buckets];
+    const KINDS: [TableSpec; 2] =
+        [TableSpec { kind: TableKind::Values, has_ttl: false }, TableSpec { kind: TableKind::Buckets, has_ttl: false }];
+
+    #[test]
+    fn what_ended_by_the_clock_or_the_watermark_is_gone_after_a_reload_and_after_merging() {
+        let specs: Vec<TableSpec> = KINDS.iter().flat_map(|spec| [*spec, TableSpec { has_ttl: true, ..*spec }]).collect();
+        let put = |state: &mut JobState, clock_us: i64| {
+            state.begin(Passed { watermark_us: Some(0), clock_us: Some(clock_us) }, Some(64));
+            for table in &mut state.lanes_mut()[0].tables {
+                let expiry = Some(100 + clock_us);
+                match table {
+                    Table::Values(table) => table.put(&[clock_us as u8], b"v", expiry),
+                    Table::Buckets(table) => table.put(&[clock_us as u8], b"r", Entry::of(1), expiry),
+                }
+            }
+            let changes = state.changes().expect("changes");
+            state.commit();
+            changes
+        };
+        let mut state = JobState::new(&specs, 1);
+        let runs = [put(&mut state, 1), put(&mut state, 50)];
+        assert_eq!(state.entries(), 8);
+        // Each table has one of two left: those of the clock by the clock, those of the watermark by the watermark.
+        let passed = Passed { watermark_us: Some(101), clock_us: Some(101) };
+        let mut loaded = JobState::new(&specs, 1);
+        runs.iter().for_each(|run| loaded.apply(run).expect("applies"));
+        loaded.drop_due(passed);
+        let mut merged = JobState::new(&specs, 1);
+        merged.apply(&merge_runs(&runs, true, passed).expect("merges")).expect("applies");
+        assert_eq!((contents(&loaded), loaded.entries()), (contents(&merged), 4));
+        loaded.drop_due(Passed { watermark_us: None, clock_us: Some(i64::MAX - 1) });
+        assert_eq!(loaded.entries(), 2);
+    }
 
     fn change(state: &mut JobState, key: u8, row: u8, weight: i64) {
         let key = [key];
@@ -241,8 +317,8 @@ mod tests {
 
             let merged = merged.min(runs.len());
             let mut compacted = JobState::new(&KINDS, other_lanes);
-            compacted.apply(&merge_runs(&runs[..merged], true, None).expect("merges")).expect("applies");
-            let rest = merge_runs(&runs[merged..], false, None).expect("merges");
+            compacted.apply(&merge_runs(&runs[..merged], true, Passed::default()).expect("merges")).expect("applies");
+            let rest = merge_runs(&runs[merged..], false, Passed::default()).expect("merges");
             compacted.apply(&rest).expect("applies");
             prop_assert_eq!(contents(&compacted), contents(&state));
         }

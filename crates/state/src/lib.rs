@@ -7,12 +7,13 @@
 //! enter the base ([`JobState::commit`]), and otherwise it is dropped ([`JobState::discard`]) (EPOCHS rule 8). A state is rebuilt by applying the
 //! recorded runs in order ([`JobState::apply`]), into any number of lanes: which lane a key belongs to follows from its bytes alone.
 //!
-//! Entries may carry an *expiry*: once the recorded watermark reaches it, the entry is gone, without a delete in any delta.
+//! Entries may carry an *expiry*: once the recorded watermark reaches it, the entry is gone, without a delete in any delta. In tables with a TTL that is
+//! a time of the clock, a while after the entry's last change.
 //!
 //! ```
 //! use polybolos_state::{JobState, Table, TableKind};
 //!
-//! let mut state = JobState::new(&[TableKind::Values], 2);
+//! let mut state = JobState::new(&[TableKind::Values.into()], 2);
 //! let key = b"device 7";
 //! let lane = state.lane_of(key);
 //! let Table::Values(table) = &mut state.lanes_mut()[lane].tables[0] else { unreachable!() };
@@ -21,7 +22,7 @@
 //! let delta = state.changes()?;
 //! state.commit();
 //!
-//! let mut elsewhere = JobState::new(&[TableKind::Values], 5);
+//! let mut elsewhere = JobState::new(&[TableKind::Values.into()], 5);
 //! elsewhere.apply(&delta)?;
 //! assert_eq!(elsewhere.entries(), 1);
 //! # Ok::<(), polybolos_state::StateError>(())
@@ -38,7 +39,8 @@ mod value;
 
 pub use bucket::{BucketTable, Entry};
 pub use error::StateError;
-pub use job::{JobState, LaneState, Table, TableKind};
+pub use expiry::Passed;
+pub use job::{JobState, LaneState, Table, TableKind, TableSpec};
 pub use run::{merge_runs, run_schema};
 pub use value::ValueTable;
 

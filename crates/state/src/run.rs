@@ -2,17 +2,20 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, Int64Builder, RecordBatch, UInt32Builder},
-    compute::interleave,
+    array::{Array, AsArray, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Builder, RecordBatch, UInt32Builder},
+    compute::{interleave, nullif},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::HashSet;
 
-use crate::StateError;
+use crate::{Passed, StateError};
 
 /// Rows and bytes per batch: offsets are 32 bits wide.
 const BATCH_ROWS: usize = 65_536;
 const BATCH_BYTES: usize = 256 << 20;
+
+/// The place of the value among a run's columns.
+const VALUE: usize = 3;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -22,12 +25,21 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         // NULL: deleted.
         Field::new("value", DataType::Binary, true),
         Field::new("expiry", DataType::Int64, true),
+        // Whether it is a time of the clock; else of the watermark.
+        Field::new("by_clock", DataType::Boolean, false),
     ]))
 });
 
-/// The columns of a run: table, key, row within a bucket, value (NULL: deleted), expiry.
+/// The columns of a run: table, key, row within a bucket, value (NULL: deleted), expiry, and by which time that is.
 pub fn run_schema() -> SchemaRef {
     SCHEMA.clone()
+}
+
+/// When an entry ends, if it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ends {
+    pub at: Option<i64>,
+    pub by_clock: bool,
 }
 
 pub(crate) struct Row<'a> {
@@ -35,7 +47,7 @@ pub(crate) struct Row<'a> {
     pub key: &'a [u8],
     pub subkey: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
-    pub expiry: Option<i64>,
+    pub ends: Ends,
 }
 
 pub(crate) fn rows(batch: &RecordBatch) -> Result<impl DoubleEndedIterator<Item = Row<'_>> + ExactSizeIterator, StateError> {
@@ -45,12 +57,13 @@ pub(crate) fn rows(batch: &RecordBatch) -> Result<impl DoubleEndedIterator<Item 
     let tables = batch.column(0).as_primitive::<UInt32Type>();
     let [keys, subkeys, values] = [1, 2, 3].map(|index| batch.column(index).as_binary::<i32>());
     let expiries = batch.column(4).as_primitive::<Int64Type>();
+    let by_clock = batch.column(5).as_boolean();
     Ok((0..batch.num_rows()).map(move |row| Row {
         table: tables.value(row) as usize,
         key: keys.value(row),
         subkey: subkeys.is_valid(row).then(|| subkeys.value(row)),
         value: values.is_valid(row).then(|| values.value(row)),
-        expiry: expiries.is_valid(row).then(|| expiries.value(row)),
+        ends: Ends { at: expiries.is_valid(row).then(|| expiries.value(row)), by_clock: by_clock.value(row) },
     }))
 }
 
@@ -60,6 +73,7 @@ pub(crate) struct Writer {
     subkeys: BinaryBuilder,
     values: BinaryBuilder,
     expiries: Int64Builder,
+    by_clock: BooleanBuilder,
     rows: usize,
     bytes: usize,
     finished: Vec<RecordBatch>,
@@ -73,6 +87,7 @@ impl Writer {
             subkeys: BinaryBuilder::new(),
             values: BinaryBuilder::new(),
             expiries: Int64Builder::new(),
+            by_clock: BooleanBuilder::new(),
             rows: 0,
             bytes: 0,
             finished: vec![],
@@ -85,13 +100,14 @@ impl Writer {
         key: &[u8],
         subkey: Option<&[u8]>,
         value: Option<&[u8]>,
-        expiry: Option<i64>,
+        ends: Ends,
     ) -> Result<(), StateError> {
         self.tables.append_value(table as u32);
         self.keys.append_value(key);
         self.subkeys.append_option(subkey);
         self.values.append_option(value);
-        self.expiries.append_option(expiry);
+        self.expiries.append_option(ends.at);
+        self.by_clock.append_value(ends.by_clock);
         self.rows += 1;
         self.bytes += key.len() + subkey.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
         if self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES { self.cut() } else { Ok(()) }
@@ -106,6 +122,7 @@ impl Writer {
                 Arc::new(self.subkeys.finish()),
                 Arc::new(self.values.finish()),
                 Arc::new(self.expiries.finish()),
+                Arc::new(self.by_clock.finish()),
             ],
         )?;
         self.finished.push(batch);
@@ -123,45 +140,38 @@ impl Writer {
 
 type RunKey<'a> = (usize, &'a [u8], Option<&'a [u8]>);
 
-/// A row that stays, by batch and row, and its expiry.
+/// A row that stays, by batch and row.
 struct Kept {
-    batch: usize,
-    row: usize,
+    place: (usize, usize),
     bytes: usize,
-    expiry: Option<i64>,
     is_deleted: bool,
+    /// It ended: no value of it is to be found again, in no earlier run either.
+    has_expired: bool,
 }
 
 /// Adjacent runs, oldest first, as one: of each key the last change. `from_the_start`: nothing lies before them, so deletes need not be kept. Entries
-/// that expire at or before `watermark` (that of a recorded epoch) are left out.
-pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, watermark: Option<i64>) -> Result<Vec<RecordBatch>, StateError> {
+/// that ended by `recorded` (as far as time had gone in a recorded epoch) are left out.
+pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Passed) -> Result<Vec<RecordBatch>, StateError> {
     let batches: Vec<&RecordBatch> = runs.iter().flatten().collect();
     let count = batches.iter().map(|batch| batch.num_rows()).sum();
-    let mut places: HashMap<RunKey<'_>, usize> = HashMap::with_capacity(count);
+    let mut known: HashSet<RunKey<'_>> = HashSet::with_capacity(count);
     let mut kept: Vec<Kept> = Vec::with_capacity(count);
     // From the newest to the oldest: the first that is met counts.
-    for (index, batch) in batches.iter().enumerate().rev() {
-        for (at, row) in rows(batch)?.enumerate().rev() {
-            match places.entry((row.table, row.key, row.subkey)) {
-                Entry::Vacant(place) => {
-                    place.insert(kept.len());
-                    let bytes = row.key.len() + row.subkey.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
-                    kept.push(Kept { batch: index, row: at, bytes, expiry: row.expiry, is_deleted: row.value.is_none() });
-                }
-                // A later change may leave the expiry as it was.
-                Entry::Occupied(place) => {
-                    let newer = &mut kept[*place.get()];
-                    newer.expiry = newer.expiry.or(row.expiry);
-                }
+    for (batch, rows_of) in batches.iter().enumerate().rev() {
+        for (at, row) in rows(rows_of)?.enumerate().rev() {
+            if !known.insert((row.table, row.key, row.subkey)) {
+                continue;
+            }
+            let ends = row.ends;
+            let has_expired = matches!((ends.at, recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
+            let is_deleted = row.value.is_none() || has_expired;
+            if !(from_the_start && is_deleted) {
+                let bytes = row.key.len() + row.subkey.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
+                kept.push(Kept { place: (batch, at), bytes, is_deleted, has_expired });
             }
         }
     }
-    drop(places);
-    // What expired may stand in an earlier run too; there it expires by itself.
-    kept.retain(|row| {
-        let expired = matches!((row.expiry, watermark), (Some(at), Some(watermark)) if at <= watermark);
-        !expired && !(from_the_start && row.is_deleted)
-    });
+    drop(known);
     let mut merged = vec![];
     let mut rest = kept.as_slice();
     while !rest.is_empty() {
@@ -178,12 +188,15 @@ pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, watermark: Op
 }
 
 fn gather(batches: &[&RecordBatch], rows: &[Kept]) -> Result<RecordBatch, StateError> {
-    let places: Vec<(usize, usize)> = rows.iter().map(|row| (row.batch, row.row)).collect();
+    let places: Vec<(usize, usize)> = rows.iter().map(|row| row.place).collect();
     let column = |index: usize| {
         let from: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
         interleave(&from, &places)
     };
-    let expiries: Int64Array = rows.iter().map(|row| row.expiry).collect();
-    let columns = vec![column(0)?, column(1)?, column(2)?, column(3)?, Arc::new(expiries) as ArrayRef];
+    let mut columns = (0..run_schema().fields().len()).map(column).collect::<Result<Vec<_>, _>>()?;
+    if rows.iter().any(|row| row.has_expired) {
+        let deleted: BooleanArray = rows.iter().map(|row| Some(row.is_deleted)).collect();
+        columns[VALUE] = nullif(&columns[VALUE], &deleted)?;
+    }
     Ok(RecordBatch::try_new(run_schema(), columns)?)
 }

@@ -1,7 +1,7 @@
 //! One value per key: the accumulators of a group.
 use hashbrown::HashMap;
 
-use crate::expiry::Expiry;
+use crate::expiry::{Expiry, NEVER};
 
 type Bytes = Box<[u8]>;
 
@@ -9,14 +9,23 @@ type Bytes = Box<[u8]>;
 pub(crate) struct Change {
     /// `None`: deleted.
     pub value: Option<Bytes>,
+    /// `None`: stays until it is deleted.
     pub expiry: Option<i64>,
+}
+
+#[derive(Debug)]
+struct Held {
+    value: Bytes,
+    expiry: i64,
 }
 
 #[derive(Debug, Default)]
 pub struct ValueTable {
-    base: HashMap<Bytes, Bytes>,
+    base: HashMap<Bytes, Held>,
     overlay: HashMap<Bytes, Change>,
     expiry: Expiry<Bytes>,
+    /// Of entries that are put without one: those of a job with a TTL.
+    default_expiry: Option<i64>,
 }
 
 impl ValueTable {
@@ -26,13 +35,16 @@ impl ValueTable {
         {
             return change.value.as_deref();
         }
-        self.base.get(key).map(AsRef::as_ref)
+        self.base.get(key).filter(|held| !self.expiry.hides(held.expiry)).map(|held| held.value.as_ref())
     }
 
-    /// `expiry` is a function of the key: it is the same whenever the key is put.
+    /// `None` leaves the expiry as it was, unless entries expire some time after their last change.
     pub fn put(&mut self, key: &[u8], value: &[u8], expiry: Option<i64>) {
-        let change = Change { value: Some(value.into()), expiry };
-        self.overlay.insert(key.into(), change);
+        let expiry = expiry.or(self.default_expiry).or_else(|| match self.overlay.get(key) {
+            Some(change) => change.expiry,
+            None => self.base.get(key).map(|held| held.expiry).filter(|at| *at != NEVER && !self.expiry.hides(*at)),
+        });
+        self.overlay.insert(key.into(), Change { value: Some(value.into()), expiry });
     }
 
     pub fn delete(&mut self, key: &[u8]) {
@@ -45,13 +57,18 @@ impl ValueTable {
 
     /// Recorded entries that expire at or before `through`, in the order of their expiry.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let value = |key: &Bytes| self.base.get(key).map(AsRef::as_ref);
+        let value = |key: &Bytes| self.base.get(key).map(|held| held.value.as_ref());
         self.expiry.due(through).filter_map(move |key| Some((key.as_ref(), value(key)?)))
     }
 
-    /// Entries due at or before `through` end with this epoch.
+    /// Entries due at or before `through` end with this epoch, and are hidden from now on.
     pub fn expire(&mut self, through: i64) {
         self.expiry.declare(through);
+    }
+
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
+        through.into_iter().for_each(|through| self.expire(through));
+        self.default_expiry = default_expiry;
     }
 
     pub fn len(&self) -> usize {
@@ -76,21 +93,28 @@ impl ValueTable {
     }
 
     pub(crate) fn apply(&mut self, key: Bytes, change: Change) {
-        match change.value {
-            None => {
-                self.base.remove(&key);
+        let Some(value) = change.value else {
+            if let Some(held) = self.base.remove(&key) {
+                self.expiry.remove(held.expiry, &key);
             }
-            Some(value) => match self.base.entry(key) {
-                hashbrown::hash_map::Entry::Occupied(mut entry) => {
-                    entry.insert(value);
+            return;
+        };
+        let expiry = change.expiry.unwrap_or(NEVER);
+        match self.base.entry(key) {
+            hashbrown::hash_map::Entry::Occupied(mut entry) => {
+                let before = std::mem::replace(&mut entry.get_mut().expiry, expiry);
+                entry.get_mut().value = value;
+                if before != expiry {
+                    self.expiry.remove(before, entry.key());
+                    self.expiry.add(expiry, entry.key().clone());
                 }
-                hashbrown::hash_map::Entry::Vacant(entry) => {
-                    if let Some(at) = change.expiry {
-                        self.expiry.add(at, entry.key().clone());
-                    }
-                    entry.insert(value);
+            }
+            hashbrown::hash_map::Entry::Vacant(entry) => {
+                if expiry != NEVER {
+                    self.expiry.add(expiry, entry.key().clone());
                 }
-            },
+                entry.insert(Held { value, expiry });
+            }
         }
     }
 
@@ -112,6 +136,6 @@ impl ValueTable {
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.base.iter()
+        self.base.iter().map(|(key, held)| (key, &held.value))
     }
 }

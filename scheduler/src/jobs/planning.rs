@@ -157,9 +157,6 @@ async fn stateful(
     plan: &JobPlan,
     topics: &Topics,
 ) -> anyhow::Result<EpochTemplate> {
-    if plan.options.state_ttl_us.is_some() {
-        bail!("job {job} sets 'state.ttl', which is not supported yet; leave it out, or group by windows, whose state is dropped");
-    }
     if let Some(table) = plan.inserts.iter().flat_map(|insert| &insert.lookups).next() {
         bail!(
             "job {job} looks up rows of {} (FOR SYSTEM_TIME AS OF), which is not supported yet; write the rows without, and join in a query over the tables",
@@ -188,9 +185,10 @@ async fn stateful(
     let spec = EpochSpec {
         job: job.to_owned(),
         incarnation: Incarnation(incarnation.to_owned()),
-        plan_id: plan_id(&sections),
+        plan_id: plan_id(&sections, plan.options.state_ttl_us),
         lanes: usize::from(plan.options.state_partitions),
         granule_us: plan.event_time.granule_us,
+        ttl_us: plan.options.state_ttl_us,
         event_times,
         sinks: sections,
     };
@@ -224,7 +222,7 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
     let JobTemplate::Stateful(template) = template else { return Ok(vec![]) };
     let notice = |operator: String| {
         format!(
-            "the state of job {} grows with its input and is never dropped: {operator}; group or join by windows of a watermarked time, or say 'state.unbounded' = 'allow'",
+            "the state of job {} grows with its input and is never dropped: {operator}; group or join by windows or intervals of a watermarked time, set 'state.ttl', or say 'state.unbounded' = 'allow'",
             plan.name
         )
     };
@@ -249,10 +247,11 @@ fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<
 }
 
 /// Tells one plan from the next, so that executors do not keep an old one.
-fn plan_id(sections: &[SinkSection]) -> u64 {
+fn plan_id(sections: &[SinkSection], ttl_us: Option<i64>) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     sections.iter().for_each(|section| section.plan.hash(&mut hasher));
+    ttl_us.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use datafusion::physical_plan::PhysicalExpr;
 use parking_lot::{Mutex, RwLock};
 use polybolos_kafka::admin::Admin;
-use polybolos_operators::template::JobTemplate;
+use polybolos_operators::{task::Recorded, template::JobTemplate};
 use polybolos_persist::{Expected, Store, Swap, keys};
 use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Heard, attach_response::Message as Order};
 use polybolos_sql::clock;
@@ -386,8 +386,9 @@ impl Runner {
         let plan = match &*self.spec.template {
             JobTemplate::Stateless(template) => template.fill(&frame, generation, attempt, state, freeze),
             JobTemplate::Stateful(template) => {
-                let recorded_watermark_us = self.coordinator.manifest().frame_watermark_us;
-                template.fill(&frame, generation, attempt, state, recorded_watermark_us)
+                let manifest = self.coordinator.manifest();
+                let recorded = Recorded { watermark_us: manifest.frame_watermark_us, window_end_us: manifest.window_end_us };
+                template.fill(&frame, generation, attempt, state, recorded)
             }
         };
         // A part without ranges only lets time pass for its state, which lies where all partitions are read.

@@ -21,7 +21,7 @@ use polybolos_state::{Table, TableKind, ValueTable, lane_of};
 use super::{EpochContext, Operator, buckets, values};
 use crate::{
     delta::{Delta, take_rows},
-    event_time::{TimeColumn, expiries},
+    event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat},
 };
 
@@ -141,7 +141,11 @@ impl Grouping {
         let columns = interned.emit(EmitTo::All)?;
         let keys = self.key_format()?.encode(&columns)?;
         let times: Vec<_> = self.times.iter().map(|(index, time)| (columns[*index].clone(), *time)).collect();
-        let expiries = if times.is_empty() { vec![None; count] } else { expiries(&times)? };
+        let mut expiries = if times.is_empty() { vec![None; count] } else { expiries(&times)? };
+        // What stands is there for good, whatever the TTL.
+        for key in self.standing_keys()? {
+            (0..count).filter(|group| keys.row(*group) == key.row(0)).for_each(|group| expiries[group] = Some(i64::MAX));
+        }
         Ok(Touched { groups, columns, keys, expiries, count })
     }
 
@@ -158,8 +162,14 @@ impl Grouping {
         format!("{kind}: by [{}], [{}]{emit}", keys.join(", "), calls.join(", "))
     }
 
-    pub(super) fn dropped(&self) -> &'static str {
-        if self.times.is_empty() { "never dropped" } else { "dropped when the watermark closes the group" }
+    /// Per table, whether it grows with the input: the groups', of which a total has one, then those of their values.
+    pub(super) fn growing(&self, tables: usize) -> Vec<bool> {
+        (0..tables).map(|table| self.times.is_empty() && (table > 0 || !self.is_global())).collect()
+    }
+
+    pub(super) fn dropped(&self) -> String {
+        let named = |(index, time): &(usize, TimeColumn)| (self.output.field(*index).name().clone(), *time);
+        dropped(&self.times.iter().map(named).collect::<Vec<_>>())
     }
 }
 
@@ -381,7 +391,11 @@ impl Operator for Aggregate {
     }
 
     fn grows(&self) -> bool {
-        self.grouping.times.is_empty() && !self.grouping.is_global()
+        self.growing_tables().contains(&true)
+    }
+
+    fn growing_tables(&self) -> Vec<bool> {
+        self.grouping.growing(self.tables().len())
     }
 
     fn state(&self) -> Option<String> {

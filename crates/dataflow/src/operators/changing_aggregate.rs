@@ -263,7 +263,11 @@ impl Operator for ChangingAggregate {
     }
 
     fn grows(&self) -> bool {
-        self.grouping.times.is_empty()
+        self.growing_tables().contains(&true)
+    }
+
+    fn growing_tables(&self) -> Vec<bool> {
+        self.grouping.growing(self.tables().len())
     }
 
     fn state(&self) -> Option<String> {

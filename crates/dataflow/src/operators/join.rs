@@ -18,7 +18,7 @@ use polybolos_state::{BucketTable, Entry, Table, TableKind};
 use super::{EpochContext, Operator, buckets};
 use crate::{
     delta::Delta,
-    event_time::{TimeColumn, expiries},
+    event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat, all_valid},
 };
 
@@ -29,8 +29,10 @@ pub struct Side {
     /// How many of its columns are joined; the others are only keys.
     pub columns: usize,
     pub keys: Vec<usize>,
-    /// Columns that tell when a row can meet no new row of the other side.
+    /// Columns that tell when a row can meet no new row of the other side, nor leave.
     pub times: Vec<(usize, TimeColumn)>,
+    /// Columns, besides the key's, without which a row has no match.
+    pub compared: Vec<usize>,
 }
 
 impl Side {
@@ -180,7 +182,9 @@ impl Join {
         }
         let delta = Delta::concat(&side.schema, &deltas)?;
         let keys: Vec<ArrayRef> = side.keys.iter().map(|&key| delta.batch().column(key).clone()).collect();
-        let valid = if self.spec.null_equals_null { None } else { all_valid(&keys) };
+        let compared = side.compared.iter().map(|&column| delta.batch().column(column).clone());
+        let needed: Vec<ArrayRef> = if self.spec.null_equals_null { vec![] } else { keys.clone() };
+        let valid = all_valid(&needed.into_iter().chain(compared).collect::<Vec<_>>());
         let times: Vec<_> = side.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
         let expiries = if times.is_empty() { vec![None; delta.rows()] } else { expiries(&times)? };
         Ok(Some(Arrivals {
@@ -264,7 +268,7 @@ impl Join {
             if arrivals.can_match(row) {
                 let before = mine.get(key, bytes).unwrap_or_default();
                 let entry = Entry { weight: before.weight + weight, matches: found };
-                if entry.weight == 0 {
+                if entry.weight == 0 || (entry.weight < 0 && mine.has_ttl()) {
                     mine.delete(key, bytes);
                 } else {
                     mine.put(key, bytes, entry, arrivals.expiries[row]);
@@ -297,8 +301,9 @@ impl Join {
             let Some(entry) = other.get(key, row) else { continue };
             let after = entry.matches + by;
             lone.turn(other_alone, row, entry.weight, entry.matches, after);
-            // The row's expiry stays as it was when the row came.
-            other.put(key, row, Entry { matches: after, ..entry }, None);
+            // That is no change of the row: it ends when it would have ended.
+            let expiry = other.expiry(key, row);
+            other.put(key, row, Entry { matches: after, ..entry }, expiry);
         }
         self.alone(!is_left, lone)
     }
@@ -350,15 +355,11 @@ impl Operator for Join {
         vec![TableKind::Buckets, TableKind::Buckets]
     }
 
-    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let ([left, right], [left_deltas, right_deltas]) = (tables, inputs.as_slice()) else {
             return datafusion::common::internal_err!("a join has two tables and two inputs");
         };
         let (left, right) = (buckets(left), buckets(right));
-        if let Some(watermark) = context.watermark_us {
-            left.expire(watermark);
-            right.expire(watermark);
-        }
         let mut output = self.arrive(true, left_deltas, left, right)?;
         output.extend(self.arrive(false, right_deltas, right, left)?);
         Ok(output)
@@ -374,8 +375,15 @@ impl Operator for Join {
         self.spec.left.times.is_empty() || self.spec.right.times.is_empty()
     }
 
+    fn growing_tables(&self) -> Vec<bool> {
+        vec![self.spec.left.times.is_empty(), self.spec.right.times.is_empty()]
+    }
+
     fn state(&self) -> Option<String> {
-        let dropped = |side: &Side| if side.times.is_empty() { "never dropped" } else { "dropped when the watermark closes them" };
+        let dropped = |side: &Side| {
+            let named = |(column, time): &(usize, TimeColumn)| (side.schema.field(*column).name().clone(), *time);
+            dropped(&side.times.iter().map(named).collect::<Vec<_>>())
+        };
         Some(format!("rows of the left ({}) and of the right ({})", dropped(&self.spec.left), dropped(&self.spec.right)))
     }
 }

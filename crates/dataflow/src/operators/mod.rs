@@ -15,6 +15,7 @@ mod join;
 mod linear;
 mod map;
 mod multiset;
+mod on_close;
 mod sorted;
 mod top_n;
 mod union;
@@ -28,11 +29,12 @@ pub use exchange::Exchange;
 pub use expand::Expand;
 pub use join::{Join, JoinSpec, Side};
 pub use map::Map;
+pub use on_close::OnClose;
 pub use sorted::SortedRows;
 pub use top_n::TopN;
 pub use union::Union;
 pub use unnest::Unnest;
-pub use window::Window;
+pub use window::{Session, Window};
 
 /// What an operator knows of the epoch it works in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +67,11 @@ pub trait Operator: Debug + Send + Sync {
     /// Whether what it keeps grows with its input and is never dropped.
     fn grows(&self) -> bool {
         false
+    }
+
+    /// Per table, whether it grows so: with a TTL, its entries end some time after their last change.
+    fn growing_tables(&self) -> Vec<bool> {
+        self.tables().iter().map(|_| self.grows()).collect()
     }
 
     /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.

@@ -9,11 +9,18 @@ use polybolos_state::BucketTable;
 
 use crate::{
     delta::{Delta, batch_of},
+    event_time::{TimeColumn, dropped, expiries},
     keys::RowFormat,
 };
 
-/// A partition's key, and its rows with their weights.
-pub(super) type Partition = (Box<[u8]>, Vec<(Box<[u8]>, i64)>);
+/// The rows of an epoch that are of one partition.
+pub(super) struct Partition {
+    pub key: Box<[u8]>,
+    /// When no row of it comes or goes any more.
+    pub expiry: Option<i64>,
+    /// With their weights.
+    pub rows: Vec<(Box<[u8]>, i64)>,
+}
 
 /// How rows are kept: by partition, then by sort key, then by all their columns.
 #[derive(Clone, Debug)]
@@ -23,6 +30,8 @@ pub struct SortedRows {
     pub columns: usize,
     pub partition: Vec<usize>,
     pub order: Vec<(usize, arrow::compute::SortOptions)>,
+    /// Those of `partition` that tell when a partition is finished.
+    pub times: Vec<(usize, TimeColumn)>,
 }
 
 impl SortedRows {
@@ -47,7 +56,7 @@ impl SortedRows {
         self.schema.project(&kept).map_or_else(|_| self.schema.clone(), Into::into)
     }
 
-    /// The rows of an epoch by partition: key, and per row its bytes and weight.
+    /// The rows of an epoch by partition.
     pub(super) fn by_partition(&self, deltas: &[Delta]) -> Result<Vec<Partition>> {
         let keys = RowFormat::new(self.partition.iter().map(|&column| self.type_of(column)))?;
         let rows = self.row_format()?;
@@ -59,12 +68,15 @@ impl SortedRows {
             let columns: Vec<ArrayRef> =
                 self.order.iter().map(|(index, _)| column(*index)).chain((0..self.columns).map(column)).collect();
             let bytes = rows.encode(&columns)?;
+            let times: Vec<_> = self.times.iter().map(|(index, time)| (column(*index), *time)).collect();
+            let expiries = expiries(&times)?;
             for row in 0..delta.rows() {
                 let at = *index.entry_ref(key.row(row)).or_insert_with(|| {
-                    partitions.push((key.row(row).into(), vec![]));
+                    let expiry = expiries.get(row).copied().flatten();
+                    partitions.push(Partition { key: key.row(row).into(), expiry, rows: vec![] });
                     partitions.len() - 1
                 });
-                partitions[at].1.push((bytes.row(row).into(), delta.weight(row)));
+                partitions[at].rows.push((bytes.row(row).into(), delta.weight(row)));
             }
         }
         Ok(partitions)
@@ -90,6 +102,11 @@ impl SortedRows {
     pub(super) fn batch(&self, rows: &[Box<[u8]>]) -> Result<RecordBatch> {
         let columns = self.decode(rows.iter().map(AsRef::as_ref))?;
         batch_of(self.kept_schema(), columns, rows.len())
+    }
+
+    pub(super) fn dropped(&self) -> String {
+        let named = |(column, time): &(usize, TimeColumn)| (self.schema.field(*column).name().clone(), *time);
+        dropped(&self.times.iter().map(named).collect::<Vec<_>>())
     }
 
     pub(super) fn describe(&self) -> String {

@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::common::Result;
 use polybolos_state::{Table, TableKind};
 
-use super::{EpochContext, Operator, buckets, sorted::SortedRows};
+use super::{EpochContext, Operator, buckets, sorted::{Partition, SortedRows}};
 use crate::delta::{Delta, batch_of};
 
 #[derive(Debug)]
@@ -48,10 +48,10 @@ impl Operator for TopN {
         let last = self.skip.saturating_add(self.fetch);
         let (mut gone, mut come) = (vec![], vec![]);
         let partitions = self.rows.by_partition(&deltas)?;
-        for (key, changes) in &partitions {
+        for Partition { key, expiry, rows } in &partitions {
             let before = SortedRows::rows_of(table, key, last);
-            for (row, weight) in changes {
-                table.add(key, row, *weight, None);
+            for (row, weight) in rows {
+                table.add(key, row, *weight, *expiry);
             }
             let after = SortedRows::rows_of(table, key, last);
             if !self.changing && after.len() == last {
@@ -80,12 +80,12 @@ impl Operator for TopN {
     }
 
     fn grows(&self) -> bool {
-        self.changing || !self.rows.partition.is_empty()
+        self.rows.times.is_empty() && (self.changing || !self.rows.partition.is_empty())
     }
 
     fn state(&self) -> Option<String> {
         let kept = if self.changing { "all rows" } else { "the first rows" };
-        Some(format!("{kept} of each partition, never dropped"))
+        Some(format!("{kept} of each partition, {}", self.rows.dropped()))
     }
 }
 

@@ -9,15 +9,31 @@ use arrow::{
 };
 use datafusion::{common::Result, physical_expr::window::WindowExpr};
 use hashbrown::HashMap;
-use polybolos_state::{Table, TableKind};
+use polybolos_state::{BucketTable, Table, TableKind};
 
-use super::{EpochContext, Operator, buckets, sorted::SortedRows};
-use crate::{delta::Delta, keys::RowFormat};
+use super::{
+    EpochContext, Operator, buckets,
+    sorted::{Partition, SortedRows},
+};
+use crate::{
+    delta::Delta,
+    event_time::{TimeColumn, dropped, expiries},
+    keys::RowFormat,
+};
+
+/// Windows that are sessions: once one is closed no row of it changes, whatever comes for others of its partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// The expression that gives sessions' ends.
+    pub end: usize,
+    pub time: TimeColumn,
+}
 
 #[derive(Debug)]
 pub struct Window {
     pub rows: SortedRows,
     pub expressions: Vec<Arc<dyn WindowExpr>>,
+    pub session: Option<Session>,
     /// The kept columns, then one per expression.
     pub output: SchemaRef,
 }
@@ -28,6 +44,23 @@ impl Window {
         let results = self.expressions.iter().map(|expression| expression.evaluate(&batch));
         let columns: Vec<ArrayRef> = batch.columns().iter().cloned().map(Ok).chain(results).collect::<Result<_>>()?;
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
+    }
+
+    /// Gives rows the expiry of their session, or of the whole partition where that ends some time after its last change.
+    fn prolong(&self, table: &mut BucketTable, key: &[u8], rows: &[Box<[u8]>], computed: &RecordBatch) -> Result<()> {
+        let ends = match &self.session {
+            Some(session) => expiries(&[(computed.column(self.rows.columns + session.end).clone(), session.time)])?,
+            None if table.has_ttl() => vec![None; rows.len()],
+            None => return Ok(()),
+        };
+        for (row, end) in rows.iter().zip(ends) {
+            if (end.is_none() || table.expiry(key, row) != end)
+                && let Some(entry) = table.get(key, row)
+            {
+                table.put(key, row, entry, end);
+            }
+        }
+        Ok(())
     }
 
     /// The rows of `after` that `before` has not, and the other way round.
@@ -59,16 +92,19 @@ impl Operator for Window {
         }
         let table = buckets(&mut tables[0]);
         let (mut before, mut after) = (vec![], vec![]);
-        for (key, changes) in self.rows.by_partition(&deltas)? {
+        for Partition { key, expiry, rows } in self.rows.by_partition(&deltas)? {
             let old = SortedRows::rows_of(table, &key, usize::MAX);
-            for (row, weight) in changes {
-                table.add(&key, &row, weight, None);
+            for (row, weight) in rows {
+                table.add(&key, &row, weight, expiry);
             }
             let new = SortedRows::rows_of(table, &key, usize::MAX);
-            for (rows, computed) in [(old, &mut before), (new, &mut after)] {
-                if !rows.is_empty() {
-                    computed.push(self.compute(&rows)?);
-                }
+            if !old.is_empty() {
+                before.push(self.compute(&old)?);
+            }
+            if !new.is_empty() {
+                let computed = self.compute(&new)?;
+                self.prolong(table, &key, &new, &computed)?;
+                after.push(computed);
             }
         }
         let (before, after) = (concat_batches(&self.output, &before)?, concat_batches(&self.output, &after)?);
@@ -81,10 +117,14 @@ impl Operator for Window {
     }
 
     fn grows(&self) -> bool {
-        true
+        self.session.is_none() && self.rows.times.is_empty()
     }
 
     fn state(&self) -> Option<String> {
-        Some("all rows of each partition, never dropped".into())
+        let dropped = match &self.session {
+            Some(session) => dropped(&[("the session's end".into(), session.time)]),
+            None => self.rows.dropped(),
+        };
+        Some(format!("all rows of each partition, {dropped}"))
     }
 }

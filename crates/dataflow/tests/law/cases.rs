@@ -47,7 +47,12 @@ pub struct Case {
     /// `WATERMARK FOR ts AS ts - …` of all tables; none: they have no event time.
     pub delay_ms: Option<i64>,
     pub partitions: usize,
+    /// `'state.ttl'`, by a clock of one second per epoch.
+    pub ttl_us: Option<i64>,
 }
+
+/// How far apart epochs are by the clock.
+pub const EPOCH_US: i64 = 1_000_000;
 
 const MOST_LANES: usize = 5;
 
@@ -69,7 +74,10 @@ impl Case {
         let (arrivals, count) = arrivals(&tables, partitions, one_row_epochs, &mut rng);
         let epochs = epochs(count, &mut rng);
         let delay_ms = rng.random_bool(0.6).then(|| *[0, 2_000, 20_000].choose(&mut rng).expect("delays"));
-        Self { seed, tables, statements, arrivals, epochs, lanes: rng.random_range(1..=MOST_LANES), delay_ms, partitions }
+        let lanes = rng.random_range(1..=MOST_LANES);
+        let case = Self { seed, tables, statements, arrivals, epochs, lanes, delay_ms, partitions, ttl_us: None };
+        // Without a watermark nothing closes.
+        if delay_ms.is_some() { case } else { case.on_update() }
     }
 
     /// Numbers of the rows of `table` that come in `epoch` through `partition`, in order.
@@ -98,15 +106,23 @@ impl Case {
     /// What the job's windows have in common: rows are late by it. Without windows, or event time, no row is.
     pub fn granule_us(&self) -> Option<i64> {
         self.delay_ms?;
-        let widths = self.statements.iter().flat_map(|statement| statement.sql.split("date_bin(INTERVAL '").skip(1));
-        let seconds = widths.filter_map(|rest| rest.split('\'').next()?.parse::<i64>().ok());
-        seconds.reduce(greatest_common_divisor).map(|seconds| seconds * 1_000_000)
+        let granules = self.statements.iter().flat_map(|statement| &statement.granules).copied();
+        granules.reduce(|one, other| if one == 0 || other == 0 { 0 } else { greatest_common_divisor(one, other) })
+    }
+
+    /// The same without EMIT ON WINDOW CLOSE.
+    pub fn on_update(mut self) -> Self {
+        self.statements.iter_mut().for_each(|statement| statement.closing = None);
+        self
     }
 
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for statement in &self.statements {
             let _ = writeln!(text, "sql: {}", statement.sql);
+            if let Some(closing) = &statement.closing {
+                let _ = writeln!(text, "  emitted once the watermark has passed {closing}");
+            }
         }
         let _ = writeln!(text, "lanes {}, watermark delay {:?} ms", self.lanes, self.delay_ms);
         let watermarks = self.watermarks_us();

@@ -9,8 +9,8 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     prelude::SessionContext,
 };
-use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time::microseconds};
-use polybolos_state::{JobState, merge_runs};
+use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf, event_time::{microseconds, of_source}};
+use polybolos_state::{JobState, Passed, merge_runs};
 
 use super::{
     cases::Case,
@@ -29,8 +29,8 @@ struct Running {
     event_times: Vec<usize>,
     granule_us: Option<i64>,
     runs: Vec<Vec<RecordBatch>>,
-    watermark_us: Option<i64>,
-    recorded_watermark_us: Option<i64>,
+    running: Passed,
+    recorded: Passed,
 }
 
 pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
@@ -47,7 +47,8 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         for statement in &case.statements {
             let plan = context.sql(&statement.sql).await.map_err(|error| format!("plan {error}"))?;
             let plan = plan.into_optimized_plan().map_err(|error| format!("plan {error}"))?;
-            sinks.push(SinkPlan { plan, emit: Emit::OnUpdate });
+            let emit = if statement.closing.is_some() { Emit::OnWindowClose } else { Emit::OnUpdate };
+            sinks.push(SinkPlan { plan, emit });
         }
         let find = |plan: &Arc<dyn ExecutionPlan>| {
             let scan = scan_of(plan)?;
@@ -59,8 +60,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             });
             let event_time = case.tables[scan.number].event_time().0;
             let times = scan.columns.iter().map(|column| {
-                let closes_after_us = granule_us.filter(|_| *column == event_time)?;
-                Some(TimeColumn { closes_after_us })
+                granule_us.filter(|_| *column == event_time).map(of_source)
             });
             Some(SourceLeaf { source, times: times.collect() })
         };
@@ -68,7 +68,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
     })?;
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
-    let graph = Arc::new(graph);
+    let graph = Arc::new(graph.with_ttl(case.ttl_us));
     let dataflow = dataflow(graph.clone(), case.lanes);
     let state = dataflow.new_state();
     let event_times = case.tables.iter().map(|table| table.event_time().0).collect();
@@ -80,8 +80,8 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         event_times,
         granule_us,
         runs: Vec::new(),
-        watermark_us: None,
-        recorded_watermark_us: None,
+        running: Passed::default(),
+        recorded: Passed::default(),
     }))
 }
 
@@ -92,7 +92,7 @@ impl Running {
         let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
         let times = times.as_any().downcast_ref::<Int64Array>().ok_or("event times are no integers")?;
         let kept: BooleanArray = (0..times.len())
-            .map(|row| Some(times.is_null(row) || times.value(row).div_euclid(granule) * granule + granule > watermark))
+            .map(|row| Some(times.is_null(row) || !is_late(times.value(row), granule, watermark)))
             .collect();
         let on_time = filter_record_batch(batch, &kept).map_err(|error| error.to_string())?;
         let late = batch.num_rows() - on_time.num_rows();
@@ -100,7 +100,19 @@ impl Running {
     }
 }
 
+fn is_late(at: i64, granule: i64, watermark: i64) -> bool {
+    if granule == 0 { at < watermark } else { at.div_euclid(granule) * granule + granule <= watermark }
+}
+
 impl Engine for Running {
+    fn held(&self) -> usize {
+        self.state.entries()
+    }
+
+    fn growing(&self) -> Vec<String> {
+        self.graph.growing()
+    }
+
     fn granule_us(&self) -> Option<i64> {
         self.granule_us
     }
@@ -118,7 +130,7 @@ impl Engine for Running {
             }
             tables.push(kept);
         }
-        let mut input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us };
+        let mut input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
         for (table, columns) in &self.sources {
             let mut given = vec![Vec::new(); lanes];
             for (partition, batch) in &tables[*table] {
@@ -127,7 +139,7 @@ impl Engine for Running {
             }
             input.sources.push(given);
         }
-        self.watermark_us = feed.watermark_us;
+        self.running = Passed { watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
         let output = self.dataflow.run(&mut self.state, input).map_err(|error| format!("run: {error}\n{}", self.graph))?;
         let weighted = |delta: Delta| {
             let weights = (0..delta.rows()).map(|row| delta.weight(row)).collect();
@@ -148,7 +160,7 @@ impl Engine for Running {
     fn record(&mut self) -> Result<(), String> {
         self.runs.push(self.state.changes().map_err(|error| error.to_string())?);
         self.state.commit();
-        self.recorded_watermark_us = self.watermark_us;
+        self.recorded = self.running;
         Ok(())
     }
 
@@ -156,7 +168,7 @@ impl Engine for Running {
     fn reload(&mut self, lanes: usize) -> Result<(), String> {
         if lanes.is_multiple_of(2) && self.runs.len() > 2 {
             let rest = self.runs.split_off(self.runs.len() / 2);
-            let merged = merge_runs(&self.runs, true, self.recorded_watermark_us).map_err(|error| error.to_string())?;
+            let merged = merge_runs(&self.runs, true, self.recorded).map_err(|error| error.to_string())?;
             self.runs = std::iter::once(merged).chain(rest).collect();
         }
         self.dataflow = dataflow(self.graph.clone(), lanes);
@@ -164,9 +176,7 @@ impl Engine for Running {
         for run in &self.runs {
             self.state.apply(run).map_err(|error| error.to_string())?;
         }
-        if let Some(watermark) = self.recorded_watermark_us {
-            self.state.drop_due(watermark);
-        }
+        self.state.drop_due(self.recorded);
         Ok(())
     }
 }

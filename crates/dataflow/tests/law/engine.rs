@@ -1,12 +1,13 @@
 //! What is under test, as the law sees it: something that takes epochs, can lose what is not recorded, and comes back from what is.
 use datafusion::arrow::array::RecordBatch;
 
-use super::cases::Case;
+use super::cases::{Case, EPOCH_US};
 
 /// Rows of an epoch: by table, batches with the topic-partition they come from.
 pub struct Feed {
     pub tables: Vec<Vec<(usize, RecordBatch)>>,
     pub watermark_us: Option<i64>,
+    pub clock_us: i64,
 }
 
 impl Feed {
@@ -18,7 +19,7 @@ impl Feed {
                 .map(|(partition, rows)| (partition, case.tables[table].batch(&rows)))
                 .collect()
         };
-        Self { tables: (0..case.tables.len()).map(batches).collect(), watermark_us: case.watermarks_us()[epoch] }
+        Self { tables: (0..case.tables.len()).map(batches).collect(), watermark_us: case.watermarks_us()[epoch], clock_us: epoch as i64 * EPOCH_US }
     }
 }
 
@@ -38,6 +39,14 @@ pub trait Engine {
     fn run(&mut self, feed: &Feed) -> Result<Ran, String>;
     fn discard(&mut self);
     fn record(&mut self) -> Result<(), String>;
+    /// Entries of the state.
+    fn held(&self) -> usize {
+        0
+    }
+    /// Operators whose state is said to grow without bound.
+    fn growing(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The plan, for a report.
     fn explain(&self) -> String {
         String::new()

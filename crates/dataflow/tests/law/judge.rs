@@ -38,7 +38,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let (rows, _) = oracle::on_time(case, case.epochs.len(), None);
     for statement in 0..case.statements.len() {
-        if runtime.block_on(oracle::answer(case, statement, &rows)).is_err() {
+        if runtime.block_on(oracle::answer(case, statement, &rows, None)).is_err() {
             return Ok(Kept { without_answer: 1, ..Kept::default() });
         }
     }
@@ -46,6 +46,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     let mut answers = vec![Answer::default(); case.statements.len()];
     let mut kept = Kept::default();
     let granule_us = engine.granule_us();
+    let watermarks_us = case.watermarks_us();
     for (number, epoch) in case.epochs.iter().enumerate() {
         let feed = Feed::of(case, number);
         match epoch.crash {
@@ -73,13 +74,14 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
             continue;
         }
         let (rows, late) = oracle::on_time(case, number, granule_us);
+        let watermark_us = watermarks_us[number];
         if kept.late != late {
             return Err(format!("after epoch {number}: {} late rows instead of {late}", kept.late));
         }
         for (statement, answer) in answers.iter().enumerate() {
-            let expected = runtime.block_on(oracle::answer(case, statement, &rows))?;
+            let expected = runtime.block_on(oracle::answer(case, statement, &rows, watermark_us))?;
             if let Some(difference) = answer.difference(&expected) {
-                let careful = runtime.block_on(oracle::careful_answer(case, statement, &rows));
+                let careful = runtime.block_on(oracle::careful_answer(case, statement, &rows, watermark_us));
                 if careful.is_ok_and(|careful| answer.difference(&careful).is_none()) {
                     kept.oracle_wrong += 1;
                     continue;
@@ -122,7 +124,11 @@ pub fn shrink(case: &Case, failure: &str, start: Start) -> (Case, String) {
     for simpler in [
         |case: &mut Case| case.epochs.iter_mut().for_each(|epoch| epoch.crash = None),
         |case: &mut Case| case.lanes = 1,
-        |case: &mut Case| case.delay_ms = None,
+        |case: &mut Case| *case = case.clone().on_update(),
+        |case: &mut Case| {
+            *case = case.clone().on_update();
+            case.delay_ms = None;
+        },
         |case: &mut Case| case.epochs.iter_mut().for_each(|epoch| epoch.is_checked = false),
         |case: &mut Case| {
             case.arrivals.iter_mut().for_each(|arrival| arrival.epoch = 0);

@@ -7,14 +7,16 @@ use datafusion::{
     execution::{SessionState, SessionStateBuilder},
     prelude::{SessionConfig, SessionContext},
 };
-use polybolos_sql::planner::job_config;
+use polybolos_sql::{functions, planner::job_config};
 
 use super::{cases::Case, changes::Answer};
 
 /// Settings of a job's plan, which keep strings as Utf8 and leave out filters that fill themselves while running.
 pub fn session() -> SessionState {
     let config = job_config(SessionConfig::new(), 1);
-    SessionStateBuilder::new().with_config(config).with_default_features().build()
+    let mut session = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    functions::register(&mut session).expect("a session takes functions");
+    session
 }
 
 /// The rules of the physical optimiser that only make a plan run as it must; the others have been wrong (filters over outer joins).
@@ -64,18 +66,35 @@ pub fn on_time(case: &Case, epoch: usize, granule_us: Option<i64>) -> (Vec<Vec<u
     (rows, late)
 }
 
-pub async fn answer(case: &Case, statement: usize, rows: &[Vec<usize>]) -> Result<Answer, String> {
-    answer_in(session(), case, statement, rows).await
+/// `watermark_us`: rows of windows that are open by it are left out, of a statement that emits on close.
+pub async fn answer(case: &Case, statement: usize, rows: &[Vec<usize>], watermark_us: Option<i64>) -> Result<Answer, String> {
+    answer_in(session(), case, statement, rows, watermark_us).await
 }
 
 /// A second opinion, for answers that differ: without most of the physical optimiser.
-pub async fn careful_answer(case: &Case, statement: usize, rows: &[Vec<usize>]) -> Result<Answer, String> {
-    answer_in(careful(), case, statement, rows).await
+pub async fn careful_answer(
+    case: &Case,
+    statement: usize,
+    rows: &[Vec<usize>],
+    watermark_us: Option<i64>,
+) -> Result<Answer, String> {
+    answer_in(careful(), case, statement, rows, watermark_us).await
 }
 
-async fn answer_in(session: SessionState, case: &Case, statement: usize, rows: &[Vec<usize>]) -> Result<Answer, String> {
+async fn answer_in(
+    session: SessionState,
+    case: &Case,
+    statement: usize,
+    rows: &[Vec<usize>],
+    watermark_us: Option<i64>,
+) -> Result<Answer, String> {
     let context = context_in(session, case, rows)?;
-    let frame = context.sql(&case.statements[statement].sql).await.map_err(|error| format!("the oracle refuses: {error}"))?;
+    let statement = &case.statements[statement];
+    let sql = match &statement.closing {
+        Some(closing) => format!("SELECT * FROM ({}) WHERE {closing} <= {}", statement.sql, watermark_us.unwrap_or(i64::MIN / 2)),
+        None => statement.sql.clone(),
+    };
+    let frame = context.sql(&sql).await.map_err(|error| format!("the oracle refuses: {error}"))?;
     let batches = frame.collect().await.map_err(|error| format!("the oracle fails: {error}"))?;
     Answer::of(&batches)
 }

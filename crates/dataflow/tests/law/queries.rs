@@ -1,5 +1,7 @@
 //! Random queries as SQL text, from a grammar of what a job may say: every construct has a name ([`Construct`]), so that those the engine still refuses are
 //! left out by name. Orders that choose rows are total (up to rows that are the same in every column), so that plain DataFusion has one answer.
+mod timed;
+
 use std::collections::BTreeSet;
 
 use rand::{Rng, seq::IndexedRandom};
@@ -7,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     expressions::{Name, comparison, expression, literal, mild_predicate, predicate},
-    tables::{EVENT_TIME, Kind, Table},
+    tables::{Kind, Table},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +24,12 @@ pub enum Construct {
     DistinctAggregate,
     GroupingSets,
     WindowAggregate,
+    Hop,
+    Cumulate,
+    Session,
+    WindowTopN,
+    IntervalJoin,
+    WindowJoin,
     InnerJoin,
     OuterJoin,
     FullJoin,
@@ -53,6 +61,12 @@ const SHAPES: &[(Construct, u32)] = &[
     (GlobalAggregate, 2),
     (GroupingSets, 2),
     (WindowAggregate, 5),
+    (Hop, 2),
+    (Cumulate, 2),
+    (Session, 3),
+    (WindowTopN, 2),
+    (IntervalJoin, 4),
+    (WindowJoin, 2),
     (InnerJoin, 6),
     (OuterJoin, 4),
     (FullJoin, 2),
@@ -96,6 +110,10 @@ struct From {
 pub struct Generated {
     pub sql: String,
     pub constructs: BTreeSet<Construct>,
+    /// Lengths of windows, microseconds; 0: it uses event time itself.
+    pub granules: Vec<i64>,
+    /// With EMIT ON WINDOW CLOSE: rows come out once the watermark is at or past this, an expression over the columns.
+    pub closing: Option<String>,
 }
 
 pub struct Grammar<'a> {
@@ -106,16 +124,28 @@ pub struct Grammar<'a> {
     /// `WITH` parts: name, text, columns.
     views: Vec<(String, Query)>,
     constructs: BTreeSet<Construct>,
+    granules: Vec<i64>,
+    closing: Option<String>,
 }
 
 impl<'a> Grammar<'a> {
     pub fn generate(tables: &'a [Table], left_out: &'a [Construct], rng: &'a mut ChaCha8Rng) -> Generated {
-        let mut grammar = Self { tables, left_out, rng, names: 0, views: Vec::new(), constructs: BTreeSet::new() };
+        let mut grammar = Self {
+            tables,
+            left_out,
+            rng,
+            names: 0,
+            views: Vec::new(),
+            constructs: BTreeSet::new(),
+            granules: Vec::new(),
+            closing: None,
+        };
         let depth = [0, 1, 1, 2, 2, 3].choose(grammar.rng).copied().expect("depths");
         let query = grammar.query(depth, true);
         let views: Vec<String> = grammar.views.iter().map(|(name, view)| format!("{name} AS ({})", view.sql)).collect();
         let with = if views.is_empty() { String::new() } else { format!("WITH {} ", views.join(", ")) };
-        Generated { sql: format!("{with}{}", query.sql), constructs: grammar.constructs }
+        let closing = grammar.closing.take().filter(|_| grammar.chance(0.5));
+        Generated { sql: format!("{with}{}", query.sql), constructs: grammar.constructs, granules: grammar.granules, closing }
     }
 
     fn fresh(&mut self, prefix: &str) -> String {
@@ -175,6 +205,7 @@ impl<'a> Grammar<'a> {
                 continue;
             }
             let (names, views, constructs) = (self.names, self.views.len(), self.constructs.clone());
+            let granules = self.granules.len();
             self.constructs.insert(construct);
             if let Some(query) = self.shape(construct, depth, is_top)
                 && query.rows <= MOST_ROWS
@@ -184,6 +215,8 @@ impl<'a> Grammar<'a> {
             self.names = names;
             self.views.truncate(views);
             self.constructs = constructs;
+            self.granules.truncate(granules);
+            self.closing = None;
         }
     }
 
@@ -195,7 +228,7 @@ impl<'a> Grammar<'a> {
             Aggregate => Some(self.aggregate(depth, is_top)),
             GlobalAggregate => Some(self.global_aggregate(depth, is_top)),
             GroupingSets => self.grouping_sets(depth),
-            WindowAggregate => Some(self.window_aggregate(is_top)),
+            WindowAggregate | Hop | Cumulate | Session | WindowTopN | IntervalJoin | WindowJoin => self.timed(construct, is_top),
             InnerJoin => self.join(depth, "JOIN"),
             OuterJoin => {
                 let words = ["LEFT JOIN", "RIGHT JOIN"][self.rng.random_range(0..2)];
@@ -416,28 +449,6 @@ impl<'a> Grammar<'a> {
     }
 
     /// Tumbling windows over a table's own event time.
-    fn window_aggregate(&mut self, is_top: bool) -> Query {
-        let from = self.table();
-        let time = from
-            .columns
-            .iter()
-            .find(|name| name.sql.ends_with(&format!(".{EVENT_TIME}")))
-            .cloned()
-            .expect("tables have an event time");
-        let seconds = [5, 10, 60].choose(self.rng).expect("sizes");
-        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", time.sql);
-        let mut keys = vec![(window, Kind::Time, true)];
-        if self.chance(0.7) {
-            keys.extend(self.keys(&from.columns[1..3], 1));
-        }
-        let mut items = keys.clone();
-        items.extend(self.aggregates(&from.columns, is_top));
-        let (items, columns) = self.named(items);
-        let filter = self.filter(&from.columns, 0.3);
-        let group = group_by(&keys);
-        Query { sql: format!("SELECT {items} FROM {}{filter}{group}", from.sql), columns, rows: from.rows / 3.0 }
-    }
-
     /// One or two equal keys of the same kind on both sides, and how the sizes multiply.
     fn equal_keys(&mut self, left: &From, right: &From) -> Option<String> {
         let mut pairs = Vec::new();

@@ -65,6 +65,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// A row every half a second, in order.
+    pub fn steady() -> Self {
+        Self { keys: 5, nulls: 0.0, disorder_ms: 0, step_ms: 500, null_times: false }
+    }
+
     pub fn random(rng: &mut ChaCha8Rng) -> Self {
         Self {
             keys: [2, 5, 12, 60][rng.random_range(0..4)],

@@ -148,7 +148,7 @@ fn run(query: usize, schedule: Schedule, graph: &Arc<Graph>, sources: &[Vec<usiz
             vec![Delta::added(events.slice(start, end - start).project(columns).unwrap())]
         };
         let sources = sources.iter().map(|columns| (0..lanes).map(|number| lane(columns, number)).collect()).collect();
-        let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None }).unwrap();
+        let output = dataflow.run(&mut state, EpochInput { sources, ..EpochInput::default() }).unwrap();
         for delta in output.sinks.into_iter().flatten() {
             let weights: Vec<i64> = (0..delta.rows()).map(|row| delta.weight(row)).collect();
             answer.add(&determined(query, delta.batch()), &weights).unwrap();

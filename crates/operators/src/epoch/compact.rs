@@ -49,9 +49,10 @@ pub async fn compact(
         let bytes = services.store.read(&run.name).await?;
         contents.push(part::decode_state(&run.name, &bytes, run.crc32)?);
     }
+    let recorded = services.flows.recorded(&incarnation);
     let from_the_start = first_epoch <= Epoch(1);
     let merged = tokio::task::spawn_blocking(move || -> Result<Encoded, CompactError> {
-        let state = merge_runs(&contents, from_the_start, None)?;
+        let state = merge_runs(&contents, from_the_start, recorded)?;
         Ok(part::encode(&Sections { sinks: Default::default(), state })?)
     });
     let Encoded { bytes, crc32, state_bytes } = merged.await.map_err(|_| CompactError::GivenUp)??;

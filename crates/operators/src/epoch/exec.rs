@@ -22,6 +22,7 @@ use polybolos_persist::{
     keys,
     part::{self, Encoded, Sections},
 };
+use polybolos_state::Passed;
 use polybolos_streaming::{
     frame::SourceRange,
     ids::{Nonce, SinkId},
@@ -140,7 +141,9 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
         () = cancelled.cancelled() => return Err(cancelled_error(&task)),
         held = flow.held.clone().lock_owned() => held,
     };
-    held.bring_to(&task.state, task.recorded_watermark_us, &services).await?;
+    let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
+    held.bring_to(&task.state, recorded, &services).await?;
+    flow.builds_on(recorded);
     let max_timestamp_ms = newest(&records);
     let (computed, held) = compute(&task, &flow, records, &services, held, cancelled.clone()).await?;
     let mut held = held;
@@ -232,7 +235,8 @@ fn compute_now(
         outcome.counts.bytes_in += chunks.iter().map(|chunk| chunk.bytes() as u64).sum::<u64>();
     }
     let mut letters = Letters::default();
-    let mut input = EpochInput { sources: vec![vec![vec![]; lanes]; flow.dataflow.graph().sources().len()], watermark_us: task.watermark_us };
+    let sources = vec![vec![vec![]; lanes]; flow.dataflow.graph().sources().len()];
+    let mut input = EpochInput { sources, watermark_us: task.watermark_us, clock_us: Some(task.state_clock_us) };
     for scan in &flow.scans {
         let frozen = |step: &Step| step.map_expressions(|expression| freeze(expression, task.clock_us));
         let steps = scan.readers.iter().map(|reader| reader.steps.iter().map(frozen).collect()).collect::<Result<Vec<Vec<Step>>>>()?;

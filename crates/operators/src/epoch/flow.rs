@@ -12,6 +12,7 @@ use datafusion_proto::{physical_plan::from_proto::parse_physical_expr, protobuf:
 use parking_lot::Mutex;
 use polybolos_dataflow::{Dataflow, Graph, SourceLeaf, TimeColumn, event_time};
 use polybolos_kafka::decode::Field;
+use polybolos_state::Passed;
 use polybolos_streaming::ids::Incarnation;
 use prost::Message;
 
@@ -35,6 +36,8 @@ pub struct Flow {
     /// One per source of records; each reads for one or several sources of the graph.
     pub scans: Vec<EpochScan>,
     pub held: Arc<tokio::sync::Mutex<HeldState>>,
+    /// How far time had gone in the last recorded epoch that is known here.
+    recorded: Mutex<Passed>,
 }
 
 /// Folds what can be folded into the scans of a plan (see [`fuse`]).
@@ -59,11 +62,18 @@ impl Flow {
             });
             Some(SourceLeaf { source, times: times_of(&spec, scan) })
         };
-        let graph = Graph::lower(&plans, &find, spec.granule_us)?;
+        let graph = Graph::lower(&plans, &find, spec.granule_us)?.with_ttl(spec.ttl_us);
         let scans = by_source(&spec, &scans.into_inner(), graph.sources(), context)?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
-        Ok(Self { spec, dataflow, scans, held })
+        Ok(Self { spec, dataflow, scans, held, recorded: Mutex::default() })
+    }
+}
+
+impl Flow {
+    /// An epoch begins upon what is recorded.
+    pub(super) fn builds_on(&self, recorded: Passed) {
+        *self.recorded.lock() = recorded;
     }
 }
 
@@ -133,8 +143,7 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
 fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> {
     let column = event_time_of(spec, scan).and_then(|time| time.column.as_ref());
     let of_field = |field: &Arc<datafusion::arrow::datatypes::Field>| {
-        let closes_after_us = spec.granule_us.filter(|_| Some(field.name()) == column)?;
-        Some(TimeColumn { closes_after_us })
+        spec.granule_us.filter(|_| Some(field.name()) == column).map(event_time::of_source)
     };
     let mut times: Vec<_> = scan.decoded().fields().iter().map(of_field).collect();
     for step in scan.steps() {
@@ -177,6 +186,11 @@ impl Flows {
         let flow = Arc::new(Flow::build(spec.clone(), context)?);
         self.flows.lock().insert(spec.incarnation.clone(), flow.clone());
         Ok(flow)
+    }
+
+    /// How far time had gone in the last recorded epoch of a job, as far as this executor knows.
+    pub fn recorded(&self, incarnation: &Incarnation) -> Passed {
+        self.flows.lock().get(incarnation).map(|flow| *flow.recorded.lock()).unwrap_or_default()
     }
 
     pub fn forget(&self, incarnation: &Incarnation) {

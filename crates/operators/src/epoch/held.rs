@@ -2,7 +2,7 @@
 //! others recorded, or from nothing (EPOCHS rule 8).
 use datafusion::common::{DataFusionError, Result};
 use polybolos_persist::part;
-use polybolos_state::JobState;
+use polybolos_state::{JobState, Passed};
 use polybolos_streaming::{ids::Epoch, manifest::StateRun};
 
 use crate::services::ExecutorServices;
@@ -34,15 +34,13 @@ impl HeldState {
         self.overlay = None;
     }
 
-    /// Brings the base to what `runs` make, without an overlay. `expired_us`: the watermark of the last recorded epoch.
+    /// Brings the base to what `runs` make, without an overlay. `recorded`: how far time had gone in the last recorded epoch.
     ///
     /// # Errors
     /// When a run cannot be read. The state is empty then, and the next call starts anew.
-    pub async fn bring_to(&mut self, runs: &[StateRun], expired_us: Option<i64>, services: &ExecutorServices) -> Result<()> {
+    pub async fn bring_to(&mut self, runs: &[StateRun], recorded: Passed, services: &ExecutorServices) -> Result<()> {
         self.apply_runs(runs, services).await?;
-        if let Some(through) = expired_us {
-            self.state.drop_due(through);
-        }
+        self.state.drop_due(recorded);
         Ok(())
     }
 

@@ -48,6 +48,9 @@ pub struct EpochSpec {
     pub lanes: usize,
     /// `None`: no row is late.
     pub granule_us: Option<i64>,
+    /// State that nothing else bounds ends so long after its last change.
+    #[serde(default)]
+    pub ttl_us: Option<i64>,
     pub event_times: Vec<EventTime>,
     pub sinks: Vec<SinkSection>,
 }

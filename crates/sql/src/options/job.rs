@@ -5,7 +5,7 @@
 //! | `on_error` | `dead_letter`: a bad record goes to the dead letters; `fail`: it stops the job | `dead_letter` |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | as the source table says |
 //! | `start` | `earliest-offset` or `latest-offset`: where the job begins | as the source table says |
-//! | `state.ttl` | a length of time, `1 d`: state that was not touched for so long is dropped. Read, and refused when the job has state: not supported yet | kept |
+//! | `state.ttl` | a length of time, `1 d`: state that no window or interval of a watermarked time bounds is dropped so long after its last change (up to a 64th of it later), per key of an aggregate, row of a join or of a top-N, partition of a window function. What was written stays; a key that comes again begins anew | kept |
 //! | `state.unbounded` | `notice`, `allow` or `refuse` a plan whose state grows without bound | `notice` |
 //! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
 //! | `late.rows` | reserved for the table or topic that takes late rows | `polybolos.late_rows` |

@@ -153,16 +153,18 @@ impl Lineage<'_> {
         let mut times = Vec::new();
         for (left, right) in &join.on {
             if let (Some(left), Some(right)) = (self.of(left, &join.left), self.of(right, &join.right)) {
-                times.extend([left, right]);
+                times.extend(if (left, right) == (Time::Raw, Time::Raw) { [Time::Session; 2] } else { [left, right] });
             }
         }
-        let side = |expression: &Expr| self.of(expression, &join.left).or_else(|| self.of(expression, &join.right));
         let is_bound = |operator: Operator| matches!(operator, Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq);
         let mut bounds = 0;
         for condition in join.filter.iter().flat_map(split_conjunction) {
             let Expr::BinaryExpr(binary) = condition else { continue };
-            let raw = side(&binary.left) == Some(Time::Raw) && side(&binary.right) == Some(Time::Raw);
-            bounds += usize::from(raw && is_bound(binary.op));
+            // However the sum is spelled: the dataflow finds out what it bounds.
+            let compares = |side: &LogicalPlan| {
+                condition.column_refs().into_iter().any(|column| self.of_column(column, side) == Some(Time::Raw))
+            };
+            bounds += usize::from(is_bound(binary.op) && compares(&join.left) && compares(&join.right));
         }
         // From both sides, so that rows are forgotten some time: an interval join.
         if bounds >= 2 {

@@ -1,0 +1,53 @@
+//! EMIT ON WINDOW CLOSE: the aggregate that makes an INSERT's rows emits each once; where rows come from something else and change, they are held back
+//! until they no longer do.
+use std::sync::Arc;
+
+use datafusion::{
+    common::Result,
+    physical_plan::{
+        ExecutionPlan, aggregates::AggregateExec, coalesce_partitions::CoalescePartitionsExec, coop::CooperativeExec,
+        filter::FilterExec, projection::ProjectionExec, repartition::RepartitionExec,
+    },
+};
+
+use super::{Builder, Emit, times, windows_of};
+use crate::operators::OnClose;
+
+impl Builder<'_> {
+    /// Lowers an INSERT's plan, whose rows come out as `self.emit` says.
+    pub(super) fn lower_closing(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
+        if self.emit == Emit::OnUpdate {
+            return self.lower(plan);
+        }
+        if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+            let input = self.lower_closing(projection.input())?;
+            let expressions = projection.expr().iter().map(|item| item.expr.clone()).collect();
+            return Ok(self.project(input, expressions, plan.schema()));
+        }
+        if let Some(filter) = plan.downcast_ref::<FilterExec>().filter(|filter| windows_of(filter.input()).is_none()) {
+            let input = self.lower_closing(filter.input())?;
+            let node = self.filter(input, filter.predicate().clone());
+            return self.filtered_columns(node, filter);
+        }
+        if plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<RepartitionExec>() {
+            return self.lower_closing(plan.children()[0]);
+        }
+        if !plan.is::<AggregateExec>() {
+            self.emit = Emit::OnUpdate;
+        }
+        let node = self.lower(plan)?;
+        Ok(self.held_back(node))
+    }
+
+    fn held_back(&mut self, node: usize) -> usize {
+        let times = times::known(&self.nodes[node].times);
+        if !self.nodes[node].changing || times.is_empty() {
+            return node;
+        }
+        let schema = self.nodes[node].schema.clone();
+        let columns = (0..schema.fields().len()).collect();
+        let node = self.exchange(node, columns);
+        let width = schema.fields().len();
+        self.operator(OnClose { schema: schema.clone(), times }, vec![node], schema, false, vec![None; width])
+    }
+}

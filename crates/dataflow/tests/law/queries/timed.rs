@@ -1,0 +1,197 @@
+//! Constructs that live by event time: windows of every kind, joins within an interval and of equal windows, the first rows of a window. Each tells what it
+//! uses time for, and when its rows are final.
+use rand::{Rng, seq::IndexedRandom};
+
+use super::{Construct, From, Grammar, Query, group_by};
+use crate::{
+    expressions::Name,
+    tables::{EVENT_TIME, Kind},
+};
+
+const SECOND_US: i64 = 1_000_000;
+
+/// A column's time in microseconds, moved.
+fn moved(column: &str, by_us: i64) -> String {
+    format!("CAST(arrow_cast({column}, 'Timestamp(Microsecond, None)') AS BIGINT) + {by_us}")
+}
+
+impl Grammar<'_> {
+    fn time_of(from: &From) -> String {
+        let ends = format!(".{EVENT_TIME}");
+        from.columns.iter().find(|name| name.sql.ends_with(&ends)).expect("tables have an event time").sql.clone()
+    }
+
+    /// Rows are final once the watermark has passed this.
+    fn closes(&mut self, is_top: bool, at: String) {
+        if is_top {
+            self.closing = Some(at);
+        }
+    }
+
+    pub(super) fn timed(&mut self, construct: Construct, is_top: bool) -> Option<Query> {
+        Some(match construct {
+            Construct::WindowAggregate => self.tumble(is_top),
+            Construct::Hop => self.hop(is_top),
+            Construct::Cumulate => self.cumulate(is_top),
+            Construct::Session => self.session(is_top),
+            Construct::WindowTopN => self.window_top_n(is_top),
+            Construct::IntervalJoin => self.interval_join(is_top)?,
+            _ => self.window_join()?,
+        })
+    }
+
+    /// A key, rarely two, and aggregates, by a window that is the first column.
+    fn by_window(&mut self, window: &str, from: &From, source: &str, is_top: bool, rows: f64) -> Query {
+        let mut keys = vec![(window.to_owned(), Kind::Time, true)];
+        if self.chance(0.7) {
+            keys.push((from.columns[1].sql.clone(), Kind::Integer, true));
+        }
+        let mut items = keys.clone();
+        items.extend(self.aggregates(&from.columns, is_top));
+        let (items, columns) = self.named(items);
+        let filter = self.filter(&from.columns, 0.3);
+        Query { sql: format!("SELECT {items} FROM {source}{filter}{}", group_by(&keys)), columns, rows }
+    }
+
+    fn tumble(&mut self, is_top: bool) -> Query {
+        let from = self.table();
+        let time = Self::time_of(&from);
+        let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
+        self.granules.push(seconds * SECOND_US);
+        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {time})");
+        let source = from.sql.clone();
+        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
+        self.closes(is_top, moved(&query.columns[0].sql, seconds * SECOND_US));
+        query
+    }
+
+    /// The table's rows, each once per window that it is in.
+    fn unnested(&mut self, from: &From, windows: &str) -> (String, From) {
+        let alias = self.fresh("a");
+        let old = from.columns[0].sql.split_once('.').expect("columns have an alias").0.to_owned();
+        let columns: Vec<Name> =
+            from.columns.iter().map(|name| Name { sql: name.sql.replacen(&old, &alias, 1), ..*name }).collect();
+        let sql = format!("(SELECT {old}.*, unnest({windows}) AS w FROM {}) AS {alias}", from.sql);
+        (format!("{alias}.w"), From { sql, columns, rows: from.rows * 3.0 })
+    }
+
+    fn hop(&mut self, is_top: bool) -> Query {
+        let table = self.table();
+        let (slide, size, offset) = *[(5, 10, 0), (2, 10, 0), (10, 30, 0), (10, 15, 5)].choose(self.rng).expect("hops");
+        let [slide_us, size_us, offset_us] = [slide, size, offset].map(|seconds: i64| seconds * SECOND_US);
+        self.granules.extend([slide_us, size_us, offset_us].into_iter().filter(|us| *us > 0));
+        let windows = format!("hop_starts({}, {slide_us}, {size_us}, {offset_us})", Self::time_of(&table));
+        let (window, from) = self.unnested(&table, &windows);
+        let source = from.sql.clone();
+        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
+        self.closes(is_top, moved(&query.columns[0].sql, size_us));
+        query
+    }
+
+    fn cumulate(&mut self, is_top: bool) -> Query {
+        let table = self.table();
+        let (step, size) = *[(5, 10), (2, 10), (10, 60)].choose(self.rng).expect("steps");
+        let [step_us, size_us] = [step, size].map(|seconds: i64| seconds * SECOND_US);
+        self.granules.extend([step_us, size_us]);
+        let windows = format!("cumulate_ends({}, {step_us}, {size_us}, 0)", Self::time_of(&table));
+        let (window, from) = self.unnested(&table, &windows);
+        let source = from.sql.clone();
+        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
+        self.closes(is_top, moved(&query.columns[0].sql, 0));
+        query
+    }
+
+    fn session(&mut self, is_top: bool) -> Query {
+        let table = self.table();
+        let time = Self::time_of(&table);
+        let gap_us = [1, 3, 15].choose(self.rng).expect("gaps") * SECOND_US;
+        self.granules.push(0);
+        let key = table.columns[1].sql.clone();
+        let partition = if self.chance(0.7) { format!("PARTITION BY {key} ") } else { String::new() };
+        let alias = self.fresh("a");
+        let old = key.split_once('.').expect("columns have an alias").0.to_owned();
+        let columns: Vec<Name> =
+            table.columns.iter().map(|name| Name { sql: name.sql.replacen(&old, &alias, 1), ..*name }).collect();
+        let bound = |name: &str| format!("{name}({time}, {gap_us}) OVER ({partition}ORDER BY {time})");
+        let (start, end) = (bound("session_start"), bound("session_end"));
+        let filter = self.filter(&table.columns, 0.3);
+        let sql = format!("(SELECT {old}.*, {start} AS ss, {end} AS se FROM {}{filter}) AS {alias}", table.sql);
+        let mut keys = vec![(format!("{alias}.se"), Kind::Time, true), (format!("{alias}.ss"), Kind::Time, true)];
+        if !partition.is_empty() {
+            keys.push((columns[1].sql.clone(), Kind::Integer, true));
+        }
+        let mut items = keys.clone();
+        items.extend(self.aggregates(&columns, is_top));
+        let (items, columns) = self.named(items);
+        self.closes(is_top, moved(&columns[0].sql, 1));
+        Query { sql: format!("SELECT {items} FROM {sql}{}", group_by(&keys)), columns, rows: table.rows / 2.0 }
+    }
+
+    fn window_top_n(&mut self, is_top: bool) -> Query {
+        let from = self.table();
+        let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
+        self.granules.push(seconds * SECOND_US);
+        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(&from));
+        let key = if self.chance(0.5) { format!(", {}", from.columns[1].sql) } else { String::new() };
+        let order = self.total_order(&from.columns);
+        let mut items = vec![(window.clone(), Kind::Time, true)];
+        items.extend(from.columns.iter().map(|name| (name.sql.clone(), name.kind, name.exact)));
+        let (items, columns) = self.named(items);
+        let (rank, alias) = (self.fresh("r"), self.fresh("a"));
+        let limit = ["= 1", "<= 2", "< 4"].choose(self.rng).expect("limits");
+        let kept: Vec<String> = columns.iter().map(|name| format!("{alias}.{0} AS {0}", name.sql)).collect();
+        self.closes(is_top, moved(&columns[0].sql, seconds * SECOND_US));
+        let sql = format!(
+            "SELECT {} FROM (SELECT {items}, row_number() OVER (PARTITION BY {window}{key} ORDER BY {order}) AS {rank} FROM {}) AS {alias} WHERE {alias}.{rank} {limit}",
+            kept.join(", "),
+            from.sql
+        );
+        Query { sql, columns, rows: from.rows / 2.0 }
+    }
+
+    fn interval_join(&mut self, is_top: bool) -> Option<Query> {
+        let (left, right) = (self.table(), self.table());
+        let words = *["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
+        let (l, r) = (Self::time_of(&left), Self::time_of(&right));
+        // left in [right - before, right + after]
+        let (before, after) = *[(10, 0), (0, 5), (3, 3), (20, 7)].choose(self.rng).expect("intervals");
+        let interval = |seconds: i64| format!("INTERVAL '{seconds}' SECOND");
+        let (before_sql, after_sql) = (interval(before), interval(after));
+        let condition = match self.rng.random_range(0..4) {
+            0 => format!("{l} BETWEEN {r} - {before_sql} AND {r} + {after_sql}"),
+            1 => format!("{r} <= {l} + {before_sql} AND {r} >= {l} - {after_sql}"),
+            2 => format!("{l} + {before_sql} >= {r} AND {after_sql} + {r} >= {l}"),
+            _ => format!("NOT ({r} > {l} + {before_sql}) AND {l} - {after_sql} <= {r}"),
+        };
+        self.granules.push(0);
+        let on = self.equal_keys(&left, &right)?;
+        let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
+        let mut items = vec![(l, Kind::Time, true), (r, Kind::Time, true)];
+        items.extend(self.projection(&both).into_iter().take(6));
+        let (items, columns) = self.named(items);
+        let (of_left, of_right) =
+            (moved(&columns[0].sql, before * SECOND_US + 1), moved(&columns[1].sql, after * SECOND_US + 1));
+        // What an inner join pairs never changes, and comes out at once.
+        self.closes(is_top && words != "JOIN", format!("least({of_left}, {of_right})"));
+        let rows = (left.rows * right.rows / 16.0).max(left.rows.max(right.rows));
+        let sql = format!("SELECT {items} FROM {} {words} {} ON {on} AND {condition}", left.sql, right.sql);
+        Some(Query { sql, columns, rows })
+    }
+
+    fn window_join(&mut self) -> Option<Query> {
+        let (left, right) = (self.table(), self.table());
+        let words = *["JOIN", "LEFT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
+        let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
+        self.granules.push(seconds * SECOND_US);
+        let window = |from: &From| format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(from));
+        let (l, r) = (window(&left), window(&right));
+        let on = self.equal_keys(&left, &right)?;
+        let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
+        let mut items = vec![(l.clone(), Kind::Time, true), (r.clone(), Kind::Time, true)];
+        items.extend(self.projection(&both).into_iter().take(6));
+        let (items, columns) = self.named(items);
+        let rows = (left.rows * right.rows / 16.0).max(left.rows.max(right.rows));
+        let sql = format!("SELECT {items} FROM {} {words} {} ON {on} AND {l} = {r}", left.sql, right.sql);
+        Some(Query { sql, columns, rows })
+    }
+}
