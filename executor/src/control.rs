@@ -268,6 +268,7 @@ impl Control {
             Response::Forget(forget) => {
                 let incarnation = Incarnation(forget.incarnation);
                 services.forget(&incarnation);
+                self.publishing.forget(&incarnation);
                 services.fetcher.forget_incarnation(incarnation.as_str());
             }
             Response::Release(release) => {

@@ -26,6 +26,11 @@ impl Publishing {
         Self { publisher: Arc::new(publisher), grant, slots: Arc::new(Semaphore::new(CONCURRENT_PARTS)), tasks: TaskTracker::new() }
     }
 
+    /// A job has ended here: what is kept open for it may go.
+    pub fn forget(&self, incarnation: &Incarnation) {
+        self.publisher.forget(incarnation);
+    }
+
     /// Starts one order; its answer goes to `answers`, the stream of the leader that gave it.
     pub fn start(&self, order: wire::Publish, answers: mpsc::Sender<wire::AttachRequest>) {
         let (publisher, grant, slots) = (self.publisher.clone(), self.grant.clone(), self.slots.clone());

@@ -1,5 +1,5 @@
 //! What tables of the catalog are to DataFusion: topics for jobs and bounded topics for queries, keyed tables, and the system schema.
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -40,12 +40,21 @@ pub struct PlatformTables {
 impl PlatformTables {
     /// Where a Kafka table's topic is.
     pub fn connection(&self, options: &KafkaOptions) -> DataFusionResult<Connection> {
-        let mut connection = match &options.bootstrap_servers {
+        self.connection_to(options.bootstrap_servers.as_deref(), &options.properties)
+    }
+
+    /// The cluster that a table names, or the platform's.
+    pub fn connection_to(
+        &self,
+        bootstrap_servers: Option<&str>,
+        properties: &BTreeMap<String, String>,
+    ) -> DataFusionResult<Connection> {
+        let mut connection = match bootstrap_servers {
             // Credentials of the platform's Kafka are not for other clusters.
-            Some(servers) => Connection { bootstrap_servers: servers.clone(), properties: Default::default() },
+            Some(servers) => Connection::new(servers),
             None => self.kafka.clone(),
         };
-        for (key, value) in &options.properties {
+        for (key, value) in properties {
             let value = polybolos_service::config::resolve_reference(value)
                 .map_err(|error| plan_datafusion_err!("'properties.{key}': {error}"))?;
             connection.properties.insert(key.clone(), value);
@@ -64,10 +73,7 @@ impl PlatformTables {
             topic: options.topic.clone(),
             fields: vec![],
             options: DecodeOptions {
-                timestamp_format: match json.timestamp_format {
-                    SqlTimestampFormat::Sql => TimestampFormat::Sql,
-                    SqlTimestampFormat::Iso8601 => TimestampFormat::Iso8601,
-                },
+                timestamp_format: timestamp_format(json.timestamp_format),
                 fail_on_missing_field: json.fail_on_missing_field,
                 ..DecodeOptions::default()
             },
@@ -112,7 +118,7 @@ impl Providers for PlatformTables {
                 let schema = table.table_schema().ok_or_else(|| plan_datafusion_err!("table {} has no primary key", table.name))?;
                 Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
             }
-            Connector::Blackhole | Connector::Print { .. } => {
+            Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => {
                 plan_err!("table {} takes rows and keeps none; there is nothing to read", table.name)
             }
         }
@@ -120,6 +126,14 @@ impl Providers for PlatformTables {
 
     fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
         self.system.provider(table)
+    }
+}
+
+/// A notation, as the Kafka crate names it.
+pub fn timestamp_format(format: SqlTimestampFormat) -> TimestampFormat {
+    match format {
+        SqlTimestampFormat::Sql => TimestampFormat::Sql,
+        SqlTimestampFormat::Iso8601 => TimestampFormat::Iso8601,
     }
 }
 

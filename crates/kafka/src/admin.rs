@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use rdkafka::{
     Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
     types::RDKafkaErrorCode,
@@ -184,6 +184,50 @@ impl Admin {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Creates a topic where there is none; `partitions` of `None`, and replicas, are the broker's default. Answers when it can be used.
+    pub async fn ensure_topic(&self, name: &str, partitions: Option<i32>, config: &[(&str, &str)]) -> Result<()> {
+        const BROKER_DEFAULT: i32 = -1;
+        if self.describe(name).await?.is_some() {
+            return Ok(());
+        }
+        self.create_topic(name, partitions.unwrap_or(BROKER_DEFAULT), BROKER_DEFAULT, config).await?;
+        // Brokers hear of it one after the other.
+        let until = std::time::Instant::now() + TIMEOUT;
+        while self.describe(name).await?.is_none() {
+            if std::time::Instant::now() > until {
+                let reason = format!("topic {name:?} was created and does not appear");
+                return Err(KafkaError::Away { servers: self.connection.bootstrap_servers.clone(), reason });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes a topic; one that is not there is as good.
+    pub async fn delete_topic(&self, name: &str) -> Result<()> {
+        let action = format!("deleting topic {name:?}");
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+        let answers = self.client.delete_topics(&[name], &options).await;
+        let answers =
+            answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
+        match answers.into_iter().next() {
+            Some(Err((_, code))) if !matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Err(KafkaError::Refused { action, reason: code.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a topic is set to; `None` where the broker does not tell.
+    pub async fn topic_setting(&self, topic: &str, name: &str) -> Result<Option<String>> {
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+        let action = format!("asking for settings of topic {topic:?}");
+        let answers = self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let answers = answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))?;
+        let Some(Ok(settings)) = answers.into_iter().next() else { return Ok(None) };
+        Ok(settings.get(name).and_then(|entry| entry.value.clone()))
     }
 
     /// Commits offsets for lag tools to see.

@@ -50,6 +50,11 @@ pub enum KafkaError {
     Refused { action: String, reason: String },
     #[error("column {column:?} of type {data_type} cannot be read from {from}; choose another type")]
     UnsupportedColumn { column: String, data_type: String, from: &'static str },
+    #[error("column {column:?} of type {data_type} cannot be written: {reason}; choose another type")]
+    UnwritableColumn { column: String, data_type: String, reason: String },
+    /// Another producer works under our transactional id now.
+    #[error("transactional id {id:?} is used by another producer now; nothing of this attempt is visible to readers of committed records")]
+    Fenced { id: String },
     #[error("the fetcher was closed while offsets were read; this process is ending")]
     Closed,
     #[error("internal error: {0}")]
@@ -70,7 +75,7 @@ fn away_text(away: &Option<String>) -> String {
 
 impl KafkaError {
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Late { .. })
+        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::Fenced { .. })
     }
 
     pub fn blame(&self) -> Blame {
@@ -81,8 +86,11 @@ impl KafkaError {
             | Self::Denied { .. }
             | Self::TooLarge { .. }
             | Self::Refused { .. }
-            | Self::UnsupportedColumn { .. } => Blame::User,
-            Self::DataLost { .. } | Self::Away { .. } | Self::Late { .. } | Self::Closed => Blame::Environment,
+            | Self::UnsupportedColumn { .. }
+            | Self::UnwritableColumn { .. } => Blame::User,
+            Self::DataLost { .. } | Self::Away { .. } | Self::Late { .. } | Self::Fenced { .. } | Self::Closed => {
+                Blame::Environment
+            }
             Self::Bug(_) => Blame::Bug,
         }
     }
@@ -121,6 +129,7 @@ pub(crate) fn is_away(code: Code) -> bool {
             | Code::NotCoordinator
             | Code::CoordinatorLoadInProgress
             | Code::WaitingForCoordinator
+            | Code::ConcurrentTransactions
             | Code::NodeUpdate
             | Code::SSL
             | Code::Authentication

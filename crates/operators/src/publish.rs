@@ -1,4 +1,7 @@
-//! Publishing: writes one part of one recorded epoch to one sink, with the epoch's write timestamp. Doing it twice is the same as once.
+//! Publishing: writes one part of one recorded epoch to one sink. Doing it twice is the same as once: in a table by the epoch's write
+//! timestamp, in a topic by the position that is committed with the part.
+pub mod topic;
+
 use std::{collections::BTreeMap, collections::HashMap, fmt, sync::Arc, time::Instant};
 
 use datafusion::arrow::{
@@ -9,6 +12,7 @@ use datafusion::arrow::{
     util::pretty::pretty_format_batches,
 };
 use parking_lot::Mutex;
+use polybolos_kafka::error::KafkaError;
 use polybolos_persist::{
     StoreError,
     part::{self, Encoded, Sections},
@@ -22,6 +26,7 @@ use polybolos_tables::{Grant, Refused, TableError, TableName, TableWriter, Write
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::topic::{TopicPublishers, TopicTarget};
 use crate::{
     changes::is_delete,
     dead_letters::{self, DeadLetter, cut},
@@ -36,6 +41,10 @@ pub enum SinkSpec {
         table: TableName,
         columns: Vec<String>,
         options: WriteOptions,
+    },
+    /// Rows and tombstones as records of a topic.
+    Topic {
+        target: TopicTarget,
     },
     /// Changes as a table in the executor's log: `+` for rows, `-` for the keys of deleted ones.
     Print {
@@ -63,6 +72,8 @@ pub enum PublishError {
     Table(#[from] TableError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
     #[error("cannot format rows: {0}")]
     Format(#[from] ArrowError),
     #[error("cannot make dead letters: {0}")]
@@ -74,6 +85,7 @@ impl PublishError {
         match self {
             Self::Table(error) => error.is_retryable() || matches!(error, TableError::GrantExpired),
             Self::Store(error) => error.is_retryable(),
+            Self::Kafka(error) => error.is_retryable(),
             Self::Format(_) | Self::DeadLetters(_) => false,
         }
     }
@@ -83,6 +95,7 @@ impl PublishError {
 pub struct Publisher {
     services: Arc<ExecutorServices>,
     writers: Mutex<HashMap<String, Arc<dyn TableWriter>>>,
+    topics: TopicPublishers,
 }
 
 impl fmt::Debug for Publisher {
@@ -93,7 +106,12 @@ impl fmt::Debug for Publisher {
 
 impl Publisher {
     pub fn new(services: Arc<ExecutorServices>) -> Self {
-        Self { services, writers: Mutex::default() }
+        Self { services, writers: Mutex::default(), topics: TopicPublishers::default() }
+    }
+
+    /// A job has ended here.
+    pub fn forget(&self, incarnation: &Incarnation) {
+        self.topics.forget(incarnation);
     }
 
     pub async fn publish(&self, order: &Order, grant: &dyn Grant) -> Result<PublishReport, PublishError> {
@@ -116,6 +134,15 @@ impl Publisher {
             SinkSpec::Print { name } => {
                 report.rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
                 tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", printed(&batches)?);
+            }
+            SinkSpec::Topic { target } => {
+                let published = self.topics.publish(order, target, &batches, grant).await?;
+                report.rows = published.rows;
+                let before = |batch: usize| batches[..batch].iter().map(RecordBatch::num_rows).sum();
+                for topic::RefusedRow { batch, row, error } in published.refused {
+                    let place = format_args!("topic {:?}", target.topic);
+                    letters.push(refused_row(order, place, &batches[batch], before(batch), &Refused { row, error })?);
+                }
             }
             SinkSpec::Table { table, columns, options } => {
                 let writer = self.writer(table, columns, options).await?;
@@ -219,7 +246,7 @@ fn signed(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 
 fn refused_row(
     order: &Order,
-    table: &TableName,
+    place: impl fmt::Display,
     batch: &RecordBatch,
     first: usize,
     refused: &Refused,
@@ -234,7 +261,7 @@ fn refused_row(
         id: format!("{}/sink-{}/{}/{part}/{row}", order.incarnation, order.sink, order.epoch),
         job: order.job.clone(),
         step: "publish",
-        error: format!("{table} refused the {what}: {}", refused.error),
+        error: format!("{place} refused the {what}: {}", refused.error),
         topic: None,
         partition: None,
         offset: None,

@@ -100,6 +100,7 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
 fn place(table: &TableDefinition) -> String {
     match &table.connector {
         Connector::Kafka(options) => format!("kafka topic {}", options.topic),
+        Connector::UpsertKafka(options) => format!("kafka topic {}, one record per key", options.topic),
         Connector::Cassandra(options) => format!("cassandra {}.{}", options.keyspace, options.table),
         other => other.name().to_owned(),
     }
@@ -121,7 +122,7 @@ fn start_words(start: &StartupMode) -> String {
 fn sink(insert: &InsertPlan) -> String {
     let target = &insert.target;
     match &target.primary_key {
-        Some(key) if matches!(target.connector, Connector::Cassandra(_)) => {
+        Some(key) if matches!(target.connector, Connector::Cassandra(_) | Connector::UpsertKafka(_)) => {
             format!("{} ({}), upsert by {key}, the last row of a key wins", target.name, place(target))
         }
         _ => format!("{} ({}), every row", target.name, place(target)),

@@ -78,6 +78,7 @@ pub use options::{
     cassandra::CassandraOptions,
     job::{JobOptions, OnError, StateUnbounded},
     kafka::{BoundedMode, KafkaOptions, OnDataLoss, StartupMode},
+    upsert_kafka::UpsertKafkaOptions,
 };
 pub use parser::{parse, parse_one};
 pub use planner::{EventTimeUse, Explained, InsertPlan, JobPlan, Planner, WatermarkSource};

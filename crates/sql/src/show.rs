@@ -89,6 +89,7 @@ pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
     let tables = &catalog.tables;
     let place = |table: &TableDefinition| match &table.connector {
         Connector::Kafka(options) => options.topic.clone(),
+        Connector::UpsertKafka(options) => options.topic.clone(),
         Connector::Cassandra(options) => options.table_name().to_string(),
         Connector::Blackhole | Connector::Print { .. } => String::new(),
     };

@@ -95,6 +95,17 @@ text!(
     Version
 );
 
+/// Publishers of a sink that commits a part together with its position (a topic): parts are shared among them by their numbers.
+pub const PUBLISHERS: u16 = 4;
+
+impl PartIndex {
+    /// The publisher of such a sink that always has parts of this number.
+    #[must_use]
+    pub fn publisher(self) -> u16 {
+        self.0 % PUBLISHERS
+    }
+}
+
 /// A partition of one of the job's sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SourcePartition {

@@ -4,8 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use datafusion::execution::SendableRecordBatchStream;
 use parking_lot::RwLock;
-use polybolos_kafka::admin::Admin;
-use polybolos_operators::dead_letters;
+use polybolos_kafka::{
+    admin::Admin,
+    connection::Connection,
+    publish::{POSITIONS_CONFIG, positions_topic},
+};
+use polybolos_operators::{dead_letters, publish::SinkSpec};
 use polybolos_persist::{Expected, Swap, keys};
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
@@ -14,7 +18,7 @@ use polybolos_sql::{
 };
 use polybolos_streaming::{
     coordinator::Command,
-    ids::{Epoch, Generation, Incarnation, JobName, Nonce, Version},
+    ids::{Epoch, Generation, Incarnation, JobName, Nonce, PUBLISHERS, Version},
     manifest::{Life, Manifest, SourcePosition},
     report::Counts,
 };
@@ -23,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     once, planning,
+    sink::{sink, topic_of},
     runner::{self, JobHandle, RunnerContext, load_manifest},
     spec::{JobSpec, SourceSpec},
 };
@@ -109,7 +114,7 @@ impl JobManager {
     /// Writes the rows of an INSERT that ends; answers how many.
     pub async fn insert(&self, insert: &InsertPlan, rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
         self.ensure_target(&insert.target).await?;
-        let (keeping, _, sink) = planning::sink(insert)?;
+        let (keeping, _, sink) = sink(&self.platform, insert)?;
         let now_us = self.context.clock.now().wall_us;
         once::insert(&*self.context.store, &self.platform.tables, keeping, sink, now_us, rows, &self.shutdown).await
     }
@@ -121,6 +126,7 @@ impl JobManager {
         self.ensure_targets(&plan).await?;
         self.ensure_dead_letters().await?;
         let spec = self.spec(definition, &plan).await?;
+        self.ensure_positions(definition, &spec).await?;
         let (manifest, version) = self.manifest(definition, &plan, &spec).await?;
         let handle = runner::start(
             self.context.clone(),
@@ -190,6 +196,9 @@ impl JobManager {
             Some(Entry::Starting { .. }) | None => {}
         }
         self.jobs.write().remove(&definition.name);
+        if let Some((incarnation, spec)) = ended {
+            self.delete_positions(&incarnation, &spec).await;
+        }
         Ok(())
     }
 
@@ -202,6 +211,13 @@ impl JobManager {
 
     /// Creates the target when asked to, else checks that it is as declared: all mismatches at once.
     async fn ensure_target(&self, target: &TableDefinition) -> anyhow::Result<()> {
+        if let Some(written) = topic_of(&self.platform, target)? {
+            // Of an upsert topic the broker may forget all but a key's last record.
+            let upserts = matches!(target.connector, Connector::UpsertKafka(_));
+            let config: &[(&str, &str)] = if upserts { &[("cleanup.policy", "compact")] } else { &[] };
+            let ensured = Admin::connect(&written.connection)?.ensure_topic(&written.topic, None, config).await;
+            return ensured.with_context(|| format!("topic {:?} of table {}", written.topic, target.name));
+        }
         let (Connector::Cassandra(options), Some(declared)) = (&target.connector, target.table_schema()) else { return Ok(()) };
         let tables = &self.platform.tables;
         let stored = match tables.describe(&declared.name).await? {
@@ -252,6 +268,29 @@ impl JobManager {
             created.with_context(|| format!("table {} cannot be created", table.name))?;
         }
         Ok(())
+    }
+
+    /// The topics in which sinks that are topics keep their positions.
+    async fn ensure_positions(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
+        for (connection, name) in positions(&Incarnation(definition.incarnation.clone()), spec) {
+            let ensured =
+                Admin::connect(connection)?.ensure_topic(&name, Some(i32::from(PUBLISHERS)), POSITIONS_CONFIG).await;
+            ensured.with_context(|| format!("topic {name:?}, which keeps how far job {} has published", definition.name))?;
+        }
+        Ok(())
+    }
+
+    /// An incarnation that has ended publishes no more.
+    async fn delete_positions(&self, incarnation: &Incarnation, spec: &JobSpec) {
+        for (connection, name) in positions(incarnation, spec) {
+            let deleted = match Admin::connect(connection) {
+                Ok(admin) => admin.delete_topic(&name).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = deleted {
+                tracing::warn!(topic = %name, %error, "the positions of an ended job stay; delete the topic by hand");
+            }
+        }
     }
 
     async fn spec(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<JobSpec> {
@@ -306,6 +345,15 @@ impl JobManager {
             }
         }
     }
+}
+
+/// Per sink that is a topic: its cluster, and the topic of its positions.
+fn positions<'a>(incarnation: &Incarnation, spec: &'a JobSpec) -> Vec<(&'a Connection, String)> {
+    let written = spec.sinks.iter().filter_map(|(sink, (_, spec))| match spec {
+        SinkSpec::Topic { target } => Some((&target.connection, positions_topic(incarnation.as_str(), sink.0))),
+        SinkSpec::Table { .. } | SinkSpec::Print { .. } | SinkSpec::Blackhole => None,
+    });
+    written.collect()
 }
 
 /// Where a new job begins. A topic that does not exist yet has no offsets: its partitions begin at their beginning when they appear.

@@ -2,6 +2,7 @@
 //! finds and ends them.
 //!
 //! * [`spec`]: what a runner needs of a job's definition;
+//! * [`sink`]: what becomes of an INSERT's rows;
 //! * [`planning`]: what a job's plan becomes on this platform;
 //! * [`runner`]: one job's loop: events in, actions carried out;
 //! * [`assignment`]: which executor reads which partition ahead;
@@ -16,5 +17,6 @@ pub mod manager;
 pub mod once;
 pub mod planning;
 pub mod runner;
+pub mod sink;
 pub mod spec;
 pub mod topics;

@@ -1,5 +1,6 @@
 //! An INSERT that ends: rows go to the table through the same writer as a job's, with write times that every later owner of the table
-//! starts after. It is done when it is written; cut short, it may have written some of its rows, and running it again is harmless.
+//! starts after. It is done when it is written; cut short, it may have written some of its rows, and running it again is harmless. To a
+//! topic, all rows go in one transaction.
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -8,7 +9,12 @@ use datafusion::{
     execution::SendableRecordBatchStream,
 };
 use futures::StreamExt;
-use polybolos_operators::{last_per_key::last_per_key, part_write::Keeping, publish::SinkSpec};
+use polybolos_kafka::publish::OneTransaction;
+use polybolos_operators::{
+    last_per_key::last_per_key,
+    part_write::Keeping,
+    publish::{SinkSpec, topic::TopicTarget},
+};
 use polybolos_persist::Store;
 use polybolos_tables::{Grant, TableBackend, TableError};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +44,9 @@ pub async fn insert(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<u64> {
     let mut written = 0;
+    if let SinkSpec::Topic { target } = &sink {
+        return insert_into_topic(target, rows).await;
+    }
     let (SinkSpec::Table { table, columns, options }, Keeping::LastPerKey(key)) = (&sink, &keeping) else {
         while let Some(batch) = rows.next().await {
             let batch = batch?;
@@ -70,5 +79,21 @@ pub async fn insert(
             bail!("{table} refused {} rows; the first: {}; {written} rows were written", outcome.refused.len(), refused.error);
         }
     }
+    Ok(written)
+}
+
+/// Writes all rows to a topic in one transaction: cut short, it wrote none.
+async fn insert_into_topic(target: &TopicTarget, mut rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
+    let mut written = 0;
+    let mut transaction = OneTransaction::begin(target.connection.clone(), target.topic.clone()).await?;
+    while let Some(batch) = rows.next().await {
+        let batch: RecordBatch = batch?;
+        if let Some(column) = target.key.iter().find(|column| batch.column(**column).null_count() > 0) {
+            bail!("column {} of the primary key is NULL in a row; no row was written", batch.schema().field(*column).name());
+        }
+        transaction = transaction.send(target.records(&batch)?).await?;
+        written += batch.num_rows() as u64;
+    }
+    transaction.commit().await?;
     Ok(written)
 }

@@ -19,10 +19,10 @@ use polybolos_operators::{
         flow::fuse_scans,
         spec::{EpochSpec, EventTime, SinkSection, encode_plan},
     },
-    part_write::{Keeping, WriteSpec},
+    part_write::WriteSpec,
     publish::SinkSpec,
     record_scan::{OnError, RecordScanExec},
-    steps::{Check, Step},
+    steps::Step,
     template::{EpochTemplate, JobIdentity, JobTemplate, PlanTemplate},
 };
 use polybolos_sql::{
@@ -43,7 +43,10 @@ use polybolos_streaming::{
 use polybolos_tables::WriteOptions;
 use prost::Message;
 
-use super::spec::{JobSpec, SourceSpec};
+use super::{
+    sink::sink,
+    spec::{JobSpec, SourceSpec},
+};
 use crate::providers::PlatformTables;
 
 /// The topics that a job reads, each once however many tables are declared over it.
@@ -90,7 +93,7 @@ pub async fn job_spec(
     let topics = topics(platform, &definition.name, plan)?;
     let mut sinks = BTreeMap::new();
     for (index, insert) in plan.inserts.iter().enumerate() {
-        let (_, _, sink) = sink(insert)?;
+        let (_, _, sink) = sink(platform, insert)?;
         sinks.insert(SinkId(index as u32), (insert.target.name.to_string(), sink));
     }
     for (id, table) in [(DEAD_LETTERS, dead_letters::table()), (LATE_ROWS, dead_letters::late_rows())] {
@@ -102,6 +105,8 @@ pub async fn job_spec(
         sinks.insert(id, (table.name.to_string(), spec));
     }
     let mut config = CoordinatorConfig { on_data_loss: on_data_loss(plan), ..CoordinatorConfig::default() };
+    let topics_written = sinks.iter().filter(|(_, (_, spec))| matches!(spec, SinkSpec::Topic { .. }));
+    config.staying = topics_written.map(|(id, _)| *id).collect();
     let template = if plan.is_stateful {
         let template = stateful(platform, session, (&definition.name, &definition.incarnation), plan, &topics).await?;
         config.layout = PartLayout::Single;
@@ -116,7 +121,7 @@ pub async fn job_spec(
         }
         JobTemplate::Stateful(template)
     } else {
-        JobTemplate::Stateless(stateless(session, definition, plan).await?)
+        JobTemplate::Stateless(stateless(platform, session, definition, plan).await?)
     };
     Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
 }
@@ -139,9 +144,14 @@ fn on_error(plan: &JobPlan) -> OnError {
     }
 }
 
-async fn stateless(session: &SessionState, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<PlanTemplate> {
+async fn stateless(
+    platform: &PlatformTables,
+    session: &SessionState,
+    definition: &JobDefinition,
+    plan: &JobPlan,
+) -> anyhow::Result<PlanTemplate> {
     let [insert] = plan.inserts.as_slice() else { bail!("job {} has several INSERTs and no state", definition.name) };
-    let (keeping, checks, _) = sink(insert)?;
+    let (keeping, checks, _) = sink(platform, insert)?;
     let identity = JobIdentity {
         job: definition.name.clone(),
         incarnation: Incarnation(definition.incarnation.clone()),
@@ -169,7 +179,7 @@ async fn stateful(
     }
     let mut sections = vec![];
     for (index, insert) in plan.inserts.iter().enumerate() {
-        let (keeping, checks, _) = sink(insert)?;
+        let (keeping, checks, _) = sink(platform, insert)?;
         let physical = planning::plan(session, &insert.plan).await?;
         let sources = Sources { job, incarnation, plan, topics, event_times: &event_times };
         let physical = sources.name(fuse_scans(physical)?)?;
@@ -237,10 +247,10 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
 /// A table that only takes rows cannot follow an answer that takes some back.
 fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<()> {
     match &insert.target.connector {
-        Connector::Cassandra(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
-        Connector::Kafka(_) if !changing || insert.target.primary_key.is_some() => Ok(()),
+        Connector::Cassandra(_) | Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
+        Connector::Kafka(_) if !changing => Ok(()),
         Connector::Kafka(_) => bail!(
-            "job {job} takes rows back that it wrote, and table {} only takes rows; give it a PRIMARY KEY (an upsert topic), or use EMIT ON WINDOW CLOSE",
+            "job {job} takes rows back that it wrote, and table {} only takes rows; declare it with 'connector' = 'upsert-kafka' and a PRIMARY KEY, or group by windows and use EMIT ON WINDOW CLOSE",
             insert.target.name
         ),
     }
@@ -345,34 +355,4 @@ fn event_time(
     let is_in_payload = |name: &str| stored.column(name).is_some_and(|column| matches!(column.kind, ColumnKind::Physical));
     let in_payload: Vec<_> = needed.fields().iter().filter(|field| is_in_payload(field.name())).cloned().collect();
     Ok(Some((time, Schema::new(in_payload))))
-}
-
-/// What becomes of an INSERT's rows: what a part keeps, what is checked, where they go.
-pub fn sink(insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> {
-    Ok(match &insert.target.connector {
-        Connector::Blackhole => (Keeping::Nothing, vec![], SinkSpec::Blackhole),
-        Connector::Print { identifier } => {
-            let name = identifier.clone().unwrap_or_else(|| insert.target.name.to_string());
-            (Keeping::All, vec![], SinkSpec::Print { name })
-        }
-        Connector::Cassandra(options) => {
-            let stored = insert.target.table_schema().ok_or_else(|| anyhow!("table {} has no primary key", insert.target.name))?;
-            let index = |column: &str| {
-                let found = insert.columns.iter().position(|name| name == column);
-                found.ok_or_else(|| anyhow!("key column {column} of {} is not inserted", insert.target.name))
-            };
-            let key = stored.primary_key().map(index).collect::<anyhow::Result<Vec<_>>>()?;
-            let alone = stored.partition_key.len() == 1;
-            let checks = stored.primary_key().zip(&key).map(|(name, &column)| Check {
-                column,
-                name: name.to_owned(),
-                refuse_empty: alone && stored.partition_key.iter().any(|part| part == name),
-            });
-            let checks = checks.collect();
-            let spec =
-                SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
-            (Keeping::LastPerKey(key), checks, spec)
-        }
-        Connector::Kafka(_) => bail!("table {} is a Kafka topic; jobs cannot write to Kafka yet", insert.target.name),
-    })
 }

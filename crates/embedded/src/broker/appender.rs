@@ -1,9 +1,10 @@
 //! The one thread that writes. It takes what has queued up, writes it as one atomic batch, waits until that is on disk (one fsync for
 //! all of it), and only then moves the high watermarks and answers: what a producer was told is written, a power cut cannot take.
 //!
-//! It also keeps what makes producers idempotent: for each, the last batches it wrote to a partition.
+//! It also keeps what makes producers idempotent (for each, the last batches it wrote to a partition) and the transactions, whose ends it
+//! writes.
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,9 @@ use uuid::Uuid;
 use super::{
     batch::{self, Batch},
     codes::ErrorCode,
-    log::{CommittedOffset, Log, LogError, Partition, Topic, offset_key, offset_of},
+    log::{CommittedOffset, Log, LogError, Partition, Topic, aborted_key, offset_key, offset_of},
+    producers::{Producer, load_producers},
+    transactions::{PartitionKey, ProducerId, Transaction, Transactions},
 };
 
 /// Most commands, and most bytes, that share an fsync.
@@ -26,8 +29,6 @@ const QUEUE: usize = 1024;
 /// Kafka's default.
 pub(super) const MESSAGE_BYTES_MAX: i64 = 1_048_588;
 pub(super) const RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
-/// What a producer may repeat: librdkafka and Kafka keep at most five batches under way.
-const RECENT_BATCHES: usize = 5;
 /// Keys that are removed at once.
 const REMOVE_CHUNK: usize = 1000;
 
@@ -73,20 +74,34 @@ pub(super) enum Command {
     NewProducer {
         answer: Answer<i64>,
     },
+    /// A new epoch of a transactional id, which aborts what is open under the one before.
+    InitTransactions {
+        id: String,
+        timeout_ms: i32,
+        answer: Answer<ProducerId>,
+    },
+    AddPartitions {
+        id: String,
+        producer: ProducerId,
+        partitions: Vec<PartitionKey>,
+        answer: Answer<()>,
+    },
+    EndTransaction {
+        id: String,
+        producer: ProducerId,
+        committed: bool,
+        answer: Answer<()>,
+    },
+    /// Aborts transactions that are open for longer than their producers asked for.
+    ExpireTransactions,
     /// Forgets records that are older than their topic's retention.
     Retain,
-}
-
-/// What a producer wrote last to a partition.
-struct Producer {
-    epoch: i16,
-    /// First and last sequence number and base offset of its last batches.
-    recent: VecDeque<(i32, i32, i64)>,
 }
 
 pub(super) struct Appender {
     log: Arc<Log>,
     producers: HashMap<(u32, u32, i64), Producer>,
+    transactions: Transactions,
     /// Ends of partitions that are ahead of their high watermarks, while a group is being written.
     ends: HashMap<(u32, u32), i64>,
 }
@@ -94,7 +109,8 @@ pub(super) struct Appender {
 impl Appender {
     /// Starts the thread; it ends when the last sender is gone.
     pub(super) fn start(log: Arc<Log>) -> Result<(mpsc::Sender<Command>, std::thread::JoinHandle<()>), LogError> {
-        let mut appender = Self { producers: load_producers(&log)?, log, ends: HashMap::new() };
+        let (producers, transactions) = (load_producers(&log, now_ms())?, Transactions::load(&log, now_ms())?);
+        let mut appender = Self { producers, transactions, log, ends: HashMap::new() };
         appender.finish_drops()?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let run = move || appender.run(receiver);
@@ -142,8 +158,9 @@ impl Appender {
         for (partition, answer, result) in results {
             let result = match written {
                 Ok(()) => {
-                    if let Some(end) = ends.get(&(partition.topic_number, partition.index)) {
-                        partition.set_high(*end);
+                    let key = (partition.topic_number, partition.index);
+                    if let Some(end) = ends.get(&key) {
+                        partition.set_ends(*end, self.transactions.open_from(key));
                     }
                     result
                 }
@@ -159,6 +176,8 @@ impl Appender {
         if partition.is_gone() {
             return Err(ErrorCode::UnknownTopicOrPartition);
         }
+        let here = (partition.topic_number, partition.index);
+        self.transactions.check(batch, here)?;
         let producer = (partition.topic_number, partition.index, batch.producer_id);
         let idempotent = batch.producer_id >= 0 && batch.base_sequence >= 0;
         if idempotent && let Some(written) = self.producers.get(&producer).map(|state| state.check(batch)).transpose()?.flatten() {
@@ -169,9 +188,13 @@ impl Appender {
         let last = base + i64::from(batch.last_offset_delta);
         *end = last + 1;
         write.insert(&self.log.store.records, partition.record_key(last), batch.at(base));
+        if let Some(id) = self.transactions.wrote(batch, here, base).map(str::to_owned)
+            && let Some(transaction) = self.transactions.get(&id)
+        {
+            write.insert(&self.log.store.transactions, id, transaction.encode());
+        }
         if idempotent {
-            let state =
-                self.producers.entry(producer).or_insert_with(|| Producer { epoch: batch.producer_epoch, recent: VecDeque::new() });
+            let state = self.producers.entry(producer).or_insert_with(|| Producer::new(batch.producer_epoch));
             state.wrote(batch, base);
             let key = [&partition.key()[..], &batch.producer_id.to_be_bytes()].concat();
             write.insert(&self.log.store.producers, key, state.encode(now_ms()));
@@ -197,8 +220,101 @@ impl Appender {
                 let id = self.count(&mut write, NEXT_PRODUCER);
                 _ = answer.send(id.and_then(|id| self.commit(write).map(|()| id)));
             }
+            Command::InitTransactions { id, timeout_ms, answer } => _ = answer.send(self.init_transactions(&id, timeout_ms)),
+            Command::AddPartitions { id, producer, partitions, answer } => {
+                _ = answer.send(self.add_partitions(&id, producer, &partitions));
+            }
+            Command::EndTransaction { id, producer, committed, answer } => {
+                _ = answer.send(self.end_transaction(&id, producer, committed));
+            }
+            Command::ExpireTransactions => self.expire_transactions(),
             Command::Retain => self.retain(),
         }
+    }
+
+    fn init_transactions(&mut self, id: &str, timeout_ms: i32) -> Result<ProducerId, ErrorCode> {
+        let mut write = self.transaction();
+        let before = self.transactions.get(id).cloned();
+        let producer = match before.as_ref().map(|before| before.producer) {
+            // The last epoch stays free, as in Kafka, so that a fenced producer's is never the present one.
+            Some((number, epoch)) if epoch < i16::MAX - 1 => (number, epoch + 1),
+            _ => (self.count(&mut write, NEXT_PRODUCER)?, 0),
+        };
+        let mut transaction = before.unwrap_or_else(|| Transaction::new(producer, timeout_ms, now_ms()));
+        let markers = self.put_markers(&mut write, &transaction, false);
+        transaction.renew(producer, timeout_ms, now_ms());
+        self.conclude(write, id, transaction, markers)?;
+        Ok(producer)
+    }
+
+    fn add_partitions(&mut self, id: &str, producer: ProducerId, partitions: &[PartitionKey]) -> Result<(), ErrorCode> {
+        let mut transaction = self.transactions.of(id, producer)?.clone();
+        transaction.add(partitions, now_ms());
+        let write = self.transaction();
+        self.conclude(write, id, transaction, Vec::new())
+    }
+
+    fn end_transaction(&mut self, id: &str, producer: ProducerId, committed: bool) -> Result<(), ErrorCode> {
+        let mut transaction = self.transactions.of(id, producer)?.clone();
+        if !transaction.ends(committed)? {
+            return Ok(());
+        }
+        let mut write = self.transaction();
+        let markers = self.put_markers(&mut write, &transaction, committed);
+        transaction.end(committed, now_ms());
+        self.conclude(write, id, transaction, markers)
+    }
+
+    /// A producer that left a transaction open is gone: it is aborted, and the producer fenced should it wake up.
+    fn expire_transactions(&mut self) {
+        for id in self.transactions.overdue(now_ms()) {
+            let Some(mut transaction) = self.transactions.get(&id).cloned() else { continue };
+            let mut write = self.transaction();
+            let markers = self.put_markers(&mut write, &transaction, false);
+            let (number, epoch) = transaction.producer;
+            transaction.end(false, now_ms());
+            transaction.producer = (number, epoch.saturating_add(1));
+            tracing::warn!(transactional_id = %id, "a transaction was open for too long and is aborted");
+            if let Err(code) = self.conclude(write, &id, transaction, markers) {
+                tracing::error!(?code, transactional_id = %id, "the transaction could not be aborted");
+            }
+        }
+    }
+
+    /// Ends a transaction in each of its partitions; answers those, with their new ends.
+    fn put_markers(&self, write: &mut OwnedWriteBatch, transaction: &Transaction, committed: bool) -> Vec<(Arc<Partition>, i64)> {
+        let mut ends = Vec::new();
+        for ((topic, index), first) in transaction.written() {
+            // A deleted topic needs none.
+            let Some(partition) = self.log.numbered(topic, index) else { continue };
+            let at = partition.high();
+            let marker = batch::marker(at, transaction.producer, committed, now_ms());
+            write.insert(&self.log.store.records, partition.record_key(at), marker);
+            if !committed {
+                let key = aborted_key(&partition, at, transaction.producer.0);
+                write.insert(&self.log.store.aborted, key, first.to_be_bytes());
+            }
+            ends.push((partition, at + 1));
+        }
+        ends
+    }
+
+    /// Makes a transaction's new state durable, then visible.
+    fn conclude(
+        &mut self,
+        mut write: OwnedWriteBatch,
+        id: &str,
+        transaction: Transaction,
+        markers: Vec<(Arc<Partition>, i64)>,
+    ) -> Result<(), ErrorCode> {
+        write.insert(&self.log.store.transactions, id, transaction.encode());
+        self.commit(write)?;
+        self.transactions.put(id.to_owned(), transaction);
+        for (partition, end) in markers {
+            partition.set_ends(end, self.transactions.open_from((partition.topic_number, partition.index)));
+        }
+        self.log.progress.send_replace(());
+        Ok(())
     }
 
     fn create_topic(&mut self, name: String, partitions: u32, config: BTreeMap<String, String>) -> Result<(), ErrorCode> {
@@ -241,6 +357,7 @@ impl Appender {
         self.log.topics.write().remove(name);
         self.log.progress.send_replace(());
         self.producers.retain(|(number, _, _), _| *number != topic.number);
+        self.transactions.forget_topic(topic.number);
         // The topic is gone whatever happens to its records; what is left is removed at the next start.
         self.finish_drops().map_err(|error| self.failed(&error))
     }
@@ -252,7 +369,7 @@ impl Appender {
             let key = dropped.key()?;
             let number = std::str::from_utf8(&key[DROPPED.len()..]).ok().and_then(|number| number.parse::<u32>().ok());
             let prefix = number.ok_or(LogError::Damage("a deleted topic's number"))?.to_be_bytes();
-            for keyspace in [&store.records, &store.producers, &store.starts] {
+            for keyspace in [&store.records, &store.producers, &store.starts, &store.aborted] {
                 self.remove(keyspace, keyspace.prefix(prefix).map(|entry| entry.key()))?;
             }
             store.counters.remove(key)?;
@@ -277,6 +394,9 @@ impl Appender {
         let records = self.log.store.records.clone();
         let forgotten = records.range(partition.record_key(0)..partition.record_key(before)).map(|entry| entry.key());
         self.remove(&records, forgotten).map_err(|error| self.failed(&error))?;
+        let aborted = self.log.store.aborted.clone();
+        let forgotten = aborted.range(partition.record_key(0)..partition.record_key(before)).map(|entry| entry.key());
+        self.remove(&aborted, forgotten).map_err(|error| self.failed(&error))?;
         Ok(before)
     }
 
@@ -308,18 +428,37 @@ impl Appender {
     fn retain(&mut self) {
         let topics: Vec<_> = self.log.topics.read().values().cloned().collect();
         for topic in topics {
-            let retention_ms = topic.setting("retention.ms", RETENTION_MS);
-            if retention_ms < 0 {
+            // Of a compacted topic the last record of each key has to stay; we keep all.
+            if topic.config.get("cleanup.policy").is_some_and(|policy| policy == "compact") {
                 continue;
             }
+            let (retention_ms, retention_bytes) =
+                (topic.setting("retention.ms", RETENTION_MS), topic.setting("retention.bytes", -1));
             for partition in &topic.partitions {
-                let kept = self.first_kept(partition, now_ms() - retention_ms);
+                let by_age = if retention_ms < 0 { Ok(0) } else { self.first_kept(partition, now_ms() - retention_ms) };
+                let by_size = if retention_bytes < 0 { Ok(0) } else { self.first_within(partition, retention_bytes) };
+                let kept = by_age.and_then(|kept| Ok(kept.max(by_size?)));
                 let forgotten = kept.map_err(|error| self.failed(&error)).and_then(|kept| self.delete_records(partition, kept));
                 if let Err(code) = forgotten {
                     tracing::error!(?code, "old records could not be removed");
                 }
             }
         }
+    }
+
+    /// The first offset of the batches at the partition's end that together have no more than so many bytes; the last batch stays.
+    fn first_within(&self, partition: &Partition, bytes_max: i64) -> Result<i64, LogError> {
+        let (mut kept, mut bytes) = (partition.high(), 0);
+        let range = partition.record_key(partition.start())..partition.record_key(partition.high());
+        for entry in self.log.store.records.range(range).rev() {
+            let stored = entry.value()?;
+            bytes += stored.len() as i64;
+            if bytes > bytes_max && kept < partition.high() {
+                break;
+            }
+            kept = batch::base_offset(&stored);
+        }
+        Ok(kept)
     }
 
     /// The first offset behind the batches at the partition's head that are older than `oldest_ms`.
@@ -355,84 +494,6 @@ impl Appender {
         tracing::error!(%error, folder = %self.log.folder.display(), "the broker's store failed");
         ErrorCode::KafkaStorageError
     }
-}
-
-impl Producer {
-    /// Whether a batch is the producer's next; `Some` is the base offset of one that is already written.
-    fn check(&self, batch: &Batch) -> Result<Option<i64>, ErrorCode> {
-        if batch.producer_epoch < self.epoch {
-            return Err(ErrorCode::InvalidProducerEpoch);
-        }
-        if batch.producer_epoch > self.epoch {
-            return if batch.base_sequence == 0 { Ok(None) } else { Err(ErrorCode::OutOfOrderSequenceNumber) };
-        }
-        let same = |recent: &&(i32, i32, i64)| (recent.0, recent.1) == (batch.base_sequence, batch.last_sequence());
-        if let Some((_, _, base_offset)) = self.recent.iter().find(same) {
-            return Ok(Some(*base_offset));
-        }
-        let Some((_, last, _)) = self.recent.back() else { return Ok(None) };
-        let next = last.checked_add(1).unwrap_or(0);
-        match batch.base_sequence {
-            sequence if sequence == next => Ok(None),
-            sequence if sequence < next => Err(ErrorCode::DuplicateSequenceNumber),
-            _ => Err(ErrorCode::OutOfOrderSequenceNumber),
-        }
-    }
-
-    fn wrote(&mut self, batch: &Batch, base_offset: i64) {
-        if batch.producer_epoch != self.epoch {
-            self.epoch = batch.producer_epoch;
-            self.recent.clear();
-        }
-        if self.recent.len() == RECENT_BATCHES {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((batch.base_sequence, batch.last_sequence(), base_offset));
-    }
-
-    fn encode(&self, written_ms: i64) -> Vec<u8> {
-        let mut out = written_ms.to_be_bytes().to_vec();
-        out.extend_from_slice(&self.epoch.to_be_bytes());
-        for (first, last, base_offset) in &self.recent {
-            out.extend_from_slice(&first.to_be_bytes());
-            out.extend_from_slice(&last.to_be_bytes());
-            out.extend_from_slice(&base_offset.to_be_bytes());
-        }
-        out
-    }
-
-    /// The producer, and when it wrote last.
-    fn decode(bytes: &[u8]) -> Option<(Self, i64)> {
-        let (written_ms, rest) = bytes.split_first_chunk()?;
-        let (epoch, rest) = rest.split_first_chunk()?;
-        let recent = rest.chunks(16).map(|entry| {
-            let (first, entry) = entry.split_first_chunk()?;
-            let (last, entry) = entry.split_first_chunk()?;
-            Some((i32::from_be_bytes(*first), i32::from_be_bytes(*last), i64::from_be_bytes(entry.try_into().ok()?)))
-        });
-        let producer = Self { epoch: i16::from_be_bytes(*epoch), recent: recent.collect::<Option<_>>()? };
-        Some((producer, i64::from_be_bytes(*written_ms)))
-    }
-}
-
-/// The producers of the last week; what others left behind is removed.
-fn load_producers(log: &Log) -> Result<HashMap<(u32, u32, i64), Producer>, LogError> {
-    const DAMAGE: LogError = LogError::Damage("a producer's state");
-    let oldest_ms = now_ms() - RETENTION_MS;
-    let mut producers = HashMap::new();
-    for entry in log.store.producers.iter() {
-        let (key, state) = entry.into_inner()?;
-        let (producer, written_ms) = Producer::decode(&state).ok_or(DAMAGE)?;
-        if written_ms < oldest_ms {
-            log.store.producers.remove(key)?;
-            continue;
-        }
-        let (topic, rest) = key.split_first_chunk().ok_or(DAMAGE)?;
-        let (index, rest) = rest.split_first_chunk().ok_or(DAMAGE)?;
-        let id = rest.try_into().map_err(|_| DAMAGE)?;
-        producers.insert((u32::from_be_bytes(*topic), u32::from_be_bytes(*index), i64::from_be_bytes(id)), producer);
-    }
-    Ok(producers)
 }
 
 fn now_ms() -> i64 {

@@ -1,5 +1,5 @@
 //! A record batch as producers send it (format 2, KIP-98): the header is read and the base offset set; the records inside, compressed
-//! or not, are kept byte for byte.
+//! or not, are kept byte for byte. And the one kind of batch that we make ourselves: the marker that ends a transaction.
 use bytes::Bytes;
 
 use super::codes::ErrorCode;
@@ -21,6 +21,7 @@ pub(super) struct Batch {
     pub(super) producer_id: i64,
     pub(super) producer_epoch: i16,
     pub(super) base_sequence: i32,
+    pub(super) is_transactional: bool,
 }
 
 impl Batch {
@@ -36,7 +37,7 @@ impl Batch {
             return Err(ErrorCode::CorruptMessage);
         }
         let attributes = i16::from_be_bytes(field(&bytes, 21));
-        if attributes & (CONTROL | TRANSACTIONAL) != 0 {
+        if attributes & CONTROL != 0 {
             return Err(ErrorCode::InvalidRecord);
         }
         let batch = Self {
@@ -45,6 +46,7 @@ impl Batch {
             producer_id: i64::from_be_bytes(field(&bytes, 43)),
             producer_epoch: i16::from_be_bytes(field(&bytes, 51)),
             base_sequence: i32::from_be_bytes(field(&bytes, 53)),
+            is_transactional: attributes & TRANSACTIONAL != 0,
             bytes,
         };
         let records = i32::from_be_bytes(field(&batch.bytes, 57));
@@ -69,6 +71,45 @@ impl Batch {
     pub(super) fn last_sequence(&self) -> i32 {
         ((i64::from(self.base_sequence) + i64::from(self.last_offset_delta)) % (i64::from(i32::MAX) + 1)) as i32
     }
+}
+
+/// The marker that ends a producer's transaction in a partition, at an offset of its own: one control record (KIP-98).
+pub(super) fn marker(offset: i64, (producer_id, producer_epoch): (i64, i16), committed: bool, now_ms: i64) -> Vec<u8> {
+    const NO_SEQUENCE: i32 = -1;
+    let mut record = vec![0, 0, 0];
+    // Key: version 0, and 1 for a commit. Value: version 0, and the coordinator's epoch, of which there is one for ever.
+    put_bytes(&mut record, &[0, 0, 0, u8::from(committed)]);
+    put_bytes(&mut record, &[0; 6]);
+    record.push(0);
+    let mut records = vec![zigzag(record.len())];
+    records.extend(record);
+
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(&offset.to_be_bytes());
+    bytes[8..12].copy_from_slice(&((HEADER_BYTES - PREFIX_BYTES + records.len()) as i32).to_be_bytes());
+    bytes[16] = MAGIC;
+    bytes[21..23].copy_from_slice(&(CONTROL | TRANSACTIONAL).to_be_bytes());
+    bytes[27..35].copy_from_slice(&now_ms.to_be_bytes());
+    bytes[35..43].copy_from_slice(&now_ms.to_be_bytes());
+    bytes[43..51].copy_from_slice(&producer_id.to_be_bytes());
+    bytes[51..53].copy_from_slice(&producer_epoch.to_be_bytes());
+    bytes[53..57].copy_from_slice(&NO_SEQUENCE.to_be_bytes());
+    bytes[57..61].copy_from_slice(&1i32.to_be_bytes());
+    bytes.extend(records);
+    let crc = crc32c(&bytes[CRC_FROM..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+fn put_bytes(record: &mut Vec<u8>, bytes: &[u8]) {
+    record.push(zigzag(bytes.len()));
+    record.extend_from_slice(bytes);
+}
+
+/// A short length as the protocol's signed varint.
+fn zigzag(length: usize) -> u8 {
+    debug_assert!(length < 64, "a marker's parts are short");
+    (length * 2) as u8
 }
 
 /// Bytes of the batch at the head of `records`; `None` where there is not even a header.
@@ -121,11 +162,20 @@ pub(super) mod tests {
 
     /// A batch of `records` records whose contents are noise.
     pub(in crate::broker) fn batch(records: i32, producer: (i64, i16, i32), timestamp_ms: i64) -> Bytes {
+        batch_with(0, records, producer, timestamp_ms)
+    }
+
+    pub(in crate::broker) fn transactional_batch(records: i32, producer: (i64, i16, i32), timestamp_ms: i64) -> Bytes {
+        batch_with(TRANSACTIONAL, records, producer, timestamp_ms)
+    }
+
+    fn batch_with(attributes: i16, records: i32, producer: (i64, i16, i32), timestamp_ms: i64) -> Bytes {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes.extend_from_slice(&[7; 40]);
         let length = (bytes.len() - PREFIX_BYTES) as i32;
         bytes[8..12].copy_from_slice(&length.to_be_bytes());
         bytes[16] = MAGIC;
+        bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
         bytes[23..27].copy_from_slice(&(records - 1).to_be_bytes());
         bytes[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
         bytes[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
@@ -151,6 +201,16 @@ pub(super) mod tests {
         assert_eq!((base_offset(&placed), max_timestamp_ms(&placed)), (77, 5));
         let two = [batch(1, (-1, -1, -1), 5), batch(1, (-1, -1, -1), 5)].concat();
         assert_eq!(Batch::parse(two.into()), Err(ErrorCode::CorruptMessage));
+    }
+
+    #[test]
+    fn a_marker_is_a_control_batch_of_one_record() {
+        let marker = marker(77, (9, 3), true, 5);
+        assert_eq!((base_offset(&marker), max_timestamp_ms(&marker)), (77, 5));
+        assert_eq!(length(&marker), Some(marker.len()));
+        assert_eq!(u32::from_be_bytes(field(&marker, 17)), crc32c(&marker[CRC_FROM..]));
+        assert_eq!(marker[HEADER_BYTES..], [32, 0, 0, 0, 8, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(Batch::parse(marker.into()), Err(ErrorCode::InvalidRecord), "producers cannot send one");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(super) enum ErrorCode {
     OutOfOrderSequenceNumber = 45,
     DuplicateSequenceNumber = 46,
     InvalidProducerEpoch = 47,
+    InvalidTxnState = 48,
+    InvalidProducerIdMapping = 49,
+    InvalidTransactionTimeout = 50,
     KafkaStorageError = 56,
     InvalidRecord = 87,
     UnknownTopicId = 100,
@@ -39,12 +42,14 @@ pub(super) mod api {
     pub(in crate::broker) const DELETE_TOPICS: i16 = 20;
     pub(in crate::broker) const DELETE_RECORDS: i16 = 21;
     pub(in crate::broker) const INIT_PRODUCER_ID: i16 = 22;
+    pub(in crate::broker) const ADD_PARTITIONS_TO_TXN: i16 = 24;
+    pub(in crate::broker) const END_TXN: i16 = 26;
     pub(in crate::broker) const DESCRIBE_CONFIGS: i16 = 32;
     pub(in crate::broker) const CREATE_PARTITIONS: i16 = 37;
 }
 
 /// The requests we answer: number, lowest and highest version, and the first version in flexible form.
-pub(super) const APIS: [(i16, i16, i16, i16); 14] = [
+pub(super) const APIS: [(i16, i16, i16, i16); 16] = [
     (api::PRODUCE, 3, 7, 9),
     (api::FETCH, 4, 11, 12),
     (api::LIST_OFFSETS, 1, 5, 6),
@@ -57,6 +62,8 @@ pub(super) const APIS: [(i16, i16, i16, i16); 14] = [
     (api::DELETE_TOPICS, 1, 3, 4),
     (api::DELETE_RECORDS, 0, 1, 2),
     (api::INIT_PRODUCER_ID, 0, 1, 2),
+    (api::ADD_PARTITIONS_TO_TXN, 0, 2, 3),
+    (api::END_TXN, 0, 2, 3),
     (api::DESCRIBE_CONFIGS, 1, 3, 4),
     (api::CREATE_PARTITIONS, 0, 1, 2),
 ];

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Shared, admin,
     codes::{APIS, ErrorCode, api},
-    consume, groups, metadata, produce,
+    consume, groups, metadata, produce, transactions,
     wire::{Malformed, Reader, Writer},
 };
 
@@ -148,7 +148,9 @@ async fn begin(shared: &Arc<Shared>, frame: Bytes) -> Result<Response, Malformed
         api::CREATE_PARTITIONS => Box::pin(admin::create_partitions(shared, request)),
         api::DELETE_RECORDS => Box::pin(admin::delete_records(shared, request)),
         api::DESCRIBE_CONFIGS => Box::pin(admin::describe_configs(shared, request)),
-        api::INIT_PRODUCER_ID => Box::pin(produce::init_producer_id(shared, request)),
+        api::INIT_PRODUCER_ID => Box::pin(transactions::init_producer_id(shared, request)),
+        api::ADD_PARTITIONS_TO_TXN => Box::pin(transactions::add_partitions(shared, request)),
+        api::END_TXN => Box::pin(transactions::end(shared, request)),
         _ => unreachable!("every offered request is dispatched"),
     })
 }

@@ -15,6 +15,7 @@ use super::{
 /// What one response may hold, whatever the client allows.
 const FETCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 const WAIT_MAX: Duration = Duration::from_secs(60);
+const READ_COMMITTED: i8 = 1;
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
@@ -32,7 +33,24 @@ struct Fetched {
     error: Option<ErrorCode>,
     start: i64,
     high: i64,
+    stable: i64,
+    /// Aborted transactions among the records: producer id and first offset.
+    aborted: Vec<(i64, i64)>,
     records: Vec<u8>,
+}
+
+/// What a fetch names.
+struct Asked {
+    topics: Vec<(String, Vec<Wanted>)>,
+    /// Records of open transactions are not for it.
+    committed: bool,
+}
+
+impl Asked {
+    /// Up to where it may read.
+    fn end(&self, partition: &Partition) -> i64 {
+        if self.committed { partition.stable() } else { partition.high() }
+    }
 }
 
 pub(super) async fn fetch(shared: Arc<Shared>, mut request: Request) -> Result<Option<Bytes>, Malformed> {
@@ -42,7 +60,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, mut request: Request) -> Result<O
     let wait = Duration::from_millis(u64::try_from(body.i32()?).unwrap_or(0)).min(WAIT_MAX);
     let min_bytes = usize::try_from(body.i32()?).unwrap_or(0);
     let max_bytes = usize::try_from(body.i32()?).unwrap_or(0).min(FETCH_BYTES_MAX);
-    body.i8()?;
+    let committed = body.i8()? == READ_COMMITTED;
     if version >= 7 {
         body.i32()?;
         body.i32()?;
@@ -62,76 +80,83 @@ pub(super) async fn fetch(shared: Arc<Shared>, mut request: Request) -> Result<O
         })?;
         Ok((name, partitions))
     })?;
-    let topics = Arc::new(topics);
+    let asked = Arc::new(Asked { topics, committed });
     let deadline = Instant::now() + wait;
     let mut progress = shared.log.progress.subscribe();
     loop {
         progress.mark_unchanged();
-        let fetched = collect(&shared, &topics, max_bytes).await;
+        let fetched = collect(&shared, &asked, max_bytes).await;
         let bytes: usize = fetched.iter().flatten().map(|partition| partition.records.len()).sum();
         let failed = fetched.iter().flatten().any(|partition| partition.error.is_some());
-        if failed || bytes >= min_bytes.max(1) || topics.is_empty() {
-            return Ok(Some(respond(&request, &topics, fetched)));
+        if failed || bytes >= min_bytes.max(1) || asked.topics.is_empty() {
+            return Ok(Some(respond(&request, &asked.topics, fetched)));
         }
         let news = tokio::time::timeout_at(deadline, progress.changed()).await;
         if !matches!(news, Ok(Ok(()))) {
-            return Ok(Some(respond(&request, &topics, fetched)));
+            return Ok(Some(respond(&request, &asked.topics, fetched)));
         }
     }
 }
 
 /// What there is now, per topic and partition as asked for.
-async fn collect(shared: &Arc<Shared>, topics: &Arc<Vec<(String, Vec<Wanted>)>>, max_bytes: usize) -> Vec<Vec<Fetched>> {
-    let anything = topics.iter().any(|(name, wanted)| {
+async fn collect(shared: &Arc<Shared>, asked: &Arc<Asked>, max_bytes: usize) -> Vec<Vec<Fetched>> {
+    let anything = asked.topics.iter().any(|(name, wanted)| {
         wanted.iter().any(|wanted| match shared.log.partition(name, wanted.index) {
-            Some(partition) => wanted.offset != partition.high(),
+            Some(partition) => wanted.offset != asked.end(&partition),
             None => true,
         })
     });
     if !anything {
-        return collect_blocking(&shared.log, topics, 0);
+        return collect_blocking(&shared.log, asked, 0);
     }
-    let (log, wanted) = (Arc::clone(&shared.log), Arc::clone(topics));
+    let (log, wanted) = (Arc::clone(&shared.log), Arc::clone(asked));
     match tokio::task::spawn_blocking(move || collect_blocking(&log, &wanted, max_bytes)).await {
         Ok(fetched) => fetched,
         Err(error) => {
             tracing::error!(%error, "a fetch died");
             let failed =
                 |wanted: &Wanted| Fetched { index: wanted.index, error: Some(ErrorCode::UnknownServerError), ..Fetched::default() };
-            topics.iter().map(|(_, wanted)| wanted.iter().map(failed).collect()).collect()
+            asked.topics.iter().map(|(_, wanted)| wanted.iter().map(failed).collect()).collect()
         }
     }
 }
 
-fn collect_blocking(log: &Log, topics: &[(String, Vec<Wanted>)], max_bytes: usize) -> Vec<Vec<Fetched>> {
+fn collect_blocking(log: &Log, asked: &Asked, max_bytes: usize) -> Vec<Vec<Fetched>> {
     let mut total = 0;
     let mut topic = |(name, wanted): &(String, Vec<Wanted>)| {
         let mut partition = |wanted: &Wanted| {
             // A record larger than the limits is still sent, alone, or its reader would never get past it.
             let allowed = wanted.max_bytes.min(max_bytes.saturating_sub(total));
-            let fetched = fetch_one(log, name, wanted, allowed, total == 0);
+            let fetched = fetch_one(log, asked, name, wanted, allowed, total == 0);
             total += fetched.records.len();
             fetched
         };
         wanted.iter().map(&mut partition).collect()
     };
-    topics.iter().map(&mut topic).collect()
+    asked.topics.iter().map(&mut topic).collect()
 }
 
-fn fetch_one(log: &Log, topic: &str, wanted: &Wanted, max_bytes: usize, one_at_least: bool) -> Fetched {
+fn fetch_one(log: &Log, asked: &Asked, topic: &str, wanted: &Wanted, max_bytes: usize, one_at_least: bool) -> Fetched {
     let mut fetched = Fetched { index: wanted.index, ..Fetched::default() };
     let Some(partition) = log.partition(topic, wanted.index) else {
         fetched.error = Some(ErrorCode::UnknownTopicOrPartition);
         return fetched;
     };
-    (fetched.start, fetched.high) = (partition.start(), partition.high());
+    // What is stable is in the store, aborted transactions too.
+    let end = asked.end(&partition);
+    (fetched.start, fetched.stable, fetched.high) = (partition.start(), partition.stable(), partition.high());
     if !(fetched.start..=fetched.high).contains(&wanted.offset) {
         fetched.error = Some(ErrorCode::OffsetOutOfRange);
-    } else if wanted.offset < fetched.high {
-        match log.read(&partition, wanted.offset, max_bytes, one_at_least) {
-            Ok(records) => fetched.records = records,
-            Err(error) => fetched.error = Some(failed(log, &error)),
-        }
+        return fetched;
+    }
+    if wanted.offset >= end {
+        return fetched;
+    }
+    let records = log.read(&partition, wanted.offset, end, max_bytes, one_at_least);
+    let aborted = if asked.committed { log.aborted(&partition, wanted.offset, end) } else { Ok(Vec::new()) };
+    match records.and_then(|records| Ok((records, aborted?))) {
+        Ok((records, aborted)) => (fetched.records, fetched.aborted) = (records, aborted),
+        Err(error) => fetched.error = Some(failed(log, &error)),
     }
     fetched
 }
@@ -155,13 +180,16 @@ fn respond(request: &Request, topics: &[(String, Vec<Wanted>)], fetched: Vec<Vec
         writer.array(partitions, |writer, partition| {
             writer.i32(partition.index);
             writer.i16(partition.error.unwrap_or(ErrorCode::None) as i16);
-            let high = if partition.error.is_none_or(|code| code == ErrorCode::OffsetOutOfRange) { partition.high } else { -1 };
-            writer.i64(high);
-            writer.i64(high);
+            let known = partition.error.is_none_or(|code| code == ErrorCode::OffsetOutOfRange);
+            writer.i64(if known { partition.high } else { -1 });
+            writer.i64(if known { partition.stable } else { -1 });
             if version >= 5 {
                 writer.i64(partition.start);
             }
-            writer.array([(); 0], |_, ()| {});
+            writer.array(partition.aborted, |writer, (producer_id, first)| {
+                writer.i64(producer_id);
+                writer.i64(first);
+            });
             if version >= 11 {
                 writer.i32(-1);
             }
@@ -175,9 +203,7 @@ pub(super) async fn list_offsets(shared: Arc<Shared>, mut request: Request) -> R
     let version = request.version;
     let body = &mut request.body;
     body.i32()?;
-    if version >= 2 {
-        body.i8()?;
-    }
+    let committed = version >= 2 && body.i8()? == READ_COMMITTED;
     let topics = body.array(|body| {
         let name = body.string()?;
         let partitions = body.array(|body| {
@@ -194,7 +220,7 @@ pub(super) async fn list_offsets(shared: Arc<Shared>, mut request: Request) -> R
         let mut offsets = Vec::with_capacity(partitions.len());
         for (index, timestamp) in partitions {
             let offset = match shared.log.partition(&name, index) {
-                Some(partition) => offset_for(&shared.log, partition, timestamp).await,
+                Some(partition) => offset_for(&shared.log, partition, timestamp, committed).await,
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
             offsets.push((index, offset));
@@ -222,8 +248,9 @@ pub(super) async fn list_offsets(shared: Arc<Shared>, mut request: Request) -> R
 }
 
 /// Timestamp and offset; (-1, -1) where no record is that late.
-async fn offset_for(log: &Arc<Log>, partition: Arc<Partition>, timestamp: i64) -> Result<(i64, i64), ErrorCode> {
+async fn offset_for(log: &Arc<Log>, partition: Arc<Partition>, timestamp: i64, committed: bool) -> Result<(i64, i64), ErrorCode> {
     match timestamp {
+        LATEST if committed => Ok((-1, partition.stable())),
         LATEST => Ok((-1, partition.high())),
         EARLIEST => Ok((-1, partition.start())),
         timestamp if timestamp < 0 => Err(ErrorCode::InvalidRequest),

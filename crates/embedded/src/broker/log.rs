@@ -44,6 +44,10 @@ pub(super) struct Store {
     pub(super) records: Keyspace,
     /// (partition, producer id) to what that producer wrote last.
     pub(super) producers: Keyspace,
+    /// Transactional id to its [`super::transactions::Transaction`].
+    pub(super) transactions: Keyspace,
+    /// (partition, last offset, producer id) of aborted transactions to their first offset there.
+    pub(super) aborted: Keyspace,
     /// Group, topic and partition to the committed offset.
     pub(super) offsets: Keyspace,
     /// Counters, and the numbers of deleted topics whose records are still there.
@@ -75,6 +79,8 @@ pub(super) struct Partition {
     start: AtomicI64,
     /// One past the last offset that is on disk.
     high: AtomicI64,
+    /// The last stable offset: no transaction is open below it.
+    stable: AtomicI64,
     /// The topic was deleted.
     gone: AtomicBool,
 }
@@ -106,7 +112,7 @@ impl Topic {
 
 impl Partition {
     pub(super) fn new(topic_number: u32, index: u32, start: i64, high: i64) -> Self {
-        Self { topic_number, index, start: start.into(), high: high.into(), gone: false.into() }
+        Self { topic_number, index, start: start.into(), high: high.into(), stable: high.into(), gone: false.into() }
     }
 
     pub(super) fn start(&self) -> i64 {
@@ -125,8 +131,14 @@ impl Partition {
         self.start.store(start, Ordering::Release);
     }
 
-    pub(super) fn set_high(&self, high: i64) {
+    pub(super) fn stable(&self) -> i64 {
+        self.stable.load(Ordering::Acquire)
+    }
+
+    /// The high watermark, and the first offset of the oldest transaction that is open, if any.
+    pub(super) fn set_ends(&self, high: i64, open_from: Option<i64>) {
         self.high.store(high, Ordering::Release);
+        self.stable.store(open_from.unwrap_or(high), Ordering::Release);
     }
 
     pub(super) fn set_gone(&self) {
@@ -159,6 +171,8 @@ impl Store {
             starts: keyspace("starts")?,
             records: keyspace("records")?,
             producers: keyspace("producers")?,
+            transactions: keyspace("transactions")?,
+            aborted: keyspace("aborted")?,
             offsets: keyspace("offsets")?,
             counters: keyspace("counters")?,
             database,
@@ -178,7 +192,7 @@ impl Store {
             None => 0,
         };
         partition.set_start(start);
-        partition.set_high(start.max(end));
+        partition.set_ends(start.max(end), None);
         Ok(partition)
     }
 }
@@ -227,17 +241,26 @@ impl Log {
         self.topics.read().get(topic)?.partition(index).cloned()
     }
 
-    /// Whole batches from the one that holds `offset`, up to `max_bytes`; with `one_at_least` the first however large it is.
+    /// The partition that these numbers name.
+    pub(super) fn numbered(&self, topic_number: u32, index: u32) -> Option<Arc<Partition>> {
+        let topics = self.topics.read();
+        let topic = topics.values().find(|topic| topic.number == topic_number)?;
+        topic.partition(index as i32).cloned()
+    }
+
+    /// Whole batches from the one that holds `offset` to before `end`, up to `max_bytes`; with `one_at_least` the first however large
+    /// it is.
     pub(super) fn read(
         &self,
         partition: &Partition,
         offset: i64,
+        end: i64,
         max_bytes: usize,
         one_at_least: bool,
     ) -> Result<Vec<u8>, LogError> {
         let mut bytes = Vec::new();
         let snapshot = self.store.database.snapshot();
-        for batch in snapshot.range(&self.store.records, partition.record_key(offset)..partition.record_key(partition.high())) {
+        for batch in snapshot.range(&self.store.records, partition.record_key(offset)..partition.record_key(end)) {
             let batch = batch.value()?;
             let first = bytes.is_empty() && one_at_least;
             if bytes.len() + batch.len() > max_bytes && !first {
@@ -246,6 +269,21 @@ impl Log {
             bytes.extend_from_slice(&batch);
         }
         Ok(bytes)
+    }
+
+    /// Aborted transactions with records between two offsets, as producer id and first offset.
+    pub(super) fn aborted(&self, partition: &Partition, from: i64, end: i64) -> Result<Vec<(i64, i64)>, LogError> {
+        const DAMAGE: LogError = LogError::Damage("an aborted transaction");
+        let mut found = Vec::new();
+        for entry in self.store.aborted.range(partition.record_key(from).to_vec()..=aborted_key(partition, i64::MAX, i64::MAX)) {
+            let (key, first) = entry.into_inner()?;
+            let producer_id = key.get(16..).and_then(|bytes| bytes.try_into().ok()).ok_or(DAMAGE)?;
+            let first = i64::from_be_bytes((*first).try_into().map_err(|_| DAMAGE)?);
+            if first < end {
+                found.push((i64::from_be_bytes(producer_id), first));
+            }
+        }
+        Ok(found)
     }
 
     /// The first batch with a record at or after a time: its timestamp and base offset. Reads the partition up to there.
@@ -286,6 +324,11 @@ impl Log {
 pub(super) struct CommittedOffset {
     pub(super) offset: i64,
     pub(super) metadata: Option<String>,
+}
+
+/// The key of a transaction that a producer aborted with a marker at `last`.
+pub(super) fn aborted_key(partition: &Partition, last: i64, producer_id: i64) -> Vec<u8> {
+    [&partition.record_key(last)[..], &producer_id.to_be_bytes()].concat()
 }
 
 /// Group and topic names hold no 0 byte.

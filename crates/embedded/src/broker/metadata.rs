@@ -139,19 +139,20 @@ fn put_topic(writer: &mut Writer, version: i16, found: &Found) {
     writer.tags();
 }
 
-/// The coordinator of every group is here; transactions have none.
+/// The coordinator of every group and of every transaction is here.
 pub(super) async fn find_coordinator(shared: Arc<Shared>, mut request: Request) -> Result<Option<Bytes>, Malformed> {
     const GROUP: i8 = 0;
+    const TRANSACTION: i8 = 1;
     request.body.string()?;
     let kind = if request.version >= 1 { request.body.i8()? } else { GROUP };
+    let is_known = matches!(kind, GROUP | TRANSACTION);
     let mut writer = request.response();
-    let error = if kind == GROUP { ErrorCode::None } else { ErrorCode::InvalidRequest };
     if request.version >= 1 {
         writer.i32(0);
     }
-    writer.i16(error as i16);
+    writer.i16(if is_known { ErrorCode::None } else { ErrorCode::InvalidRequest } as i16);
     if request.version >= 1 {
-        writer.nullable_string((kind != GROUP).then_some("the embedded broker has no transactions"));
+        writer.nullable_string((!is_known).then_some("coordinators are of groups or of transactions"));
     }
     writer.i32(NODE);
     writer.string(&shared.address.ip().to_string());

@@ -1,12 +1,15 @@
 //! A broker in place of Kafka, for one process: it speaks the Kafka protocol on a socket and keeps records in a local folder.
 //!
-//! Any client of the protocol can produce (idempotently; not in transactions), consume, commit offsets, and make, grow, empty and
-//! delete topics. What it acknowledges survives a power cut, and nothing is served before it would. Consumer-group membership
-//! (`subscribe`) and transactions are not offered; a client that asks for them is told so by the versions of the protocol.
+//! Any client of the protocol can produce (idempotently, in transactions too), consume (read committed or not), commit offsets, and make,
+//! grow, empty and delete topics. What it acknowledges survives a power cut, and nothing is served before it would. Consumer-group
+//! membership (`subscribe`) and offsets inside transactions are not offered; a client that asks for them is told so by the versions of the
+//! protocol.
 //!
 //! * [`wire`], [`codes`], [`batch`]: the protocol's types, numbers and record batches;
-//! * [`connection`]: frames and dispatch; [`produce`], [`consume`], [`metadata`], [`admin`], [`groups`]: the requests;
-//! * [`log`]: topics and records on disk, and reading them; [`appender`]: the one thread that writes.
+//! * [`connection`]: frames and dispatch; [`produce`], [`consume`], [`metadata`], [`admin`], [`groups`],
+//!   [`transactions`]: the requests;
+//! * [`log`]: topics and records on disk, and reading them; [`appender`]: the one thread that writes; [`producers`]: what it knows of
+//!   who writes.
 mod admin;
 mod appender;
 mod batch;
@@ -17,6 +20,8 @@ mod groups;
 mod log;
 mod metadata;
 mod produce;
+mod producers;
+mod transactions;
 mod wire;
 
 use std::{
@@ -40,6 +45,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How often records beyond their retention are looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(300);
+/// How often transactions that were left open are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a broker listens and where it keeps its records.
 #[derive(Clone, Debug)]
@@ -142,7 +149,8 @@ impl Broker {
         let shared = Arc::new(Shared { log, commands, address, auto_create_partitions: config.auto_create_partitions });
         let (cancelled, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(accept(Arc::clone(&shared), listener, cancelled.clone(), tasks.clone()));
-        tasks.spawn(retain(shared, cancelled.clone()));
+        tasks.spawn(command_every(RETAIN_EVERY, || Command::Retain, Arc::clone(&shared), cancelled.clone()));
+        tasks.spawn(command_every(EXPIRE_EVERY, || Command::ExpireTransactions, shared, cancelled.clone()));
         tracing::info!(%address, folder = %config.data_dir.display(), "embedded broker ready");
         Ok(Self { address, cancelled, tasks, appender: Some(thread) })
     }
@@ -199,14 +207,14 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, cancelled: Cancellat
     }
 }
 
-async fn retain(shared: Arc<Shared>, cancelled: CancellationToken) {
-    let mut every = tokio::time::interval(RETAIN_EVERY);
+async fn command_every(period: Duration, command: fn() -> Command, shared: Arc<Shared>, cancelled: CancellationToken) {
+    let mut every = tokio::time::interval(period);
     loop {
         tokio::select! {
             _ = every.tick() => {}
             () = cancelled.cancelled() => return,
         }
-        if shared.command(Command::Retain).await.is_err() {
+        if shared.command(command()).await.is_err() {
             return;
         }
     }

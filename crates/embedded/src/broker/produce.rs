@@ -1,4 +1,5 @@
-//! Producing: batches go to the appender at once, in the order they came; the response waits until they are on disk.
+//! Producing: batches go to the appender at once, in the order they came; the response waits until they are on disk. A batch says itself
+//! whether it belongs to a transaction.
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -19,7 +20,8 @@ type PerPartition<T> = Vec<(String, Vec<(i32, T)>)>;
 /// Hands the batches of a request to the appender.
 pub(super) async fn begin(shared: Arc<Shared>, mut request: Request) -> Result<Response, Malformed> {
     let body = &mut request.body;
-    let transactional_id = body.nullable_string()?;
+    // The transactional id: the producer's number in a batch says the same.
+    body.nullable_string()?;
     let acks = body.i16()?;
     body.i32()?;
     let topics = body.array(|body| {
@@ -31,11 +33,7 @@ pub(super) async fn begin(shared: Arc<Shared>, mut request: Request) -> Result<R
     for (name, partitions) in topics {
         let mut results = Vec::with_capacity(partitions.len());
         for (index, records) in partitions {
-            let result = match &transactional_id {
-                Some(_) => Err(ErrorCode::UnsupportedVersion),
-                None => append(&shared, &name, index, records.unwrap_or_default()).await,
-            };
-            results.push((index, result));
+            results.push((index, append(&shared, &name, index, records.unwrap_or_default()).await));
         }
         appends.push((name, results));
     }
@@ -86,19 +84,4 @@ fn respond(request: &Request, topics: PerPartition<Result<i64, ErrorCode>>) -> b
     });
     writer.i32(0);
     writer.into_frame()
-}
-
-/// A number for an idempotent producer. Transactions are not offered.
-pub(super) async fn init_producer_id(shared: Arc<Shared>, mut request: Request) -> Result<Option<bytes::Bytes>, Malformed> {
-    let transactional_id = request.body.nullable_string()?;
-    let id = match transactional_id {
-        Some(_) => Err(ErrorCode::UnsupportedVersion),
-        None => shared.ask(|answer| Command::NewProducer { answer }).await,
-    };
-    let mut writer = request.response();
-    writer.i32(0);
-    writer.i16(id.err().unwrap_or(ErrorCode::None) as i16);
-    writer.i64(id.unwrap_or(-1));
-    writer.i16(if id.is_ok() { 0 } else { -1 });
-    Ok(Some(writer.into_frame()))
 }

@@ -3,6 +3,9 @@
 //! Offsets have holes (control records of transactions, compaction). Records tell how far the log was read; where a range ends in a hole,
 //! only the end-of-partition event does, and only one of a *placement* (an assignment of the partition at some offset) that was made after
 //! the broker had said that its log reaches so far. An older event may speak of a shorter log.
+//!
+//! A log that is quiet and ends in a hole (each transaction ends in one) is looked at in the same way though nobody waits, so that reading
+//! reaches its end.
 use std::collections::VecDeque;
 
 use polybolos_streaming::frame::OffsetRange;
@@ -50,6 +53,8 @@ pub(super) struct Buffer {
     placements: u64,
     /// The last thing this placement brought was the end of the partition.
     at_end: bool,
+    /// The broker's log was seen to reach no further than `end`, after all that came.
+    end_is_known: bool,
     fault: Option<Fault>,
 }
 
@@ -75,6 +80,7 @@ impl Buffer {
     fn place(&mut self, known_end: Option<i64>) {
         self.placements += 1;
         self.at_end = false;
+        self.end_is_known = false;
         self.wanted = Some(Placement { number: self.placements, offset: self.end, known_end });
     }
 
@@ -164,6 +170,23 @@ impl Buffer {
         }
     }
 
+    /// The consumer saw the end of the partition, and whether that is the log's end or a hole before it is not known.
+    pub fn may_end_in_hole(&self) -> bool {
+        self.fault.is_none() && self.wanted.is_none() && self.at_end && !self.end_is_known && self.readers == 0
+    }
+
+    /// The broker's log reaches `log_end`, said while the partition was quiet.
+    pub fn quiet_log_reaches(&mut self, log_end: i64) {
+        if !self.may_end_in_hole() {
+            return;
+        }
+        if log_end > self.end {
+            self.place(Some(log_end));
+        } else {
+            self.end_is_known = true;
+        }
+    }
+
     /// Takes in what a placement brought, and says how many records and bytes were new.
     pub fn add(&mut self, placement: u64, chunk: &RecordChunk) -> (u64, u64) {
         if !self.is_placed(placement) {
@@ -179,6 +202,7 @@ impl Buffer {
             return (0, 0);
         }
         self.at_end = false;
+        self.end_is_known = false;
         self.end = offsets.end;
         self.bytes += chunk.footprint();
         let added = (chunk.len() as u64, chunk.bytes() as u64);
@@ -196,9 +220,10 @@ impl Buffer {
             return;
         }
         self.at_end = true;
-        if let Some(known_end) = self.placed.as_mut().and_then(|placed| placed.known_end.take()) {
-            self.end = self.end.max(known_end);
-        }
+        // Told again at another offset, though nothing came: the log has grown, by a hole.
+        let known_end = self.placed.as_mut().and_then(|placed| placed.known_end.take());
+        self.end_is_known = known_end.is_some();
+        self.end = self.end.max(known_end.unwrap_or(i64::MIN));
     }
 }
 
@@ -286,6 +311,32 @@ mod tests {
         buffer.reached_end(again.number);
         assert_eq!(buffer.end(), 5);
         assert_eq!(buffer.get(OffsetRange::new(0, 5)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_quiet_log_is_read_to_its_end_over_a_hole() {
+        let (mut buffer, place) = placed(0);
+        assert!(!buffer.may_end_in_hole(), "no end was seen");
+        buffer.add(place, &chunk(0..3));
+        buffer.reached_end(place);
+        assert!(buffer.may_end_in_hole());
+        buffer.quiet_log_reaches(3);
+        assert!(!buffer.may_end_in_hole(), "it ends in a record");
+        buffer.add(place, &chunk([3]));
+        buffer.reached_end(place);
+        buffer.quiet_log_reaches(5);
+        assert_eq!(buffer.end(), 4, "records may be on their way");
+        let again = buffer.next_placement().unwrap();
+        assert_eq!((again.offset, again.known_end), (4, Some(5)));
+        buffer.reached_end(again.number);
+        assert_eq!(buffer.end(), 5);
+        assert!(!buffer.may_end_in_hole());
+        buffer.reached_end(again.number);
+        assert!(buffer.may_end_in_hole(), "records that nobody sees were aborted meanwhile");
+        *buffer.readers() = 1;
+        buffer.add(again.number, &chunk([6]));
+        buffer.reached_end(again.number);
+        assert!(!buffer.may_end_in_hole(), "a reader's questions come first");
     }
 
     #[test]

@@ -61,6 +61,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between two questions for the end of a log, and two looks whether brokers are back.
 const ASK: Duration = Duration::from_millis(250);
 
+/// A partition that brought nothing for so long is quiet: looking for its end disturbs nobody.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// For those questions; the thread waits for the answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,8 @@ struct Polling {
     /// Records and bytes of the last chunk that was handed over: the next is likely to be as large.
     chunk_size: (usize, usize),
     asked: Option<Instant>,
+    /// When partitions last brought a record.
+    brought: BTreeMap<i32, Instant>,
     /// An error said that a broker could not be reached: look.
     suspected: Option<String>,
     looked: Option<Instant>,
@@ -102,6 +107,7 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         queues: BTreeMap::new(),
         chunk_size: (0, 0),
         asked: None,
+        brought: BTreeMap::new(),
         suspected: None,
         looked: None,
     };
@@ -131,7 +137,7 @@ impl Polling {
             for (partition, placement) in &plan.open {
                 brought |= self.poll_partition(*partition, *placement);
             }
-            self.ask(&plan.questions);
+            self.ask(&plan);
             self.look();
             if brought {
                 self.announcer.changed();
@@ -203,7 +209,10 @@ impl Polling {
             }
         }
         for (partition, mut builder) in builders {
-            brought |= self.hand_over(partition, &mut builder);
+            if self.hand_over(partition, &mut builder) {
+                self.brought.insert(partition, Instant::now());
+                brought = true;
+            }
         }
         // An end is only told after the records before it; those were handed over above.
         for partition in ended {
@@ -248,6 +257,7 @@ impl Polling {
         let mut brought = self.hand_over(partition, &mut builder);
         if brought {
             self.chunk_size = size;
+            self.brought.insert(partition, Instant::now());
         }
         if at_end {
             self.source.reached_end(partition, placement);
@@ -310,20 +320,26 @@ impl Polling {
     }
 
     /// Asks how far logs reach whose last offsets may be holes.
-    fn ask(&mut self, partitions: &[i32]) {
-        if partitions.is_empty() || self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
+    fn ask(&mut self, plan: &Plan) {
+        let is_quiet = |partition: &&i32| self.brought.get(partition).is_none_or(|brought| brought.elapsed() > QUIET);
+        let quiet: Vec<i32> = plan.quiet_questions.iter().filter(is_quiet).copied().collect();
+        let nothing = plan.questions.is_empty() && quiet.is_empty();
+        if nothing || self.asked.is_some_and(|asked| asked.elapsed() < ASK) {
             return;
         }
         self.asked = Some(Instant::now());
         let mut list = TopicPartitionList::new();
-        for partition in partitions {
+        for partition in plan.questions.iter().chain(&quiet) {
             if list.add_partition_offset(self.source.topic(), *partition, Offset::End).is_err() {
                 return;
             }
         }
         let Ok(ends) = self.consumer.offsets_for_times(list, ANSWER) else { return };
         for element in ends.elements() {
-            if let Offset::Offset(end) = element.offset() {
+            let Offset::Offset(end) = element.offset() else { continue };
+            if quiet.contains(&element.partition()) {
+                self.source.quiet_log_reaches(element.partition(), end);
+            } else {
                 self.source.log_reaches(element.partition(), end);
             }
         }

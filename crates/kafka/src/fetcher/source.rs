@@ -76,6 +76,8 @@ pub(super) struct Plan {
     pub open: Vec<(i32, u64)>,
     /// Partitions whose log's end has to be asked for.
     pub questions: Vec<i32>,
+    /// The same, once they are quiet.
+    pub quiet_questions: Vec<i32>,
 }
 
 impl Source {
@@ -222,8 +224,8 @@ impl Source {
         }
         let limit = partition_bytes.min(source_bytes / state.partitions.len().max(1));
         let dropped = assigned.keys().filter(|partition| !state.partitions.contains_key(partition)).copied().collect();
-        let mut plan = Plan { dropped, placements: vec![], open: vec![], questions: vec![] };
-        let mut highest = state.highest_placement;
+        let mut plan = Plan { dropped, placements: vec![], open: vec![], questions: vec![], quiet_questions: vec![] };
+        let (mut highest, lasting) = (state.highest_placement, state.lasting);
         for (partition, buffer) in &mut state.partitions {
             if let Some(placement) = buffer.next_placement() {
                 highest = highest.max(placement.number);
@@ -231,6 +233,9 @@ impl Source {
             }
             if buffer.open_question().is_some() {
                 plan.questions.push(*partition);
+            }
+            if lasting && buffer.may_end_in_hole() {
+                plan.quiet_questions.push(*partition);
             }
             let number = plan.placements.last().filter(|(placed, _)| placed == partition).map(|(_, placement)| placement.number);
             if let Some(number) = number.or_else(|| assigned.get(partition).copied())
@@ -266,6 +271,12 @@ impl Source {
     pub fn log_reaches(&self, partition: i32, log_end: i64) {
         if let Some(buffer) = self.state.lock().partitions.get_mut(&partition) {
             buffer.log_reaches(log_end);
+        }
+    }
+
+    pub fn quiet_log_reaches(&self, partition: i32, log_end: i64) {
+        if let Some(buffer) = self.state.lock().partitions.get_mut(&partition) {
+            buffer.quiet_log_reaches(log_end);
         }
     }
 

@@ -1,8 +1,8 @@
 //! An epoch's changes of a query's answer as changes of a table: one per key, the row that is there now, or that none is (EPOCHS rule 10).
 use datafusion::{
     arrow::{
-        array::{Array, BooleanArray, RecordBatch, UInt32Array},
-        compute::{filter_record_batch, take_record_batch},
+        array::{Array, RecordBatch, UInt32Array},
+        compute::take_record_batch,
         row::{RowConverter, SortField},
     },
     common::Result,
@@ -32,8 +32,9 @@ impl SinkSection {
             Keeping::All => {
                 for delta in deltas {
                     let delta = self.check(delta, &mut changes)?;
-                    changes.rows += delta.rows() as u64;
-                    changes.batches.extend(signed(&delta)?);
+                    let batches = signed(&delta)?;
+                    changes.rows += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+                    changes.batches.extend(batches);
                 }
             }
             Keeping::LastPerKey(key) if deltas.iter().all(|delta| delta.weights().is_none()) => {
@@ -76,17 +77,25 @@ impl SinkSection {
     }
 }
 
-/// Rows that are added, and rows that are taken away, the latter marked.
+/// Rows that are added, and rows that are taken away, the latter marked; each as often as its weight says.
 fn signed(delta: &Delta) -> Result<Vec<RecordBatch>> {
-    let Some(weights) = delta.weights() else { return Ok(vec![delta.batch().clone()]) };
-    let mask = |wanted: fn(i64) -> bool| -> BooleanArray { weights.values().iter().map(|weight| Some(wanted(*weight))).collect() };
-    let (added, gone) = (mask(|weight| weight > 0), mask(|weight| weight < 0));
-    let mut batches = vec![];
-    if gone.true_count() > 0 {
-        batches.push(mark_delete(&filter_record_batch(delta.batch(), &gone)?)?);
+    if delta.weights().is_none() {
+        return Ok(vec![delta.batch().clone()]);
     }
-    if added.true_count() > 0 {
-        batches.push(filter_record_batch(delta.batch(), &added)?);
+    let times = |sign: i64| -> UInt32Array {
+        let rows = (0..delta.rows()).flat_map(|row| {
+            let times = usize::try_from(sign * delta.weight(row)).unwrap_or(0);
+            std::iter::repeat_n(row as u32, times)
+        });
+        UInt32Array::from_iter_values(rows)
+    };
+    let (added, gone) = (times(1), times(-1));
+    let mut batches = vec![];
+    if !gone.is_empty() {
+        batches.push(mark_delete(&take_record_batch(delta.batch(), &gone)?)?);
+    }
+    if !added.is_empty() {
+        batches.push(take_record_batch(delta.batch(), &added)?);
     }
     Ok(batches)
 }
@@ -152,6 +161,16 @@ mod tests {
     fn section() -> SinkSection {
         let checks = vec![Check { column: 0, name: "k".into(), refuse_empty: true }];
         SinkSection { sink: SinkId(0), keeping: Keeping::LastPerKey(vec![0]), checks, emit_on_close: false, plan: vec![] }
+    }
+
+    #[test]
+    fn without_a_key_every_row_comes_out_as_often_as_it_is_there() {
+        let section = SinkSection { keeping: Keeping::All, checks: vec![], ..section() };
+        let changes = section.changes(vec![delta(&[(Some("a"), 1, 2), (Some("b"), 2, -1), (Some("c"), 3, 0)])]).expect("signs");
+        assert_eq!(changes.rows, 3);
+        let [gone, added] = changes.batches.as_slice() else { panic!("{:?}", changes.batches) };
+        assert!(is_delete(gone) && !is_delete(added));
+        assert_eq!(added.column(1).as_primitive::<Int64Type>().values(), &[1, 1]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::computed;
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
-    options::{OptionReader, cassandra::CassandraOptions, kafka::KafkaOptions},
+    options::{OptionReader, cassandra::CassandraOptions, kafka::KafkaOptions, upsert_kafka::UpsertKafkaOptions},
     statement::{ColumnClause, CreateTable, MetadataClause, PrimaryKeyClause},
     types::SqlType,
 };
@@ -132,6 +132,8 @@ impl Watermark {
 #[serde(tag = "connector", rename_all = "snake_case")]
 pub enum Connector {
     Kafka(KafkaOptions),
+    /// A topic that keeps the last record of each key; only written.
+    UpsertKafka(UpsertKafkaOptions),
     Cassandra(CassandraOptions),
     /// Takes rows and forgets them.
     Blackhole,
@@ -146,6 +148,7 @@ impl Connector {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Kafka(_) => "kafka",
+            Self::UpsertKafka(_) => "upsert-kafka",
             Self::Cassandra(_) => "cassandra",
             Self::Blackhole => "blackhole",
             Self::Print { .. } => "print",
@@ -153,7 +156,7 @@ impl Connector {
     }
 }
 
-const CONNECTORS: [&str; 4] = ["kafka", "cassandra", "blackhole", "print"];
+const CONNECTORS: [&str; 5] = ["kafka", "upsert-kafka", "cassandra", "blackhole", "print"];
 
 impl TableDefinition {
     pub fn column(&self, name: &str) -> Option<&ColumnDefinition> {
@@ -257,6 +260,13 @@ impl TableDefinition {
 
     fn set_primary_key(&mut self, clause: Option<&PrimaryKeyClause>) -> Result<(), SqlError> {
         let Some(clause) = clause else {
+            if matches!(self.connector, Connector::UpsertKafka(_)) {
+                let message = format!(
+                    "table {} needs a primary key, which its records are keyed by; add PRIMARY KEY (column) NOT ENFORCED, or write 'connector' = 'kafka' for records without one",
+                    self.name
+                );
+                return Err(SqlError::invalid(message));
+            }
             if matches!(self.connector, Connector::Cassandra(_)) {
                 let message = format!(
                     "table {} needs a primary key, as rows in Cassandra are written by key; add PRIMARY KEY (column) NOT ENFORCED",
@@ -268,7 +278,7 @@ impl TableDefinition {
         };
         if matches!(self.connector, Connector::Kafka(_)) {
             let message = format!(
-                "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, and declare it on the table that the job fills",
+                "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, or write 'connector' = 'upsert-kafka' for a topic that a job keeps one row per key in",
                 self.name
             );
             return Err(SqlError::unsupported_at(clause.at, message));
@@ -321,13 +331,14 @@ fn connector(reader: &mut OptionReader<'_>, create: &CreateTable) -> Result<Conn
     let word = reader.required("connector", "kafka")?;
     match word.as_str() {
         "kafka" => KafkaOptions::read(reader).map(Connector::Kafka),
+        "upsert-kafka" => UpsertKafkaOptions::read(reader).map(Connector::UpsertKafka),
         "cassandra" => CassandraOptions::read(reader, &create.name).map(Connector::Cassandra),
         "blackhole" => Ok(Connector::Blackhole),
         "print" => Ok(Connector::Print { identifier: reader.text("print-identifier")? }),
         other => {
             let hint = match did_you_mean(other, CONNECTORS) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => "known are 'kafka', 'cassandra', 'blackhole' and 'print'".to_owned(),
+                None => "known are 'kafka', 'upsert-kafka', 'cassandra', 'blackhole' and 'print'".to_owned(),
             };
             let at = reader.entry("connector").map(|entry| entry.at);
             Err(SqlError::Invalid { at, message: format!("unknown connector '{other}' of {}; {hint}", reader.object()) })

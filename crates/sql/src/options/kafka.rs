@@ -8,6 +8,7 @@
 //! | `format` | `json` | required |
 //! | `json.fail-on-missing-field` | `true`: a record that lacks a field that the query reads is a dead letter; `false`: the field is NULL | `false` |
 //! | `json.timestamp-format.standard` | `SQL` or `ISO-8601`: how timestamps are written (both are read) | `SQL` |
+//! | `json.encode.ignore-null-fields` | `true`: NULL fields are left out of records that are written; `false`: they are `null` | `false` |
 //! | `scan.startup.mode` | `earliest-offset`, `latest-offset`, `timestamp`, `specific-offsets`: where a new job begins | `earliest-offset` |
 //! | `scan.startup.timestamp-millis` | for `timestamp`: milliseconds since 1970 | |
 //! | `scan.startup.specific-offsets` | for `specific-offsets`: `partition:0,offset:42;partition:1,offset:300` | |
@@ -49,6 +50,9 @@ pub enum Format {
 pub struct JsonOptions {
     pub fail_on_missing_field: bool,
     pub timestamp_format: TimestampFormat,
+    /// Of records that are written: NULL fields are left out.
+    #[serde(default)]
+    pub ignore_null_fields: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +116,8 @@ const OWNED: [(&str, &str); 6] = [
     ("value.deserializer", "use 'format'"),
 ];
 
+pub(super) const TIMESTAMP_FORMATS: [(&str, TimestampFormat); 2] = [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
+
 const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "specific-offsets"];
 
 impl KafkaOptions {
@@ -128,7 +134,7 @@ impl KafkaOptions {
     }
 }
 
-fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<String, String>, SqlError> {
+pub(super) fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<String, String>, SqlError> {
     let mut properties = BTreeMap::new();
     for (name, entry) in reader.under("properties.") {
         if name == "bootstrap.servers" {
@@ -164,9 +170,9 @@ fn format(reader: &mut OptionReader<'_>) -> Result<Format, SqlError> {
         return Err(SqlError::invalid_at(entry.at, message));
     }
     let fail_on_missing_field = reader.boolean("json.fail-on-missing-field")?.unwrap_or_default();
-    let formats = [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
-    let timestamp_format = reader.choice("json.timestamp-format.standard", &formats)?.unwrap_or_default();
-    Ok(Format::Json(JsonOptions { fail_on_missing_field, timestamp_format }))
+    let timestamp_format = reader.choice("json.timestamp-format.standard", &TIMESTAMP_FORMATS)?.unwrap_or_default();
+    let ignore_null_fields = reader.boolean("json.encode.ignore-null-fields")?.unwrap_or_default();
+    Ok(Format::Json(JsonOptions { fail_on_missing_field, timestamp_format, ignore_null_fields }))
 }
 
 fn startup(reader: &mut OptionReader<'_>) -> Result<StartupMode, SqlError> {

@@ -2,6 +2,7 @@
 pub mod cassandra;
 pub mod job;
 pub mod kafka;
+pub mod upsert_kafka;
 
 use std::{collections::BTreeSet, str::FromStr};
 

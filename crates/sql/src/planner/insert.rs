@@ -11,7 +11,7 @@ use datafusion::{
 
 use super::plan_in;
 use crate::{
-    catalog::{Catalog, ColumnDefinition, Connector, TableDefinition, sources, target},
+    catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, TableDefinition, sources, target},
     error::{SqlError, did_you_mean},
     names::RelationName,
     statement::{Emit, Insert},
@@ -113,18 +113,30 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
-    if matches!(target.connector, Connector::Kafka(_)) {
-        let message = format!("writing to Kafka (table {}) is not supported yet; write to a Cassandra table", target.name);
-        return Err(SqlError::unsupported_at(insert.at, message));
+    let is_metadata = |column: &&ColumnDefinition| matches!(column.kind, ColumnKind::Metadata { is_virtual: false, .. });
+    match target.columns.iter().find(is_metadata) {
+        Some(column) => {
+            let message = format!(
+                "column {} of table {} is METADATA, which is not written; declare it METADATA VIRTUAL",
+                column.name, target.name
+            );
+            Err(SqlError::unsupported_at(insert.at, message))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), SqlError> {
     match sources.iter().find(|table| !table.is_readable()) {
         Some(table) => {
             let message =
-                format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name());
+                match table.connector {
+                    Connector::UpsertKafka(_) => format!(
+                        "table {} (upsert-kafka) is only written, as changes of a topic's keys cannot be followed yet; to read its records, declare the topic with 'connector' = 'kafka'",
+                        table.name
+                    ),
+                    _ => format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name()),
+                };
             Err(SqlError::invalid_at(insert.at, message))
         }
         None => Ok(()),

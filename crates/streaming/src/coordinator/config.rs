@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     frame::{OffsetRange, PartWork, SourceRange},
-    ids::{Attempt, PartIndex, SourceId, SourcePartition},
+    ids::{Attempt, PartIndex, SinkId, SourceId, SourcePartition},
     pace::PaceConfig,
 };
 
@@ -46,6 +46,8 @@ pub struct CoordinatorConfig {
     pub store_timeout_us: u64,
     /// No answer to a publish order for so long: it is given out again.
     pub publish_timeout_us: u64,
+    /// Sinks whose publishers stay where they are (rule 16): to move one costs the new executor a takeover.
+    pub staying: BTreeSet<SinkId>,
     /// Publish positions wait so long for a record to travel with, before they are swapped on their own.
     pub position_delay_us: u64,
     /// Rule 17: bounds on what is recorded and not yet published. Computing stops at either.
@@ -91,6 +93,7 @@ impl Default for CoordinatorConfig {
             max_backoff_us: 10 * SECOND_US,
             store_timeout_us: 5 * SECOND_US,
             publish_timeout_us: 60 * SECOND_US,
+            staying: BTreeSet::new(),
             position_delay_us: SECOND_US,
             max_unpublished_bytes: 512 << 20,
             max_unpublished_epochs: 256,

@@ -41,6 +41,8 @@ struct Sink {
     write_us: u64,
     failures: u32,
     trouble: Option<String>,
+    /// Where its publishers are, if they stay somewhere.
+    homes: BTreeMap<u16, ExecutorId>,
 }
 
 #[derive(Debug)]
@@ -134,6 +136,7 @@ impl Publishing {
             }
         }
         self.computed_by.retain(|_, executor| executor != lost);
+        self.sinks.values_mut().for_each(|sink| sink.homes.retain(|_, home| home != lost));
     }
 
     /// Gives out what can be published now, and moves positions on.
@@ -294,14 +297,19 @@ impl Sink {
             if !matches!(part, Part::Waiting { until_us } if *until_us <= now_us) {
                 continue;
             }
-            let holder =
-                computed_by.get(&(record.epoch, file.part)).filter(|holder| self.failures == 0 && executors.contains(*holder));
+            let home = self.homes.get(&file.part.publisher());
+            let holder = home.or_else(|| computed_by.get(&(record.epoch, file.part)));
+            let holder = holder.filter(|holder| self.failures == 0 && executors.contains(*holder));
             let Some(executor) = holder.or_else(|| executors.iter().nth(*turn % executors.len().max(1))) else {
                 *part = Part::Waiting { until_us: 0 };
                 continue;
             };
             *turn = turn.wrapping_add(1);
             *part = Part::Ordered { executor: executor.clone(), since_us: now_us };
+            let executor = executor.clone();
+            if config.staying.contains(&id) {
+                self.homes.insert(file.part.publisher(), executor.clone());
+            }
             // Dead letters have a key of their own each, so one timestamp does for all, refused rows beyond the window's parts included.
             let timestamp_us =
                 if id == DEAD_LETTERS { record.window_start_us } else { write_timestamp_us(record.window_start_us, file.part) };
@@ -310,7 +318,7 @@ impl Sink {
                 epoch: record.epoch,
                 part: file.clone(),
                 timestamp_us,
-                executor: executor.clone(),
+                executor,
             }));
         }
     }

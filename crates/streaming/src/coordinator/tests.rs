@@ -199,3 +199,49 @@ fn a_record_of_a_topic_made_again_meanwhile_releases_nothing_of_its_successor() 
     let released: Vec<_> = bench.done.iter().filter_map(released).collect();
     assert_eq!(released, [BTreeMap::new()]);
 }
+
+/// Each move would cost a takeover: the new holder waits until what the old one had open has ended, and reads the position.
+#[test]
+fn publishers_of_a_topic_stay_where_they_are() {
+    let config = CoordinatorConfig { staying: [SINK].into(), ..CoordinatorConfig::default() };
+    let record = |epoch: u64, part| EpochRecord {
+        epoch: Epoch(epoch),
+        window_start_us: epoch as i64 * 10_000,
+        files: vec![file(PartIndex(part), "file", SINK)],
+        through: BTreeMap::new(),
+        max_timestamp_ms: None,
+        recorded_at_us: 0,
+    };
+    let manifest = Manifest { epoch: Epoch(2), unpublished: vec![record(1, 5), record(2, 1)], ..manifest() };
+    assert_eq!(PartIndex(5).publisher(), PartIndex(1).publisher());
+    let (a, b) = (ExecutorId::new("a"), ExecutorId::new("b"));
+    let mut publishing = Publishing::new(&manifest);
+    publishing.computed_by(Epoch(1), PartIndex(5), b.clone());
+    publishing.computed_by(Epoch(2), PartIndex(1), a.clone());
+    let order = |publishing: &mut Publishing, executors: &[&ExecutorId]| {
+        let executors = executors.iter().map(|executor| (*executor).clone()).collect();
+        let mut actions = vec![];
+        publishing.advance(Now { monotonic_us: 1, wall_us: 1 }, &manifest, &executors, &config, &mut actions);
+        let orders = actions.into_iter().filter_map(|action| if let Action::Publish(order) = action { Some(order) } else { None });
+        orders.filter(|order| order.sink == SINK).map(|order| (order.epoch, order.executor)).collect::<Vec<_>>()
+    };
+    assert_eq!(order(&mut publishing, &[&a, &b]), [(Epoch(1), b.clone())], "where it was computed");
+    publishing.reported(
+        &PublishReport {
+            incarnation: Incarnation::new("incarnation"),
+            generation: Generation(1),
+            epoch: Epoch(1),
+            sink: SINK,
+            part: PartIndex(5),
+            rows: 3,
+            retries: 0,
+            write_us: 1,
+            refused: None,
+        },
+        1,
+        &config,
+    );
+    assert_eq!(order(&mut publishing, &[&a, &b]), [(Epoch(2), b.clone())], "where its publisher is");
+    publishing.executor_lost(&b);
+    assert_eq!(order(&mut publishing, &[&a]), [(Epoch(2), a.clone())]);
+}

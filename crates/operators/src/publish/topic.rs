@@ -1,0 +1,190 @@
+//! Publishing to a topic: rows as JSON records, a part in one transaction of the publisher that parts of its number always go to.
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::arrow::array::RecordBatch;
+use parking_lot::Mutex;
+use polybolos_kafka::{
+    connection::Connection,
+    encode::{EncodeOptions, encode},
+    error::KafkaError,
+    publish::{PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id},
+};
+use polybolos_streaming::ids::{Incarnation, SinkId};
+use polybolos_tables::{Grant, TableError};
+use serde::{Deserialize, Serialize};
+
+use super::{Order, PublishError};
+use crate::changes::is_delete;
+
+/// How rows become records of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicTarget {
+    pub connection: Connection,
+    pub topic: String,
+    /// Which columns are the record's key, in the key's order; empty: records have none, and rows cannot be taken back.
+    pub key: Vec<usize>,
+    /// Which columns are in the payload.
+    pub payload: Vec<usize>,
+    pub encode: EncodeOptions,
+}
+
+impl TopicTarget {
+    /// A batch of rows, or of the keys of deleted ones, as records.
+    pub fn records(&self, batch: &RecordBatch) -> Result<Records, PublishError> {
+        if is_delete(batch) {
+            return Ok(Records { keys: Some(encode(batch, self.encode)?), payloads: None });
+        }
+        let columns = |indexes: &[usize]| -> Result<_, PublishError> { Ok(encode(&batch.project(indexes)?, self.encode)?) };
+        let keys = if self.key.is_empty() { None } else { Some(columns(&self.key)?) };
+        Ok(Records { keys, payloads: Some(columns(&self.payload)?) })
+    }
+}
+
+/// A row that the topic does not take: the batch it is in, its place there, and why.
+#[derive(Debug)]
+pub struct RefusedRow {
+    pub batch: usize,
+    pub row: usize,
+    pub error: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Published {
+    pub rows: u64,
+    pub refused: Vec<RefusedRow>,
+}
+
+type PublisherKey = (Incarnation, SinkId, u16);
+
+/// The publishers that this executor has open. One works at a time on each.
+#[derive(Debug, Default)]
+pub struct TopicPublishers {
+    open: Mutex<HashMap<PublisherKey, Arc<tokio::sync::Mutex<Option<TopicPublisher>>>>>,
+}
+
+impl TopicPublishers {
+    /// A job has ended here.
+    pub fn forget(&self, incarnation: &Incarnation) {
+        self.open.lock().retain(|(of, _, _), _| of != incarnation);
+    }
+
+    pub async fn publish(
+        &self,
+        order: &Order,
+        target: &TopicTarget,
+        batches: &[RecordBatch],
+        grant: &dyn Grant,
+    ) -> Result<Published, PublishError> {
+        let number = order.file.part.publisher();
+        let slot = self.open.lock().entry((order.incarnation.clone(), order.sink, number)).or_default().clone();
+        let mut slot = slot.lock().await;
+        // Whatever goes wrong from here on, the publisher is given up, and the next try finds out what was committed.
+        let publisher = match slot.take() {
+            Some(publisher) => publisher,
+            None => TopicPublisher::open(config(order, target, number)).await?,
+        };
+        let (epoch, part) = (order.epoch.0, order.file.part.0);
+        let (records, bytes_max) = (self.encoded(target, batches).await?, publisher.record_bytes_max());
+        if let Some(rows) = publisher.position().published(epoch, part) {
+            let known = rows.to_vec();
+            let errors: HashMap<u32, String> = refused(&records, bytes_max).into_iter().collect();
+            let error = |row: &u32| errors.get(row).cloned().unwrap_or_else(|| "it was larger than the topic took".into());
+            let refused = known.iter().map(|row| (*row, error(row))).collect();
+            *slot = Some(publisher);
+            return Ok(published(batches, refused));
+        }
+        let refused = refused(&records, bytes_max);
+        check(grant)?;
+        let sent = publisher.send(epoch, part, records).await?;
+        // Sending may have taken long; what is not committed was not written.
+        check(grant)?;
+        *slot = Some(sent.commit().await?);
+        Ok(published(batches, refused))
+    }
+
+    async fn encoded(&self, target: &TopicTarget, batches: &[RecordBatch]) -> Result<Vec<Records>, PublishError> {
+        let (target, batches) = (target.clone(), batches.to_vec());
+        let encoding = tokio::task::spawn_blocking(move || batches.iter().map(|batch| target.records(batch)).collect());
+        encoding.await.map_err(|error| KafkaError::Bug(format!("encoding records ended early: {error}")))?
+    }
+}
+
+fn check(grant: &dyn Grant) -> Result<(), TableError> {
+    if grant.holds() { Ok(()) } else { Err(TableError::GrantExpired) }
+}
+
+fn config(order: &Order, target: &TopicTarget, number: u16) -> PublisherConfig {
+    let (incarnation, sink) = (order.incarnation.as_str(), order.sink.0);
+    PublisherConfig {
+        connection: target.connection.clone(),
+        topic: target.topic.clone(),
+        transactional_id: transactional_id(incarnation, sink, number),
+        positions_topic: positions_topic(incarnation, sink),
+        positions_partition: i32::from(number),
+    }
+}
+
+/// Numbers of refused rows, counted over all batches, as rows of batches.
+fn published(batches: &[RecordBatch], refused: Vec<(u32, String)>) -> Published {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let place = |(number, error): (u32, String)| {
+        let mut row = number as usize;
+        for (batch, rows) in batches.iter().map(RecordBatch::num_rows).enumerate() {
+            if row < rows {
+                return Some(RefusedRow { batch, row, error });
+            }
+            row -= rows;
+        }
+        None
+    };
+    let refused: Vec<RefusedRow> = refused.into_iter().filter_map(place).collect();
+    Published { rows: (rows - refused.len()) as u64, refused }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+    use crate::changes::mark_delete;
+
+    fn batch(keys: &[&str]) -> RecordBatch {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..keys.len() as i64));
+        RecordBatch::try_from_iter([("n", values), ("k", Arc::new(StringArray::from(keys.to_vec())) as ArrayRef)]).expect("batch")
+    }
+
+    fn target(key: &[usize], payload: &[usize]) -> TopicTarget {
+        TopicTarget {
+            connection: Connection::new("nowhere:1"),
+            topic: "t".into(),
+            key: key.to_vec(),
+            payload: payload.to_vec(),
+            encode: EncodeOptions::default(),
+        }
+    }
+
+    #[test]
+    fn rows_are_upserts_and_deletes_are_tombstones() {
+        let rows = batch(&["a", "b"]);
+        let upserts = target(&[1], &[0, 1]).records(&rows).expect("encodes");
+        let text = |encoded: &Option<polybolos_kafka::encode::Encoded>, row| {
+            encoded.as_ref().map(|encoded| String::from_utf8_lossy(encoded.row(row).expect("a row")).into_owned())
+        };
+        assert_eq!(text(&upserts.keys, 1).as_deref(), Some(r#"{"k":"b"}"#));
+        assert_eq!(text(&upserts.payloads, 1).as_deref(), Some(r#"{"n":1,"k":"b"}"#));
+        let deletes = mark_delete(&rows.project(&[1]).expect("keys")).expect("marked");
+        let deletes = target(&[1], &[0]).records(&deletes).expect("encodes");
+        assert_eq!((text(&deletes.keys, 0).as_deref(), deletes.payloads.is_none()), (Some(r#"{"k":"a"}"#), true));
+        let appended = target(&[], &[0]).records(&rows).expect("encodes");
+        assert_eq!((appended.keys.is_none(), text(&appended.payloads, 0).as_deref()), (true, Some(r#"{"n":0}"#)));
+    }
+
+    #[test]
+    fn refused_rows_are_found_in_their_batches() {
+        let batches = [batch(&["a", "b"]), batch(&[]), batch(&["c", "d", "e"])];
+        let published = published(&batches, vec![(1, "x".into()), (3, "y".into())]);
+        assert_eq!(published.rows, 3);
+        let places: Vec<_> = published.refused.iter().map(|refused| (refused.batch, refused.row, refused.error.as_str())).collect();
+        assert_eq!(places, [(0, 1, "x"), (2, 1, "y")]);
+    }
+}

@@ -1,0 +1,285 @@
+"""Jobs that write to Kafka while kill -9 hits the processes: a job fills a topic, another reads it and fills a table, a third keeps one
+record per key in a topic. In the end readers of committed records find every row once, and every column right."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import wait_for
+
+SEED = 20261126
+PARTITIONS = 3
+
+TABLES = """
+CREATE TABLE chain_in (id BIGINT, customer STRING, amount BIGINT, price STRING, ts TIMESTAMP(3))
+  WITH ('connector' = 'kafka', 'topic' = 'chain_in', 'format' = 'json');
+CREATE TABLE chain_mid (id BIGINT, customer STRING, price DECIMAL(12, 2), raw BYTES, ts TIMESTAMP(3))
+  WITH ('connector' = 'kafka', 'topic' = 'chain_mid', 'format' = 'json');
+CREATE TABLE chain_out (id BIGINT, customer STRING, price DECIMAL(12, 2), ts TIMESTAMP(3), PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = 'chain_out', 'table.create' = 'true');
+CREATE TABLE chain_latest (customer STRING, n BIGINT, total BIGINT, PRIMARY KEY (customer) NOT ENFORCED)
+  WITH ('connector' = 'upsert-kafka', 'topic' = 'chain_latest', 'key.format' = 'json', 'value.format' = 'json');
+CREATE JOB chain_first AS INSERT INTO chain_mid
+  SELECT id, customer, CAST(price AS DECIMAL(12, 2)), CAST(customer AS BYTES), ts FROM chain_in WHERE id % 3 <> 0;
+CREATE JOB chain_second AS INSERT INTO chain_out SELECT id, customer, price, ts FROM chain_mid;
+CREATE JOB chain_third AS INSERT INTO chain_latest
+  SELECT customer, count(*), sum(amount) FROM chain_in GROUP BY customer HAVING sum(amount) % 5 < 3;
+"""
+JOBS = ("chain_first", "chain_second", "chain_third")
+
+
+class Load(threading.Thread):
+    """Produces until stopped, and keeps what it produced."""
+
+    def __init__(self, servers: str):
+        super().__init__()
+        self.servers = servers
+        self.random = random.Random(SEED)
+        self.stopping = threading.Event()
+        self.rows: list[dict] = []
+        self.acknowledged = 0
+
+    def run(self):
+        settings = {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
+        producer = Producer(settings | {"reconnect.backoff.max.ms": 500, "log_level": 0})
+
+        def delivered(error, _message):
+            assert error is None, error
+            self.acknowledged += 1
+
+        while not self.stopping.is_set():
+            while len(self.rows) - self.acknowledged > 20_000 and not self.stopping.is_set():
+                producer.poll(0.1)
+            for _ in range(10):
+                number = len(self.rows)
+                row = {
+                    "id": number,
+                    "customer": self.random.choice(["Zoé", "علی", "李雷", "O'Brien", 'quo"te']) + str(self.random.randrange(8)),
+                    "amount": self.random.randrange(100),
+                    "price": None if self.random.random() < 0.1 else f"{number}.{number % 100:02}",
+                    "ts": f"2026-01-01 00:{number // 60_000 % 60:02}:{number // 1000 % 60:02}.{number % 1000:03}",
+                }
+                self.rows.append(row)
+                producer.produce("chain_in", json.dumps(row).encode(), partition=number % PARTITIONS, on_delivery=delivered)
+            producer.poll(0)
+            time.sleep(0.01)
+        assert producer.flush(120) == 0
+
+
+def read_committed(servers: str, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+    """Keys and values in the order of their partitions' offsets, up to the last stable offset."""
+    consumer = Consumer(
+        {"bootstrap.servers": servers, "group.id": "oracle", "enable.partition.eof": True, "isolation.level": "read_committed"}
+    )
+    partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    records, finished = [], set()
+    while len(finished) < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None, f"topic {topic} cannot be read"
+        if message.error():
+            finished.add(message.partition())
+            continue
+        records.append((message.key(), message.value()))
+    consumer.close()
+    return records
+
+
+def kept(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if row["id"] % 3]
+
+
+def per_customer(rows: list[dict]) -> dict[str, tuple[int, int]]:
+    answer: dict[str, list[int]] = {}
+    for row in rows:
+        answer.setdefault(row["customer"], []).append(row["amount"])
+    totals = {customer: (len(amounts), sum(amounts)) for customer, amounts in answer.items()}
+    return {customer: answer for customer, answer in totals.items() if answer[1] % 5 < 3}
+
+
+def check(platform, servers: str, load: Load, patience_s: float) -> None:
+    rows = load.rows
+    wanted = {"chain_first": len(rows), "chain_second": len(kept(rows)), "chain_third": len(rows)}
+
+    def caught_up():
+        jobs = {job["name"]: job for job in platform.sql("SELECT name, records_in, lag_records, unpublished_epochs, error FROM polybolos.jobs")}
+        assert not any(jobs[name]["error"] for name in JOBS), jobs
+        return all(
+            jobs[name]["records_in"] >= wanted[name] and jobs[name]["lag_records"] == 0 and jobs[name]["unpublished_epochs"] == 0
+            for name in JOBS
+        ) and jobs
+
+    jobs = wait_for("the jobs catching up", caught_up, patience_s)
+    assert {name: jobs[name]["records_in"] for name in JOBS} == wanted
+
+    # The topic: every row once, as Flink would write it.
+    found = Counter(value for _, value in read_committed(servers, "chain_mid"))
+    assert max(found.values()) == 1, found.most_common(3)
+    texts = {json.loads(value)["id"]: json.loads(value, parse_float=str) for value in found}
+    assert sorted(texts) == [row["id"] for row in kept(rows)]
+    for row in kept(rows):
+        text = texts[row["id"]]
+        assert (text["customer"], text["price"], text["ts"]) == (row["customer"], row["price"], row["ts"]), (row, text)
+
+    # What the next job made of it.
+    table = {row["id"]: row for row in platform.sql("SELECT id, customer, price, ts FROM chain_out LIMIT 1000000")}
+    count = platform.sql("SELECT count(*) AS n, sum(id) AS total FROM chain_out")[0]
+    assert (count["n"], count["total"]) == (len(kept(rows)), sum(row["id"] for row in kept(rows)))
+    for row in kept(rows):
+        if row["id"] in table:
+            other = table[row["id"]]
+            assert other["customer"] == row["customer"], (row, other)
+            assert (other["price"] is None) == (row["price"] is None), (row, other)
+            assert row["price"] is None or float(other["price"]) == float(row["price"]), (row, other)
+
+    # The topic of one record per key: what its tombstones and last records leave.
+    latest: dict[str, tuple[int, int]] = {}
+    tombstones = 0
+    for key, value in read_committed(servers, "chain_latest"):
+        customer = json.loads(key)["customer"]
+        if value is None:
+            tombstones += 1
+            assert latest.pop(customer, None), f"{customer} is deleted and was not there"
+        else:
+            row = json.loads(value)
+            assert row["customer"] == customer
+            latest[customer] = (row["n"], row["total"])
+    assert latest == per_customer(rows)
+    assert tombstones > 0
+
+    assert platform.sql("SELECT count(*) AS n FROM polybolos.dead_letters WHERE job LIKE 'chain_%'")[0]["n"] == 0
+
+
+def test_embedded_topics_hold_every_row_once_under_kills(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("sql", "-c", TABLES)
+    servers = platform.endpoints["kafka"]
+    load = Load(servers)
+    load.start()
+    moments = random.Random(SEED + 1)
+    kills = 0
+    for _ in range(8):
+        time.sleep(moments.uniform(0.5, 2.0))
+        assert platform.process.poll() is None, f"the platform ended by itself: {platform.errors()}"
+        platform.kill()
+        kills += 1
+        platform.start()
+    time.sleep(1)
+    load.stopping.set()
+    load.join()
+    assert kills == 8 and load.acknowledged == len(load.rows) > 1_000
+    check(platform, servers, load, 120)
+    assert platform.stop() == 0
+
+
+def test_real_topics_hold_every_row_once_under_kills_and_pauses(fresh_cluster):
+    cluster = fresh_cluster()
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic("chain_in", PARTITIONS, 1)]).values():
+        future.result()
+    cluster.run("sql", "-c", TABLES)
+    load = Load(cluster.kafka)
+    load.start()
+    moments = random.Random(SEED + 2)
+    kills = pauses = 0
+    for number in range(8):
+        time.sleep(moments.uniform(1.0, 2.5))
+        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
+        pid = cluster.pid(service)
+        if number % 3 == 2 and service != "scheduler":
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(4)  # longer than a publisher's grant: it wakes up with its transaction open, and is fenced
+            os.kill(pid, signal.SIGCONT)
+            pauses += 1
+        else:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    load.stopping.set()
+    load.join()
+    assert kills >= 4 and pauses >= 2
+    check(cluster, cluster.kafka, load, 180)
+
+
+REFUSED = [
+    (
+        "CREATE JOB refused AS INSERT INTO appended SELECT customer, count(*) FROM feed GROUP BY customer",
+        ["takes rows back", "appended", "'upsert-kafka'", "EMIT ON WINDOW CLOSE"],
+    ),
+    ("CREATE JOB refused AS INSERT INTO stamped SELECT customer, now() FROM feed", ["at_time", "METADATA VIRTUAL"]),
+    ("CREATE JOB refused AS INSERT INTO keyed_by_number SELECT MAP([1], ['a']) FROM feed", ["text keys"]),
+    ("CREATE JOB refused AS INSERT INTO copy SELECT * FROM latest", ["latest", "only written", "'connector' = 'kafka'"]),
+    ("CREATE TABLE t (k STRING) WITH ('connector' = 'upsert-kafka', 'topic' = 't', 'key.format' = 'json', 'value.format' = 'json')", ["PRIMARY KEY"]),
+    ("CREATE TABLE t (k STRING, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json')", ["'upsert-kafka'"]),
+]
+
+
+@pytest.fixture(scope="module")
+def declared():
+    """A platform with tables to be refused on."""
+    import pathlib
+    import tempfile
+
+    from conftest import Platform
+
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
+        platform = Platform(pathlib.Path(folder) / "data", "--no-pipelines")
+        platform.start()
+        kafka = "WITH ('connector' = 'kafka', 'topic' = '{}', 'format' = 'json')"
+        platform.run(
+            "sql",
+            "-c",
+            f"CREATE TABLE feed (customer STRING, amount BIGINT) {kafka.format('feed')};"
+            f"CREATE TABLE appended (customer STRING, n BIGINT) {kafka.format('appended')};"
+            f"CREATE TABLE copy (customer STRING, n BIGINT) {kafka.format('copy')};"
+            f"CREATE TABLE stamped (customer STRING, at_time TIMESTAMP_LTZ(3) METADATA FROM 'timestamp') {kafka.format('stamped')};"
+            f"CREATE TABLE keyed_by_number (m MAP<INT, STRING>) {kafka.format('keyed')};"
+            "CREATE TABLE latest (customer STRING, n BIGINT, PRIMARY KEY (customer) NOT ENFORCED) WITH ('connector' = 'upsert-kafka',"
+            " 'topic' = 'latest', 'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY');",
+        )
+        yield platform
+        assert platform.stop() == 0, platform.errors()
+
+
+@pytest.mark.parametrize(("statement", "words"), REFUSED)
+def test_what_a_topic_cannot_take_is_refused_by_name(declared, statement, words):
+    done = declared.run("sql", "-c", statement, check=False)
+    assert done.returncode != 0, done.stdout
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
+
+
+def test_rows_of_a_statement_go_to_a_topic_together(declared):
+    servers = declared.endpoints["kafka"]
+    declared.run("sql", "-c", "INSERT INTO appended VALUES ('Ada', 1), ('Zoé', 2), (NULL, 3)")
+    found = sorted((value for _, value in read_committed(servers, "appended")), key=len)
+    assert [json.loads(value) for value in found] == [
+        {"customer": "Ada", "n": 1},
+        {"customer": None, "n": 3},
+        {"customer": "Zoé", "n": 2},
+    ]
+    declared.run("sql", "-c", "INSERT INTO latest VALUES ('Ada', 1), ('Ada', 2)")
+    assert read_committed(servers, "latest") == [(b'{"customer":"Ada"}', b'{"n":1}'), (b'{"customer":"Ada"}', b'{"n":2}')]
+    refused = declared.run("sql", "-c", "INSERT INTO latest VALUES ('Bob', 1), (NULL, 2)", check=False)
+    assert refused.returncode != 0 and "customer" in refused.stderr, refused.stderr
+    assert len(read_committed(servers, "latest")) == 2, "all rows or none"
+    assert declared.sql("SELECT customer, n FROM appended WHERE n = 2") == [{"customer": "Zoé", "n": 2}]
+
+
+def test_a_dropped_job_leaves_no_positions_behind(declared):
+    servers = declared.endpoints["kafka"]
+    internal = lambda: [name for name in AdminClient({"bootstrap.servers": servers}).list_topics(timeout=10).topics if name.startswith("__polybolos")]  # noqa: E731
+    declared.run("sql", "-c", "CREATE JOB copying AS INSERT INTO copy SELECT customer, amount FROM feed")
+    assert len(internal()) == 1
+    declared.run("sql", "-c", "INSERT INTO feed VALUES ('Ada', 7)")
+    wait_for("the copy", lambda: declared.sql("SELECT * FROM copy") == [{"customer": "Ada", "n": 7}])
+    declared.run("sql", "-c", "DROP JOB copying")
+    assert internal() == []
