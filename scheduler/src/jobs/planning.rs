@@ -5,9 +5,8 @@ use anyhow::{Context, anyhow, bail};
 use datafusion::{
     arrow::datatypes::{Field, Schema, SchemaRef},
     common::{DFSchema, tree_node::TreeNodeRecursion},
-    execution::{SessionState, context::ExecutionProps},
-    logical_expr::physical_planning_context::PhysicalPlanningContext,
-    physical_expr::{create_physical_expr, expressions::Column},
+    execution::SessionState,
+    physical_expr::expressions::Column,
     physical_plan::ExecutionPlan,
 };
 use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
@@ -169,7 +168,7 @@ async fn stateful(
     }
     let mut event_times = vec![];
     for source in &plan.watermarks {
-        event_times.extend(event_time(platform, plan, source, topics)?);
+        event_times.extend(event_time(platform, session, plan, source, topics)?);
     }
     let mut sections = vec![];
     for (index, insert) in plan.inserts.iter().enumerate() {
@@ -317,6 +316,7 @@ impl Sources<'_> {
 /// How executors find a table's event time in its records.
 fn event_time(
     platform: &PlatformTables,
+    session: &SessionState,
     plan: &JobPlan,
     watermark: &WatermarkSource,
     topics: &Topics,
@@ -333,8 +333,8 @@ fn event_time(
     let fields = fields.with_context(|| format!("the watermark of table {}", table.name))?;
     let needed = Schema::new(fields);
     let over = DFSchema::try_from(needed.clone())?;
-    let expression =
-        create_physical_expr(&watermark.expression, &over, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    // With types made equal, as the planner does for what stands in a query.
+    let expression = session.create_physical_expr(watermark.expression.clone(), &over)?;
     let time = EventTime {
         source: source.0,
         column: stored.column(&watermark.column).map(|column| column.name.clone()),
