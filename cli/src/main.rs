@@ -9,6 +9,7 @@ mod output;
 mod pipelines;
 mod serve;
 mod sql;
+mod test;
 mod topic;
 mod up;
 mod validate;
@@ -47,6 +48,8 @@ enum Verb {
     Dlq(dlq::Arguments),
     /// Check a pipeline folder without running it.
     Validate(validate::Arguments),
+    /// Run the golden tests of pipeline folders: input in, expected rows out.
+    Test(test::Arguments),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the version.
@@ -110,6 +113,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Topic(arguments) => topic::run(arguments).await,
         Verb::Dlq(arguments) => dlq::run(arguments).await,
         Verb::Validate(arguments) => validate::run(arguments).await,
+        Verb::Test(arguments) => test::run(arguments).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "polybolos", &mut std::io::stdout());
             Ok(())
