@@ -7,6 +7,7 @@ mod dlq;
 mod job;
 mod output;
 mod pipelines;
+mod savepoint;
 mod serve;
 mod sql;
 mod test;
@@ -42,6 +43,8 @@ enum Verb {
     Sql(sql::Arguments),
     /// Look at streaming jobs, pause and stop them.
     Job(job::Arguments),
+    /// List and delete savepoints of jobs.
+    Savepoint(savepoint::Arguments),
     /// Look at Kafka topics, read and write records.
     Topic(topic::Arguments),
     /// Look at dead letters: records that could not be processed.
@@ -110,6 +113,7 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Sql(arguments) => sql::run(arguments).await,
         Verb::Job(arguments) => job::run(arguments).await,
+        Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Topic(arguments) => topic::run(arguments).await,
         Verb::Dlq(arguments) => dlq::run(arguments).await,
         Verb::Validate(arguments) => validate::run(arguments).await,

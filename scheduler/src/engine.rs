@@ -13,7 +13,7 @@ use datafusion::{
 use futures::StreamExt;
 use polybolos_gateway::{
     auth::{Principal, Role},
-    engine::{Answer, Engine},
+    engine::{Answer, Archive, Engine},
     error::{EngineError, ErrorKind},
     status::Status,
 };
@@ -25,7 +25,7 @@ use polybolos_sql::{
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
-    statement::{Insert, JobAction, SessionStatement, Statement, StatementKind},
+    statement::{Insert, JobAction, RestartFrom, RestartJob, SessionStatement, Statement, StatementKind},
 };
 use polybolos_streaming::coordinator::Command;
 
@@ -33,6 +33,7 @@ use crate::{
     catalog::{CatalogError, CatalogStore},
     jobs::{manager::JobManager, planning},
     providers::PlatformTables,
+    savepoints::SavepointError,
     show,
     status::StatusSource,
 };
@@ -114,7 +115,9 @@ impl PlatformEngine {
             }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
-            StatementKind::RestartJob(restart) => self.restart_job(&statement, &restart.name, restart.discard, tag).await,
+            StatementKind::RestartJob(restart) => self.restart_job(&statement, restart, tag).await,
+            StatementKind::CreateSavepoint { name, job } => self.create_savepoint(name, job, tag).await,
+            StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
             | StatementKind::CreateView(_)
@@ -182,14 +185,17 @@ impl PlatformEngine {
     }
 
     /// A new incarnation of a job (EPOCHS rule 18): the old one is ended first, and hands its table on.
-    async fn restart_job(&self, statement: &Statement, name: &str, discard: bool, tag: &str) -> Result<Answer, EngineError> {
+    async fn restart_job(&self, statement: &Statement, restart: &RestartJob, tag: &str) -> Result<Answer, EngineError> {
+        let name = restart.name.as_str();
         let jobs = self.leader()?;
         let before = self.catalog.current();
         let change = change();
         let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
         // Nothing is ended for a plan that does not stand any more.
-        jobs.check(planned.clone(), planned.job(name).map_err(sql_error)?).await.map_err(any_error)?;
-        jobs.drop_job(before.job(name).map_err(sql_error)?, discard).await.map_err(any_error)?;
+        let next = planned.job(name).map_err(sql_error)?;
+        jobs.check_restart(planned.clone(), next, restart).await.map_err(any_error)?;
+        jobs.drop_job(before.job(name).map_err(sql_error)?, restart.discard).await.map_err(any_error)?;
+        jobs.begin_again(planned.clone(), next, restart).await.map_err(any_error)?;
         let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
         let definition = after.job(name).map_err(sql_error)?;
         if let Err(error) = jobs.start(definition).await {
@@ -198,7 +204,38 @@ impl PlatformEngine {
         }
         let mut answer = Answer::done(tag);
         answer.notices.push(format!("job {name} restarted as incarnation {}", definition.incarnation));
+        let earlier = &before.job(name).map_err(sql_error)?.incarnation;
+        if let Some(RestartFrom::Savepoint(savepoint)) = &restart.from
+            && jobs.is_of_another_run(savepoint, earlier)
+        {
+            answer.notices.push(format!(
+                "another run than that of savepoint {savepoint} wrote last; rows that it wrote stay until they change again"
+            ));
+        }
         Ok(answer)
+    }
+
+    async fn create_savepoint(&self, name: &str, job: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let catalog = self.catalog.current();
+        let definition = catalog.job(job).map_err(sql_error)?;
+        let savepoint = jobs.create_savepoint(&catalog, definition, name).await.map_err(any_error)?;
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!(
+            "savepoint {name} has job {job} through epoch {}, {} bytes of state",
+            savepoint.epoch,
+            savepoint.bytes()
+        ));
+        Ok(answer)
+    }
+
+    async fn drop_savepoint(&self, name: &str, if_exists: bool, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        match jobs.drop_savepoint(name).await {
+            Err(error) if if_exists && matches!(error.downcast_ref(), Some(SavepointError::NoSuch { .. })) => {}
+            outcome => outcome.map_err(any_error)?,
+        }
+        Ok(Answer::done(tag))
     }
 
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
@@ -261,6 +298,22 @@ impl Engine for PlatformEngine {
         }
     }
 
+    async fn export_savepoint(&self, principal: &Principal, name: &str) -> Result<Archive, EngineError> {
+        needs(principal, Role::Admin, "exporting a savepoint")?;
+        let archive = self.leader()?.export_savepoint(name).map_err(any_error)?;
+        Ok(archive.map(|piece| piece.map_err(|error| any_error(error.into()))).boxed())
+    }
+
+    async fn import_savepoint(&self, principal: &Principal, name: Option<&str>, archive: Archive) -> Result<String, EngineError> {
+        needs(principal, Role::Admin, "importing a savepoint")?;
+        // The same names as SQL's.
+        if let Some(name) = name {
+            parse(&format!("DROP SAVEPOINT {}", polybolos_sql::names::quoted(name))).map_err(sql_error)?;
+        }
+        let savepoint = self.leader()?.import_savepoint(name, archive).await.map_err(any_error)?;
+        Ok(savepoint.name)
+    }
+
     fn session(&self) -> SessionContext {
         self.session.clone()
     }
@@ -278,13 +331,20 @@ fn change() -> Change {
 fn check_role(principal: &Principal, statement: &Statement) -> Result<(), EngineError> {
     let needed = match &statement.kind {
         kind if kind.is_read_only() => Role::Reader,
-        StatementKind::ControlJob { .. } | StatementKind::RestartJob(_) => Role::Operator,
+        StatementKind::ControlJob { .. }
+        | StatementKind::RestartJob(_)
+        | StatementKind::CreateSavepoint { .. }
+        | StatementKind::DropSavepoint { .. } => Role::Operator,
         _ => Role::Admin,
     };
+    needs(principal, needed, statement.kind.tag())
+}
+
+fn needs(principal: &Principal, needed: Role, what: &str) -> Result<(), EngineError> {
     if principal.role >= needed {
         return Ok(());
     }
-    let message = format!("{} needs the role {needed:?}, and {} is {:?}", statement.kind.tag(), principal.name, principal.role);
+    let message = format!("{what} needs the role {needed:?}, and {} is {:?}", principal.name, principal.role);
     Err(EngineError::new(ErrorKind::Forbidden, message).with_hint("ask an administrator"))
 }
 
@@ -325,6 +385,15 @@ fn any_error(error: anyhow::Error) -> EngineError {
     match error.downcast::<SqlError>() {
         Ok(error) => sql_error(error),
         Err(error) => {
+            let kind = match error.downcast_ref::<SavepointError>() {
+                Some(SavepointError::Exists { .. }) => Some(ErrorKind::AlreadyExists),
+                Some(SavepointError::NoSuch { .. }) => Some(ErrorKind::NotFound),
+                Some(SavepointError::Store(_)) => Some(ErrorKind::Unavailable),
+                None => None,
+            };
+            if let Some(kind) = kind {
+                return EngineError::new(kind, format!("{error:#}"));
+            }
             let away = error.chain().any(|cause| {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
             });
