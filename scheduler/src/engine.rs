@@ -33,6 +33,7 @@ use crate::{
     catalog::{CatalogError, CatalogStore},
     jobs::{manager::JobManager, planning},
     providers::PlatformTables,
+    replay::{Replay, Wanted},
     savepoints::SavepointError,
     show,
     status::StatusSource,
@@ -54,6 +55,7 @@ pub struct PlatformEngine {
     /// `None` while this scheduler does not lead.
     jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
     status: Arc<StatusSource>,
+    replay: Replay,
 }
 
 impl PlatformEngine {
@@ -75,7 +77,8 @@ impl PlatformEngine {
         let snapshots = catalog.clone();
         let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
         session.register_catalog("polybolos", Arc::new(live));
-        Ok(Self { catalog, platform, session, jobs, status })
+        let replay = Replay::new(platform.tables.clone());
+        Ok(Self { catalog, platform, session, jobs, status, replay })
     }
 
     fn planner(&self) -> Planner {
@@ -117,6 +120,7 @@ impl PlatformEngine {
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
             StatementKind::RestartJob(restart) => self.restart_job(&statement, restart, tag).await,
             StatementKind::CreateSavepoint { name, job } => self.create_savepoint(name, job, tag).await,
+            StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,
             StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
@@ -229,6 +233,26 @@ impl PlatformEngine {
         Ok(answer)
     }
 
+    async fn replay(&self, wanted: Wanted) -> Result<Answer, EngineError> {
+        self.leader()?;
+        // A topic may be another cluster's.
+        let sources: Vec<_> = self.status.handles().into_iter().flat_map(|handle| handle.spec.sources.into_values()).collect();
+        let connection_of = |topic: &str| {
+            let source = sources.iter().find(|source| source.topic == topic);
+            source.map_or_else(|| self.platform.kafka.clone(), |source| source.connection.clone())
+        };
+        let replayed = self.replay.run(&wanted, connection_of).await.map_err(any_error)?;
+        let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
+        answer.notices.push(format!("{} dead letters sent back, {} were before", replayed.sent, replayed.known));
+        if replayed.left > 0 {
+            answer.notices.push(format!(
+                "{} have no whole record to send: rows that a table refused, or records longer than what is kept of them",
+                replayed.left
+            ));
+        }
+        Ok(answer)
+    }
+
     async fn drop_savepoint(&self, name: &str, if_exists: bool, tag: &str) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
         match jobs.drop_savepoint(name).await {
@@ -333,6 +357,7 @@ fn check_role(principal: &Principal, statement: &Statement) -> Result<(), Engine
         kind if kind.is_read_only() => Role::Reader,
         StatementKind::ControlJob { .. }
         | StatementKind::RestartJob(_)
+        | StatementKind::ReplayDeadLetters { .. }
         | StatementKind::CreateSavepoint { .. }
         | StatementKind::DropSavepoint { .. } => Role::Operator,
         _ => Role::Admin,

@@ -7,7 +7,7 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`engine`]: statements; [`replay`]: dead letters sent back; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod ownership;
 pub mod placement;
 pub mod providers;
+pub mod replay;
 pub mod savepoints;
 pub mod show;
 pub mod status;

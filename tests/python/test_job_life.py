@@ -1,9 +1,10 @@
 """What a job's life knows beside running: begun anew, and INSERTs that end and so are no jobs."""
 import json
+import time
 import uuid
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from conftest import wait_for
 
 
@@ -223,3 +224,42 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
     there.run("job", "restart", names["job"], "--from", "savepoint", "from_elsewhere", "--keep")
     # The state came along: what the mirror has after the savepoint counts on top of it.
     wait_for("counts that go on", lambda: counts(there, names) == {"k3": 2, "k4": 2})
+
+
+def test_dead_letters_are_sent_back_once(system, names):
+    system.run("topic", "produce", names["topic"], stdin='{"id": "a", "v": "seven"}\n{"id": "b", "v": "8"}\n')
+    system.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v STRING) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {names['table']} (id STRING, v INT, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    insert = f"INSERT INTO {names['table']} SELECT id, %s FROM {names['source']}"
+    system.sql(f"CREATE JOB {names['job']} AS {insert % 'CAST(v AS INT)'}")
+    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT id, topic FROM polybolos.dead_letters WHERE job = '{names['job']}'"))
+    assert letter["topic"] == names["topic"]
+    system.sql(f"DROP JOB {names['job']}")
+    better = "CASE WHEN v = 'seven' THEN 7 ELSE CAST(v AS INT) END"
+    system.sql(f"CREATE JOB {names['job']} WITH ('start' = 'latest-offset') AS {insert % better}")
+    done = system.run("dlq", "replay", "--job", names["job"])
+    assert "1 dead letters sent back, 0 were before" in done.stderr, done.stderr
+    wait_for("the row", lambda: system.sql(f"SELECT v FROM {names['table']} WHERE id = 'a'") == [{"v": 7}])
+    again = system.run("dlq", "replay", letter["id"])
+    assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
+    partitions = [json.loads(line) for line in system.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]
+    assert sum(partition["records"] for partition in partitions) == 3
+
+    consumer = Consumer({"bootstrap.servers": system.endpoints["kafka"], "group.id": names["topic"], "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(names["topic"], partition["partition"], 0) for partition in partitions])
+    records = []
+    deadline = time.monotonic() + 30
+    while len(records) < 3 and time.monotonic() < deadline:
+        record = consumer.poll(1)
+        if record is not None and record.error() is None:
+            records.append(record)
+    consumer.close()
+    marks = [dict(record.headers() or []) for record in records]
+    assert [mark for mark in marks if mark] == [{"polybolos-replayed": letter["id"].encode()}], marks
+    missing = system.run("dlq", "replay", "nobody", check=False)
+    assert missing.returncode == 1 and "nobody does not exist" in missing.stderr

@@ -36,6 +36,11 @@ pub enum StatementKind {
         action: JobAction,
     },
     RestartJob(RestartJob),
+    /// `REPLAY DEAD LETTERS [FOR JOB name | 'id']`: sends them back to their topics.
+    ReplayDeadLetters {
+        job: Option<String>,
+        id: Option<String>,
+    },
     CreateSavepoint {
         name: String,
         job: String,
@@ -74,6 +79,7 @@ impl StatementKind {
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
             Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
             Self::RestartJob(_) => "RESTART JOB",
+            Self::ReplayDeadLetters { .. } => "REPLAY DEAD LETTERS",
             Self::CreateSavepoint { .. } => "CREATE SAVEPOINT",
             Self::DropSavepoint { .. } => "DROP SAVEPOINT",
             Self::Show(_) => "SHOW",
@@ -293,7 +299,11 @@ impl Statement {
             StatementKind::CreateSavepoint { name, .. } | StatementKind::DropSavepoint { name, .. } => {
                 (ObjectKind::Savepoint, name.clone())
             }
-            StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => {
+            StatementKind::ReplayDeadLetters { .. }
+            | StatementKind::Show(_)
+            | StatementKind::Explain(_)
+            | StatementKind::Query(_)
+            | StatementKind::Session(_) => {
                 return None;
             }
         };

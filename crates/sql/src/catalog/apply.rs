@@ -77,6 +77,7 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
         }
         // Savepoints are objects of their own, beside the catalog.
         StatementKind::DropSavepoint { .. }
+        | StatementKind::ReplayDeadLetters { .. }
         | StatementKind::Show(_)
         | StatementKind::Describe(_)
         | StatementKind::Explain(_)

@@ -114,7 +114,8 @@ fn lower_first(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-const FIRST_WORDS: [&str; 30] = [
+const FIRST_WORDS: [&str; 31] = [
+    "REPLAY",
     "CREATE",
     "DROP",
     "SHOW",
@@ -205,6 +206,19 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         "PAUSE" => control(cursor, JobAction::Pause)?,
         "RESUME" => control(cursor, JobAction::Resume)?,
         "STOP" => control(cursor, JobAction::Stop)?,
+        "REPLAY" => {
+            cursor.advance();
+            if !cursor.words(&["DEAD", "LETTERS"]) {
+                return Err(cursor.expected("DEAD LETTERS"));
+            }
+            if cursor.words(&["FOR", "JOB"]) {
+                StatementKind::ReplayDeadLetters { job: Some(cursor.job_name()?), id: None }
+            } else if matches!(cursor.peek(), Token::SingleQuotedString(_)) {
+                StatementKind::ReplayDeadLetters { job: None, id: Some(cursor.string("a dead letter's id")?) }
+            } else {
+                StatementKind::ReplayDeadLetters { job: None, id: None }
+            }
+        }
         "RESTART" => {
             cursor.advance();
             cursor.expect_word("JOB")?;
