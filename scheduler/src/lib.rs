@@ -7,7 +7,7 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements; [`replay`]: dead letters sent back; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`replay`]: dead letters sent back; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod clock;
 pub mod control;
 pub mod engine;
+mod job_statements;
 pub mod jobs;
 pub mod leadership;
 pub mod metrics;
