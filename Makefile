@@ -42,6 +42,13 @@ cluster: setup setup-servers build ## A cluster of processes on this machine wit
 .PHONY: test
 test: setup setup-test fmt-check deny build unit end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests
 
+# Seeds are printed; one that goes wrong is repeated alone, as the output says.
+.PHONY: soak
+soak: setup setup-test build $(VENV)/ready ## The long runs: the law with 5 000 seeds, the simulation, 200 kills
+	POLYBOLOS_LAW_CASES=$(or $(LAW_CASES),5000) POLYBOLOS_LAW_SEED=$(or $(SEED),1) cargo test --locked -p polybolos-dataflow --test law -- --nocapture
+	cargo test --locked -p polybolos-streaming --test simulation -- --nocapture
+	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_KILLS=$(or $(KILLS),200) POLYBOLOS_KILL_SEED=$(or $(SEED),20261125) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_stateful.py tests/python/test_exactly_once.py
+
 .PHONY: build
 build: ## Build the binaries
 	cargo build --locked --workspace --bins

@@ -1,12 +1,20 @@
 //! Talks to a running platform: statements over its HTTP door.
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
+use futures::StreamExt;
 use polybolos_service::exit::{Exit, Failure};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Connect;
+
+/// A file may be large and the way slow.
+const FILE_TIME: Duration = Duration::from_secs(3_600);
+
+/// Of a file, sent at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 pub struct Client {
     http: reqwest::Client,
@@ -70,6 +78,60 @@ impl Client {
     pub fn endpoint(&self, name: &str) -> anyhow::Result<&str> {
         let found = self.endpoints.get(name).map(String::as_str);
         found.ok_or_else(|| Exit::new(Failure::Unreachable, format!("the platform has no {name} endpoint")).into())
+    }
+
+    /// A file of the platform, into a new file here. It has its name only once all of it is there.
+    pub async fn download(&self, path: &str, file: &Path) -> anyhow::Result<u64> {
+        if file.exists() {
+            return Err(Exit::new(Failure::Failed, format!("{} exists already; choose another name", file.display())).into());
+        }
+        let partial = file.with_extension("partial");
+        let answer = self.request(reqwest::Method::GET, path).send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = Self::check(answer).await?;
+        let mut pieces = answer.bytes_stream();
+        let mut out = tokio::fs::File::create(&partial).await.with_context(|| format!("cannot write {}", partial.display()))?;
+        let mut bytes = 0;
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.context("the platform broke off; try again")?;
+            bytes += piece.len() as u64;
+            out.write_all(&piece).await?;
+        }
+        out.sync_all().await?;
+        tokio::fs::rename(&partial, file).await?;
+        Ok(bytes)
+    }
+
+    /// Sends a file to the platform; its answer.
+    pub async fn upload(&self, path: &str, file: &Path) -> anyhow::Result<Value> {
+        let source = tokio::fs::File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
+        let pieces = futures::stream::try_unfold(source, |mut source| async move {
+            let mut piece = vec![0; PIECE_BYTES];
+            let count = source.read(&mut piece).await?;
+            piece.truncate(count);
+            std::io::Result::Ok((count > 0).then_some((piece, source)))
+        });
+        let request = self.request(reqwest::Method::POST, path).header("content-type", "application/octet-stream");
+        let answer = request.body(reqwest::Body::wrap_stream(pieces)).send().await.map_err(|error| self.unreachable(&error))?;
+        Ok(Self::check(answer).await?.json().await?)
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}://{}{path}", self.scheme, self.address);
+        self.http.request(method, url).bearer_auth(&self.token).timeout(FILE_TIME)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Exit {
+        Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
+    }
+
+    async fn check(answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
+        let message = body.pointer("/error/message").and_then(Value::as_str).map_or_else(|| body.to_string(), str::to_owned);
+        Err(Exit::new(Failure::Failed, message).into())
     }
 
     /// Runs statements; the last one's rows.

@@ -3,7 +3,7 @@ use clap::Subcommand;
 
 use crate::{
     Connect,
-    client::{Client, literal},
+    client::{Client, identifier, literal},
     output,
 };
 
@@ -28,6 +28,13 @@ enum What {
     },
     /// One dead letter with its raw bytes.
     Show { id: String },
+    /// Send records back to their topics, each once, with a header that says so.
+    Replay {
+        /// One letter; without it all, of one job or of all.
+        id: Option<String>,
+        #[arg(long, conflicts_with = "id")]
+        job: Option<String>,
+    },
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -37,6 +44,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let filter = job.as_ref().map(|job| format!("WHERE job = {}", literal(job))).unwrap_or_default();
             format!("SELECT id, job, step, error, raw_bytes FROM polybolos.dead_letters {filter} ORDER BY id LIMIT {lines}")
         }
+        What::Replay { id: Some(id), .. } => format!("REPLAY DEAD LETTERS {}", literal(id)),
+        What::Replay { job: Some(job), .. } => format!("REPLAY DEAD LETTERS FOR JOB {}", identifier(job)),
+        What::Replay { .. } => "REPLAY DEAD LETTERS".to_owned(),
         What::Show { id } => format!("SELECT * FROM polybolos.dead_letters WHERE id = {}", literal(id)),
     };
     output::print(&client.sql(&sql, 10_000).await?, arguments.output);

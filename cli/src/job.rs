@@ -37,15 +37,25 @@ enum What {
     /// Begin anew: a new incarnation of the job, from where it is told.
     Restart {
         name: String,
-        /// `earliest`, `latest`, or a time such as 2026-01-01T00:00:00Z; without it, where the job began when it was created.
-        #[arg(long)]
-        from: Option<String>,
+        /// `earliest`, `latest`, a time such as 2026-01-01T00:00:00Z, or `savepoint NAME`; without it, where the job began when it was created.
+        #[arg(long, num_args = 1..=2)]
+        from: Vec<String>,
         /// Rows that the earlier run wrote stay; the new run writes over those of the same key.
-        #[arg(long, required = true)]
+        #[arg(long, required_unless_present = "replace", conflicts_with = "replace")]
         keep: bool,
+        /// Rows that the earlier run wrote, and the new one does not write again, are deleted once it has caught up.
+        #[arg(long)]
+        replace: bool,
         /// Skip what is recorded and not yet published, instead of waiting for it.
         #[arg(long)]
         discard: bool,
+    },
+    /// Keep what is recorded of the job under a name, to begin with it again.
+    Savepoint {
+        name: String,
+        /// The savepoint's name; without it, the job's with the time.
+        #[arg(long = "as")]
+        savepoint: Option<String>,
     },
     /// End the job when everything recorded is published.
     Stop { name: String },
@@ -66,13 +76,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::Pause { name } => control("PAUSE", name),
         What::Resume { name } => control("RESUME", name),
         What::Stop { name } => control("STOP", name),
-        What::Restart { name, from, keep: _, discard } => {
-            let from = match from.as_deref() {
-                None => String::new(),
-                Some(word @ ("earliest" | "latest")) => format!(" FROM {word}"),
-                Some(time) => format!(" FROM TIMESTAMP {}", literal(time)),
+        What::Restart { name, from, keep: _, replace, discard } => {
+            let from: Vec<&str> = from.iter().map(String::as_str).collect();
+            let from = match from.as_slice() {
+                [] => String::new(),
+                [word @ ("earliest" | "latest")] => format!(" FROM {word}"),
+                ["savepoint", savepoint] => format!(" FROM SAVEPOINT {}", identifier(savepoint)),
+                [time] if *time != "savepoint" => format!(" FROM TIMESTAMP {}", literal(time)),
+                _ => return Err(Exit::new(Failure::Usage, "write --from earliest, latest, a time, or savepoint NAME").into()),
             };
-            format!("{}{from} KEEP{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
+            let rows = if *replace { " REPLACE" } else { " KEEP" };
+            format!("{}{from}{rows}{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
+        }
+        What::Savepoint { name, savepoint } => {
+            let savepoint = savepoint.clone().unwrap_or_else(|| format!("{name}-{}", seconds_since_1970()));
+            format!("CREATE SAVEPOINT {} FOR JOB {}", identifier(&savepoint), identifier(name))
         }
     };
     let rows = client.sql(&sql, 10_000).await?;
@@ -89,4 +107,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
     }
     Ok(())
+}
+
+fn seconds_since_1970() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

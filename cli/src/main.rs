@@ -7,8 +7,10 @@ mod dlq;
 mod job;
 mod output;
 mod pipelines;
+mod savepoint;
 mod serve;
 mod sql;
+mod test;
 mod topic;
 mod up;
 mod validate;
@@ -41,12 +43,16 @@ enum Verb {
     Sql(sql::Arguments),
     /// Look at streaming jobs, pause and stop them.
     Job(job::Arguments),
+    /// List and delete savepoints of jobs.
+    Savepoint(savepoint::Arguments),
     /// Look at Kafka topics, read and write records.
     Topic(topic::Arguments),
     /// Look at dead letters: records that could not be processed.
     Dlq(dlq::Arguments),
     /// Check a pipeline folder without running it.
     Validate(validate::Arguments),
+    /// Run the golden tests of pipeline folders: input in, expected rows out.
+    Test(test::Arguments),
     /// Print shell completions.
     Completions { shell: clap_complete::Shell },
     /// Print the version.
@@ -107,9 +113,11 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Cluster(arguments) => cluster::run(arguments).await,
         Verb::Sql(arguments) => sql::run(arguments).await,
         Verb::Job(arguments) => job::run(arguments).await,
+        Verb::Savepoint(arguments) => savepoint::run(arguments).await,
         Verb::Topic(arguments) => topic::run(arguments).await,
         Verb::Dlq(arguments) => dlq::run(arguments).await,
         Verb::Validate(arguments) => validate::run(arguments).await,
+        Verb::Test(arguments) => test::run(arguments).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "polybolos", &mut std::io::stdout());
             Ok(())

@@ -2,6 +2,15 @@
 //! answered.
 use std::{sync::Arc, time::Duration};
 
+use crate::{
+    catalog::{CatalogError, CatalogStore},
+    jobs::{manager::JobManager, planning},
+    providers::PlatformTables,
+    replay::{Replay, Wanted},
+    savepoints::SavepointError,
+    show,
+    status::StatusSource,
+};
 use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::SchemaRef,
@@ -13,7 +22,7 @@ use datafusion::{
 use futures::StreamExt;
 use polybolos_gateway::{
     auth::{Principal, Role},
-    engine::{Answer, Engine},
+    engine::{Answer, Archive, Engine},
     error::{EngineError, ErrorKind},
     status::Status,
 };
@@ -25,16 +34,7 @@ use polybolos_sql::{
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
-    statement::{Insert, JobAction, SessionStatement, Statement, StatementKind},
-};
-use polybolos_streaming::coordinator::Command;
-
-use crate::{
-    catalog::{CatalogError, CatalogStore},
-    jobs::{manager::JobManager, planning},
-    providers::PlatformTables,
-    show,
-    status::StatusSource,
+    statement::{Insert, SessionStatement, Statement, StatementKind},
 };
 
 /// A query that runs longer is ended.
@@ -47,12 +47,13 @@ const QUERY_MEMORY: usize = 512 << 20;
 const QUERY_PARTITIONS: usize = 4;
 
 pub struct PlatformEngine {
-    catalog: Arc<CatalogStore>,
-    platform: PlatformTables,
-    session: SessionContext,
+    pub(crate) catalog: Arc<CatalogStore>,
+    pub(crate) platform: PlatformTables,
+    pub(crate) session: SessionContext,
     /// `None` while this scheduler does not lead.
     jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
-    status: Arc<StatusSource>,
+    pub(crate) status: Arc<StatusSource>,
+    pub(crate) replay: Replay,
 }
 
 impl PlatformEngine {
@@ -74,14 +75,15 @@ impl PlatformEngine {
         let snapshots = catalog.clone();
         let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
         session.register_catalog("polybolos", Arc::new(live));
-        Ok(Self { catalog, platform, session, jobs, status })
+        let replay = Replay::new(platform.tables.clone());
+        Ok(Self { catalog, platform, session, jobs, status, replay })
     }
 
     fn planner(&self) -> Planner {
         Planner::new(&self.session.state(), self.catalog.current(), Arc::new(self.platform.clone()))
     }
 
-    fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
+    pub(crate) fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
         self.jobs.read().clone().ok_or_else(|| {
             EngineError::new(ErrorKind::Unavailable, "this scheduler does not lead at the moment")
                 .with_hint("ask the leader, or try again in a few seconds")
@@ -114,7 +116,10 @@ impl PlatformEngine {
             }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
-            StatementKind::RestartJob(restart) => self.restart_job(&statement, &restart.name, restart.discard, tag).await,
+            StatementKind::RestartJob(restart) => self.restart_job(&statement, restart, tag).await,
+            StatementKind::CreateSavepoint { name, job } => self.create_savepoint(name, job, tag).await,
+            StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,
+            StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
             | StatementKind::CreateView(_)
@@ -158,49 +163,6 @@ impl PlatformEngine {
         Ok(Answer { schema, batches: batches.boxed(), tag: tag.to_owned(), notices: vec![] })
     }
 
-    async fn create_job(&self, statement: &Statement, tag: &str) -> Result<Answer, EngineError> {
-        let jobs = self.leader()?;
-        let change = change();
-        // Everything is checked against the catalog as it would be, before it is.
-        let before = self.catalog.current();
-        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
-        let Some(definition) = planned.jobs.iter().find(|job| job.incarnation == change.incarnation).cloned() else {
-            let mut answer = Answer::done(tag);
-            answer.notices.push("the job exists already".into());
-            return Ok(answer);
-        };
-        let notices = jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
-        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
-        if let Err(error) = jobs.start(&definition).await {
-            tracing::warn!(job = %definition.name, error = %format!("{error:#}"), "job created, and cannot start yet");
-            jobs.start_in_background(definition.clone());
-        }
-        let mut answer = Answer::done(tag);
-        answer.notices.push(format!("job {} started", definition.name));
-        answer.notices.extend(notices);
-        Ok(answer)
-    }
-
-    /// A new incarnation of a job (EPOCHS rule 18): the old one is ended first, and hands its table on.
-    async fn restart_job(&self, statement: &Statement, name: &str, discard: bool, tag: &str) -> Result<Answer, EngineError> {
-        let jobs = self.leader()?;
-        let before = self.catalog.current();
-        let change = change();
-        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
-        // Nothing is ended for a plan that does not stand any more.
-        jobs.check(planned.clone(), planned.job(name).map_err(sql_error)?).await.map_err(any_error)?;
-        jobs.drop_job(before.job(name).map_err(sql_error)?, discard).await.map_err(any_error)?;
-        let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
-        let definition = after.job(name).map_err(sql_error)?;
-        if let Err(error) = jobs.start(definition).await {
-            tracing::warn!(job = %name, error = %format!("{error:#}"), "job restarted, and cannot start yet");
-            jobs.start_in_background(definition.clone());
-        }
-        let mut answer = Answer::done(tag);
-        answer.notices.push(format!("job {name} restarted as incarnation {}", definition.incarnation));
-        Ok(answer)
-    }
-
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
     async fn insert_once(&self, insert: &Insert) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
@@ -208,30 +170,6 @@ impl PlatformEngine {
         let rows = DataFrame::new(self.session.state(), planned.plan.clone()).execute_stream().await?;
         let rows = jobs.insert(&planned, rows).await.map_err(any_error)?;
         Ok(Answer::done(format!("INSERT 0 {rows}")))
-    }
-
-    async fn drop_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
-        let jobs = self.leader()?;
-        let change = change();
-        let before: Arc<Catalog> = self.catalog.current();
-        apply(&before, statement, &change).map_err(sql_error)?;
-        if let Some(definition) = before.find_job(name) {
-            jobs.drop_job(definition, false).await.map_err(any_error)?;
-        }
-        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
-        Ok(Answer::done(tag))
-    }
-
-    async fn control(&self, name: &str, action: JobAction, tag: &str) -> Result<Answer, EngineError> {
-        let jobs = self.leader()?;
-        self.catalog.current().job(name).map_err(sql_error)?;
-        let command = match action {
-            JobAction::Pause => Command::Pause,
-            JobAction::Resume => Command::Resume,
-            JobAction::Stop => Command::Stop,
-        };
-        jobs.command(name, command).await.map_err(any_error)?;
-        Ok(Answer::done(tag))
     }
 }
 
@@ -261,6 +199,22 @@ impl Engine for PlatformEngine {
         }
     }
 
+    async fn export_savepoint(&self, principal: &Principal, name: &str) -> Result<Archive, EngineError> {
+        needs(principal, Role::Admin, "exporting a savepoint")?;
+        let archive = self.leader()?.export_savepoint(name).map_err(any_error)?;
+        Ok(archive.map(|piece| piece.map_err(|error| any_error(error.into()))).boxed())
+    }
+
+    async fn import_savepoint(&self, principal: &Principal, name: Option<&str>, archive: Archive) -> Result<String, EngineError> {
+        needs(principal, Role::Admin, "importing a savepoint")?;
+        // The same names as SQL's.
+        if let Some(name) = name {
+            parse(&format!("DROP SAVEPOINT {}", polybolos_sql::names::quoted(name))).map_err(sql_error)?;
+        }
+        let savepoint = self.leader()?.import_savepoint(name, archive).await.map_err(any_error)?;
+        Ok(savepoint.name)
+    }
+
     fn session(&self) -> SessionContext {
         self.session.clone()
     }
@@ -270,7 +224,7 @@ impl Engine for PlatformEngine {
     }
 }
 
-fn change() -> Change {
+pub(crate) fn change() -> Change {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Change { now_us: now.as_micros() as i64, incarnation: uuid::Uuid::new_v4().simple().to_string() }
 }
@@ -278,13 +232,21 @@ fn change() -> Change {
 fn check_role(principal: &Principal, statement: &Statement) -> Result<(), EngineError> {
     let needed = match &statement.kind {
         kind if kind.is_read_only() => Role::Reader,
-        StatementKind::ControlJob { .. } | StatementKind::RestartJob(_) => Role::Operator,
+        StatementKind::ControlJob { .. }
+        | StatementKind::RestartJob(_)
+        | StatementKind::ReplayDeadLetters { .. }
+        | StatementKind::CreateSavepoint { .. }
+        | StatementKind::DropSavepoint { .. } => Role::Operator,
         _ => Role::Admin,
     };
+    needs(principal, needed, statement.kind.tag())
+}
+
+fn needs(principal: &Principal, needed: Role, what: &str) -> Result<(), EngineError> {
     if principal.role >= needed {
         return Ok(());
     }
-    let message = format!("{} needs the role {needed:?}, and {} is {:?}", statement.kind.tag(), principal.name, principal.role);
+    let message = format!("{what} needs the role {needed:?}, and {} is {:?}", principal.name, principal.role);
     Err(EngineError::new(ErrorKind::Forbidden, message).with_hint("ask an administrator"))
 }
 
@@ -313,7 +275,7 @@ pub fn sql_error(error: SqlError) -> EngineError {
     }
 }
 
-fn catalog_error(error: CatalogError) -> EngineError {
+pub(crate) fn catalog_error(error: CatalogError) -> EngineError {
     match error {
         CatalogError::Sql(error) => sql_error(error),
         CatalogError::Store(error) => EngineError::new(ErrorKind::Unavailable, error.to_string()),
@@ -321,10 +283,19 @@ fn catalog_error(error: CatalogError) -> EngineError {
     }
 }
 
-fn any_error(error: anyhow::Error) -> EngineError {
+pub(crate) fn any_error(error: anyhow::Error) -> EngineError {
     match error.downcast::<SqlError>() {
         Ok(error) => sql_error(error),
         Err(error) => {
+            let kind = match error.downcast_ref::<SavepointError>() {
+                Some(SavepointError::Exists { .. }) => Some(ErrorKind::AlreadyExists),
+                Some(SavepointError::NoSuch { .. }) => Some(ErrorKind::NotFound),
+                Some(SavepointError::Store(_)) => Some(ErrorKind::Unavailable),
+                None => None,
+            };
+            if let Some(kind) = kind {
+                return EngineError::new(kind, format!("{error:#}"));
+            }
             let away = error.chain().any(|cause| {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
             });

@@ -6,8 +6,8 @@
 //! * [`leadership`]: the election; [`clock`]: the leader's clocks;
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
-//! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`]: what they are made from;
-//! * [`engine`]: statements; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`replay`]: dead letters sent back; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -15,12 +15,15 @@ pub mod catalog;
 pub mod clock;
 pub mod control;
 pub mod engine;
+mod job_statements;
 pub mod jobs;
 pub mod leadership;
 pub mod metrics;
 pub mod ownership;
 pub mod placement;
 pub mod providers;
+pub mod replay;
+pub mod savepoints;
 pub mod show;
 pub mod status;
 pub mod system;
@@ -65,6 +68,7 @@ use crate::{
     leadership::Standing,
     metrics::Families,
     providers::PlatformTables,
+    savepoints::Savepoints,
     status::StatusSource,
     system::SystemTables,
 };
@@ -127,6 +131,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     system.store(parts.tables.clone());
     let platform = PlatformTables { kafka: parts.kafka.clone(), tables: parts.tables.clone(), system: system.clone() };
     let jobs: Arc<RwLock<Option<Arc<JobManager>>>> = Arc::default();
+    let savepoints = Arc::new(Savepoints::new(parts.store.clone()));
     let status = Arc::new(StatusSource {
         mode: settings.mode.clone(),
         leader_id,
@@ -134,6 +139,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         catalog: catalog.clone(),
         executors: executors.clone(),
         jobs: jobs.clone(),
+        savepoints: savepoints.clone(),
         leading_since_ms: RwLock::default(),
     });
     system_tables::register(&system, &status);
@@ -188,7 +194,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     });
 
     tokio::spawn(leadership::run(parts.store.clone(), clock.clone(), settings.lease, internal_endpoint, sender, stop.clone()));
-    let leader = Leading { ballista, executors, store: parts.store, clock, catalog, platform, families, jobs, status };
+    let leader = Leading { ballista, executors, store: parts.store, savepoints, clock, catalog, platform, families, jobs, status };
     tasks.spawn(leader.follow(standing.clone(), stop.clone()));
     Ok(Scheduler { engine, standing, stop, tasks })
 }
@@ -246,6 +252,7 @@ struct Leading {
     ballista: Ballista,
     executors: Arc<Executors>,
     store: Arc<dyn Store>,
+    savepoints: Arc<Savepoints>,
     clock: Arc<Clock>,
     catalog: Arc<CatalogStore>,
     platform: PlatformTables,
@@ -270,11 +277,13 @@ impl Leading {
         };
         tracing::info!(%generation, "this scheduler leads");
         self.catalog.refresh().await?;
+        self.savepoints.refresh().await?;
         self.executors.lead(generation);
         let context = RunnerContext {
             ballista: self.ballista,
             executors: self.executors,
             store: self.store,
+            savepoints: self.savepoints,
             clock: self.clock.clone(),
             generation,
         };

@@ -1,7 +1,10 @@
 //! One job writes a table (EPOCHS rule 12): a durable record per table holds the owning incarnation and the write time that its successor
 //! starts from, so that no new owner writes rows below those of the old one, where nobody would see them.
 use polybolos_persist::{Expected, Store, StoreError, Swap, envelope, keys};
-use polybolos_streaming::{ids::Incarnation, manifest::Life};
+use polybolos_streaming::{
+    ids::{Generation, Incarnation, Nonce, Version},
+    manifest::{Life, Manifest},
+};
 use polybolos_tables::TableName;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -42,6 +45,11 @@ pub async fn acquire(store: &dyn Store, table: &TableName, job: &str, incarnatio
                 // It was to be created, and never was.
                 None => owner.floor_us,
                 Some((manifest, _)) if manifest.life == Life::Dropped => owner.floor_us.max(manifest.window_end_us),
+                // Begun by a statement whose leader did not live to name it in the catalog.
+                Some((manifest, version)) if manifest.generation == Generation(0) && owner.job == job => {
+                    end(store, table, &manifest, version).await?;
+                    owner.floor_us.max(manifest.window_end_us)
+                }
                 Some(_) => return Err(OwnershipError::Owned { table: table.clone(), job: owner.job }),
             };
             (floor_us, Expected::Version(version))
@@ -50,6 +58,20 @@ pub async fn acquire(store: &dyn Store, table: &TableName, job: &str, incarnatio
     let owner = Owner { job: job.to_owned(), incarnation: incarnation.clone(), floor_us };
     match store.put_if(&key, envelope::encode("table-owner", &owner)?, expected).await? {
         Swap::Stored(_) => Ok(floor_us),
+        Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
+    }
+}
+
+/// Ends an incarnation that no leader has ever had: whoever is about to take it over finds it dropped.
+async fn end(store: &dyn Store, table: &TableName, manifest: &Manifest, version: Version) -> Result<(), OwnershipError> {
+    let mut ended = manifest.clone();
+    ended.life = Life::Dropped;
+    ended.state.clear();
+    ended.nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
+    let bytes = polybolos_persist::manifest::encode(&ended)?;
+    let expected = Expected::Version(polybolos_persist::Version(version.0));
+    match store.put_if(&keys::manifest(&manifest.incarnation), bytes, expected).await? {
+        Swap::Stored(_) => Ok(()),
         Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
     }
 }
@@ -76,5 +98,64 @@ pub async fn pass(store: &dyn Store, table: &TableName, now_us: i64, span_us: i6
     match store.put_if(&key, envelope::encode("table-owner", &owner)?, expected).await? {
         Swap::Stored(_) => Ok(first_us),
         Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use polybolos_persist::LocalStore;
+    use polybolos_streaming::{
+        ids::{Epoch, JobName},
+        report::Counts,
+    };
+
+    use super::*;
+
+    fn manifest(incarnation: &str, generation: u64, life: Life) -> Manifest {
+        Manifest {
+            job: JobName::new("j"),
+            incarnation: Incarnation::new(incarnation),
+            generation: Generation(generation),
+            nonce: Nonce::new("n"),
+            epoch: Epoch(0),
+            life,
+            sources: BTreeMap::new(),
+            window_end_us: 70,
+            counts: Counts::default(),
+            state: vec![],
+            watermark_us: None,
+            frame_watermark_us: None,
+            unpublished: vec![],
+            published: BTreeMap::new(),
+            replace: None,
+            recorded_at_us: 0,
+        }
+    }
+
+    async fn stored(store: &dyn Store, manifest: &Manifest) {
+        let bytes = polybolos_persist::manifest::encode(manifest).expect("encodes");
+        store.put_if(&keys::manifest(&manifest.incarnation), bytes, Expected::Absent).await.expect("stored");
+    }
+
+    #[tokio::test]
+    async fn a_table_is_handed_on_when_its_owner_has_ended_or_never_ran() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = LocalStore::open(folder.path().join("store")).await.expect("a store");
+        let table = TableName::new("k", "t");
+        let acquire = async |job: &str, incarnation: &str| acquire(&store, &table, job, &Incarnation::new(incarnation)).await;
+        assert_eq!(acquire("j", "a").await.expect("free"), 0);
+        assert_eq!(acquire("j", "b").await.expect("a was never begun"), 0);
+        // Begun, and never run: only the same job may end it.
+        stored(&store, &manifest("b", 0, Life::Running)).await;
+        assert!(matches!(acquire("other", "x").await, Err(OwnershipError::Owned { .. })));
+        assert_eq!(acquire("j", "c").await.expect("b never ran"), 70);
+        let (ended, _) = load_manifest(&store, &Incarnation::new("b")).await.expect("read").expect("there");
+        assert_eq!(ended.life, Life::Dropped);
+        // Runs.
+        stored(&store, &manifest("c", 1, Life::Running)).await;
+        assert!(matches!(acquire("j", "d").await, Err(OwnershipError::Owned { .. })));
+        assert_eq!(acquire("j", "c").await.expect("its own"), 70);
     }
 }

@@ -33,6 +33,7 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
 pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Result<Answer, SqlError> {
     match what {
         Show::Jobs => Ok(rows(system_tables::jobs(status)?, "SHOW")),
+        Show::Savepoints => Ok(rows(system_tables::savepoints(status)?, "SHOW")),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
         Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
         Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),

@@ -23,6 +23,7 @@ use crate::{
         manager::{Entry, JobManager},
         runner::{JobHandle, View},
     },
+    savepoints::Savepoints,
 };
 
 /// Where the picture comes from.
@@ -33,6 +34,7 @@ pub struct StatusSource {
     pub catalog: Arc<CatalogStore>,
     pub executors: Arc<Executors>,
     pub jobs: Arc<RwLock<Option<Arc<JobManager>>>>,
+    pub savepoints: Arc<Savepoints>,
     pub leading_since_ms: RwLock<Option<u64>>,
 }
 

@@ -11,12 +11,13 @@ use crate::{
 
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
-    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 6] = [
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 7] = [
         ("jobs", jobs),
         ("epochs", epochs),
         ("executors", executors),
         ("topics", topics),
         ("partitions", partitions),
+        ("savepoints", savepoints),
         ("settings", settings),
     ];
     for (name, make) in sources {
@@ -151,6 +152,19 @@ fn partitions(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("end_offset", long(&lags, |lag| lag.end)),
         ("lag", long(&lags, |lag| lag.end.map(|end| (end - lag.next).max(0)))),
         ("executor", text(&lags, |lag| lag.executor.clone())),
+    ])
+}
+
+pub fn savepoints(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let savepoints = source.savepoints.list();
+    batch(vec![
+        ("name", text(&savepoints, |savepoint| Some(savepoint.name.clone()))),
+        ("job", text(&savepoints, |savepoint| Some(savepoint.job.0.clone()))),
+        ("created_at", Values::Time(savepoints.iter().map(|savepoint| Some(savepoint.created_at_us / 1_000)).collect())),
+        ("incarnation", text(&savepoints, |savepoint| Some(savepoint.incarnation.0.clone()))),
+        ("epoch", long(&savepoints, |savepoint| Some(savepoint.epoch.0 as i64))),
+        ("files", long(&savepoints, |savepoint| Some(savepoint.state.len() as i64))),
+        ("bytes", long(&savepoints, |savepoint| Some(savepoint.bytes() as i64))),
     ])
 }
 

@@ -2,6 +2,7 @@
 ledger's rows, and the dead letters are exactly the bad records."""
 
 import json
+import os
 import random
 import signal
 import threading
@@ -11,8 +12,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from conftest import wait_for
 
-KILLS = 20
-SEED = 20261124
+KILLS = int(os.environ.get("POLYBOLOS_KILLS", 20))
+SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261124))
 PARTITIONS = 4
 
 TABLES = """
@@ -117,6 +118,7 @@ def test_kills_lose_double_and_change_nothing(fresh_platform):
     load = Load(platform)
     load.start()
     moments = random.Random(SEED + 1)
+    print(f"{KILLS} kills, POLYBOLOS_KILL_SEED={SEED}")
     killed = 0
     for _ in range(KILLS):
         time.sleep(moments.uniform(0.3, 1.5))

@@ -1,8 +1,10 @@
 """What a job's life knows beside running: begun anew, and INSERTs that end and so are no jobs."""
 import json
+import time
 import uuid
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 from conftest import wait_for
 
 
@@ -87,3 +89,177 @@ def test_a_missing_field_fails_when_asked_for(system, names):
     wait_for("one dead letter", lambda: job(system, names)["dead_letters"] == 1)
     [letter] = wait_for("the letter", lambda: system.sql(f"SELECT error FROM polybolos.dead_letters WHERE job = '{names['job']}'"))
     assert "missing" in letter["error"]
+
+
+def counting(system, names) -> None:
+    """A job that counts the records of each key, and so has state."""
+    system.run("topic", "produce", names["topic"], stdin=lines((f"k{number}", number) for number in range(10)))
+    system.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v INT) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {names['table']} (id STRING, n BIGINT, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    system.sql(f"CREATE JOB {names['job']} AS {count_query(names)}")
+    wait_for("ten counts", lambda: counts(system, names) == {f"k{number}": 1 for number in range(10)})
+
+
+def count_query(names, what: str = "count(*)") -> str:
+    return f"INSERT INTO {names['table']} SELECT id, {what} FROM {names['source']} GROUP BY id"
+
+
+def counts(system, names) -> dict:
+    return {row["id"]: row["n"] for row in system.sql(f"SELECT id, n FROM {names['table']}")}
+
+
+def test_a_job_begins_again_with_the_state_of_a_savepoint(system, names):
+    counting(system, names)
+    savepoint = f"{names['job']}_kept"
+    done = system.run("job", "savepoint", names["job"], "--as", savepoint)
+    assert f"savepoint {savepoint} has job {names['job']}" in done.stderr
+    again = system.run("job", "savepoint", names["job"], "--as", savepoint, check=False)
+    assert again.returncode == 1 and "exists already" in again.stderr
+    [row] = system.sql(f"SELECT * FROM polybolos.savepoints WHERE name = '{savepoint}'")
+    assert row["job"] == names["job"] and row["files"] >= 1 and row["bytes"] > 0
+    assert savepoint in [line["name"] for line in system.sql("SHOW SAVEPOINTS")]
+
+    system.run("topic", "produce", names["topic"], stdin=lines((f"k{number}", number) for number in range(5)))
+    wanted = {f"k{number}": 2 if number < 5 else 1 for number in range(10)}
+    wait_for("second counts", lambda: counts(system, names) == wanted)
+    system.run("job", "restart", names["job"], "--from", "savepoint", savepoint, "--keep")
+    # Only what came after the savepoint is read again, on top of its state.
+    wait_for("the five records again", lambda: job(system, names)["records_in"] == 5 and job(system, names)["unpublished_epochs"] == 0)
+    assert counts(system, names) == wanted
+    system.run("topic", "produce", names["topic"], stdin=lines([("k0", 0), ("k9", 9), ("new", 1)]))
+    wait_for("third counts", lambda: counts(system, names) == {**wanted, "k0": 3, "k9": 2, "new": 1})
+
+    for arguments, reason in [
+        (["--from", "savepoint", savepoint, "--replace"], "REPLACE would delete"),
+        (["--from", "savepoint", savepoint, "--keep", "--discard"], "DISCARD would skip"),
+        (["--from", "savepoint", "nobody", "--keep"], "nobody does not exist"),
+    ]:
+        refused = system.run("job", "restart", names["job"], *arguments, check=False)
+        assert refused.returncode == 1 and reason in refused.stderr, refused.stderr
+    # Dropping the job leaves the savepoint with its files; another query does not fit it, the same one does.
+    system.sql(f"DROP JOB {names['job']}")
+    system.sql(f"CREATE JOB {names['job']} AS {count_query(names, 'sum(v)')}")
+    refused = system.run("job", "restart", names["job"], "--from", "savepoint", savepoint, "--keep", check=False)
+    assert refused.returncode == 1 and "does not fit" in refused.stderr and "sum(" in refused.stderr, refused.stderr
+    wait_for("the job going on", lambda: job(system, names)["state"] == "idle")
+    system.sql(f"DROP JOB {names['job']}")
+    system.sql(f"CREATE JOB {names['job']} WITH ('start' = 'latest-offset') AS {count_query(names)}")
+    told = system.run("job", "restart", names["job"], "--from", "savepoint", savepoint, "--keep").stderr
+    assert "another run" in told, told
+    # What the job of sums wrote stays where nothing changes any more, as the notice says.
+    sums = {f"k{number}": number for number in range(5, 9)}
+    wait_for("counts from the savepoint on", lambda: counts(system, names) == {**wanted, **sums, "k0": 3, "k9": 2, "new": 1})
+
+    system.run("savepoint", "delete", savepoint)
+    assert savepoint not in system.run("savepoint", "list", "--output", "json").stdout
+    gone = system.run("savepoint", "delete", savepoint, check=False)
+    assert gone.returncode == 1 and "does not exist" in gone.stderr
+    system.sql(f"DROP SAVEPOINT IF EXISTS {savepoint}")
+    # The job's state is made of files that the savepoint named.
+    system.run("topic", "produce", names["topic"], stdin=lines([("k0", 0)]))
+    wait_for("counting on", lambda: counts(system, names)["k0"] == 4)
+
+
+def test_a_restart_that_replaces_deletes_what_it_did_not_write_again(system, names):
+    declare(system, names)
+    system.sql(f"INSERT INTO {names['table']} VALUES ('old', 1), ('k1', 77)")
+    system.sql(f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, v FROM {names['source']}")
+    wait_for("all rows", lambda: count(system, names["table"]) == 11)
+    both = system.run("job", "restart", names["job"], "--keep", "--replace", check=False)
+    assert both.returncode == 2
+    system.run("job", "restart", names["job"], "--from", "earliest", "--replace")
+    wait_for("the old row going", lambda: count(system, names["table"]) == 10)
+    rows = {row["id"]: row["v"] for row in system.sql(f"SELECT id, v FROM {names['table']}")}
+    assert rows == {f"k{number}": number for number in range(10)}
+    # Nothing is written again from the end on, so everything goes; what comes then stays.
+    system.run("job", "restart", names["job"], "--from", "latest", "--replace")
+    wait_for("all rows going", lambda: count(system, names["table"]) == 0)
+    system.run("topic", "produce", names["topic"], stdin=lines([("k3", 33)]))
+    wait_for("the new row", lambda: system.sql(f"SELECT id, v FROM {names['table']}") == [{"id": "k3", "v": 33}])
+
+
+def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, names):
+    here, there = fresh_platform("--no-pipelines"), fresh_platform("--no-pipelines")
+    here.start()
+    counting(here, names)
+    here.run("job", "savepoint", names["job"], "--as", "kept")
+    archive = tmp_path / "kept.archive"
+    here.run("savepoint", "export", "kept", str(archive))
+    taken = here.run("savepoint", "export", "kept", str(archive), check=False)
+    assert taken.returncode == 1 and "exists already" in taken.stderr
+    here.run("topic", "produce", names["topic"], stdin=lines([("k3", 3), ("k4", 4)]))
+    wait_for("second counts", lambda: counts(here, names)["k4"] == 2)
+    records = [json.loads(line) for line in here.run("topic", "tail", names["topic"], "--output", "json").stdout.splitlines()]
+    here.kill()
+
+    # The other one has a mirror of the topic.
+    there.start()
+    producer = Producer({"bootstrap.servers": there.endpoints["kafka"]})
+    for record in sorted(records, key=lambda record: (record["partition"], record["offset"])):
+        producer.produce(names["topic"], record["payload"].encode(), partition=record["partition"])
+    assert producer.flush(30) == 0
+    there.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v INT) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json', "
+        "'scan.startup.mode' = 'latest-offset')"
+    )
+    there.sql(
+        f"CREATE TABLE {names['table']} (id STRING, n BIGINT, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    there.sql(f"CREATE JOB {names['job']} AS {count_query(names)}")
+    damaged = bytearray(archive.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "damaged").write_bytes(damaged)
+    (tmp_path / "cut").write_bytes(archive.read_bytes()[:-10])
+    for file, reason in [("damaged", "checksum"), ("cut", "cut short")]:
+        refused = there.run("savepoint", "import", str(tmp_path / file), check=False)
+        assert refused.returncode == 1 and reason in refused.stderr, refused.stderr
+    assert there.sql("SHOW SAVEPOINTS") == []
+    there.run("savepoint", "import", str(archive), "--as", "from_elsewhere")
+    there.run("job", "restart", names["job"], "--from", "savepoint", "from_elsewhere", "--keep")
+    # The state came along: what the mirror has after the savepoint counts on top of it.
+    wait_for("counts that go on", lambda: counts(there, names) == {"k3": 2, "k4": 2})
+
+
+def test_dead_letters_are_sent_back_once(system, names):
+    system.run("topic", "produce", names["topic"], stdin='{"id": "a", "v": "seven"}\n{"id": "b", "v": "8"}\n')
+    system.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v STRING) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {names['table']} (id STRING, v INT, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    insert = f"INSERT INTO {names['table']} SELECT id, %s FROM {names['source']}"
+    system.sql(f"CREATE JOB {names['job']} AS {insert % 'CAST(v AS INT)'}")
+    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT id, topic FROM polybolos.dead_letters WHERE job = '{names['job']}'"))
+    assert letter["topic"] == names["topic"]
+    system.sql(f"DROP JOB {names['job']}")
+    better = "CASE WHEN v = 'seven' THEN 7 ELSE CAST(v AS INT) END"
+    system.sql(f"CREATE JOB {names['job']} WITH ('start' = 'latest-offset') AS {insert % better}")
+    done = system.run("dlq", "replay", "--job", names["job"])
+    assert "1 dead letters sent back, 0 were before" in done.stderr, done.stderr
+    wait_for("the row", lambda: system.sql(f"SELECT v FROM {names['table']} WHERE id = 'a'") == [{"v": 7}])
+    again = system.run("dlq", "replay", letter["id"])
+    assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
+    partitions = [json.loads(line) for line in system.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]
+    assert sum(partition["records"] for partition in partitions) == 3
+
+    consumer = Consumer({"bootstrap.servers": system.endpoints["kafka"], "group.id": names["topic"], "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(names["topic"], partition["partition"], 0) for partition in partitions])
+    records = []
+    deadline = time.monotonic() + 30
+    while len(records) < 3 and time.monotonic() < deadline:
+        record = consumer.poll(1)
+        if record is not None and record.error() is None:
+            records.append(record)
+    consumer.close()
+    marks = [dict(record.headers() or []) for record in records]
+    assert [mark for mark in marks if mark] == [{"polybolos-replayed": letter["id"].encode()}], marks
+    missing = system.run("dlq", "replay", "nobody", check=False)
+    assert missing.returncode == 1 and "nobody does not exist" in missing.stderr

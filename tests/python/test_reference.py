@@ -47,7 +47,7 @@ def test_the_cluster_file_is_the_default_one():
 def test_command_lines_have_the_verbs_and_flags_of_the_binary():
     for line in blocks("cli.md", "sh")[0].splitlines():
         words = shlex.split(line)[1:]
-        verbs = words[: 2 if words[0] in ("job", "topic", "dlq") else 1]
+        verbs = words[: 2 if words[0] in ("job", "topic", "dlq", "savepoint") else 1]
         answer = polybolos(*verbs, "--help")
         assert answer.returncode == 0, f"{line}: {answer.stderr}"
         for flag in (word for word in words if word.startswith("-")):

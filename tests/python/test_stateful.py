@@ -14,10 +14,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
 
-SEED = 20261125
+SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
 PARTITIONS = 3
 BEGINNING = datetime(2026, 1, 1)
-KILLS = 20
+KILLS = int(os.environ.get("POLYBOLOS_KILLS", 20))
 
 TABLES = """
 CREATE TABLE orders (id BIGINT, customer STRING, amount BIGINT, kind STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND)
@@ -201,6 +201,7 @@ def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_doe
     load = Load(platform.endpoints["kafka"])
     load.start()
     moments = random.Random(SEED + 1)
+    print(f"{KILLS} kills, POLYBOLOS_KILL_SEED={SEED}")
     killed = 0
     for _ in range(KILLS):
         time.sleep(moments.uniform(0.3, 1.2))

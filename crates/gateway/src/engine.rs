@@ -17,6 +17,9 @@ use crate::{
 /// Doors refuse a longer text.
 pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
+/// A file on its way, piece by piece.
+pub type Archive = BoxStream<'static, Result<axum::body::Bytes, EngineError>>;
+
 /// One statement's answer.
 pub struct Answer {
     /// Equal to the schema of every batch, to the nullability. No fields: the statement returns no rows.
@@ -57,6 +60,16 @@ pub trait Engine: Send + Sync + 'static {
     fn session(&self) -> SessionContext;
 
     async fn status(&self) -> Status;
+
+    /// A savepoint with its files as one archive, in pieces.
+    async fn export_savepoint(&self, _: &Principal, name: &str) -> Result<Archive, EngineError> {
+        Err(EngineError::new(ErrorKind::Unsupported, format!("savepoint {name} cannot be exported here")))
+    }
+
+    /// Takes an archive in as a savepoint of that name, or of the one it has; answers the name.
+    async fn import_savepoint(&self, _: &Principal, _name: Option<&str>, _: Archive) -> Result<String, EngineError> {
+        Err(EngineError::new(ErrorKind::Unsupported, "savepoints cannot be imported here"))
+    }
 
     /// The newest rows of a table, newest first, at most `limit`; asked every second while somebody watches, so it must not cost a scan
     /// of the whole table. An engine that knows what it published lately should answer from that; this default reads the first rows.

@@ -2,6 +2,7 @@
 use std::{fmt, time::Duration};
 
 use rdkafka::{
+    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
     types::RDKafkaErrorCode,
 };
@@ -56,7 +57,11 @@ impl Producer {
         key: Option<&[u8]>,
         payload: Option<&[u8]>,
     ) -> Result<(i32, i64)> {
-        let record = FutureRecord::<[u8], [u8]> { topic, partition, payload, key, timestamp: None, headers: None };
+        self.send_record(FutureRecord { topic, partition, payload, key, timestamp: None, headers: None }).await
+    }
+
+    async fn send_record(&self, record: FutureRecord<'_, [u8], [u8]>) -> Result<(i32, i64)> {
+        let (topic, payload) = (record.topic, record.payload);
         match self.client.send(record, QUEUE).await {
             Ok(delivery) => Ok((delivery.partition, delivery.offset)),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
@@ -71,6 +76,27 @@ impl Producer {
                 _ => KafkaError::from_client(error, &self.servers, format!("producing to topic {topic:?}")),
             }),
         }
+    }
+
+    /// The same to a chosen partition, with a header.
+    pub async fn send_marked(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        (name, value): (&str, &str),
+    ) -> Result<(i32, i64)> {
+        let headers = OwnedHeaders::new().insert(Header { key: name, value: Some(value) });
+        self.send_record(FutureRecord {
+            topic,
+            partition: Some(partition),
+            payload: Some(payload),
+            key,
+            timestamp: None,
+            headers: Some(headers),
+        })
+        .await
     }
 
     /// Waits until nothing is under way.

@@ -25,6 +25,18 @@ pub fn state_run(incarnation: &Incarnation, first: Epoch, last: Epoch, nonce: &N
     format!("jobs/{incarnation}/parts/state-{first}-{last}-{nonce}")
 }
 
+/// Prefix of all savepoints.
+pub const SAVEPOINTS: &str = "savepoints/";
+
+pub fn savepoint(name: &str) -> String {
+    format!("{SAVEPOINTS}{name}")
+}
+
+/// A file of a savepoint that came from another cluster.
+pub fn savepoint_file(name: &str, nonce: &Nonce) -> String {
+    format!("savepoint-files/{name}/{nonce}")
+}
+
 pub fn table_owner(keyspace: &str, table: &str) -> String {
     format!("tables/{keyspace}.{table}")
 }

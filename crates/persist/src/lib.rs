@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod envelope;
 pub mod error;
 pub mod keys;

@@ -13,6 +13,7 @@ pub enum ObjectKind {
     Table,
     View,
     Job,
+    Savepoint,
 }
 
 impl fmt::Display for ObjectKind {
@@ -21,6 +22,7 @@ impl fmt::Display for ObjectKind {
             Self::Table => "table",
             Self::View => "view",
             Self::Job => "job",
+            Self::Savepoint => "savepoint",
         })
     }
 }

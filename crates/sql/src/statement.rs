@@ -36,6 +36,19 @@ pub enum StatementKind {
         action: JobAction,
     },
     RestartJob(RestartJob),
+    /// `REPLAY DEAD LETTERS [FOR JOB name | 'id']`: sends them back to their topics.
+    ReplayDeadLetters {
+        job: Option<String>,
+        id: Option<String>,
+    },
+    CreateSavepoint {
+        name: String,
+        job: String,
+    },
+    DropSavepoint {
+        name: String,
+        if_exists: bool,
+    },
     Show(Show),
     Describe(RelationName),
     Explain(Explain),
@@ -66,6 +79,9 @@ impl StatementKind {
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
             Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
             Self::RestartJob(_) => "RESTART JOB",
+            Self::ReplayDeadLetters { .. } => "REPLAY DEAD LETTERS",
+            Self::CreateSavepoint { .. } => "CREATE SAVEPOINT",
+            Self::DropSavepoint { .. } => "DROP SAVEPOINT",
             Self::Show(_) => "SHOW",
             Self::Describe(_) => "DESCRIBE",
             Self::Explain(_) => "EXPLAIN",
@@ -168,19 +184,37 @@ pub enum JobAction {
     Stop,
 }
 
-/// `RESTART JOB name [FROM …] KEEP [DISCARD]`: a new incarnation of the job.
+/// `RESTART JOB name [FROM …] KEEP | REPLACE [DISCARD]`: a new incarnation of the job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RestartJob {
     pub name: String,
     /// Where the new incarnation begins; `None`: where the job began when it was created.
-    pub from: Option<StartupMode>,
+    pub from: Option<RestartFrom>,
+    pub earlier_rows: EarlierRows,
     /// Skips what is recorded and unpublished instead of waiting for it.
     pub discard: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub enum RestartFrom {
+    /// With no state, from these offsets.
+    Offsets(StartupMode),
+    /// With the state and offsets of a savepoint.
+    Savepoint(String),
+}
+
+/// What becomes of rows that the earlier run wrote and the new one does not write again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlierRows {
+    Keep,
+    /// They are deleted once the new run has caught up.
+    Replace,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub enum Show {
     Jobs,
+    Savepoints,
     Tables,
     Views,
     CreateTable(RelationName),
@@ -262,7 +296,14 @@ impl Statement {
             StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
             StatementKind::RestartJob(restart) => (ObjectKind::Job, restart.name.clone()),
-            StatementKind::Show(_) | StatementKind::Explain(_) | StatementKind::Query(_) | StatementKind::Session(_) => {
+            StatementKind::CreateSavepoint { name, .. } | StatementKind::DropSavepoint { name, .. } => {
+                (ObjectKind::Savepoint, name.clone())
+            }
+            StatementKind::ReplayDeadLetters { .. }
+            | StatementKind::Show(_)
+            | StatementKind::Explain(_)
+            | StatementKind::Query(_)
+            | StatementKind::Session(_) => {
                 return None;
             }
         };

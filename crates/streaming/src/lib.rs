@@ -20,4 +20,5 @@ pub mod lease;
 pub mod manifest;
 pub mod pace;
 pub mod report;
+pub mod savepoint;
 pub mod window;

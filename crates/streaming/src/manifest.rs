@@ -15,6 +15,11 @@ pub const DEAD_LETTERS: SinkId = SinkId(u32::MAX);
 /// The sink that takes every job's late rows.
 pub const LATE_ROWS: SinkId = SinkId(u32::MAX - 1);
 
+/// Whether a sink is one that every job has, for what it could not process.
+pub fn is_shared(sink: SinkId) -> bool {
+    [DEAD_LETTERS, LATE_ROWS].contains(&sink)
+}
+
 /// Most parts of an epoch, and so the width of a write-time window in microseconds.
 pub const MAX_PARTS: u16 = 1024;
 
@@ -45,8 +50,31 @@ pub struct Manifest {
     pub unpublished: Vec<EpochRecord>,
     /// Per sink, the epoch through which everything is published.
     pub published: BTreeMap<SinkId, Epoch>,
+    /// Rows of an earlier run that are to go (EPOCHS rule 18).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<Replace>,
     /// Microseconds since 1970 of the record step, by the leader's clock. For people.
     pub recorded_at_us: i64,
+}
+
+/// Once a job has read and published `through`, everything in its tables that was written before `before_us` is deleted: an earlier run wrote it, and this one did
+/// not write it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replace {
+    /// All of this incarnation's write times are at or after it.
+    pub before_us: i64,
+    /// The ends of the topics when the job was restarted.
+    pub through: BTreeMap<SourceId, BTreeMap<i32, i64>>,
+}
+
+impl Replace {
+    /// Whether a job at these positions has read everything that there was.
+    pub fn is_due(&self, sources: &BTreeMap<SourceId, SourcePosition>) -> bool {
+        self.through.iter().all(|(source, ends)| {
+            let next = sources.get(source).map(|position| &position.next);
+            ends.iter().all(|(partition, end)| next.and_then(|next| next.get(partition)).is_some_and(|next| next >= end))
+        })
+    }
 }
 
 /// What the job is meant to do. `Stopped`, `Failed` and `Dropped` incarnations compute nothing; what is recorded is still published

@@ -26,7 +26,7 @@ use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    once, planning,
+    once, planning, replace,
     sink::{sink, topic_of},
     runner::{self, JobHandle, RunnerContext, load_manifest},
     spec::{JobSpec, SourceSpec},
@@ -36,6 +36,7 @@ use crate::{
     metrics::Families,
     ownership,
     providers::{PlatformTables, start_offsets},
+    savepoints::Savepoints,
 };
 
 /// Between two tries to start a job whose Kafka or Cassandra is away.
@@ -103,14 +104,6 @@ impl JobManager {
         planning::notices(&plan, &spec.template)
     }
 
-    /// Whether a job can be planned against the catalog as it would be.
-    pub async fn check(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<()> {
-        let plan = self.plan(catalog, definition).await?;
-        self.ensure_targets(&plan).await?;
-        self.spec(definition, &plan).await?;
-        Ok(())
-    }
-
     /// Writes the rows of an INSERT that ends; answers how many.
     pub async fn insert(&self, insert: &InsertPlan, rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
         self.ensure_target(&insert.target).await?;
@@ -128,6 +121,7 @@ impl JobManager {
         let spec = self.spec(definition, &plan).await?;
         self.ensure_positions(definition, &spec).await?;
         let (manifest, version) = self.manifest(definition, &plan, &spec).await?;
+        let replace = manifest.replace.clone();
         let handle = runner::start(
             self.context.clone(),
             spec,
@@ -137,6 +131,10 @@ impl JobManager {
             self.shutdown.child_token(),
             &self.tasks,
         );
+        if let Some(replace) = replace {
+            let (tables, shutdown) = (self.platform.tables.clone(), self.shutdown.child_token());
+            self.tasks.spawn(replace::run(handle.clone(), replace, tables, shutdown));
+        }
         self.jobs.write().insert(definition.name.clone(), Entry::Running(handle));
         Ok(())
     }
@@ -202,7 +200,19 @@ impl JobManager {
         Ok(())
     }
 
-    async fn plan(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<JobPlan> {
+    pub(super) fn savepoints(&self) -> &Arc<Savepoints> {
+        &self.context.savepoints
+    }
+
+    pub(super) fn context(&self) -> &RunnerContext {
+        &self.context
+    }
+
+    pub(super) fn platform(&self) -> &PlatformTables {
+        &self.platform
+    }
+
+    pub(super) async fn plan(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<JobPlan> {
         let state = self.context.ballista.session().state();
         let planner = Planner::new(&state, catalog, Arc::new(self.platform.clone()));
         // One partition: the frame says how many there really are.
@@ -240,7 +250,7 @@ impl JobManager {
         Ok(())
     }
 
-    async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
+    pub(super) async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
         for insert in &plan.inserts {
             self.ensure_target(&insert.target).await?;
             // A job with state may take rows back, and a tombstone must outlive the epochs before it (EPOCHS rule 14).
@@ -293,7 +303,7 @@ impl JobManager {
         }
     }
 
-    async fn spec(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<JobSpec> {
+    pub(super) async fn spec(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<JobSpec> {
         let session = self.context.ballista.session().state();
         planning::job_spec(&self.platform, &session, definition, plan).await
     }
@@ -305,6 +315,26 @@ impl JobManager {
         if let Some(found) = load_manifest(store, &incarnation).await? {
             return Ok(found);
         }
+        let manifest = self.first_manifest(definition, plan, spec).await?;
+        let bytes = polybolos_persist::manifest::encode(&manifest)?;
+        match store.put_if(&keys::manifest(&incarnation), bytes, Expected::Absent).await? {
+            Swap::Stored(version) => Ok((manifest, Version(version.0))),
+            Swap::Conflict => {
+                let found = load_manifest(store, &incarnation).await?;
+                found.ok_or_else(|| {
+                    anyhow!("the manifest of job {} appeared and vanished; is somebody deleting files?", definition.name)
+                })
+            }
+        }
+    }
+
+    /// What an incarnation begins with when nothing else is said: no state, the offsets of its options. Makes it the owner of its tables.
+    pub(super) async fn first_manifest(
+        &self,
+        definition: &JobDefinition,
+        plan: &JobPlan,
+        spec: &JobSpec,
+    ) -> anyhow::Result<Manifest> {
         let floor_us = self.own_targets(definition, plan).await?;
         let mut sources = BTreeMap::new();
         for (id, source) in &spec.sources {
@@ -317,9 +347,9 @@ impl JobManager {
             };
             sources.insert(*id, first_position(source, &startup).await?);
         }
-        let manifest = Manifest {
+        Ok(Manifest {
             job: JobName(definition.name.clone()),
-            incarnation: incarnation.clone(),
+            incarnation: Incarnation(definition.incarnation.clone()),
             generation: Generation(0),
             nonce: Nonce(uuid::Uuid::new_v4().simple().to_string()),
             epoch: Epoch(0),
@@ -332,18 +362,9 @@ impl JobManager {
             frame_watermark_us: None,
             unpublished: vec![],
             published: spec.sinks.keys().map(|sink| (*sink, Epoch(0))).collect(),
+            replace: None,
             recorded_at_us: self.context.clock.now().wall_us,
-        };
-        let bytes = polybolos_persist::manifest::encode(&manifest)?;
-        match store.put_if(&keys::manifest(&incarnation), bytes, Expected::Absent).await? {
-            Swap::Stored(version) => Ok((manifest, Version(version.0))),
-            Swap::Conflict => {
-                let found = load_manifest(store, &incarnation).await?;
-                found.ok_or_else(|| {
-                    anyhow!("the manifest of job {} appeared and vanished; is somebody deleting files?", definition.name)
-                })
-            }
-        }
+        })
     }
 }
 

@@ -9,14 +9,19 @@
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics;
 //! * [`once`]: an INSERT that ends, which is no job;
+//! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
 //! * [`manager`]: all jobs of this leader.
 
 pub mod assignment;
+pub mod carry;
 pub mod history;
 pub mod manager;
 pub mod once;
 pub mod planning;
+pub mod replace;
+pub mod restart;
 pub mod runner;
+pub mod shape;
 pub mod sink;
 pub mod spec;
 pub mod topics;

@@ -25,7 +25,7 @@ use polybolos_streaming::{
     manifest::{Life, Manifest, StateRun},
     report::{CompactFailure, CompactReport, PublishReport},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -39,6 +39,7 @@ use crate::{
     clock::Clock,
     control::{ExecutorEvent, Executors},
     metrics::JobMetrics,
+    savepoints::Savepoints,
 };
 
 /// Answers of this job's own tasks; bounded by what the coordinator has under way.
@@ -47,12 +48,16 @@ const ANSWERS: usize = 1024;
 /// Committed offsets are for lag tools: once a second is enough.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
+/// Between two tries to list the savepoints.
+const LIST_AGAIN: Duration = Duration::from_secs(5);
+
 /// What a runner shares with the rest of the leader.
 #[derive(Clone)]
 pub struct RunnerContext {
     pub ballista: Ballista,
     pub executors: Arc<Executors>,
     pub store: Arc<dyn Store>,
+    pub savepoints: Arc<Savepoints>,
     pub clock: Arc<Clock>,
     pub generation: Generation,
 }
@@ -62,8 +67,18 @@ pub struct RunnerContext {
 pub struct JobHandle {
     pub spec: JobSpec,
     pub incarnation: Incarnation,
-    commands: mpsc::Sender<Command>,
+    requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+}
+
+/// What the rest of the leader asks of a running job.
+enum Request {
+    Event(Event),
+    /// The manifest as it is recorded. From then on its files and the `pinned` ones stay, until the coordinator is told otherwise.
+    Snapshot {
+        pinned: BTreeSet<String>,
+        answer: oneshot::Sender<Manifest>,
+    },
 }
 
 struct Shared {
@@ -86,10 +101,22 @@ pub struct View {
 impl JobHandle {
     /// Hands a command over; its effect shows in the view.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name))
+        self.tell(Event::Command(command)).await
+    }
+
+    pub async fn tell(&self, event: Event) -> anyhow::Result<()> {
+        self.requests.send(Request::Event(event)).await.map_err(|_| self.gone())
+    }
+
+    /// What is recorded, with its files kept beside those that are `pinned` already.
+    pub async fn snapshot(&self, pinned: BTreeSet<String>) -> anyhow::Result<Manifest> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Snapshot { pinned, answer }).await.map_err(|_| self.gone())?;
+        answered.await.map_err(|_| anyhow::anyhow!("job {} is being taken over at this moment; try again", self.spec.name))
+    }
+
+    fn gone(&self) -> anyhow::Error {
+        anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name)
     }
 
     pub fn view(&self) -> View {
@@ -145,7 +172,7 @@ pub fn start(
     let incarnation = manifest.incarnation.clone();
     let executor_events = context.executors.listen(&incarnation);
     let (answers, answered) = mpsc::channel(ANSWERS);
-    let (commands, commanded) = mpsc::channel(16);
+    let (requests, requested) = mpsc::channel(16);
     let nonces = || Nonce(uuid::Uuid::new_v4().simple().to_string());
     let now = context.clock.now();
     let (coordinator, first) = JobCoordinator::recover(manifest, version, context.generation, spec.config.clone(), nonces, now);
@@ -179,8 +206,8 @@ pub fn start(
     for (source, source_spec) in &spec.sources {
         tasks.spawn(topics::watch(*source, source_spec.clone(), answers.clone()));
     }
-    tasks.spawn(runner.run(first, executor_events, answered, commanded, shutdown));
-    JobHandle { spec, incarnation, commands, shared }
+    tasks.spawn(runner.run(first, executor_events, answered, requested, shutdown));
+    JobHandle { spec, incarnation, requests, shared }
 }
 
 impl Runner {
@@ -189,12 +216,18 @@ impl Runner {
         first: Vec<Action>,
         mut executor_events: mpsc::Receiver<ExecutorEvent>,
         mut answered: mpsc::Receiver<Event>,
-        mut commanded: mpsc::Receiver<Command>,
+        mut requested: mpsc::Receiver<Request>,
         shutdown: tokio_util::sync::CancellationToken,
     ) {
         self.perform(first);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let mut asks_for_savepoints = true;
         loop {
+            // Only now: one that is made later by whom this leader has deposed is taken back.
+            if asks_for_savepoints && self.coordinator.has_taken_over() {
+                asks_for_savepoints = false;
+                self.list_savepoints();
+            }
             let wakeup = self.coordinator.next_wakeup().map(|at| self.context.clock.instant(at));
             let sleep = async {
                 match wakeup {
@@ -205,7 +238,10 @@ impl Runner {
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some(command) = commanded.recv() => Event::Command(command),
+                Some(request) = requested.recv() => match self.requested(request) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Some(event) = executor_events.recv() => match self.hear(event) {
                     Some(event) => event,
                     None => continue,
@@ -233,6 +269,44 @@ impl Runner {
         for (attempt, query) in self.queries.lock().drain() {
             tracing::debug!(%attempt, epoch = %query.epoch, "query left behind");
         }
+    }
+
+    fn requested(&self, request: Request) -> Option<Event> {
+        match request {
+            Request::Event(event) => Some(event),
+            Request::Snapshot { mut pinned, answer } => {
+                if !self.coordinator.has_taken_over() {
+                    return None;
+                }
+                let manifest = self.coordinator.manifest().clone();
+                pinned.extend(manifest.file_names().map(str::to_owned));
+                // Who asked may be gone.
+                let _ = answer.send(manifest);
+                Some(Event::Pinned { names: pinned })
+            }
+        }
+    }
+
+    /// Tells the coordinator which files savepoints name; until it knows, nothing is deleted.
+    fn list_savepoints(&self) {
+        let (savepoints, job, answers) = (self.context.savepoints.clone(), self.spec.name.clone(), self.answers.clone());
+        self.tasks.spawn(async move {
+            loop {
+                let changing = savepoints.changing().await;
+                match savepoints.refresh().await {
+                    Ok(()) => {
+                        let _ = answers.send(Event::Pinned { names: savepoints.files_of(&job) }).await;
+                        return;
+                    }
+                    Err(error) => tracing::warn!(%job, %error, "savepoints cannot be listed; no files are deleted meanwhile"),
+                }
+                drop(changing);
+                tokio::select! {
+                    () = answers.closed() => return,
+                    () = tokio::time::sleep(LIST_AGAIN) => {}
+                }
+            }
+        });
     }
 
     fn show(&self) {
@@ -601,13 +675,17 @@ impl Runner {
         });
     }
 
-    /// The incarnation's manifest stays as its tombstone; its part files go.
+    /// The incarnation's manifest stays as its tombstone; its part files go, but for those that savepoints name.
     fn end_incarnation(&self) {
         let store = self.context.store.clone();
+        let Some(pinned) = self.coordinator.pinned().cloned() else {
+            tracing::warn!(job = %self.spec.name, "the savepoints are not known; part files of the dropped job stay and take room");
+            return;
+        };
         let prefix = keys::parts_of(&self.incarnation);
         self.tasks.spawn(async move {
             let names = match store.list(&prefix).await {
-                Ok(entries) => entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>(),
+                Ok(entries) => entries.into_iter().map(|entry| entry.key).filter(|name| !pinned.contains(name)).collect::<Vec<_>>(),
                 Err(error) => {
                     tracing::warn!(%error, "part files of a dropped job could not be listed");
                     return;

@@ -4,6 +4,7 @@ mod console;
 mod events;
 mod login;
 mod rows;
+mod savepoints;
 mod sql;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -79,6 +80,8 @@ pub fn router(door: HttpDoor) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/events", get(events::watch))
+        .route("/api/v1/savepoints", post(savepoints::import))
+        .route("/api/v1/savepoints/{name}/archive", get(savepoints::export))
         .route_layer(middleware::from_fn_with_state(shared.clone(), login::require));
     Router::new()
         .merge(guarded)

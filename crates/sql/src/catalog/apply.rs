@@ -10,7 +10,7 @@ use crate::{
     limits::Limits,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
     options::job::JobOptions,
-    statement::{CreateJob, CreateView, Insert, Statement, StatementKind},
+    statement::{CreateJob, CreateView, Insert, RestartFrom, Statement, StatementKind},
 };
 
 /// What the world adds to a statement.
@@ -66,12 +66,19 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             let mut next = catalog.clone();
             for job in next.jobs.iter_mut().filter(|job| job.name == restart.name) {
                 job.incarnation.clone_from(&change.incarnation);
-                job.options.start = restart.from.clone().or_else(|| job.options.start.take());
+                if let Some(RestartFrom::Offsets(start)) = &restart.from {
+                    job.options.start = Some(start.clone());
+                }
             }
             Ok(next)
         }
-        StatementKind::ControlJob { name, .. } => catalog.job(name).map(|_| catalog.clone()),
-        StatementKind::Show(_)
+        StatementKind::ControlJob { name, .. } | StatementKind::CreateSavepoint { job: name, .. } => {
+            catalog.job(name).map(|_| catalog.clone())
+        }
+        // Savepoints are objects of their own, beside the catalog.
+        StatementKind::DropSavepoint { .. }
+        | StatementKind::ReplayDeadLetters { .. }
+        | StatementKind::Show(_)
         | StatementKind::Describe(_)
         | StatementKind::Explain(_)
         | StatementKind::Query(_)

@@ -177,15 +177,24 @@ impl<'a> Cursor<'a> {
 
     /// A name of a job: it becomes part of consumer groups, metrics and file names.
     pub fn job_name(&mut self) -> Result<String, SqlError> {
+        self.plain_name("job")
+    }
+
+    pub fn savepoint_name(&mut self) -> Result<String, SqlError> {
+        self.plain_name("savepoint")
+    }
+
+    /// Names that are also names of objects on the store.
+    fn plain_name(&mut self, kind: &str) -> Result<String, SqlError> {
         let at = self.at();
-        let name = self.identifier("a job name")?;
+        let name = self.identifier(&format!("a {kind} name"))?;
         let plain = name.len() <= 100 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if plain {
             return Ok(name);
         }
         Err(SqlError::invalid_at(
             at,
-            format!("{name:?} cannot name a job; use up to 100 of the letters a–z, digits, \"_\" and \"-\""),
+            format!("{name:?} cannot name a {kind}; use up to 100 of the letters a–z, digits, \"_\" and \"-\""),
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Reads `CREATE JOB`, `RESTART JOB`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
+//! Reads `CREATE JOB`, `RESTART JOB`, `CREATE SAVEPOINT`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
 use datafusion::{
     arrow::compute::kernels::cast_utils::string_to_timestamp_nanos,
     sql::sqlparser::tokenizer::{Token, TokenWithSpan},
@@ -8,7 +8,7 @@ use super::{cursor::Cursor, query, table::options};
 use crate::{
     error::SqlError,
     options::kafka::StartupMode,
-    statement::{CreateJob, Emit, Insert, RestartJob},
+    statement::{CreateJob, EarlierRows, Emit, Insert, RestartFrom, RestartJob, StatementKind},
 };
 
 /// Most INSERTs of one job.
@@ -31,32 +31,55 @@ pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError>
     Ok(CreateJob { name, if_not_exists, options, inserts })
 }
 
-/// After `RESTART JOB`: `name [FROM EARLIEST | LATEST | TIMESTAMP '…'] KEEP [DISCARD]`.
+/// After `RESTART JOB`: `name [FROM EARLIEST | LATEST | TIMESTAMP '…' | SAVEPOINT s] KEEP | REPLACE [DISCARD]`.
 pub(super) fn restart_job(cursor: &mut Cursor<'_>) -> Result<RestartJob, SqlError> {
     let name = cursor.job_name()?;
     let from = if cursor.word("FROM") { Some(start(cursor)?) } else { None };
     let at = cursor.at();
-    if cursor.word("REPLACE") {
-        let message = "RESTART JOB … REPLACE deletes rows of the earlier run, which this version cannot; write KEEP, or drop the job, empty the table and create the job again";
+    let earlier_rows = if cursor.word("REPLACE") {
+        EarlierRows::Replace
+    } else if cursor.word("KEEP") {
+        EarlierRows::Keep
+    } else {
+        let hint = "rows that the earlier run wrote stay, or go once the new run has caught up; the new run writes over those of the same key";
+        return Err(cursor.expected_or("KEEP or REPLACE", hint));
+    };
+    if let (EarlierRows::Replace, Some(RestartFrom::Savepoint(savepoint))) = (earlier_rows, &from) {
+        let message = format!(
+            "REPLACE would delete the rows that the state of savepoint {savepoint} stands for, as they are not written again; write KEEP"
+        );
         return Err(SqlError::unsupported_at(at, message));
     }
-    if !cursor.word("KEEP") {
-        return Err(
-            cursor.expected_or("KEEP", "rows that the earlier run wrote stay; the new run writes over those of the same key")
-        );
+    let at = cursor.at();
+    let discard = cursor.word("DISCARD");
+    if let (true, Some(RestartFrom::Savepoint(savepoint))) = (discard, &from) {
+        let message = format!("DISCARD would skip changes that savepoint {savepoint} counts as written; leave it out");
+        return Err(SqlError::unsupported_at(at, message));
     }
-    Ok(RestartJob { name, from, discard: cursor.word("DISCARD") })
+    Ok(RestartJob { name, from, earlier_rows, discard })
 }
 
-fn start(cursor: &mut Cursor<'_>) -> Result<StartupMode, SqlError> {
+/// After `CREATE SAVEPOINT`: `name FOR JOB job`.
+pub(super) fn create_savepoint(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    let name = cursor.savepoint_name()?;
+    if !cursor.words(&["FOR", "JOB"]) {
+        return Err(cursor.expected_or("FOR JOB", &format!("write CREATE SAVEPOINT {name} FOR JOB name")));
+    }
+    Ok(StatementKind::CreateSavepoint { name, job: cursor.job_name()? })
+}
+
+fn start(cursor: &mut Cursor<'_>) -> Result<RestartFrom, SqlError> {
     if cursor.word("EARLIEST") {
-        return Ok(StartupMode::Earliest);
+        return Ok(RestartFrom::Offsets(StartupMode::Earliest));
     }
     if cursor.word("LATEST") {
-        return Ok(StartupMode::Latest);
+        return Ok(RestartFrom::Offsets(StartupMode::Latest));
+    }
+    if cursor.word("SAVEPOINT") {
+        return Ok(RestartFrom::Savepoint(cursor.savepoint_name()?));
     }
     if !cursor.word("TIMESTAMP") {
-        return Err(cursor.expected("EARLIEST, LATEST or TIMESTAMP '…'"));
+        return Err(cursor.expected("EARLIEST, LATEST, TIMESTAMP '…' or SAVEPOINT name"));
     }
     let at = cursor.at();
     let text = cursor.string("a time such as '2026-01-01T00:00:00Z'")?;
@@ -65,7 +88,7 @@ fn start(cursor: &mut Cursor<'_>) -> Result<StartupMode, SqlError> {
         Err(_) => string_to_timestamp_nanos(&text).ok().map(|nanos| nanos.div_euclid(1_000_000)),
     };
     match millis {
-        Some(millis) if millis >= 0 => Ok(StartupMode::Timestamp { millis }),
+        Some(millis) if millis >= 0 => Ok(RestartFrom::Offsets(StartupMode::Timestamp { millis })),
         _ => Err(SqlError::invalid_at(
             at,
             format!("{text:?} is no time; write for example '2026-01-01T00:00:00Z', or milliseconds since 1970"),

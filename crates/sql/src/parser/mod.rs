@@ -114,7 +114,8 @@ fn lower_first(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-const FIRST_WORDS: [&str; 30] = [
+const FIRST_WORDS: [&str; 31] = [
+    "REPLAY",
     "CREATE",
     "DROP",
     "SHOW",
@@ -205,6 +206,19 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         "PAUSE" => control(cursor, JobAction::Pause)?,
         "RESUME" => control(cursor, JobAction::Resume)?,
         "STOP" => control(cursor, JobAction::Stop)?,
+        "REPLAY" => {
+            cursor.advance();
+            if !cursor.words(&["DEAD", "LETTERS"]) {
+                return Err(cursor.expected("DEAD LETTERS"));
+            }
+            if cursor.words(&["FOR", "JOB"]) {
+                StatementKind::ReplayDeadLetters { job: Some(cursor.job_name()?), id: None }
+            } else if matches!(cursor.peek(), Token::SingleQuotedString(_)) {
+                StatementKind::ReplayDeadLetters { job: None, id: Some(cursor.string("a dead letter's id")?) }
+            } else {
+                StatementKind::ReplayDeadLetters { job: None, id: None }
+            }
+        }
         "RESTART" => {
             cursor.advance();
             cursor.expect_word("JOB")?;
@@ -280,6 +294,9 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("JOB") {
         return Ok(StatementKind::CreateJob(job::create_job(cursor)?));
     }
+    if cursor.word("SAVEPOINT") {
+        return job::create_savepoint(cursor);
+    }
     if cursor.word("MODEL") {
         return refuse("models are not supported yet; this version has tables and jobs");
     }
@@ -298,7 +315,7 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("ROLE") || cursor.word("USER") {
         return refuse("CREATE ROLE does not exist; roles are in the server's roles file");
     }
-    Err(cursor.expected("TABLE, VIEW or JOB"))
+    Err(cursor.expected("TABLE, VIEW, JOB or SAVEPOINT"))
 }
 
 fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
@@ -308,12 +325,16 @@ fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     let is_view = cursor.word("VIEW");
     let is_table = !is_view && !temporary && cursor.word("TABLE");
     let is_job = !is_view && !is_table && !temporary && cursor.word("JOB");
-    if !is_view && !is_table && !is_job {
-        return Err(cursor.expected("TABLE, VIEW or JOB"));
+    let is_savepoint = !is_view && !is_table && !is_job && !temporary && cursor.word("SAVEPOINT");
+    if !is_view && !is_table && !is_job && !is_savepoint {
+        return Err(cursor.expected("TABLE, VIEW, JOB or SAVEPOINT"));
     }
     let if_exists = cursor.words(&["IF", "EXISTS"]);
     if is_job {
         return Ok(StatementKind::DropJob { name: cursor.job_name()?, if_exists });
+    }
+    if is_savepoint {
+        return Ok(StatementKind::DropSavepoint { name: cursor.savepoint_name()?, if_exists });
     }
     let name = cursor.relation()?;
     if is_view && !cursor.is_word("CASCADE") {
@@ -351,6 +372,9 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     }
     if cursor.word("JOBS") {
         return Ok(StatementKind::Show(Show::Jobs));
+    }
+    if cursor.word("SAVEPOINTS") {
+        return Ok(StatementKind::Show(Show::Savepoints));
     }
     if cursor.word("TABLES") {
         return Ok(StatementKind::Show(Show::Tables));

@@ -148,6 +148,8 @@ pub enum Rule {
     StateOutlivesPublishing,
     /// 3: a swap without a clear answer is read back and repeated with the same bytes (without: made anew).
     SameBytes,
+    /// 4: what a savepoint names stays (without: it goes).
+    SavepointsPin,
     /// 5: the first swap takes the job over (without: work starts on what was read).
     TakeOver,
     /// 7: a second execution of a part ends the attempt (without: ignored).

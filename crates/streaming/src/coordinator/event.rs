@@ -1,6 +1,6 @@
 //! What happens to a job: everything a [`JobCoordinator`](super::JobCoordinator) learns, it learns from one of these events. An event may come late,
 //! twice or not at all; a late or doubled one is never believed where that could harm (attempts, nonces and generations tell).
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ids::{Attempt, Epoch, ExecutorId, Generation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},
@@ -72,6 +72,13 @@ pub enum Event {
     PublishFailed(PublishFailure),
     StateCompacted(CompactReport),
     CompactFailed(CompactFailure),
+    /// The whole of the files that savepoints name, listed after this coordinator had taken the job over, so that no savepoint can be missing: whoever makes one
+    /// checks afterwards that it still leads. Until it is told, no file is deleted.
+    Pinned {
+        names: BTreeSet<String>,
+    },
+    /// The earlier run's rows are gone from the tables ([`Manifest::replace`]).
+    Replaced,
     Command(Command),
 }
 

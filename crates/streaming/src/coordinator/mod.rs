@@ -87,9 +87,13 @@ pub struct JobCoordinator {
     /// When it was last looked at what can be done.
     looked_us: u64,
     publishing: Publishing,
+    /// The earlier run's rows are gone; the manifest follows.
+    is_replaced: bool,
     /// Since when the manifest is behind what is published.
     ahead_since_us: Option<u64>,
     garbage: Garbage,
+    /// Files that savepoints name; `None`: not known yet.
+    pinned: Option<BTreeSet<String>>,
     /// Where the last epoch's time went.
     last_step: Limit,
     /// Counts of all reports, winners or not (only without [`Rule::WinnerCounts`]).
@@ -146,8 +150,10 @@ impl JobCoordinator {
             submitted_us: None,
             looked_us: now.monotonic_us,
             publishing: Publishing::new(&manifest),
+            is_replaced: false,
             ahead_since_us: None,
             garbage: Garbage::default(),
+            pinned: None,
             last_step: Limit::Computing,
             stray_counts: Counts::default(),
             config,
@@ -211,6 +217,8 @@ impl JobCoordinator {
                     self.compaction.failed(&failure, now.monotonic_us, &self.config);
                 }
             }
+            Event::Pinned { names } => self.on_pinned(names, now),
+            Event::Replaced => self.is_replaced = true,
             Event::Command(command) => self.on_command(command, now, &mut actions),
         }
         self.advance(now, &mut actions);
@@ -233,12 +241,18 @@ impl JobCoordinator {
         let idle = self.event_times.wakeup_us(&self.config);
         let compaction = self.compaction.wakeup_us(self.looked_us);
         let publishing = self.publishing.wakeup_us(&self.config);
-        [swap, attempt, submit, positions, publishing, idle, compaction, self.garbage.wakeup_us()].into_iter().flatten().min()
+        let garbage = self.garbage.wakeup_us().filter(|_| self.pinned.is_some());
+        [swap, attempt, submit, positions, publishing, idle, compaction, garbage].into_iter().flatten().min()
     }
 
     /// The number after the last attempt submitted.
     pub fn next_attempt(&self) -> Attempt {
         self.next_attempt
+    }
+
+    /// Whether the job is this generation's, by a stored manifest.
+    pub fn has_taken_over(&self) -> bool {
+        self.standing == Standing::Leading
     }
 
     /// The last manifest known to be stored.
@@ -385,7 +399,7 @@ impl JobCoordinator {
 
     fn swap_what_is_due(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.ahead_since_us = match self.ahead_since_us {
-            _ if !self.publishing.is_ahead_of(&self.manifest) && !self.compaction.is_ahead() => None,
+            _ if !self.publishing.is_ahead_of(&self.manifest) && !self.compaction.is_ahead() && !self.replaced_is_news() => None,
             None => Some(now.monotonic_us),
             since => since,
         };
@@ -404,6 +418,10 @@ impl JobCoordinator {
             let manifest = self.next_manifest(now);
             self.send(manifest, Purpose::Update, now, actions);
         }
+    }
+
+    fn replaced_is_news(&self) -> bool {
+        self.is_replaced && self.manifest.replace.is_some()
     }
 
     /// Computing is not under way, and nothing forbids it but time and the lack of data.
@@ -476,7 +494,12 @@ impl JobCoordinator {
     }
 
     fn delete_garbage(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let Some(pinned) = &self.pinned else { return };
         let mut names = self.garbage.take_due(now.monotonic_us);
+        if !self.config.lacks(Rule::SavepointsPin) {
+            // They come back when no savepoint names them any more.
+            names.retain(|name| !pinned.contains(name));
+        }
         if names.is_empty() {
             return;
         }
@@ -513,6 +536,21 @@ impl JobCoordinator {
         if !self.named_files().chain(running).any(|named| named == name) {
             self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
         }
+    }
+
+    /// What is released by the last savepoint that named it goes like any other file that nobody names.
+    fn on_pinned(&mut self, names: BTreeSet<String>, now: Now) {
+        let before = self.pinned.replace(names).unwrap_or_default();
+        for name in before {
+            if self.pinned.as_ref().is_some_and(|pinned| !pinned.contains(&name)) {
+                self.add_stray(&name, now);
+            }
+        }
+    }
+
+    /// Files that savepoints name, as far as they were told.
+    pub fn pinned(&self) -> Option<&BTreeSet<String>> {
+        self.pinned.as_ref()
     }
 
     // ---- Swaps ----------------------------------------------------------------------------------------------------------------------------------
@@ -553,6 +591,9 @@ impl JobCoordinator {
         self.event_times.apply(&mut manifest);
         self.compaction.apply(&mut manifest, &self.config);
         self.publishing.apply(&mut manifest);
+        if self.is_replaced {
+            manifest.replace = None;
+        }
         manifest
     }
 

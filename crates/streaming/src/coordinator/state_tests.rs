@@ -29,6 +29,7 @@ fn config() -> CoordinatorConfig {
 fn leading(config: CoordinatorConfig) -> Bench {
     let mut bench = Bench::leading_as(manifest(), config);
     bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    bench.send(Event::Pinned { names: BTreeSet::new() });
     bench
 }
 
@@ -321,6 +322,68 @@ fn files_go_when_they_are_neither_published_nor_state_any_more() {
 }
 
 #[test]
+fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeSet::new(), position_delay_us: 1, ..config() });
+    let retention_us = bench.coordinator.config.file_retention_us;
+    for _ in 0..2 {
+        bench.epoch(&[(0, 1)], 5);
+        let order = bench.orders().pop().expect("an order");
+        bench.published(&order, None);
+        bench.done.retain(|action| !matches!(action, Action::Publish(_)));
+    }
+    let pinned = |names: &[&str]| Event::Pinned { names: names.iter().map(|name| (*name).to_owned()).collect() };
+    bench.send(pinned(&["epoch-1", "epoch-2"]));
+    let runs = bench.compact_order().expect("an order");
+    bench.compacted(&runs, "merged", Generation(1));
+    bench.pass(1);
+    bench.store();
+    assert_eq!(bench.runs(), [("merged", 1, 2)]);
+    bench.pass(2 * retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::new());
+    // One savepoint is dropped, another stays.
+    bench.send(pinned(&["epoch-2", "merged"]));
+    bench.pass(2 * retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::from(["epoch-1".to_owned()]));
+    bench.send(pinned(&[]));
+    bench.pass(2 * retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::from(["epoch-1".to_owned(), "epoch-2".to_owned()]), "what is state stays");
+}
+
+#[test]
+fn nothing_is_deleted_while_savepoints_are_not_known() {
+    let stateful = CoordinatorConfig { watermarked: BTreeSet::new(), position_delay_us: 1, ..config() };
+    let retention_us = stateful.file_retention_us;
+    let mut bench = Bench::leading_as(manifest(), stateful);
+    bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    bench.compacted(
+        &[StateRun { name: "r".into(), bytes: 1, crc32: 0, state_bytes: 1, first_epoch: Epoch(1), last_epoch: Epoch(1) }],
+        "stray",
+        Generation(1),
+    );
+    bench.pass(2 * retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::new());
+    assert_eq!(bench.coordinator.next_wakeup().filter(|at| *at <= bench.now.monotonic_us), None, "and nobody is woken for it");
+    bench.send(Event::Pinned { names: BTreeSet::new() });
+    assert_eq!(bench.deleted(), BTreeSet::from(["stray".to_owned()]));
+}
+
+#[test]
+fn rows_of_an_earlier_run_that_are_gone_are_forgotten_by_a_swap() {
+    let replace = crate::manifest::Replace { before_us: 1, through: BTreeMap::from([(SOURCE, BTreeMap::from([(0, 1)]))]) };
+    let mut bench = Bench::leading_as(Manifest { replace: Some(replace.clone()), ..manifest() }, config());
+    bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    assert!(!replace.is_due(&bench.coordinator.manifest().sources));
+    bench.epoch(&[(0, 1)], 5);
+    assert!(replace.is_due(&bench.coordinator.manifest().sources));
+    assert_eq!(bench.coordinator.manifest().replace, Some(replace));
+    bench.send(Event::Replaced);
+    bench.pass(2 * SECOND_US);
+    bench.store();
+    assert_eq!(bench.coordinator.manifest().replace, None);
+    assert_eq!(bench.coordinator.next_wakeup().filter(|at| *at <= bench.now.monotonic_us), None);
+}
+
+#[test]
 fn a_takeover_forgets_an_order_and_its_late_file_is_rubbish() {
     let stateful = || CoordinatorConfig { watermarked: BTreeSet::new(), ..config() };
     let mut bench = leading(stateful());
@@ -329,6 +392,7 @@ fn a_takeover_forgets_an_order_and_its_late_file_is_rubbish() {
     let runs = bench.compact_order().expect("an order");
     let mut bench = Bench::leading_as(bench.coordinator.manifest().clone(), stateful());
     bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    bench.send(Event::Pinned { names: BTreeSet::new() });
     assert_eq!(bench.compact_order().expect("an order of its own"), runs);
     bench.compacted(&runs, "late", Generation(1));
     bench.compacted(&runs, "merged", Generation(2));

@@ -138,6 +138,7 @@ mod tests {
             frame_watermark_us: None,
             unpublished: vec![],
             published: BTreeMap::from([(SinkId(0), Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+            replace: None,
             recorded_at_us: 0,
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn manifest() -> Manifest {
         frame_watermark_us: None,
         unpublished: Vec::new(),
         published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+        replace: None,
         recorded_at_us: 0,
     }
 }

@@ -22,6 +22,7 @@ pub enum Happening {
     Disaster(Fault),
     Operator,
     Follower(Option<Box<Manifest>>),
+    Savepoint,
     ProcessBorn,
     Process(usize, ToProcess),
     Executor(usize, ToExecutor),
@@ -39,12 +40,26 @@ pub enum Happening {
 #[derive(Debug)]
 pub enum ToProcess {
     Elect(Option<LeaseEvent>),
-    Loaded { generation: Generation, version: Version, manifest: Box<Manifest> },
+    Loaded {
+        generation: Generation,
+        version: Version,
+        manifest: Box<Manifest>,
+    },
     Poll,
-    Listed { topic: usize, beginnings: BTreeMap<i32, i64>, ends: BTreeMap<i32, i64> },
+    Listed {
+        topic: usize,
+        beginnings: BTreeMap<i32, i64>,
+        ends: BTreeMap<i32, i64>,
+    },
     Tick,
     Deliver(Event),
-    Beat { executor: usize, connection: u64, asked_us: u64 },
+    /// It has taken the job over, and lists the savepoints.
+    ListSavepoints,
+    Beat {
+        executor: usize,
+        connection: u64,
+        asked_us: u64,
+    },
 }
 
 #[derive(Debug)]

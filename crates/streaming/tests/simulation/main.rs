@@ -136,6 +136,7 @@ needed! {
     rule_3_an_unclear_swap_is_repeated_with_the_same_bytes: Sabotage::Coordinator(Rule::SameBytes);
     rule_4_files_outlive_their_names: Sabotage::DeletedAtOnce;
     rule_4_published_files_stay_while_they_are_state: Sabotage::Coordinator(Rule::StateOutlivesPublishing);
+    rule_4_what_a_savepoint_names_stays: Sabotage::Coordinator(Rule::SavepointsPin);
     rule_5_a_new_leader_takes_over_first: Sabotage::Coordinator(Rule::TakeOver);
     rule_6_publishers_hold_a_grant: Sabotage::NoGrants;
     rule_7_every_part_must_be_reported: Sabotage::Coordinator(Rule::FullCoverage);

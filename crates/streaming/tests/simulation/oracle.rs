@@ -259,6 +259,17 @@ impl World {
             let stray: Vec<String> = self.sinks.letters.difference(&self.oracle.letters).cloned().collect();
             self.violate(format_args!("dead letters missing: {missing:?}, stray: {stray:?}"));
         }
+        let lost: Vec<&String> = self
+            .store
+            .savepoints
+            .iter()
+            .filter(|(name, crc32)| self.store.read(name, **crc32).is_none())
+            .map(|(name, _)| name)
+            .collect();
+        if !lost.is_empty() {
+            let lost = format!("{lost:?}");
+            self.violate(format_args!("savepoints miss their files {lost}"));
+        }
         let runs = self.store.manifest.state.len();
         if runs > MAX_RUNS {
             self.violate(format_args!("{runs} runs of state are not merged"));

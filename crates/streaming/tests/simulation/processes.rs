@@ -112,6 +112,7 @@ impl World {
         match message {
             ToProcess::Elect(event) => self.elect(process, event),
             ToProcess::Loaded { generation, version, manifest } => self.recover(process, generation, version, *manifest),
+            ToProcess::ListSavepoints => self.list_savepoints(process),
             ToProcess::Poll => self.poll(process),
             ToProcess::Listed { topic, beginnings, ends } => {
                 self.processes[process].topic = topic;
@@ -260,6 +261,10 @@ impl World {
             Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
             Action::DeleteFiles { names } => self.delete(&names),
             Action::Prefetch { wanted } => {
+                // The first one says that it leads.
+                if self.processes[process].wanted.is_empty() {
+                    self.after(3 * MS, Happening::Process(process, ToProcess::ListSavepoints));
+                }
                 self.processes[process].announced.clear();
                 self.processes[process].wanted = wanted;
             }
@@ -322,6 +327,9 @@ impl World {
         for name in names {
             if self.store.manifest.file_names().any(|named| named == name) {
                 self.violate(format_args!("file {name} is deleted, and the manifest names it"));
+            }
+            if self.store.savepoints.contains_key(name) {
+                self.violate(format_args!("file {name} is deleted, and a savepoint names it"));
             }
             self.store.files.remove(name);
         }

@@ -120,6 +120,26 @@ impl World {
         Some(state)
     }
 
+    // ---- Savepoints ----
+
+    /// Whoever leads names the runs of the last record, and is told of it at once, as the runner is.
+    pub fn make_savepoint(&mut self) {
+        let leads = |process: &usize| {
+            let coordinator = self.processes[*process].coordinator.as_ref();
+            coordinator.is_some_and(|coordinator| coordinator.manifest().generation == self.store.manifest.generation)
+        };
+        let Some(process) = (0..self.processes.len()).find(leads) else { return self.after(50 * MS, Happening::Savepoint) };
+        let manifest = self.processes[process].coordinator.as_ref().expect("a leader").manifest();
+        let runs: Vec<(String, u32)> = manifest.state.iter().map(|run| (run.name.clone(), run.crc32)).collect();
+        self.store.savepoints.extend(runs);
+        self.list_savepoints(process);
+    }
+
+    pub fn list_savepoints(&mut self, process: usize) {
+        let names = self.store.savepoints.keys().cloned().collect();
+        self.deliver(process, Event::Pinned { names });
+    }
+
     // ---- Compaction ----
 
     pub fn order_compaction(&mut self, process: usize, executor: ExecutorId, runs: Vec<StateRun>) {

@@ -26,6 +26,8 @@ pub struct Store {
     before: Option<Manifest>,
     lease: Option<(u64, LeaseRecord)>,
     pub files: BTreeMap<String, File>,
+    /// Runs that savepoints name.
+    pub savepoints: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ pub struct Row {
 
 impl Store {
     pub fn new(manifest: Manifest) -> Self {
-        Self { manifest, number: 1, before: None, lease: None, files: BTreeMap::new() }
+        Self { manifest, number: 1, before: None, lease: None, files: BTreeMap::new(), savepoints: BTreeMap::new() }
     }
 
     pub fn version(&self) -> Version {

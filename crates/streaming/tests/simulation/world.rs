@@ -117,6 +117,7 @@ impl World {
             frame_watermark_us: None,
             unpublished: Vec::new(),
             published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
+            replace: None,
             recorded_at_us: 0,
         };
         Self {
@@ -152,6 +153,10 @@ impl World {
         self.after(10 * MS, Happening::Produce);
         self.after(1_000 * MS, Happening::Operator);
         self.after(700 * MS, Happening::Follower(None));
+        if self.plan.stateful {
+            self.after(4_000 * MS, Happening::Savepoint);
+            self.after(8_000 * MS, Happening::Savepoint);
+        }
         self.plan_disasters();
         while let Some(((at, _), happening)) = self.queue.pop_first() {
             self.now = at;
@@ -194,6 +199,7 @@ impl World {
             Happening::Disaster(fault) => self.strike(fault),
             Happening::Operator => self.operate(),
             Happening::Follower(read) => self.follow(read.as_deref()),
+            Happening::Savepoint => self.make_savepoint(),
             Happening::ProcessBorn => self.process_born(),
             Happening::Process(process, message) => self.at_process(process, message),
             Happening::Executor(executor, message) => self.at_executor(executor, message),

@@ -1,0 +1,58 @@
+//! `polybolos savepoint`: what is kept of jobs under names.
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::{
+    Connect,
+    client::{Client, identifier},
+    output,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: output::Format,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All savepoints.
+    List,
+    /// Forget a savepoint; its files go when nothing else names them.
+    Delete { name: String },
+    /// Write a savepoint with its state into one file, for another cluster.
+    Export { name: String, file: PathBuf },
+    /// Take in what `export` wrote. The job begins with it by `job restart --from savepoint`, over topics with the same records at the same offsets.
+    Import {
+        file: PathBuf,
+        /// Its name here; without it, the one it had.
+        #[arg(long = "as")]
+        name: Option<String>,
+    },
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let client = Client::connect(&arguments.connect)?;
+    let sql = match &arguments.what {
+        What::Export { name, file } => {
+            let bytes = client.download(&format!("/api/v1/savepoints/{name}/archive"), file).await?;
+            eprintln!("savepoint {name} is in {}, {bytes} bytes", file.display());
+            return Ok(());
+        }
+        What::Import { file, name } => {
+            let query = name.as_ref().map_or(String::new(), |name| format!("?as={name}"));
+            let answer = client.upload(&format!("/api/v1/savepoints{query}"), file).await?;
+            eprintln!("savepoint {} is there", answer["savepoint"].as_str().unwrap_or_default());
+            return Ok(());
+        }
+        What::List => "SELECT * FROM polybolos.savepoints ORDER BY job, created_at".to_owned(),
+        What::Delete { name } => format!("DROP SAVEPOINT {}", identifier(name)),
+    };
+    output::print(&client.sql(&sql, 10_000).await?, arguments.output);
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! What of a pipeline a case runs: every table and view, and the jobs that the expected tables are filled by, directly or through what other jobs write.
+//! Tables are declared so that nothing outside the test is touched: topics are the test platform's own, stored tables are created.
+use std::collections::{BTreeMap, BTreeSet};
+
+use polybolos_sql::{
+    catalog::{Catalog, Connector, JobDefinition, TableDefinition},
+    names::{RelationName, SYSTEM_SCHEMA, quoted},
+    show,
+    statement::StatementKind,
+    validate::Validation,
+};
+use serde_json::Value;
+
+use crate::{
+    GoldenError,
+    case::{Case, Input, relation},
+};
+
+/// Rows of one INSERT of look-up rows.
+const INSERT_ROWS: usize = 100;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Statements that come first, in order.
+    pub setup: Vec<String>,
+    /// Names and statements of the jobs.
+    pub jobs: Vec<(String, String)>,
+    /// Every topic that the jobs read, with the case's records for it; none for what other jobs write.
+    pub topics: BTreeMap<String, Vec<String>>,
+    /// Per job, the topics it reads.
+    pub reads: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// The tables that `--update` writes where the case expects nothing yet: those that jobs fill from the case's input alone.
+pub fn filled_by_input(catalog: &Catalog, case: &Case) -> Vec<RelationName> {
+    let mut known: BTreeSet<RelationName> =
+        case.inputs.iter().flat_map(|input| named(catalog, input)).map(|table| table.name.clone()).collect();
+    let mut filled = vec![];
+    loop {
+        let ready = |job: &&JobDefinition| !job.sources.is_empty() && job.sources.iter().all(|source| known.contains(source));
+        let new: Vec<RelationName> = catalog
+            .jobs
+            .iter()
+            .filter(ready)
+            .flat_map(|job| &job.targets)
+            .filter(|target| !known.contains(*target))
+            .cloned()
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        known.extend(new.iter().cloned());
+        filled.extend(new);
+    }
+    filled.retain(|name| catalog.find_table(name).is_some_and(|table| table.primary_key.is_some()));
+    filled
+}
+
+/// The tables over an input's topic, or the table it is named after.
+fn named<'a>(catalog: &'a Catalog, input: &Input) -> Vec<&'a TableDefinition> {
+    let over_topic = |table: &&TableDefinition| matches!(&table.connector, Connector::Kafka(kafka) if kafka.topic == input.name);
+    match catalog.find_table(&relation(&input.name)) {
+        Some(table) => vec![table],
+        None => catalog.tables.iter().filter(over_topic).collect(),
+    }
+}
+
+/// # Errors
+/// When the case names what the pipeline does not have.
+pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) -> Result<Script, GoldenError> {
+    let catalog = &validation.catalog;
+    let jobs = needed(catalog, case, targets)?;
+    let mut script = Script::default();
+    for (_, statement) in &validation.statements {
+        match &statement.kind {
+            StatementKind::CreateTable(create) => script.setup.push(declare(catalog.table(&create.name)?)),
+            StatementKind::CreateView(_) | StatementKind::Insert(_) => script.setup.push(statement.sql.clone()),
+            StatementKind::CreateJob(create) if jobs.contains(&create.name) => {
+                script.jobs.push((create.name.clone(), statement.sql.clone()));
+            }
+            _ => {}
+        }
+    }
+    for job in catalog.jobs.iter().filter(|job| jobs.contains(&job.name)) {
+        for source in &job.sources {
+            if let Connector::Kafka(kafka) = &catalog.table(source)?.connector {
+                script.topics.entry(kafka.topic.clone()).or_default();
+                script.reads.entry(job.name.clone()).or_default().insert(kafka.topic.clone());
+            }
+        }
+    }
+    for input in &case.inputs {
+        give(&mut script, catalog, case, input)?;
+    }
+    Ok(script)
+}
+
+/// Where an input's lines go: records of a topic, rows of a table that is looked up.
+fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> Result<(), GoldenError> {
+    let place = case.folder.join("input").join(format!("{}.ndjson", input.name));
+    let tables = named(catalog, input);
+    let topic = match tables.first().map(|table| &table.connector) {
+        Some(Connector::Kafka(kafka)) => kafka.topic.clone(),
+        Some(Connector::Cassandra(_)) => {
+            script.setup.extend(inserts(&place.display().to_string(), tables[0], &input.lines)?);
+            return Ok(());
+        }
+        Some(_) | None => {
+            let message = format!("the pipeline has no table or topic {:?} that rows can be given to", input.name);
+            return Err(GoldenError::invalid(place.display(), message));
+        }
+    };
+    match script.topics.get_mut(&topic) {
+        Some(lines) => lines.extend(input.lines.iter().cloned()),
+        None => {
+            let message = format!(
+                "no job that the case needs reads topic {topic}; leave the file out, or expect a table that is filled from it"
+            );
+            return Err(GoldenError::invalid(place.display(), message));
+        }
+    }
+    Ok(())
+}
+
+/// Names of the jobs that fill the targets, and of those that fill what these read.
+fn needed(catalog: &Catalog, case: &Case, targets: &[RelationName]) -> Result<BTreeSet<String>, GoldenError> {
+    let mut wanted = BTreeSet::new();
+    for target in targets.iter().filter(|target| target.schema != SYSTEM_SCHEMA) {
+        let table = catalog.table(target)?;
+        if !catalog.jobs.iter().any(|job| job.fills(&table.name)) {
+            return Err(GoldenError::invalid(
+                case.folder.display(),
+                format!("it expects rows of {target}, and no job fills that table"),
+            ));
+        }
+        if matches!(table.connector, Connector::Blackhole | Connector::Print { .. }) {
+            return Err(GoldenError::invalid(case.folder.display(), format!("it expects rows of {target}, which keeps none")));
+        }
+        wanted.insert(table.name.clone());
+    }
+    let mut jobs = BTreeSet::new();
+    if wanted.is_empty() {
+        // Only dead letters or late rows are expected: whatever reads the input makes them.
+        let read: Vec<&RelationName> =
+            case.inputs.iter().flat_map(|input| named(catalog, input)).map(|table| &table.name).collect();
+        let reads = |job: &&JobDefinition| job.sources.iter().any(|source| read.contains(&source));
+        wanted.extend(catalog.jobs.iter().filter(reads).flat_map(|job| job.targets.clone()));
+    }
+    loop {
+        let before = jobs.len();
+        for job in &catalog.jobs {
+            if job.targets.iter().any(|target| wanted.contains(target)) {
+                jobs.insert(job.name.clone());
+                wanted.extend(job.sources.iter().cloned());
+            }
+        }
+        if jobs.len() == before {
+            return Ok(jobs);
+        }
+    }
+}
+
+fn declare(table: &TableDefinition) -> String {
+    let mut table = table.clone();
+    // Another cluster's topic is the test's own here.
+    table.options.retain(|(key, _)| !key.starts_with("properties."));
+    if matches!(table.connector, Connector::Cassandra(_)) {
+        table.options.retain(|(key, _)| key != "table.create");
+        table.options.push(("table.create".into(), "true".into()));
+    }
+    show::create_table(&table)
+}
+
+fn inserts(place: &str, table: &TableDefinition, lines: &[String]) -> Result<Vec<String>, GoldenError> {
+    let rows = crate::rows::Format::Ndjson.read(place, &lines.join("\n"))?;
+    let columns = rows.columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+    let mut statements = vec![];
+    for rows in rows.rows.chunks(INSERT_ROWS) {
+        let mut values = vec![];
+        for row in rows {
+            let literals = row.iter().map(|value| literal(place, value)).collect::<Result<Vec<_>, _>>()?;
+            values.push(format!("({})", literals.join(", ")));
+        }
+        statements.push(format!("INSERT INTO {} ({columns}) VALUES {}", table.name, values.join(", ")));
+    }
+    Ok(statements)
+}
+
+fn literal(place: &str, value: &Value) -> Result<String, GoldenError> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        Value::String(text) => Ok(format!("'{}'", text.replace('\'', "''"))),
+        Value::Array(_) | Value::Object(_) => {
+            Err(GoldenError::invalid(place, format!("{value} cannot be a value of a stored table; write it as text")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polybolos_sql::validate::{SourceFile, validate};
+
+    use super::*;
+
+    const PIPELINE: &str = "
+        CREATE TABLE readings (device STRING, v INT) WITH ('connector' = 'kafka', 'topic' = 'raw', 'format' = 'json',
+          'properties.bootstrap.servers' = 'elsewhere:9092');
+        CREATE TABLE others (v INT) WITH ('connector' = 'kafka', 'topic' = 'others', 'format' = 'json');
+        CREATE TABLE a (device STRING, v INT, PRIMARY KEY (device) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 'k');
+        CREATE TABLE b (v INT, PRIMARY KEY (v) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 'k');
+        CREATE JOB a_job AS INSERT INTO a SELECT device, v FROM readings;
+        CREATE JOB b_job AS INSERT INTO b SELECT v FROM others;";
+
+    async fn validation() -> Validation {
+        let validation = validate(&[SourceFile { name: "p.sql".into(), text: PIPELINE.into() }]).await;
+        assert!(validation.problems.is_empty(), "{:?}", validation.problems);
+        validation
+    }
+
+    fn case(inputs: &[(&str, &str)]) -> Case {
+        let input =
+            |(name, text): &(&str, &str)| Input { name: (*name).to_owned(), lines: text.lines().map(str::to_owned).collect() };
+        Case { name: "c".into(), folder: "tests/c".into(), inputs: inputs.iter().map(input).collect(), expected: vec![] }
+    }
+
+    #[tokio::test]
+    async fn only_what_a_case_needs_runs_and_nothing_outside_is_touched() {
+        let validation = validation().await;
+        let case = case(&[("raw", "{}\n{}")]);
+        assert_eq!(filled_by_input(&validation.catalog, &case), [RelationName::public("a")]);
+        let script = script(&validation, &case, &[RelationName::public("a")]).expect("a script");
+        assert_eq!(script.jobs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a_job"]);
+        assert_eq!(script.topics, BTreeMap::from([("raw".to_owned(), vec!["{}".to_owned(), "{}".to_owned()])]));
+        assert_eq!(script.setup.len(), 4);
+        assert!(!script.setup[0].contains("elsewhere"), "{}", script.setup[0]);
+        assert!(script.setup[2].contains("'table.create' = 'true'"), "{}", script.setup[2]);
+        let again = polybolos_sql::parser::parse(&script.setup.join(";")).expect("they parse");
+        assert_eq!(again.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_named() {
+        let validation = validation().await;
+        let message = |case: &Case, target: &str| {
+            script(&validation, case, &[RelationName::public(target)]).expect_err("refused").to_string()
+        };
+        assert!(message(&case(&[("nothing", "{}")]), "a").contains("no table or topic \"nothing\""));
+        assert!(message(&case(&[("others", "{}")]), "a").contains("no job that the case needs reads topic others"));
+        assert!(message(&case(&[("raw", "{}")]), "readings").contains("no job fills"));
+        assert!(message(&case(&[("raw", "{}")]), "z").contains('z'));
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_stored_table_are_inserted() {
+        let validation = validation().await;
+        let case = case(&[("a", "{\"device\": \"it's\", \"v\": null}"), ("raw", "{}")]);
+        let script = script(&validation, &case, &[RelationName::public("a")]).expect("a script");
+        assert_eq!(script.setup[4], "INSERT INTO a (device, v) VALUES ('it''s', null)");
+    }
+}

@@ -1,0 +1,138 @@
+//! Statements about jobs: made, begun again, ended, kept as savepoints; and their dead letters sent back. Checked against the catalog as it would be before it is.
+use std::sync::Arc;
+
+use polybolos_gateway::{engine::Answer, error::EngineError};
+use polybolos_sql::{
+    catalog::{Catalog, apply},
+    statement::{JobAction, RestartFrom, RestartJob, Statement},
+};
+use polybolos_streaming::coordinator::Command;
+
+use crate::{
+    engine::{PlatformEngine, any_error, catalog_error, change, sql_error},
+    replay::Wanted,
+    savepoints::SavepointError,
+};
+
+impl PlatformEngine {
+    pub(crate) async fn create_job(&self, statement: &Statement, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let change = change();
+        // Everything is checked against the catalog as it would be, before it is.
+        let before = self.catalog.current();
+        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
+        let Some(definition) = planned.jobs.iter().find(|job| job.incarnation == change.incarnation).cloned() else {
+            let mut answer = Answer::done(tag);
+            answer.notices.push("the job exists already".into());
+            return Ok(answer);
+        };
+        let notices = jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
+        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        if let Err(error) = jobs.start(&definition).await {
+            tracing::warn!(job = %definition.name, error = %format!("{error:#}"), "job created, and cannot start yet");
+            jobs.start_in_background(definition.clone());
+        }
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!("job {} started", definition.name));
+        answer.notices.extend(notices);
+        Ok(answer)
+    }
+
+    /// A new incarnation of a job (EPOCHS rule 18): the old one is ended first, and hands its table on.
+    pub(crate) async fn restart_job(&self, statement: &Statement, restart: &RestartJob, tag: &str) -> Result<Answer, EngineError> {
+        let name = restart.name.as_str();
+        let jobs = self.leader()?;
+        let before = self.catalog.current();
+        let change = change();
+        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
+        // Nothing is ended for a plan that does not stand any more.
+        let next = planned.job(name).map_err(sql_error)?;
+        jobs.check_restart(planned.clone(), next, restart).await.map_err(any_error)?;
+        jobs.drop_job(before.job(name).map_err(sql_error)?, restart.discard).await.map_err(any_error)?;
+        jobs.begin_again(planned.clone(), next, restart).await.map_err(any_error)?;
+        let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        let definition = after.job(name).map_err(sql_error)?;
+        if let Err(error) = jobs.start(definition).await {
+            tracing::warn!(job = %name, error = %format!("{error:#}"), "job restarted, and cannot start yet");
+            jobs.start_in_background(definition.clone());
+        }
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!("job {name} restarted as incarnation {}", definition.incarnation));
+        let earlier = &before.job(name).map_err(sql_error)?.incarnation;
+        if let Some(RestartFrom::Savepoint(savepoint)) = &restart.from
+            && jobs.is_of_another_run(savepoint, earlier)
+        {
+            answer.notices.push(format!(
+                "another run than that of savepoint {savepoint} wrote last; rows that it wrote stay until they change again"
+            ));
+        }
+        Ok(answer)
+    }
+
+    pub(crate) async fn create_savepoint(&self, name: &str, job: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let catalog = self.catalog.current();
+        let definition = catalog.job(job).map_err(sql_error)?;
+        let savepoint = jobs.create_savepoint(&catalog, definition, name).await.map_err(any_error)?;
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!(
+            "savepoint {name} has job {job} through epoch {}, {} bytes of state",
+            savepoint.epoch,
+            savepoint.bytes()
+        ));
+        Ok(answer)
+    }
+
+    pub(crate) async fn replay(&self, wanted: Wanted) -> Result<Answer, EngineError> {
+        self.leader()?;
+        // A topic may be another cluster's.
+        let sources: Vec<_> = self.status.handles().into_iter().flat_map(|handle| handle.spec.sources.into_values()).collect();
+        let connection_of = |topic: &str| {
+            let source = sources.iter().find(|source| source.topic == topic);
+            source.map_or_else(|| self.platform.kafka.clone(), |source| source.connection.clone())
+        };
+        let replayed = self.replay.run(&wanted, connection_of).await.map_err(any_error)?;
+        let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
+        answer.notices.push(format!("{} dead letters sent back, {} were before", replayed.sent, replayed.known));
+        if replayed.left > 0 {
+            answer.notices.push(format!(
+                "{} have no whole record to send: rows that a table refused, or records longer than what is kept of them",
+                replayed.left
+            ));
+        }
+        Ok(answer)
+    }
+
+    pub(crate) async fn drop_savepoint(&self, name: &str, if_exists: bool, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        match jobs.drop_savepoint(name).await {
+            Err(error) if if_exists && matches!(error.downcast_ref(), Some(SavepointError::NoSuch { .. })) => {}
+            outcome => outcome.map_err(any_error)?,
+        }
+        Ok(Answer::done(tag))
+    }
+
+    pub(crate) async fn drop_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let change = change();
+        let before: Arc<Catalog> = self.catalog.current();
+        apply(&before, statement, &change).map_err(sql_error)?;
+        if let Some(definition) = before.find_job(name) {
+            jobs.drop_job(definition, false).await.map_err(any_error)?;
+        }
+        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        Ok(Answer::done(tag))
+    }
+
+    pub(crate) async fn control(&self, name: &str, action: JobAction, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        self.catalog.current().job(name).map_err(sql_error)?;
+        let command = match action {
+            JobAction::Pause => Command::Pause,
+            JobAction::Resume => Command::Resume,
+            JobAction::Stop => Command::Stop,
+        };
+        jobs.command(name, command).await.map_err(any_error)?;
+        Ok(Answer::done(tag))
+    }
+}

@@ -1,0 +1,97 @@
+//! `RESTART JOB … REPLACE` (EPOCHS rule 18): once the new run has caught up and all of it is in the tables, every row's key is deleted as of just before the new run's
+//! first write time. What it wrote stays, as it is newer; what only the earlier run wrote goes. Doing it twice is the same as once.
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use polybolos_operators::publish::SinkSpec;
+use polybolos_streaming::{coordinator::Event, manifest::Replace};
+use polybolos_tables::{Grant, ScanRequest, TableBackend, TableError, TableName, WriteOptions};
+use tokio_util::sync::CancellationToken;
+
+use super::runner::JobHandle;
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// After a failure of the table's store.
+const RETRY: Duration = Duration::from_secs(2);
+
+const SLICES: usize = 8;
+
+struct WhileLeading<'a>(&'a CancellationToken);
+
+impl Grant for WhileLeading<'_> {
+    fn holds(&self) -> bool {
+        !self.0.is_cancelled()
+    }
+}
+
+/// Waits for its time, deletes, and says so to the job. Ends without, when the job or this leader does.
+pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBackend>, shutdown: CancellationToken) {
+    let pause = |time| async move { tokio::time::sleep(time).await };
+    while !is_due(&handle, &replace) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = pause(LOOK_EVERY) => {}
+        }
+        if handle.view().over {
+            return;
+        }
+    }
+    let targets: Vec<(TableName, WriteOptions)> = handle
+        .spec
+        .sinks
+        .iter()
+        .filter(|(id, _)| !polybolos_streaming::manifest::is_shared(**id))
+        .filter_map(|(_, (_, sink))| match sink {
+            SinkSpec::Table { table, options, .. } => Some((table.clone(), options.clone())),
+            _ => None,
+        })
+        .collect();
+    for (table, options) in targets {
+        loop {
+            match delete_before(&*tables, &table, &options, replace.before_us, &shutdown).await {
+                Ok(keys) => {
+                    tracing::info!(job = %handle.spec.name, %table, keys, "rows of the earlier run that were not written again are deleted");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(job = %handle.spec.name, %table, %error, "rows of the earlier run cannot be deleted yet")
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = pause(RETRY) => {}
+            }
+        }
+    }
+    // A job that is over has no use for it.
+    let _ = handle.tell(Event::Replaced).await;
+}
+
+/// Everything that there was when the job was restarted is read, recorded and published.
+fn is_due(handle: &JobHandle, replace: &Replace) -> bool {
+    let view = handle.view();
+    replace.is_due(&view.manifest.sources) && view.status.published.values().all(|published| *published >= view.manifest.epoch)
+}
+
+async fn delete_before(
+    tables: &dyn TableBackend,
+    table: &TableName,
+    options: &WriteOptions,
+    before_us: i64,
+    shutdown: &CancellationToken,
+) -> Result<u64, TableError> {
+    let Some(schema) = tables.describe(table).await? else { return Err(TableError::NoSuchTable { table: table.to_string() }) };
+    let key: Vec<String> = schema.primary_key().map(str::to_owned).collect();
+    let writer = tables.writer(&schema, &key, options).await?;
+    let request = ScanRequest { table: schema, columns: key, predicates: vec![], limit: None };
+    let mut deleted = 0;
+    for slice in tables.slices(&request, SLICES).await? {
+        let mut batches = tables.scan(&request, &slice);
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            deleted += writer.delete(&batch, before_us - 1, &WhileLeading(shutdown)).await?.rows;
+        }
+    }
+    Ok(deleted)
+}

@@ -1,0 +1,171 @@
+//! The other ways for an incarnation to begin than the first: with a savepoint's state, or to replace what an earlier run wrote (EPOCHS rule 18). Its manifest stands
+//! before the catalog names it, so that a crash in between begins nothing else.
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context, bail};
+use polybolos_kafka::admin::Admin;
+use polybolos_persist::{Expected, Swap, keys};
+use polybolos_sql::{
+    catalog::{Catalog, Connector, JobDefinition},
+    statement::{EarlierRows, RestartFrom, RestartJob},
+};
+use polybolos_streaming::{
+    coordinator::Event,
+    manifest::{Manifest, Replace},
+    savepoint::Savepoint,
+};
+use polybolos_tables::check;
+
+use super::{
+    manager::{Entry, JobManager},
+    runner::load_manifest,
+    shape,
+    spec::JobSpec,
+};
+use crate::savepoints::SavepointError;
+
+impl JobManager {
+    /// Everything that can be refused of a restart, before the earlier run is ended.
+    pub async fn check_restart(
+        &self,
+        catalog: Arc<Catalog>,
+        definition: &JobDefinition,
+        restart: &RestartJob,
+    ) -> anyhow::Result<()> {
+        let plan = self.plan(catalog.clone(), definition).await?;
+        self.ensure_targets(&plan).await?;
+        let spec = self.spec(definition, &plan).await?;
+        if let Some(RestartFrom::Savepoint(name)) = &restart.from {
+            fits(&catalog, definition, &spec, &self.savepoints().find(name)?)?;
+        }
+        if restart.earlier_rows == EarlierRows::Replace {
+            for insert in &plan.inserts {
+                if matches!(insert.target.connector, Connector::Kafka(_)) {
+                    bail!("REPLACE cannot take back records of topic table {}; write KEEP", insert.target.name);
+                }
+                if let Some(declared) = insert.target.table_schema() {
+                    check::deletes(&*self.platform().tables, &declared.name).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the first manifest of the new incarnation. The earlier one has ended.
+    pub async fn begin_again(&self, catalog: Arc<Catalog>, definition: &JobDefinition, restart: &RestartJob) -> anyhow::Result<()> {
+        let plan = self.plan(catalog.clone(), definition).await?;
+        let spec = self.spec(definition, &plan).await?;
+        let mut manifest = self.first_manifest(definition, &plan, &spec).await?;
+        if let Some(RestartFrom::Savepoint(name)) = &restart.from {
+            let savepoint = self.savepoints().find(name)?;
+            fits(&catalog, definition, &spec, &savepoint)?;
+            savepoint.begin(&mut manifest);
+        }
+        if restart.earlier_rows == EarlierRows::Replace {
+            let before_us = manifest.window_end_us.max(self.context().clock.now().wall_us);
+            manifest.window_end_us = before_us;
+            manifest.replace = Some(Replace { before_us, through: ends(&spec).await? });
+        }
+        let bytes = polybolos_persist::manifest::encode(&manifest)?;
+        match self.context().store.put_if(&keys::manifest(&manifest.incarnation), bytes, Expected::Absent).await? {
+            Swap::Stored(_) => Ok(()),
+            Swap::Conflict => bail!("incarnation {} of job {} exists already; try again", manifest.incarnation, definition.name),
+        }
+    }
+
+    /// Whether a savepoint was made by another incarnation than this one.
+    pub fn is_of_another_run(&self, savepoint: &str, incarnation: &str) -> bool {
+        self.savepoints().find(savepoint).is_ok_and(|savepoint| savepoint.incarnation.as_str() != incarnation)
+    }
+
+    /// Keeps what is recorded of a running job under a name.
+    pub async fn create_savepoint(
+        &self,
+        catalog: &Arc<Catalog>,
+        definition: &JobDefinition,
+        name: &str,
+    ) -> anyhow::Result<Savepoint> {
+        let savepoints = self.savepoints().clone();
+        let _changing = savepoints.changing().await;
+        if savepoints.find(name).is_ok() {
+            return Err(SavepointError::Exists { name: name.to_owned() }.into());
+        }
+        let handle = match self.find(&definition.name) {
+            Some(Entry::Running(handle)) => handle,
+            Some(Entry::Starting { error, .. }) => bail!("job {} has not started yet: {error}", definition.name),
+            None => bail!("job {} is not running on this scheduler", definition.name),
+        };
+        let plan = self.plan(catalog.clone(), definition).await?;
+        let spec = self.spec(definition, &plan).await?;
+        let shape = shape::of(catalog, definition, &spec)?;
+        let manifest: Manifest = handle.snapshot(savepoints.files_of(&definition.name)).await?;
+        let savepoint = Savepoint::of(name, &manifest, shape, self.context().clock.now().wall_us);
+        let added = savepoints.add(savepoint.clone()).await;
+        // A leader that was deposed meanwhile: its successor may have listed the savepoints before this one was there.
+        let stands = match &added {
+            Ok(()) => {
+                let stored = load_manifest(&*self.context().store, &manifest.incarnation).await;
+                matches!(stored, Ok(Some((stored, _))) if stored.generation == self.context().generation)
+            }
+            Err(_) => false,
+        };
+        if added.is_ok() && !stands {
+            savepoints.remove(name).await.with_context(|| format!("savepoint {name} may not be whole; drop it"))?;
+        }
+        handle.tell(Event::Pinned { names: savepoints.files_of(&definition.name) }).await?;
+        added?;
+        if !stands {
+            bail!("another scheduler leads since a moment; ask it for the savepoint");
+        }
+        Ok(savepoint)
+    }
+
+    /// Its files go when nobody names them any more.
+    pub async fn drop_savepoint(&self, name: &str) -> anyhow::Result<()> {
+        let savepoints = self.savepoints().clone();
+        let _changing = savepoints.changing().await;
+        let savepoint = savepoints.find(name)?;
+        savepoints.remove(name).await?;
+        let job = savepoint.job.as_str();
+        let kept = savepoints.files_of(job);
+        match self.find(job) {
+            Some(Entry::Running(handle)) => handle.tell(Event::Pinned { names: kept }).await,
+            // It lists the savepoints when it has started.
+            Some(Entry::Starting { .. }) => Ok(()),
+            None => {
+                let names: Vec<String> = savepoint.file_names().filter(|name| !kept.contains(*name)).map(str::to_owned).collect();
+                Ok(self.context().store.delete(&names).await?)
+            }
+        }
+    }
+}
+
+/// Whether a job can begin with a savepoint: it is the same job, of the same texts and operators.
+fn fits(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec, savepoint: &Savepoint) -> anyhow::Result<()> {
+    let (name, job) = (&savepoint.name, &definition.name);
+    if savepoint.job.as_str() != *job {
+        bail!("savepoint {name} is one of job {}, not of {job}", savepoint.job);
+    }
+    let shape = shape::of(catalog, definition, spec)?;
+    if let Some((then, now)) = savepoint.shape.first_difference(&shape) {
+        bail!(
+            "savepoint {name} does not fit job {job} any more: it was made with {then:?}, and now there is {now:?}; restart the job FROM EARLIEST, or create it as it was"
+        );
+    }
+    let same =
+        |(id, source): (_, &super::spec::SourceSpec)| savepoint.sources.get(id).is_some_and(|then| then.topic == source.topic);
+    if !spec.sources.iter().all(same) || spec.sources.len() != savepoint.sources.len() {
+        bail!("savepoint {name} does not fit job {job} any more: it read other topics; restart the job FROM EARLIEST");
+    }
+    Ok(())
+}
+
+async fn ends(spec: &JobSpec) -> anyhow::Result<BTreeMap<polybolos_streaming::ids::SourceId, BTreeMap<i32, i64>>> {
+    let mut through = BTreeMap::new();
+    for (id, source) in &spec.sources {
+        let admin = Admin::connect(&source.connection)?;
+        let Some(description) = admin.describe(&source.topic).await? else { continue };
+        through.insert(*id, admin.offsets(&source.topic, &description.partitions).await?.ends);
+    }
+    Ok(through)
+}

@@ -1,0 +1,66 @@
+"""`polybolos test`: our own pipelines pass, and what does not fit fails with a diff that a person can read."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
+
+
+def polybolos_test(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([BINARY, "test", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+
+
+def test_our_pipelines_come_to_the_expected_rows_in_all_three_ways():
+    folders = sorted(str(folder.parent.relative_to(REPOSITORY)) for folder in (REPOSITORY / "jobs").glob("*/tests"))
+    assert {"jobs/users", "jobs/nexmark", "jobs/sensors"} <= set(folders)
+    done = polybolos_test(*folders, "--output", "json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(line["passed"] for line in lines)
+    ways = {"one go", "an epoch per record", "a crash in the middle"}
+    for folder in folders:
+        assert {line["run"] for line in lines if line["pipeline"] == folder} == ways, folder
+
+
+def test_a_wrong_expectation_fails_with_a_diff_and_can_be_taken_as_right(tmp_path):
+    pipeline = tmp_path / "users"
+    shutil.copytree(REPOSITORY / "jobs/users", pipeline)
+    expected = pipeline / "tests/people/expected/created_users.ndjson"
+    right = [json.loads(line) for line in expected.read_text().splitlines()]
+    wrong = [dict(row) for row in right]
+    wrong[0]["age"] = 99
+    wrong[1]["id"] = "nobody"
+    expected.write_text("".join(json.dumps(row) + "\n" for row in wrong))
+
+    done = polybolos_test(str(pipeline))
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "3 of 3 runs failed" in done.stderr
+    diff = done.stdout
+    assert "--- people/expected/created_users.ndjson" in diff and "+++ created_users, one go" in diff, diff
+    assert "@@ 1 missing, 1 extra, 1 changed @@" in diff
+    assert "    age: expected 99, found 36" in diff
+    assert any(line.startswith("-") and 'id="nobody"' in line for line in diff.splitlines())
+    assert any(line.startswith("+") and 'id="2"' in line for line in diff.splitlines())
+    assert "dead_letters" not in diff, "that file is right"
+
+    [line, *_] = [json.loads(line) for line in polybolos_test(str(pipeline), "--output", "json").stdout.splitlines()]
+    [table] = line["differences"]
+    assert not line["passed"] and table["table"] == "created_users"
+    assert table["changed"][0]["expected"]["age"] == 99 and table["changed"][0]["found"]["age"] == 36
+
+    done = polybolos_test(str(pipeline), "--update")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted((json.loads(line) for line in expected.read_text().splitlines()), key=lambda row: row["id"]) == right
+
+
+def test_what_a_case_lacks_is_told(tmp_path):
+    assert polybolos_test(str(REPOSITORY / "ingest")).returncode == 2
+    pipeline = tmp_path / "users"
+    shutil.copytree(REPOSITORY / "jobs/users", pipeline)
+    (pipeline / "tests/people/input/users_created.ndjson").rename(pipeline / "tests/people/input/user_created.ndjson")
+    done = polybolos_test(str(pipeline))
+    assert done.returncode == 1 and 'no table or topic "user_created"' in done.stderr, done.stderr
