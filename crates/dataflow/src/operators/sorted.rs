@@ -5,21 +5,49 @@ use arrow::{
     row::SortField,
 };
 use datafusion::common::Result;
+use hashbrown::HashMap;
 use polybolos_state::BucketTable;
 
 use crate::{
     delta::{Delta, batch_of},
     event_time::{TimeColumn, dropped, expiries},
-    keys::RowFormat,
+    keys::{EncodedRows, RowFormat},
 };
 
+/// The rows of an epoch as bytes.
+pub(super) struct Encoded<'a> {
+    deltas: &'a [Delta],
+    keys: Vec<EncodedRows>,
+    rows: Vec<EncodedRows>,
+    expiries: Vec<Vec<Option<i64>>>,
+}
+
 /// The rows of an epoch that are of one partition.
-pub(super) struct Partition {
-    pub key: Box<[u8]>,
+pub(super) struct Partition<'a> {
+    pub key: &'a [u8],
     /// When no row of it comes or goes any more.
     pub expiry: Option<i64>,
     /// With their weights.
-    pub rows: Vec<(Box<[u8]>, i64)>,
+    pub rows: Vec<(&'a [u8], i64)>,
+}
+
+impl Encoded<'_> {
+    /// In the order in which each is first met.
+    pub fn partitions(&self) -> Vec<Partition<'_>> {
+        let mut index: HashMap<&[u8], usize> = HashMap::new();
+        let mut partitions: Vec<Partition<'_>> = vec![];
+        for (((delta, keys), rows), expiries) in self.deltas.iter().zip(&self.keys).zip(&self.rows).zip(&self.expiries) {
+            for row in 0..delta.rows() {
+                let key = keys.row(row);
+                let at = *index.entry(key).or_insert_with(|| {
+                    partitions.push(Partition { key, expiry: expiries.get(row).copied().flatten(), rows: vec![] });
+                    partitions.len() - 1
+                });
+                partitions[at].rows.push((rows.row(row), delta.weight(row)));
+            }
+        }
+        partitions
+    }
 }
 
 /// How rows are kept: by partition, then by sort key, then by all their columns.
@@ -56,30 +84,21 @@ impl SortedRows {
         self.schema.project(&kept).map_or_else(|_| self.schema.clone(), Into::into)
     }
 
-    /// The rows of an epoch by partition.
-    pub(super) fn by_partition(&self, deltas: &[Delta]) -> Result<Vec<Partition>> {
-        let keys = RowFormat::new(self.partition.iter().map(|&column| self.type_of(column)))?;
-        let rows = self.row_format()?;
-        let mut index: hashbrown::HashMap<Box<[u8]>, usize> = hashbrown::HashMap::new();
-        let mut partitions: Vec<Partition> = vec![];
+    /// The rows of an epoch, to be told apart by partition.
+    pub(super) fn encode<'a>(&self, deltas: &'a [Delta]) -> Result<Encoded<'a>> {
+        let key_format = RowFormat::new(self.partition.iter().map(|&column| self.type_of(column)))?;
+        let row_format = self.row_format()?;
+        let mut encoded = Encoded { deltas, keys: vec![], rows: vec![], expiries: vec![] };
         for delta in deltas {
             let column = |column: usize| delta.batch().column(column).clone();
-            let key = keys.encode(&self.partition.iter().map(|&index| column(index)).collect::<Vec<_>>())?;
+            encoded.keys.push(key_format.encode(&self.partition.iter().map(|&index| column(index)).collect::<Vec<_>>())?);
             let columns: Vec<ArrayRef> =
                 self.order.iter().map(|(index, _)| column(*index)).chain((0..self.columns).map(column)).collect();
-            let bytes = rows.encode(&columns)?;
+            encoded.rows.push(row_format.encode(&columns)?);
             let times: Vec<_> = self.times.iter().map(|(index, time)| (column(*index), *time)).collect();
-            let expiries = expiries(&times)?;
-            for row in 0..delta.rows() {
-                let at = *index.entry_ref(key.row(row)).or_insert_with(|| {
-                    let expiry = expiries.get(row).copied().flatten();
-                    partitions.push(Partition { key: key.row(row).into(), expiry, rows: vec![] });
-                    partitions.len() - 1
-                });
-                partitions[at].rows.push((bytes.row(row).into(), delta.weight(row)));
-            }
+            encoded.expiries.push(expiries(&times)?);
         }
-        Ok(partitions)
+        Ok(encoded)
     }
 
     /// All rows of a partition in order, repeated by weight, at most `limit`.

@@ -7,7 +7,7 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use datafusion::common::Result;
-use polybolos_state::{Table, TableKind};
+use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{EpochContext, Operator, buckets, sorted::{Partition, SortedRows}};
 use crate::delta::{Delta, batch_of};
@@ -23,18 +23,75 @@ pub struct TopN {
     pub output: SchemaRef,
 }
 
+/// A row as bytes, and its number in its partition.
+type Numbered = (Box<[u8]>, u64);
+
 impl TopN {
-    fn delta(&self, rows: &[(&[u8], u64)], weight: i64) -> Result<Option<Delta>> {
+    fn delta(&self, rows: &[Numbered], weight: i64) -> Result<Option<Delta>> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut columns = self.rows.decode(rows.iter().map(|(row, _)| *row))?;
+        let mut columns = self.rows.decode(rows.iter().map(|(row, _)| row.as_ref()))?;
         if self.numbered {
             columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, number)| *number))) as ArrayRef);
         }
         let batch = batch_of(self.output.clone(), columns, rows.len())?;
         Ok(Some(Delta::weighted(batch, Int64Array::from_value(weight, rows.len()))))
     }
+
+    /// Rows that are shown before or after, but not both; where numbers are shown, with another number.
+    fn compare(&self, before: Vec<Box<[u8]>>, after: Vec<Box<[u8]>>, gone: &mut Vec<Numbered>, come: &mut Vec<Numbered>) {
+        let shown = |rows: Vec<Box<[u8]>>| rows.into_iter().skip(self.skip).zip(1..);
+        let (mut before, mut after) = (shown(before).peekable(), shown(after).peekable());
+        loop {
+            let (takes_old, takes_new) = match (before.peek(), after.peek()) {
+                (None, None) => return,
+                (Some((old, _)), Some((new, _))) if !self.numbered => (old <= new, new <= old),
+                (old, new) => (old.is_some(), new.is_some()),
+            };
+            let old = before.next_if(|_| takes_old);
+            let new = after.next_if(|_| takes_new);
+            if old.as_ref().map(|(row, _)| row) != new.as_ref().map(|(row, _)| row) {
+                gone.extend(old);
+                come.extend(new);
+            }
+        }
+    }
+}
+
+/// The first of what a partition had and what is added to it; the table keeps no others.
+fn keep_first(
+    table: &mut BucketTable,
+    Partition { key, expiry, rows }: &Partition<'_>,
+    before: &[Box<[u8]>],
+    last: usize,
+) -> Vec<Box<[u8]>> {
+    let mut first: Vec<&[u8]> = before.iter().map(AsRef::as_ref).collect();
+    for (row, weight) in rows.iter().filter(|_| last > 0) {
+        for _ in 0..*weight {
+            if first.len() >= last && first.last().is_some_and(|known| row >= known) {
+                break;
+            }
+            first.insert(first.partition_point(|known| known <= row), row);
+            first.truncate(last);
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    while i < before.len() || j < first.len() {
+        let (old, new) = (before.get(i).map(AsRef::as_ref), first.get(j).copied());
+        let (takes_old, takes_new) = match (old, new) {
+            (Some(old), Some(new)) => (old <= new, new <= old),
+            (old, new) => (old.is_some(), new.is_some()),
+        };
+        match (old.filter(|_| takes_old), new.filter(|_| takes_new)) {
+            (Some(old), None) => _ = table.add(key, old, -1, *expiry),
+            (None, Some(new)) => _ = table.add(key, new, 1, *expiry),
+            _ => {}
+        }
+        i += usize::from(takes_old);
+        j += usize::from(takes_new);
+    }
+    first.into_iter().map(Box::from).collect()
 }
 
 impl Operator for TopN {
@@ -47,30 +104,20 @@ impl Operator for TopN {
         let table = buckets(&mut tables[0]);
         let last = self.skip.saturating_add(self.fetch);
         let (mut gone, mut come) = (vec![], vec![]);
-        let partitions = self.rows.by_partition(&deltas)?;
-        for Partition { key, expiry, rows } in &partitions {
-            let before = SortedRows::rows_of(table, key, last);
-            for (row, weight) in rows {
-                table.add(key, row, *weight, *expiry);
-            }
-            let after = SortedRows::rows_of(table, key, last);
-            if !self.changing && after.len() == last {
-                forget_after(table, key, &after);
-            }
-            let shown = |rows: Vec<Box<[u8]>>| rows.into_iter().enumerate().skip(self.skip).collect::<Vec<_>>();
-            let (mut before, mut after) = (shown(before), shown(after));
-            cancel(&mut before, &mut after, self.numbered);
-            gone.extend(before);
-            come.extend(after);
+        let encoded = self.rows.encode(&deltas)?;
+        for partition in encoded.partitions() {
+            let before = SortedRows::rows_of(table, partition.key, last);
+            let after = if self.changing {
+                for (row, weight) in &partition.rows {
+                    table.add(partition.key, row, *weight, partition.expiry);
+                }
+                SortedRows::rows_of(table, partition.key, last)
+            } else {
+                keep_first(table, &partition, &before, last)
+            };
+            self.compare(before, after, &mut gone, &mut come);
         }
-        let numbered = |rows: &'_ [(usize, Box<[u8]>)]| -> Vec<(Box<[u8]>, u64)> {
-            rows.iter().map(|(index, row)| (row.clone(), (*index - self.skip) as u64 + 1)).collect()
-        };
-        let (gone, come) = (numbered(&gone), numbered(&come));
-        fn borrowed(rows: &[(Box<[u8]>, u64)]) -> Vec<(&[u8], u64)> {
-            rows.iter().map(|(row, number)| (row.as_ref(), *number)).collect()
-        }
-        let deltas = [self.delta(&borrowed(&gone), -1)?, self.delta(&borrowed(&come), 1)?];
+        let deltas = [self.delta(&gone, -1)?, self.delta(&come, 1)?];
         Ok(deltas.into_iter().flatten().collect())
     }
 
@@ -87,46 +134,4 @@ impl Operator for TopN {
         let kept = if self.changing { "all rows" } else { "the first rows" };
         Some(format!("{kept} of each partition, {}", self.rows.dropped()))
     }
-}
-
-/// Rows behind the last of `first`.
-fn forget_after(table: &mut polybolos_state::BucketTable, key: &[u8], first: &[Box<[u8]>]) {
-    let Some(last) = first.last() else { return };
-    let mut behind = vec![];
-    table.visit_backwards(key, |row, _| {
-        let is_behind = row > last.as_ref();
-        if is_behind {
-            behind.push(Box::<[u8]>::from(row));
-        }
-        is_behind
-    });
-    behind.iter().for_each(|row| table.delete(key, row));
-}
-
-/// Drops what is in both, with the same number where that is shown. Both are in the order of their rows.
-fn cancel(before: &mut Vec<(usize, Box<[u8]>)>, after: &mut Vec<(usize, Box<[u8]>)>, numbered: bool) {
-    let mut counts: hashbrown::HashMap<(Box<[u8]>, usize), i64> = hashbrown::HashMap::new();
-    let identity = |(index, row): &(usize, Box<[u8]>)| (row.clone(), if numbered { *index } else { 0 });
-    after.iter().for_each(|row| *counts.entry(identity(row)).or_default() += 1);
-    let mut kept = counts.clone();
-    before.retain(|row| match counts.get_mut(&identity(row)) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            false
-        }
-        _ => true,
-    });
-    // What is left in `counts` came; the rest cancelled.
-    after.retain(|row| {
-        let identity = identity(row);
-        let came = counts.get_mut(&identity).is_some_and(|count| {
-            let came = *count > 0;
-            *count -= i64::from(came);
-            came
-        });
-        if let Some(count) = kept.get_mut(&identity) {
-            *count -= 1;
-        }
-        came
-    });
 }

@@ -92,18 +92,19 @@ impl Operator for Window {
         }
         let table = buckets(&mut tables[0]);
         let (mut before, mut after) = (vec![], vec![]);
-        for Partition { key, expiry, rows } in self.rows.by_partition(&deltas)? {
-            let old = SortedRows::rows_of(table, &key, usize::MAX);
+        let encoded = self.rows.encode(&deltas)?;
+        for Partition { key, expiry, rows } in encoded.partitions() {
+            let old = SortedRows::rows_of(table, key, usize::MAX);
             for (row, weight) in rows {
-                table.add(&key, &row, weight, expiry);
+                table.add(key, row, weight, expiry);
             }
-            let new = SortedRows::rows_of(table, &key, usize::MAX);
+            let new = SortedRows::rows_of(table, key, usize::MAX);
             if !old.is_empty() {
                 before.push(self.compute(&old)?);
             }
             if !new.is_empty() {
                 let computed = self.compute(&new)?;
-                self.prolong(table, &key, &new, &computed)?;
+                self.prolong(table, key, &new, &computed)?;
                 after.push(computed);
             }
         }
