@@ -29,13 +29,18 @@ use polybolos_streaming::{
     manifest::{DEAD_LETTERS, LATE_ROWS},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
-use tokio::{sync::OwnedMutexGuard, time::Instant};
+use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{flow::Flow, held::HeldState, spec::EpochSpec};
+use super::{
+    flow::Flow,
+    held::HeldState,
+    lookup::{self, Asking},
+    spec::EpochSpec,
+};
 use crate::{
     dead_letters::{self, DeadLetter, cut},
-    record_scan::{READ_DEADLINE, cancelled_error},
+    record_scan::{OnError, READ_DEADLINE, cancelled_error},
     services::ExecutorServices,
     task::{TaskDescriptor, read_descriptor},
 };
@@ -209,9 +214,9 @@ async fn compute(
     mut held: OwnedMutexGuard<HeldState>,
     cancelled: CancellationToken,
 ) -> Result<(Result<Outcome>, OwnedMutexGuard<HeldState>)> {
-    let (task, flow, freeze) = (task.clone(), flow.clone(), services.freeze);
+    let (task, flow, services) = (task.clone(), flow.clone(), services.clone());
     let computing = tokio::task::spawn_blocking(move || {
-        let outcome = compute_now(&task, &flow, &records, &mut held, freeze, &cancelled);
+        let outcome = compute_now(&task, &flow, &records, &mut held, &services, &cancelled);
         if outcome.is_err() {
             held.state.discard();
         }
@@ -225,9 +230,10 @@ fn compute_now(
     flow: &Flow,
     records: &Records,
     held: &mut HeldState,
-    freeze: crate::services::Freeze,
+    services: &ExecutorServices,
     cancelled: &CancellationToken,
 ) -> Result<Outcome> {
+    let freeze = services.freeze;
     let lanes = flow.dataflow.lanes();
     let mut outcome = Outcome::default();
     for (_, chunks) in records {
@@ -247,6 +253,7 @@ fn compute_now(
             }
             Ok((range.source, scan.run(chunks, range.source.partition, &steps, task.watermark_us)?))
         });
+        let mut rows = vec![vec![]; lanes];
         for (index, scanned) in scanned.into_iter().enumerate() {
             let (partition, scanned) = scanned?;
             if let Some(at) = scanned.event_time_us {
@@ -256,19 +263,38 @@ fn compute_now(
             outcome.times.decode_us += scanned.decode_us;
             outcome.times.compute_us += scanned.compute_us;
             letters.add(scanned.dead_letters, scanned.late_rows);
-            input.sources[source][index % lanes].extend(scanned.batches.into_iter().map(Delta::added));
+            rows[index % lanes].extend(scanned.batches);
         }
+        if !scan.stages.is_empty() {
+            let asking = Asking { tables: &services.tables, cancelled };
+            rows = Handle::current().block_on(lookup::resolve(&scan.stages, rows, &asking))?;
+        }
+        input.sources[source] = rows.into_iter().map(|batches| batches.into_iter().map(Delta::added).collect()).collect();
     }
     if cancelled.is_cancelled() {
         return Err(cancelled_error(task));
     }
     let started = Instant::now();
     let output = flow.dataflow.run(&mut held.state, input)?;
+    let fails = flow.scans.iter().any(|scan| scan.scan.spec().on_error == OnError::Fail);
+    let mut of_operator = (0, 0);
+    for failed in output.failed {
+        let error = format!("{}: {}", failed.operator, failed.error);
+        if fails {
+            return Err(DataFusionError::Execution(format!(
+                "a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"
+            )));
+        }
+        of_operator = (failed.node, if of_operator.0 == failed.node { of_operator.1 + 1 } else { 1 });
+        let id = format!("{}/operator-{}/{}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
+        letters.dead.push(letter_of_row(id, &flow.spec.job, &failed.row, error)?);
+    }
     for (section, deltas) in flow.spec.sinks.iter().zip(output.sinks) {
         let changes = section.changes(deltas)?;
         outcome.counts.rows_out += changes.rows;
         for (row, (batch, error)) in changes.refused.into_iter().enumerate() {
-            letters.dead.push(refused(task, &flow.spec.job, section.sink, row, &batch, error)?);
+            let id = format!("{}/sink-{}/{}/{}/{row}", task.incarnation, section.sink, task.epoch, task.work.part);
+            letters.dead.push(letter_of_row(id, &flow.spec.job, &batch, error)?);
         }
         if !changes.batches.is_empty() {
             outcome.sinks.insert(section.sink, changes.batches);
@@ -333,13 +359,14 @@ impl Letters {
     }
 }
 
-fn refused(task: &TaskDescriptor, job: &str, sink: SinkId, row: usize, batch: &RecordBatch, error: String) -> Result<DeadLetter> {
+/// Of a row that is no record: a batch of one.
+fn letter_of_row(id: String, job: &str, batch: &RecordBatch, error: String) -> Result<DeadLetter> {
     let mut json = LineDelimitedWriter::new(Vec::new());
     json.write(batch)?;
     json.finish()?;
     let (raw, raw_bytes) = cut(Some(&json.into_inner()));
     Ok(DeadLetter {
-        id: format!("{}/sink-{sink}/{}/{}/{row}", task.incarnation, task.epoch, task.work.part),
+        id,
         job: job.to_owned(),
         step: "compute",
         error,

@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::{
     held::HeldState,
+    lookup,
     scan::{EpochScan, ScanTime},
     spec::{EpochSpec, EventTime},
 };
@@ -49,26 +50,37 @@ impl Flow {
         let scans: Mutex<Vec<EpochScan>> = Mutex::default();
         let failure = Mutex::new(None);
         let find = |plan: &Arc<dyn ExecutionPlan>| {
-            let scan = plan.downcast_ref::<RecordScanExec>()?;
+            // The first says more than those that follow from it.
+            let fail = |error| {
+                failure.lock().get_or_insert(error);
+            };
+            let (scan, stages) = match plan.downcast_ref::<RecordScanExec>() {
+                Some(scan) => (scan.clone(), vec![]),
+                None => lookup::of_plan(plan).map_err(fail).ok()??,
+            };
+            let times = lookup::times_of(&stages, times_of(&spec, &scan), spec.granule_us);
+            let label = lookup::describe(&stages);
             let mut scans = scans.lock();
-            let known = scans.iter().position(|known| is_same(&known.scan, scan));
+            // Each look-up asks for itself.
+            let known = scans.iter().position(|known| stages.is_empty() && known.stages.is_empty() && is_same(&known.scan, &scan));
             let source = match known {
                 Some(source) => source,
                 None => {
-                    let time = scan_time(&spec, scan, context).unwrap_or_else(|error| {
+                    let time = scan_time(&spec, &scan, context).unwrap_or_else(|error| {
                         *failure.lock() = Some(error);
                         None
                     });
-                    scans.push(EpochScan { scan: scan.clone(), time });
+                    scans.push(EpochScan { scan, time, stages });
                     scans.len() - 1
                 }
             };
-            Some(SourceLeaf { source, times: times_of(&spec, scan) })
+            Some(SourceLeaf { source, times, label })
         };
-        let graph = Graph::lower(&plans, &find, spec.granule_us)?.with_ttl(spec.ttl_us);
+        let graph = Graph::lower(&plans, &find, spec.granule_us);
         if let Some(error) = failure.into_inner() {
             return Err(error);
         }
+        let graph = graph?.with_ttl(spec.ttl_us);
         // The graph's own order of its sources.
         let mut by_number: HashMap<usize, EpochScan> = scans.into_inner().into_iter().enumerate().collect();
         let ordered = graph.sources().iter().map(|number| by_number.remove(number));

@@ -14,6 +14,7 @@ use datafusion::{
 use polybolos_dataflow::event_time::microseconds;
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
+use super::lookup::Stage;
 use crate::{
     dead_letters::DeadLetter,
     record_scan::{BATCH_RECORDS, OnError, RecordScanExec},
@@ -36,6 +37,8 @@ pub struct ScanTime {
 pub struct EpochScan {
     pub scan: RecordScanExec,
     pub time: Option<ScanTime>,
+    /// What becomes of its rows before the dataflow takes them: look-ups.
+    pub stages: Vec<Stage>,
 }
 
 #[derive(Debug, Default)]
