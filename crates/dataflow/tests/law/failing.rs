@@ -6,7 +6,7 @@ use super::{
     cases::{Arrival, Epoch},
     changes::Answer,
     dataflow,
-    engine::{Engine, Feed},
+    engine::Feed,
 };
 
 /// What comes out of a table's first rows, a few per epoch, and what fails meanwhile.
