@@ -13,6 +13,7 @@ use polybolos_kafka::{
 };
 use polybolos_operators::{
     providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
+    lookup_scan::LookupTable,
     record_scan::{OnError, ScanSpec},
     task::{Recorded, TaskDescriptor},
 };
@@ -114,8 +115,11 @@ impl Providers for PlatformTables {
     async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
         match &table.connector {
             Connector::Kafka(options) => self.kafka_table(table, options, usage),
-            Connector::Cassandra(_) => {
+            Connector::Cassandra(options) => {
                 let schema = table.table_schema().ok_or_else(|| plan_datafusion_err!("table {} has no primary key", table.name))?;
+                if usage == Use::Lookup {
+                    return Ok(Arc::new(LookupTable::new(schema, options.lookup.clone())));
+                }
                 Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
             }
             Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => {

@@ -69,6 +69,7 @@ const GC_GRACE_SECONDS: u64 = 864_000;
 
 pub struct CassandraBackend {
     session: Arc<Session>,
+    reads: Arc<scan::PreparedReads>,
     /// Columns that exist and cannot be written or read, by table: named when somebody wants them.
     unsupported: Mutex<HashMap<TableName, Vec<String>>>,
 }
@@ -93,7 +94,7 @@ impl CassandraBackend {
             builder = builder.user(&config.username, &config.password);
         }
         match builder.build().await {
-            Ok(session) => Ok(Self { session: Arc::new(session), unsupported: Mutex::default() }),
+            Ok(session) => Ok(Self { session: Arc::new(session), reads: Arc::default(), unsupported: Mutex::default() }),
             Err(error) => {
                 let text = error.to_string();
                 if text.contains("uthentication") || text.contains("incorrect") {
@@ -278,6 +279,6 @@ impl TableBackend for CassandraBackend {
     }
 
     fn scan(&self, request: &ScanRequest, slice: &ScanSlice) -> BoxStream<'static, Result<arrow::array::RecordBatch, TableError>> {
-        scan::scan(self.session.clone(), request.clone(), slice.clone())
+        scan::scan(self.session.clone(), self.reads.clone(), request.clone(), slice.clone())
     }
 }

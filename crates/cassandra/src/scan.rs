@@ -1,5 +1,5 @@
 //! Scans: the ring of tokens cut into ranges, each paged; or one partition, when its whole key is given.
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{
@@ -13,10 +13,11 @@ use arrow::{
     },
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use parking_lot::Mutex;
 use polybolos_tables::{KeyPredicate, ScanRequest, ScanSlice, TableError};
 use scylla::{
     client::session::Session,
-    statement::Statement,
+    statement::{Statement, prepared::PreparedStatement},
     value::{CqlTimestamp, CqlValue, Row},
 };
 
@@ -85,17 +86,43 @@ pub(crate) fn slices(request: &ScanRequest, wanted: usize) -> Vec<ScanSlice> {
     (0..wanted).map(range).collect()
 }
 
+/// Statements that read, by their text: look-ups ask with the same one again and again.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedReads(Mutex<HashMap<String, PreparedStatement>>);
+
+/// More different look-ups than that prepare theirs again.
+const MAX_PREPARED: usize = 1_024;
+
+impl PreparedReads {
+    async fn of(&self, session: &Session, text: String, doing: &str) -> Result<PreparedStatement, TableError> {
+        if let Some(known) = self.0.lock().get(&text) {
+            return Ok(known.clone());
+        }
+        let statement = Statement::new(text.clone()).with_page_size(PAGE_ROWS);
+        let mut prepared = session.prepare(statement).await.map_err(|error| unavailable(format!("{doing}: {error}"), error))?;
+        prepared.set_is_idempotent(true);
+        let mut known = self.0.lock();
+        if known.len() >= MAX_PREPARED {
+            known.clear();
+        }
+        known.insert(text, prepared.clone());
+        Ok(prepared)
+    }
+}
+
 pub(crate) fn scan(
     session: Arc<Session>,
+    reads: Arc<PreparedReads>,
     request: ScanRequest,
     slice: ScanSlice,
 ) -> BoxStream<'static, Result<RecordBatch, TableError>> {
-    let rows = async move { start(session, request, slice).await };
+    let rows = async move { start(session, reads, request, slice).await };
     futures::stream::once(rows).try_flatten().boxed()
 }
 
 async fn start(
     session: Arc<Session>,
+    reads: Arc<PreparedReads>,
     request: ScanRequest,
     slice: ScanSlice,
 ) -> Result<BoxStream<'static, Result<RecordBatch, TableError>>, TableError> {
@@ -125,9 +152,7 @@ async fn start(
     let text =
         format!("SELECT {selected} FROM {}.{} WHERE {condition}{limit}", quoted(&table.name.keyspace), quoted(&table.name.table));
     let doing = format!("reading {}", table.name);
-    let statement = Statement::new(text).with_page_size(PAGE_ROWS);
-    let mut prepared = session.prepare(statement).await.map_err(|error| unavailable(format!("{doing}: {error}"), error))?;
-    prepared.set_is_idempotent(true);
+    let prepared = reads.of(&session, text, &doing).await?;
     let pager = session.execute_iter(prepared, values).await.map_err(|error| of_paging(&doing, error))?;
     let rows = pager.rows_stream::<Row>().map_err(|error| TableError::Bug(error.to_string()))?;
     let rows = rows.map_err(move |error| unavailable(format!("{doing}: {error}"), error));

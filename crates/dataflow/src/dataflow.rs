@@ -1,6 +1,6 @@
 //! Runs a graph over one epoch. Lanes are independent between exchanges; an exchange hands rows from every lane to every other, in the order of the lanes,
 //! so that an epoch's result does not depend on timing.
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::Result;
 use polybolos_state::{JobState, LaneState, Passed};
@@ -8,7 +8,7 @@ use polybolos_state::{JobState, LaneState, Passed};
 use crate::{
     delta::Delta,
     graph::{Graph, NodeKind},
-    operators::EpochContext,
+    operators::{EpochContext, FailedRow},
 };
 
 /// Below this many rows in an epoch, lanes are run one after the other: threads would cost more than they bring.
@@ -25,10 +25,13 @@ pub struct EpochInput {
     pub clock_us: Option<i64>,
 }
 
-/// Per sink of the graph, the changes of its query's answer.
+/// What an epoch came to.
 #[derive(Clone, Debug, Default)]
 pub struct EpochOutput {
+    /// Per sink of the graph, the changes of its query's answer.
     pub sinks: Vec<Vec<Delta>>,
+    /// Rows that are missing in it because an expression failed on them, in the order of operators and lanes.
+    pub failed: Vec<FailedRow>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,12 +68,13 @@ impl Dataflow {
     /// Computes one epoch on top of `state`'s base; changes only its overlay.
     ///
     /// # Errors
-    /// When an expression fails on a row. The overlay is then to be discarded.
+    /// When something fails that cannot be put down to single rows. The overlay is then to be discarded.
     pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
         state.begin(Passed { watermark_us: input.watermark_us, clock_us: input.clock_us }, self.graph.ttl_us());
         let rows: usize = input.sources.iter().flatten().flatten().map(Delta::rows).sum();
         let parallel = self.lanes > 1 && rows >= self.parallel_from_rows;
         let nodes = self.graph.nodes();
+        let failed = Mutex::default();
         // Per node and lane, what it gave. Kept until its last reader has it.
         let mut outputs: Vec<Vec<Vec<Delta>>> = vec![vec![]; nodes.len()];
         let mut sources: Vec<Option<Vec<Vec<Delta>>>> = input.sources.into_iter().map(Some).collect();
@@ -94,10 +98,15 @@ impl Dataflow {
                     NodeKind::Operator { .. } => outputs[node] = vec![vec![]; self.lanes],
                 }
             }
-            self.run_level(level, state, &mut outputs, input.watermark_us, parallel)?;
+            let context = EpochContext { watermark_us: input.watermark_us, lane: 0, lanes: self.lanes, node: 0, failed: &failed };
+            self.run_level(level, state, &mut outputs, context, parallel)?;
         }
         let sinks = self.graph.sinks().iter().map(|&node| std::mem::take(&mut outputs[node]).into_iter().flatten().collect());
-        Ok(EpochOutput { sinks: sinks.collect() })
+        let sinks = sinks.collect();
+        let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Within an operator and lane they are in the order in which they came.
+        failed.sort_by_key(|row: &FailedRow| (row.node, row.lane));
+        Ok(EpochOutput { sinks, failed })
     }
 
     /// The last reader takes, others copy (which copies no rows).
@@ -111,7 +120,7 @@ impl Dataflow {
         level: &[usize],
         state: &mut JobState,
         outputs: &mut [Vec<Vec<Delta>>],
-        watermark_us: Option<i64>,
+        context: EpochContext<'_>,
         parallel: bool,
     ) -> Result<()> {
         let operators: Vec<usize> =
@@ -128,7 +137,7 @@ impl Dataflow {
             }
         }
         let work = |lane: usize, state: &mut LaneState, view: &mut Vec<Vec<Delta>>| -> Result<()> {
-            let context = EpochContext { watermark_us, lane, lanes: self.lanes };
+            let context = EpochContext { lane, ..context };
             operators.iter().try_for_each(|&node| self.run_operator(node, &context, state, view))
         };
         let work = &work;
@@ -153,7 +162,7 @@ impl Dataflow {
         Ok(())
     }
 
-    fn run_operator(&self, node: usize, context: &EpochContext, state: &mut LaneState, view: &mut [Vec<Delta>]) -> Result<()> {
+    fn run_operator(&self, node: usize, context: &EpochContext<'_>, state: &mut LaneState, view: &mut [Vec<Delta>]) -> Result<()> {
         let NodeKind::Operator { operator, inputs, tables } = &self.graph.nodes()[node].kind else { return Ok(()) };
         let mut given = Vec::with_capacity(inputs.len());
         for (index, &input) in inputs.iter().enumerate() {
@@ -161,7 +170,7 @@ impl Dataflow {
             let last = self.graph.last_reader(input) == Some(node) && !again;
             given.push(if last { std::mem::take(&mut view[input]) } else { view[input].clone() });
         }
-        view[node] = operator.step(context, &mut state.tables[tables.clone()], given)?;
+        view[node] = operator.step(&EpochContext { node, ..*context }, &mut state.tables[tables.clone()], given)?;
         Ok(())
     }
 }

@@ -74,6 +74,10 @@ impl Delta {
         Ok(Self { batch: filter_record_batch(&self.batch, mask)?, weights })
     }
 
+    pub(crate) fn slice(&self, start: usize, rows: usize) -> Self {
+        Self { batch: self.batch.slice(start, rows), weights: self.weights.as_ref().map(|weights| weights.slice(start, rows)) }
+    }
+
     pub fn take(&self, rows: &UInt32Array) -> Result<Self> {
         let weights = match &self.weights {
             Some(weights) => Some(as_int64_array(&take(weights, rows, None)?)?.clone()),

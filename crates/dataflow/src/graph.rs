@@ -45,7 +45,7 @@ use crate::{
     event_time::{self, TimeColumns},
     operators::{
         Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows,
-        TopN, Union, Unnest, Window,
+        TopN, Union, Unnest, Window, may_fail,
     },
     planning,
 };
@@ -73,6 +73,8 @@ pub struct SourceLeaf {
     /// Leaves with one number are one source: their rows are given once.
     pub source: usize,
     pub times: TimeColumns,
+    /// What is done to its rows before they come, for EXPLAIN; empty: nothing.
+    pub label: String,
 }
 
 /// Tells the sources among a plan's nodes.
@@ -102,6 +104,8 @@ pub struct Node {
     pub times: TimeColumns,
     /// Exchanges on the way from a source.
     level: usize,
+    /// Of a source.
+    label: String,
 }
 
 #[derive(Debug)]
@@ -229,7 +233,8 @@ impl Graph {
     fn explain_node(&self, index: usize, depth: usize, text: &mut String) {
         let node = &self.nodes[index];
         let (line, inputs, state) = match &node.kind {
-            NodeKind::Source(source) => (format!("Source {source}"), vec![], None),
+            NodeKind::Source(source) if node.label.is_empty() => (format!("Source {source}"), vec![], None),
+            NodeKind::Source(source) => (format!("Source {source}, {}", node.label), vec![], None),
             NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
             NodeKind::Operator { operator, inputs, .. } => {
                 let never = operator.growing_tables().contains(&true).then_some(self.ttl_us).flatten();
@@ -316,7 +321,7 @@ impl Builder<'_> {
         self.tables.extend(kinds.into_iter().map(TableSpec::from));
         let level = inputs.iter().map(|&input| self.nodes[input].level).max().unwrap_or(0);
         let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
-        self.nodes.push(Node { kind, schema, changing, times, level });
+        self.nodes.push(Node { kind, schema, changing, times, level, label: String::new() });
         self.nodes.len() - 1
     }
 
@@ -328,6 +333,7 @@ impl Builder<'_> {
             changing: *changing,
             times: times.clone(),
             level: level + 1,
+            label: String::new(),
             kind: NodeKind::Exchange { exchange, input },
         };
         self.nodes.push(node);
@@ -446,7 +452,7 @@ impl Builder<'_> {
         if let Some(node) = self.nodes.iter().position(reads) {
             return node;
         }
-        self.nodes.push(Node { kind: NodeKind::Source(source), schema, changing: false, times: leaf.times, level: 0 });
+        self.nodes.push(Node { kind: NodeKind::Source(source), schema, changing: false, times: leaf.times, level: 0, label: leaf.label });
         self.nodes.len() - 1
     }
 
@@ -463,6 +469,12 @@ impl Builder<'_> {
         let Node { schema, changing, times, .. } = &self.nodes[input];
         let (schema, changing, times) = (schema.clone(), *changing, times.clone());
         self.operator(Map::Filter(predicate), vec![input], schema, changing, times)
+    }
+
+    fn guard(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>) -> usize {
+        let Node { schema, changing, times, .. } = &self.nodes[input];
+        let (schema, changing, times) = (schema.clone(), *changing, times.clone());
+        self.operator(Map::Guard(expressions), vec![input], schema, changing, times)
     }
 
     fn keep_columns(&mut self, input: usize, columns: &[usize], schema: SchemaRef) -> usize {
@@ -653,6 +665,10 @@ impl Builder<'_> {
             };
             calls.push(Call { function, arguments, filter: filter.clone(), distinct });
         }
+        // What an aggregate would fail on as a whole is set aside row by row in front of it.
+        let evaluated = calls.iter().flat_map(|call| call.arguments.iter().chain(&call.filter));
+        let failing: Vec<_> = evaluated.filter(|expression| may_fail(expression)).cloned().collect();
+        let node = if failing.is_empty() { node } else { self.guard(node, failing) };
         let times: Vec<_> = columns
             .iter()
             .enumerate()

@@ -23,6 +23,7 @@ use prost::Message;
 
 use crate::{
     epoch::{exec::EpochExec, spec::EpochSpec},
+    lookup_scan::LookupScanExec,
     part_write::PartWriteExec,
     record_scan::RecordScanExec,
     steps::Step,
@@ -66,6 +67,11 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             return self.ballista.try_decode(buffer, inputs, context, converter);
         };
         let node = proto::PlanNode::decode(body).map_err(|error| internal_datafusion_err!("plan node: {error}"))?;
+        if let Some(proto::plan_node::Node::LookupScan(scan)) = &node.node {
+            let table = decode_schema(&scan.table_schema)?;
+            let leaf = LookupScanExec::of_spec(from_json(&scan.spec)?, table.as_ref())?;
+            return Ok(Arc::new(leaf));
+        }
         let [child] = inputs else {
             return Err(internal_datafusion_err!("a plan node of ours has one child, not {}", inputs.len()));
         };
@@ -78,7 +84,7 @@ impl PhysicalExtensionCodec for PolybolosCodec {
                 let spec = self.epoch_spec(&epoch.spec)?;
                 Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child.clone())))
             }
-            None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
+            Some(proto::plan_node::Node::LookupScan(_)) | None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
         }
     }
 
@@ -94,6 +100,9 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             proto::plan_node::Node::PartWrite(proto::PartWrite { spec: to_json(write.spec())? })
         } else if let Some(epoch) = node.downcast_ref::<EpochExec>() {
             proto::plan_node::Node::Epoch(proto::Epoch { spec: epoch.encoded().to_string() })
+        } else if let Some(scan) = node.downcast_ref::<LookupScanExec>() {
+            let table_schema = encode_schema(&scan.table().arrow())?;
+            proto::plan_node::Node::LookupScan(proto::LookupScan { spec: to_json(&scan.spec())?, table_schema })
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };

@@ -7,7 +7,7 @@
 //! * [`task`]: the descriptor and its source;
 //! * [`services`]: what the executor offers to nodes (consumers, store, reports), and the slot that nodes of one task share;
 //! * [`steps`]: filters, projections and checks, evaluated batch-wise and bisected to the row that fails;
-//! * [`record_scan`], [`part_write`], [`table_scan`]: the nodes;
+//! * [`record_scan`], [`part_write`], [`table_scan`], [`lookup_scan`]: the nodes;
 //! * [`epoch`]: the epoch of a job with state, as one task;
 //! * [`codec`]: how they travel;
 //! * [`template`]: a job's physical plan, built once and filled in per epoch;
@@ -20,6 +20,7 @@ pub mod codec;
 pub mod dead_letters;
 pub mod epoch;
 pub mod last_per_key;
+pub mod lookup_scan;
 pub mod part_write;
 pub mod providers;
 pub mod publish;

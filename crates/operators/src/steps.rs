@@ -145,6 +145,12 @@ fn run_bisecting(
     }
 }
 
+/// Runs the steps over a batch that stands or falls as a whole.
+pub(crate) fn apply(steps: &[Step], batch: RecordBatch) -> Result<RecordBatch> {
+    let rows = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+    Ok(evaluate(steps, batch, rows)?.0)
+}
+
 fn evaluate(steps: &[Step], mut batch: RecordBatch, mut records: UInt32Array) -> Result<(RecordBatch, UInt32Array)> {
     for step in steps {
         match step {

@@ -39,6 +39,23 @@ impl Default for WriteOptions {
     }
 }
 
+/// How rows are looked up by key. Keys are those of the `WITH` clause, documented with the Cassandra connector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupOptions {
+    /// Keys asked for at once.
+    pub in_flight: usize,
+    /// For how long what was found is taken for what is there; `None`: each epoch asks again.
+    pub cache_ttl_ms: Option<u64>,
+    /// Most rows kept so.
+    pub cache_max_rows: Option<usize>,
+}
+
+impl Default for LookupOptions {
+    fn default() -> Self {
+        Self { in_flight: 64, cache_ttl_ms: None, cache_max_rows: None }
+    }
+}
+
 /// The right to write, checked before every batch (EPOCHS rule 6): a process that slept past its grant must not write.
 pub trait Grant: Send + Sync {
     /// Whether writing is allowed at this moment.

@@ -15,7 +15,7 @@ pub mod error;
 pub mod schema;
 
 pub use backend::{
-    CreateOptions, Grant, KeyPredicate, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter, WriteOptions,
+    CreateOptions, Grant, KeyPredicate, LookupOptions, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter, WriteOptions,
     WriteOutcome,
 };
 pub use error::{Blame, TableError};

@@ -17,6 +17,7 @@ use polybolos_operators::{
     dead_letters,
     epoch::{
         flow::fuse_scans,
+        lookup,
         spec::{EpochSpec, EventTime, SinkSection, encode_plan},
     },
     part_write::WriteSpec,
@@ -167,12 +168,6 @@ async fn stateful(
     plan: &JobPlan,
     topics: &Topics,
 ) -> anyhow::Result<EpochTemplate> {
-    if let Some(table) = plan.inserts.iter().flat_map(|insert| &insert.lookups).next() {
-        bail!(
-            "job {job} looks up rows of {} (FOR SYSTEM_TIME AS OF), which is not supported yet; write the rows without, and join in a query over the tables",
-            table.name
-        );
-    }
     let mut event_times = vec![];
     for source in &plan.watermarks {
         event_times.extend(event_time(platform, session, plan, source, topics)?);
@@ -203,6 +198,9 @@ async fn stateful(
         sinks: sections,
     };
     let template = EpochTemplate::build(spec, &*execution::plan_context()?).with_context(|| format!("job {job}"))?;
+    for reader in template.flow().scans.iter().flat_map(|scan| &scan.readers) {
+        lookup::check(&reader.stages, platform.tables.as_ref()).with_context(|| format!("job {job}"))?;
+    }
     for (index, insert) in plan.inserts.iter().enumerate() {
         check_sink(job, insert, template.flow().dataflow.graph().is_changing(index))?;
     }

@@ -103,7 +103,7 @@ impl Grouping {
     }
 
     /// Standing groups of this lane that were never shown.
-    pub(super) fn new_standing(&self, context: &EpochContext, table: &ValueTable) -> Result<Vec<Vec<ArrayRef>>> {
+    pub(super) fn new_standing(&self, context: &EpochContext<'_>, table: &ValueTable) -> Result<Vec<Vec<ArrayRef>>> {
         let mut new = vec![];
         for columns in &self.standing {
             let key = self.key_format()?.encode(columns)?;
@@ -279,7 +279,7 @@ impl Aggregate {
         Ok((0..groups.len()).map(|row| Some(is_first(row))).collect())
     }
 
-    fn closed(&self, context: &EpochContext, table: &mut Table) -> Result<Vec<Delta>> {
+    fn closed(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Delta>> {
         let table = values(table);
         let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) else { return Ok(vec![]) };
         let output = if self.grouping.emit_on_close {
@@ -305,7 +305,7 @@ impl Operator for Aggregate {
         [TableKind::Values].into_iter().chain(distinct).collect()
     }
 
-    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas =
             inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
         let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };

@@ -186,7 +186,7 @@ impl Operator for ChangingAggregate {
         [TableKind::Values].into_iter().chain(more).collect()
     }
 
-    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
         let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {

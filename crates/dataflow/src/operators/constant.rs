@@ -16,7 +16,7 @@ impl Operator for Constant {
         vec![TableKind::Values]
     }
 
-    fn step(&self, context: &EpochContext, tables: &mut [Table], _: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], _: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let given = values(&mut tables[0]);
         if self.rows.num_rows() == 0 || context.lane != lane_of(&[], context.lanes) || given.get(&[]).is_some() {
             return Ok(vec![]);

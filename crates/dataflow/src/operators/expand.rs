@@ -19,7 +19,7 @@ pub struct Expand {
 }
 
 impl Operator for Expand {
-    fn step(&self, _: &EpochContext, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let mut output = vec![];
         for delta in inputs.iter().flatten().filter(|delta| delta.rows() > 0) {
             for keys in evaluate_group_by(&self.group_by, delta.batch())? {

@@ -355,7 +355,7 @@ impl Operator for Join {
         vec![TableKind::Buckets, TableKind::Buckets]
     }
 
-    fn step(&self, _: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let ([left, right], [left_deltas, right_deltas]) = (tables, inputs.as_slice()) else {
             return datafusion::common::internal_err!("a join has two tables and two inputs");
         };

@@ -1,7 +1,11 @@
 //! The operators of a dataflow. Each is a description; what it remembers is in the tables it is given.
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    sync::{Mutex, PoisonError},
+};
 
-use datafusion::common::Result;
+use arrow::array::RecordBatch;
+use datafusion::common::{DataFusionError, Result};
 use polybolos_state::{BucketTable, Table, TableKind, ValueTable};
 
 use crate::delta::Delta;
@@ -29,6 +33,7 @@ pub use exchange::Exchange;
 pub use expand::Expand;
 pub use join::{Join, JoinSpec, Side};
 pub use map::Map;
+pub(crate) use map::may_fail;
 pub use on_close::OnClose;
 pub use sorted::SortedRows;
 pub use top_n::TopN;
@@ -36,14 +41,42 @@ pub use union::Union;
 pub use unnest::Unnest;
 pub use window::{Session, Window};
 
+/// A row on which an expression failed; the query goes on without it.
+#[derive(Clone, Debug)]
+pub struct FailedRow {
+    /// The operator, by its number in the graph, and as EXPLAIN shows it.
+    pub node: usize,
+    pub operator: String,
+    pub lane: usize,
+    /// A batch of one: the operator's input.
+    pub row: RecordBatch,
+    pub error: String,
+}
+
 /// What an operator knows of the epoch it works in.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EpochContext {
+#[derive(Clone, Copy, Debug)]
+pub struct EpochContext<'a> {
     /// The job's watermark that the epoch judges by, microseconds.
     pub watermark_us: Option<i64>,
     pub lane: usize,
     /// How many there are.
     pub lanes: usize,
+    /// The operator's number.
+    pub node: usize,
+    /// Of all operators and lanes.
+    pub failed: &'a Mutex<Vec<FailedRow>>,
+}
+
+impl EpochContext<'_> {
+    /// Sets a row aside that an expression failed on. What takes it away again fails alike, and only counts once.
+    pub(crate) fn fail(&self, operator: &dyn Operator, delta: &Delta, error: &DataFusionError) {
+        if delta.weight(0) > 0 {
+            let error = error.find_root().strip_backtrace().replace('\n', " ");
+            let (row, operator) = (delta.batch().clone(), operator.describe());
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push(FailedRow { node: self.node, operator, lane: self.lane, row, error });
+        }
+    }
 }
 
 /// A node of the graph that changes rows within its lane. Lanes are independent: an operator that needs all rows of a key stands above an exchange.
@@ -54,7 +87,7 @@ pub trait Operator: Debug + Send + Sync {
     }
 
     /// Takes one epoch's changes of its inputs and answers those of its output.
-    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>>;
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>>;
 
     /// Whether the watermark alone makes it change something.
     fn has_timers(&self) -> bool {

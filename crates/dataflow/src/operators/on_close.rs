@@ -22,7 +22,7 @@ impl Operator for OnClose {
         vec![TableKind::Buckets]
     }
 
-    fn step(&self, context: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let format = RowFormat::of(self.schema.fields())?;
         let table = buckets(&mut tables[0]);
         let mut output = vec![];

@@ -99,7 +99,7 @@ impl Operator for TopN {
         vec![TableKind::Buckets]
     }
 
-    fn step(&self, _: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
         let table = buckets(&mut tables[0]);
         let last = self.skip.saturating_add(self.fetch);

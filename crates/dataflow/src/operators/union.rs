@@ -12,7 +12,7 @@ pub struct Union {
 }
 
 impl Operator for Union {
-    fn step(&self, _: &EpochContext, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let renamed = |delta: Delta| {
             let batch = batch_of(self.schema.clone(), delta.batch().columns().to_vec(), delta.rows())?;
             Ok(delta.with_batch(batch))

@@ -58,7 +58,7 @@ impl Unnest {
 }
 
 impl Operator for Unnest {
-    fn step(&self, _: &EpochContext, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, _: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas = inputs.iter().flatten().filter(|delta| delta.rows() > 0);
         Ok(deltas.map(|delta| self.apply(delta)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }

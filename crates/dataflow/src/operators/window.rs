@@ -85,7 +85,7 @@ impl Operator for Window {
         vec![TableKind::Buckets]
     }
 
-    fn step(&self, _: &EpochContext, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
         if deltas.is_empty() {
             return Ok(vec![]);

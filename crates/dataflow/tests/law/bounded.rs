@@ -18,7 +18,7 @@ const EPOCH_MS: i64 = 5_000;
 const ROWS: usize = 700;
 
 /// A job that reads two tables of a row every half a second for long, of which each epoch brings five seconds.
-fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
+pub fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let rows = ROWS;
     let tables: Vec<Table> = ["t0", "t1"].iter().map(|name| Table::random(name, rows, Shape::steady(), &mut rng)).collect();
@@ -139,7 +139,7 @@ fn a_group_ends_so_long_after_its_last_change() {
     }
 }
 
-/// So that the test above can fail: what nothing bounds is held.
+/// So that the tests above can fail: what nothing bounds is held.
 #[test]
 fn what_nothing_bounds_is_said_to_grow() {
     for sql in [

@@ -62,7 +62,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             let times = scan.columns.iter().map(|column| {
                 granule_us.filter(|_| *column == event_time).map(of_source)
             });
-            Some(SourceLeaf { source, times: times.collect() })
+            Some(SourceLeaf { source, times: times.collect(), label: String::new() })
         };
         Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
     })?;
@@ -146,7 +146,7 @@ impl Engine for Running {
             (delta.batch().clone(), weights)
         };
         let deltas = output.sinks.into_iter().map(|deltas| deltas.into_iter().map(weighted).collect()).collect();
-        Ok(Ran { deltas, late })
+        Ok(Ran { deltas, late, failed: output.failed.into_iter().map(|row| row.error).collect() })
     }
 
     fn explain(&self) -> String {

@@ -30,6 +30,8 @@ pub struct Ran {
     pub deltas: Deltas,
     /// Rows judged late.
     pub late: usize,
+    /// Of each row that an expression failed on, why.
+    pub failed: Vec<String>,
 }
 
 pub trait Engine {

@@ -61,6 +61,10 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
             _ => {}
         }
         let ran = engine.run(&feed).map_err(|error| format!("epoch {number}: {error}"))?;
+        // Queries of the grammar fail on no row.
+        if let Some(error) = ran.failed.first() {
+            return Err(format!("failed: {error}"));
+        }
         engine.record()?;
         if let Some(Crash::ExecutorLate { lanes }) = epoch.crash {
             engine.reload(lanes)?;

@@ -29,13 +29,18 @@ use polybolos_streaming::{
     manifest::{DEAD_LETTERS, LATE_ROWS},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
-use tokio::{sync::OwnedMutexGuard, time::Instant};
+use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{flow::Flow, held::HeldState, spec::EpochSpec};
+use super::{
+    flow::Flow,
+    held::HeldState,
+    lookup::{self, Asking},
+    spec::EpochSpec,
+};
 use crate::{
     dead_letters::{self, DeadLetter, cut},
-    record_scan::{READ_DEADLINE, cancelled_error},
+    record_scan::{OnError, READ_DEADLINE, cancelled_error},
     services::ExecutorServices,
     steps::Step,
     task::{TaskDescriptor, read_descriptor},
@@ -209,9 +214,9 @@ async fn compute(
     mut held: OwnedMutexGuard<HeldState>,
     cancelled: CancellationToken,
 ) -> Result<(Result<Outcome>, OwnedMutexGuard<HeldState>)> {
-    let (task, flow, freeze) = (task.clone(), flow.clone(), services.freeze);
+    let (task, flow, services) = (task.clone(), flow.clone(), services.clone());
     let computing = tokio::task::spawn_blocking(move || {
-        let outcome = compute_now(&task, &flow, &records, &mut held, freeze, &cancelled);
+        let outcome = compute_now(&task, &flow, &records, &mut held, &services, &cancelled);
         if outcome.is_err() {
             held.state.discard();
         }
@@ -225,9 +230,10 @@ fn compute_now(
     flow: &Flow,
     records: &Records,
     held: &mut HeldState,
-    freeze: crate::services::Freeze,
+    services: &ExecutorServices,
     cancelled: &CancellationToken,
 ) -> Result<Outcome> {
+    let freeze = services.freeze;
     let lanes = flow.dataflow.lanes();
     let mut outcome = Outcome::default();
     for (_, chunks) in records {
@@ -247,6 +253,7 @@ fn compute_now(
             }
             Ok((range.source, scan.run(chunks, range.source.partition, &steps, task.watermark_us)?))
         });
+        let mut rows = vec![vec![vec![]; lanes]; scan.readers.len()];
         for (index, scanned) in scanned.into_iter().enumerate() {
             let (partition, scanned) = scanned?;
             if let Some(at) = scanned.event_time_us {
@@ -256,9 +263,17 @@ fn compute_now(
             outcome.times.decode_us += scanned.decode_us;
             outcome.times.compute_us += scanned.compute_us;
             letters.add(scanned.dead_letters, scanned.late_rows);
-            for (reader, batches) in scan.readers.iter().zip(scanned.batches) {
-                input.sources[reader.source][index % lanes].extend(batches.into_iter().map(Delta::added));
+            for (rows, batches) in rows.iter_mut().zip(scanned.batches) {
+                rows[index % lanes].extend(batches);
             }
+        }
+        for (reader, mut rows) in scan.readers.iter().zip(rows) {
+            if !reader.stages.is_empty() {
+                let asking = Asking { tables: &services.tables, cancelled };
+                rows = Handle::current().block_on(lookup::resolve(&reader.stages, rows, &asking))?;
+            }
+            let added = |batches: Vec<RecordBatch>| batches.into_iter().map(Delta::added).collect();
+            input.sources[reader.source] = rows.into_iter().map(added).collect();
         }
     }
     if cancelled.is_cancelled() {
@@ -266,11 +281,25 @@ fn compute_now(
     }
     let started = Instant::now();
     let output = flow.dataflow.run(&mut held.state, input)?;
+    let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
+    let mut of_operator = (0, 0);
+    for failed in output.failed {
+        let error = format!("{}: {}", failed.operator, failed.error);
+        if fails {
+            return Err(DataFusionError::Execution(format!(
+                "a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"
+            )));
+        }
+        of_operator = (failed.node, if of_operator.0 == failed.node { of_operator.1 + 1 } else { 1 });
+        let id = format!("{}/operator-{}/{}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
+        letters.dead.push(letter_of_row(id, &flow.spec.job, &failed.row, error)?);
+    }
     for (section, deltas) in flow.spec.sinks.iter().zip(output.sinks) {
         let changes = section.changes(deltas)?;
         outcome.counts.rows_out += changes.rows;
         for (row, (batch, error)) in changes.refused.into_iter().enumerate() {
-            letters.dead.push(refused(task, &flow.spec.job, section.sink, row, &batch, error)?);
+            let id = format!("{}/sink-{}/{}/{}/{row}", task.incarnation, section.sink, task.epoch, task.work.part);
+            letters.dead.push(letter_of_row(id, &flow.spec.job, &batch, error)?);
         }
         if !changes.batches.is_empty() {
             outcome.sinks.insert(section.sink, changes.batches);
@@ -335,13 +364,14 @@ impl Letters {
     }
 }
 
-fn refused(task: &TaskDescriptor, job: &str, sink: SinkId, row: usize, batch: &RecordBatch, error: String) -> Result<DeadLetter> {
+/// Of a row that is no record: a batch of one.
+fn letter_of_row(id: String, job: &str, batch: &RecordBatch, error: String) -> Result<DeadLetter> {
     let mut json = LineDelimitedWriter::new(Vec::new());
     json.write(batch)?;
     json.finish()?;
     let (raw, raw_bytes) = cut(Some(&json.into_inner()));
     Ok(DeadLetter {
-        id: format!("{}/sink-{sink}/{}/{}/{row}", task.incarnation, task.epoch, task.work.part),
+        id,
         job: job.to_owned(),
         step: "compute",
         error,

@@ -18,6 +18,7 @@ use prost::Message;
 
 use super::{
     held::HeldState,
+    lookup::{self, Stage},
     scan::{EpochScan, Reader, ScanTime},
     spec::{EpochSpec, EventTime},
 };
@@ -52,18 +53,34 @@ pub fn fuse_scans(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
 impl Flow {
     pub fn build(spec: Arc<EpochSpec>, context: &TaskContext) -> Result<Self> {
         let plans = spec.plans(context)?;
-        let scans: Mutex<Vec<RecordScanExec>> = Mutex::default();
+        let scans: Mutex<Vec<(RecordScanExec, Vec<Stage>)>> = Mutex::default();
+        let failure = Mutex::new(None);
         let find = |plan: &Arc<dyn ExecutionPlan>| {
-            let scan = plan.downcast_ref::<RecordScanExec>()?;
+            // The first says more than those that follow from it.
+            let fail = |error| {
+                failure.lock().get_or_insert(error);
+            };
+            let (scan, stages) = match plan.downcast_ref::<RecordScanExec>() {
+                Some(scan) => (scan.clone(), vec![]),
+                None => lookup::of_plan(plan).map_err(fail).ok()??,
+            };
+            let times = lookup::times_of(&stages, times_of(&spec, &scan), spec.granule_us);
+            let label = lookup::describe(&stages);
             let mut scans = scans.lock();
-            let source = scans.iter().position(|known| is_same(known, scan)).unwrap_or_else(|| {
-                scans.push(scan.clone());
+            // Each look-up asks for itself.
+            let known = scans.iter().position(|(known, asks)| stages.is_empty() && asks.is_empty() && is_same(known, &scan));
+            let source = known.unwrap_or_else(|| {
+                scans.push((scan, stages));
                 scans.len() - 1
             });
-            Some(SourceLeaf { source, times: times_of(&spec, scan) })
+            Some(SourceLeaf { source, times, label })
         };
-        let graph = Graph::lower(&plans, &find, spec.granule_us)?.with_ttl(spec.ttl_us);
-        let scans = by_source(&spec, &scans.into_inner(), graph.sources(), context)?;
+        let graph = Graph::lower(&plans, &find, spec.granule_us);
+        if let Some(error) = failure.into_inner() {
+            return Err(error);
+        }
+        let graph = graph?.with_ttl(spec.ttl_us);
+        let scans = by_source(&spec, scans.into_inner(), graph.sources(), context)?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
         Ok(Self { spec, dataflow, scans, held, recorded: Mutex::default() })
@@ -89,34 +106,44 @@ fn event_time_of<'a>(spec: &'a EpochSpec, scan: &RecordScanExec) -> Option<&'a E
 }
 
 /// Puts scans together that decode one source alike. `places`: which scan each source of the graph is.
-fn by_source(spec: &EpochSpec, scans: &[RecordScanExec], places: &[usize], context: &TaskContext) -> Result<Vec<EpochScan>> {
-    let mut groups: Vec<(ScanSpec, Vec<usize>)> = vec![];
-    for (index, scan) in scans.iter().enumerate() {
+fn by_source(
+    spec: &EpochSpec,
+    scans: Vec<(RecordScanExec, Vec<Stage>)>,
+    places: &[usize],
+    context: &TaskContext,
+) -> Result<Vec<EpochScan>> {
+    let mut groups: Vec<(ScanSpec, Vec<Member>)> = vec![];
+    for (index, (scan, stages)) in scans.into_iter().enumerate() {
+        let place = places.iter().position(|&place| place == index);
+        let source = place.ok_or_else(|| internal_datafusion_err!("a scan is no source of the graph"))?;
         let alike = ScanSpec { fields: vec![], ..scan.spec().as_ref().clone() };
+        let member = Member { source, time: scan_time(spec, &scan, context)?, scan, stages };
         match groups.iter_mut().find(|(known, _)| *known == alike) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((alike, vec![index])),
+            // What tells the time comes first.
+            Some((_, members)) if members[0].time.is_none() => members.insert(0, member),
+            Some((_, members)) => members.push(member),
+            None => groups.push((alike, vec![member])),
         }
     }
-    let one = |(alike, mut members): (ScanSpec, Vec<usize>)| {
-        let mut time = None;
-        for at in 0..members.len() {
-            time = scan_time(spec, &scans[members[at]], context)?;
-            if time.is_some() {
-                members.swap(0, at);
-                break;
-            }
-        }
-        let of_source: Vec<&RecordScanExec> = members.iter().map(|&scan| &scans[scan]).collect();
+    let one = |(alike, members): (ScanSpec, Vec<Member>)| {
+        let scans: Vec<&RecordScanExec> = members.iter().map(|member| &member.scan).collect();
+        let time = members[0].time.clone();
         let others: Vec<_> = time.iter().map(|time| time.expression.clone()).collect();
-        let Decoding { fields, schema, steps, others } = Decoding::of(&of_source, &others)?;
-        let place = |scan: usize| places.iter().position(|&place| place == scan);
-        let readers = members.iter().zip(steps).map(|(&scan, steps)| Some(Reader { source: place(scan)?, steps }));
-        let readers = readers.collect::<Option<_>>().ok_or_else(|| internal_datafusion_err!("a scan is no source of the graph"))?;
+        let Decoding { fields, schema, steps, others } = Decoding::of(&scans, &others)?;
+        let readers = members.into_iter().zip(steps);
+        let readers = readers.map(|(Member { source, stages, .. }, steps)| Reader { source, steps, stages }).collect();
         let time = time.zip(others.into_iter().next()).map(|(time, expression)| ScanTime { expression, ..time });
         Ok(EpochScan { spec: Arc::new(ScanSpec { fields, ..alike }), decoded: schema, time, readers })
     };
     groups.into_iter().map(one).collect()
+}
+
+/// One scan among those of its source.
+struct Member {
+    source: usize,
+    scan: RecordScanExec,
+    stages: Vec<Stage>,
+    time: Option<ScanTime>,
 }
 
 /// Event time, over the decoded columns of `scan`.

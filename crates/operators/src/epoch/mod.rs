@@ -7,6 +7,7 @@ pub mod compact;
 pub mod exec;
 pub mod flow;
 pub mod held;
+pub mod lookup;
 pub mod scan;
 pub mod sinks;
 pub mod spec;

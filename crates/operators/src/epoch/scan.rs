@@ -14,6 +14,7 @@ use datafusion::{
 use polybolos_dataflow::event_time::microseconds;
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
+use super::lookup::Stage;
 use crate::{
     dead_letters::DeadLetter,
     record_scan::{BATCH_RECORDS, OnError, ScanSpec},
@@ -35,6 +36,8 @@ pub struct Reader {
     /// Its place among the graph's sources.
     pub source: usize,
     pub steps: Arc<[Step]>,
+    /// What becomes of its rows before the dataflow takes them: look-ups.
+    pub stages: Vec<Stage>,
 }
 
 /// All scans of one source, which is read and decoded once.

@@ -10,8 +10,11 @@
 //! | `sink.in-flight` | batches under way at once | `32` |
 //! | `sink.consistency` | `ONE`, `LOCAL_QUORUM`, … | `LOCAL_QUORUM` |
 //! | `sink.retries` | retries of one batch before the job waits | `5` |
+//! | `lookup.in-flight` | keys that a job's look-up asks for at once | `64` |
+//! | `lookup.cache.ttl` | for so long a job takes what it looked up for what is there: `'10 s'` | each epoch asks again |
+//! | `lookup.cache.max-rows` | most rows kept so, per job | `10000` |
 //! | `sink.ttl` | rows end this long after they were written: `'30 s'`, `'12 h'`, `'7 days'` | never |
-use polybolos_tables::{CreateOptions, TableName, WriteOptions};
+use polybolos_tables::{CreateOptions, LookupOptions, TableName, WriteOptions};
 use serde::{Deserialize, Serialize};
 
 use super::{OptionReader, duration_ms};
@@ -24,12 +27,15 @@ pub struct CassandraOptions {
     pub create: bool,
     pub replication: Option<u32>,
     pub write: WriteOptions,
+    #[serde(default)]
+    pub lookup: LookupOptions,
 }
 
 const CONSISTENCIES: [&str; 8] = ["ANY", "ONE", "TWO", "THREE", "QUORUM", "ALL", "LOCAL_QUORUM", "LOCAL_ONE"];
 const MAX_BATCH_ROWS: usize = 10_000;
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 const MAX_IN_FLIGHT: usize = 4_096;
+const MAX_CACHED_ROWS: usize = 100_000_000;
 const MAX_RETRIES: u32 = 1_000;
 /// Cassandra's limit.
 const MAX_TTL_MS: u64 = 20 * 365 * 24 * 3600 * 1000;
@@ -49,7 +55,7 @@ impl CassandraOptions {
         let create = reader.boolean("table.create")?.unwrap_or_default();
         let replication =
             reader.parsed("table.replication", "a number of replicas from 1 on", |count: &u32| (1..=100).contains(count))?;
-        Ok(Self { keyspace, table, create, replication, write: write_options(reader)? })
+        Ok(Self { keyspace, table, create, replication, write: write_options(reader)?, lookup: lookup_options(reader)? })
     }
 
     pub fn table_name(&self) -> TableName {
@@ -83,6 +89,27 @@ fn refuse_other_clusters(reader: &mut OptionReader<'_>) -> Result<(), SqlError> 
         }
     }
     Ok(())
+}
+
+fn lookup_options(reader: &mut OptionReader<'_>) -> Result<LookupOptions, SqlError> {
+    let in_flight = reader.parsed("lookup.in-flight", "a number of keys from 1 to 4096", |keys: &usize| (1..=MAX_IN_FLIGHT).contains(keys))?;
+    let cache_ttl_ms = match reader.entry("lookup.cache.ttl") {
+        None => None,
+        Some(entry) => match duration_ms(&entry.value).filter(|ttl_ms| (1..=MAX_TTL_MS).contains(ttl_ms)) {
+            Some(ttl_ms) => Some(ttl_ms),
+            None => return Err(reader.wrong(entry, "a length of time, for example '10 s' or '5 min'")),
+        },
+    };
+    let rows = |rows: &usize| (1..=MAX_CACHED_ROWS).contains(rows);
+    let cache_max_rows = reader.parsed("lookup.cache.max-rows", "a number of rows from 1 to 100000000", rows)?;
+    if let (Some(_), None, Some(entry)) = (cache_max_rows, cache_ttl_ms, reader.entry("lookup.cache.max-rows")) {
+        let message = format!(
+            "option 'lookup.cache.max-rows' of {} bounds a cache that 'lookup.cache.ttl' makes; set that too, for example to '10 s'",
+            reader.object()
+        );
+        return Err(SqlError::invalid_at(entry.at, message));
+    }
+    Ok(LookupOptions { in_flight: in_flight.unwrap_or(LookupOptions::default().in_flight), cache_ttl_ms, cache_max_rows })
 }
 
 fn write_options(reader: &mut OptionReader<'_>) -> Result<WriteOptions, SqlError> {

@@ -2,7 +2,7 @@
 //!
 //! | key | value | default |
 //! |---|---|---|
-//! | `on_error` | `dead_letter`: a bad record goes to the dead letters; `fail`: it stops the job | `dead_letter` |
+//! | `on_error` | `dead_letter`: a bad record goes to the dead letters, and so does a row on which an expression above a join or an aggregate fails (`CAST`, division by zero); `fail`: it stops the job | `dead_letter` |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | as the source table says |
 //! | `start` | `earliest-offset` or `latest-offset`: where the job begins | as the source table says |
 //! | `state.ttl` | a length of time, `1 d`: state that no window or interval of a watermarked time bounds is dropped so long after its last change (up to a 64th of it later), per key of an aggregate, row of a join or of a top-N, partition of a window function. What was written stays; a key that comes again begins anew | kept |

@@ -5,9 +5,9 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Int64Type},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use polybolos_tables::{
-    Column, CreateOptions, Grant, ScanRequest, TableBackend, TableError, TableName, TableSchema, WriteOptions, check,
+    Column, CreateOptions, Grant, KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, TableName, TableSchema, WriteOptions, check,
 };
 
 struct Always;
@@ -105,6 +105,40 @@ pub async fn run(backend: &dyn TableBackend, keyspace: &str) {
     deletes_and_writes_commute(backend, keyspace).await;
     a_key_that_cannot_be_is_refused_and_others_are_deleted(backend, keyspace).await;
     rows_expire(backend, keyspace).await;
+    a_partition_is_found_by_its_key(backend, keyspace).await;
+}
+
+/// As look-ups ask: one key after the other, many at a time.
+async fn a_partition_is_found_by_its_key(backend: &dyn TableBackend, keyspace: &str) {
+    let table = created(backend, keyspace, "partitions").await;
+    let names: Vec<String> = (0..60).map(|number| format!("device {number}")).collect();
+    let rows: Vec<(Key<'_>, i64)> =
+        names.iter().enumerate().flat_map(|(number, name)| (0..number as i64 % 4).map(move |at| ((name.as_str(), at), at * 10))).collect();
+    write(backend, &table, &rows, backend.clock_us().await.unwrap(), None).await;
+    let one = |number: usize| {
+        let (names, table) = (&names, &table);
+        async move {
+            let values: ArrayRef = Arc::new(StringArray::from(vec![names.get(number).map_or("nobody", String::as_str)]));
+            let predicates = vec![KeyPredicate { column: "device".into(), op: PredicateOp::Eq, values }];
+            assert_eq!(backend.supports(table, &predicates), [true]);
+            let request = ScanRequest { table: table.clone(), columns: vec!["value".into()], predicates, limit: None };
+            let mut found = vec![];
+            for slice in backend.slices(&request, 1).await.unwrap() {
+                for batch in backend.scan(&request, &slice).try_collect::<Vec<RecordBatch>>().await.unwrap() {
+                    found.extend(batch.column(0).as_primitive::<Int64Type>().values().iter().copied());
+                }
+            }
+            (number, found)
+        }
+    };
+    let mut asked = futures::stream::iter((0..=60).map(one)).buffer_unordered(16);
+    let mut answers = 0;
+    while let Some((number, found)) = asked.next().await {
+        let rows = if number == 60 { 0 } else { number as i64 % 4 };
+        assert_eq!(found, (0..rows).map(|at| at * 10).collect::<Vec<_>>(), "device {number}");
+        answers += 1;
+    }
+    assert_eq!(answers, 61);
 }
 
 async fn created(backend: &dyn TableBackend, keyspace: &str, name: &str) -> TableSchema {

@@ -1,0 +1,52 @@
+//! An expression that fails above a join or an aggregate takes away the row that it fails on, and nothing else.
+use datafusion::arrow::{array::AsArray, datatypes::Int64Type};
+
+use super::{
+    bounded::long_case,
+    cases::{Arrival, Epoch},
+    changes::Answer,
+    dataflow,
+    engine::Feed,
+};
+
+/// What comes out of a table's first rows, a few per epoch, and what fails meanwhile.
+fn run(sql: &str, keys: &[i32]) -> (Answer, Vec<String>, Vec<(i64, i64)>) {
+    let mut case = long_case(sql, 0, false);
+    case.arrivals = (0..keys.len()).map(|row| Arrival { table: 0, row, partition: 0, epoch: row / 2 }).collect();
+    case.epochs = vec![Epoch::default(); keys.len().div_ceil(2)];
+    for (row, key) in keys.iter().enumerate() {
+        case.tables[0].rows[row][1] = super::tables::Value::Int(*key);
+    }
+    let mut engine = dataflow::start(&case).expect("the query is supported");
+    let (mut answer, mut failed, mut changes) = (Answer::default(), vec![], vec![]);
+    for epoch in 0..case.epochs.len() {
+        let ran = engine.run(&Feed::of(&case, epoch)).expect("a row that fails stops nothing");
+        engine.record().expect("records");
+        for (batch, weights) in ran.deltas.iter().flatten() {
+            answer.add(batch, weights).expect("one query has one schema");
+            changes.extend(batch.column(0).as_primitive::<Int64Type>().values().iter().copied().zip(weights.iter().copied()));
+        }
+        failed.extend(ran.failed);
+    }
+    (answer, failed, changes)
+}
+
+/// The row is there before its divisor is zero, and after.
+#[test]
+fn what_fails_above_an_aggregate_is_set_aside_and_comes_back() {
+    let (answer, failed, changes) = run("SELECT 100 / (count(*) - 3) AS x FROM t0 GROUP BY k", &[1, 1, 1, 7, 1, 7]);
+    // Of key 1 there are 2, 3 and 4 rows; of key 7 one and two.
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(failed[0].contains("Divide by zero"), "{failed:?}");
+    assert!(changes.contains(&(-100, 1)) && changes.contains(&(-100, -1)), "{changes:?}");
+    assert_eq!(answer.len(), 2);
+    let last: i64 = changes.iter().map(|(x, weight)| x * weight).sum();
+    assert_eq!(last, 100 - 100);
+}
+
+#[test]
+fn what_an_aggregate_would_fail_on_is_set_aside_in_front_of_it() {
+    let (_, failed, changes) = run("SELECT sum(10 / k) AS x FROM (SELECT DISTINCT k FROM t0)", &[1, 0, 2, 0, 5, 10]);
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(changes.iter().map(|(x, weight)| x * weight).sum::<i64>(), 10 + 5 + 2 + 1, "{changes:?}");
+}

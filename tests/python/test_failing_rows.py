@@ -1,0 +1,30 @@
+"""Rows on which an expression fails above an aggregate: each is a dead letter, and the job goes on."""
+
+import json
+import uuid
+
+from conftest import wait_for
+
+OPTIONS = "'connector' = 'cassandra', 'keyspace' = 'failing', 'table.create' = 'true'"
+
+
+def test_a_division_by_zero_above_an_aggregate_takes_away_its_row_alone(system):
+    stem = f"f{uuid.uuid4().hex[:8]}"
+
+    def produce(keys: str) -> None:
+        system.run("topic", "produce", stem, stdin="".join(json.dumps({"k": key}) + "\n" for key in keys))
+
+    produce("aab")
+    system.sql(f"CREATE TABLE {stem}_in (k STRING) WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')")
+    system.sql(f"CREATE TABLE {stem}_out (k STRING, x BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ({OPTIONS})")
+    system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT k, 100 / (count(*) - 3) FROM {stem}_in GROUP BY k")
+    rows = lambda: {row["k"]: row["x"] for row in system.sql(f"SELECT * FROM {stem}_out")}  # noqa: E731
+    wait_for("the first rows", lambda: rows() == {"a": -100, "b": -50})
+    produce("a")
+    wait_for("the row that fails going", lambda: rows() == {"b": -50})
+    [letter] = system.sql(f"SELECT id, step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'")
+    assert letter["step"] == "compute" and "/operator-" in letter["id"] and "zero" in letter["error"].lower(), letter
+    produce("ab")
+    wait_for("its coming back", lambda: rows() == {"a": 100, "b": -100})
+    [job] = system.sql(f"SELECT dead_letters, error FROM polybolos.jobs WHERE name = '{stem}_job'")
+    assert job["dead_letters"] == 1 and not job["error"], job

@@ -1,0 +1,140 @@
+"""Look-up joins: rows of a stream beside what a keyed table says when they come, in both stores."""
+
+import json
+import pathlib
+import uuid
+
+import pytest
+from conftest import wait_for
+
+NEXMARK = pathlib.Path(__file__).parents[2] / "jobs" / "nexmark"
+OPTIONS = "'connector' = 'cassandra', 'keyspace' = 'lookups', 'table.create' = 'true'"
+
+
+@pytest.fixture
+def stem():
+    return f"l{uuid.uuid4().hex[:8]}"
+
+
+def produce(system, topic: str, rows: list[dict]) -> None:
+    system.run("topic", "produce", topic, stdin="".join(json.dumps(row) + "\n" for row in rows))
+
+
+def declare(system, stem: str, cache: str = "") -> None:
+    produce(system, stem, [{"id": 0, "customer": None, "region": "eu", "amount": 0}])
+    system.sql(
+        f"CREATE TABLE {stem}_orders (id BIGINT, customer INT, region STRING, amount BIGINT, proctime AS PROCTIME()) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {stem}_customers (region STRING, id BIGINT, name STRING, credit BIGINT, PRIMARY KEY ((region, id)) NOT ENFORCED) "
+        f"WITH ({OPTIONS}{cache})"
+    )
+    customers = ", ".join(f"('eu', {number}, 'name {number}', {number * 10})" for number in range(1, 21))
+    system.sql(f"INSERT INTO {stem}_customers VALUES {customers}, ('us', 1, 'another', 5)")
+    system.sql(f"CREATE TABLE {stem}_out (id BIGINT, name STRING, PRIMARY KEY (id) NOT ENFORCED) WITH ({OPTIONS})")
+
+
+def found(system, stem: str) -> dict:
+    return {row["id"]: row["name"] for row in system.sql(f"SELECT id, name FROM {stem}_out")}
+
+
+def error_of(system, stem: str) -> str:
+    [job] = system.sql(f"SELECT error FROM polybolos.jobs WHERE name = '{stem}_job'")
+    return job["error"]
+
+
+@pytest.mark.parametrize("kind", ["JOIN", "LEFT JOIN"])
+def test_rows_go_on_with_what_the_table_says_when_they_come(system, stem, kind):
+    declare(system, stem)
+    system.sql(
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT o.id, c.name FROM {stem}_orders AS o "
+        f"{kind} {stem}_customers FOR SYSTEM_TIME AS OF o.proctime AS c ON o.customer = c.id AND o.region = c.region AND o.amount <= c.credit"
+    )
+    orders = [{"id": number, "customer": number % 30, "region": "eu", "amount": 100} for number in range(1, 61)]
+    produce(system, stem, orders)
+    # Of customers 1 to 20, those of credit.
+    wanted = {order["id"]: f"name {order['customer']}" for order in orders if 10 <= order["customer"] <= 20}
+    if kind == "LEFT JOIN":
+        wanted = {order["id"]: wanted.get(order["id"]) for order in orders} | {0: None}
+    wait_for("the first rows", lambda: found(system, stem) == wanted)
+    # What was written stays; what comes is beside what is there then.
+    system.sql(f"INSERT INTO {stem}_customers VALUES ('eu', 10, 'renamed', 1000), ('eu', 25, 'new', 1000)")
+    produce(system, stem, [{"id": 100, "customer": 10, "region": "eu", "amount": 1}, {"id": 101, "customer": 25, "region": "eu", "amount": 1}])
+    wanted |= {100: "renamed", 101: "new"}
+    wait_for("rows beside the changed table", lambda: found(system, stem) == wanted)
+    assert not error_of(system, stem)
+
+
+def test_a_column_of_the_key_may_be_a_literal_and_what_is_looked_up_is_counted_and_kept(system, stem):
+    declare(system, stem, ", 'lookup.cache.ttl' = '1 h', 'lookup.cache.max-rows' = '100'")
+    system.sql(f"CREATE TABLE {stem}_totals (name STRING, n BIGINT, total BIGINT, PRIMARY KEY (name) NOT ENFORCED) WITH ({OPTIONS})")
+    job = (
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem}_totals SELECT c.name, count(*), sum(o.amount) FROM {stem}_orders AS o "
+        f"JOIN {stem}_customers FOR SYSTEM_TIME AS OF o.proctime AS c ON o.customer = c.id AND c.region = 'eu' GROUP BY c.name"
+    )
+    plan = "\n".join(row["plan"] for row in system.sql("EXPLAIN " + job))
+    assert f"looks up lookups.{stem}_customers (inner) by [region, id], kept for 3600000 ms" in plan, plan
+    system.sql(job)
+    totals = lambda: {row["name"]: (row["n"], row["total"]) for row in system.sql(f"SELECT * FROM {stem}_totals")}  # noqa: E731
+    orders = [{"id": number, "customer": number % 25, "region": "us", "amount": number} for number in range(200)]
+    wanted: dict = {}
+    for order in orders:
+        if 1 <= order["customer"] <= 20:
+            n, total = wanted.get(f"name {order['customer']}", (0, 0))
+            wanted[f"name {order['customer']}"] = (n + 1, total + order["amount"])
+    produce(system, stem, orders)
+    wait_for("the totals", lambda: totals() == wanted)
+    # It is still taken for what it was.
+    system.sql(f"INSERT INTO {stem}_customers VALUES ('eu', 1, 'renamed', 1)")
+    produce(system, stem, [{"id": 1000, "customer": 1, "region": "eu", "amount": 7}])
+    n, total = wanted["name 1"]
+    wanted["name 1"] = (n + 1, total + 7)
+    wait_for("the total of a customer that is kept", lambda: totals() == wanted)
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        (
+            "SELECT o.id, c.name FROM {0}_orders AS o JOIN {0}_customers FOR SYSTEM_TIME AS OF o.proctime AS c ON o.customer = c.id",
+            "without column region of its partition key (region, id)",
+        ),
+        (
+            "SELECT o.n, c.name FROM (SELECT customer, region, count(*) AS n FROM {0}_orders GROUP BY customer, region) AS o "
+            "JOIN {0}_customers FOR SYSTEM_TIME AS OF PROCTIME() AS c ON o.customer = c.id AND o.region = c.region",
+            "look it up first",
+        ),
+    ],
+)
+def test_what_cannot_be_looked_up_is_refused_by_name(system, stem, query, wanted):
+    declare(system, stem)
+    refused = system.run("sql", "-c", f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out {query.format(stem)}", check=False)
+    assert refused.returncode != 0 and wanted in refused.stderr, refused.stderr
+
+
+def test_nexmark_q13(system):
+    for file in ["00_tables.sql", "q13.sql"]:
+        text = (NEXMARK / file).read_text()
+        if file == "q13.sql":
+            # The side input is there before the job.
+            tables, job = text.split("CREATE JOB")
+            system.run("sql", "-c", tables)
+            rows = ", ".join(f"({key}, 'value {key}')" for key in range(0, 10_000, 3))
+            system.sql(f"INSERT INTO side_input VALUES {rows}")
+            text = "CREATE JOB" + job
+        else:
+            produce(system, "nexmark", [])
+        system.run("sql", "-c", text)
+    bids = [
+        {"auction": 1000 + 37 * number, "bidder": number, "price": number * 100, "channel": "c", "url": "u",
+         "dateTime": f"2026-01-01 00:00:{number % 60:02}.{number:03}", "extra": "x"}
+        for number in range(500)
+    ]
+    produce(system, "nexmark", [{"event_type": 2, "bid": bid} for bid in bids])
+    wanted = sorted((bid["bidder"], f"value {bid['auction'] % 10_000}") for bid in bids if bid["auction"] % 10_000 % 3 == 0)
+    assert wanted
+    wait_for(
+        "every bid beside its side input",
+        lambda: sorted((row["bidder"], row["value"]) for row in system.sql("SELECT bidder, value FROM nexmark_q13")) == wanted,
+    )
