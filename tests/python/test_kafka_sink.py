@@ -22,12 +22,12 @@ CREATE TABLE chain_in (id BIGINT, customer STRING, amount BIGINT, price STRING, 
   WITH ('connector' = 'kafka', 'topic' = 'chain_in', 'format' = 'json');
 CREATE TABLE chain_mid (id BIGINT, customer STRING, price DECIMAL(12, 2), raw BYTES, ts TIMESTAMP(3))
   WITH ('connector' = 'kafka', 'topic' = 'chain_mid', 'format' = 'json');
-CREATE TABLE chain_out (id BIGINT, customer STRING, price DECIMAL(12, 2), ts TIMESTAMP(3), PRIMARY KEY (id) NOT ENFORCED)
+CREATE TABLE chain_out (id BIGINT, customer STRING, price DOUBLE, ts TIMESTAMP(3), PRIMARY KEY (id) NOT ENFORCED)
   WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = 'chain_out', 'table.create' = 'true');
 CREATE TABLE chain_latest (customer STRING, n BIGINT, total BIGINT, PRIMARY KEY (customer) NOT ENFORCED)
   WITH ('connector' = 'upsert-kafka', 'topic' = 'chain_latest', 'key.format' = 'json', 'value.format' = 'json');
 CREATE JOB chain_first AS INSERT INTO chain_mid
-  SELECT id, customer, CAST(price AS DECIMAL(12, 2)), CAST(customer AS BYTES), ts FROM chain_in WHERE id % 3 <> 0;
+  SELECT id, customer, CAST(price AS DECIMAL(12, 2)), CAST(customer AS BYTEA) AS raw, ts FROM chain_in WHERE id % 3 <> 0;
 CREATE JOB chain_second AS INSERT INTO chain_out SELECT id, customer, price, ts FROM chain_mid;
 CREATE JOB chain_third AS INSERT INTO chain_latest
   SELECT customer, count(*), sum(amount) FROM chain_in GROUP BY customer HAVING sum(amount) % 5 < 3;
@@ -260,11 +260,11 @@ def test_what_a_topic_cannot_take_is_refused_by_name(declared, statement, words)
 def test_rows_of_a_statement_go_to_a_topic_together(declared):
     servers = declared.endpoints["kafka"]
     declared.run("sql", "-c", "INSERT INTO appended VALUES ('Ada', 1), ('Zoé', 2), (NULL, 3)")
-    found = sorted((value for _, value in read_committed(servers, "appended")), key=len)
-    assert [json.loads(value) for value in found] == [
+    found = [json.loads(value) for _, value in read_committed(servers, "appended")]
+    assert sorted(found, key=lambda row: row["n"]) == [
         {"customer": "Ada", "n": 1},
-        {"customer": None, "n": 3},
         {"customer": "Zoé", "n": 2},
+        {"customer": None, "n": 3},
     ]
     declared.run("sql", "-c", "INSERT INTO latest VALUES ('Ada', 1), ('Ada', 2)")
     assert read_committed(servers, "latest") == [(b'{"customer":"Ada"}', b'{"n":1}'), (b'{"customer":"Ada"}', b'{"n":2}')]
@@ -283,3 +283,42 @@ def test_a_dropped_job_leaves_no_positions_behind(declared):
     wait_for("the copy", lambda: declared.sql("SELECT * FROM copy") == [{"customer": "Ada", "n": 7}])
     declared.run("sql", "-c", "DROP JOB copying")
     assert internal() == []
+
+
+def test_letters_also_go_to_the_topics_that_a_job_names(declared):
+    servers = declared.endpoints["kafka"]
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+    # One partition: no other holds the watermark back.
+    admin = AdminClient({"bootstrap.servers": servers})
+    for future in admin.create_topics([NewTopic("timed", 1, 1)]).values():
+        future.result()
+    declared.run(
+        "sql",
+        "-c",
+        "CREATE TABLE timed (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'kafka', 'topic' = 'timed', 'format' = 'json');"
+        "CREATE TABLE nowhere (window_start TIMESTAMP(3), n BIGINT) WITH ('connector' = 'blackhole');"
+        "CREATE JOB letters WITH ('dead_letters.topic' = 'letters_dead', 'late_rows.topic' = 'letters_late') AS INSERT INTO nowhere"
+        " SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE timed, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;",
+    )
+    sent = 0
+
+    def send(payload: bytes) -> None:
+        nonlocal sent
+        producer.produce("timed", payload, partition=0)
+        assert producer.flush(30) == 0
+        sent += 1
+        records_in = lambda: declared.sql("SELECT records_in FROM polybolos.jobs WHERE name = 'letters'")[0]["records_in"]  # noqa: E731
+        wait_for("the record", lambda: records_in() == sent)
+
+    send(b'{"k": "a", "ts": "2026-01-01 00:00:10.000"}')
+    send(b"{broken")
+    send(b'{"k": "b", "ts": "2026-01-01 00:02:10.000"}')
+    # Lateness is judged by what was recorded before.
+    send(b'{"k": "late", "ts": "2026-01-01 00:00:20.000"}')
+    for topic, table in (("letters_dead", "dead_letters"), ("letters_late", "late_rows")):
+        [row] = wait_for(table, lambda table=table: declared.sql(f"SELECT id, error, raw_bytes FROM polybolos.{table} WHERE job = 'letters'"))
+        [(key, value)] = wait_for(topic, lambda topic=topic: read_committed(servers, topic))
+        letter = json.loads(value)
+        assert json.loads(key) == {"id": row["id"]}
+        assert (letter["id"], letter["error"], letter["raw_bytes"]) == (row["id"], row["error"], row["raw_bytes"])
+        assert (letter["job"], letter["topic"], letter["topic_partition"]) == ("letters", "timed", 0)

@@ -118,7 +118,9 @@ fn write_object(columns: &[Named<'_>], row: usize, options: EncodeOptions, out: 
         if is_null {
             out.extend_from_slice(b"null");
         } else {
-            value.write(row, out).map_err(|error| format!("field {}: {error}", String::from_utf8_lossy(&name[..name.len() - 1])))?;
+            value
+                .write(row, out)
+                .map_err(|error| format!("field {}: {error}", String::from_utf8_lossy(&name[..name.len() - 1])))?;
         }
     }
     out.push(b'}');

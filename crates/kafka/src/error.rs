@@ -53,7 +53,9 @@ pub enum KafkaError {
     #[error("column {column:?} of type {data_type} cannot be written: {reason}; choose another type")]
     UnwritableColumn { column: String, data_type: String, reason: String },
     /// Another producer works under our transactional id now.
-    #[error("transactional id {id:?} is used by another producer now; nothing of this attempt is visible to readers of committed records")]
+    #[error(
+        "transactional id {id:?} is used by another producer now; nothing of this attempt is visible to readers of committed records"
+    )]
     Fenced { id: String },
     #[error("the fetcher was closed while offsets were read; this process is ending")]
     Closed,

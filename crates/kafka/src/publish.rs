@@ -29,12 +29,8 @@ use crate::{
 };
 
 /// What of every sink's positions topic is kept: a few segments.
-pub const POSITIONS_CONFIG: &[(&str, &str)] = &[
-    ("cleanup.policy", "delete"),
-    ("retention.ms", "-1"),
-    ("retention.bytes", "4194304"),
-    ("segment.bytes", "1048576"),
-];
+pub const POSITIONS_CONFIG: &[(&str, &str)] =
+    &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "4194304"), ("segment.bytes", "1048576")];
 
 /// Kafka's default of a topic's `max.message.bytes`.
 const MESSAGE_BYTES_MAX: usize = 1_048_588;
@@ -138,7 +134,8 @@ impl TopicPublisher {
     pub async fn open(config: PublisherConfig) -> Result<Self> {
         let record_bytes_max = record_bytes_max(&config.connection, &config.topic).await?;
         let opening = move || {
-            let producer = TransactionalProducer::open(&config.connection, &config.transactional_id, PART_TIMEOUT_MS)?;
+            let producer =
+                TransactionalProducer::open(&config.connection, &config.transactional_id, PART_TIMEOUT_MS, record_bytes_max)?;
             let position = find_position(&config)?;
             tracing::debug!(id = %config.transactional_id, ?position, "publisher taken over");
             Ok(Self { config, producer, position, record_bytes_max })
@@ -199,7 +196,7 @@ impl OneTransaction {
         let record_bytes_max = record_bytes_max(&connection, &topic).await?;
         let id = format!("polybolos-insert-{}", uuid::Uuid::new_v4().simple());
         blocking(move || {
-            let producer = TransactionalProducer::open(&connection, &id, STATEMENT_TIMEOUT_MS)?;
+            let producer = TransactionalProducer::open(&connection, &id, STATEMENT_TIMEOUT_MS, record_bytes_max)?;
             producer.begin()?;
             Ok(Self { producer, topic, record_bytes_max })
         })
@@ -303,7 +300,10 @@ impl<'a> Positions<'a> {
             let start = beginning.max(end - back);
             if let Some(payload) = self.last_from(start, end, until)? {
                 return serde_json::from_slice(&payload).map_err(|error| KafkaError::Refused {
-                    action: format!("reading the position of {:?} in topic {:?}", self.config.transactional_id, self.config.positions_topic),
+                    action: format!(
+                        "reading the position of {:?} in topic {:?}",
+                        self.config.transactional_id, self.config.positions_topic
+                    ),
                     reason: format!("{error}; it was written by something else"),
                 });
             }

@@ -36,6 +36,8 @@ pub(crate) const PART_TIMEOUT_MS: &str = "30000";
 /// The same for one that takes as long as a statement: the most that brokers allow by default.
 pub(crate) const STATEMENT_TIMEOUT_MS: &str = "900000";
 
+/// librdkafka's default.
+const BATCH_BYTES: usize = 1_000_000;
 /// For opening an id: what its predecessor left open has to end first.
 const OPEN: Duration = Duration::from_secs(20);
 /// For records to be acknowledged, and for a commit.
@@ -111,9 +113,16 @@ impl Drop for TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// Takes the id over: fences its last holder and waits until what that left open has ended.
-    pub fn open(connection: &Connection, id: &str, timeout_ms: &str) -> Result<Self> {
-        let fixed = [("enable.idempotence", "true"), ("transactional.id", id), ("transaction.timeout.ms", timeout_ms)];
+    /// Takes the id over, for a topic that takes batches so large: fences its last holder and waits until what that left open has ended.
+    pub fn open(connection: &Connection, id: &str, timeout_ms: &str, batch_bytes_max: usize) -> Result<Self> {
+        // A topic's limit is one of batches.
+        let batch_bytes = batch_bytes_max.min(BATCH_BYTES).to_string();
+        let fixed = [
+            ("enable.idempotence", "true"),
+            ("transactional.id", id),
+            ("transaction.timeout.ms", timeout_ms),
+            ("batch.size", &batch_bytes),
+        ];
         let servers = connection.bootstrap_servers.clone();
         let client: BaseProducer<Deliveries> = connection
             .client_config(DEFAULTS, &fixed)

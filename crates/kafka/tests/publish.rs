@@ -180,8 +180,15 @@ async fn large_rows_are_refused_by_number(servers: &str) {
     assert_eq!(found.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1]);
     assert!(found[0].1.contains("2000"), "{found:?}");
     std::mem::forget(publisher.send(1, 0, records()).await.unwrap().commit().await.unwrap());
-    assert_eq!(sink.open(0).await.position().published(1, 0), Some(&[1][..]));
+    let publisher = sink.open(0).await;
+    assert_eq!(publisher.position().published(1, 0), Some(&[1][..]));
     assert_eq!(sink.payloads().await, [r#"{"text":"small"}"#, r#"{"text":"tiny"}"#]);
+    // Together they are larger than what the topic takes at once.
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..200).map(|row| format!("{row:0100}"))));
+    let batch = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+    let many = vec![Records { keys: None, payloads: Some(encode(&batch, EncodeOptions::default()).unwrap()) }];
+    publisher.send(2, 0, many).await.unwrap().commit().await.unwrap();
+    assert_eq!(sink.payloads().await.len(), 202);
 }
 
 /// Keys keep to a partition, tombstones are null payloads, and reading ahead reaches the end, over the marker there.
@@ -214,7 +221,8 @@ async fn keys_tombstones_and_quiet_ends(servers: &str) {
         let ends = sink.admin.offsets(&sink.topic, &partitions).await.unwrap().ends;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
-            let here: BTreeMap<i32, i64> = fetcher.available().iter().map(|available| (available.partition, available.end)).collect();
+            let here: BTreeMap<i32, i64> =
+                fetcher.available().iter().map(|available| (available.partition, available.end)).collect();
             if here == ends {
                 break;
             }

@@ -46,11 +46,28 @@ pub enum SinkSpec {
     Topic {
         target: TopicTarget,
     },
+    /// Rows to a table of letters, and to a topic beside it.
+    LettersAndTopic {
+        table: TableName,
+        columns: Vec<String>,
+        options: WriteOptions,
+        target: TopicTarget,
+    },
     /// Changes as a table in the executor's log: `+` for rows, `-` for the keys of deleted ones.
     Print {
         name: String,
     },
     Blackhole,
+}
+
+impl SinkSpec {
+    /// The topic that it writes to, if any.
+    pub fn topic(&self) -> Option<&TopicTarget> {
+        match self {
+            Self::Topic { target } | Self::LettersAndTopic { target, .. } => Some(target),
+            Self::Table { .. } | Self::Print { .. } | Self::Blackhole => None,
+        }
+    }
 }
 
 /// One order of the coordinator.
@@ -135,39 +152,18 @@ impl Publisher {
                 report.rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
                 tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", printed(&batches)?);
             }
-            SinkSpec::Topic { target } => {
-                let published = self.topics.publish(order, target, &batches, grant).await?;
-                report.rows = published.rows;
-                let before = |batch: usize| batches[..batch].iter().map(RecordBatch::num_rows).sum();
-                for topic::RefusedRow { batch, row, error } in published.refused {
-                    let place = format_args!("topic {:?}", target.topic);
-                    letters.push(refused_row(order, place, &batches[batch], before(batch), &Refused { row, error })?);
-                }
-            }
+            SinkSpec::Topic { target } => letters = self.write_topic(order, target, &batches, grant, &mut report).await?,
             SinkSpec::Table { table, columns, options } => {
-                let writer = self.writer(table, columns, options).await?;
-                // The row of the part that a batch begins with: a refused row's identity must not depend on how rows are cut into batches.
-                let mut first = 0;
-                for batch in &batches {
-                    let written = if is_delete(batch) {
-                        writer.delete(batch, order.timestamp_us, grant).await
-                    } else {
-                        writer.write(batch, order.timestamp_us, grant).await
-                    };
-                    let outcome = match written {
-                        Ok(outcome) => outcome,
-                        Err(error) => {
-                            // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
-                            self.writers.lock().remove(&writer_key(table, columns, options));
-                            return Err(error.into());
-                        }
-                    };
-                    report.rows += outcome.rows;
-                    report.retries += outcome.retries;
-                    for refused in &outcome.refused {
-                        letters.push(refused_row(order, table, batch, first, refused)?);
-                    }
-                    first += batch.num_rows();
+                letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
+            }
+            SinkSpec::LettersAndTopic { table, columns, options, target } => {
+                letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
+                let rows = report.rows;
+                let refused = self.write_topic(order, target, &batches, grant, &mut report).await?;
+                report.rows = rows;
+                if !refused.is_empty() {
+                    // There is no third place; the table has them.
+                    tracing::warn!(job = %order.job, topic = %target.topic, rows = refused.len(), "a topic refused letters; the table has them");
                 }
             }
         }
@@ -178,6 +174,60 @@ impl Publisher {
         self.services.parts.remove(&order.file.name);
         report.write_us = started.elapsed().as_micros() as u64;
         Ok(report)
+    }
+
+    async fn write_topic(
+        &self,
+        order: &Order,
+        target: &TopicTarget,
+        batches: &[RecordBatch],
+        grant: &dyn Grant,
+        report: &mut PublishReport,
+    ) -> Result<Vec<DeadLetter>, PublishError> {
+        let published = self.topics.publish(order, target, batches, grant).await?;
+        report.rows = published.rows;
+        let before = |batch: usize| batches[..batch].iter().map(RecordBatch::num_rows).sum();
+        let letter = |topic::RefusedRow { batch, row, error }| {
+            let place = format_args!("topic {:?}", target.topic);
+            refused_row(order, place, &batches[batch], before(batch), &Refused { row, error })
+        };
+        published.refused.into_iter().map(letter).collect()
+    }
+
+    async fn write_table(
+        &self,
+        order: &Order,
+        (table, columns, options): (&TableName, &[String], &WriteOptions),
+        batches: &[RecordBatch],
+        grant: &dyn Grant,
+        report: &mut PublishReport,
+    ) -> Result<Vec<DeadLetter>, PublishError> {
+        let mut letters = vec![];
+        let writer = self.writer(table, columns, options).await?;
+        // The row of the part that a batch begins with: a refused row's identity must not depend on how rows are cut into batches.
+        let mut first = 0;
+        for batch in batches {
+            let written = if is_delete(batch) {
+                writer.delete(batch, order.timestamp_us, grant).await
+            } else {
+                writer.write(batch, order.timestamp_us, grant).await
+            };
+            let outcome = match written {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
+                    self.writers.lock().remove(&writer_key(table, columns, options));
+                    return Err(error.into());
+                }
+            };
+            report.rows += outcome.rows;
+            report.retries += outcome.retries;
+            for refused in &outcome.refused {
+                letters.push(refused_row(order, table, batch, first, refused)?);
+            }
+            first += batch.num_rows();
+        }
+        Ok(letters)
     }
 
     /// The part's changes for the sink: from memory when this executor computed it, else from the store.

@@ -6,10 +6,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use parking_lot::RwLock;
 use polybolos_kafka::{
     admin::Admin,
-    connection::Connection,
     publish::{POSITIONS_CONFIG, positions_topic},
 };
-use polybolos_operators::{dead_letters, publish::SinkSpec};
+use polybolos_operators::{dead_letters, publish::topic::TopicTarget};
 use polybolos_persist::{Expected, Swap, keys};
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
@@ -27,8 +26,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     once, planning, replace,
-    sink::{sink, topic_of},
     runner::{self, JobHandle, RunnerContext, load_manifest},
+    sink::{sink, topic_of},
     spec::{JobSpec, SourceSpec},
 };
 use crate::{
@@ -119,7 +118,7 @@ impl JobManager {
         self.ensure_targets(&plan).await?;
         self.ensure_dead_letters().await?;
         let spec = self.spec(definition, &plan).await?;
-        self.ensure_positions(definition, &spec).await?;
+        self.ensure_topics(definition, &spec).await?;
         let (manifest, version) = self.manifest(definition, &plan, &spec).await?;
         let replace = manifest.replace.clone();
         let handle = runner::start(
@@ -175,6 +174,10 @@ impl JobManager {
     /// Ends a job's incarnation: nothing recorded is lost, what is unpublished is published first unless `discard`.
     pub async fn drop_job(&self, definition: &JobDefinition, discard: bool) -> anyhow::Result<()> {
         let entry = self.find(&definition.name);
+        let ended = match &entry {
+            Some(Entry::Running(handle)) => Some((handle.incarnation.clone(), handle.spec.clone())),
+            Some(Entry::Starting { .. }) | None => None,
+        };
         match entry {
             // One that is over already was ended by a statement whose leader did not live to change the catalog.
             Some(Entry::Running(handle)) if handle.view().over => {}
@@ -280,20 +283,22 @@ impl JobManager {
         Ok(())
     }
 
-    /// The topics in which sinks that are topics keep their positions.
-    async fn ensure_positions(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
-        for (connection, name) in positions(&Incarnation(definition.incarnation.clone()), spec) {
-            let ensured =
-                Admin::connect(connection)?.ensure_topic(&name, Some(i32::from(PUBLISHERS)), POSITIONS_CONFIG).await;
-            ensured.with_context(|| format!("topic {name:?}, which keeps how far job {} has published", definition.name))?;
+    /// The topics that sinks write to, and those in which they keep their positions.
+    async fn ensure_topics(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
+        for (target, positions) in positions(&Incarnation(definition.incarnation.clone()), spec) {
+            let admin = Admin::connect(&target.connection)?;
+            let ensured = admin.ensure_topic(&target.topic, None, &[]).await;
+            ensured.with_context(|| format!("topic {:?}, which job {} writes to", target.topic, definition.name))?;
+            let ensured = admin.ensure_topic(&positions, Some(i32::from(PUBLISHERS)), POSITIONS_CONFIG).await;
+            ensured.with_context(|| format!("topic {positions:?}, which keeps how far job {} has published", definition.name))?;
         }
         Ok(())
     }
 
     /// An incarnation that has ended publishes no more.
     async fn delete_positions(&self, incarnation: &Incarnation, spec: &JobSpec) {
-        for (connection, name) in positions(incarnation, spec) {
-            let deleted = match Admin::connect(connection) {
+        for (target, name) in positions(incarnation, spec) {
+            let deleted = match Admin::connect(&target.connection) {
                 Ok(admin) => admin.delete_topic(&name).await,
                 Err(error) => Err(error),
             };
@@ -368,12 +373,10 @@ impl JobManager {
     }
 }
 
-/// Per sink that is a topic: its cluster, and the topic of its positions.
-fn positions<'a>(incarnation: &Incarnation, spec: &'a JobSpec) -> Vec<(&'a Connection, String)> {
-    let written = spec.sinks.iter().filter_map(|(sink, (_, spec))| match spec {
-        SinkSpec::Topic { target } => Some((&target.connection, positions_topic(incarnation.as_str(), sink.0))),
-        SinkSpec::Table { .. } | SinkSpec::Print { .. } | SinkSpec::Blackhole => None,
-    });
+/// Per sink that writes to a topic: that, and the topic of its positions.
+fn positions<'a>(incarnation: &Incarnation, spec: &'a JobSpec) -> Vec<(&'a TopicTarget, String)> {
+    let sinks = spec.sinks.iter();
+    let written = sinks.filter_map(|(sink, (_, spec))| Some((spec.topic()?, positions_topic(incarnation.as_str(), sink.0))));
     written.collect()
 }
 

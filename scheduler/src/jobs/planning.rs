@@ -11,7 +11,7 @@ use datafusion::{
 };
 use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
 use polybolos_dataflow::planning;
-use polybolos_kafka::{connection::Connection, decode::Field as Source};
+use polybolos_kafka::{connection::Connection, decode::Field as Source, encode::EncodeOptions};
 use polybolos_operators::{
     codec::PolybolosCodec,
     dead_letters,
@@ -21,7 +21,7 @@ use polybolos_operators::{
         spec::{EpochSpec, EventTime, SinkSection, encode_plan},
     },
     part_write::WriteSpec,
-    publish::SinkSpec,
+    publish::{SinkSpec, topic::TopicTarget},
     record_scan::{OnError, RecordScanExec},
     steps::Step,
     template::{EpochTemplate, JobIdentity, JobTemplate, PlanTemplate},
@@ -41,7 +41,7 @@ use polybolos_streaming::{
     ids::{Incarnation, SinkId, SourceId},
     manifest::{DEAD_LETTERS, LATE_ROWS},
 };
-use polybolos_tables::WriteOptions;
+use polybolos_tables::{TableSchema, WriteOptions};
 use prost::Message;
 
 use super::{
@@ -97,17 +97,16 @@ pub async fn job_spec(
         let (_, _, sink) = sink(platform, insert)?;
         sinks.insert(SinkId(index as u32), (insert.target.name.to_string(), sink));
     }
-    for (id, table) in [(DEAD_LETTERS, dead_letters::table()), (LATE_ROWS, dead_letters::late_rows())] {
-        let spec = SinkSpec::Table {
-            table: table.name.clone(),
-            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
-            options: WriteOptions { batch_rows: 1, ..WriteOptions::default() },
-        };
-        sinks.insert(id, (table.name.to_string(), spec));
+    let letters = [
+        (DEAD_LETTERS, dead_letters::table(), &plan.options.dead_letters_topic),
+        (LATE_ROWS, dead_letters::late_rows(), &plan.options.late_rows_topic),
+    ];
+    for (id, table, topic) in letters {
+        sinks.insert(id, (table.name.to_string(), letters_sink(platform, table, topic.as_ref())));
     }
     let mut config = CoordinatorConfig { on_data_loss: on_data_loss(plan), ..CoordinatorConfig::default() };
-    let topics_written = sinks.iter().filter(|(_, (_, spec))| matches!(spec, SinkSpec::Topic { .. }));
-    config.staying = topics_written.map(|(id, _)| *id).collect();
+    let to_topics = sinks.iter().filter(|(_, (_, spec))| spec.topic().is_some());
+    config.staying = to_topics.map(|(id, _)| *id).collect();
     let template = if plan.is_stateful {
         let template = stateful(platform, session, (&definition.name, &definition.incarnation), plan, &topics).await?;
         config.layout = PartLayout::Single;
@@ -125,6 +124,22 @@ pub async fn job_spec(
         JobTemplate::Stateless(stateless(platform, session, definition, plan).await?)
     };
     Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
+}
+
+/// Where letters of one kind go: the system's table, and a topic that the job names, keyed by the letter's identity.
+fn letters_sink(platform: &PlatformTables, table: TableSchema, topic: Option<&String>) -> SinkSpec {
+    let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let options = WriteOptions { batch_rows: 1, ..WriteOptions::default() };
+    let Some(topic) = topic else { return SinkSpec::Table { table: table.name, columns, options } };
+    let key = table.primary_key().filter_map(|key| columns.iter().position(|column| column == key)).collect();
+    let target = TopicTarget {
+        connection: platform.kafka.clone(),
+        topic: topic.clone(),
+        key,
+        payload: (0..columns.len()).collect(),
+        encode: EncodeOptions::default(),
+    };
+    SinkSpec::LettersAndTopic { table: table.name, columns, options, target }
 }
 
 fn on_data_loss(plan: &JobPlan) -> OnDataLoss {

@@ -38,7 +38,8 @@ fn maps() -> ArrayRef {
 }
 
 fn structs() -> ArrayRef {
-    let fields = Fields::from(vec![Field::new("x", DataType::Float64, true), Field::new("tags", lists().data_type().clone(), true)]);
+    let fields =
+        Fields::from(vec![Field::new("x", DataType::Float64, true), Field::new("tags", lists().data_type().clone(), true)]);
     let columns = vec![Arc::new(Float64Array::from(vec![Some(0.5), None, Some(-1e300)])) as ArrayRef, lists()];
     Arc::new(StructArray::new(fields, columns, Some(vec![true, false, true].into())))
 }
@@ -56,9 +57,7 @@ fn everything() -> RecordBatch {
         ("price", Arc::new(Decimal128Array::from(vec![Some(-7), None, Some(12_345)]).with_precision_and_scale(10, 2).unwrap())),
         (
             "wide",
-            Arc::new(
-                Decimal128Array::from(vec![Some(10i128.pow(38) - 1), None, Some(0)]).with_precision_and_scale(38, 0).unwrap(),
-            ),
+            Arc::new(Decimal128Array::from(vec![Some(10i128.pow(38) - 1), None, Some(0)]).with_precision_and_scale(38, 0).unwrap()),
         ),
         ("raw", Arc::new(BinaryArray::from(vec![Some(&[0u8, 255, 7][..]), None, Some(&[])]))),
         ("day", Arc::new(Date32Array::from(vec![Some(-719_528), None, Some(2_932_896)]))),
@@ -69,7 +68,10 @@ fn everything() -> RecordBatch {
         ("s", Arc::new(TimestampSecondArray::from(vec![Some(-1), None, Some(1_767_225_600)]))),
         ("ms", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None, Some(1_767_225_600_001)]).with_timezone("UTC"))),
         ("us", Arc::new(TimestampMicrosecondArray::from(vec![Some(-1), None, Some(1_767_225_600_000_001)]))),
-        ("ns", Arc::new(TimestampNanosecondArray::from(vec![Some(-1), None, Some(1_767_225_600_000_000_001)]).with_timezone("UTC"))),
+        (
+            "ns",
+            Arc::new(TimestampNanosecondArray::from(vec![Some(-1), None, Some(1_767_225_600_000_000_001)]).with_timezone("UTC")),
+        ),
         ("list", lists()),
         ("map", maps()),
         ("place", structs()),

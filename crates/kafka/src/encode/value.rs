@@ -1,8 +1,6 @@
 //! One column's values as JSON.
 use arrow::{
-    array::{
-        Array, ArrowPrimitiveType, AsArray, BooleanArray, ListArray, MapArray, PrimitiveArray, StructArray,
-    },
+    array::{Array, ArrowPrimitiveType, AsArray, BooleanArray, ListArray, MapArray, PrimitiveArray, StructArray},
     datatypes::{
         DataType, Decimal128Type, Decimal256Type, DecimalType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
         UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
@@ -64,7 +62,10 @@ impl<F: Fn(usize, &mut Vec<u8>) -> Result<(), String>> Value for Scalar<'_, F> {
     }
 }
 
-pub(super) fn scalar<'a>(array: &'a dyn Array, write: impl Fn(usize, &mut Vec<u8>) -> Result<(), String> + 'a) -> Box<dyn Value + 'a> {
+pub(super) fn scalar<'a>(
+    array: &'a dyn Array,
+    write: impl Fn(usize, &mut Vec<u8>) -> Result<(), String> + 'a,
+) -> Box<dyn Value + 'a> {
     Box::new(Scalar { array, write })
 }
 

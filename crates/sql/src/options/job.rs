@@ -8,7 +8,8 @@
 //! | `state.ttl` | a length of time, `1 d`: state that no window or interval of a watermarked time bounds is dropped so long after its last change (up to a 64th of it later), per key of an aggregate, row of a join or of a top-N, partition of a window function. What was written stays; a key that comes again begins anew | kept |
 //! | `state.unbounded` | `notice`, `allow` or `refuse` a plan whose state grows without bound | `notice` |
 //! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
-//! | `late.rows` | reserved for the table or topic that takes late rows | `polybolos.late_rows` |
+//! | `dead_letters.topic` | a topic of the platform's Kafka that takes the job's dead letters, beside `polybolos.dead_letters` | none |
+//! | `late_rows.topic` | the same for late rows, beside `polybolos.late_rows` | none |
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -31,6 +32,11 @@ pub struct JobOptions {
     pub state_unbounded: StateUnbounded,
     #[serde(default = "default_state_partitions")]
     pub state_partitions: u16,
+    /// Topics that take dead letters and late rows, beside the system's tables.
+    #[serde(default)]
+    pub dead_letters_topic: Option<String>,
+    #[serde(default)]
+    pub late_rows_topic: Option<String>,
 }
 
 const DEFAULT_STATE_PARTITIONS: u16 = 4;
@@ -49,6 +55,8 @@ impl Default for JobOptions {
             state_ttl_us: None,
             state_unbounded: StateUnbounded::default(),
             state_partitions: DEFAULT_STATE_PARTITIONS,
+            dead_letters_topic: None,
+            late_rows_topic: None,
         }
     }
 }
@@ -88,14 +96,18 @@ impl JobOptions {
         let state_partitions = reader
             .parsed("state.partitions", "a number from 1 to 64", |count: &u16| (1..=MAX_STATE_PARTITIONS).contains(count))?
             .unwrap_or(DEFAULT_STATE_PARTITIONS);
-        if let Some(entry) = reader.entry("late.rows") {
-            let message = format!(
-                "option 'late.rows' of {} is reserved and not supported yet; late rows are in polybolos.late_rows, so leave it out",
-                reader.object()
-            );
-            return Err(SqlError::unsupported_at(entry.at, message));
-        }
+        let dead_letters_topic = reader.text("dead_letters.topic")?;
+        let late_rows_topic = reader.text("late_rows.topic")?;
         reader.finish()?;
-        Ok(Self { on_error, on_data_loss, start, state_ttl_us, state_unbounded, state_partitions })
+        Ok(Self {
+            on_error,
+            on_data_loss,
+            start,
+            state_ttl_us,
+            state_unbounded,
+            state_partitions,
+            dead_letters_topic,
+            late_rows_topic,
+        })
     }
 }

@@ -116,7 +116,8 @@ const OWNED: [(&str, &str); 6] = [
     ("value.deserializer", "use 'format'"),
 ];
 
-pub(super) const TIMESTAMP_FORMATS: [(&str, TimestampFormat); 2] = [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
+pub(super) const TIMESTAMP_FORMATS: [(&str, TimestampFormat); 2] =
+    [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
 
 const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "specific-offsets"];
 

@@ -57,6 +57,7 @@ impl Tables {
 /// That an INSERT can be a job: it reads streams, and looks the rest up.
 pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert) -> Result<(), SqlError> {
     let tables = Tables::of(catalog, insert)?;
+    check_sources(&tables.read, insert)?;
     let refuse = |message: String| Err(SqlError::unsupported_at(insert.at, message));
     if tables.read.is_empty() {
         return refuse(format!(
@@ -129,14 +130,13 @@ fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlErro
 fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), SqlError> {
     match sources.iter().find(|table| !table.is_readable()) {
         Some(table) => {
-            let message =
-                match table.connector {
-                    Connector::UpsertKafka(_) => format!(
-                        "table {} (upsert-kafka) is only written, as changes of a topic's keys cannot be followed yet; to read its records, declare the topic with 'connector' = 'kafka'",
-                        table.name
-                    ),
-                    _ => format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name()),
-                };
+            let message = match table.connector {
+                Connector::UpsertKafka(_) => format!(
+                    "table {} (upsert-kafka) is only written, as changes of a topic's keys cannot be followed yet; to read its records, declare the topic with 'connector' = 'kafka'",
+                    table.name
+                ),
+                _ => format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name()),
+            };
             Err(SqlError::invalid_at(insert.at, message))
         }
         None => Ok(()),

@@ -292,7 +292,7 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("CREATE JOB j WITH ('state.partitions' = '65') AS INSERT INTO other SELECT k, v FROM t", "a number from 1 to 64"),
         ("CREATE JOB j WITH ('state.ttl' = 'soon') AS INSERT INTO other SELECT k, v FROM t", "a length of time"),
         ("CREATE JOB j WITH ('state.unbounded' = 'alow') AS INSERT INTO other SELECT k, v FROM t", "did you mean 'allow'?"),
-        ("CREATE JOB j WITH ('late.rows' = 't') AS INSERT INTO other SELECT k, v FROM t", "reserved"),
+        ("CREATE JOB j WITH ('late.rows' = 't') AS INSERT INTO other SELECT k, v FROM t", "unknown option 'late.rows'"),
         (
             "CREATE TABLE w (ts TIMESTAMP(3), WATERMARK FOR ts AS ts + INTERVAL '1' SECOND) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
             "only the column itself or a fixed delay",
