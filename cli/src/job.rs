@@ -5,7 +5,7 @@ use polybolos_service::exit::{Exit, Failure};
 use crate::{
     Connect,
     client::{Client, identifier, literal},
-    output,
+    output, verify,
 };
 
 #[derive(Debug, clap::Args)]
@@ -57,12 +57,18 @@ enum What {
         #[arg(long = "as")]
         savepoint: Option<String>,
     },
+    /// Compute the job's answer again, over all that it has read and that is still in its topics, and compare its tables with that. The job is paused while its tables
+    /// are read.
+    Verify { name: String },
     /// End the job when everything recorded is published.
     Stop { name: String },
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::connect(&arguments.connect)?;
+    if let What::Verify { name } = &arguments.what {
+        return verify::run(&client, name, arguments.output).await;
+    }
     let control = |verb: &str, name: &str| format!("{verb} JOB {}", identifier(name));
     let sql = match &arguments.what {
         What::List => {
@@ -88,6 +94,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let rows = if *replace { " REPLACE" } else { " KEEP" };
             format!("{}{from}{rows}{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
         }
+        What::Verify { .. } => return Ok(()),
         What::Savepoint { name, savepoint } => {
             let savepoint = savepoint.clone().unwrap_or_else(|| format!("{name}-{}", seconds_since_1970()));
             format!("CREATE SAVEPOINT {} FOR JOB {}", identifier(&savepoint), identifier(name))

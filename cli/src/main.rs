@@ -14,6 +14,7 @@ mod test;
 mod topic;
 mod up;
 mod validate;
+mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
 

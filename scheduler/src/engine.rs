@@ -28,7 +28,7 @@ use polybolos_gateway::{
 };
 use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
-    catalog::{Catalog, Change, apply},
+    catalog::{Change, apply},
     error::SqlError,
     limits::Limits,
     parser::parse,
@@ -118,6 +118,7 @@ impl PlatformEngine {
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
             StatementKind::RestartJob(restart) => self.restart_job(&statement, restart, tag).await,
             StatementKind::CreateSavepoint { name, job } => self.create_savepoint(name, job, tag).await,
+            StatementKind::VerifyJob { name } => self.verify(name, tag),
             StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,
             StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
             StatementKind::CreateTable(_)
@@ -234,6 +235,7 @@ fn check_role(principal: &Principal, statement: &Statement) -> Result<(), Engine
         kind if kind.is_read_only() => Role::Reader,
         StatementKind::ControlJob { .. }
         | StatementKind::RestartJob(_)
+        | StatementKind::VerifyJob { .. }
         | StatementKind::ReplayDeadLetters { .. }
         | StatementKind::CreateSavepoint { .. }
         | StatementKind::DropSavepoint { .. } => Role::Operator,

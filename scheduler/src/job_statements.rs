@@ -1,4 +1,4 @@
-//! Statements about jobs: made, begun again, ended, kept as savepoints; and their dead letters sent back. Checked against the catalog as it would be before it is.
+//! Statements about jobs: made, begun again, ended, kept as savepoints, verified; and their dead letters sent back. Checked against the catalog as it would be before it is.
 use std::sync::Arc;
 
 use polybolos_gateway::{engine::Answer, error::EngineError};
@@ -134,5 +134,16 @@ impl PlatformEngine {
         };
         jobs.command(name, command).await.map_err(any_error)?;
         Ok(Answer::done(tag))
+    }
+
+    /// Begins; `polybolos.verifications` tells how it goes on.
+    pub(crate) fn verify(&self, name: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let catalog = self.catalog.current();
+        let definition = catalog.job(name).map_err(sql_error)?.clone();
+        jobs.verify(&self.status.verifications, self.session.clone(), catalog, definition).map_err(any_error)?;
+        let mut answer = Answer::done(tag);
+        answer.notices.push("it goes on in the background; polybolos.verifications tells how".into());
+        Ok(answer)
     }
 }

@@ -140,6 +140,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         executors: executors.clone(),
         jobs: jobs.clone(),
         savepoints: savepoints.clone(),
+        verifications: Arc::default(),
         leading_since_ms: RwLock::default(),
     });
     system_tables::register(&system, &status);
@@ -242,6 +243,10 @@ impl Scheduler {
                 outcome = ended;
             }
             self.stop.cancel();
+        }
+        // Jobs that take long to end may hide it.
+        if matches!(outcome, Ok(Ended::Shutdown)) && *self.standing.borrow() == Standing::Deposed {
+            return Ok(Ended::Deposed);
         }
         outcome
     }

@@ -64,13 +64,35 @@ impl PlatformTables {
     }
 
     fn kafka_table(&self, table: &TableDefinition, options: &KafkaOptions, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let incarnation = format!("query-{}", uuid::Uuid::new_v4().simple());
+        let reading = match usage {
+            Use::Stream => Reading::Job,
+            Use::Bounded | Use::Lookup => Reading::Query(Arc::new(TopicRanges {
+                connection: self.connection(options)?,
+                topic: options.topic.clone(),
+                incarnation: Incarnation(incarnation.clone()),
+                from: options.startup.clone(),
+                to: options.bounded.clone().unwrap_or(BoundedMode::Latest),
+            })),
+        };
+        self.topic(table, options, incarnation, reading)
+    }
+
+    /// A topic's table, read as told; `incarnation` names the reader.
+    pub fn topic(
+        &self,
+        table: &TableDefinition,
+        options: &KafkaOptions,
+        incarnation: String,
+        reading: Reading,
+    ) -> DataFusionResult<Arc<dyn TableProvider>> {
         let connection = self.connection(options)?;
         let Format::Json(json) = &options.format;
         let spec = ScanSpec {
             job: String::new(),
-            incarnation: format!("query-{}", uuid::Uuid::new_v4().simple()),
+            incarnation,
             source: 0,
-            connection: connection.clone(),
+            connection,
             topic: options.topic.clone(),
             fields: vec![],
             options: DecodeOptions {
@@ -80,16 +102,6 @@ impl PlatformTables {
             },
             on_error: OnError::DeadLetter,
             checks: vec![],
-        };
-        let reading = match usage {
-            Use::Stream => Reading::Job,
-            Use::Bounded | Use::Lookup => Reading::Query(Arc::new(TopicRanges {
-                connection,
-                topic: options.topic.clone(),
-                incarnation: Incarnation(spec.incarnation.clone()),
-                from: options.startup.clone(),
-                to: options.bounded.clone().unwrap_or(BoundedMode::Latest),
-            })),
         };
         // Computed columns are expressions over these.
         let table = table.stored();

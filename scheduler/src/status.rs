@@ -22,6 +22,7 @@ use crate::{
         history::{History, StepMillis},
         manager::{Entry, JobManager},
         runner::{JobHandle, View},
+        verify::Verifications,
     },
     savepoints::Savepoints,
 };
@@ -35,6 +36,7 @@ pub struct StatusSource {
     pub executors: Arc<Executors>,
     pub jobs: Arc<RwLock<Option<Arc<JobManager>>>>,
     pub savepoints: Arc<Savepoints>,
+    pub verifications: Arc<Verifications>,
     pub leading_since_ms: RwLock<Option<u64>>,
 }
 

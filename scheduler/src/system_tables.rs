@@ -1,5 +1,5 @@
 //! The rows of the system tables.
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use datafusion::{arrow::array::RecordBatch, common::Result};
 use polybolos_gateway::status::Status;
@@ -11,7 +11,7 @@ use crate::{
 
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
-    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 7] = [
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 9] = [
         ("jobs", jobs),
         ("epochs", epochs),
         ("executors", executors),
@@ -19,6 +19,8 @@ pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
         ("partitions", partitions),
         ("savepoints", savepoints),
         ("settings", settings),
+        ("verifications", verifications),
+        ("verification_differences", verification_differences),
     ];
     for (name, make) in sources {
         let status = status.clone();
@@ -165,6 +167,35 @@ pub fn savepoints(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("epoch", long(&savepoints, |savepoint| Some(savepoint.epoch.0 as i64))),
         ("files", long(&savepoints, |savepoint| Some(savepoint.state.len() as i64))),
         ("bytes", long(&savepoints, |savepoint| Some(savepoint.bytes() as i64))),
+    ])
+}
+
+fn verifications(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let known: Vec<_> =
+        source.verifications.read().iter().map(|(job, known)| (job.clone(), known.clone(), known.outcome())).collect();
+    batch(vec![
+        ("job", text(&known, |(job, ..)| Some(job.clone()))),
+        ("state", text(&known, |(.., outcome)| Some(outcome.state.name().into()))),
+        ("records_read", long(&known, |(_, known, _)| Some(known.records_read.load(Relaxed) as i64))),
+        ("records_total", long(&known, |(_, known, _)| Some(known.records_total.load(Relaxed) as i64))),
+        ("rows", long(&known, |(.., outcome)| Some(outcome.rows as i64))),
+        ("differences", long(&known, |(.., outcome)| Some(outcome.difference_count as i64))),
+        ("complete", Values::Bool(known.iter().map(|(.., outcome)| Some(outcome.is_complete)).collect())),
+        ("message", text(&known, |(.., outcome)| Some(outcome.message.clone()))),
+    ])
+}
+
+fn verification_differences(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let known = source.verifications.read().iter().map(|(job, known)| (job.clone(), known.outcome())).collect::<Vec<_>>();
+    let lines: Vec<_> =
+        known.into_iter().flat_map(|(job, outcome)| outcome.differences.into_iter().map(move |line| (job.clone(), line))).collect();
+    batch(vec![
+        ("job", text(&lines, |(job, _)| Some(job.clone()))),
+        ("table_name", text(&lines, |(_, line)| Some(line.table.clone()))),
+        ("difference", text(&lines, |(_, line)| Some(line.kind.into()))),
+        ("key", text(&lines, |(_, line)| Some(line.key.clone()))),
+        ("expected", text(&lines, |(_, line)| line.expected.clone())),
+        ("found", text(&lines, |(_, line)| line.found.clone())),
     ])
 }
 

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
 
 
@@ -199,10 +200,15 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
 
     # The other one has a mirror of the topic.
     there.start()
+    partitions = len({record["partition"] for record in records} | set(range(4)))
+    admin = AdminClient({"bootstrap.servers": there.endpoints["kafka"]})
+    admin.create_topics([NewTopic(names["topic"], partitions, 1)])[names["topic"]].result()
     producer = Producer({"bootstrap.servers": there.endpoints["kafka"]})
+    undelivered = []
+    delivered = lambda error, _: undelivered.append(error) if error else None  # noqa: E731
     for record in sorted(records, key=lambda record: (record["partition"], record["offset"])):
-        producer.produce(names["topic"], record["payload"].encode(), partition=record["partition"])
-    assert producer.flush(30) == 0
+        producer.produce(names["topic"], record["payload"].encode(), partition=record["partition"], on_delivery=delivered)
+    assert producer.flush(30) == 0 and not undelivered, undelivered
     there.sql(
         f"CREATE TABLE {names['source']} (id STRING, v INT) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json', "
         "'scan.startup.mode' = 'latest-offset')"
@@ -263,3 +269,65 @@ def test_dead_letters_are_sent_back_once(system, names):
     assert [mark for mark in marks if mark] == [{"polybolos-replayed": letter["id"].encode()}], marks
     missing = system.run("dlq", "replay", "nobody", check=False)
     assert missing.returncode == 1 and "nobody does not exist" in missing.stderr
+
+
+def verify(system, names, code: int = 0):
+    done = system.run("job", "verify", names["job"], "--output", "json", check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_a_job_is_verified_against_what_its_records_give(system, names):
+    counting(system, names)
+    differences, told = verify(system, names)
+    assert differences == [] and "10 rows compared with 10 records: 0 differences" in told, told
+    wait_for("the job going on", lambda: job(system, names)["state"] == "idle")
+    # A run that begins at the end leaves the earlier one's rows, which its own records do not give.
+    system.run("job", "restart", names["job"], "--from", "latest", "--keep")
+    system.run("topic", "produce", names["topic"], stdin=lines([("k0", 0), ("k1", 1), ("k1", 1)]))
+    wait_for("the counts", lambda: job(system, names)["records_in"] == 3 and counts(system, names)["k1"] == 2)
+    differences, told = verify(system, names, 4)
+    assert {(line["difference"], line["key"]) for line in differences} == {("extra", f"id=k{number}") for number in range(2, 10)}
+    assert differences[0]["table_name"] == f"life.{names['table']}" and "differ in 8 rows" in told
+    system.run("job", "pause", names["job"])
+    verify(system, names, 4)
+    assert job(system, names)["state"] == "paused"
+
+
+def test_late_rows_and_dead_letters_are_left_out_of_a_verification(system, names):
+    row = lambda id, second: json.dumps({"id": id, "v": second, "ts": f"2026-01-01 00:00:{second:02}"})  # noqa: E731
+    system.run("topic", "produce", names["topic"], stdin="\n".join([row("a", 1), "no JSON", row("a", 2), row("b", 31)]) + "\n")
+    system.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json', 'scan.watermark.idle-timeout' = '1 s')"
+    )
+    system.sql(
+        f"CREATE TABLE {names['table']} (id STRING, window_start TIMESTAMP(3), total BIGINT, PRIMARY KEY (id, window_start) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    system.sql(
+        f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, window_start, sum(v) "
+        f"FROM TABLE(TUMBLE(TABLE {names['source']}, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY id, window_start, window_end"
+    )
+    wait_for("two windows", lambda: count(system, names["table"]) == 2)
+    # Idle partitions do not hold the watermark back for ever.
+    wait_for("a record at rest", lambda: job(system, names)["records_in"] == 4 and job(system, names)["state"] == "idle")
+    time.sleep(2)
+    system.run("topic", "produce", names["topic"], stdin="\n".join([row("a", 3), row("b", 32)]) + "\n")
+    wait_for("the late row", lambda: job(system, names)["late_rows"] == 1 and job(system, names)["records_in"] == 6)
+    wait_for("the window that is open", lambda: {r["total"] for r in system.sql(f"SELECT total FROM {names['table']}")} == {3, 63})
+    differences, told = verify(system, names)
+    assert differences == [] and "2 rows compared with 4 records: 0 differences" in told, told
+
+
+def test_a_verification_says_what_retention_has_deleted(cluster, names):
+    counting(cluster, names)
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    partitions = [json.loads(line) for line in cluster.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]
+    full = max(partitions, key=lambda partition: partition["records"])
+    for future in admin.delete_records([TopicPartition(names["topic"], full["partition"], full["end_offset"])]).values():
+        future.result()
+    differences, told = verify(cluster, names, 4)
+    assert len(differences) == full["records"] and all(line["difference"] == "extra" for line in differences)
+    assert "the input is no longer complete" in told and f"of {names['topic']}/{full['partition']} are deleted" in told
+    assert "of an input that is no longer complete" in told

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The system tables, as far as [`Providers::system`] has them.
-pub const SYSTEM_TABLES: [&str; 14] = [
+pub const SYSTEM_TABLES: [&str; 16] = [
     "jobs",
     "epochs",
     "savepoints",
@@ -31,6 +31,8 @@ pub const SYSTEM_TABLES: [&str; 14] = [
     "model_versions",
     "model_metrics",
     "settings",
+    "verifications",
+    "verification_differences",
 ];
 
 /// What a table is read for.

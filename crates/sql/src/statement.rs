@@ -36,6 +36,10 @@ pub enum StatementKind {
         action: JobAction,
     },
     RestartJob(RestartJob),
+    /// `VERIFY JOB name`: its tables beside a batch query over what it has read.
+    VerifyJob {
+        name: String,
+    },
     /// `REPLAY DEAD LETTERS [FOR JOB name | 'id']`: sends them back to their topics.
     ReplayDeadLetters {
         job: Option<String>,
@@ -79,6 +83,7 @@ impl StatementKind {
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
             Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
             Self::RestartJob(_) => "RESTART JOB",
+            Self::VerifyJob { .. } => "VERIFY JOB",
             Self::ReplayDeadLetters { .. } => "REPLAY DEAD LETTERS",
             Self::CreateSavepoint { .. } => "CREATE SAVEPOINT",
             Self::DropSavepoint { .. } => "DROP SAVEPOINT",
@@ -296,6 +301,7 @@ impl Statement {
             StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
             StatementKind::RestartJob(restart) => (ObjectKind::Job, restart.name.clone()),
+            StatementKind::VerifyJob { name } => (ObjectKind::Job, name.clone()),
             StatementKind::CreateSavepoint { name, .. } | StatementKind::DropSavepoint { name, .. } => {
                 (ObjectKind::Savepoint, name.clone())
             }

@@ -113,6 +113,9 @@ pub struct SourcePosition {
     pub topic: String,
     /// Kafka's id of the topic, where the broker tells one: another id under the same name is another topic.
     pub topic_id: Option<String>,
+    /// Where the incarnation began, by partition; others began at 0. `None`: with a savepoint, or before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<BTreeMap<i32, i64>>,
     /// Next offset to read, by partition.
     pub next: BTreeMap<i32, i64>,
     /// Largest record timestamp seen, milliseconds since 1970, by partition (of a part that reads several: the largest of them all).

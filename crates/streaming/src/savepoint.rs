@@ -66,6 +66,7 @@ impl Savepoint {
     pub fn begin(&self, manifest: &mut Manifest) {
         manifest.epoch = self.epoch;
         manifest.sources.clone_from(&self.sources);
+        manifest.sources.values_mut().for_each(|position| position.first = None);
         manifest.watermark_us = self.watermark_us;
         manifest.frame_watermark_us = self.frame_watermark_us;
         manifest.state.clone_from(&self.state);

@@ -203,6 +203,16 @@ impl JobManager {
         Ok(())
     }
 
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
     pub(super) fn savepoints(&self) -> &Arc<Savepoints> {
         &self.context.savepoints
     }
@@ -383,10 +393,11 @@ fn positions<'a>(incarnation: &Incarnation, spec: &'a JobSpec) -> Vec<(&'a Topic
 /// Where a new job begins. A topic that does not exist yet has no offsets: its partitions begin at their beginning when they appear.
 async fn first_position(source: &SourceSpec, startup: &StartupMode) -> anyhow::Result<SourcePosition> {
     let admin = Admin::connect(&source.connection)?;
-    let mut position = SourcePosition { topic: source.topic.clone(), ..SourcePosition::default() };
+    let mut position = SourcePosition { topic: source.topic.clone(), first: Some(BTreeMap::new()), ..SourcePosition::default() };
     let Some(description) = admin.describe(&source.topic).await? else { return Ok(position) };
     let offsets = admin.offsets(&source.topic, &description.partitions).await?;
     position.next = start_offsets(&admin, &source.topic, startup, &offsets.beginnings, &offsets.ends).await?;
+    position.first = Some(position.next.clone());
     position.topic_id = description.topic_id;
     Ok(position)
 }

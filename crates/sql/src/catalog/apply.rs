@@ -72,9 +72,9 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             }
             Ok(next)
         }
-        StatementKind::ControlJob { name, .. } | StatementKind::CreateSavepoint { job: name, .. } => {
-            catalog.job(name).map(|_| catalog.clone())
-        }
+        StatementKind::ControlJob { name, .. }
+        | StatementKind::VerifyJob { name }
+        | StatementKind::CreateSavepoint { job: name, .. } => catalog.job(name).map(|_| catalog.clone()),
         // Savepoints are objects of their own, beside the catalog.
         StatementKind::DropSavepoint { .. }
         | StatementKind::ReplayDeadLetters { .. }

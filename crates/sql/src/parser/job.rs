@@ -276,3 +276,55 @@ pub(super) fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<String>, SqlError> 
     })?;
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse;
+
+    fn kind(sql: &str) -> StatementKind {
+        let mut statements = parse(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        statements.remove(0).kind
+    }
+
+    fn message(sql: &str) -> String {
+        parse(sql).expect_err(sql).to_string()
+    }
+
+    #[test]
+    fn a_restart_says_from_where_and_what_becomes_of_rows() {
+        let restart = |sql| match kind(sql) {
+            StatementKind::RestartJob(restart) => (restart.from, restart.earlier_rows, restart.discard),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(restart("RESTART JOB j KEEP"), (None, EarlierRows::Keep, false));
+        let earliest = Some(RestartFrom::Offsets(StartupMode::Earliest));
+        assert_eq!(restart("RESTART JOB j FROM EARLIEST REPLACE DISCARD"), (earliest, EarlierRows::Replace, true));
+        let savepoint = Some(RestartFrom::Savepoint("s-1".into()));
+        assert_eq!(restart("RESTART JOB j FROM SAVEPOINT \"s-1\" KEEP"), (savepoint, EarlierRows::Keep, false));
+        assert!(message("RESTART JOB j").contains("KEEP or REPLACE"));
+        assert!(message("RESTART JOB j FROM SAVEPOINT s REPLACE").contains("write KEEP"));
+        assert!(message("RESTART JOB j FROM SAVEPOINT s KEEP DISCARD").contains("leave it out"));
+        assert!(message("RESTART JOB j FROM NOWHERE KEEP").contains("SAVEPOINT name"));
+    }
+
+    #[test]
+    fn savepoints_letters_and_verifications_have_statements() {
+        assert_eq!(kind("CREATE SAVEPOINT s FOR JOB j"), StatementKind::CreateSavepoint { name: "s".into(), job: "j".into() });
+        assert_eq!(kind("DROP SAVEPOINT IF EXISTS s;"), StatementKind::DropSavepoint { name: "s".into(), if_exists: true });
+        assert_eq!(kind("SHOW SAVEPOINTS"), StatementKind::Show(crate::statement::Show::Savepoints));
+        assert_eq!(kind("VERIFY JOB j"), StatementKind::VerifyJob { name: "j".into() });
+        let replay = |job: Option<&str>, id: Option<&str>| StatementKind::ReplayDeadLetters {
+            job: job.map(str::to_owned),
+            id: id.map(str::to_owned),
+        };
+        assert_eq!(kind("REPLAY DEAD LETTERS"), replay(None, None));
+        assert_eq!(kind("REPLAY DEAD LETTERS FOR JOB j"), replay(Some("j"), None));
+        assert_eq!(kind("REPLAY DEAD LETTERS 'i/t/0/7'"), replay(None, Some("i/t/0/7")));
+        assert!(message("CREATE SAVEPOINT s").contains("FOR JOB"));
+        assert!(message("CREATE SAVEPOINT \"a/b\" FOR JOB j").contains("cannot name a savepoint"));
+        assert!(message("REPLAY LETTERS").contains("DEAD LETTERS"));
+        // The transaction's word is another statement.
+        assert!(matches!(kind("SAVEPOINT s"), StatementKind::Session(_)));
+    }
+}

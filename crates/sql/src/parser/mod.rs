@@ -114,7 +114,8 @@ fn lower_first(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-const FIRST_WORDS: [&str; 31] = [
+const FIRST_WORDS: [&str; 32] = [
+    "VERIFY",
     "REPLAY",
     "CREATE",
     "DROP",
@@ -206,6 +207,11 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         "PAUSE" => control(cursor, JobAction::Pause)?,
         "RESUME" => control(cursor, JobAction::Resume)?,
         "STOP" => control(cursor, JobAction::Stop)?,
+        "VERIFY" => {
+            cursor.advance();
+            cursor.expect_word("JOB")?;
+            StatementKind::VerifyJob { name: cursor.job_name()? }
+        }
         "REPLAY" => {
             cursor.advance();
             if !cursor.words(&["DEAD", "LETTERS"]) {

@@ -1,0 +1,257 @@
+//! Rows that a query answered beside rows of a table, by the table's key.
+use std::collections::HashMap;
+
+use anyhow::Context;
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, RecordBatch},
+        compute::cast,
+        datatypes::{DataType, Float32Type, Float64Type},
+        row::{RowConverter, SortField},
+        util::display::{ArrayFormatter, FormatOptions},
+    },
+    common::ScalarValue,
+};
+use polybolos_tables::TableSchema;
+
+/// How far floats may be apart, relative to the larger of both and 1.
+const TOLERANCE: f64 = 1e-9;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub table: String,
+    /// `missing`, `extra` or `changed`, as seen from the table.
+    pub kind: &'static str,
+    pub key: String,
+    pub expected: Option<String>,
+    pub found: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Of the table.
+    pub rows: u64,
+    pub count: u64,
+    pub differences: Vec<Difference>,
+    /// Rows that are not in the table, and need not be.
+    pub open: u64,
+}
+
+/// A row of several batches.
+type Place = (usize, usize);
+
+/// `expected` and `found` have `columns`, in their order. `may_lack`: what the table lacks may be open windows. At most `kept` differences are described.
+pub fn compare(
+    table: &TableSchema,
+    columns: &[String],
+    expected: &[RecordBatch],
+    found: &[RecordBatch],
+    kept: usize,
+    may_lack: bool,
+) -> anyhow::Result<Compared> {
+    let types: Vec<DataType> = columns
+        .iter()
+        .map(|name| table.column(name).map(|column| column.data_type.clone()))
+        .collect::<Option<_>>()
+        .context("a column of the INSERT is not the table's")?;
+    let keys: Vec<usize> = table
+        .primary_key()
+        .map(|name| columns.iter().position(|column| column == name))
+        .collect::<Option<_>>()
+        .context("a key column is missing")?;
+    let converter = RowConverter::new(keys.iter().map(|&key| SortField::new(types[key].clone())).collect())?;
+    let expected = normalised(expected, &types)?;
+    let found = normalised(found, &types)?;
+    let mut wanted: HashMap<Vec<u8>, Vec<Place>> = HashMap::new();
+    for (batch, arrays) in expected.iter().enumerate() {
+        for (row, key) in key_rows(&converter, arrays, &keys)?.into_iter().enumerate() {
+            // A row without a whole key is a dead letter.
+            let Some(key) = key else { continue };
+            wanted.entry(key).or_default().push((batch, row));
+        }
+    }
+    let mut compared = Compared::default();
+    let telling = Telling { table, columns, keys: &keys, kept };
+    for arrays in &found {
+        for (row, key) in key_rows(&converter, arrays, &keys)?.into_iter().enumerate() {
+            compared.rows += 1;
+            let Some(places) = key.and_then(|key| wanted.remove(&key)) else {
+                telling.note(&mut compared, "extra", None, Some((arrays, row)))?;
+                continue;
+            };
+            // Of several rows of a key that come from several partitions, any may be the last.
+            let mut same = false;
+            for &(batch, other) in &places {
+                same = same || is_same_row(&expected[batch], other, arrays, row)?;
+            }
+            if !same {
+                let (batch, other) = places[places.len() - 1];
+                telling.note(&mut compared, "changed", Some((&expected[batch], other)), Some((arrays, row)))?;
+            }
+        }
+    }
+    let mut missing: Vec<(Vec<u8>, Vec<Place>)> = wanted.into_iter().collect();
+    missing.sort();
+    for (_, places) in missing {
+        if may_lack {
+            compared.open += 1;
+            continue;
+        }
+        let (batch, row) = places[places.len() - 1];
+        telling.note(&mut compared, "missing", Some((&expected[batch], row)), None)?;
+    }
+    Ok(compared)
+}
+
+fn normalised(batches: &[RecordBatch], types: &[DataType]) -> anyhow::Result<Vec<Vec<ArrayRef>>> {
+    let of = |batch: &RecordBatch| batch.columns().iter().zip(types).map(|(column, to)| Ok(cast(column, to)?)).collect();
+    batches.iter().map(of).collect()
+}
+
+/// The key of each row; none where a column of it is NULL or an empty text, which no table takes.
+fn key_rows(converter: &RowConverter, arrays: &[ArrayRef], keys: &[usize]) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
+    let key_arrays: Vec<ArrayRef> = keys.iter().map(|&key| arrays[key].clone()).collect();
+    let rows = converter.convert_columns(&key_arrays)?;
+    let alone = key_arrays.len() == 1;
+    let is_whole = |row: usize| {
+        key_arrays.iter().all(|array| {
+            let is_empty =
+                alone && array.as_string_opt::<i32>().is_some_and(|texts| texts.is_valid(row) && texts.value(row).is_empty());
+            array.is_valid(row) && !is_empty
+        })
+    };
+    Ok(rows.iter().enumerate().map(|(row, key)| is_whole(row).then(|| key.as_ref().to_vec())).collect())
+}
+
+fn is_same_row(left: &[ArrayRef], row: usize, right: &[ArrayRef], other: usize) -> anyhow::Result<bool> {
+    for (left, right) in left.iter().zip(right) {
+        if !is_same(left, row, right, other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn is_same(left: &ArrayRef, row: usize, right: &ArrayRef, other: usize) -> anyhow::Result<bool> {
+    if left.is_null(row) || right.is_null(other) {
+        return Ok(left.is_null(row) && right.is_null(other));
+    }
+    let near = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0);
+    Ok(match left.data_type() {
+        DataType::Float64 => near(left.as_primitive::<Float64Type>().value(row), right.as_primitive::<Float64Type>().value(other)),
+        DataType::Float32 => {
+            near(left.as_primitive::<Float32Type>().value(row).into(), right.as_primitive::<Float32Type>().value(other).into())
+        }
+        _ => ScalarValue::try_from_array(left, row)? == ScalarValue::try_from_array(right, other)?,
+    })
+}
+
+/// How differences are put into words.
+struct Telling<'a> {
+    table: &'a TableSchema,
+    columns: &'a [String],
+    keys: &'a [usize],
+    /// So many at most are described; all are counted.
+    kept: usize,
+}
+
+/// A row of some arrays.
+type Row<'a> = (&'a [ArrayRef], usize);
+
+impl Telling<'_> {
+    fn note(
+        &self,
+        compared: &mut Compared,
+        kind: &'static str,
+        expected: Option<Row<'_>>,
+        found: Option<Row<'_>>,
+    ) -> anyhow::Result<()> {
+        compared.count += 1;
+        if compared.differences.len() >= self.kept {
+            return Ok(());
+        }
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        let key = expected.or(found).map(|row| self.shown(row, self.keys)).transpose()?.unwrap_or_default();
+        compared.differences.push(Difference {
+            table: self.table.name.to_string(),
+            kind,
+            key,
+            expected: expected.map(|row| self.shown(row, &all)).transpose()?,
+            found: found.map(|row| self.shown(row, &all)).transpose()?,
+        });
+        Ok(())
+    }
+
+    fn shown(&self, (arrays, row): Row<'_>, only: &[usize]) -> anyhow::Result<String> {
+        let options = FormatOptions::default().with_null("NULL");
+        let mut parts = vec![];
+        for &column in only {
+            parts.push(format!("{}={}", self.columns[column], ArrayFormatter::try_new(&arrays[column], &options)?.value(row)));
+        }
+        Ok(parts.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::{
+        array::{Float64Array, StringArray},
+        datatypes::{Field, Schema},
+    };
+    use polybolos_tables::{Column, TableName};
+
+    use super::*;
+
+    fn rows(rows: &[(Option<&str>, Option<f64>)]) -> Vec<RecordBatch> {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true), Field::new("v", DataType::Float64, true)]));
+        let keys: StringArray = rows.iter().map(|(key, _)| *key).collect();
+        let values: Float64Array = rows.iter().map(|(_, value)| *value).collect();
+        vec![RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).expect("a batch")]
+    }
+
+    fn compared(expected: &[(Option<&str>, Option<f64>)], found: &[(Option<&str>, Option<f64>)], may_lack: bool) -> Compared {
+        let table = TableSchema {
+            name: TableName::new("s", "t"),
+            columns: vec![Column::new("k", DataType::Utf8), Column::new("v", DataType::Float64)],
+            partition_key: vec!["k".into()],
+            clustering_key: vec![],
+        };
+        compare(&table, &["k".into(), "v".into()], &rows(expected), &rows(found), 2, may_lack).expect("compared")
+    }
+
+    #[test]
+    fn what_is_the_same_is_no_difference() {
+        let expected = [
+            (Some("a"), Some(0.1)),
+            (Some("b"), None),
+            (None, Some(1.0)),
+            (Some(""), None),
+            (Some("c"), Some(1.0)),
+            (Some("c"), Some(2.0)),
+        ];
+        let found = [(Some("b"), None), (Some("c"), Some(1.0)), (Some("a"), Some(0.1 + 1e-13))];
+        assert_eq!(compared(&expected, &found, false), Compared { rows: 3, ..Compared::default() });
+    }
+
+    #[test]
+    fn differences_are_told_and_counted_beyond_what_is_kept() {
+        let expected = [(Some("a"), Some(1.0)), (Some("b"), Some(2.0)), (Some("c"), Some(3.0))];
+        let found = [(Some("a"), Some(1.5)), (Some("x"), None)];
+        let all = compared(&expected, &found, false);
+        assert_eq!((all.rows, all.count, all.open), (2, 4, 0));
+        let changed = Difference {
+            table: "s.t".into(),
+            kind: "changed",
+            key: "k=a".into(),
+            expected: Some("k=a v=1.0".into()),
+            found: Some("k=a v=1.5".into()),
+        };
+        let extra =
+            Difference { table: "s.t".into(), kind: "extra", key: "k=x".into(), expected: None, found: Some("k=x v=NULL".into()) };
+        assert_eq!(all.differences, [changed, extra]);
+        let open = compared(&expected, &found, true);
+        assert_eq!((open.count, open.open), (2, 2));
+    }
+}

@@ -1,0 +1,246 @@
+//! `VERIFY JOB`: what is in a job's tables beside what one batch query answers over the same records. The job is paused while its tables are read, so that both speak of one moment;
+//! the query runs afterwards, here, by plain DataFusion, over the offsets that the job has read, without its late rows and dead letters.
+mod compare;
+mod counted;
+mod oracle;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use datafusion::{arrow::array::RecordBatch, prelude::SessionContext};
+use futures::StreamExt;
+use parking_lot::RwLock;
+use polybolos_kafka::admin::Admin;
+use polybolos_sql::{
+    catalog::{Catalog, JobDefinition},
+    statement::Emit,
+};
+use polybolos_streaming::{
+    coordinator::{Command, Phase},
+    manifest::Manifest,
+};
+use polybolos_tables::{ScanRequest, TableSchema};
+
+pub use self::compare::Difference;
+use self::{compare::compare, oracle::Oracle};
+use super::{
+    manager::{Entry, JobManager},
+    runner::JobHandle,
+};
+
+/// Differences kept of a verification.
+const KEPT: usize = 1_000;
+
+/// For a job to come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Done,
+    /// It came to no result.
+    Failed,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The newest verification of a job.
+#[derive(Debug)]
+pub struct Verification {
+    pub records_total: AtomicU64,
+    pub records_read: Arc<AtomicU64>,
+    outcome: RwLock<Outcome>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub state: State,
+    /// Why it failed, or what it could not judge.
+    pub message: String,
+    /// Whether all that the job has read is still in its topics.
+    pub is_complete: bool,
+    pub rows: u64,
+    pub difference_count: u64,
+    /// The first of them.
+    pub differences: Vec<Difference>,
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self { state: State::Running, message: String::new(), is_complete: true, rows: 0, difference_count: 0, differences: vec![] }
+    }
+}
+
+impl Verification {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { records_total: AtomicU64::new(0), records_read: Arc::default(), outcome: RwLock::default() })
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        self.outcome.read().clone()
+    }
+}
+
+/// By job.
+pub type Verifications = RwLock<BTreeMap<String, Arc<Verification>>>;
+
+impl JobManager {
+    /// Begins; how it goes on is in [`Verifications`].
+    pub fn verify(
+        self: &Arc<Self>,
+        verifications: &Arc<Verifications>,
+        session: SessionContext,
+        catalog: Arc<Catalog>,
+        definition: JobDefinition,
+    ) -> anyhow::Result<()> {
+        let handle = match self.find(&definition.name) {
+            Some(Entry::Running(handle)) => handle,
+            _ => bail!("job {} is not running on this scheduler; verify it when it is", definition.name),
+        };
+        let verification = Verification::new();
+        {
+            let mut known = verifications.write();
+            if known.get(&definition.name).is_some_and(|known| known.outcome.read().state == State::Running) {
+                bail!("job {} is being verified already", definition.name);
+            }
+            known.insert(definition.name.clone(), verification.clone());
+        }
+        let manager = self.clone();
+        self.spawn(async move {
+            let outcome = manager.verified(&verification, &session, catalog, &definition, &handle).await;
+            *verification.outcome.write() = outcome.unwrap_or_else(|error| Outcome {
+                state: State::Failed,
+                message: format!("{error:#}").replace('\n', " "),
+                ..Outcome::default()
+            });
+        });
+        Ok(())
+    }
+
+    async fn verified(
+        &self,
+        verification: &Verification,
+        session: &SessionContext,
+        catalog: Arc<Catalog>,
+        definition: &JobDefinition,
+        handle: &JobHandle,
+    ) -> anyhow::Result<Outcome> {
+        let was_running = !is_halted(&handle.view().status.phase);
+        if was_running {
+            handle.command(Command::Pause).await?;
+        }
+        let read = self.at_rest(definition, &catalog, handle).await;
+        if was_running {
+            handle.command(Command::Resume).await?;
+        }
+        let (manifest, tables) = read?;
+        let mut outcome = Outcome { state: State::Done, ..Outcome::default() };
+        let mut remarks = vec![];
+        let gone = retention(handle, &manifest).await?;
+        if !gone.is_empty() || manifest.counts.lost > 0 {
+            outcome.is_complete = false;
+            remarks.push(format!("the input is no longer complete ({}), so differences may come of that", gone.join(", ")));
+        }
+        if manifest.counts.refused > 0 {
+            remarks.push(format!("{} rows were refused by the tables and are missing there", manifest.counts.refused));
+        }
+        let oracle = Oracle::new(self, session, catalog, definition, handle, &manifest, &verification.records_read).await?;
+        verification.records_total.store(oracle.records, Relaxed);
+        for (index, (insert, (schema, columns, found))) in oracle.plan.inserts.iter().zip(tables).enumerate() {
+            let expected = oracle.rows(index).await?;
+            let closing = insert.emit == Emit::OnWindowClose;
+            let compared = compare(&schema, &columns, &expected, &found, KEPT.saturating_sub(outcome.differences.len()), closing)?;
+            outcome.rows += compared.rows;
+            outcome.difference_count += compared.count;
+            outcome.differences.extend(compared.differences);
+            if compared.open > 0 {
+                remarks.push(format!("{} rows of {} are not written, as their windows may be open", compared.open, schema.name));
+            }
+        }
+        outcome.message = remarks.join("; ");
+        Ok(outcome)
+    }
+
+    /// Waits until what is recorded is published, and reads the tables.
+    async fn at_rest(
+        &self,
+        definition: &JobDefinition,
+        catalog: &Arc<Catalog>,
+        handle: &JobHandle,
+    ) -> anyhow::Result<(Manifest, Vec<(TableSchema, Vec<String>, Vec<RecordBatch>)>)> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let manifest = loop {
+            let view = handle.view();
+            let rests = is_halted(&view.status.phase);
+            let published = view.status.published.values().all(|epoch| *epoch >= view.manifest.epoch);
+            if rests && published && view.manifest.epoch == view.status.epoch {
+                break view.manifest;
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("job {} does not come to rest within {} s; its sink may be away", definition.name, PATIENCE.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let plan = self.plan(catalog.clone(), definition).await?;
+        let mut tables = vec![];
+        for insert in &plan.inserts {
+            let Some(schema) = insert.target.table_schema() else {
+                bail!("table {} keeps no rows that could be verified", insert.target.name);
+            };
+            let request = ScanRequest { table: schema.clone(), columns: insert.columns.clone(), predicates: vec![], limit: None };
+            let mut rows = vec![];
+            for slice in self.platform().tables.slices(&request, 8).await? {
+                let mut batches = self.platform().tables.scan(&request, &slice);
+                while let Some(batch) = batches.next().await {
+                    rows.push(batch?);
+                }
+            }
+            tables.push((schema, insert.columns.clone(), rows));
+        }
+        Ok((manifest, tables))
+    }
+}
+
+/// Nothing is computed, as somebody said or something failed.
+fn is_halted(phase: &Phase) -> bool {
+    matches!(phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. })
+}
+
+/// What the broker has deleted of what the job has read.
+async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Vec<String>> {
+    let mut gone = vec![];
+    for (id, spec) in &handle.spec.sources {
+        let Some(position) = manifest.sources.get(id) else { continue };
+        let Some(first) = &position.first else {
+            bail!(
+                "job {} began with a savepoint, or before this version; only a job that began with offsets can be verified",
+                handle.spec.name
+            );
+        };
+        let partitions: Vec<i32> = position.next.keys().copied().collect();
+        let offsets = Admin::connect(&spec.connection)?.offsets(&spec.topic, &partitions).await.context("the job's topics")?;
+        for partition in partitions {
+            let begun = first.get(&partition).copied().unwrap_or(0);
+            let beginning = offsets.beginnings.get(&partition).copied().unwrap_or(0);
+            if beginning > begun.max(0) && position.next.get(&partition).is_some_and(|next| *next > begun) {
+                gone.push(format!("offsets [{begun}, {beginning}) of {}/{partition} are deleted", spec.topic));
+            }
+        }
+    }
+    Ok(gone)
+}

@@ -1,0 +1,251 @@
+//! The batch query: the job's own plan over fixed ranges of its topics. What became a late row or a dead letter is cut out of the ranges.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use anyhow::bail;
+use async_trait::async_trait;
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, RecordBatch},
+        datatypes::{Int32Type, Int64Type},
+    },
+    catalog::TableProvider,
+    common::{Result as DataFusionResult, tree_node::TreeNodeRecursion},
+    physical_plan::{ExecutionPlan, execute_stream},
+    prelude::SessionContext,
+};
+use futures::StreamExt;
+use polybolos_operators::{
+    dead_letters,
+    epoch::flow::fuse_scans,
+    providers::{QueryRanges, Reading},
+    task::TaskDescriptor,
+};
+use polybolos_sql::{
+    catalog::{Catalog, Connector, JobDefinition, TableDefinition},
+    clock,
+    planner::{JobPlan, Planner},
+    schema::{Providers, Use},
+};
+use polybolos_streaming::{
+    frame::{OffsetRange, PartWork, SourceRange},
+    ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
+    manifest::Manifest,
+};
+use polybolos_tables::{ScanRequest, TableSchema};
+
+use super::{
+    super::{manager::JobManager, runner::JobHandle},
+    counted,
+};
+use crate::providers::PlatformTables;
+
+const PARTITIONS: usize = 4;
+
+/// Cutting more rows out makes too many ranges.
+const MOST_CUTS: usize = 10_000;
+
+pub struct Oracle<'a> {
+    session: &'a SessionContext,
+    pub plan: JobPlan,
+    physical: Vec<Arc<dyn ExecutionPlan>>,
+    /// Of all scans together.
+    pub records: u64,
+}
+
+/// Ranges by topic.
+pub type Ranges = Arc<BTreeMap<String, Vec<(i32, OffsetRange)>>>;
+
+impl<'a> Oracle<'a> {
+    pub async fn new(
+        manager: &JobManager,
+        session: &'a SessionContext,
+        catalog: Arc<Catalog>,
+        definition: &JobDefinition,
+        handle: &JobHandle,
+        manifest: &Manifest,
+        read: &Arc<AtomicU64>,
+    ) -> anyhow::Result<Self> {
+        let cuts = cuts(manager, &manifest.incarnation).await?;
+        let count: usize = cuts.values().map(BTreeSet::len).sum();
+        if count > MOST_CUTS {
+            bail!("job {} has {count} late rows and dead letters; that is too many to leave out", definition.name);
+        }
+        let mut ranges = BTreeMap::new();
+        for (id, spec) in &handle.spec.sources {
+            let Some(position) = manifest.sources.get(id) else { continue };
+            let mut of_topic = vec![];
+            for (partition, next) in &position.next {
+                let first = position.first.as_ref().and_then(|first| first.get(partition)).copied().unwrap_or(0);
+                let none = BTreeSet::new();
+                let out = cuts.get(&(spec.topic.clone(), *partition)).unwrap_or(&none);
+                of_topic.extend(without(OffsetRange::new(first.min(*next), *next), out).map(|range| (*partition, range)));
+            }
+            ranges.insert(spec.topic.clone(), of_topic);
+        }
+        let ranges: Ranges = Arc::new(ranges);
+        let tables = Arc::new(Fixed { platform: manager.platform().clone(), ranges: ranges.clone() });
+        let plan = Planner::new(&session.state(), catalog, tables).plan_stored_job(definition, PARTITIONS).await?;
+        if plan.options.state_ttl_us.is_some() {
+            bail!(
+                "job {} forgets state after a time ('state.ttl'), so no query over all records answers the same",
+                definition.name
+            );
+        }
+        let state = session.state();
+        let (mut physical, mut records) = (vec![], 0);
+        for insert in &plan.inserts {
+            let of_insert = state.query_planner().create_physical_plan(&insert.plan, &state).await?;
+            // What fails on a row leaves the row out, as in the job.
+            let of_insert = fuse_scans(of_insert)?;
+            if reads_clock(&of_insert)? {
+                bail!("job {} reads the clock (now(), PROCTIME()), which no later query can answer alike", plan.name);
+            }
+            physical.push(counted::count(of_insert, &ranges, read, &mut records)?);
+        }
+        Ok(Self { session, plan, physical, records })
+    }
+
+    /// The answer of one INSERT's query.
+    pub async fn rows(&self, insert: usize) -> anyhow::Result<Vec<RecordBatch>> {
+        let mut stream = execute_stream(self.physical[insert].clone(), self.session.task_ctx())?;
+        let mut rows = vec![];
+        while let Some(batch) = stream.next().await {
+            rows.push(batch?);
+        }
+        Ok(rows)
+    }
+}
+
+fn reads_clock(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<bool> {
+    let mut found = false;
+    plan.apply_expressions(&mut |expression| {
+        found |= clock::reads_clock(expression);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    for child in plan.children() {
+        found |= reads_clock(child)?;
+    }
+    Ok(found)
+}
+
+/// The parts of a range between the offsets that are left out.
+fn without(range: OffsetRange, out: &BTreeSet<i64>) -> impl Iterator<Item = OffsetRange> {
+    let mut parts = vec![];
+    let mut start = range.start;
+    for &offset in out.range(range.start..range.end) {
+        parts.push(OffsetRange::new(start, offset));
+        start = offset + 1;
+    }
+    parts.push(OffsetRange::new(start, range.end));
+    parts.into_iter().filter(|part| !part.is_empty())
+}
+
+/// By topic and partition, the records of an incarnation that became late rows or dead letters.
+async fn cuts(manager: &JobManager, incarnation: &Incarnation) -> anyhow::Result<BTreeMap<(String, i32), BTreeSet<i64>>> {
+    let mut cuts: BTreeMap<(String, i32), BTreeSet<i64>> = BTreeMap::new();
+    let prefix = format!("{incarnation}/");
+    for table in [dead_letters::table(), dead_letters::late_rows()] {
+        for batch in scan(manager, table).await? {
+            let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+            let partitions = batch.column_by_name("topic_partition").and_then(|column| column.as_primitive_opt::<Int32Type>());
+            let offsets = batch.column_by_name("topic_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let (Some(ids), Some(topics), Some(partitions), Some(offsets)) = (text("id"), text("topic"), partitions, offsets)
+            else {
+                bail!("the table of dead letters has other columns than this version's");
+            };
+            for row in (0..batch.num_rows()).filter(|&row| ids.value(row).starts_with(&prefix) && offsets.is_valid(row)) {
+                let key = (topics.value(row).to_owned(), partitions.value(row));
+                cuts.entry(key).or_default().insert(offsets.value(row));
+            }
+        }
+    }
+    Ok(cuts)
+}
+
+async fn scan(manager: &JobManager, table: TableSchema) -> anyhow::Result<Vec<RecordBatch>> {
+    let columns = ["id", "topic", "topic_partition", "topic_offset"].map(str::to_owned).to_vec();
+    let request = ScanRequest { table, columns, predicates: vec![], limit: None };
+    let mut found = vec![];
+    for slice in manager.platform().tables.slices(&request, 4).await? {
+        let mut batches = manager.platform().tables.scan(&request, &slice);
+        while let Some(batch) = batches.next().await {
+            found.push(batch?);
+        }
+    }
+    Ok(found)
+}
+
+/// The platform's tables, with topics read through fixed ranges.
+struct Fixed {
+    platform: PlatformTables,
+    ranges: Ranges,
+}
+
+impl fmt::Debug for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fixed").field("ranges", &self.ranges).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Providers for Fixed {
+    async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        let Connector::Kafka(options) = &table.connector else { return self.platform.provider(table, usage).await };
+        let ranges = self.ranges.get(&options.topic).cloned().unwrap_or_default();
+        let incarnation = format!("verify-{}", uuid::Uuid::new_v4().simple());
+        let reading = Reading::Query(Arc::new(FixedRanges { incarnation: incarnation.clone(), ranges }));
+        self.platform.topic(table, options, incarnation, reading)
+    }
+
+    fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
+        self.platform.system(table)
+    }
+}
+
+#[derive(Debug)]
+struct FixedRanges {
+    incarnation: String,
+    ranges: Vec<(i32, OffsetRange)>,
+}
+
+#[async_trait]
+impl QueryRanges for FixedRanges {
+    async fn ranges(&self) -> DataFusionResult<Vec<TaskDescriptor>> {
+        let task = |(index, (partition, range)): (usize, &(i32, OffsetRange))| TaskDescriptor {
+            incarnation: Incarnation(self.incarnation.clone()),
+            generation: Generation(u64::MAX),
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            clock_us: 0,
+            watermark_us: None,
+            recorded_watermark_us: None,
+            work: PartWork {
+                part: PartIndex(index as u16),
+                ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition: *partition }, range: *range }],
+            },
+            state: vec![],
+        };
+        Ok(self.ranges.iter().enumerate().map(task).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_cuts_a_range() {
+        let parts = |out: &[i64]| {
+            let out = out.iter().copied().collect();
+            without(OffsetRange::new(3, 8), &out).map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&[]), [(3, 8)]);
+        assert_eq!(parts(&[3, 5, 7, 99]), [(4, 5), (6, 7)]);
+        assert_eq!(parts(&[4, 5]), [(3, 4), (6, 8)]);
+        assert_eq!(parts(&[3, 4, 5, 6, 7]), []);
+    }
+}
