@@ -22,7 +22,7 @@ use polybolos_operators::{
     dead_letters,
     epoch::flow::fuse_scans,
     providers::{QueryRanges, Reading},
-    task::TaskDescriptor,
+    task::{Recorded, TaskDescriptor},
 };
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
@@ -222,7 +222,8 @@ impl QueryRanges for FixedRanges {
             attempt: Attempt(1),
             clock_us: 0,
             watermark_us: None,
-            recorded_watermark_us: None,
+            state_clock_us: 0,
+            recorded: Recorded::default(),
             work: PartWork {
                 part: PartIndex(index as u16),
                 ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition: *partition }, range: *range }],
