@@ -12,8 +12,8 @@ use polybolos_kafka::{
     decode::{DecodeOptions, Field, TimestampFormat},
 };
 use polybolos_operators::{
-    providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
     lookup_scan::LookupTable,
+    providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
     record_scan::{OnError, ScanSpec},
     task::{Recorded, TaskDescriptor},
 };

@@ -239,7 +239,9 @@ impl Graph {
             NodeKind::Operator { operator, inputs, .. } => {
                 let never = operator.growing_tables().contains(&true).then_some(self.ttl_us).flatten();
                 let state = operator.state().map(|state| match never {
-                    Some(ttl_us) => state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us))),
+                    Some(ttl_us) => {
+                        state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us)))
+                    }
                     None => state,
                 });
                 (operator.describe(), inputs.clone(), state)
@@ -452,7 +454,14 @@ impl Builder<'_> {
         if let Some(node) = self.nodes.iter().position(reads) {
             return node;
         }
-        self.nodes.push(Node { kind: NodeKind::Source(source), schema, changing: false, times: leaf.times, level: 0, label: leaf.label });
+        self.nodes.push(Node {
+            kind: NodeKind::Source(source),
+            schema,
+            changing: false,
+            times: leaf.times,
+            level: 0,
+            label: leaf.label,
+        });
         self.nodes.len() - 1
     }
 

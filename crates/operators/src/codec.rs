@@ -84,7 +84,9 @@ impl PhysicalExtensionCodec for PolybolosCodec {
                 let spec = self.epoch_spec(&epoch.spec)?;
                 Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child.clone())))
             }
-            Some(proto::plan_node::Node::LookupScan(_)) | None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
+            Some(proto::plan_node::Node::LookupScan(_)) | None => {
+                Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version"))
+            }
         }
     }
 

@@ -15,8 +15,8 @@ pub mod error;
 pub mod schema;
 
 pub use backend::{
-    CreateOptions, Grant, KeyPredicate, LookupOptions, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter, WriteOptions,
-    WriteOutcome,
+    CreateOptions, Grant, KeyPredicate, LookupOptions, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter,
+    WriteOptions, WriteOutcome,
 };
 pub use error::{Blame, TableError};
 pub use schema::{Column, TableName, TableSchema};

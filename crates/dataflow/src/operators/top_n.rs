@@ -9,7 +9,10 @@ use arrow::{
 use datafusion::common::Result;
 use polybolos_state::{BucketTable, Table, TableKind};
 
-use super::{EpochContext, Operator, buckets, sorted::{Partition, SortedRows}};
+use super::{
+    EpochContext, Operator, buckets,
+    sorted::{Partition, SortedRows},
+};
 use crate::delta::{Delta, batch_of};
 
 #[derive(Debug)]

@@ -9,7 +9,10 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     prelude::SessionContext,
 };
-use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf, event_time::{microseconds, of_source}};
+use polybolos_dataflow::{
+    Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf,
+    event_time::{microseconds, of_source},
+};
 use polybolos_state::{JobState, Passed, merge_runs};
 
 use super::{
@@ -59,9 +62,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
                 leaves.len() - 1
             });
             let event_time = case.tables[scan.number].event_time().0;
-            let times = scan.columns.iter().map(|column| {
-                granule_us.filter(|_| *column == event_time).map(of_source)
-            });
+            let times = scan.columns.iter().map(|column| granule_us.filter(|_| *column == event_time).map(of_source));
             Some(SourceLeaf { source, times: times.collect(), label: String::new() })
         };
         Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
@@ -91,9 +92,8 @@ impl Running {
         let (Some(granule), Some(watermark)) = (self.granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
         let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
         let times = times.as_any().downcast_ref::<Int64Array>().ok_or("event times are no integers")?;
-        let kept: BooleanArray = (0..times.len())
-            .map(|row| Some(times.is_null(row) || !is_late(times.value(row), granule, watermark)))
-            .collect();
+        let kept: BooleanArray =
+            (0..times.len()).map(|row| Some(times.is_null(row) || !is_late(times.value(row), granule, watermark))).collect();
         let on_time = filter_record_batch(batch, &kept).map_err(|error| error.to_string())?;
         let late = batch.num_rows() - on_time.num_rows();
         Ok((on_time, late))

@@ -19,7 +19,11 @@ impl Feed {
                 .map(|(partition, rows)| (partition, case.tables[table].batch(&rows)))
                 .collect()
         };
-        Self { tables: (0..case.tables.len()).map(batches).collect(), watermark_us: case.watermarks_us()[epoch], clock_us: epoch as i64 * EPOCH_US }
+        Self {
+            tables: (0..case.tables.len()).map(batches).collect(),
+            watermark_us: case.watermarks_us()[epoch],
+            clock_us: epoch as i64 * EPOCH_US,
+        }
     }
 }
 

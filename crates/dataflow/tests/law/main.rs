@@ -114,7 +114,9 @@ fn the_oracle_agrees_with_itself() {
     let start: judge::Start = &|case| Ok(Box::new(Sham::new(case, Flaw::None)));
     let (first, count) = (setting("POLYBOLOS_LAW_SEED", 1), setting("POLYBOLOS_LAW_CASES", 100));
     let mut wrong = Vec::new();
-    for case in (first..first + count.min(1_000)).map(|seed| Case::random(seed, &[]).on_update()).filter(|case| case.epochs.len() <= 6) {
+    for case in
+        (first..first + count.min(1_000)).map(|seed| Case::random(seed, &[]).on_update()).filter(|case| case.epochs.len() <= 6)
+    {
         if let Err(failure) = judge(&case, start) {
             let (small, failure) = shrink(&case, &failure, start);
             wrong.push(format!("seed {}\n{}{failure}", case.seed, small.describe()));
@@ -128,10 +130,11 @@ fn the_oracle_agrees_with_itself() {
 fn flaws_are_found() {
     for flaw in [Flaw::KeepsDiscarded, Flaw::ForgetsLast, Flaw::NeverRetracts] {
         let start: judge::Start = &|case| Ok(Box::new(Sham::new(case, flaw)));
-        let found = (1..200).map(|seed| Case::random(seed, &[]).on_update()).filter(|case| case.epochs.len() <= 13).find_map(|case| {
-            let failure = judge(&case, start).err().filter(|failure| failure.starts_with("statement"))?;
-            Some((case, failure))
-        });
+        let found =
+            (1..200).map(|seed| Case::random(seed, &[]).on_update()).filter(|case| case.epochs.len() <= 13).find_map(|case| {
+                let failure = judge(&case, start).err().filter(|failure| failure.starts_with("statement"))?;
+                Some((case, failure))
+            });
         let (case, failure) = found.unwrap_or_else(|| panic!("{flaw:?} was not found"));
         let (small, failure) = shrink(&case, &failure, start);
         println!("{flaw:?}:\n{}{failure}", small.describe());

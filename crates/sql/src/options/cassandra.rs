@@ -92,7 +92,8 @@ fn refuse_other_clusters(reader: &mut OptionReader<'_>) -> Result<(), SqlError> 
 }
 
 fn lookup_options(reader: &mut OptionReader<'_>) -> Result<LookupOptions, SqlError> {
-    let in_flight = reader.parsed("lookup.in-flight", "a number of keys from 1 to 4096", |keys: &usize| (1..=MAX_IN_FLIGHT).contains(keys))?;
+    let in_flight =
+        reader.parsed("lookup.in-flight", "a number of keys from 1 to 4096", |keys: &usize| (1..=MAX_IN_FLIGHT).contains(keys))?;
     let cache_ttl_ms = match reader.entry("lookup.cache.ttl") {
         None => None,
         Some(entry) => match duration_ms(&entry.value).filter(|ttl_ms| (1..=MAX_TTL_MS).contains(ttl_ms)) {

@@ -7,7 +7,8 @@ use arrow::{
 };
 use futures::{StreamExt, TryStreamExt};
 use polybolos_tables::{
-    Column, CreateOptions, Grant, KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, TableName, TableSchema, WriteOptions, check,
+    Column, CreateOptions, Grant, KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, TableName, TableSchema,
+    WriteOptions, check,
 };
 
 struct Always;
@@ -112,8 +113,11 @@ pub async fn run(backend: &dyn TableBackend, keyspace: &str) {
 async fn a_partition_is_found_by_its_key(backend: &dyn TableBackend, keyspace: &str) {
     let table = created(backend, keyspace, "partitions").await;
     let names: Vec<String> = (0..60).map(|number| format!("device {number}")).collect();
-    let rows: Vec<(Key<'_>, i64)> =
-        names.iter().enumerate().flat_map(|(number, name)| (0..number as i64 % 4).map(move |at| ((name.as_str(), at), at * 10))).collect();
+    let rows: Vec<(Key<'_>, i64)> = names
+        .iter()
+        .enumerate()
+        .flat_map(|(number, name)| (0..number as i64 % 4).map(move |at| ((name.as_str(), at), at * 10)))
+        .collect();
     write(backend, &table, &rows, backend.clock_us().await.unwrap(), None).await;
     let one = |number: usize| {
         let (names, table) = (&names, &table);

@@ -169,8 +169,7 @@ impl Grammar<'_> {
         let mut items = vec![(l, Kind::Time, true), (r, Kind::Time, true)];
         items.extend(self.projection(&both).into_iter().take(6));
         let (items, columns) = self.named(items);
-        let (of_left, of_right) =
-            (moved(&columns[0].sql, before * SECOND_US + 1), moved(&columns[1].sql, after * SECOND_US + 1));
+        let (of_left, of_right) = (moved(&columns[0].sql, before * SECOND_US + 1), moved(&columns[1].sql, after * SECOND_US + 1));
         // What an inner join pairs never changes, and comes out at once.
         self.closes(is_top && words != "JOIN", format!("least({of_left}, {of_right})"));
         let rows = (left.rows * right.rows / 16.0).max(left.rows.max(right.rows));

@@ -40,7 +40,8 @@ pub async fn resolve(stages: &[Stage], mut lanes: Vec<Vec<RecordBatch>>, asking:
         match stage {
             Stage::Step(step) => {
                 for batches in &mut lanes {
-                    *batches = batches.drain(..).map(|batch| steps::apply(std::slice::from_ref(step), batch)).collect::<Result<_>>()?;
+                    *batches =
+                        batches.drain(..).map(|batch| steps::apply(std::slice::from_ref(step), batch)).collect::<Result<_>>()?;
                 }
             }
             Stage::Lookup(join) => lanes = join.lane_by_lane(lanes, asking).await?,
@@ -127,10 +128,11 @@ impl LookupJoin {
         let missing = wanted.iter().enumerate().filter(|(place, _)| found[*place].is_none());
         let missing: Vec<(usize, Values)> = missing.map(|(place, (_, values))| (place, values.clone())).collect();
         let reads = missing.into_iter().map(|(place, values)| async move { Ok((place, self.read(values, asking).await?)) });
-        let reads: Vec<(usize, RecordBatch)> =
-            futures::stream::iter(reads).buffer_unordered(self.scan.options().in_flight).try_collect::<Vec<_>>().await.map_err(
-                |error: DataFusionError| error.context(format!("looking up rows of {}", self.scan.table().name)),
-            )?;
+        let reads: Vec<(usize, RecordBatch)> = futures::stream::iter(reads)
+            .buffer_unordered(self.scan.options().in_flight)
+            .try_collect::<Vec<_>>()
+            .await
+            .map_err(|error: DataFusionError| error.context(format!("looking up rows of {}", self.scan.table().name)))?;
         let mut cache = self.cache.lock();
         for (place, batch) in reads {
             cache.put(&wanted[place].0, &batch, now);
@@ -190,7 +192,8 @@ impl LookupJoin {
         let (left_rows, right_rows) = (taken(left, &of_left)?, taken(right, &of_right)?);
         let mut fits = BooleanArray::from(vec![true; pairs]);
         for (of_left, of_right) in &self.on {
-            let (one, other) = (of_left.evaluate(&left_rows)?.into_array(pairs)?, of_right.evaluate(&right_rows)?.into_array(pairs)?);
+            let (one, other) =
+                (of_left.evaluate(&left_rows)?.into_array(pairs)?, of_right.evaluate(&right_rows)?.into_array(pairs)?);
             fits = both(&fits, &cmp::eq(&one, &other)?)?;
         }
         if let Some(filter) = &self.filter {
@@ -270,9 +273,7 @@ mod tests {
     };
     use futures::stream::BoxStream;
     use parking_lot::Mutex;
-    use polybolos_tables::{
-        CreateOptions, LookupOptions, ScanSlice, TableName, TableSchema, TableWriter, WriteOptions,
-    };
+    use polybolos_tables::{CreateOptions, LookupOptions, ScanSlice, TableName, TableSchema, TableWriter, WriteOptions};
 
     use super::*;
     use crate::lookup_scan::LookupScanExec;
@@ -341,7 +342,10 @@ mod tests {
         let stream = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
         let table = TableSchema {
             name: TableName::new("ks", "names"),
-            columns: vec![polybolos_tables::Column::new("key", DataType::Int32), polybolos_tables::Column::new("name", DataType::Utf8)],
+            columns: vec![
+                polybolos_tables::Column::new("key", DataType::Int32),
+                polybolos_tables::Column::new("name", DataType::Utf8),
+            ],
             partition_key: vec!["key".into()],
             clustering_key: vec!["name".into()],
         };
@@ -385,8 +389,14 @@ mod tests {
         let found = |key: i64, name: &str| (Some(key), Some(name.to_owned()));
         let lanes = || vec![vec![stream(&keys[..2]), stream(&keys[2..])], vec![], vec![stream(&[Some(3)])]];
         let pairs = vec![
-            found(2, "2-0"), found(2, "2-0"), found(2, "2-1"), found(2, "2-1"),
-            found(3, "3-0"), found(3, "3-0"), found(3, "3-2"), found(3, "3-2"),
+            found(2, "2-0"),
+            found(2, "2-0"),
+            found(2, "2-1"),
+            found(2, "2-1"),
+            found(3, "3-0"),
+            found(3, "3-0"),
+            found(3, "3-2"),
+            found(3, "3-2"),
         ];
         let store = Arc::new(Store::default());
         let inner = Stage::Lookup(Box::new(join(JoinType::Inner, LookupOptions::default())));
