@@ -49,7 +49,8 @@ impl Want {
     fn prune(&self, data_type: &DataType) -> DataType {
         match (self, data_type) {
             (Self::Members(members), DataType::Struct(fields)) => {
-                let kept = fields.iter().filter_map(|field| Some(with_type(field, members.get(field.name())?.prune(field.data_type()))));
+                let kept =
+                    fields.iter().filter_map(|field| Some(with_type(field, members.get(field.name())?.prune(field.data_type()))));
                 DataType::Struct(kept.collect())
             }
             _ => data_type.clone(),
@@ -88,7 +89,8 @@ impl Decoding {
             // In the order of the columns.
             for (column, field) in scan.decoded().fields().iter().enumerate() {
                 for leaf in of_scan.iter().chain(&also).filter(|leaf| leaf.column == column) {
-                    let source = scan.spec().fields.get(column).ok_or_else(|| internal_datafusion_err!("a column without a source"))?;
+                    let source =
+                        scan.spec().fields.get(column).ok_or_else(|| internal_datafusion_err!("a column without a source"))?;
                     let at = known.iter().position(|(known, ..)| known == source).unwrap_or_else(|| {
                         known.push((source.clone(), field.clone(), Want::Members(BTreeMap::new())));
                         known.len() - 1
@@ -130,7 +132,9 @@ fn leaves_of(scan: &RecordScanExec) -> Result<Vec<Leaf>> {
     for step in &scan.steps()[..stage] {
         match step {
             Step::Filter(predicate) => collect(predicate, &mut leaves)?,
-            Step::Project { expressions, .. } => expressions.iter().try_for_each(|(expression, _)| collect(expression, &mut leaves))?,
+            Step::Project { expressions, .. } => {
+                expressions.iter().try_for_each(|(expression, _)| collect(expression, &mut leaves))?
+            }
         }
     }
     Ok(leaves)

@@ -52,7 +52,8 @@ pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
         .filter(|(_, batches)| !batches.is_empty())
         .collect();
     let index = MAGIC.len() + 4 + runs.len() * 12 + 8;
-    let in_memory: usize = runs.iter().flat_map(|(_, batches)| *batches).chain(&sections.state).map(RecordBatch::get_array_memory_size).sum();
+    let in_memory: usize =
+        runs.iter().flat_map(|(_, batches)| *batches).chain(&sections.state).map(RecordBatch::get_array_memory_size).sum();
     let mut file = Vec::with_capacity(index + in_memory / 2);
     // The index is filled in once the lengths are known.
     file.resize(index, 0);

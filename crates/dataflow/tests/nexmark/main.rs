@@ -233,7 +233,10 @@ async fn cost_of_every_query() {
         let each = |us: u64| us as f64 * 1_000.0 / events as f64;
         println!(
             "q{query}: {:.0} ns per event to run, {:.0} to write changes, {:.0} to commit; {rows} rows out, {} entries kept",
-            each(run), each(changes), each(commit), state.entries()
+            each(run),
+            each(changes),
+            each(commit),
+            state.entries()
         );
     }
 }

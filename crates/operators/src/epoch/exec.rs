@@ -245,7 +245,8 @@ fn compute_now(
     let mut input = EpochInput { sources, watermark_us: task.watermark_us, clock_us: Some(task.state_clock_us) };
     for scan in &flow.scans {
         let frozen = |step: &Step| step.map_expressions(|expression| freeze(expression, task.clock_us));
-        let steps = scan.readers.iter().map(|reader| reader.steps.iter().map(frozen).collect()).collect::<Result<Vec<Vec<Step>>>>()?;
+        let steps =
+            scan.readers.iter().map(|reader| reader.steps.iter().map(frozen).collect()).collect::<Result<Vec<Vec<Step>>>>()?;
         let mine = records.iter().filter(|(range, _)| range.source.source.0 == scan.spec.source);
         let scanned = scan_all(mine, |(range, chunks)| {
             if cancelled.is_cancelled() {

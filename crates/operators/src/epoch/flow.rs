@@ -157,8 +157,9 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
         })
     };
     let Some(columns) = time.needs.iter().map(position).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let schema =
-        Schema::new(columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>());
+    let schema = Schema::new(
+        columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>(),
+    );
     let node =
         PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
     let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;

@@ -25,11 +25,9 @@ pub(super) fn of_fixed_length(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 fn rewrite(expression: Expr, schema: &impl ExprSchema) -> Transformed<Expr> {
     let duration = match &expression {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right }) => left
-            .get_type(schema)
-            .ok()
-            .zip(right.as_literal())
-            .and_then(|(data_type, interval)| as_duration(&data_type, interval)),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right }) => {
+            left.get_type(schema).ok().zip(right.as_literal()).and_then(|(data_type, interval)| as_duration(&data_type, interval))
+        }
         _ => None,
     };
     match (expression, duration) {
@@ -43,7 +41,9 @@ fn rewrite(expression: Expr, schema: &impl ExprSchema) -> Transformed<Expr> {
 fn as_duration(time: &DataType, interval: &ScalarValue) -> Option<ScalarValue> {
     // Days are as long as the clock says only without a time zone.
     let DataType::Timestamp(unit, None) = time else { return None };
-    let ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months: 0, days, nanoseconds })) = interval else { return None };
+    let ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months: 0, days, nanoseconds })) = interval else {
+        return None;
+    };
     let nanos = i64::from(*days).checked_mul(86_400_000_000_000)?.checked_add(*nanoseconds)?;
     let whole = |of: i64| (nanos % of == 0).then_some(Some(nanos / of));
     Some(match unit {
@@ -60,12 +60,14 @@ mod tests {
 
     #[test]
     fn only_intervals_of_fixed_length_are_durations() {
-        let interval = |months, days, nanoseconds| {
-            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }))
-        };
+        let interval =
+            |months, days, nanoseconds| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }));
         let time = |unit| DataType::Timestamp(unit, None);
         let of = |data_type: DataType, interval: ScalarValue| as_duration(&data_type, &interval);
-        assert_eq!(of(time(TimeUnit::Millisecond), interval(0, 1, 5_000_000)), Some(ScalarValue::DurationMillisecond(Some(86_400_005))));
+        assert_eq!(
+            of(time(TimeUnit::Millisecond), interval(0, 1, 5_000_000)),
+            Some(ScalarValue::DurationMillisecond(Some(86_400_005)))
+        );
         assert_eq!(of(time(TimeUnit::Second), interval(0, 0, 2_000_000_000)), Some(ScalarValue::DurationSecond(Some(2))));
         assert_eq!(of(time(TimeUnit::Millisecond), interval(0, 0, 5)), None, "not a whole number of milliseconds");
         assert_eq!(of(time(TimeUnit::Nanosecond), interval(1, 0, 0)), None, "months differ");

@@ -1,5 +1,5 @@
 //! Look-up joins (`JOIN t FOR SYSTEM_TIME AS OF …`): an epoch asks a keyed table for the keys of a stream's rows, between reading them and computing with them. What
-//! was found goes on with the row and is recorded with the epoch, so that nothing above asks again (ADR 0010). Here: which join of a plan is one, and what
+//! was found goes on with the row and is recorded with the epoch, so that nothing above asks again (ADR 11). Here: which join of a plan is one, and what
 //! it asks for; [`run`] asks.
 mod cache;
 mod run;
