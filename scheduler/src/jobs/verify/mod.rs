@@ -151,7 +151,7 @@ impl JobManager {
         let (manifest, tables) = read?;
         let mut outcome = Outcome { state: State::Done, ..Outcome::default() };
         let mut remarks = vec![];
-        let gone = retention(handle, &manifest).await?;
+        let Retained { gone, beginnings } = retention(handle, &manifest).await?;
         if !gone.is_empty() || manifest.counts.lost > 0 {
             outcome.is_complete = false;
             remarks.push(format!("the input is no longer complete ({}), so differences may come of that", gone.join(", ")));
@@ -159,7 +159,7 @@ impl JobManager {
         if manifest.counts.refused > 0 {
             remarks.push(format!("{} rows were refused by the tables and are missing there", manifest.counts.refused));
         }
-        let oracle = Oracle::new(self, session, catalog, definition, handle, &manifest, &verification.records_read).await?;
+        let oracle = Oracle::new(self, session, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
         verification.records_total.store(oracle.records, Relaxed);
         for (index, (insert, (schema, columns, found))) in oracle.plan.inserts.iter().zip(tables).enumerate() {
             let expected = oracle.rows(index).await?;
@@ -221,9 +221,19 @@ fn is_halted(phase: &Phase) -> bool {
     matches!(phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. })
 }
 
-/// What the broker has deleted of what the job has read.
-async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Vec<String>> {
-    let mut gone = vec![];
+/// What is left of the job's input.
+#[derive(Default)]
+struct Retained {
+    /// What the broker has deleted of what the job has read.
+    gone: Vec<String>,
+    /// By topic and partition, the first offset that is there.
+    beginnings: Beginnings,
+}
+
+type Beginnings = BTreeMap<String, BTreeMap<i32, i64>>;
+
+async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Retained> {
+    let mut retained = Retained::default();
     for (id, spec) in &handle.spec.sources {
         let Some(position) = manifest.sources.get(id) else { continue };
         let Some(first) = &position.first else {
@@ -238,9 +248,10 @@ async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Ve
             let begun = first.get(&partition).copied().unwrap_or(0);
             let beginning = offsets.beginnings.get(&partition).copied().unwrap_or(0);
             if beginning > begun.max(0) && position.next.get(&partition).is_some_and(|next| *next > begun) {
-                gone.push(format!("offsets [{begun}, {beginning}) of {}/{partition} are deleted", spec.topic));
+                retained.gone.push(format!("offsets [{begun}, {beginning}) of {}/{partition} are deleted", spec.topic));
             }
         }
+        retained.beginnings.insert(spec.topic.clone(), offsets.beginnings);
     }
-    Ok(gone)
+    Ok(retained)
 }

@@ -66,7 +66,7 @@ impl<'a> Oracle<'a> {
         catalog: Arc<Catalog>,
         definition: &JobDefinition,
         handle: &JobHandle,
-        manifest: &Manifest,
+        (manifest, beginnings): (&Manifest, &BTreeMap<String, BTreeMap<i32, i64>>),
         read: &Arc<AtomicU64>,
     ) -> anyhow::Result<Self> {
         let cuts = cuts(manager, &manifest.incarnation).await?;
@@ -79,7 +79,9 @@ impl<'a> Oracle<'a> {
             let Some(position) = manifest.sources.get(id) else { continue };
             let mut of_topic = vec![];
             for (partition, next) in &position.next {
-                let first = position.first.as_ref().and_then(|first| first.get(partition)).copied().unwrap_or(0);
+                let began = position.first.as_ref().and_then(|first| first.get(partition)).copied().unwrap_or(0);
+                let beginning = beginnings.get(&spec.topic).and_then(|topic| topic.get(partition)).copied().unwrap_or(0);
+                let first = began.max(beginning);
                 let none = BTreeSet::new();
                 let out = cuts.get(&(spec.topic.clone(), *partition)).unwrap_or(&none);
                 of_topic.extend(without(OffsetRange::new(first.min(*next), *next), out).map(|range| (*partition, range)));
