@@ -222,3 +222,107 @@ fn from_leaves(scan: &RecordScanExec, leaves: &[Leaf], place: &BTreeMap<usize, u
     }
     Ok(steps.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::{
+            array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StructArray, UInt32Array},
+            datatypes::{Field as ArrowField, Fields},
+        },
+        functions::core::get_field,
+        logical_expr::Operator,
+        physical_expr::expressions::{binary, col, lit},
+    };
+
+    use polybolos_kafka::connection::Connection;
+
+    use super::*;
+    use crate::{
+        record_scan::{OnError, ScanSpec},
+        steps,
+        task::descriptor_source,
+    };
+
+    const MEMBERS: [&str; 3] = ["auction", "price", "url"];
+
+    /// `kind`, and objects `bid` and `person` of three members each.
+    fn table() -> SchemaRef {
+        let members: Fields = MEMBERS.iter().map(|name| ArrowField::new(*name, DataType::Int64, true)).collect();
+        let field = |name: &str, data_type| ArrowField::new(name, data_type, true);
+        let object = DataType::Struct(members);
+        Arc::new(Schema::new(vec![field("kind", DataType::Int32), field("bid", object.clone()), field("person", object)]))
+    }
+
+    /// Members hold ten times the row and their place among all members.
+    fn batch(schema: &SchemaRef) -> RecordBatch {
+        let rows = [1_i64, 2, 3];
+        let column = |field: &FieldRef| -> ArrayRef {
+            let DataType::Struct(members) = field.data_type() else { return Arc::new(Int32Array::from(vec![1, 2, 1])) };
+            let member = |member: &FieldRef| -> ArrayRef {
+                let place = MEMBERS.iter().position(|name| name == member.name()).expect("a member") as i64;
+                let of_person = if field.name() == "person" { 100 } else { 0 };
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row * 10 + place + of_person)))
+            };
+            Arc::new(StructArray::new(members.clone(), members.iter().map(member).collect(), None))
+        };
+        RecordBatch::try_new(schema.clone(), schema.fields().iter().map(column).collect()).expect("a batch")
+    }
+
+    fn member(schema: &SchemaRef, column: &str, name: &str) -> Expression {
+        let arguments = vec![col(column, schema).expect("a column"), lit(name)];
+        Arc::new(ScalarFunctionExpr::try_new(get_field(), arguments, schema, Arc::default()).expect("get_field"))
+    }
+
+    fn scan(kind: i32, wanted: &[(&str, &str)]) -> RecordScanExec {
+        let schema = table();
+        let spec = ScanSpec {
+            job: "j".into(),
+            incarnation: "i".into(),
+            source: 0,
+            connection: Connection { bootstrap_servers: "kafka".into(), properties: BTreeMap::new() },
+            topic: "t".into(),
+            fields: schema.fields().iter().map(|field| Field::Json { name: field.name().clone() }).collect(),
+            options: Default::default(),
+            on_error: OnError::Fail,
+            checks: vec![],
+        };
+        let of_kind = binary(col("kind", &schema).expect("a column"), Operator::Eq, lit(kind), &schema).expect("a condition");
+        let columns = wanted.iter().map(|(column, name)| (member(&schema, column, name), (*name).to_owned())).collect();
+        let steps = [Step::Filter(of_kind), Step::project(columns, &schema).expect("a projection")];
+        RecordScanExec::new(Arc::new(spec), schema, steps.into(), descriptor_source(&[]).expect("a source"))
+    }
+
+    fn answer(steps: &[Step], batch: RecordBatch) -> Vec<RecordBatch> {
+        let records = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+        let mut failures = vec![];
+        let rows = steps::run(steps, &[], batch, records, &mut failures).expect("runs");
+        assert_eq!(failures, []);
+        rows
+    }
+
+    #[test]
+    fn only_members_that_are_read_are_decoded() {
+        let whole = scan(1, &[("bid", "price"), ("bid", "auction")]);
+        let pruned = prune(&whole).expect("prunes");
+        assert_eq!(pruned.spec().fields.len(), 2, "nothing of person is read");
+        let DataType::Struct(members) = pruned.decoded().field(1).data_type() else { panic!("{:?}", pruned.decoded()) };
+        assert_eq!(members.iter().map(|member| member.name().as_str()).collect::<Vec<_>>(), ["auction", "price"]);
+        let rows = answer(pruned.steps(), batch(pruned.decoded()));
+        assert_eq!(rows, answer(whole.steps(), batch(whole.decoded())));
+        assert_eq!(rows[0].num_rows(), 2);
+    }
+
+    #[test]
+    fn scans_of_one_source_are_decoded_together() {
+        let scans = [scan(1, &[("bid", "price")]), scan(2, &[("person", "url"), ("bid", "url")])];
+        let together = Decoding::of(&[&scans[0], &scans[1]], &[member(&table(), "person", "auction")]).expect("plans");
+        let of_person = together.schema.field_with_name("person").expect("person").data_type();
+        assert!(matches!(of_person, DataType::Struct(members) if members.len() == 2), "{of_person}");
+        for (scan, steps) in scans.iter().zip(&together.steps) {
+            assert_eq!(answer(steps, batch(&together.schema)), answer(scan.steps(), batch(scan.decoded())));
+        }
+        let other = together.others[0].evaluate(&batch(&together.schema)).expect("evaluates").into_array(3).expect("an array");
+        assert_eq!(other.as_ref(), &Int64Array::from(vec![110, 120, 130]));
+    }
+}

@@ -20,9 +20,7 @@ impl<T> Default for Sorted<T> {
 
 impl<T> Sorted<T> {
     pub fn of(row: Bytes, value: T) -> Self {
-        let mut rows = Vec::with_capacity(1);
-        rows.push((row, value));
-        Self::Small(rows)
+        Self::Small(vec![(row, value)])
     }
 
     pub fn get(&self, row: &[u8]) -> Option<&T> {

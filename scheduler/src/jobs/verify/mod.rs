@@ -159,7 +159,8 @@ impl JobManager {
         if manifest.counts.refused > 0 {
             remarks.push(format!("{} rows were refused by the tables and are missing there", manifest.counts.refused));
         }
-        let oracle = Oracle::new(self, session, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
+        let oracle =
+            Oracle::new(self, session, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
         verification.records_total.store(oracle.records, Relaxed);
         for (index, (insert, (schema, columns, found))) in oracle.plan.inserts.iter().zip(tables).enumerate() {
             let expected = oracle.rows(index).await?;
