@@ -220,7 +220,7 @@ async fn cost_of_every_query() {
             };
             let sources = sources.iter().map(|columns| (0..4).map(|number| lane(columns, number)).collect()).collect();
             let began = cpu_us();
-            let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None }).unwrap();
+            let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None, clock_us: None }).unwrap();
             rows += output.sinks.iter().flatten().map(Delta::rows).sum::<usize>();
             drop(output);
             let ran = cpu_us();
