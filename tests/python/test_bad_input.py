@@ -25,6 +25,7 @@ CREATE TABLE pairs (id STRING, kind STRING, n BIGINT, PRIMARY KEY ((id, kind)) N
 JOB = """
 CREATE JOB survivors_job AS
 INSERT INTO survivors SELECT id, kind, n, small, ratio, flag, at, CAST(price AS DOUBLE), address.city FROM bad_input
+WHERE cardinality(address.lines) IS NULL OR cardinality(address.lines) < 9
 """
 # Its key has two parts, each short enough; only the store knows that both together are too long.
 PAIRS_JOB = "CREATE JOB pairs_job AS INSERT INTO pairs SELECT id, kind, n FROM bad_input WHERE kind IS NOT NULL"
