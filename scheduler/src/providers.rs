@@ -15,7 +15,7 @@ use polybolos_operators::{
     lookup_scan::LookupTable,
     providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
     record_scan::{OnError, ScanSpec},
-    task::{Recorded, TaskDescriptor},
+    task::TaskDescriptor,
 };
 use polybolos_sql::{
     catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
@@ -23,8 +23,8 @@ use polybolos_sql::{
     schema::{Providers, Use},
 };
 use polybolos_streaming::{
-    frame::{OffsetRange, PartWork, SourceRange},
-    ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
+    frame::OffsetRange,
+    ids::{Incarnation, PartIndex},
 };
 use polybolos_tables::TableBackend;
 
@@ -192,24 +192,8 @@ impl QueryRanges for TopicRanges {
             if start >= end {
                 continue;
             }
-            tasks.push(TaskDescriptor {
-                incarnation: self.incarnation.clone(),
-                generation: Generation(u64::MAX),
-                epoch: Epoch(1),
-                attempt: Attempt(1),
-                clock_us: 0,
-                watermark_us: None,
-                state_clock_us: 0,
-                recorded: Recorded::default(),
-                work: PartWork {
-                    part: PartIndex(index as u16),
-                    ranges: vec![SourceRange {
-                        source: SourcePartition { source: SourceId(0), partition: *partition },
-                        range: OffsetRange::new(start, end),
-                    }],
-                },
-                state: vec![],
-            });
+            let range = OffsetRange::new(start, end);
+            tasks.push(TaskDescriptor::of_query(&self.incarnation, PartIndex(index as u16), *partition, range));
         }
         Ok(tasks)
     }

@@ -14,8 +14,8 @@ use datafusion::{
 };
 use futures::StreamExt;
 use polybolos_streaming::{
-    frame::{PartWork, SourceRange},
-    ids::{Attempt, Epoch, Generation, Incarnation},
+    frame::{OffsetRange, PartWork, SourceRange},
+    ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
     manifest::StateRun,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,25 @@ pub struct TaskDescriptor {
 }
 
 impl TaskDescriptor {
+    /// Of a query that reads a range of one topic, outside of every job: nothing fences it, nothing is recorded of it.
+    pub fn of_query(incarnation: &Incarnation, part: PartIndex, partition: i32, range: OffsetRange) -> Self {
+        Self {
+            incarnation: incarnation.clone(),
+            generation: Generation(u64::MAX),
+            epoch: Epoch(1),
+            attempt: Attempt(1),
+            clock_us: 0,
+            watermark_us: None,
+            state_clock_us: 0,
+            recorded: Recorded::default(),
+            work: PartWork {
+                part,
+                ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition }, range }],
+            },
+            state: vec![],
+        }
+    }
+
     /// What a part of a stateless job reads.
     pub fn only_range(&self) -> Result<&SourceRange> {
         match self.work.ranges.as_slice() {

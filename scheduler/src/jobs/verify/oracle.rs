@@ -22,7 +22,7 @@ use polybolos_operators::{
     dead_letters,
     epoch::flow::fuse_scans,
     providers::{QueryRanges, Reading},
-    task::{Recorded, TaskDescriptor},
+    task::TaskDescriptor,
 };
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
@@ -31,8 +31,8 @@ use polybolos_sql::{
     schema::{Providers, Use},
 };
 use polybolos_streaming::{
-    frame::{OffsetRange, PartWork, SourceRange},
-    ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
+    frame::OffsetRange,
+    ids::{Incarnation, PartIndex},
     manifest::Manifest,
 };
 use polybolos_tables::{ScanRequest, TableSchema};
@@ -217,20 +217,9 @@ struct FixedRanges {
 #[async_trait]
 impl QueryRanges for FixedRanges {
     async fn ranges(&self) -> DataFusionResult<Vec<TaskDescriptor>> {
-        let task = |(index, (partition, range)): (usize, &(i32, OffsetRange))| TaskDescriptor {
-            incarnation: Incarnation(self.incarnation.clone()),
-            generation: Generation(u64::MAX),
-            epoch: Epoch(1),
-            attempt: Attempt(1),
-            clock_us: 0,
-            watermark_us: None,
-            state_clock_us: 0,
-            recorded: Recorded::default(),
-            work: PartWork {
-                part: PartIndex(index as u16),
-                ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition: *partition }, range: *range }],
-            },
-            state: vec![],
+        let incarnation = Incarnation(self.incarnation.clone());
+        let task = |(index, (partition, range)): (usize, &(i32, OffsetRange))| {
+            TaskDescriptor::of_query(&incarnation, PartIndex(index as u16), *partition, *range)
         };
         Ok(self.ranges.iter().enumerate().map(task).collect())
     }
