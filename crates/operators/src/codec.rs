@@ -67,26 +67,23 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             return self.ballista.try_decode(buffer, inputs, context, converter);
         };
         let node = proto::PlanNode::decode(body).map_err(|error| internal_datafusion_err!("plan node: {error}"))?;
-        if let Some(proto::plan_node::Node::LookupScan(scan)) = &node.node {
-            let table = decode_schema(&scan.table_schema)?;
-            let leaf = LookupScanExec::of_spec(from_json(&scan.spec)?, table.as_ref())?;
-            return Ok(Arc::new(leaf));
-        }
-        let [child] = inputs else {
-            return Err(internal_datafusion_err!("a plan node of ours has one child, not {}", inputs.len()));
+        let child = || match inputs {
+            [child] => Ok(child.clone()),
+            _ => Err(internal_datafusion_err!("a plan node of ours has one child, not {}", inputs.len())),
         };
         match node.node {
-            Some(proto::plan_node::Node::RecordScan(scan)) => decode_record_scan(&scan, child.clone(), context, self),
-            Some(proto::plan_node::Node::PartWrite(write)) => {
-                Ok(Arc::new(PartWriteExec::new(from_json(&write.spec)?, child.clone())))
-            }
+            Some(proto::plan_node::Node::RecordScan(scan)) => decode_record_scan(&scan, child()?, context, self),
+            Some(proto::plan_node::Node::PartWrite(write)) => Ok(Arc::new(PartWriteExec::new(from_json(&write.spec)?, child()?))),
             Some(proto::plan_node::Node::Epoch(epoch)) => {
                 let spec = self.epoch_spec(&epoch.spec)?;
-                Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child.clone())))
+                Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child()?)))
             }
-            Some(proto::plan_node::Node::LookupScan(_)) | None => {
-                Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version"))
+            // A leaf.
+            Some(proto::plan_node::Node::LookupScan(scan)) => {
+                let table = decode_schema(&scan.table_schema)?;
+                Ok(Arc::new(LookupScanExec::of_spec(from_json(&scan.spec)?, table.as_ref())?))
             }
+            None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
         }
     }
 
