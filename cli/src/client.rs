@@ -86,7 +86,8 @@ impl Client {
             return Err(Exit::new(Failure::Failed, format!("{} exists already; choose another name", file.display())).into());
         }
         let partial = file.with_extension("partial");
-        let answer = self.request(reqwest::Method::GET, path).send().await.map_err(|error| self.unreachable(&error))?;
+        let answer =
+            self.request(reqwest::Method::GET, path).timeout(FILE_TIME).send().await.map_err(|error| self.unreachable(&error))?;
         let answer = Self::check(answer).await?;
         let mut pieces = answer.bytes_stream();
         let mut out = tokio::fs::File::create(&partial).await.with_context(|| format!("cannot write {}", partial.display()))?;
@@ -110,46 +111,41 @@ impl Client {
             piece.truncate(count);
             std::io::Result::Ok((count > 0).then_some((piece, source)))
         });
-        let request = self.request(reqwest::Method::POST, path).header("content-type", "application/octet-stream");
+        let request =
+            self.request(reqwest::Method::POST, path).timeout(FILE_TIME).header("content-type", "application/octet-stream");
         let answer = request.body(reqwest::Body::wrap_stream(pieces)).send().await.map_err(|error| self.unreachable(&error))?;
         Ok(Self::check(answer).await?.json().await?)
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}://{}{path}", self.scheme, self.address);
-        self.http.request(method, url).bearer_auth(&self.token).timeout(FILE_TIME)
+        self.http.request(method, url).bearer_auth(&self.token)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Exit {
         Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
     }
 
+    /// The answer, or the error that it tells.
     async fn check(answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
         let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
-        let message = body.pointer("/error/message").and_then(Value::as_str).map_or_else(|| body.to_string(), str::to_owned);
-        Err(Exit::new(Failure::Failed, message).into())
-    }
-
-    /// Runs statements; the last one's rows.
-    pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
-        let request = self.http.post(format!("{}://{}/api/v1/sql", self.scheme, self.address)).bearer_auth(&self.token);
-        let answer = request.json(&json!({ "sql": sql, "limit": limit })).send().await;
-        let answer = answer.map_err(|error| {
-            Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
-        })?;
-        let status = answer.status();
-        let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
-        if status.is_success() {
-            return Ok(serde_json::from_value(body)?);
-        }
         let text = |key: &str| body.pointer(&format!("/error/{key}")).or_else(|| body.get(key)).and_then(Value::as_str);
         let message = text("message").map_or_else(|| body.to_string(), str::to_owned);
         let hint = text("hint").map(|hint| format!("; {hint}")).unwrap_or_default();
         Err(Exit::new(Failure::Failed, format!("{message}{hint}")).into())
+    }
+
+    /// Runs statements; the last one's rows.
+    pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
+        let request = self.request(reqwest::Method::POST, "/api/v1/sql").json(&json!({ "sql": sql, "limit": limit }));
+        let answer = Self::check(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
+        let status = answer.status();
+        let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
+        Ok(serde_json::from_value(body)?)
     }
 }
 

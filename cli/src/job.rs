@@ -66,9 +66,6 @@ enum What {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::connect(&arguments.connect)?;
-    if let What::Verify { name } = &arguments.what {
-        return verify::run(&client, name, arguments.output).await;
-    }
     let control = |verb: &str, name: &str| format!("{verb} JOB {}", identifier(name));
     let sql = match &arguments.what {
         What::List => {
@@ -94,7 +91,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let rows = if *replace { " REPLACE" } else { " KEEP" };
             format!("{}{from}{rows}{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
         }
-        What::Verify { .. } => return Ok(()),
+        What::Verify { name } => return verify::run(&client, name, arguments.output).await,
         What::Savepoint { name, savepoint } => {
             let savepoint = savepoint.clone().unwrap_or_else(|| format!("{name}-{}", seconds_since_1970()));
             format!("CREATE SAVEPOINT {} FOR JOB {}", identifier(&savepoint), identifier(name))
