@@ -18,7 +18,7 @@ use datafusion::{
 };
 use polybolos_state::{Table, TableKind, ValueTable, lane_of};
 
-use super::{EpochContext, Operator, buckets, values};
+use super::{EpochContext, Operator, buckets, next_of, values};
 use crate::{
     delta::{Delta, take_rows},
     event_time::{TimeColumn, dropped, expiries},
@@ -190,10 +190,7 @@ pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch,
     while i < old_groups.len() || j < new_groups.len() {
         let old_group = (i < old_groups.len()).then(|| old_groups.value(i));
         let new_group = (j < new_groups.len()).then(|| new_groups.value(j));
-        let (takes_old, takes_new) = match (old_group, new_group) {
-            (Some(old), Some(new)) => (old <= new, new <= old),
-            (old, new) => (old.is_some(), new.is_some()),
-        };
+        let (takes_old, takes_new) = next_of(old_group, new_group);
         if !(takes_old && takes_new && before.row(i) == after.row(j)) {
             gone.extend(takes_old.then_some(i as u32));
             added.extend(takes_new.then_some(j as u32));

@@ -113,6 +113,14 @@ pub trait Operator: Debug + Send + Sync {
     }
 }
 
+/// Of two ascending lists side by side: whether the next step takes from the old one, and whether from the new one; from both where they are equal.
+pub(crate) fn next_of<T: Ord>(old: Option<T>, new: Option<T>) -> (bool, bool) {
+    match (old, new) {
+        (Some(old), Some(new)) => (old <= new, new <= old),
+        (old, new) => (old.is_some(), new.is_some()),
+    }
+}
+
 pub(crate) fn values(table: &mut Table) -> &mut ValueTable {
     match table {
         Table::Values(table) => table,

@@ -10,7 +10,7 @@ use datafusion::common::Result;
 use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
-    EpochContext, Operator, buckets,
+    EpochContext, Operator, buckets, next_of,
     sorted::{Partition, SortedRows},
 };
 use crate::delta::{Delta, batch_of};
@@ -49,8 +49,8 @@ impl TopN {
         loop {
             let (takes_old, takes_new) = match (before.peek(), after.peek()) {
                 (None, None) => return,
-                (Some((old, _)), Some((new, _))) if !self.numbered => (old <= new, new <= old),
-                (old, new) => (old.is_some(), new.is_some()),
+                (old, new) if self.numbered => (old.is_some(), new.is_some()),
+                (old, new) => next_of(old.map(|(row, _)| row), new.map(|(row, _)| row)),
             };
             let old = before.next_if(|_| takes_old);
             let new = after.next_if(|_| takes_new);
@@ -82,10 +82,7 @@ fn keep_first(
     let (mut i, mut j) = (0, 0);
     while i < before.len() || j < first.len() {
         let (old, new) = (before.get(i).map(AsRef::as_ref), first.get(j).copied());
-        let (takes_old, takes_new) = match (old, new) {
-            (Some(old), Some(new)) => (old <= new, new <= old),
-            (old, new) => (old.is_some(), new.is_some()),
-        };
+        let (takes_old, takes_new) = next_of(old, new);
         match (old.filter(|_| takes_old), new.filter(|_| takes_new)) {
             (Some(old), None) => _ = table.add(key, old, -1, *expiry),
             (None, Some(new)) => _ = table.add(key, new, 1, *expiry),
