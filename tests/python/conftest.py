@@ -113,6 +113,26 @@ class Cluster(Platform):
         return int((self.folder / f"{service}.pid").read_text())
 
 
+def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], pause_s: float) -> tuple[int, int]:
+    """So many faults at seeded moments: every fourth kills the scheduler, every third of the others stops an executor for `pause_s` and lets it wake up, the rest
+    kill an executor. Answers how many kills and pauses there were."""
+    kills = pauses = 0
+    for number in range(faults):
+        time.sleep(moments.uniform(*between_s))
+        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
+        pid = cluster.pid(service)
+        if number % 3 == 2 and service != "scheduler":
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(pause_s)
+            os.kill(pid, signal.SIGCONT)
+            pauses += 1
+        else:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    return kills, pauses
+
+
 class Servers:
     """A real Kafka and a real Cassandra of a test's own, which it may kill."""
 

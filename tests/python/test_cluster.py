@@ -2,13 +2,10 @@
 seeded moments, Cassandra then holds exactly the ledger's rows. Servers come from the launcher around the tests."""
 
 import json
-import os
 import random
-import signal
-import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import hit, wait_for
 from test_exactly_once import PARTITIONS, SEED, TABLES, Load, bad_coordinates
 
 FAULTS = 12
@@ -23,22 +20,8 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
     load = Load(cluster)
     load.servers = cluster.kafka
     load.start()
-    moments = random.Random(SEED + 2)
-    kills = pauses = 0
-    for number in range(FAULTS):
-        time.sleep(moments.uniform(0.5, 2.0))
-        # Every fourth fault hits the scheduler.
-        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
-        pid = cluster.pid(service)
-        if number % 3 == 2 and service != "scheduler":
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(5)  # longer than the lease and the publisher's grant
-            os.kill(pid, signal.SIGCONT)
-            pauses += 1
-        else:
-            os.kill(pid, signal.SIGKILL)
-            kills += 1
-            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    # A pause is longer than the lease and the publisher's grant.
+    kills, pauses = hit(cluster, random.Random(SEED + 2), FAULTS, (0.5, 2.0), 5)
     load.stopping.set()
     load.join()
     assert kills >= 6 and pauses >= 3

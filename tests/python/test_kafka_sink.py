@@ -2,9 +2,7 @@
 record per key in a topic. In the end readers of committed records find every row once, and every column right."""
 
 import json
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -12,7 +10,7 @@ from collections import Counter
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import hit, wait_for
 
 SEED = 20261126
 PARTITIONS = 3
@@ -193,21 +191,8 @@ def test_real_topics_hold_every_row_once_under_kills_and_pauses(fresh_cluster):
     cluster.run("sql", "-c", TABLES)
     load = Load(cluster.kafka)
     load.start()
-    moments = random.Random(SEED + 2)
-    kills = pauses = 0
-    for number in range(8):
-        time.sleep(moments.uniform(1.0, 2.5))
-        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
-        pid = cluster.pid(service)
-        if number % 3 == 2 and service != "scheduler":
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(4)  # longer than a publisher's grant: it wakes up with its transaction open, and is fenced
-            os.kill(pid, signal.SIGCONT)
-            pauses += 1
-        else:
-            os.kill(pid, signal.SIGKILL)
-            kills += 1
-            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    # A pause is longer than a publisher's grant: it wakes up with its transaction open, and is fenced.
+    kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (1.0, 2.5), 4)
     load.stopping.set()
     load.join()
     assert kills >= 4 and pauses >= 2

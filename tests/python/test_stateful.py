@@ -4,7 +4,6 @@ question over everything that was produced."""
 import json
 import os
 import random
-import signal
 import sqlite3
 import threading
 import time
@@ -12,7 +11,7 @@ from datetime import datetime, timedelta
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import hit, wait_for
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
 PARTITIONS = 3
@@ -224,21 +223,8 @@ def test_a_cluster_with_stateful_jobs_under_kills_and_pauses_answers_as_sqlite_d
     cluster.run("sql", "-c", statements())
     load = Load(cluster.kafka)
     load.start()
-    moments = random.Random(SEED + 2)
-    kills = pauses = 0
-    for number in range(8):
-        time.sleep(moments.uniform(0.5, 2.0))
-        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
-        pid = cluster.pid(service)
-        if number % 3 == 2 and service != "scheduler":
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(5)  # longer than the lease and the publisher's grant
-            os.kill(pid, signal.SIGCONT)
-            pauses += 1
-        else:
-            os.kill(pid, signal.SIGKILL)
-            kills += 1
-            wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
+    # A pause is longer than the lease and the publisher's grant.
+    kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (0.5, 2.0), 5)
     load.stopping.set()
     load.join()
     assert kills >= 4 and pauses >= 2
