@@ -125,10 +125,13 @@ def check(platform, servers: str, load: Load, patience_s: float) -> None:
     def caught_up():
         jobs = {job["name"]: job for job in platform.sql("SELECT name, records_in, lag_records, unpublished_epochs, error FROM polybolos.jobs")}
         assert not any(jobs[name]["error"] for name in JOBS), jobs
-        return all(
-            jobs[name]["records_in"] >= wanted[name] and jobs[name]["lag_records"] == 0 and jobs[name]["unpublished_epochs"] == 0
+        behind = [
+            jobs[name]
             for name in JOBS
-        ) and jobs
+            if jobs[name]["records_in"] < wanted[name] or jobs[name]["lag_records"] or jobs[name]["unpublished_epochs"]
+        ]
+        assert not behind, (behind, wanted)
+        return jobs
 
     jobs = wait_for("the jobs catching up", caught_up, patience_s)
     assert {name: jobs[name]["records_in"] for name in JOBS} == wanted

@@ -184,6 +184,7 @@ pub fn start(
         over: false,
     };
     let shared = Arc::new(Shared { view: RwLock::new(view), history: Mutex::default() });
+    let clock = context.clock.clone();
     let runner = Runner {
         context,
         spec: spec.clone(),
@@ -204,7 +205,7 @@ pub fn start(
         buffered: BTreeMap::new(),
     };
     for (source, source_spec) in &spec.sources {
-        tasks.spawn(topics::watch(*source, source_spec.clone(), answers.clone()));
+        tasks.spawn(topics::watch(*source, source_spec.clone(), clock.clone(), answers.clone()));
     }
     tasks.spawn(runner.run(first, executor_events, answered, requested, shutdown));
     JobHandle { spec, incarnation, requests, shared }

@@ -7,16 +7,17 @@ use polybolos_streaming::{coordinator::Event, ids::SourceId};
 use tokio::sync::mpsc;
 
 use super::spec::SourceSpec;
+use crate::clock::Clock;
 
 /// Between two looks at offsets.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Watches one source until the receiver is gone. The next question is asked only after the last answer was handed over.
-pub async fn watch(source: SourceId, spec: SourceSpec, events: mpsc::Sender<Event>) {
+pub async fn watch(source: SourceId, spec: SourceSpec, clock: Arc<Clock>, events: mpsc::Sender<Event>) {
     let mut away = false;
     let mut admin: Option<Arc<Admin>> = None;
     loop {
-        match look(source, &spec, &mut admin).await {
+        match look(source, &spec, &clock, &mut admin).await {
             Ok(event) => {
                 if away && events.send(Event::SourceBack { source }).await.is_err() {
                     return;
@@ -43,7 +44,7 @@ pub async fn watch(source: SourceId, spec: SourceSpec, events: mpsc::Sender<Even
     }
 }
 
-async fn look(source: SourceId, spec: &SourceSpec, admin: &mut Option<Arc<Admin>>) -> Result<Event, String> {
+async fn look(source: SourceId, spec: &SourceSpec, clock: &Clock, admin: &mut Option<Arc<Admin>>) -> Result<Event, String> {
     let connected = match admin {
         Some(admin) => admin.clone(),
         None => {
@@ -56,6 +57,7 @@ async fn look(source: SourceId, spec: &SourceSpec, admin: &mut Option<Arc<Admin>
     let Some(description) = description else {
         return Err(format!("topic {:?} does not exist; create it or start its feed", spec.topic));
     };
+    let asked_us = clock.now().monotonic_us;
     let offsets = connected.offsets(&spec.topic, &description.partitions).await.map_err(|error| error.to_string())?;
-    Ok(Event::Partitions { source, topic_id: description.topic_id, beginnings: offsets.beginnings, ends: offsets.ends })
+    Ok(Event::Partitions { source, asked_us, topic_id: description.topic_id, beginnings: offsets.beginnings, ends: offsets.ends })
 }

@@ -31,6 +31,8 @@ pub enum Event {
     /// answer, so that an answer is never older than the one before.
     Partitions {
         source: SourceId,
+        /// When it was asked for, by the monotonic clock: what it says is no older.
+        asked_us: u64,
         topic_id: Option<String>,
         beginnings: BTreeMap<i32, i64>,
         ends: BTreeMap<i32, i64>,

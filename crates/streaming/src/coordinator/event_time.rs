@@ -2,8 +2,9 @@
 //! partitions that are not idle, over all sources that have a watermark; it never falls. A partition that has seen no event time yet holds it back
 //! until it is idle. When all are idle, nothing holds it back: it is the largest event time, as if the partition that leads had fallen silent last.
 //!
-//! A partition is idle once it had nothing to read for [`CoordinatorConfig::idle_timeout_us`] by the monotonic clock, and is awake again as soon as the
-//! broker or an executor tells of a record. Time in which nobody knows (Kafka is away, the topic has not been asked for) does not count.
+//! A partition is idle once the broker, asked for the second time [`CoordinatorConfig::idle_timeout_us`] after its first answer, still says that there is
+//! nothing to read, by the monotonic clock; and is awake again as soon as the broker or an executor tells of a record. Time that passes while nobody is
+//! asked counts for nothing: a machine that is short of breath must not make records late.
 use std::collections::BTreeMap;
 
 use super::{
@@ -25,7 +26,7 @@ pub(super) struct EventTimes {
 struct Partition {
     event_time_us: Option<i64>,
     is_idle: bool,
-    /// Since when it is known to have nothing to read.
+    /// When the broker first said that there is nothing to read, with no record heard of since.
     quiet_since_us: Option<u64>,
 }
 
@@ -60,14 +61,22 @@ impl EventTimes {
         self.partitions.retain(|key, _| key.source != source);
     }
 
-    /// Takes note of who is silent, and moves the watermark on.
-    pub fn look(&mut self, sources: &Sources, now_us: u64, config: &CoordinatorConfig) {
+    /// The broker has answered what was asked at `asked_us`.
+    pub fn answered(&mut self, source: SourceId, sources: &Sources, asked_us: u64, now_us: u64, config: &CoordinatorConfig) {
+        let activities = sources.activities().filter(|(key, _)| key.source == source && config.watermarked.contains(&source));
+        for (key, _) in activities.filter(|(_, activity)| *activity == Activity::Quiet) {
+            self.partitions.entry(key).or_default().is_quiet(asked_us, now_us, config.idle_timeout_us);
+        }
+    }
+
+    /// Takes note of who is awake, and moves the watermark on.
+    pub fn look(&mut self, sources: &Sources, config: &CoordinatorConfig) {
         if config.watermarked.is_empty() {
             return;
         }
         self.partitions.retain(|key, _| sources.position(*key).is_some());
         for (key, activity) in sources.activities().filter(|(key, _)| config.watermarked.contains(&key.source)) {
-            self.partitions.entry(key).or_default().look(activity, now_us, config.idle_timeout_us);
+            self.partitions.entry(key).or_default().look(activity);
         }
         let is_missing = |source: &SourceId| !self.partitions.keys().any(|key| key.source == *source);
         if config.watermarked.iter().any(is_missing) {
@@ -87,24 +96,20 @@ impl EventTimes {
         }
         manifest.watermark_us = self.watermark_us;
     }
-
-    /// When the next partition will count as idle.
-    pub fn wakeup_us(&self, config: &CoordinatorConfig) -> Option<u64> {
-        let timeout_us = config.idle_timeout_us?;
-        self.partitions.values().filter(|it| !it.is_idle).filter_map(|it| Some(it.quiet_since_us? + timeout_us)).min()
-    }
 }
 
 impl Partition {
-    fn look(&mut self, activity: Activity, now_us: u64, timeout_us: Option<u64>) {
+    fn look(&mut self, activity: Activity) {
         match activity {
             Activity::Busy => (self.is_idle, self.quiet_since_us) = (false, None),
             Activity::Unknown => self.quiet_since_us = None,
-            Activity::Quiet => {
-                let since_us = *self.quiet_since_us.get_or_insert(now_us);
-                self.is_idle = timeout_us.is_some_and(|timeout_us| self.is_idle || now_us >= since_us + timeout_us);
-            }
+            Activity::Quiet => {}
         }
+    }
+
+    fn is_quiet(&mut self, asked_us: u64, now_us: u64, timeout_us: Option<u64>) {
+        let since_us = *self.quiet_since_us.get_or_insert(now_us);
+        self.is_idle = timeout_us.is_some_and(|timeout_us| self.is_idle || asked_us >= since_us + timeout_us);
     }
 }
 
@@ -139,20 +144,24 @@ mod tests {
     #[test]
     fn only_time_that_is_known_to_be_quiet_counts() {
         let mut it = Partition::default();
-        it.look(Activity::Quiet, 0, Some(10));
-        it.look(Activity::Quiet, 9, Some(10));
+        it.is_quiet(0, 1, Some(10));
+        it.is_quiet(9, 10, Some(10));
         assert!(!it.is_idle);
-        it.look(Activity::Unknown, 9, Some(10));
-        it.look(Activity::Quiet, 12, Some(10));
+        it.look(Activity::Unknown);
+        it.is_quiet(12, 12, Some(10));
         assert!(!it.is_idle, "Kafka was away");
-        it.look(Activity::Quiet, 22, Some(10));
+        it.is_quiet(21, 30, Some(10));
+        assert!(!it.is_idle, "the answer may be as old as the question");
+        it.look(Activity::Quiet);
+        assert!(!it.is_idle, "nobody was asked");
+        it.is_quiet(22, 31, Some(10));
         assert!(it.is_idle);
-        it.look(Activity::Unknown, 23, Some(10));
+        it.look(Activity::Unknown);
         assert!(it.is_idle, "nothing says that it woke up");
-        it.look(Activity::Busy, 24, Some(10));
+        it.look(Activity::Busy);
         assert!(!it.is_idle);
-        it.look(Activity::Quiet, 100, None);
-        it.look(Activity::Quiet, 200, None);
+        it.is_quiet(100, 100, None);
+        it.is_quiet(200, 200, None);
         assert!(!it.is_idle, "never, without a timeout");
     }
 

@@ -183,12 +183,13 @@ impl JobCoordinator {
         match event {
             Event::Tick => {}
             Event::Available { partition, end, bytes_per_record } => self.sources.available(partition, end, bytes_per_record),
-            Event::Partitions { source, topic_id, beginnings, ends } => {
+            Event::Partitions { source, asked_us, topic_id, beginnings, ends } => {
                 match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss) {
                     Ok(changes) => {
                         if changes.recreated {
                             self.event_times.forget(source);
                         }
+                        self.event_times.answered(source, &self.sources, asked_us, now.monotonic_us, &self.config);
                         self.sources_changed(changes, now, &mut actions);
                     }
                     Err(DataLoss(reason)) => self.fail(reason, now, &mut actions),
@@ -238,11 +239,10 @@ impl JobCoordinator {
             self.running.as_ref().map(|running| running.report_by_us.map_or(running.deadline_us, |by| by.min(running.deadline_us)));
         let submit = (self.may_compute() && (self.sources.has_backlog() || self.timers_are_due())).then(|| self.submit_at_us());
         let positions = self.ahead_since_us.filter(|_| self.swap.is_none()).map(|since| since + self.config.position_delay_us);
-        let idle = self.event_times.wakeup_us(&self.config);
         let compaction = self.compaction.wakeup_us(self.looked_us);
         let publishing = self.publishing.wakeup_us(&self.config);
         let garbage = self.garbage.wakeup_us().filter(|_| self.pinned.is_some());
-        [swap, attempt, submit, positions, publishing, idle, compaction, garbage].into_iter().flatten().min()
+        [swap, attempt, submit, positions, publishing, compaction, garbage].into_iter().flatten().min()
     }
 
     /// The number after the last attempt submitted.
@@ -362,7 +362,7 @@ impl JobCoordinator {
             return;
         }
         self.looked_us = now.monotonic_us;
-        self.event_times.look(&self.sources, now.monotonic_us, &self.config);
+        self.event_times.look(&self.sources, &self.config);
         self.check_deadline(now, actions);
         if self.wanted != Life::Dropped {
             self.publishing.advance(now, &self.manifest, &self.executors, &self.config, actions);
@@ -605,7 +605,7 @@ impl JobCoordinator {
         for report in reports {
             self.event_times.reported(&report.event_time_us);
         }
-        self.event_times.look(&self.sources, now.monotonic_us, &self.config);
+        self.event_times.look(&self.sources, &self.config);
         let mut manifest = self.next_manifest(now);
         manifest.epoch = frame.epoch;
         manifest.frame_watermark_us = frame.watermark_us;

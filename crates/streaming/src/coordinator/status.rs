@@ -159,7 +159,7 @@ mod tests {
         coordinator.on_event(NOW, Event::Available { partition, end: 10, bytes_per_record: 8 });
         assert!(!matches!(coordinator.status().phase, Phase::Computing { .. }), "the topic may be another one");
         let (beginnings, ends) = (BTreeMap::from([(0, 0)]), BTreeMap::from([(0, 10)]));
-        coordinator.on_event(NOW, Event::Partitions { source: SOURCE, topic_id: None, beginnings, ends });
+        coordinator.on_event(NOW, Event::Partitions { source: SOURCE, asked_us: 0, topic_id: None, beginnings, ends });
         assert!(matches!(coordinator.status().phase, Phase::Computing { .. }), "{:?}", coordinator.status());
         coordinator
     }

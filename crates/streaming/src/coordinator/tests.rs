@@ -68,7 +68,8 @@ impl Bench {
     /// What the broker tells.
     pub fn list(&mut self, ends: &BTreeMap<i32, i64>) {
         let beginnings = ends.keys().map(|partition| (*partition, 0)).collect();
-        self.send(Event::Partitions { source: SOURCE, topic_id: Some("first".into()), beginnings, ends: ends.clone() });
+        let asked_us = self.now.monotonic_us;
+        self.send(Event::Partitions { source: SOURCE, asked_us, topic_id: Some("first".into()), beginnings, ends: ends.clone() });
     }
 
     pub fn send(&mut self, event: Event) {
@@ -194,7 +195,7 @@ fn a_record_of_a_topic_made_again_meanwhile_releases_nothing_of_its_successor() 
     bench.compute();
     let topic_id = Some("second".to_owned());
     let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 2), (1, 2)]));
-    bench.send(Event::Partitions { source: SOURCE, topic_id, beginnings, ends });
+    bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
     bench.store();
     let released = |action: &Action| if let Action::Released { through } = action { Some(through.clone()) } else { None };
     let released: Vec<_> = bench.done.iter().filter_map(released).collect();

@@ -47,6 +47,7 @@ pub enum ToProcess {
     },
     Poll,
     Listed {
+        asked_us: u64,
         topic: usize,
         beginnings: BTreeMap<i32, i64>,
         ends: BTreeMap<i32, i64>,

@@ -114,10 +114,10 @@ impl World {
             ToProcess::Loaded { generation, version, manifest } => self.recover(process, generation, version, *manifest),
             ToProcess::ListSavepoints => self.list_savepoints(process),
             ToProcess::Poll => self.poll(process),
-            ToProcess::Listed { topic, beginnings, ends } => {
+            ToProcess::Listed { asked_us, topic, beginnings, ends } => {
                 self.processes[process].topic = topic;
                 let topic_id = Some(format!("topic-{topic}"));
-                self.deliver(process, Event::Partitions { source: SOURCE, topic_id, beginnings, ends });
+                self.deliver(process, Event::Partitions { source: SOURCE, asked_us, topic_id, beginnings, ends });
                 self.list_topic(process);
             }
             ToProcess::Tick => {

@@ -54,8 +54,8 @@ impl World {
         let topic = self.topics.last().expect("a topic");
         let (beginnings, ends) = (topic.beginnings(), topic.ends());
         let topic = self.topics.len() - 1;
-        let delay = self.delay(800);
-        self.after(delay, Happening::Process(process, ToProcess::Listed { topic, beginnings, ends }));
+        let (asked_us, delay) = (self.now, self.delay(800));
+        self.after(delay, Happening::Process(process, ToProcess::Listed { asked_us, topic, beginnings, ends }));
     }
 
     pub fn hear_beat(&mut self, process: usize, executor: usize, number: u64, asked_us: u64) {
