@@ -2,6 +2,7 @@
 record per key in a topic. In the end readers of committed records find every row once, and every column right."""
 
 import json
+import os
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
 
-SEED = 20261126
+SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261126))
 PARTITIONS = 3
 
 TABLES = """

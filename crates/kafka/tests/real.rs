@@ -161,6 +161,65 @@ async fn random_ranges_come_back_exactly() {
     }
 }
 
+/// A partition that is assigned anew has no queue of its own until the client has stopped the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_jumps_takes_nothing_from_the_others() {
+    const EACH: i64 = 60_000;
+    let topic = topic("jumps", 4, &[]).await;
+    join_all((0..4).map(|partition| topic.fill(partition, EACH as usize, 20))).await;
+    let fetcher = fetcher(FetcherConfig { partition_bytes: 1 << 18, ..FetcherConfig::default() });
+    fetcher.prefetch(key(0), connection(), topic.name.clone(), (0..4).map(|partition| (partition, 0)).collect());
+    let readers = (0..4).map(|partition| {
+        let (fetcher, topic) = (fetcher.clone(), &topic);
+        async move {
+            let mut random = StdRng::seed_from_u64(partition as u64);
+            for epoch in 0..60 {
+                // The even ones jump, the odd ones go on.
+                let start = if partition % 2 == 0 { random.random_range(0..EACH - 1_000) } else { epoch * 1_000 };
+                let range = OffsetRange::new(start, start + 1_000);
+                let chunks = read(&fetcher, topic, partition, range.start, range.end).await.unwrap();
+                assert_exact(&chunks, partition, range, 20);
+                fetcher.release(&key(0), partition, range.end);
+            }
+        }
+    });
+    join_all(readers).await;
+}
+
+/// Looking over the hole at the end assigns a partition anew, and all partitions of a quiet topic at once: each end has to be told of the right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_partition_of_a_quiet_topic_is_read_over_its_last_marker() {
+    const PARTITIONS: i32 = 8;
+    let topic = topic("quiet", PARTITIONS, &[]).await;
+    let name = topic.name.clone();
+    let sent = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", servers()).set("transactional.id", format!("id-{name}")).create().unwrap();
+        producer.init_transactions(DEADLINE).unwrap();
+        producer.begin_transaction().unwrap();
+        for partition in 0..PARTITIONS {
+            producer.send(BaseRecord::<(), str>::to(&name).partition(partition).payload("a")).unwrap();
+        }
+        producer.commit_transaction(DEADLINE).unwrap();
+    });
+    sent.await.unwrap();
+    let ends: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 2)).collect();
+    for round in 0..12 {
+        let fetcher = fetcher(FetcherConfig::default());
+        fetcher.prefetch(key(0), connection(), topic.name.clone(), (0..PARTITIONS).map(|partition| (partition, 0)).collect());
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let here: BTreeMap<i32, i64> =
+                fetcher.available().iter().map(|available| (available.partition, available.end)).collect();
+            if here == ends {
+                break;
+            }
+            assert!(Instant::now() < until, "round {round}: {here:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_that_end_in_control_records() {
     let topic = topic("transactions", 1, &[]).await;

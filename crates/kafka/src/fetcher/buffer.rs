@@ -220,9 +220,10 @@ impl Buffer {
             return;
         }
         self.at_end = true;
-        // Told again at another offset, though nothing came: the log has grown, by a hole.
+        // The log may have grown by a hole: where the event comes again though nothing else came, and also while a placement was being made, whose event then
+        // speaks of more than what was known before.
+        self.end_is_known = false;
         let known_end = self.placed.as_mut().and_then(|placed| placed.known_end.take());
-        self.end_is_known = known_end.is_some();
         self.end = self.end.max(known_end.unwrap_or(i64::MIN));
     }
 }
@@ -330,6 +331,8 @@ mod tests {
         assert_eq!((again.offset, again.known_end), (4, Some(5)));
         buffer.reached_end(again.number);
         assert_eq!(buffer.end(), 5);
+        assert!(buffer.may_end_in_hole(), "the event may already speak of a longer log");
+        buffer.quiet_log_reaches(5);
         assert!(!buffer.may_end_in_hole());
         buffer.reached_end(again.number);
         assert!(buffer.may_end_in_hole(), "records that nobody sees were aborted meanwhile");

@@ -88,6 +88,15 @@ struct Polling {
     looked: Option<Instant>,
 }
 
+/// What came through a queue that several partitions share.
+#[derive(Default)]
+struct Mixed {
+    builders: BTreeMap<i32, ChunkBuilder>,
+    ended: Vec<i32>,
+    /// Some of it was handed over already.
+    brought: bool,
+}
+
 /// Makes the consumer and its thread. Nothing is asked of the cluster yet.
 pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metrics, announcer: Announcer) -> Result<()> {
     let connection = source.connection();
@@ -191,23 +200,28 @@ impl Polling {
     /// Takes what is in the main queue: errors, and records that were fetched before a partition had its own queue.
     fn take_main(&mut self, wait: Duration) -> bool {
         let consumer = self.consumer.clone();
-        let mut builders: BTreeMap<i32, ChunkBuilder> = BTreeMap::new();
-        let mut ended = vec![];
-        let mut brought = false;
+        let mut mixed = Mixed::default();
         for _ in 0..CHUNK_RECORDS {
             match consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => {
-                    let builder = builders.entry(message.partition()).or_default();
-                    if !builder.takes(message.offset()) {
-                        brought |= self.hand_over(message.partition(), builder);
-                    }
-                    push(builder, &message);
-                }
-                Some(Err(ClientError::PartitionEOF(partition))) => ended.push(partition),
+                Some(Ok(message)) => self.mix(&mut mixed, &message),
+                Some(Err(ClientError::PartitionEOF(partition))) => mixed.ended.push(partition),
                 Some(Err(error)) => self.trouble(None, &error),
             }
         }
+        self.settle(mixed)
+    }
+
+    fn mix(&self, mixed: &mut Mixed, message: &BorrowedMessage<'_>) {
+        let builder = mixed.builders.entry(message.partition()).or_default();
+        if !builder.takes(message.offset()) {
+            mixed.brought |= self.hand_over(message.partition(), builder);
+        }
+        push(builder, message);
+    }
+
+    fn settle(&mut self, mixed: Mixed) -> bool {
+        let Mixed { builders, ended, mut brought } = mixed;
         for (partition, mut builder) in builders {
             if self.hand_over(partition, &mut builder) {
                 self.brought.insert(partition, Instant::now());
@@ -224,15 +238,19 @@ impl Polling {
         brought
     }
 
+    /// A partition that was taken away and assigned again gets its own queue only if the client has stopped the old one by then. Otherwise its queue stays
+    /// joined to the main one, and brings what is meant for others too.
     fn poll_partition(&mut self, partition: i32, placement: u64) -> bool {
         let Some(queue) = self.queues.get(&partition) else { return false };
         // Most looks find nothing; the first record makes the room.
         let mut builder = ChunkBuilder::new();
+        let mut others = Mixed::default();
         let mut trouble = None;
         let mut at_end = false;
         while builder.len() < CHUNK_RECORDS && builder.bytes() < CHUNK_BYTES {
             match queue.poll(Duration::ZERO) {
                 None => break,
+                Some(Ok(message)) if message.partition() != partition => self.mix(&mut others, &message),
                 Some(Ok(message)) => {
                     if builder.is_empty() {
                         let (records, bytes) = self.chunk_size;
@@ -243,6 +261,7 @@ impl Polling {
                     }
                     push(&mut builder, &message);
                 }
+                Some(Err(ClientError::PartitionEOF(other))) if other != partition => others.ended.push(other),
                 Some(Err(ClientError::PartitionEOF(_))) => {
                     at_end = true;
                     break;
@@ -263,6 +282,7 @@ impl Polling {
             self.source.reached_end(partition, placement);
             brought = true;
         }
+        brought |= self.settle(others);
         if let Some(error) = trouble {
             self.trouble(Some((partition, placement)), &error);
         }
