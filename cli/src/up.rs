@@ -1,9 +1,10 @@
 //! `polybolos up`: the whole platform in one process, without Docker and without a JVM. Everything it keeps is below the data folder.
 use std::{
     collections::BTreeMap,
+    fs::TryLockError,
     io::{IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -69,6 +70,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let stop = shutdown::on_signals()?;
     let folder = arguments.data_dir.clone();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    // Held until this process is gone, however it ends.
+    let _lock = lock(&folder)?;
     let port = |port: u16| ports::offset(port, arguments.port_offset);
     let token = auth::token(&folder.join("token"))?;
     let registry = telemetry::metrics()?;
@@ -85,6 +88,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
     let kafka = Connection::new(broker.address().to_string());
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(folder.join("store")).await?);
+    // Whoever led here held the lock.
+    polybolos_scheduler::leadership::vacate(&*store).await;
     let tables: Arc<dyn TableBackend> = Arc::new(EmbeddedTables::open(folder.join("tables")).await?);
 
     let settings = SchedulerSettings {
@@ -94,14 +99,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         postgres_port: port(7432)?,
         flight_sql_port: port(7433)?,
         mode: "embedded".into(),
-        // Short, as a restart after a kill waits for its own old lease; long enough for a busy machine, whose disk may take seconds to sync.
-        lease: LeaseConfig {
-            lease_us: 4_000_000,
-            margin_us: 500_000,
-            renew_us: 200_000,
-            look_us: 50_000,
-            ..LeaseConfig::default()
-        },
+        // Nobody else can lead in a locked folder, so neither a disk that takes its time to sync nor a pause deposes anybody.
+        lease: LeaseConfig { lease_us: 24 * 3_600_000_000, renew_us: 10_000_000, look_us: 50_000, ..LeaseConfig::default() },
         tls: match (&arguments.tls_certificate, &arguments.tls_key) {
             (Some(certificate), Some(key)) => Some(DoorTls::read(certificate, key)?),
             _ => None,
@@ -176,7 +175,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ended = &mut engine_running => ended.and_then(|ended| match ended {
             polybolos_scheduler::Ended::Shutdown => Ok(()),
             polybolos_scheduler::Ended::Deposed => bail!(
-                "the lease of {} ran out: this process was paused, or its disk stalled, for more than four seconds; start it again, nothing is lost",
+                "the lease of {} ran out: its disk took no write for a day; start it again, nothing is lost",
                 folder.display()
             ),
         }),
@@ -191,6 +190,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     broker.stop().await;
     ended
+}
+
+fn lock(folder: &Path) -> anyhow::Result<std::fs::File> {
+    let path = folder.join("lock");
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "the data folder {} is in use by another polybolos; stop that one, or choose another with --data-dir",
+                folder.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 /// Once the executor has joined: pipelines, endpoints, the lines that tell where to look.

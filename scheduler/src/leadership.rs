@@ -90,6 +90,16 @@ pub async fn run(
     }
 }
 
+/// Gives the lease of a leader back that is known to be dead, so that nobody waits for it to run out.
+pub async fn vacate(store: &dyn Store) {
+    if let ReadAnswer::Found { version, record } = read(store).await
+        && !record.holder.is_empty()
+    {
+        let vacant = LeaseRecord { counter: record.counter + 1, holder: String::new(), ..record };
+        write(store, Some(version), &vacant).await;
+    }
+}
+
 async fn read(store: &dyn Store) -> ReadAnswer {
     match store.get(keys::LEASE).await {
         Ok(Some((bytes, version))) => match polybolos_persist::envelope::decode::<LeaseRecord>(keys::LEASE, "lease", &bytes) {
