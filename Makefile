@@ -44,8 +44,9 @@ test: setup setup-test fmt-check deny build unit end-to-end ## Everything: forma
 
 # Seeds are printed; one that goes wrong is repeated alone, as the output says.
 .PHONY: soak
-soak: setup setup-test build $(VENV)/ready ## The long runs: the law with 5 000 seeds, the simulation, 200 kills
+soak: setup setup-test build $(VENV)/ready ## The long runs: the law with 5 000 seeds, 200 of them through Ballista, the simulation, 200 kills
 	POLYBOLOS_LAW_CASES=$(or $(LAW_CASES),5000) POLYBOLOS_LAW_SEED=$(or $(SEED),1) cargo test --locked -p polybolos-dataflow --test law -- --nocapture
+	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_LAW_PLATFORM_CASES=$(or $(PLATFORM_CASES),200) POLYBOLOS_LAW_PLATFORM_SEED=$(or $(SEED),1) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_law.py
 	cargo test --locked -p polybolos-streaming --test simulation -- --nocapture
 	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_KILLS=$(or $(KILLS),200) POLYBOLOS_KILL_SEED=$(or $(SEED),20261125) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_stateful.py tests/python/test_exactly_once.py
 
@@ -78,7 +79,7 @@ unit: build ## Lint our crates, and run their unit and property tests and those 
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills
-	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- $(VENV)/bin/python -m pytest -q tests/python
+	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q tests/python
 
 .PHONY: screenshot
 screenshot: build ## Make the README's picture again

@@ -32,6 +32,7 @@ pub fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
     let arrivals = (0..rows).flat_map(|row| [arrival(0, row), arrival(1, row)]).flatten().collect();
     let statement = Generated {
         sql: sql.to_owned(),
+        columns: Vec::new(),
         constructs: BTreeSet::new(),
         granules: vec![granule_us],
         closing: emits_on_close.then(|| "0".to_owned()),

@@ -88,13 +88,30 @@ async fn answer_in(
     rows: &[Vec<usize>],
     watermark_us: Option<i64>,
 ) -> Result<Answer, String> {
-    let context = context_in(session, case, rows)?;
+    Answer::of(&collected(context_in(session, case, rows)?, &closed(case, statement, watermark_us)).await?)
+}
+
+/// The statement, without rows of windows that are open.
+fn closed(case: &Case, statement: usize, watermark_us: Option<i64>) -> String {
     let statement = &case.statements[statement];
-    let sql = match &statement.closing {
+    match &statement.closing {
         Some(closing) => format!("SELECT * FROM ({}) WHERE {closing} <= {}", statement.sql, watermark_us.unwrap_or(i64::MIN / 2)),
         None => statement.sql.clone(),
-    };
-    let frame = context.sql(&sql).await.map_err(|error| format!("the oracle refuses: {error}"))?;
-    let batches = frame.collect().await.map_err(|error| format!("the oracle fails: {error}"))?;
-    Answer::of(&batches)
+    }
+}
+
+async fn collected(context: SessionContext, sql: &str) -> Result<Vec<RecordBatch>, String> {
+    let frame = context.sql(sql).await.map_err(|error| format!("the oracle refuses: {error}"))?;
+    frame.collect().await.map_err(|error| format!("the oracle fails: {error}"))
+}
+
+/// The careful answer to a query that `wrap` puts around the statement.
+pub async fn wrapped(
+    case: &Case,
+    statement: usize,
+    rows: &[Vec<usize>],
+    watermark_us: Option<i64>,
+    wrap: &dyn Fn(String) -> String,
+) -> Result<Vec<RecordBatch>, String> {
+    collected(context_in(careful(), case, rows)?, &wrap(closed(case, statement, watermark_us))).await
 }

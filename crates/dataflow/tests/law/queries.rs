@@ -109,6 +109,7 @@ struct From {
 #[derive(Clone, Debug)]
 pub struct Generated {
     pub sql: String,
+    pub columns: Vec<Name>,
     pub constructs: BTreeSet<Construct>,
     /// Lengths of windows, microseconds; 0: it uses event time itself.
     pub granules: Vec<i64>,
@@ -145,7 +146,8 @@ impl<'a> Grammar<'a> {
         let views: Vec<String> = grammar.views.iter().map(|(name, view)| format!("{name} AS ({})", view.sql)).collect();
         let with = if views.is_empty() { String::new() } else { format!("WITH {} ", views.join(", ")) };
         let closing = grammar.closing.take().filter(|_| grammar.chance(0.5));
-        Generated { sql: format!("{with}{}", query.sql), constructs: grammar.constructs, granules: grammar.granules, closing }
+        let Self { constructs, granules, .. } = grammar;
+        Generated { sql: format!("{with}{}", query.sql), columns: query.columns, constructs, granules, closing }
     }
 
     fn fresh(&mut self, prefix: &str) -> String {

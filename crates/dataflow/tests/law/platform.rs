@@ -1,0 +1,295 @@
+//! Cases of the law as jobs of a running platform: `tests/python/test_law.py` makes them of what [`cases`] writes, says which records became late rows,
+//! and compares what the jobs' tables hold with what [`answers`] writes: plain DataFusion's answer over all others.
+//!
+//! A job's table needs a key, a query of the grammar has none. So a job counts equal rows: the table's key is a text of all columns that are exact, beside it
+//! are the count and the bounds of the others. What is written at once for good, on close and row by row, is written as it is, under the same text.
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use datafusion::arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{DataType, Float64Type, Int64Type},
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value as Json, json};
+
+use super::{
+    REFUSED,
+    cases::Case,
+    expressions::{expression, mild_predicate},
+    oracle,
+    queries::{Construct, Generated},
+    setting,
+    tables::{Column, Kind, Table, Value},
+};
+
+/// With every so many cases a job comes that looks at each row for itself.
+const ROW_BY_ROW: u64 = 4;
+
+/// A statement as it fills a table.
+struct Sink {
+    table: String,
+    query: String,
+    /// Of the table, beside its key.
+    columns: Vec<(String, &'static str)>,
+    emits_on_close: bool,
+}
+
+struct Job {
+    name: String,
+    sinks: Vec<Sink>,
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os("POLYBOLOS_LAW_FOLDER").map(PathBuf::from).expect("POLYBOLOS_LAW_FOLDER says where the cases are written to")
+}
+
+/// What the names of a run's tables and jobs begin with: others may lie on the same servers.
+fn stem() -> String {
+    std::env::var("POLYBOLOS_LAW_STEM").unwrap_or_else(|_| "law".to_owned())
+}
+
+fn the_cases() -> impl Iterator<Item = Case> {
+    let (first, count) = (setting("POLYBOLOS_LAW_SEED", 1), setting("POLYBOLOS_LAW_CASES", 1));
+    (first..first + count).map(|seed| named_apart(Case::random(seed, REFUSED)))
+}
+
+/// Tables of all cases live beside each other.
+fn named_apart(mut case: Case) -> Case {
+    let stem = format!("{}{}", stem(), case.seed);
+    for table in &mut case.tables {
+        let name = format!("{stem}_{}", table.name);
+        for statement in &mut case.statements {
+            statement.sql = statement.sql.replace(&format!(" {} AS ", table.name), &format!(" {name} AS "));
+        }
+        table.name = name;
+    }
+    // What a pair of rows makes may be there twice; only windows' rows have a key.
+    let windows = [Construct::WindowAggregate, Construct::Hop, Construct::Cumulate, Construct::Session, Construct::WindowTopN];
+    for statement in case.statements.iter_mut().filter(|statement| statement.constructs.is_disjoint(&windows.into())) {
+        statement.closing = None;
+    }
+    case
+}
+
+/// The text that tells a row from others, over a query named `q`.
+fn key_of(statement: &Generated) -> String {
+    let parts = statement.columns.iter().map(|column| match (column.exact, column.kind) {
+        (false, _) => format!("CAST(q.{} IS NULL AS VARCHAR)", column.sql),
+        // Zero has two signs.
+        (true, Kind::Double) => format!("coalesce(CAST(q.{} + 0.0 AS VARCHAR), '∅')", column.sql),
+        (true, _) => format!("coalesce(CAST(q.{} AS VARCHAR), '∅')", column.sql),
+    });
+    format!("'r|' || {}", parts.collect::<Vec<_>>().join(" || '|' || "))
+}
+
+fn sink(table: String, statement: &Generated, is_as_it_is: bool) -> Sink {
+    let key = key_of(statement);
+    let inexact: Vec<&str> = statement.columns.iter().filter(|column| !column.exact).map(|column| column.sql.as_str()).collect();
+    let emits_on_close = statement.closing.is_some();
+    let from = format!("FROM ({}) AS q", statement.sql);
+    if emits_on_close || is_as_it_is {
+        let items: String = inexact.iter().map(|column| format!(", q.{column} AS {column}")).collect();
+        let columns = inexact.iter().map(|column| ((*column).to_owned(), "DOUBLE")).collect();
+        return Sink { table, query: format!("SELECT {key} AS row_key{items} {from}"), columns, emits_on_close };
+    }
+    let mut columns = vec![("n".to_owned(), "BIGINT")];
+    let mut items = String::new();
+    for column in inexact {
+        for bound in ["min", "max"] {
+            items += &format!(", {bound}(q.{column}) AS {column}_{bound}");
+            columns.push((format!("{column}_{bound}"), "DOUBLE"));
+        }
+    }
+    let query = format!("SELECT {key} AS row_key, count(*) AS n{items} {from} GROUP BY {key}");
+    Sink { table, query, columns, emits_on_close }
+}
+
+/// A filter and expressions over one table, with its key.
+fn row_by_row(case: &Case) -> Generated {
+    let mut rng = ChaCha8Rng::seed_from_u64(case.seed ^ 0xfeed);
+    let table = &case.tables[rng.random_range(0..case.tables.len())];
+    let name = |sql: &str, kind: Kind| super::expressions::Name { sql: sql.to_owned(), kind, exact: true };
+    let scope: Vec<_> = table.columns.iter().map(|column| name(&format!("a.{}", column.name), column.kind)).collect();
+    let mut items = vec!["a.id AS c0".to_owned()];
+    let mut columns = vec![name("c0", Kind::Integer)];
+    for kind in [Kind::Integer, Kind::Double, Kind::Text, Kind::Flag, Kind::Time] {
+        let column = format!("c{}", columns.len());
+        items.push(format!("{} AS {column}", expression(&scope, kind, 3, &mut rng)));
+        columns.push(name(&column, kind));
+    }
+    let filter = mild_predicate(&scope, &mut rng);
+    let sql = format!("SELECT {} FROM {} AS a WHERE {filter}", items.join(", "), table.name);
+    Generated { sql, columns, constructs: BTreeSet::new(), granules: vec![], closing: None }
+}
+
+/// The case, with what [`row_by_row`] adds as its last statement, and its jobs.
+fn jobs(mut case: Case) -> (Case, Vec<Job>) {
+    let stem = format!("{}{}", stem(), case.seed);
+    let sinks = case.statements.iter().enumerate().map(|(number, statement)| sink(format!("{stem}_s{number}"), statement, false));
+    let mut jobs = vec![Job { name: stem.clone(), sinks: sinks.collect() }];
+    if case.seed.is_multiple_of(ROW_BY_ROW) {
+        let statement = row_by_row(&case);
+        let table = format!("{stem}_s{}", case.statements.len());
+        jobs.push(Job { name: format!("{stem}_rows"), sinks: vec![sink(table, &statement, true)] });
+        case.statements.push(statement);
+    }
+    (case, jobs)
+}
+
+fn sql_type(column: &Column) -> &'static str {
+    match (column.name, column.kind) {
+        ("k", _) => "INT",
+        (_, Kind::Integer) => "BIGINT",
+        (_, Kind::Double) => "DOUBLE",
+        (_, Kind::Text) => "STRING",
+        (_, Kind::Flag) => "BOOLEAN",
+        (_, Kind::Time) => "TIMESTAMP(3)",
+    }
+}
+
+fn source(case: &Case, table: &Table) -> String {
+    let columns: Vec<String> = table.columns.iter().map(|column| format!("{} {}", column.name, sql_type(column))).collect();
+    let watermark = case
+        .delay_ms
+        .map_or_else(String::new, |delay_ms| format!(", WATERMARK FOR ts AS ts - INTERVAL '{}' SECOND", delay_ms / 1_000));
+    let name = &table.name;
+    format!(
+        "CREATE TABLE {name} ({}{watermark}) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json', 'scan.watermark.idle-timeout' = '5 s')",
+        columns.join(", ")
+    )
+}
+
+fn record(table: &Table, row: usize) -> Json {
+    let cell = |value: &Value| match value {
+        Value::Null => Json::Null,
+        Value::Int(value) => json!(value),
+        Value::BigInt(value) => json!(value),
+        Value::Double(value) => json!(value),
+        Value::Text(value) => json!(value),
+        Value::Flag(value) => json!(value),
+        Value::TimeMs(value) => json!(value),
+    };
+    table.columns.iter().zip(&table.rows[row]).map(|(column, value)| (column.name.to_owned(), cell(value))).collect()
+}
+
+impl Sink {
+    fn target(&self) -> String {
+        let columns: String = self.columns.iter().map(|(name, kind)| format!(", {name} {kind}")).collect();
+        let table = &self.table;
+        format!(
+            "CREATE TABLE {table} (row_key STRING{columns}, PRIMARY KEY (row_key) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 'law', 'table' = '{table}', 'table.create' = 'true')"
+        )
+    }
+
+    fn insert(&self) -> String {
+        let emit = if self.emits_on_close { " EMIT ON WINDOW CLOSE" } else { "" };
+        format!("INSERT INTO {} {}{emit}", self.table, self.query)
+    }
+}
+
+fn described(case: Case) -> Json {
+    let (case, jobs) = jobs(case);
+    let arrivals = case.arrivals.iter().map(|arrival| {
+        let table = &case.tables[arrival.table];
+        json!([table.name, arrival.partition, arrival.epoch, record(table, arrival.row)])
+    });
+    let made = jobs.iter().map(|job| {
+        let inserts: Vec<String> = job.sinks.iter().map(Sink::insert).collect();
+        let body = if let [one] = &inserts[..] { one.clone() } else { format!("BEGIN {}; END", inserts.join("; ")) };
+        json!({
+            "name": job.name,
+            "sql": format!("CREATE JOB {} WITH ('state.unbounded' = 'allow') AS {body}", job.name),
+            "sinks": job.sinks.iter().map(|sink| json!({"name": sink.table, "sql": sink.target()})).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "seed": case.seed,
+        "partitions": case.partitions,
+        "epochs": case.epochs.len(),
+        "tables": case.tables.iter().map(|table| json!({"name": table.name, "sql": source(&case, table)})).collect::<Vec<_>>(),
+        "arrivals": arrivals.collect::<Vec<_>>(),
+        "jobs": made.collect::<Vec<_>>(),
+    })
+}
+
+#[test]
+#[ignore = "tests/python/test_law.py asks for it"]
+fn cases() {
+    let cases: Vec<Json> = the_cases().map(described).collect();
+    fs::write(folder().join("cases.json"), Json::from(cases).to_string()).expect("the folder can be written to");
+}
+
+/// By job: which records were late, as `[table, partition, offset]`.
+fn late_rows() -> Json {
+    let text = fs::read_to_string(folder().join("late.json")).expect("test_law.py has written what was late");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+/// By table, the rows that were not late to this job.
+fn on_time(case: &Case, late: &Json) -> Vec<Vec<usize>> {
+    let late = late.as_array().map(Vec::as_slice).unwrap_or_default();
+    let late: BTreeSet<(&str, u64, u64)> = late
+        .iter()
+        .map(|row| {
+            let table = row[0].as_str().expect("a table");
+            (table, row[1].as_u64().expect("a partition"), row[2].as_u64().expect("an offset"))
+        })
+        .collect();
+    let mut next = vec![vec![0; case.partitions]; case.tables.len()];
+    let mut rows = vec![vec![]; case.tables.len()];
+    for arrival in &case.arrivals {
+        let offset = &mut next[arrival.table][arrival.partition];
+        if !late.contains(&(case.tables[arrival.table].name.as_str(), arrival.partition as u64, *offset)) {
+            rows[arrival.table].push(arrival.row);
+        }
+        *offset += 1;
+    }
+    rows
+}
+
+/// Once all partitions are idle: the newest time of the tables that the job reads.
+fn watermark_us(case: &Case, job: &Job) -> Option<i64> {
+    let delay_ms = case.delay_ms?;
+    let is_read = |table: &Table| job.sinks.iter().any(|sink| sink.query.contains(&format!(" {} AS ", table.name)));
+    let newest = |table: &Table| (0..table.rows.len()).filter_map(|row| table.event_time_ms(row)).max();
+    let newest = case.tables.iter().filter(|table| is_read(table)).filter_map(newest).max()?;
+    Some((newest - delay_ms) * 1_000)
+}
+
+fn rows_of(batch: &RecordBatch, row: usize) -> Json {
+    let cell = |column: &dyn Array| match column.data_type() {
+        _ if column.is_null(row) => Json::Null,
+        DataType::Int64 => json!(column.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => json!(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Utf8 => json!(column.as_string::<i32>().value(row)),
+        other => panic!("a column of type {other}"),
+    };
+    let schema = batch.schema();
+    batch.columns().iter().zip(schema.fields()).map(|(column, field)| (field.name().clone(), cell(column))).collect()
+}
+
+#[test]
+#[ignore = "tests/python/test_law.py asks for it"]
+fn answers() {
+    let late = late_rows();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut answers = serde_json::Map::new();
+    for case in the_cases() {
+        let (case, jobs) = jobs(case);
+        let sinks = jobs.iter().flat_map(|job| job.sinks.iter().map(move |sink| (job, sink)));
+        for ((job, sink), statement) in sinks.zip(&case.statements) {
+            let rows = on_time(&case, &late[&job.name]);
+            let watermark_us = watermark_us(&case, job);
+            let whole = Case { statements: vec![statement.clone()], ..case.clone() };
+            // The oracle leaves rows of open windows out by a column of the statement, before the text is made.
+            let wrap = |inner: String| sink.query.replacen(&statement.sql, &inner, 1);
+            let answer = runtime.block_on(oracle::wrapped(&whole, 0, &rows, watermark_us, &wrap));
+            let batches = answer.unwrap_or_else(|error| panic!("seed {}: {error}\n{}", case.seed, sink.query));
+            let rows: Vec<Json> =
+                batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| rows_of(batch, row))).collect();
+            answers.insert(sink.table.clone(), rows.into());
+        }
+    }
+    fs::write(folder().join("answers.json"), Json::Object(answers).to_string()).expect("the folder can be written to");
+}
