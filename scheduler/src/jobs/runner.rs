@@ -98,6 +98,13 @@ pub struct View {
     pub over: bool,
 }
 
+impl View {
+    /// Nothing is computed any more; that is recorded, so no earlier epoch can still come to be; and all that are recorded are published.
+    pub fn is_at_rest(&self) -> bool {
+        self.manifest.life != Life::Running && self.status.unpublished_epochs == 0
+    }
+}
+
 impl JobHandle {
     /// Hands a command over; its effect shows in the view.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {

@@ -187,9 +187,7 @@ impl JobManager {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let manifest = loop {
             let view = handle.view();
-            let rests = is_halted(&view.status.phase);
-            let published = view.status.published.values().all(|epoch| *epoch >= view.manifest.epoch);
-            if rests && published && view.manifest.epoch == view.status.epoch {
+            if view.is_at_rest() {
                 break view.manifest;
             }
             if tokio::time::Instant::now() > deadline {
