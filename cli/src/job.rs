@@ -1,6 +1,10 @@
 //! `polybolos job`: streaming jobs.
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Subcommand;
 use polybolos_service::exit::{Exit, Failure};
+use polybolos_sql::{limits::Limits, parser::parse_script, statement::StatementKind};
 
 use crate::{
     Connect,
@@ -50,6 +54,12 @@ enum What {
         #[arg(long)]
         discard: bool,
     },
+    /// Go on with another definition: what the job has read and keeps stays, where the definition allows it.
+    Upgrade {
+        name: String,
+        /// Has the job's CREATE JOB, as it shall be; other statements in it are left alone.
+        file: PathBuf,
+    },
     /// Keep what is recorded of the job under a name, to begin with it again.
     Savepoint {
         name: String,
@@ -91,6 +101,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let rows = if *replace { " REPLACE" } else { " KEEP" };
             format!("{}{from}{rows}{}", control("RESTART", name), if *discard { " DISCARD" } else { "" })
         }
+        What::Upgrade { name, file } => upgrade(name, file)?,
         What::Verify { name } => return verify::run(&client, name, arguments.output).await,
         What::Savepoint { name, savepoint } => {
             let savepoint = savepoint.clone().unwrap_or_else(|| format!("{name}-{}", seconds_since_1970()));
@@ -111,6 +122,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
     }
     Ok(())
+}
+
+/// The statement that gives a job the definition that stands in a file.
+fn upgrade(name: &str, file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    for statement in parse_script(&text, Limits::default()) {
+        let statement = statement.with_context(|| format!("{}", file.display()))?;
+        if let StatementKind::CreateJob(create) = &statement.kind
+            && create.name == name
+        {
+            return Ok(format!("UPGRADE{}", &statement.sql["CREATE".len()..]));
+        }
+    }
+    let message = format!("{} has no CREATE JOB {name}; write the job there as it shall be", file.display());
+    Err(Exit::new(Failure::Usage, message).into())
 }
 
 fn seconds_since_1970() -> u64 {

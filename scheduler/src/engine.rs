@@ -117,6 +117,7 @@ impl PlatformEngine {
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,
             StatementKind::RestartJob(restart) => self.restart_job(&statement, restart, tag).await,
+            StatementKind::UpgradeJob(create) => self.upgrade_job(&statement, &create.name, tag).await,
             StatementKind::CreateSavepoint { name, job } => self.create_savepoint(name, job, tag).await,
             StatementKind::VerifyJob { name } => self.verify(name, tag),
             StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,

@@ -1,4 +1,4 @@
-//! Statements about jobs: made, begun again, ended, kept as savepoints, verified; and their dead letters sent back. Checked against the catalog as it would be before it is.
+//! Statements about jobs: made, upgraded, begun again, ended, kept as savepoints, verified; and their dead letters sent back. Checked against the catalog as it would be before it is.
 use std::sync::Arc;
 
 use polybolos_gateway::{engine::Answer, error::EngineError};
@@ -66,6 +66,30 @@ impl PlatformEngine {
                 "another run than that of savepoint {savepoint} wrote last; rows that it wrote stay until they change again"
             ));
         }
+        Ok(answer)
+    }
+
+    /// Another definition for the same incarnation, which goes on from what is recorded.
+    pub(crate) async fn upgrade_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
+        let jobs = self.leader()?;
+        let before = self.catalog.current();
+        let planned = Arc::new(apply(&before, statement, &change()).map_err(sql_error)?);
+        let (old, new) = (before.job(name).map_err(sql_error)?, planned.job(name).map_err(sql_error)?);
+        let notices = jobs.check_upgrade((&before, old), (&planned, new)).await.map_err(any_error)?;
+        let was_running = jobs.end_for_upgrade(old).await.map_err(any_error)?;
+        // From here on the job goes on, with whichever definition the catalog holds.
+        let changed = self.catalog.change(|catalog| apply(catalog, statement, &change())).await.map_err(catalog_error);
+        let definition = changed.as_ref().map_or(old, |_| new);
+        if let Err(error) = jobs.start(definition).await {
+            tracing::warn!(job = %name, error = %format!("{error:#}"), "job upgraded, and cannot start yet");
+            jobs.start_in_background(definition.clone());
+        } else if was_running {
+            jobs.command(name, Command::Resume).await.map_err(any_error)?;
+        }
+        changed?;
+        let mut answer = Answer::done(tag);
+        answer.notices.push(format!("job {name} goes on with its state; rows of keys that do not change are not written again"));
+        answer.notices.extend(notices);
         Ok(answer)
     }
 

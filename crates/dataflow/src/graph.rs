@@ -37,6 +37,7 @@ use datafusion::{
 use polybolos_state::TableSpec;
 
 mod closing;
+pub mod kept;
 mod times;
 
 use crate::{

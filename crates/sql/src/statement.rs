@@ -36,6 +36,8 @@ pub enum StatementKind {
         action: JobAction,
     },
     RestartJob(RestartJob),
+    /// Another definition for a job that goes on from where it is, with its state.
+    UpgradeJob(CreateJob),
     /// `VERIFY JOB name`: its tables beside a batch query over what it has read.
     VerifyJob {
         name: String,
@@ -83,6 +85,7 @@ impl StatementKind {
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
             Self::ControlJob { action: JobAction::Stop, .. } => "STOP JOB",
             Self::RestartJob(_) => "RESTART JOB",
+            Self::UpgradeJob(_) => "UPGRADE JOB",
             Self::VerifyJob { .. } => "VERIFY JOB",
             Self::ReplayDeadLetters { .. } => "REPLAY DEAD LETTERS",
             Self::CreateSavepoint { .. } => "CREATE SAVEPOINT",
@@ -298,7 +301,7 @@ impl Statement {
             StatementKind::Insert(insert) => (ObjectKind::Table, insert.target.to_string()),
             StatementKind::CreateView(create) => (ObjectKind::View, create.name.to_string()),
             StatementKind::DropView { name, .. } => (ObjectKind::View, name.to_string()),
-            StatementKind::CreateJob(create) => (ObjectKind::Job, create.name.clone()),
+            StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
             StatementKind::RestartJob(restart) => (ObjectKind::Job, restart.name.clone()),
             StatementKind::VerifyJob { name } => (ObjectKind::Job, name.clone()),

@@ -99,7 +99,7 @@ async fn check(state: &SessionState, catalog: &mut Catalog, statement: &Statemen
     let planner = Planner::new(state, Arc::new(catalog.clone()), Arc::new(Declared));
     let mut becomes_job = true;
     match &statement.kind {
-        StatementKind::CreateJob(create) => {
+        StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => {
             planner.plan_job(create, 1).await?;
         }
         StatementKind::Insert(insert) => {

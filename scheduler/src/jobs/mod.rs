@@ -10,6 +10,7 @@
 //! * [`history`]: the last two minutes, for people and metrics;
 //! * [`once`]: an INSERT that ends, which is no job;
 //! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
+//! * [`upgrade`]: another definition that keeps the state;
 //! * [`verify`]: a job's tables beside a batch query over the same records;
 //! * [`manager`]: all jobs of this leader.
 
@@ -26,4 +27,5 @@ pub mod shape;
 pub mod sink;
 pub mod spec;
 pub mod topics;
+pub mod upgrade;
 pub mod verify;

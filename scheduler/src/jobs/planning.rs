@@ -273,7 +273,11 @@ fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<
 fn plan_id(sections: &[SinkSection], ttl_us: Option<i64>) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
-    sections.iter().for_each(|section| section.plan.hash(&mut hasher));
+    for section in sections {
+        section.plan.hash(&mut hasher);
+        // An upgrade may fill other columns by the same plan.
+        format!("{:?} {:?} {}", section.keeping, section.checks, section.emit_on_close).hash(&mut hasher);
+    }
     ttl_us.hash(&mut hasher);
     hasher.finish()
 }

@@ -26,7 +26,7 @@ use polybolos_streaming::{
     report::{CompactFailure, CompactReport, PublishReport},
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     assignment::{assign, assign_together},
@@ -69,6 +69,7 @@ pub struct JobHandle {
     pub incarnation: Incarnation,
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+    stop: CancellationToken,
 }
 
 /// What the rest of the leader asks of a running job.
@@ -122,6 +123,12 @@ impl JobHandle {
         answered.await.map_err(|_| anyhow::anyhow!("job {} is being taken over at this moment; try again", self.spec.name))
     }
 
+    /// Ends the loop where it stands; the incarnation can be taken over again.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.requests.closed().await;
+    }
+
     fn gone(&self) -> anyhow::Error {
         anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name)
     }
@@ -173,7 +180,7 @@ pub fn start(
     manifest: Manifest,
     version: Version,
     metrics: JobMetrics,
-    shutdown: tokio_util::sync::CancellationToken,
+    shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) -> JobHandle {
     let incarnation = manifest.incarnation.clone();
@@ -214,8 +221,9 @@ pub fn start(
     for (source, source_spec) in &spec.sources {
         tasks.spawn(topics::watch(*source, source_spec.clone(), clock.clone(), answers.clone()));
     }
+    let stop = shutdown.clone();
     tasks.spawn(runner.run(first, executor_events, answered, requested, shutdown));
-    JobHandle { spec, incarnation, requests, shared }
+    JobHandle { spec, incarnation, requests, shared, stop }
 }
 
 impl Runner {
@@ -225,7 +233,7 @@ impl Runner {
         mut executor_events: mpsc::Receiver<ExecutorEvent>,
         mut answered: mpsc::Receiver<Event>,
         mut requested: mpsc::Receiver<Request>,
-        shutdown: tokio_util::sync::CancellationToken,
+        shutdown: CancellationToken,
     ) {
         self.perform(first);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));

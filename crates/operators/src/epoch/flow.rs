@@ -10,7 +10,7 @@ use datafusion::{
 };
 use datafusion_proto::{physical_plan::from_proto::parse_physical_expr, protobuf::PhysicalExprNode};
 use parking_lot::Mutex;
-use polybolos_dataflow::{Dataflow, Graph, SourceLeaf, TimeColumn, event_time};
+use polybolos_dataflow::{Dataflow, Graph, SourceLeaf, TimeColumn, event_time, graph::kept::Kept};
 use polybolos_kafka::decode::Field;
 use polybolos_state::Passed;
 use polybolos_streaming::ids::Incarnation;
@@ -88,6 +88,15 @@ impl Flow {
 }
 
 impl Flow {
+    /// Its operators with state, told apart by all that their state follows from.
+    pub fn kept(&self) -> Vec<Kept> {
+        self.dataflow.graph().kept(&|place| {
+            let readers = self.scans.iter().flat_map(|scan| scan.readers.iter().map(move |reader| (scan, reader)));
+            let read = readers.filter(|(_, reader)| reader.source == place);
+            read.map(|(scan, reader)| format!("{:?} {:?} {:?} {:?}", scan.spec, scan.time, reader.steps, reader.stages)).collect()
+        })
+    }
+
     /// An epoch begins upon what is recorded.
     pub(super) fn builds_on(&self, recorded: Passed) {
         *self.recorded.lock() = recorded;

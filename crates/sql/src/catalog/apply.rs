@@ -72,6 +72,7 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             }
             Ok(next)
         }
+        StatementKind::UpgradeJob(create) => upgraded(catalog, create, &statement.sql),
         StatementKind::ControlJob { name, .. }
         | StatementKind::VerifyJob { name }
         | StatementKind::CreateSavepoint { job: name, .. } => catalog.job(name).map(|_| catalog.clone()),
@@ -205,6 +206,21 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
     Ok(next)
 }
 
+/// The same job with another definition: the incarnation stays, and where it began.
+fn upgraded(catalog: &Catalog, create: &CreateJob, sql: &str) -> Result<Catalog, SqlError> {
+    let before = catalog.job(&create.name)?;
+    let mut others = catalog.clone();
+    others.jobs.retain(|job| job.name != create.name);
+    // It is kept as what would make it.
+    let sql = format!("CREATE{}", sql.get("UPGRADE".len()..).unwrap_or_default());
+    let same = Change { now_us: before.created_at_us, incarnation: before.incarnation.clone() };
+    let mut next = with_job(&others, create, &sql, &same)?;
+    for job in next.jobs.iter_mut().filter(|job| job.name == create.name) {
+        job.options.start.clone_from(&before.options.start);
+    }
+    Ok(next)
+}
+
 /// The table that an INSERT fills.
 pub(crate) fn target(catalog: &Catalog, insert: &Insert) -> Result<RelationName, SqlError> {
     if catalog.find_view(&insert.target).is_some() {
@@ -267,4 +283,39 @@ pub(crate) fn references(query: &ast::Query) -> Result<Vec<RelationName>, SqlErr
     let query = parser::Statement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
     let (references, _) = resolve_table_references(&query, true)?;
     Ok(references.iter().map(RelationName::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parser::parse;
+
+    fn after(catalog: &Catalog, sql: &str, incarnation: &str) -> Result<Catalog, SqlError> {
+        let change = Change { now_us: 1, incarnation: incarnation.to_owned() };
+        parse(sql)?.iter().try_fold(catalog.clone(), |catalog, statement| apply(&catalog, statement, &change))
+    }
+
+    #[test]
+    fn an_upgraded_job_has_another_text_and_the_same_life() {
+        let catalog = after(
+            &Catalog::default(),
+            "CREATE TABLE t (k STRING) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+             CREATE TABLE s (k STRING) WITH ('connector' = 'blackhole'); CREATE TABLE s2 (k STRING) WITH ('connector' = 'blackhole');
+             CREATE JOB j AS INSERT INTO s SELECT k FROM t; RESTART JOB j FROM LATEST KEEP",
+            "first",
+        )
+        .unwrap();
+        let next = after(
+            &catalog,
+            "UPGRADE JOB j AS BEGIN INSERT INTO s SELECT upper(k) FROM t; INSERT INTO s2 SELECT k FROM t; END",
+            "other",
+        )
+        .unwrap();
+        let (before, job) = (catalog.job("j").unwrap(), next.job("j").unwrap());
+        assert_eq!((&job.incarnation, &job.options.start), (&before.incarnation, &before.options.start));
+        assert_eq!(job.sql, "CREATE JOB j AS BEGIN INSERT INTO s SELECT upper(k) FROM t; INSERT INTO s2 SELECT k FROM t; END");
+        assert_eq!(job.targets.len(), 2);
+        assert!(matches!(job.statement(Limits::default()), Ok(create) if create.inserts.len() == 2));
+        assert!(after(&catalog, "UPGRADE JOB nobody AS INSERT INTO s SELECT k FROM t", "other").is_err());
+    }
 }

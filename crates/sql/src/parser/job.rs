@@ -14,7 +14,7 @@ use crate::{
 /// Most INSERTs of one job.
 const MAX_INSERTS: usize = 64;
 
-/// After `CREATE JOB`.
+/// After `CREATE JOB` or `UPGRADE JOB`.
 pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError> {
     let if_not_exists = cursor.words(&["IF", "NOT", "EXISTS"]);
     let name = cursor.job_name()?;
@@ -187,7 +187,7 @@ fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
-/// Tells the semicolons that end a statement from those inside `CREATE JOB … AS BEGIN … END`.
+/// Tells the semicolons that end a statement from those inside `CREATE JOB … AS BEGIN … END`, and `UPGRADE JOB` likewise.
 #[derive(Default)]
 pub(super) struct Blocks {
     /// Words of the statement so far, as far as they matter: `CREATE … JOB` seen, then `AS`, then `BEGIN`.
@@ -230,7 +230,7 @@ impl Blocks {
         }
         self.progress = match (self.progress, word) {
             (0, "EXPLAIN" | "VERBOSE" | "ANALYZE") => 0,
-            (0, "CREATE") => 1,
+            (0, "CREATE" | "UPGRADE") => 1,
             (1, "JOB") => 2,
             (2, "AS") if self.depth == 0 => 3,
             (3, "BEGIN") => {

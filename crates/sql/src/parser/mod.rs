@@ -114,7 +114,8 @@ fn lower_first(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
-const FIRST_WORDS: [&str; 32] = [
+const FIRST_WORDS: [&str; 33] = [
+    "UPGRADE",
     "VERIFY",
     "REPLAY",
     "CREATE",
@@ -163,7 +164,7 @@ const REFUSED: [(&str, &str); 21] = [
     ("MERGE", "MERGE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
     ("REPLACE", "REPLACE does not exist; INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key"),
     ("TRUNCATE", "TRUNCATE is not supported; empty the table in Cassandra by its own tools (cqlsh)"),
-    ("ALTER", "ALTER is not supported yet; DROP and CREATE the table or job again (the stored rows stay)"),
+    ("ALTER", "ALTER is not supported yet; write UPGRADE JOB, or DROP and CREATE the table again (the stored rows stay)"),
     ("GRANT", "GRANT does not exist; roles are in the server's roles file"),
     ("REVOKE", "REVOKE does not exist; roles are in the server's roles file"),
     ("ANALYZE", "ANALYZE does not exist, tables have no statistics; write EXPLAIN ANALYZE SELECT … for a query"),
@@ -229,6 +230,11 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
             cursor.advance();
             cursor.expect_word("JOB")?;
             StatementKind::RestartJob(job::restart_job(cursor)?)
+        }
+        "UPGRADE" => {
+            cursor.advance();
+            cursor.expect_word("JOB")?;
+            StatementKind::UpgradeJob(job::create_job(cursor)?)
         }
         "SET" | "RESET" | "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" | "DISCARD"
         | "DEALLOCATE" | "USE" => StatementKind::Session(session::read(cursor, &word)?),

@@ -1,0 +1,98 @@
+//! What a graph keeps, so that another graph can be told to keep the same: it can then go on with the first one's state.
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Graph, NodeKind};
+
+/// An operator with state. Those of a graph stand in the order of its tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// As EXPLAIN shows it, with what it keeps.
+    pub operator: String,
+    /// Of all that its state follows from: what it does, and everything below it. Means something within one process only.
+    identity: u64,
+}
+
+impl Graph {
+    /// `source` tells all that there is to tell of the rows of the graph's source of this place.
+    pub fn kept(&self, source: &dyn Fn(usize) -> String) -> Vec<Kept> {
+        let mut identities: Vec<u64> = Vec::with_capacity(self.nodes.len());
+        let mut kept = vec![];
+        // Inputs stand before who reads them.
+        for node in &self.nodes {
+            let mut hasher = DefaultHasher::new();
+            format!("{:?} {:?} {}", node.schema, node.times, node.changing).hash(&mut hasher);
+            match &node.kind {
+                NodeKind::Source(place) => source(*place).hash(&mut hasher),
+                NodeKind::Exchange { exchange, input } => (format!("{exchange:?}"), identities[*input]).hash(&mut hasher),
+                NodeKind::Operator { operator, inputs, tables } => {
+                    format!("{operator:?} {:?}", &self.tables[tables.clone()]).hash(&mut hasher);
+                    inputs.iter().for_each(|&input| identities[input].hash(&mut hasher));
+                    if !tables.is_empty() {
+                        let keeps = operator.state().map_or(String::new(), |state| format!(" [keeps {state}]"));
+                        kept.push(Kept { operator: operator.describe() + &keeps, identity: hasher.finish() });
+                    }
+                }
+            }
+            identities.push(hasher.finish());
+        }
+        kept
+    }
+}
+
+/// The first operator that differs: how it was and how it is; `None` where there is none.
+pub fn first_difference<'a>(before: &'a [Kept], after: &'a [Kept]) -> Option<(Option<&'a Kept>, Option<&'a Kept>)> {
+    let places = 0..before.len().max(after.len());
+    places.map(|place| (before.get(place), after.get(place))).find(|(before, after)| before != after)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::{catalog::MemTable, prelude::SessionContext};
+
+    use super::*;
+    use crate::{Emit, SinkPlan, SourceLeaf};
+
+    fn kept(sql: &str) -> Vec<Kept> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let context = SessionContext::new();
+            let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec();
+            let table = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).unwrap();
+            context.register_table("t", Arc::new(table)).unwrap();
+            let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
+            let find = |plan: &Arc<dyn datafusion::physical_plan::ExecutionPlan>| {
+                let times = vec![None; plan.schema().fields().len()];
+                plan.children().is_empty().then(|| SourceLeaf { source: 0, times, label: String::new() })
+            };
+            let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
+            Graph::build(&context.state(), sinks, &find, None).await.unwrap().kept(&|place| format!("source {place}"))
+        })
+    }
+
+    #[test]
+    fn what_stands_above_the_state_may_change_and_what_it_follows_from_may_not() {
+        let base = kept("SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k");
+        assert_eq!(base.len(), 1, "{base:?}");
+        let same = |sql: &str| first_difference(&base, &kept(sql)).is_none();
+        assert!(same("SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k"), "a plan is itself");
+        assert!(same("SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k HAVING count(*) > 3"));
+        assert!(same("SELECT k, count(*) * 2 AS twice, count(*) AS n, sum(v) AS s FROM t GROUP BY k"));
+        for other in [
+            "SELECT k, count(*) AS n, max(v) AS s FROM t GROUP BY k",
+            "SELECT k, count(*) AS n, sum(v + 1) AS s FROM t GROUP BY k",
+            "SELECT v AS k, count(*) AS n, sum(v) AS s FROM t GROUP BY v",
+            "SELECT k, count(*) AS n, sum(v) AS s FROM t WHERE v > 0 GROUP BY k",
+            "SELECT k, count(*) AS n, sum(v) AS s FROM t WHERE v > 1 GROUP BY k",
+            "SELECT k, v FROM t",
+        ] {
+            assert!(!same(other), "{other}");
+        }
+        let (before, after) = (kept("SELECT k, sum(v) AS s FROM t WHERE v > 0 GROUP BY k"), kept("SELECT k, v FROM t"));
+        assert!(matches!(first_difference(&before, &after), Some((Some(_), None))));
+        let (one, other) = ("SELECT k, sum(v) FROM t WHERE v > 0 GROUP BY k", "SELECT k, sum(v) FROM t WHERE v > 1 GROUP BY k");
+        assert!(first_difference(&kept(one), &kept(other)).is_some(), "constants count");
+    }
+}

@@ -1,0 +1,125 @@
+//! Another definition for a job that goes on from where it is (EPOCHS rule 18): allowed when every operator with state is the same, and reads the same. What cannot be
+//! is said before the job is touched.
+use std::{sync::Arc, time::Duration};
+
+use anyhow::bail;
+use polybolos_dataflow::graph::kept::{Kept, first_difference};
+use polybolos_operators::template::JobTemplate;
+use polybolos_sql::catalog::{Catalog, JobDefinition};
+use polybolos_streaming::coordinator::{Command, Phase};
+
+use super::{
+    manager::{Entry, JobManager},
+    planning,
+    spec::JobSpec,
+};
+
+/// For a job to write what it has recorded.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl JobManager {
+    /// Everything that can be refused of an upgrade, while the job runs on. Answers notices.
+    pub async fn check_upgrade(
+        &self,
+        (before, old): (&Arc<Catalog>, &JobDefinition),
+        (after, new): (&Arc<Catalog>, &JobDefinition),
+    ) -> anyhow::Result<Vec<String>> {
+        let name = &old.name;
+        if old.targets != new.targets {
+            let tables = |job: &JobDefinition| job.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            bail!(
+                "job {name} fills {} and would fill {}, where the rows written so far would be missing; {}",
+                tables(old),
+                tables(new),
+                choices(name)
+            );
+        }
+        let old_spec = self.spec(old, &self.plan(before.clone(), old).await?).await?;
+        let plan = self.plan(after.clone(), new).await?;
+        let new_spec = self.spec(new, &plan).await?;
+        if let Some(why) = difference(&old_spec, &new_spec) {
+            bail!("job {name} cannot keep its state: {why}; {}", choices(name));
+        }
+        self.ensure_targets(&plan).await?;
+        planning::notices(&plan, &new_spec.template)
+    }
+
+    /// Ends the job's loop once all that is recorded is written, so that no part waits for a sink that reads it in another way. Answers whether the job computed.
+    pub async fn end_for_upgrade(&self, definition: &JobDefinition) -> anyhow::Result<bool> {
+        let name = &definition.name;
+        let handle = match self.find(name) {
+            Some(Entry::Running(handle)) => handle,
+            Some(Entry::Starting { error, .. }) => bail!("job {name} has not started yet: {error}"),
+            None => bail!("job {name} is not running on this scheduler"),
+        };
+        let was_running = !matches!(handle.view().status.phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. });
+        if was_running {
+            handle.command(Command::Pause).await?;
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if handle.view().is_at_rest() {
+                break;
+            }
+            if tokio::time::Instant::now() > deadline {
+                if was_running {
+                    handle.command(Command::Resume).await?;
+                }
+                bail!(
+                    "job {name} does not come to rest within {} s, its sink may be away; it goes on as it was",
+                    PATIENCE.as_secs()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        handle.end().await;
+        Ok(was_running)
+    }
+}
+
+fn choices(job: &str) -> String {
+    format!(
+        "it runs on as it was. Choose: a definition that leaves these operators alone; or a job of another name into a table of its own; or a savepoint (polybolos job savepoint {job}) to come back to, then DROP JOB {job} and CREATE JOB with the new definition, which reads its topics again from where their options say and writes over rows of the same key"
+    )
+}
+
+/// Why the new job could not go on with what the old one has recorded.
+fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
+    let topics = |spec: &JobSpec| spec.sources.values().map(|source| source.topic.clone()).collect::<Vec<_>>();
+    if topics(old) != topics(new) || old.sources.iter().any(|(id, source)| new.sources[id].connection != source.connection) {
+        return Some(format!("it reads topics {}, and would read {}", topics(old).join(", "), topics(new).join(", ")));
+    }
+    match (&*old.template, &*new.template) {
+        (JobTemplate::Stateless(_), JobTemplate::Stateless(_)) => None,
+        (JobTemplate::Stateful(old), JobTemplate::Stateful(new)) => {
+            let (old, new) = (old.flow(), new.flow());
+            if let Some((before, after)) = first_difference(&old.kept(), &new.kept()) {
+                return Some(changed(before, after));
+            }
+            if old.spec.granule_us != new.spec.granule_us || old.spec.event_times != new.spec.event_times {
+                return Some("its rows would be late by another rule, as its windows or watermarks are others".into());
+            }
+            (old.spec.ttl_us != new.spec.ttl_us).then(|| "'state.ttl' is another, and state is kept by it".into())
+        }
+        (JobTemplate::Stateless(_), JobTemplate::Stateful(new)) => {
+            let first = new.flow().kept().into_iter().next();
+            Some(changed(None, first.as_ref()))
+        }
+        (JobTemplate::Stateful(old), JobTemplate::Stateless(_)) => {
+            let first = old.flow().kept().into_iter().next();
+            Some(changed(first.as_ref(), None))
+        }
+    }
+}
+
+fn changed(before: Option<&Kept>, after: Option<&Kept>) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) if before.operator == after.operator => {
+            format!("operator {} would read other rows or columns than those its state is made of", before.operator)
+        }
+        (Some(before), Some(after)) => format!("operator {} would be {}", before.operator, after.operator),
+        (Some(before), None) => format!("operator {} would be gone", before.operator),
+        (None, Some(after)) => format!("operator {} would be new, without what the job has read so far", after.operator),
+        (None, None) => "it would keep its state in another way".into(),
+    }
+}
