@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use polybolos_gateway::{engine::Answer, error::EngineError};
+use polybolos_persist::crash;
 use polybolos_sql::{
     catalog::{Catalog, apply},
     statement::{JobAction, RestartFrom, RestartJob, Statement},
@@ -78,7 +79,9 @@ impl PlatformEngine {
         let notices = jobs.check_upgrade((&before, old), (&planned, new)).await.map_err(any_error)?;
         let was_running = jobs.end_for_upgrade(old).await.map_err(any_error)?;
         // From here on the job goes on, with whichever definition the catalog holds.
+        crash::point("upgrade-ended");
         let changed = self.catalog.change(|catalog| apply(catalog, statement, &change())).await.map_err(catalog_error);
+        crash::point("upgrade-changed");
         let definition = changed.as_ref().map_or(old, |_| new);
         if let Err(error) = jobs.start(definition).await {
             tracing::warn!(job = %name, error = %format!("{error:#}"), "job upgraded, and cannot start yet");

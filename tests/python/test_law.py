@@ -125,8 +125,11 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     script.write_text(";\n".join(statements) + ";\n")
     cluster.run("sql", str(script))
     created = {job["name"]: cluster.run("sql", "-c", job["sql"], check=False) for job in jobs}
-    refused = [f"{alone(job)}: {created[job['name']].stderr}{job['sql']}" for job in jobs if created[job["name"]].returncode]
+    # The one thing that the grammar writes and a job may not be.
+    empty = [job for job in jobs if "can never give a row" in created[job["name"]].stderr]
+    refused = [f"{alone(job)}: {created[job['name']].stderr}{job['sql']}" for job in jobs if created[job["name"]].returncode and job not in empty]
     assert not refused, "\n".join(refused)
+    jobs = [job for job in jobs if job not in empty]
     load = Load(cluster.kafka, cases)
     load.start()
     kills, pauses = hit(cluster, random.Random(first), FAULTS, (1.0, 3.0), 5)
@@ -147,6 +150,7 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     (folder / "late.json").write_text(json.dumps(late))
     law("answers", folder, first, count)
     answers = json.loads((folder / "answers.json").read_text())
+    assert all(answers[sink["name"]] == [] for job in empty for sink in job["sinks"]), empty
 
     def differences() -> dict[str, list[str]]:
         tables = [sink["name"] for job in jobs for sink in job["sinks"]]

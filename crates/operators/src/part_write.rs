@@ -15,7 +15,7 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polybolos_persist::{
-    keys,
+    crash, keys,
     part::{self, Encoded, Sections},
 };
 use polybolos_streaming::{
@@ -202,5 +202,6 @@ async fn store_part(
     let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
+    crash::point("part-synced");
     Ok(file)
 }

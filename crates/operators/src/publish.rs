@@ -14,7 +14,7 @@ use datafusion::arrow::{
 use parking_lot::Mutex;
 use polybolos_kafka::error::KafkaError;
 use polybolos_persist::{
-    StoreError,
+    StoreError, crash,
     part::{self, Encoded, Sections},
 };
 use polybolos_streaming::{
@@ -134,6 +134,7 @@ impl Publisher {
     pub async fn publish(&self, order: &Order, grant: &dyn Grant) -> Result<PublishReport, PublishError> {
         let started = Instant::now();
         let batches = self.changes(order).await?;
+        crash::point("publishing-before");
         let mut report = PublishReport {
             incarnation: order.incarnation.clone(),
             generation: order.generation,
@@ -227,6 +228,7 @@ impl Publisher {
             }
             first += batch.num_rows();
         }
+        crash::point("publishing-written");
         Ok(letters)
     }
 

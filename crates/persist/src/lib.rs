@@ -4,7 +4,8 @@
 //! * [`local`]: a folder on one host, shared by the processes on it; an object store (S3) is the other implementation to come;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
 //! * [`manifest`], [`part`]: the two formats of the epoch protocol;
-//! * [`keys`]: where everything lies.
+//! * [`keys`]: where everything lies;
+//! * [`crash`]: moments at which tests kill the process.
 //!
 //! ```
 //! use polybolos_persist::{Expected, LocalStore, Store, Swap};
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod crash;
 pub mod envelope;
 pub mod error;
 pub mod keys;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Entry, Expected, Store, StoreError, Swap, Version};
+use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash};
 
 #[derive(Clone, Debug)]
 pub struct LocalStore {
@@ -110,8 +110,16 @@ fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreErr
     let mut file = File::create(&temporary).map_err(failed("writing"))?;
     file.write_all(&next.to_be_bytes()).and_then(|()| file.write_all(bytes)).map_err(failed("writing"))?;
     file.sync_all().map_err(failed("syncing"))?;
+    // Leases are swapped too, all the time.
+    let is_manifest = path.file_name().is_some_and(|name| name == "manifest");
+    if is_manifest {
+        crash::point("manifest-before-swap");
+    }
     fs::rename(&temporary, path).map_err(failed("renaming"))?;
     sync_folder(path).map_err(failed("syncing the folder of"))?;
+    if is_manifest {
+        crash::point("manifest-after-swap");
+    }
     Ok(Swap::Stored(Version(next.to_string())))
 }
 

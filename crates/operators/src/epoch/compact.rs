@@ -1,6 +1,6 @@
 //! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it.
 use polybolos_persist::{
-    StoreError, keys,
+    StoreError, crash, keys,
     part::{self, Encoded, Sections},
 };
 use polybolos_state::{StateError, merge_runs};
@@ -49,6 +49,7 @@ pub async fn compact(
         let bytes = services.store.read(&run.name).await?;
         contents.push(part::decode_state(&run.name, &bytes, run.crc32)?);
     }
+    crash::point("compaction-read");
     let recorded = services.flows.recorded(&incarnation);
     let from_the_start = first_epoch <= Epoch(1);
     let merged = tokio::task::spawn_blocking(move || -> Result<Encoded, CompactError> {
@@ -60,5 +61,6 @@ pub async fn compact(
     let name = keys::state_run(&incarnation, first_epoch, last_epoch, &nonce);
     let run = StateRun { name: name.clone(), bytes: bytes.len() as u64, crc32, state_bytes, first_epoch, last_epoch };
     services.store.create(&name, bytes).await?;
+    crash::point("compaction-written");
     Ok(CompactReport { incarnation, generation, replaced: runs.into_iter().map(|run| run.name).collect(), run })
 }

@@ -19,7 +19,7 @@ use datafusion::{
 use polybolos_dataflow::{Delta, EpochInput};
 use polybolos_kafka::records::RecordChunk;
 use polybolos_persist::{
-    keys,
+    crash, keys,
     part::{self, Encoded, Sections},
 };
 use polybolos_state::Passed;
@@ -405,5 +405,6 @@ async fn store_part(
     let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
+    crash::point("state-part-synced");
     Ok(file)
 }
