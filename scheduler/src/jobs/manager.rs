@@ -131,8 +131,8 @@ impl JobManager {
             &self.tasks,
         );
         if let Some(replace) = replace {
-            let (tables, shutdown) = (self.platform.tables.clone(), self.shutdown.child_token());
-            self.tasks.spawn(replace::run(handle.clone(), replace, tables, shutdown));
+            let (tables, stopping) = (self.platform.tables.clone(), handle.stopping());
+            self.tasks.spawn(replace::run(handle.clone(), replace, tables, stopping));
         }
         self.jobs.write().insert(definition.name.clone(), Entry::Running(handle));
         Ok(())

@@ -129,6 +129,11 @@ impl JobHandle {
         self.requests.closed().await;
     }
 
+    /// Cancelled when the loop is to end, by whom ever.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     fn gone(&self) -> anyhow::Error {
         anyhow::anyhow!("job {} is not running on this scheduler any more", self.spec.name)
     }
