@@ -46,12 +46,13 @@ pub enum SinkSpec {
     Topic {
         target: TopicTarget,
     },
-    /// Rows to a table of letters, and to a topic beside it.
-    LettersAndTopic {
+    /// Rows to a table of letters, and to what the job names beside it: tables of the same columns, a topic.
+    Letters {
         table: TableName,
         columns: Vec<String>,
         options: WriteOptions,
-        target: TopicTarget,
+        others: Vec<TableName>,
+        topic: Option<TopicTarget>,
     },
     /// Changes as a table in the executor's log: `+` for rows, `-` for the keys of deleted ones.
     Print {
@@ -64,7 +65,8 @@ impl SinkSpec {
     /// The topic that it writes to, if any.
     pub fn topic(&self) -> Option<&TopicTarget> {
         match self {
-            Self::Topic { target } | Self::LettersAndTopic { target, .. } => Some(target),
+            Self::Topic { target } => Some(target),
+            Self::Letters { topic, .. } => topic.as_ref(),
             Self::Table { .. } | Self::Print { .. } | Self::Blackhole => None,
         }
     }
@@ -157,15 +159,23 @@ impl Publisher {
             SinkSpec::Table { table, columns, options } => {
                 letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
             }
-            SinkSpec::LettersAndTopic { table, columns, options, target } => {
+            SinkSpec::Letters { table, columns, options, others, topic } => {
                 letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
-                let rows = report.rows;
-                let refused = self.write_topic(order, target, &batches, grant, &mut report).await?;
-                report.rows = rows;
-                if !refused.is_empty() {
-                    // There is no third place; the table has them.
-                    tracing::warn!(job = %order.job, topic = %target.topic, rows = refused.len(), "a topic refused letters; the table has them");
+                // What these refuse has no third place; the system's table has it.
+                let mut copy = PublishReport { rows: 0, ..report.clone() };
+                for other in others {
+                    let refused = self.write_table(order, (other, columns.as_slice(), options), &batches, grant, &mut copy).await?;
+                    if !refused.is_empty() {
+                        tracing::warn!(job = %order.job, table = %other, rows = refused.len(), "a table refused letters; {table} has them");
+                    }
                 }
+                if let Some(target) = topic {
+                    let refused = self.write_topic(order, target, &batches, grant, &mut copy).await?;
+                    if !refused.is_empty() {
+                        tracing::warn!(job = %order.job, topic = %target.topic, rows = refused.len(), "a topic refused letters; {table} has them");
+                    }
+                }
+                report.retries = copy.retries;
             }
         }
         if !letters.is_empty() {

@@ -271,6 +271,16 @@ impl JobManager {
                 polybolos_tables::check::deletes(&*self.platform.tables, &declared.name).await?;
             }
         }
+        for table in planning::late_tables(plan) {
+            let tables = &self.platform.tables;
+            tables.create(&table, &Default::default()).await.with_context(|| format!("'late_rows.table' {}", table.name))?;
+            let stored = tables.describe(&table.name).await?;
+            let mismatches = stored.map_or(vec![], |stored| polybolos_tables::check::mismatches(&table, &stored));
+            if !mismatches.is_empty() {
+                let error = TableError::Mismatch { table: table.name.to_string(), mismatches };
+                return Err(error).context("'late_rows.table' must have the columns of polybolos.late_rows");
+            }
+        }
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use polybolos_streaming::{
     ids::{Incarnation, SinkId, SourceId},
     manifest::{DEAD_LETTERS, LATE_ROWS},
 };
-use polybolos_tables::{TableSchema, WriteOptions};
+use polybolos_tables::{TableName, TableSchema, WriteOptions};
 use prost::Message;
 
 use super::{
@@ -98,11 +98,12 @@ pub async fn job_spec(
         sinks.insert(SinkId(index as u32), (insert.target.name.to_string(), sink));
     }
     let letters = [
-        (DEAD_LETTERS, dead_letters::table(), &plan.options.dead_letters_topic),
-        (LATE_ROWS, dead_letters::late_rows(), &plan.options.late_rows_topic),
+        (DEAD_LETTERS, dead_letters::table(), vec![], &plan.options.dead_letters_topic),
+        (LATE_ROWS, dead_letters::late_rows(), late_tables(plan), &plan.options.late_rows_topic),
     ];
-    for (id, table, topic) in letters {
-        sinks.insert(id, (table.name.to_string(), letters_sink(platform, table, topic.as_ref())));
+    for (id, table, others, topic) in letters {
+        let others = others.into_iter().map(|other| other.name).collect();
+        sinks.insert(id, (table.name.to_string(), letters_sink(platform, table, others, topic.as_ref())));
     }
     let mut config = CoordinatorConfig { on_data_loss: on_data_loss(plan), ..CoordinatorConfig::default() };
     let to_topics = sinks.iter().filter(|(_, (_, spec))| spec.topic().is_some());
@@ -126,20 +127,28 @@ pub async fn job_spec(
     Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
 }
 
-/// Where letters of one kind go: the system's table, and a topic that the job names, keyed by the letter's identity.
-fn letters_sink(platform: &PlatformTables, table: TableSchema, topic: Option<&String>) -> SinkSpec {
+/// Tables that take the job's late rows, beside the system's.
+pub fn late_tables(plan: &JobPlan) -> Vec<TableSchema> {
+    let named = plan.options.late_rows_table.iter();
+    named.map(|(keyspace, name)| TableSchema { name: TableName::new(keyspace, name), ..dead_letters::late_rows() }).collect()
+}
+
+/// Where letters of one kind go: the system's table, and what the job names beside it; in a topic they are keyed by their identity.
+fn letters_sink(platform: &PlatformTables, table: TableSchema, others: Vec<TableName>, topic: Option<&String>) -> SinkSpec {
     let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let options = WriteOptions { batch_rows: 1, ..WriteOptions::default() };
-    let Some(topic) = topic else { return SinkSpec::Table { table: table.name, columns, options } };
+    if topic.is_none() && others.is_empty() {
+        return SinkSpec::Table { table: table.name, columns, options };
+    }
     let key = table.primary_key().filter_map(|key| columns.iter().position(|column| column == key)).collect();
-    let target = TopicTarget {
+    let topic = topic.map(|topic| TopicTarget {
         connection: platform.kafka.clone(),
         topic: topic.clone(),
         key,
         payload: (0..columns.len()).collect(),
         encode: EncodeOptions::default(),
-    };
-    SinkSpec::LettersAndTopic { table: table.name, columns, options, target }
+    });
+    SinkSpec::Letters { table: table.name, columns, options, others, topic }
 }
 
 fn on_data_loss(plan: &JobPlan) -> OnDataLoss {

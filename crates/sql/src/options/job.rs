@@ -10,13 +10,14 @@
 //! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
 //! | `dead_letters.topic` | a topic of the platform's Kafka that takes the job's dead letters, beside `polybolos.dead_letters` | none |
 //! | `late_rows.topic` | the same for late rows, beside `polybolos.late_rows` | none |
+//! | `late_rows.table` | `keyspace.table` that takes the job's late rows beside `polybolos.late_rows`, with the same columns | none |
 use serde::{Deserialize, Serialize};
 
 use super::{
     OptionReader,
     kafka::{ON_DATA_LOSS, OnDataLoss, StartupMode},
 };
-use crate::{error::SqlError, statement::OptionEntry};
+use crate::{error::SqlError, names::SYSTEM_SCHEMA, statement::OptionEntry};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOptions {
@@ -37,6 +38,9 @@ pub struct JobOptions {
     pub dead_letters_topic: Option<String>,
     #[serde(default)]
     pub late_rows_topic: Option<String>,
+    /// Keyspace and name of a table that takes late rows, beside the system's.
+    #[serde(default)]
+    pub late_rows_table: Option<(String, String)>,
 }
 
 const DEFAULT_STATE_PARTITIONS: u16 = 4;
@@ -57,6 +61,7 @@ impl Default for JobOptions {
             state_partitions: DEFAULT_STATE_PARTITIONS,
             dead_letters_topic: None,
             late_rows_topic: None,
+            late_rows_table: None,
         }
     }
 }
@@ -98,6 +103,19 @@ impl JobOptions {
             .unwrap_or(DEFAULT_STATE_PARTITIONS);
         let dead_letters_topic = reader.text("dead_letters.topic")?;
         let late_rows_topic = reader.text("late_rows.topic")?;
+        let late_rows_table = match reader.text("late_rows.table")? {
+            Some(text) => match text.split_once('.') {
+                Some((keyspace, table)) if !keyspace.is_empty() && !table.is_empty() && keyspace != SYSTEM_SCHEMA => {
+                    Some((keyspace.to_owned(), table.to_owned()))
+                }
+                _ => {
+                    let message =
+                        format!("'late_rows.table' of {object} is {text:?}; write 'keyspace.table', not one of {SYSTEM_SCHEMA}");
+                    return Err(SqlError::invalid(message));
+                }
+            },
+            None => None,
+        };
         reader.finish()?;
         Ok(Self {
             on_error,
@@ -108,6 +126,7 @@ impl JobOptions {
             state_partitions,
             dead_letters_topic,
             late_rows_topic,
+            late_rows_table,
         })
     }
 }

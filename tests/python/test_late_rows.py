@@ -1,0 +1,42 @@
+"""Late rows go to `polybolos.late_rows`, and to a table that the job names."""
+
+import json
+import uuid
+
+from conftest import wait_for
+
+
+def test_a_table_that_the_job_names_takes_its_late_rows(system):
+    stem = f"late_{uuid.uuid4().hex[:8]}"
+
+    def produce(*seconds: int) -> None:
+        lines = "".join(json.dumps({"k": "a", "ts": f"2026-01-01 00:{second // 60:02}:{second % 60:02}"}) + "\n" for second in seconds)
+        system.run("topic", "produce", stem, stdin=lines)
+
+    produce(1, 95)
+    system.sql(
+        f"CREATE TABLE {stem}_source (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json', 'scan.watermark.idle-timeout' = '1 s')"
+    )
+    system.sql(
+        f"CREATE TABLE {stem} (window_start TIMESTAMP(3), n BIGINT, PRIMARY KEY (window_start) NOT ENFORCED) "
+        f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{stem}', 'table.create' = 'true')"
+    )
+    query = f"INSERT INTO {stem} SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE {stem}_source, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end EMIT ON WINDOW CLOSE"
+    refused = system.run("sql", "-c", f"CREATE JOB {stem}_job WITH ('late_rows.table' = 'late.{stem}') AS {query}", check=False)
+    assert refused.returncode != 0 and "the columns of polybolos.late_rows" in refused.stderr, refused.stderr
+    refused = system.run("sql", "-c", f"CREATE JOB {stem}_job WITH ('late_rows.table' = 'nowhere') AS {query}", check=False)
+    assert refused.returncode != 0 and "keyspace.table" in refused.stderr, refused.stderr
+    system.sql(f"CREATE JOB {stem}_job WITH ('late_rows.table' = 'late.{stem}_late') AS {query}")
+    # Every partition has been silent: the watermark is at the newest time.
+    wait_for("the first window closing", lambda: len(system.sql(f"SELECT * FROM {stem}")) == 1)
+    produce(12, 93, 13)
+    ours = lambda: [row for row in system.sql("SELECT * FROM polybolos.late_rows") if row["job"] == f"{stem}_job"]  # noqa: E731
+    wait_for("two late rows", lambda: len(ours()) == 2)
+    system.sql(
+        f"CREATE TABLE {stem}_late (id STRING, job STRING, topic STRING, topic_partition INT, topic_offset BIGINT, PRIMARY KEY (id) NOT ENFORCED) "
+        f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{stem}_late')"
+    )
+    named = lambda: sorted((row["id"], row["topic"], row["topic_offset"]) for row in system.sql(f"SELECT * FROM {stem}_late"))  # noqa: E731
+    wait_for("the same rows", lambda: named() == sorted((row["id"], row["topic"], row["topic_offset"]) for row in ours()))
+    assert system.sql(f"SELECT n FROM {stem}") == [{"n": 1}]
