@@ -159,7 +159,12 @@ impl Control {
                             {
                                 announced.retain(|(known, _), _| *known != source);
                             }
+                            let begins = matches!(message, Response::Prefetch(_));
                             self.obey(message, &outgoing);
+                            // What came while nobody led lies here already, and no arrival will tell of it.
+                            if begins {
+                                self.announce_available(&outgoing, &mut announced);
+                            }
                         }
                         None => {}
                     }

@@ -2,8 +2,11 @@
 seeded moments, Cassandra then holds exactly the ledger's rows. Servers come from the launcher around the tests."""
 
 import json
+import os
 import random
+import signal
 
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
 from test_exactly_once import PARTITIONS, SEED, TABLES, Load, bad_coordinates
@@ -39,3 +42,28 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
     coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
     assert len(coordinates) == len(set(coordinates))
     assert set(coordinates) == bad_coordinates(cluster)
+
+
+def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_cluster):
+    """None follow them that would wake anybody up, and the only executor has them already."""
+    cluster = fresh_cluster("--no-pipelines", "--executors", "1")
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic("unled", PARTITIONS, 1)]).values():
+        future.result()
+    cluster.run("sql", "-c", TABLES.replace("ledger", "unled"))
+    producer = Producer({"bootstrap.servers": cluster.kafka})
+
+    def send(numbers):
+        for number in numbers:
+            producer.produce("unled", json.dumps({"id": f"key-{number}", "n": number}).encode(), partition=number % PARTITIONS)
+        assert producer.flush(30) == 0
+
+    count = lambda: cluster.sql("SELECT count(*) AS n FROM unled")[0]["n"]  # noqa: E731
+    send(range(20))
+    wait_for("the first rows", lambda: count() == 20)
+    pid = cluster.pid("scheduler")
+    os.kill(pid, signal.SIGKILL)
+    # The next one leads once the lease has run out, seconds from now.
+    send(range(20, 40))
+    wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
+    wait_for("all rows", lambda: count() == 40)
