@@ -184,8 +184,10 @@ def check(platform, load: Load, patience_s: float = 120) -> None:
         return True
 
     wait_for("the jobs catching up", caught_up, patience_s)
-    late = platform.sql("SELECT * FROM polybolos.late_rows LIMIT 20")
-    assert not late, late
+    # Others that share the Cassandra have late rows of their own.
+    mine = {"closed_job", *(f"{name}_job" for name in JOBS)}
+    late = [row for row in platform.sql("SELECT * FROM polybolos.late_rows") if row["job"] in mine]
+    assert not late, late[:20]
     windows = load.windows()
     closed = lambda: {row["window_start"]: (row["n"], row["total"]) for row in platform.sql("SELECT * FROM closed")}  # noqa: E731
     assert len(windows) > 3
