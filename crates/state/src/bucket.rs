@@ -150,6 +150,28 @@ impl BucketTable {
         (before.weight, after)
     }
 
+    /// Sets bits of a row's `matches`; the row is made when there is none. Answers the bits that were set before. Without a TTL nothing changes when all were.
+    pub fn mark(&mut self, key: &[u8], row: &[u8], bits: i64, expiry: Option<i64>) -> i64 {
+        let held = self.held(key, row);
+        let changes = if self.overlay.is_empty() { None } else { self.overlay.get_mut(key) };
+        let changed = changes.and_then(|bucket| bucket.get_mut(row));
+        let before = changed.as_ref().map_or(held.map(|held| held.entry), |change| change.entry).unwrap_or_default().matches;
+        let after = before | bits;
+        if after == before && self.default_expiry.is_none() {
+            return before;
+        }
+        let entry = Some(Entry { weight: 1, matches: after });
+        let expiry = expiry.or(self.default_expiry);
+        match changed {
+            Some(change) => *change = Change { entry, expiry: expiry.or(change.expiry) },
+            None => {
+                let known = held.map(|held| held.expiry).filter(|at| *at != NEVER);
+                self.change(key, row, Change { entry, expiry: expiry.or(known) });
+            }
+        }
+        before
+    }
+
     fn change(&mut self, key: &[u8], row: &[u8], change: Change) {
         if let Some(bucket) = self.overlay.get_mut(key) {
             bucket.insert(row.into(), change);
@@ -430,6 +452,28 @@ mod tests {
         table.expire(40);
         table.commit();
         assert_eq!(table.len(), 1, "its expiry before it was deleted counts no more");
+    }
+
+    #[test]
+    fn marks_add_up_and_those_of_a_dropped_epoch_are_gone() {
+        let mut table = BucketTable::default();
+        assert_eq!(table.mark(b"k", b"a", 0b01, None), 0);
+        assert_eq!(table.mark(b"k", b"a", 0b10, None), 0b01);
+        table.commit();
+        assert_eq!(table.mark(b"k", b"a", 0b11, None), 0b11);
+        assert_eq!(table.changed().count(), 0, "what was there already is no change");
+        assert_eq!(table.mark(b"k", b"a", 0b100, Some(9)), 0b11);
+        table.discard();
+        assert_eq!(table.mark(b"k", b"a", 0b100, Some(9)), 0b11);
+        table.commit();
+        table.begin(Some(9), Some(30));
+        assert_eq!(table.mark(b"k", b"a", 0b1, None), 0, "what ended was never there");
+        table.commit();
+        table.begin(Some(20), Some(50));
+        assert_eq!(table.mark(b"k", b"a", 0b1, None), 0b1);
+        table.commit();
+        table.begin(Some(40), None);
+        assert_eq!(rows(&table, b"k").len(), 1, "with a TTL it ends so long after it was seen last");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
     compute::take,
     datatypes::{FieldRef, Schema, SchemaRef},
 };
@@ -16,7 +16,7 @@ use datafusion::{
         aggregates::{group_values::new_group_values, order::GroupOrdering},
     },
 };
-use polybolos_state::{Table, TableKind, ValueTable, lane_of};
+use polybolos_state::{BucketTable, Table, TableKind, ValueTable, lane_of};
 
 use super::{EpochContext, Operator, buckets, next_of, values};
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat},
 };
+
+/// As many calls share a table of distinct values.
+const BITS: usize = 63;
 
 /// One aggregate function and what it is applied to.
 #[derive(Clone, Debug)]
@@ -214,6 +217,8 @@ pub struct Aggregate {
     grouping: Grouping,
     /// Fields of all partial states, one call after the other.
     states: Vec<FieldRef>,
+    /// Calls with DISTINCT of the same arguments, by index: they share a table, in which each has a bit.
+    distinct: Vec<Vec<usize>>,
 }
 
 impl Aggregate {
@@ -222,7 +227,15 @@ impl Aggregate {
         for call in &grouping.calls {
             states.extend(call.function.state_fields()?);
         }
-        Ok(Self { grouping, states })
+        let mut distinct: Vec<Vec<usize>> = vec![];
+        for (index, call) in grouping.calls.iter().enumerate().filter(|(_, call)| call.distinct) {
+            let shares = |calls: &&mut Vec<usize>| calls.len() < BITS && grouping.calls[calls[0]].arguments == call.arguments;
+            match distinct.iter_mut().find(shares) {
+                Some(calls) => calls.push(index),
+                None => distinct.push(vec![index]),
+            }
+        }
+        Ok(Self { grouping, states, distinct })
     }
 
     fn state_format(&self) -> Result<RowFormat> {
@@ -253,27 +266,33 @@ impl Aggregate {
         self.grouping.calls.iter().zip(by_call).map(result).collect()
     }
 
-    /// Which rows have values that their group has not seen, for a call with DISTINCT.
+    /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
     fn firsts(
-        call: &Call,
-        table: &mut polybolos_state::BucketTable,
+        &self,
+        calls: &[usize],
+        table: &mut BucketTable,
         touched: &Touched,
         groups: &[usize],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<BooleanArray> {
-        let format = RowFormat::new(call.arguments.iter().zip(arguments).map(|(_, column)| column.data_type()))?;
-        let rows = format.encode(arguments)?;
-        let mut is_first = |row: usize| {
-            let counts = filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-            if !counts || arguments.iter().any(|column| column.is_null(row)) {
-                return false;
+        batch: &RecordBatch,
+    ) -> Result<Vec<BooleanArray>> {
+        let all = &self.grouping.calls;
+        let arguments = all[calls[0]].evaluate_arguments(batch)?;
+        let filters = calls.iter().map(|&call| all[call].evaluate_filter(batch)).collect::<Result<Vec<_>>>()?;
+        let rows = RowFormat::new(arguments.iter().map(|column| column.data_type()))?.encode(&arguments)?;
+        let counts =
+            |filter: &Option<BooleanArray>, row| filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        let mut firsts: Vec<_> = calls.iter().map(|_| BooleanBufferBuilder::new(groups.len())).collect();
+        for (row, &group) in groups.iter().enumerate() {
+            let mut bits = 0;
+            if arguments.iter().all(|column| column.is_valid(row)) {
+                filters.iter().enumerate().for_each(|(bit, filter)| bits |= i64::from(counts(filter, row)) << bit);
             }
-            let group = groups[row];
-            let (before, _) = table.add(touched.keys.row(group), rows.row(row), 1, touched.expiries[group]);
-            before == 0
-        };
-        Ok((0..groups.len()).map(|row| Some(is_first(row))).collect())
+            if bits != 0 {
+                bits &= !table.mark(touched.keys.row(group), rows.row(row), bits, touched.expiries[group]);
+            }
+            firsts.iter_mut().enumerate().for_each(|(bit, first)| first.append(bits >> bit & 1 == 1));
+        }
+        Ok(firsts.into_iter().map(|mut first| BooleanArray::new(first.finish(), None)).collect())
     }
 
     fn closed(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Delta>> {
@@ -298,8 +317,7 @@ impl Aggregate {
 
 impl Operator for Aggregate {
     fn tables(&self) -> Vec<TableKind> {
-        let distinct = self.grouping.calls.iter().filter(|call| call.distinct).map(|_| TableKind::Buckets);
-        [TableKind::Values].into_iter().chain(distinct).collect()
+        [TableKind::Values].into_iter().chain(self.distinct.iter().map(|_| TableKind::Buckets)).collect()
     }
 
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
@@ -342,16 +360,15 @@ impl Operator for Aggregate {
                 accumulator.merge_batch(states, &known, count)?;
             }
         }
-        let mut distinct_tables = distinct_tables.iter_mut();
-        for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
-            let mut distinct = if call.distinct { distinct_tables.next().map(buckets) } else { None };
-            for (delta, groups) in deltas.iter().zip(&touched.groups) {
-                let arguments = call.evaluate_arguments(delta.batch())?;
-                let mut filter = call.evaluate_filter(delta.batch())?;
-                if let Some(table) = distinct.as_deref_mut() {
-                    filter = Some(Self::firsts(call, table, &touched, groups, &arguments, filter.as_ref())?);
-                }
-                accumulator.update_batch(&arguments, groups, filter.as_ref(), count)?;
+        for (delta, groups) in deltas.iter().zip(&touched.groups) {
+            let mut firsts = vec![None; accumulators.len()];
+            for (calls, table) in self.distinct.iter().zip(distinct_tables.iter_mut()) {
+                let found = self.firsts(calls, buckets(table), &touched, groups, delta.batch())?;
+                calls.iter().zip(found).for_each(|(call, found)| firsts[*call] = Some(found));
+            }
+            for ((call, accumulator), first) in self.grouping.calls.iter().zip(&mut accumulators).zip(firsts) {
+                let filter = if call.distinct { first } else { call.evaluate_filter(delta.batch())? };
+                accumulator.update_batch(&call.evaluate_arguments(delta.batch())?, groups, filter.as_ref(), count)?;
             }
         }
         let mut states = vec![];
