@@ -127,6 +127,10 @@ bench-nexmark: build setup-servers $(BENCH_VENV)/ready $(FLINK_VENV)/ready $(FLI
 	cargo build --locked -p polybolos-kafka --example nexmark
 	$(SERVERS) -- env $(BENCH)/nexmark.py $(ARGS)
 
+.PHONY: bench-state
+bench-state: build setup-servers $(BENCH_VENV)/ready ## Cost per event, memory, snapshot and restore of states of 10 000 to 10 000 000 keys
+	$(SERVERS) -- env $(BENCH)/state.py $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do
 	$(BENCH)/idle.py $(ARGS)

@@ -18,7 +18,7 @@ WIDTH, ROW = 1600, 17
 
 def sample(records: int) -> str:
     with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
-        processes = ",".join(str(pid) for pid in platform.tree._members())
+        processes = ",".join(str(pid) for pid in platform.tree.members())
         data = TARGET / "bench/perf.data"
         command = ["perf", "record", "-e", "cpu-clock", "-F", "299", "-g", "-o", str(data), "-p", processes]
         perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -49,7 +49,7 @@ class Tree:
         self.watcher = threading.Thread(target=self._watch, daemon=True)
         self.watcher.start()
 
-    def _members(self) -> dict[int, float]:
+    def members(self) -> dict[int, float]:
         """CPU-seconds by process id."""
         parents, cpu = {}, {}
         for entry in os.listdir("/proc"):
@@ -71,11 +71,11 @@ class Tree:
         return {pid: cpu[pid] for pid in members if pid in cpu}
 
     def cpu_seconds(self) -> float:
-        return sum(self._members().values())
+        return sum(self.members().values())
 
     def resident_bytes(self) -> int:
         total = 0
-        for pid in self._members():
+        for pid in self.members():
             try:
                 rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
             except OSError:

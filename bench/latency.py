@@ -1,34 +1,129 @@
-"""`make bench-latency`: produce-to-visible in Cassandra of the users pipeline at fixed rates, in turns.
+"""`make bench-latency`: milliseconds until a row is visible in Cassandra, at fixed rates, in turns: of the users pipeline, of windows with updates, and of windows
+that come out when they are closed.
 
-The clock starts when a record is handed to the producer (its linger of 1 ms counts), and stops when a read of a sampled id, asked again every
-two milliseconds, answers with the row. Both only ever make a figure worse."""
+The clock starts when a record is handed to the producer (its linger of 1 ms counts): the one that makes the row, or the one that lets the watermark pass the
+window's end. It stops when a read of the row, asked again every two milliseconds, answers with it. Both only ever make a figure worse."""
 
 import argparse
 import statistics
 import threading
 import time
+from datetime import datetime, timezone
 
 from harness import Platform, cassandra, conditions, percentile, show
 from records import PARTITIONS, create_topic, producer, users
 
-TOPIC = "users_created"
 SAMPLES_PER_SECOND = 20
 POLL_S = 0.002
 WARM_UP_S = 5
 PATIENCE_S = 30
+DEVICES = 500
 
 
-def wait_for_row(session, statement, key: str, sent: float, into: list, overdue: list):
+class Users:
+    """A row for each record, by its own key."""
+
+    name, topic = "users", "users_created"
+    look = "SELECT id FROM spark_streams.created_users WHERE id = ?"
+
+    def __init__(self, rate: int, seconds: int, seed: int):
+        self.every = rate // SAMPLES_PER_SECOND
+        self.records = [(key, payload.encode()) for key, payload in users(rate * (seconds + WARM_UP_S), seed)]
+
+    @staticmethod
+    def start(platform: Platform):
+        platform.start_users("created_users")
+
+    def record(self, index: int) -> tuple[str, bytes]:
+        return self.records[index]
+
+    def rows_of(self, index: int) -> list[tuple]:
+        """Keys of rows whose clock starts with this record."""
+        return [(self.records[index][0],)] if index % self.every == 0 else []
+
+
+class Windows:
+    """Counts and sums of devices by the second."""
+
+    topic = "latency_readings"
+    emit = ""
+
+    def __init__(self, rate: int, seconds: int, seed: int):
+        self.every = rate // SAMPLES_PER_SECOND
+        self.seed = seed
+        self.now = 0.0
+
+    @classmethod
+    def start(cls, platform: Platform):
+        platform.sql(
+            f"""
+            CREATE TABLE readings (device STRING, v BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+              WITH ('connector' = 'kafka', 'topic' = '{cls.topic}', 'format' = 'json');
+            CREATE TABLE seconds (device STRING, window_start TIMESTAMP(3), n BIGINT, total BIGINT, PRIMARY KEY (device, window_start) NOT ENFORCED)
+              WITH ('connector' = 'cassandra', 'keyspace' = 'latency', 'table' = '{cls.table}', 'table.create' = 'true');
+            CREATE JOB seconds_job AS INSERT INTO seconds SELECT device, window_start, count(*), sum(v)
+              FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(ts), INTERVAL '1' SECOND)) GROUP BY device, window_start, window_end {cls.emit};
+            """
+        )
+
+    def device(self, index: int) -> str:
+        return f"device-{index * 7 % DEVICES}"
+
+    def record(self, index: int) -> tuple[str, bytes]:
+        self.now = time.time()
+        ts = datetime.fromtimestamp(self.now, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        device = self.device(index)
+        return device, f'{{"device":"{device}","v":{index % 1_000},"ts":"{ts}"}}'.encode()
+
+
+class Updates(Windows):
+    """Every sampled record is the first of its device in its window: the row is there once it is counted."""
+
+    name, table = "windows, updates", "updates"
+    look = "SELECT n FROM latency.updates WHERE device = ? AND window_start = ?"
+
+    def device(self, index: int) -> str:
+        return f"probe-{self.seed}-{index}" if index % self.every == 0 else super().device(index)
+
+    def rows_of(self, index: int) -> list[tuple]:
+        return [(self.device(index), datetime.fromtimestamp(int(self.now), timezone.utc))] if index % self.every == 0 else []
+
+
+class Closings(Windows):
+    """The clock of a window's rows starts with the record that is the last partition's first one after its end."""
+
+    name, table, emit = "windows, on close", "closings", "EMIT ON WINDOW CLOSE"
+    look = "SELECT n FROM latency.closings WHERE device = ? AND window_start = ?"
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seconds = [0] * PARTITIONS
+        self.closed = 0
+        self.first = None
+
+    def rows_of(self, index: int) -> list[tuple]:
+        second = int(self.now)
+        # The second it starts in may have no record of some device.
+        self.first = self.first or second + 1
+        self.seconds[index % PARTITIONS] = second
+        if min(self.seconds) <= self.closed:
+            return []
+        self.closed = min(self.seconds)
+        window = datetime.fromtimestamp(self.closed - 1, timezone.utc)
+        return [(self.device(number), window) for number in range(SAMPLES_PER_SECOND)] if self.closed > self.first else []
+
+
+def wait_for_row(session, statement, key: tuple, sent: float, into: list, overdue: list):
     while time.monotonic() < sent + PATIENCE_S:
-        if session.execute(statement, (key,)).one():
+        if session.execute(statement, key).one():
             into.append((time.monotonic() - sent) * 1_000)
             return
         time.sleep(POLL_S)
     overdue.append(key)
 
 
-def run(rate: int, seconds: int, session, statement, platform, seed: int) -> dict:
-    records = [(key, payload.encode()) for key, payload in users(rate * (seconds + WARM_UP_S), seed)]
+def run(kind: type, rate: int, seconds: int, session, statement, platform, seed: int) -> dict:
+    feed = kind(rate, seconds, seed)
     client = producer(1)
     latencies, overdue, watchers, refused = [], [], [], []
 
@@ -36,10 +131,9 @@ def run(rate: int, seconds: int, session, statement, platform, seed: int) -> dic
         if error:
             refused.append(error)
 
-    every = rate // SAMPLES_PER_SECOND
     began = time.monotonic()
     cpu = wall = None
-    for index, (key, payload) in enumerate(records):
+    for index in range(rate * (seconds + WARM_UP_S)):
         ahead = began + index / rate - time.monotonic()
         if ahead > 0.001:
             client.poll(0)
@@ -47,12 +141,14 @@ def run(rate: int, seconds: int, session, statement, platform, seed: int) -> dic
         warm = index >= rate * WARM_UP_S
         if warm and cpu is None:
             cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
+        key, payload = feed.record(index)
         sent = time.monotonic()
-        client.produce(TOPIC, payload, key, partition=index % PARTITIONS, on_delivery=report)
-        if warm and index % every == 0:
-            watcher = threading.Thread(target=wait_for_row, args=(session, statement, key, sent, latencies, overdue))
-            watcher.start()
-            watchers.append(watcher)
+        client.produce(kind.topic, payload, key, partition=index % PARTITIONS, on_delivery=report)
+        for row in feed.rows_of(index):
+            if warm:
+                watcher = threading.Thread(target=wait_for_row, args=(session, statement, row, sent, latencies, overdue))
+                watcher.start()
+                watchers.append(watcher)
     took = time.monotonic() - wall
     cpu = platform.tree.cpu_seconds() - cpu
     unsent = client.flush(30)
@@ -61,8 +157,9 @@ def run(rate: int, seconds: int, session, statement, platform, seed: int) -> dic
     if unsent or refused:
         raise SystemExit(f"Kafka did not take every record: {unsent} unsent, {refused[:1]}")
     if overdue:
-        raise SystemExit(f"{len(overdue)} of {len(watchers)} sampled rows were not in Cassandra after {PATIENCE_S} s")
+        raise SystemExit(f"{len(overdue)} of {len(watchers)} sampled rows were not in Cassandra after {PATIENCE_S} s, {overdue[0]} among them")
     return {
+        "what": kind.name,
         "rows/s asked": rate,
         "rows/s sent": round(rate * seconds / took),
         "samples": len(latencies),
@@ -80,23 +177,28 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     began = conditions()
-    create_topic(TOPIC)
     session = cassandra()
     rows = []
-    with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
-        platform.start_users("created_users")
-        statement = session.prepare("SELECT id FROM spark_streams.created_users WHERE id = ?")
-        for number in range(arguments.rounds):
-            for rate in arguments.rates:
-                rows.append(run(rate, arguments.seconds, session, statement, platform, rate + number))
-                print(rows[-1], flush=True)
-                # What is left over of one run is none of the next one's.
-                platform.wait_until_published(0, 0.5)
+    kinds = [Users, Updates, Closings]
+    for topic in {kind.topic for kind in kinds}:
+        create_topic(topic)
+    for kind in kinds:
+        with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
+            kind.start(platform)
+            statement = session.prepare(kind.look)
+            for number in range(arguments.rounds):
+                for rate in arguments.rates:
+                    rows.append(run(kind, rate, arguments.seconds, session, statement, platform, rate + number))
+                    print(rows[-1], flush=True)
+                    # What is left over of one run is none of the next one's.
+                    platform.wait_until_published(0, 0.5)
     bars = []
-    for rate in arguments.rates:
-        for share, limit in (("p50", 30), ("p99", 100)):
-            figure = statistics.median(row[f"{share} ms"] for row in rows if row["rows/s asked"] == rate)
-            bars.append((f"{share} ms at {rate} rows/s, median of the rounds", figure, "<=", limit))
+    for kind in kinds:
+        for rate in arguments.rates:
+            for share, limit in (("p50", 30), ("p99", 100)):
+                of_kind = [row for row in rows if row["what"] == kind.name and row["rows/s asked"] == rate]
+                figure = statistics.median(row[f"{share} ms"] for row in of_kind)
+                bars.append((f"{kind.name}: {share} ms at {rate} rows/s, median of the rounds", figure, "<=", limit))
     show("latency", rows, bars, began)
 
 

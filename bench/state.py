@@ -1,0 +1,130 @@
+"""`make bench-state`: what a million events cost a job whose state has 10 000 to 10 000 000 keys, what a key takes in memory and in a snapshot, and how long an executor
+that was killed takes to have the state again.
+
+A topic first has every key once, then events of random keys, which are produced while the job is paused: so each size reads the same backlog."""
+
+import argparse
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+from harness import BINARY, Platform, conditions, show
+from records import PARTITIONS, create_topic, producer
+
+JOB = """
+CREATE TABLE readings (device STRING, v BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
+CREATE TABLE nowhere (device STRING, n BIGINT, total BIGINT, highest BIGINT) WITH ('connector' = 'blackhole');
+CREATE JOB totals AS INSERT INTO nowhere SELECT device, count(*), sum(v), max(v) FROM readings GROUP BY device;
+"""
+# For compaction and for memory that is given back.
+SETTLE_S = 5
+
+
+def send(topic: str, numbers) -> int:
+    client = producer(20)
+    refused = []
+    sent = 0
+    for sent, number in enumerate(numbers, 1):
+        payload = f'{{"device":"device-{number}","v":{number * 31 % 1_000}}}'
+        while True:
+            try:
+                client.produce(topic, payload, partition=number % PARTITIONS, on_delivery=lambda error, _: error and refused.append(error))
+                break
+            except BufferError:
+                client.poll(0.1)
+        if sent % 100 == 0:
+            client.poll(0)
+    if client.flush(120) or refused:
+        raise SystemExit(f"Kafka did not take every record: {refused[:1]}")
+    return sent
+
+
+def executor(platform: Platform) -> int:
+    """Its process."""
+    for pid in platform.tree.members():
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"executor" in words:
+            return pid
+    raise SystemExit("the platform has no executor process")
+
+
+def restored(platform: Platform, topic: str, records: int) -> tuple[float, float]:
+    """Seconds and CPU-seconds from when a new executor is there until it has answered one more event."""
+    platform.sql("PAUSE JOB totals")
+    old = executor(platform)
+    os.kill(old, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while executor_count(platform) != 1 or executor(platform) == old:
+        if time.monotonic() > deadline:
+            raise SystemExit("the executor did not come back")
+        time.sleep(0.1)
+    send(topic, [0])
+    cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
+    platform.sql("RESUME JOB totals")
+    platform.wait_until_published(records + 1, 0.05)
+    return time.monotonic() - wall, platform.tree.cpu_seconds() - cpu
+
+
+def executor_count(platform: Platform) -> int:
+    return platform.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"]
+
+
+def snapshot_bytes(platform: Platform) -> int:
+    path = platform.data / "savepoint"
+    for words in (["job", "savepoint", "totals", "--as", "bench"], ["savepoint", "export", "bench", str(path)]):
+        subprocess.run([BINARY, *words, "--data-dir", str(platform.data)], check=True, stdout=subprocess.DEVNULL)
+    return path.stat().st_size
+
+
+def run(keys: int, events: int) -> dict:
+    topic = f"state_{keys}"
+    create_topic(topic)
+    with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
+        time.sleep(SETTLE_S)
+        before = platform.tree.resident_bytes()
+        records = send(topic, range(keys))
+        platform.sql(JOB.format(topic=topic))
+        platform.wait_until_published(records, 0.3)
+        platform.sql("PAUSE JOB totals")
+        time.sleep(SETTLE_S)
+        held = platform.tree.resident_bytes() - before
+        chosen = random.Random(keys)
+        records += send(topic, (chosen.randrange(keys) for _ in range(events)))
+        cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
+        platform.sql("RESUME JOB totals")
+        platform.wait_until_published(records, 0.2)
+        cpu, wall = platform.tree.cpu_seconds() - cpu, time.monotonic() - wall
+        snapshot = snapshot_bytes(platform)
+        seconds, restoring = restored(platform, topic, records)
+    return {
+        "keys": keys,
+        "µs CPU per event": round(cpu / events * 1e6, 2),
+        "K events/s": round(events / wall / 1_000),
+        "MB held": round(held / 2**20),
+        "bytes per key": round(held / keys),
+        "snapshot MB": round(snapshot / 2**20, 1),
+        "restore s": round(seconds, 2),
+        "restore CPU-s": round(restoring, 2),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    began = conditions()
+    rows = []
+    for keys in arguments.keys:
+        rows.append(run(keys, arguments.events))
+        print(rows[-1], flush=True)
+    first, last = rows[0], rows[-1]
+    growth = last["µs CPU per event"] / first["µs CPU per event"]
+    bars = [(f"CPU per event at {last['keys']} keys, times that at {first['keys']}", growth, "<=", 2)]
+    show("state", rows, bars, began)
+
+
+main()
