@@ -18,6 +18,7 @@ BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
 TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
 SERVER_PACKAGES := openjdk-17-jre-headless maven
 SERVERS := $(TARGET)/debug/polybolos-local-servers
+S3_SERVER := $(VENV)/bin/python tests/python/s3_server.py
 BENCH_VENV := $(CACHE)/bench-venv
 SPARK_VENV := $(CACHE)/spark-venv
 SPARK_JARS := $(CACHE)/spark-jars
@@ -72,9 +73,9 @@ $(DENY):
 	rm -rf $(CACHE)/cargo-deny-build
 
 .PHONY: unit
-unit: build ## Lint our crates, and run their unit and property tests and those against a real Kafka and Cassandra
+unit: build $(VENV)/ready ## Lint our crates, and run their unit and property tests and those against a real Kafka, Cassandra and S3 server
 	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
-	$(SERVERS) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
+	$(SERVERS) -- $(S3_SERVER) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
 	$(LINT) cargo test --locked --workspace --doc
 
 .PHONY: end-to-end

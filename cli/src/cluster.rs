@@ -34,6 +34,9 @@ pub struct Arguments {
     cassandra_username: String,
     #[arg(long, env = "POLYBOLOS_CASSANDRA_PASSWORD", default_value = "cassandra", hide_env_values = true)]
     cassandra_password: String,
+    /// Keep manifests, state and the catalog on S3 (`s3://bucket/prefix`) instead of in the data folder; login and endpoint from the environment.
+    #[arg(long, env = "POLYBOLOS_STORAGE_URL", default_value = "")]
+    storage_url: String,
     #[arg(long, default_value_t = 3)]
     executors: usize,
     #[arg(long, num_args = 1.., default_value = "jobs/users")]
@@ -57,6 +60,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let shown = |path: &std::path::Path| path.display().to_string();
     let environment = BTreeMap::from([
         ("POLYBOLOS_STORAGE_PATH", shown(&folder.join("store"))),
+        ("POLYBOLOS_STORAGE_URL", arguments.storage_url.clone()),
         ("POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS", arguments.kafka.clone()),
         ("POLYBOLOS_CASSANDRA_CONTACT_POINTS", arguments.cassandra.clone()),
         ("POLYBOLOS_CASSANDRA_USERNAME", arguments.cassandra_username.clone()),

@@ -8,7 +8,7 @@ use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
 };
-use polybolos_persist::{LocalStore, Store};
+use polybolos_persist::{LocalStore, S3Address, S3Settings, S3Store, Store, StoreError};
 use polybolos_scheduler::{DoorTls, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
@@ -17,7 +17,7 @@ use polybolos_service::{
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
-use polybolos_tables::TableBackend;
+use polybolos_tables::{TableBackend, TableError};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::pipelines;
 /// The commented default file.
 pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
 
-/// Between two tries to reach Cassandra at the start.
+/// Between two tries to reach Cassandra or the store at the start.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,7 @@ pub struct Arguments {
 #[serde(deny_unknown_fields)]
 struct Config {
     storage: Storage,
+    s3: S3,
     kafka: Kafka,
     cassandra: Cassandra,
     scheduler: Scheduler,
@@ -55,6 +56,26 @@ struct Config {
 #[derive(Debug, Deserialize)]
 struct Storage {
     path: PathBuf,
+    url: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct S3 {
+    endpoint: String,
+    region: String,
+    access_key_id: String,
+    secret_access_key: Secret,
+}
+
+impl S3 {
+    fn settings(&self) -> S3Settings {
+        S3Settings {
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key: self.secret_access_key.reveal().to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,8 +149,14 @@ impl Config {
         Ok(Some(config))
     }
 
-    async fn store(&self) -> anyhow::Result<Arc<dyn Store>> {
-        Ok(Arc::new(LocalStore::open(&self.storage.path).await?))
+    /// Waits for a store on S3 as long as it is away; a wrong login, bucket or kind of server ends it.
+    async fn store(&self, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Store>>> {
+        if self.storage.url.is_empty() {
+            return Ok(Some(Arc::new(LocalStore::open(&self.storage.path).await?)));
+        }
+        let (address, settings) = (S3Address::parse(&self.storage.url)?, self.s3.settings());
+        let store = patiently("the store", stop, || S3Store::open(address.clone(), &settings), StoreError::is_away).await?;
+        Ok(store.map(|store| Arc::new(store) as _))
     }
 
     /// Waits for Cassandra as long as it is away; a wrong password ends it.
@@ -140,22 +167,33 @@ impl Config {
             password: self.cassandra.password.reveal().to_owned(),
             ..CassandraConfig::default()
         };
-        let mut complained = false;
-        loop {
-            match CassandraBackend::connect(&config).await {
-                Ok(backend) => return Ok(Some(Arc::new(backend))),
-                Err(error) if error.is_retryable() => {
-                    if !complained {
-                        tracing::warn!(%error, "waiting for Cassandra");
-                        complained = true;
-                    }
+        let backend = patiently("Cassandra", stop, || CassandraBackend::connect(&config), TableError::is_retryable).await?;
+        Ok(backend.map(|backend| Arc::new(backend) as _))
+    }
+}
+
+/// Tries until it connects, or says that waiting does not help; `None` when told to stop.
+async fn patiently<T, E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    stop: &CancellationToken,
+    connect: impl AsyncFn() -> Result<T, E>,
+    is_away: impl Fn(&E) -> bool,
+) -> anyhow::Result<Option<T>> {
+    let mut complained = false;
+    loop {
+        match connect().await {
+            Ok(connected) => return Ok(Some(connected)),
+            Err(error) if is_away(&error) => {
+                if !complained {
+                    tracing::warn!(%error, "waiting for {what}");
+                    complained = true;
                 }
-                Err(error) => return Err(error.into()),
             }
-            tokio::select! {
-                () = stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(RETRY) => {}
-            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(RETRY) => {}
         }
     }
 }
@@ -167,6 +205,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let token = auth::token(&folder.join("token"))?;
     let roles = Some(PathBuf::from(&config.scheduler.roles_file)).filter(|path| !path.as_os_str().is_empty());
+    let Some(store) = config.store(&stop).await? else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let settings = SchedulerSettings {
         host: config.scheduler.host,
@@ -179,7 +218,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         tls: config.tls.read()?,
     };
     let parts = SchedulerParts {
-        store: config.store().await?,
+        store,
         tables,
         kafka: Connection::new(config.kafka.bootstrap_servers.clone()),
         users: Users::new(&token, roles.as_deref())?,
@@ -196,9 +235,10 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
+    let Some(store) = config.store(&stop).await? else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let registry = telemetry::metrics()?;
-    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store: config.store().await?, tables };
+    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables };
     let settings = ExecutorSettings {
         schedulers: config.executor.schedulers.clone(),
         host: config.executor.host,

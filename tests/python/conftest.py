@@ -94,8 +94,9 @@ class Platform:
 class Cluster(Platform):
     """`polybolos cluster`: the supervisor starts again what dies."""
 
-    def __init__(self, folder: pathlib.Path, *arguments: str, servers: "Servers | None" = None):
+    def __init__(self, folder: pathlib.Path, *arguments: str, servers: "Servers | None" = None, environment: dict | None = None):
         super().__init__(folder, *(arguments or ("--no-pipelines",)))
+        self.environment = os.environ | (environment or {})
         self.kafka = servers.kafka if servers else os.environ.get("POLYBOLOS_TEST_KAFKA")
         self.cassandra = servers.cassandra if servers else os.environ.get("POLYBOLOS_TEST_CASSANDRA")
         assert self.kafka and self.cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
@@ -106,7 +107,7 @@ class Cluster(Platform):
         self.err = open(self.folder.parent / "err.txt", "w+")
         command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset)]
         command += ["--kafka", self.kafka, "--cassandra", self.cassandra, *self.arguments]
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
         wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
 
     def pid(self, service: str) -> int:
@@ -224,9 +225,9 @@ def fresh_cluster():
     """Makes clusters of their own, for tests that do them harm."""
     folders, clusters = [], []
 
-    def make(*arguments: str, servers: "Servers | None" = None) -> Cluster:
+    def make(*arguments: str, servers: "Servers | None" = None, environment: dict | None = None) -> Cluster:
         folders.append(pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-")))
-        clusters.append(Cluster(folders[-1] / "data", *arguments, servers=servers))
+        clusters.append(Cluster(folders[-1] / "data", *arguments, servers=servers, environment=environment))
         clusters[-1].start()
         return clusters[-1]
 

@@ -15,6 +15,8 @@ pub enum StoreError {
     Corrupt { object: String, message: String },
     #[error("{key:?} is not a key: parts are separated by '/', without '.', '..' or an empty part")]
     BadKey { key: String },
+    #[error("{url:?} cannot be used: {message}")]
+    BadAddress { url: String, message: String },
     #[error("{store} cannot be used: {message}")]
     Unsound { store: String, message: String },
 }
@@ -31,5 +33,11 @@ impl StoreError {
     /// Whether the same request may succeed later without anybody repairing data.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Io { .. })
+    }
+
+    /// Whether the store cannot be reached just now, so that waiting may help; a wrong password or bucket is not that.
+    pub fn is_away(&self) -> bool {
+        use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+        matches!(self, Self::Io { source, .. } if !matches!(source.kind(), InvalidInput | NotFound | PermissionDenied))
     }
 }

@@ -1,7 +1,8 @@
 //! The durable store: objects replaced by compare-and-swap, and files written once. Durable means fsynced, file and folder.
 //!
 //! * [`store`]: the trait [`Store`];
-//! * [`local`]: a folder on one host, shared by the processes on it; an object store (S3) is the other implementation to come;
+//! * [`local`]: a folder on one host, shared by the processes on it;
+//! * [`s3`]: a bucket on S3, or on what speaks its API, for clusters of several hosts;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
 //! * [`manifest`], [`part`]: the two formats of the epoch protocol;
 //! * [`keys`]: where everything lies;
@@ -27,10 +28,12 @@ pub mod keys;
 pub mod local;
 pub mod manifest;
 pub mod part;
+pub mod s3;
 pub mod store;
 
 pub use error::StoreError;
 pub use local::LocalStore;
+pub use s3::{S3Address, S3Settings, S3Store};
 pub use store::{Entry, Expected, Store, Swap, Version, trial};
 
 /// This machine's id, so that a store that serves one host is not shared between two (EPOCHS rule 19).

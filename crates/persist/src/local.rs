@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash};
+use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash, store::is_sound};
 
 #[derive(Clone, Debug)]
 pub struct LocalStore {
@@ -32,8 +32,7 @@ impl LocalStore {
     }
 
     fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
-        let sound = key.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']));
-        if sound { Ok(self.root.join(key)) } else { Err(StoreError::BadKey { key: key.to_owned() }) }
+        if is_sound(key) { Ok(self.root.join(key)) } else { Err(StoreError::BadKey { key: key.to_owned() }) }
     }
 
     /// File work happens beside the runtime.

@@ -56,6 +56,14 @@ pub trait Store: Debug + Send + Sync {
     fn describe(&self) -> String;
 }
 
+/// Parts separated by '/', none of which leads elsewhere.
+pub(crate) fn is_sound(key: &str) -> bool {
+    key.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']))
+}
+
+/// So many writers at once take part in the trial.
+const RIVALS: usize = 8;
+
 /// Refuses a store that lets a stale swap succeed (EPOCHS rule 2): two leaders would both go on.
 pub async fn trial(store: &dyn Store) -> Result<(), StoreError> {
     let key = format!("trials/{}", uuid::Uuid::new_v4().simple());
@@ -66,16 +74,21 @@ pub async fn trial(store: &dyn Store) -> Result<(), StoreError> {
     if store.put_if(&key, "x".into(), Expected::Absent).await? != Swap::Conflict {
         return Err(unsound("it creates an object that exists"));
     }
-    let Swap::Stored(_) = store.put_if(&key, "2".into(), Expected::Version(first.clone())).await? else {
+    let Swap::Stored(second) = store.put_if(&key, "2".into(), Expected::Version(first.clone())).await? else {
         return Err(unsound("it refuses a swap of the version it just gave"));
     };
     if store.put_if(&key, "3".into(), Expected::Version(first)).await? != Swap::Conflict {
         return Err(unsound("it lets a stale swap succeed, so two leaders could both go on"));
     }
+    let rivals = (0..RIVALS).map(|_| store.put_if(&key, "4".into(), Expected::Version(second.clone())));
+    let swaps = futures::future::try_join_all(rivals).await?;
+    if swaps.iter().filter(|swap| **swap != Swap::Conflict).count() != 1 {
+        return Err(unsound("of several swaps at once not exactly one succeeds"));
+    }
     let found = store.get(&key).await?;
     store.delete(std::slice::from_ref(&key)).await?;
     match found {
-        Some((bytes, _)) if bytes == "2" => Ok(()),
+        Some((bytes, _)) if bytes == "4" => Ok(()),
         _ => Err(unsound("it does not give back what was written")),
     }
 }

@@ -1,0 +1,132 @@
+//! The store on a real S3 server (`POLYBOLOS_TEST_S3`, `make test` starts one), whose buckets behave as their names say: `tests/python/s3_server.py`.
+use polybolos_persist::{Expected, S3Address, S3Settings, S3Store, Store, StoreError, Swap};
+
+async fn open(url: &str) -> Result<S3Store, StoreError> {
+    let endpoint =
+        std::env::var("POLYBOLOS_TEST_S3").expect("run these tests under tests/python/s3_server.py, as `make unit` does");
+    let settings =
+        S3Settings { endpoint, region: "us-east-1".into(), access_key_id: "key".into(), secret_access_key: "secret".into() };
+    S3Store::open(S3Address::parse(url)?, &settings).await
+}
+
+async fn refusal(url: &str) -> String {
+    let error = open(url).await.expect_err("refused").to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+/// Many writers at once, each adding words of its own to one object: in the end every word is there once.
+async fn write_together(bucket: &str) {
+    const WRITERS: usize = 6;
+    const WORDS: usize = 10;
+    let store = std::sync::Arc::new(open(&format!("s3://{bucket}/together")).await.expect("opens"));
+    store.put_if("a/words", "".into(), Expected::Absent).await.expect("creates");
+    let writers = (0..WRITERS).map(|writer| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for word in (0..WORDS).map(|word| format!("{writer}.{word};")) {
+                // As every user of the store: after an error, or a conflict with what may be one's own, look.
+                loop {
+                    let Ok(found) = store.get("a/words").await else { continue };
+                    let (bytes, version) = found.expect("exists");
+                    let text = String::from_utf8_lossy(&bytes).into_owned();
+                    if text.contains(&word) {
+                        break;
+                    }
+                    let stored = store.put_if("a/words", (text + &word).into(), Expected::Version(version)).await;
+                    if matches!(stored, Ok(Swap::Stored(_))) {
+                        break;
+                    }
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("writes");
+    }
+    let (bytes, _) = store.get("a/words").await.expect("reads").expect("exists");
+    let mut found: Vec<&str> = std::str::from_utf8(&bytes).expect("text").split_terminator(';').collect();
+    found.sort_unstable();
+    let wanted: Vec<String> = (0..WRITERS).flat_map(|writer| (0..WORDS).map(move |word| format!("{writer}.{word}"))).collect();
+    assert_eq!(found, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_swaps_at_once_each_success_builds_on_the_one_before_it() {
+    write_together("sound").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_loses_answers_refuses_and_falls_silent_loses_and_doubles_no_swap() {
+    write_together("shaky").await;
+}
+
+#[tokio::test]
+async fn files_are_written_once_also_when_the_first_answer_is_lost_and_listed_below_their_prefix() {
+    for bucket in ["sound", "shaky"] {
+        let store = open(&format!("s3://{bucket}/files/deep")).await.expect("opens");
+        let keys: Vec<String> = (0..12).map(|number| format!("parts/1/{number:02}-Ωmega")).collect();
+        for key in &keys {
+            store.create(key, key.clone().into()).await.expect("creates");
+            assert!(matches!(store.create(key, "other".into()).await, Err(StoreError::Exists { .. })), "{bucket}");
+            assert_eq!(store.read(key).await.expect("reads"), *key);
+        }
+        let other = open(&format!("s3://{bucket}/files")).await.expect("opens");
+        other.create("parts/foreign", "x".into()).await.expect("creates");
+        let listed: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
+        assert_eq!(listed, keys);
+        store.delete(&[keys[0].clone(), "parts/never".into()]).await.expect("deletes");
+        store.delete(&[]).await.expect("deletes nothing");
+        assert!(matches!(store.read(&keys[0]).await, Err(StoreError::Missing { .. })));
+        assert_eq!(store.list("parts/").await.expect("lists").len(), keys.len() - 1);
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_written_again_are_another_version_and_large_files_come_back_whole() {
+    let store = open("s3://sound/versions").await.expect("opens");
+    let Swap::Stored(first) = store.put_if("o", "same".into(), Expected::Absent).await.expect("swaps") else { panic!() };
+    let Swap::Stored(second) = store.put_if("o", "same".into(), Expected::Version(first.clone())).await.expect("swaps") else {
+        panic!()
+    };
+    assert_ne!(first, second);
+    assert_eq!(store.put_if("o", "late".into(), Expected::Version(first)).await.expect("answers"), Swap::Conflict);
+    assert_eq!(store.put_if("o", "late".into(), Expected::Absent).await.expect("answers"), Swap::Conflict);
+    assert_eq!(store.put_if("never", "x".into(), Expected::Version(second)).await.expect("answers"), Swap::Conflict);
+    assert!(store.get("never").await.expect("answers").is_none());
+    let large = bytes::Bytes::from(vec![7; 20 << 20]);
+    store.create("large", large.clone()).await.expect("creates");
+    assert!(store.read("large").await.expect("reads") == large);
+    for key in ["../a", "/a", "a//b", ""] {
+        assert!(matches!(store.get(key).await, Err(StoreError::BadKey { .. })), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn unsound_and_unusable_servers_are_refused_in_one_line_that_says_why() {
+    let forgetful = refusal("s3://forgetful/x").await;
+    assert!(
+        forgetful.contains("s3://forgetful/x cannot be used: it creates an object that exists; use a server that honours"),
+        "{forgetful}"
+    );
+    let racy = refusal("s3://racy/x").await;
+    assert!(racy.contains("of several swaps at once not exactly one succeeds"), "{racy}");
+    let closed = refusal("s3://closed/x").await;
+    assert!(closed.contains("403 AccessDenied: as the test wants it") && closed.contains("give this user the right"), "{closed}");
+    let missing = refusal("s3://nowhere/x").await;
+    assert!(missing.contains("NoSuchBucket"), "{missing}");
+    assert!(!open("s3://nowhere/x").await.expect_err("refused").is_away());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_away() {
+    let settings = S3Settings {
+        // Nobody listens on port 1.
+        endpoint: "http://127.0.0.1:1".into(),
+        access_key_id: "key".into(),
+        secret_access_key: "secret".into(),
+        ..S3Settings::default()
+    };
+    let error = S3Store::open(S3Address::parse("s3://sound").expect("reads"), &settings).await.expect_err("refused");
+    assert!(error.is_away() && error.to_string().contains("refused"), "{error}");
+}
