@@ -8,7 +8,7 @@ use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
 };
-use polybolos_persist::{LocalStore, S3Address, S3Settings, S3Store, Store, StoreError};
+use polybolos_persist::{LocalStore, Place, Places, S3Address, S3Settings, S3Store, Store, StoreError};
 use polybolos_scheduler::{DoorTls, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
@@ -47,6 +47,7 @@ struct Config {
     kafka: Kafka,
     cassandra: Cassandra,
     scheduler: Scheduler,
+    sql: Sql,
     tls: Tls,
     executor: Executor,
     ingest: Ingest,
@@ -102,6 +103,11 @@ struct Scheduler {
 }
 
 #[derive(Debug, Deserialize)]
+struct Sql {
+    allowed_locations: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Tls {
     certificate_file: String,
     key_file: String,
@@ -147,6 +153,11 @@ impl Config {
         let otlp_endpoint = Some(config.log.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
         telemetry::start(&LogSettings { json: config.log.json, otlp_endpoint })?;
         Ok(Some(config))
+    }
+
+    fn allowed_locations(&self) -> anyhow::Result<Vec<Place>> {
+        let parsed = self.sql.allowed_locations.iter().map(|url| Place::parse(url)).collect::<Result<_, _>>();
+        parsed.context("sql.allowed_locations")
     }
 
     /// Waits for a store on S3 as long as it is away; a wrong login, bucket or kind of server ends it.
@@ -214,6 +225,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         postgres_port: config.scheduler.postgres_port,
         flight_sql_port: config.scheduler.flight_sql_port,
         mode: "cluster".into(),
+        allowed_locations: config.allowed_locations()?,
         lease: LeaseConfig::default(),
         tls: config.tls.read()?,
     };
@@ -238,7 +250,8 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(store) = config.store(&stop).await? else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let registry = telemetry::metrics()?;
-    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables };
+    let places = Arc::new(Places::new(config.s3.settings()));
+    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places };
     let settings = ExecutorSettings {
         schedulers: config.executor.schedulers.clone(),
         host: config.executor.host,

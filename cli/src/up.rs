@@ -17,7 +17,7 @@ use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
 };
-use polybolos_persist::{LocalStore, Store};
+use polybolos_persist::{LocalStore, Place, Places, Store};
 use polybolos_scheduler::{DoorTls, Scheduler, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
@@ -57,6 +57,9 @@ pub struct Arguments {
     /// Its private key, PEM.
     #[arg(long, requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
+    /// A folder or `s3://bucket/prefix` below which jobs may write files ('connector' = 'filesystem'); may be repeated.
+    #[arg(long, value_name = "PLACE", value_parser = Place::parse)]
+    allow_location: Vec<Place>,
     /// Log lines as JSON.
     #[arg(long)]
     log_json: bool,
@@ -99,6 +102,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         postgres_port: port(7432)?,
         flight_sql_port: port(7433)?,
         mode: "embedded".into(),
+        allowed_locations: arguments.allow_location.clone(),
         // Nobody else can lead in a locked folder, so neither a disk that takes its time to sync nor a pause deposes anybody.
         lease: LeaseConfig { lease_us: 24 * 3_600_000_000, renew_us: 10_000_000, look_us: 50_000, ..LeaseConfig::default() },
         tls: match (&arguments.tls_certificate, &arguments.tls_key) {
@@ -128,7 +132,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         work_dir: folder.join("work"),
     };
-    let executor_parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables };
+    let places = Arc::new(Places::default());
+    let executor_parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places };
     let mut services = JoinSet::new();
     let (joined, on_joined) = tokio::sync::oneshot::channel();
     let executor_stop = platform.clone();

@@ -11,24 +11,14 @@ pub mod control;
 pub mod grants;
 pub mod publishing;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf};
 
-use polybolos_kafka::fetcher::Fetcher;
+pub use polybolos_operators::services::ExecutorParts;
 use polybolos_operators::services::{ExecutorServices, REPORT_CHANNEL};
-use polybolos_persist::Store;
 use polybolos_sql::execution;
 use polybolos_streaming::ids::ExecutorId;
-use polybolos_tables::TableBackend;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// What an executor is made of. The caller connects stores and backends: services only wire.
-#[derive(Debug)]
-pub struct ExecutorParts {
-    pub fetcher: Arc<Fetcher>,
-    pub store: Arc<dyn Store>,
-    pub tables: Arc<dyn TableBackend>,
-}
 
 #[derive(Clone, Debug)]
 pub struct ExecutorSettings {
@@ -63,6 +53,6 @@ pub async fn run(
     let id = ExecutorId(uuid::Uuid::new_v4().simple().to_string());
     let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
     let context = execution::plan_context()?;
-    let services = ExecutorServices::new(id, parts.fetcher, parts.store, parts.tables, reports, context, execution::freeze);
+    let services = ExecutorServices::new(id, parts, reports, context, execution::freeze);
     control::Control::new(settings, services, incoming).run(on_ready, shutdown).await
 }

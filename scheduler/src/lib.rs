@@ -44,8 +44,8 @@ use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
 };
-use polybolos_operators::services::ExecutorServices;
-use polybolos_persist::Store;
+use polybolos_operators::services::{ExecutorParts, ExecutorServices};
+use polybolos_persist::{Place, Store};
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
 use polybolos_sql::execution;
@@ -93,6 +93,8 @@ pub struct SchedulerSettings {
     /// `embedded` or `cluster`.
     pub mode: String,
     pub lease: LeaseConfig,
+    /// Places below which SQL may write files.
+    pub allowed_locations: Vec<Place>,
     /// For the doors of people; without it they speak in the clear.
     pub tls: Option<DoorTls>,
 }
@@ -129,7 +131,12 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     let catalog = Arc::new(CatalogStore::open(parts.store.clone()).await?);
     let system = Arc::new(SystemTables::default());
     system.store(parts.tables.clone());
-    let platform = PlatformTables { kafka: parts.kafka.clone(), tables: parts.tables.clone(), system: system.clone() };
+    let platform = PlatformTables {
+        kafka: parts.kafka.clone(),
+        tables: parts.tables.clone(),
+        system: system.clone(),
+        allowed_locations: settings.allowed_locations.clone().into(),
+    };
     let jobs: Arc<RwLock<Option<Arc<JobManager>>>> = Arc::default();
     let savepoints = Arc::new(Savepoints::new(parts.store.clone()));
     let status = Arc::new(StatusSource {
@@ -344,5 +351,6 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
     let (reports, _nobody) = mpsc::channel(1);
     let id = ExecutorId::new("queries");
     let context = execution::plan_context()?;
-    Ok(ExecutorServices::new(id, fetcher, parts.store.clone(), parts.tables.clone(), reports, context, execution::freeze))
+    let parts = ExecutorParts { fetcher, store: parts.store.clone(), tables: parts.tables.clone(), places: Arc::default() };
+    Ok(ExecutorServices::new(id, parts, reports, context, execution::freeze))
 }

@@ -17,6 +17,7 @@ use polybolos_operators::{
     record_scan::{OnError, ScanSpec},
     task::TaskDescriptor,
 };
+use polybolos_persist::Place;
 use polybolos_sql::{
     catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
     options::kafka::{BoundedMode, Format, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
@@ -36,6 +37,8 @@ pub struct PlatformTables {
     pub kafka: Connection,
     pub tables: Arc<dyn TableBackend>,
     pub system: Arc<SystemTables>,
+    /// Places below which SQL may write files.
+    pub allowed_locations: Arc<[Place]>,
 }
 
 impl PlatformTables {
@@ -61,6 +64,18 @@ impl PlatformTables {
             connection.properties.insert(key.clone(), value);
         }
         Ok(connection)
+    }
+
+    /// The place of a table's files, if an administrator allows it.
+    pub fn place(&self, table: &TableDefinition, path: &str) -> anyhow::Result<Place> {
+        let place = Place::parse(path)?;
+        if self.allowed_locations.iter().any(|allowed| place.is_within(allowed)) {
+            return Ok(place);
+        }
+        anyhow::bail!(
+            "table {} may not keep files in {place}; have an administrator add the place to sql.allowed_locations of the scheduler's configuration, or start `up` with --allow-location",
+            table.name
+        )
     }
 
     fn kafka_table(&self, table: &TableDefinition, options: &KafkaOptions, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
@@ -134,7 +149,7 @@ impl Providers for PlatformTables {
                 }
                 Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
             }
-            Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => {
+            Connector::UpsertKafka(_) | Connector::Filesystem(_) | Connector::Blackhole | Connector::Print { .. } => {
                 plan_err!("table {} takes rows and keeps none; there is nothing to read", table.name)
             }
         }

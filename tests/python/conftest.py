@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -158,6 +159,34 @@ class Servers:
         assert self.process.wait(timeout=60) == 0, self.log.read_text()[-3000:]
 
 
+class S3:
+    """An S3 server of a test's own, which it may stop for a while; `s3_server.py` says how its buckets behave."""
+
+    def __init__(self):
+        script = pathlib.Path(__file__).with_name("s3_server.py")
+        self.process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+        ready = self.process.stdout.readline()
+        assert ready.startswith("ready s3="), ready
+        self.endpoint = ready.strip().removeprefix("ready s3=")
+        self.environment = {"AWS_ENDPOINT_URL_S3": self.endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hush-hush"}
+
+    @property
+    def client(self):
+        import boto3
+
+        login = {"aws_access_key_id": "key", "aws_secret_access_key": "hush-hush", "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=self.endpoint, **login)
+
+    def keys(self, bucket: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def sleep(self, seconds: float) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.send_signal(signal.SIGCONT)
+
+
 def wait_for(what: str, probe, patience_s: float = 60.0):
     """Asks until the probe answers with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
@@ -218,6 +247,15 @@ def servers(tmp_path):
     servers = Servers(tmp_path / "servers.log")
     yield servers
     servers.end()
+
+
+@pytest.fixture
+def s3():
+    server = S3()
+    yield server
+    server.process.send_signal(signal.SIGCONT)
+    server.process.terminate()
+    server.process.wait(timeout=20)
 
 
 @pytest.fixture

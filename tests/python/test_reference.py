@@ -25,7 +25,7 @@ def polybolos(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.parametrize("page", ["sql.md", "types.md", "kafka.md", "cassandra.md"])
+@pytest.mark.parametrize("page", ["sql.md", "types.md", "kafka.md", "cassandra.md", "filesystem.md"])
 def test_sql_examples_are_planned(page, tmp_path):
     (tmp_path / "page.sql").write_text("\n".join(blocks(page, "sql")))
     answer = polybolos("validate", str(tmp_path))
@@ -60,7 +60,7 @@ def test_every_metric_is_documented_and_exists():
     assert set(re.findall(r"^\| `(polybolos_\w+)`", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)) == names
 
 
-@pytest.mark.parametrize("page, module", [("kafka.md", "kafka"), ("cassandra.md", "cassandra"), ("sql.md", "job")])
+@pytest.mark.parametrize("page, module", [("kafka.md", "kafka"), ("cassandra.md", "cassandra"), ("filesystem.md", "filesystem"), ("sql.md", "job")])
 def test_every_option_is_documented_and_exists(page, module):
     """By the table at the head of the module, which lists every key."""
     head = (REPOSITORY / f"crates/sql/src/options/{module}.rs").read_text()

@@ -2,14 +2,10 @@
 are killed at seeded moments. In the end every table of jobs with state holds what SQLite answers. Servers that cannot be a store are refused in one line."""
 
 import os
-import pathlib
 import random
 import signal
 import subprocess
-import sys
-import time
 
-import boto3
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, hit, wait_for
@@ -17,35 +13,6 @@ from test_stateful import PARTITIONS, SEED, Load, check, statements
 
 # Longer than a lease, a publisher's grant and a request's patience together.
 AWAY_S = 8
-
-
-class S3:
-    def __init__(self):
-        script = pathlib.Path(__file__).with_name("s3_server.py")
-        self.process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-        ready = self.process.stdout.readline()
-        assert ready.startswith("ready s3="), ready
-        self.endpoint = ready.strip().removeprefix("ready s3=")
-        self.environment = {"AWS_ENDPOINT_URL_S3": self.endpoint, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hush-hush"}
-
-    def keys(self, bucket: str) -> list[str]:
-        client = boto3.client("s3", endpoint_url=self.endpoint, aws_access_key_id="key", aws_secret_access_key="secret", region_name="us-east-1")
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-
-    def sleep(self, seconds: float) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
-        self.process.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def s3():
-    server = S3()
-    yield server
-    server.process.send_signal(signal.SIGCONT)
-    server.process.terminate()
-    server.process.wait(timeout=20)
 
 
 def test_jobs_with_state_on_a_shaky_s3_under_kills_answer_as_sqlite_does(fresh_cluster, servers, s3):

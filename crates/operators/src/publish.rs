@@ -1,5 +1,6 @@
 //! Publishing: writes one part of one recorded epoch to one sink. Doing it twice is the same as once: in a table by the epoch's write
-//! timestamp, in a topic by the position that is committed with the part.
+//! timestamp, in a topic by the position that is committed with the part, in a folder by the file's name.
+pub mod files;
 pub mod topic;
 
 use std::{collections::BTreeMap, collections::HashMap, fmt, sync::Arc, time::Instant};
@@ -26,7 +27,10 @@ use polybolos_tables::{Grant, Refused, TableError, TableName, TableWriter, Write
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::topic::{TopicPublishers, TopicTarget};
+use self::{
+    files::FilesTarget,
+    topic::{Published, RefusedRow, TopicPublishers, TopicTarget},
+};
 use crate::{
     changes::is_delete,
     dead_letters::{self, DeadLetter, cut},
@@ -45,6 +49,10 @@ pub enum SinkSpec {
     /// Rows and tombstones as records of a topic.
     Topic {
         target: TopicTarget,
+    },
+    /// Rows as files, one for each part.
+    Files {
+        target: FilesTarget,
     },
     /// Rows to a table of letters, and to what the job names beside it: tables of the same columns, a topic.
     Letters {
@@ -67,7 +75,7 @@ impl SinkSpec {
         match self {
             Self::Topic { target } => Some(target),
             Self::Letters { topic, .. } => topic.as_ref(),
-            Self::Table { .. } | Self::Print { .. } | Self::Blackhole => None,
+            Self::Table { .. } | Self::Files { .. } | Self::Print { .. } | Self::Blackhole => None,
         }
     }
 }
@@ -93,6 +101,8 @@ pub enum PublishError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Kafka(#[from] KafkaError),
+    #[error("cannot write rows as Parquet: {0}")]
+    Parquet(String),
     #[error("cannot format rows: {0}")]
     Format(#[from] ArrowError),
     #[error("cannot make dead letters: {0}")]
@@ -105,7 +115,7 @@ impl PublishError {
             Self::Table(error) => error.is_retryable() || matches!(error, TableError::GrantExpired),
             Self::Store(error) => error.is_retryable(),
             Self::Kafka(error) => error.is_retryable(),
-            Self::Format(_) | Self::DeadLetters(_) => false,
+            Self::Parquet(_) | Self::Format(_) | Self::DeadLetters(_) => false,
         }
     }
 }
@@ -159,6 +169,11 @@ impl Publisher {
             SinkSpec::Table { table, columns, options } => {
                 letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
             }
+            SinkSpec::Files { target } => {
+                let published = files::write(&self.services.places, order, target, &batches, grant).await?;
+                report.rows = published.rows;
+                letters = refused_rows(order, &target.place, &batches, published)?;
+            }
             SinkSpec::Letters { table, columns, options, others, topic } => {
                 letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
                 // What these refuse has no third place; the system's table has it.
@@ -197,12 +212,7 @@ impl Publisher {
     ) -> Result<Vec<DeadLetter>, PublishError> {
         let published = self.topics.publish(order, target, batches, grant).await?;
         report.rows = published.rows;
-        let before = |batch: usize| batches[..batch].iter().map(RecordBatch::num_rows).sum();
-        let letter = |topic::RefusedRow { batch, row, error }| {
-            let place = format_args!("topic {:?}", target.topic);
-            refused_row(order, place, &batches[batch], before(batch), &Refused { row, error })
-        };
-        published.refused.into_iter().map(letter).collect()
+        refused_rows(order, format_args!("topic {:?}", target.topic), batches, published)
     }
 
     async fn write_table(
@@ -304,6 +314,18 @@ fn signed(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut columns: Vec<ArrayRef> = vec![Arc::new(signs)];
     columns.extend_from_slice(batch.columns());
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn refused_rows(
+    order: &Order,
+    place: impl fmt::Display,
+    batches: &[RecordBatch],
+    published: Published,
+) -> Result<Vec<DeadLetter>, PublishError> {
+    let before = |batch: usize| batches[..batch].iter().map(RecordBatch::num_rows).sum();
+    let letter =
+        |RefusedRow { batch, row, error }| refused_row(order, &place, &batches[batch], before(batch), &Refused { row, error });
+    published.refused.into_iter().map(letter).collect()
 }
 
 fn refused_row(

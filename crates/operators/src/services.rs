@@ -17,7 +17,7 @@ use datafusion::{
 };
 use parking_lot::Mutex;
 use polybolos_kafka::fetcher::Fetcher;
-use polybolos_persist::Store;
+use polybolos_persist::{Places, Store};
 use polybolos_streaming::{
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation},
     report::{Counts, PartReport, StepTimes},
@@ -37,12 +37,24 @@ const PART_CACHE_BYTES: usize = 16 << 20;
 /// An expression with its readings of the clock replaced by the frame's time, in microseconds.
 pub type Freeze = fn(&Arc<dyn PhysicalExpr>, i64) -> Result<Arc<dyn PhysicalExpr>>;
 
+/// What an executor is made of. The caller connects stores and backends: services only wire.
+#[derive(Debug)]
+pub struct ExecutorParts {
+    pub fetcher: Arc<Fetcher>,
+    pub store: Arc<dyn Store>,
+    pub tables: Arc<dyn TableBackend>,
+    /// Where jobs write files.
+    pub places: Arc<Places>,
+}
+
 /// An executor, as seen by the nodes that run on it.
 pub struct ExecutorServices {
     pub executor: ExecutorId,
     pub fetcher: Arc<Fetcher>,
     pub store: Arc<dyn Store>,
     pub tables: Arc<dyn TableBackend>,
+    /// Where files are put that are not the platform's own.
+    pub places: Arc<Places>,
     pub reports: mpsc::Sender<PartReport>,
     pub parts: PartCache,
     /// Dataflows and state of jobs that run here.
@@ -80,18 +92,18 @@ impl fmt::Debug for ExecutorServices {
 impl ExecutorServices {
     pub fn new(
         executor: ExecutorId,
-        fetcher: Arc<Fetcher>,
-        store: Arc<dyn Store>,
-        tables: Arc<dyn TableBackend>,
+        parts: ExecutorParts,
         reports: mpsc::Sender<PartReport>,
         plan_context: Arc<TaskContext>,
         freeze: Freeze,
     ) -> Arc<Self> {
+        let ExecutorParts { fetcher, store, tables, places } = parts;
         Arc::new(Self {
             executor,
             fetcher,
             store,
             tables,
+            places,
             reports,
             parts: PartCache::default(),
             flows: Flows::default(),

@@ -3,6 +3,7 @@
 //! * [`store`]: the trait [`Store`];
 //! * [`local`]: a folder on one host, shared by the processes on it;
 //! * [`s3`]: a bucket on S3, or on what speaks its API, for clusters of several hosts;
+//! * [`places`]: folders and buckets beside the store, where files for others are put;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
 //! * [`manifest`], [`part`]: the two formats of the epoch protocol;
 //! * [`keys`]: where everything lies;
@@ -28,11 +29,13 @@ pub mod keys;
 pub mod local;
 pub mod manifest;
 pub mod part;
+pub mod places;
 pub mod s3;
 pub mod store;
 
 pub use error::StoreError;
 pub use local::LocalStore;
+pub use places::{Place, Places};
 pub use s3::{S3Address, S3Settings, S3Store};
 pub use store::{Entry, Expected, Store, Swap, Version, trial};
 

@@ -102,6 +102,7 @@ fn place(table: &TableDefinition) -> String {
         Connector::Kafka(options) => format!("kafka topic {}", options.topic),
         Connector::UpsertKafka(options) => format!("kafka topic {}, one record per key", options.topic),
         Connector::Cassandra(options) => format!("cassandra {}.{}", options.keyspace, options.table),
+        Connector::Filesystem(options) => format!("files in {}", options.path),
         other => other.name().to_owned(),
     }
 }

@@ -76,6 +76,7 @@ pub use location::Location;
 pub use names::RelationName;
 pub use options::{
     cassandra::CassandraOptions,
+    filesystem::{FileFormat, FilesystemOptions},
     job::{JobOptions, OnError, StateUnbounded},
     kafka::{BoundedMode, KafkaOptions, OnDataLoss, StartupMode},
     upsert_kafka::UpsertKafkaOptions,

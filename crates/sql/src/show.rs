@@ -91,6 +91,7 @@ pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
         Connector::Kafka(options) => options.topic.clone(),
         Connector::UpsertKafka(options) => options.topic.clone(),
         Connector::Cassandra(options) => options.table_name().to_string(),
+        Connector::Filesystem(options) => options.path.clone(),
         Connector::Blackhole | Connector::Print { .. } => String::new(),
     };
     let filled_by = |table: &TableDefinition| {

@@ -234,6 +234,9 @@ impl JobManager {
 
     /// Creates the target when asked to, else checks that it is as declared: all mismatches at once.
     async fn ensure_target(&self, target: &TableDefinition) -> anyhow::Result<()> {
+        if let Connector::Filesystem(options) = &target.connector {
+            return self.platform.place(target, &options.path).map(|_| ());
+        }
         if let Some(written) = topic_of(&self.platform, target)? {
             // Of an upsert topic the broker may forget all but a key's last record.
             let upserts = matches!(target.connector, Connector::UpsertKafka(_));

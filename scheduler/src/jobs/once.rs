@@ -44,6 +44,9 @@ pub async fn insert(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<u64> {
     let mut written = 0;
+    if let SinkSpec::Files { target } = &sink {
+        bail!("files in {} are written by jobs only; write CREATE JOB … AS INSERT INTO …", target.place);
+    }
     if let SinkSpec::Topic { target } = &sink {
         return insert_into_topic(target, rows).await;
     }

@@ -270,7 +270,11 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
 fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<()> {
     match &insert.target.connector {
         Connector::Cassandra(_) | Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
-        Connector::Kafka(_) if !changing => Ok(()),
+        Connector::Kafka(_) | Connector::Filesystem(_) if !changing => Ok(()),
+        Connector::Filesystem(_) => bail!(
+            "job {job} takes rows back that it wrote, and files of table {} only take rows; write to a Cassandra or upsert-kafka table, or group by windows and use EMIT ON WINDOW CLOSE",
+            insert.target.name
+        ),
         Connector::Kafka(_) => bail!(
             "job {job} takes rows back that it wrote, and table {} only takes rows; declare it with 'connector' = 'upsert-kafka' and a PRIMARY KEY, or group by windows and use EMIT ON WINDOW CLOSE",
             insert.target.name

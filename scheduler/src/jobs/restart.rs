@@ -43,6 +43,12 @@ impl JobManager {
                 if matches!(insert.target.connector, Connector::Kafka(_)) {
                     bail!("REPLACE cannot take back records of topic table {}; write KEEP", insert.target.name);
                 }
+                if matches!(insert.target.connector, Connector::Filesystem(_)) {
+                    bail!(
+                        "REPLACE cannot take back files of table {}; write KEEP, and delete those of the earlier run if you want to",
+                        insert.target.name
+                    );
+                }
                 if let Some(declared) = insert.target.table_schema() {
                     check::deletes(&*self.platform().tables, &declared.name).await?;
                 }

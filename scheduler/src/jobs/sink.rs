@@ -3,12 +3,19 @@ use anyhow::{anyhow, bail};
 use polybolos_kafka::encode::{self, EncodeOptions};
 use polybolos_operators::{
     part_write::Keeping,
-    publish::{SinkSpec, topic::TopicTarget},
+    publish::{
+        SinkSpec,
+        files::{self, FilesTarget},
+        topic::TopicTarget,
+    },
     steps::Check,
 };
 use polybolos_sql::{
     catalog::{Connector, TableDefinition},
-    options::kafka::{Format, JsonOptions},
+    options::{
+        filesystem::FileFormat,
+        kafka::{Format, JsonOptions},
+    },
     planner::InsertPlan,
 };
 
@@ -16,6 +23,17 @@ use crate::providers::{PlatformTables, timestamp_format};
 
 pub fn sink(platform: &PlatformTables, insert: &InsertPlan) -> anyhow::Result<(Keeping, Vec<Check>, SinkSpec)> {
     Ok(match &insert.target.connector {
+        Connector::Filesystem(options) => {
+            let format = match &options.format {
+                FileFormat::Json(json) => {
+                    encode::check(insert.plan.schema().as_arrow())?;
+                    files::Format::Json(encode_options(json))
+                }
+                FileFormat::Parquet => files::Format::Parquet,
+            };
+            let place = platform.place(&insert.target, &options.path)?.to_string();
+            (Keeping::All, vec![], SinkSpec::Files { target: FilesTarget { place, format } })
+        }
         Connector::Blackhole => (Keeping::Nothing, vec![], SinkSpec::Blackhole),
         Connector::Print { identifier } => {
             let name = identifier.clone().unwrap_or_else(|| insert.target.name.to_string());
@@ -58,10 +76,7 @@ pub fn topic_of(platform: &PlatformTables, table: &TableDefinition) -> anyhow::R
         topic: topic.clone(),
         key: vec![],
         payload: vec![],
-        encode: EncodeOptions {
-            timestamp_format: timestamp_format(json.timestamp_format),
-            ignore_null_fields: json.ignore_null_fields,
-        },
+        encode: encode_options(json),
     };
     Ok(match &table.connector {
         Connector::Kafka(options) => {
@@ -72,8 +87,12 @@ pub fn topic_of(platform: &PlatformTables, table: &TableDefinition) -> anyhow::R
             let connection = platform.connection_to(options.bootstrap_servers.as_deref(), &options.properties)?;
             Some(target(connection, &options.topic, &options.value))
         }
-        Connector::Cassandra(_) | Connector::Blackhole | Connector::Print { .. } => None,
+        Connector::Cassandra(_) | Connector::Filesystem(_) | Connector::Blackhole | Connector::Print { .. } => None,
     })
+}
+
+fn encode_options(json: &JsonOptions) -> EncodeOptions {
+    EncodeOptions { timestamp_format: timestamp_format(json.timestamp_format), ignore_null_fields: json.ignore_null_fields }
 }
 
 /// The target's topic, once it is clear that every column can be written there.

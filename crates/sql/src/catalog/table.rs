@@ -9,7 +9,10 @@ use super::computed;
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
-    options::{OptionReader, cassandra::CassandraOptions, kafka::KafkaOptions, upsert_kafka::UpsertKafkaOptions},
+    options::{
+        OptionReader, cassandra::CassandraOptions, filesystem::FilesystemOptions, kafka::KafkaOptions,
+        upsert_kafka::UpsertKafkaOptions,
+    },
     statement::{ColumnClause, CreateTable, MetadataClause, PrimaryKeyClause},
     types::SqlType,
 };
@@ -135,6 +138,8 @@ pub enum Connector {
     /// A topic that keeps the last record of each key; only written.
     UpsertKafka(UpsertKafkaOptions),
     Cassandra(CassandraOptions),
+    /// Files in a folder or bucket; only written.
+    Filesystem(FilesystemOptions),
     /// Takes rows and forgets them.
     Blackhole,
     /// Writes rows to the executor's log.
@@ -150,13 +155,14 @@ impl Connector {
             Self::Kafka(_) => "kafka",
             Self::UpsertKafka(_) => "upsert-kafka",
             Self::Cassandra(_) => "cassandra",
+            Self::Filesystem(_) => "filesystem",
             Self::Blackhole => "blackhole",
             Self::Print { .. } => "print",
         }
     }
 }
 
-const CONNECTORS: [&str; 5] = ["kafka", "upsert-kafka", "cassandra", "blackhole", "print"];
+const CONNECTORS: [&str; 6] = ["kafka", "upsert-kafka", "cassandra", "filesystem", "blackhole", "print"];
 
 impl TableDefinition {
     pub fn column(&self, name: &str) -> Option<&ColumnDefinition> {
@@ -276,6 +282,10 @@ impl TableDefinition {
             }
             return Ok(());
         };
+        if matches!(self.connector, Connector::Filesystem(_)) {
+            let message = format!("table {} is files, whose rows have no primary key; leave PRIMARY KEY out", self.name);
+            return Err(SqlError::unsupported_at(clause.at, message));
+        }
         if matches!(self.connector, Connector::Kafka(_)) {
             let message = format!(
                 "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, or write 'connector' = 'upsert-kafka' for a topic that a job keeps one row per key in",
@@ -333,12 +343,13 @@ fn connector(reader: &mut OptionReader<'_>, create: &CreateTable) -> Result<Conn
         "kafka" => KafkaOptions::read(reader).map(Connector::Kafka),
         "upsert-kafka" => UpsertKafkaOptions::read(reader).map(Connector::UpsertKafka),
         "cassandra" => CassandraOptions::read(reader, &create.name).map(Connector::Cassandra),
+        "filesystem" => FilesystemOptions::read(reader).map(Connector::Filesystem),
         "blackhole" => Ok(Connector::Blackhole),
         "print" => Ok(Connector::Print { identifier: reader.text("print-identifier")? }),
         other => {
             let hint = match did_you_mean(other, CONNECTORS) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => "known are 'kafka', 'upsert-kafka', 'cassandra', 'blackhole' and 'print'".to_owned(),
+                None => "known are 'kafka', 'upsert-kafka', 'cassandra', 'filesystem', 'blackhole' and 'print'".to_owned(),
             };
             let at = reader.entry("connector").map(|entry| entry.at);
             Err(SqlError::Invalid { at, message: format!("unknown connector '{other}' of {}; {hint}", reader.object()) })

@@ -1,5 +1,6 @@
 //! `WITH` clauses: every key is known, every value typed, and a misspelt key is answered with the near one.
 pub mod cassandra;
+pub mod filesystem;
 pub mod job;
 pub mod kafka;
 pub mod upsert_kafka;
