@@ -1,10 +1,11 @@
-//! A folder as a store. Several processes of one host may share it: a swap happens under an exclusive lock, as write to a temporary file,
-//! fsync, rename, fsync of the folder. A version is a counter in the object's first line, so it never repeats.
+//! A folder as a store. Several processes of one host may share it: a swap is a write to a temporary file, fsync, a look at the version and rename under an exclusive
+//! lock, fsync of the folder. A version is a counter in front of the object's bytes, so it never repeats.
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -20,6 +21,10 @@ pub struct LocalStore {
 
 /// Objects keep their version beside their bytes: eight bytes, big-endian, in front.
 const VERSION_BYTES: usize = 8;
+
+/// Whoever holds the lock only reads eight bytes and renames a file; longer than this it is stopped.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_micros(500);
 
 impl LocalStore {
     /// Opens or makes the folder, and tries whether swaps there are sound.
@@ -57,7 +62,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the folders above `path`, each durably.
-fn make_folders(path: &Path) -> io::Result<()> {
+pub(crate) fn make_folders(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
     if folder.is_dir() {
         return Ok(());
@@ -71,9 +76,14 @@ fn make_folders(path: &Path) -> io::Result<()> {
 }
 
 fn read_versioned(path: &Path) -> Result<Option<(u64, Bytes)>, StoreError> {
+    read_up_to(path, u64::MAX)
+}
+
+/// The version, and the bytes as far as that many of the file say.
+fn read_up_to(path: &Path, most: u64) -> Result<Option<(u64, Bytes)>, StoreError> {
     let mut bytes = vec![];
     match File::open(path) {
-        Ok(mut file) => file.read_to_end(&mut bytes).map_err(|source| io_error("reading", path, source))?,
+        Ok(file) => file.take(most).read_to_end(&mut bytes).map_err(|source| io_error("reading", path, source))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(io_error("reading", path, source)),
     };
@@ -84,42 +94,83 @@ fn read_versioned(path: &Path) -> Result<Option<(u64, Bytes)>, StoreError> {
     Ok(Some((version, Bytes::from(bytes).slice(VERSION_BYTES..))))
 }
 
+/// Nothing slow happens while the lock is held, as a process that is stopped meanwhile holds up all others: the bytes are synced before, the folder after. Whoever
+/// builds on a rename that is not synced yet syncs it with its own.
 fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreError> {
     let failed = |action: &'static str| move |source| io_error(action, path, source);
     make_folders(path).map_err(failed("creating the folder of"))?;
-    let beside = |ending: &str| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
-        path.with_file_name(name)
+    let next = match expected {
+        // An object that was deleted and made again must not repeat a version: start at a random one.
+        Expected::Absent => uuid::Uuid::new_v4().as_u64_pair().0 >> 2,
+        Expected::Version(version) => match version.0.parse::<u64>() {
+            Ok(version) => version + 1,
+            Err(_) => return Ok(Swap::Conflict),
+        },
     };
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(beside(".lock")).map_err(failed("locking"))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| io_error("locking", path, error.into()))?;
-
-    let current = read_versioned(path)?.map(|(version, _)| version);
-    let expected = match expected {
-        Expected::Absent => None,
-        Expected::Version(version) => Some(version.0.as_str()),
-    };
-    if current.map(|version| version.to_string()).as_deref() != expected {
+    // Of this try alone; one that a kill leaves behind takes room only.
+    let temporary = beside(path, &format!(".{}.new", uuid::Uuid::new_v4().simple()));
+    let swapped = write_synced(&temporary, &[&next.to_be_bytes(), bytes])
+        .map_err(failed("writing"))
+        .and_then(|()| rename_if(&temporary, path, expected));
+    if !matches!(swapped, Ok(true)) {
+        let _ = fs::remove_file(&temporary);
+    }
+    if !swapped? {
         return Ok(Swap::Conflict);
     }
-    // An object that was deleted and made again must not repeat a version: start at a random one.
-    let next = current.map_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 2, |version| version + 1);
-    let temporary = beside(".new");
-    let mut file = File::create(&temporary).map_err(failed("writing"))?;
-    file.write_all(&next.to_be_bytes()).and_then(|()| file.write_all(bytes)).map_err(failed("writing"))?;
-    file.sync_all().map_err(failed("syncing"))?;
-    // Leases are swapped too, all the time.
-    let is_manifest = path.file_name().is_some_and(|name| name == "manifest");
-    if is_manifest {
-        crash::point("manifest-before-swap");
-    }
-    fs::rename(&temporary, path).map_err(failed("renaming"))?;
     sync_folder(path).map_err(failed("syncing the folder of"))?;
-    if is_manifest {
+    if is_manifest(path) {
         crash::point("manifest-after-swap");
     }
     Ok(Swap::Stored(Version(next.to_string())))
+}
+
+fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    file.sync_all()
+}
+
+/// Puts the file in the object's place if that is as expected.
+fn rename_if(temporary: &Path, path: &Path, expected: &Expected) -> Result<bool, StoreError> {
+    let failed = |action: &'static str| move |source| io_error(action, path, source);
+    let lock =
+        OpenOptions::new().create(true).truncate(false).write(true).open(beside(path, ".lock")).map_err(failed("locking"))?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK && error != rustix::io::Errno::INTR {
+            return Err(io_error("locking", path, error.into()));
+        }
+        if Instant::now() > deadline {
+            let message = "another process holds its lock and does not move; let it go on, or end it";
+            return Err(io_error("locking", path, io::Error::other(message)));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    let current = read_up_to(path, VERSION_BYTES as u64)?.map(|(version, _)| version.to_string());
+    let expected = match expected {
+        Expected::Absent => None,
+        Expected::Version(version) => Some(&version.0),
+    };
+    if current.as_ref() != expected {
+        return Ok(false);
+    }
+    if is_manifest(path) {
+        crash::point("manifest-before-swap");
+    }
+    fs::rename(temporary, path).map_err(failed("renaming"))?;
+    Ok(true)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Leases are swapped too, all the time.
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "manifest")
 }
 
 fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
@@ -251,6 +302,23 @@ mod tests {
             adder.await.expect("adds");
         }
         assert_eq!(store.get("a/counter").await.expect("reads").expect("exists").0, "160");
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_nobody_gives_back_is_an_error_that_says_so_and_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        let Swap::Stored(version) = store.put_if("manifest", "1".into(), Expected::Absent).await.expect("swaps") else { panic!() };
+        let stopped = File::open(folder.path().join("manifest.lock")).expect("lock");
+        flock(&stopped, FlockOperation::LockExclusive).expect("locks");
+        let error = store.put_if("manifest", "2".into(), Expected::Version(version.clone())).await.expect_err("locked");
+        assert!(error.is_retryable() && error.to_string().contains("another process holds its lock"), "{error}");
+        drop(stopped);
+        let swapped = store.put_if("manifest", "2".into(), Expected::Version(version.clone())).await.expect("swaps");
+        assert!(matches!(swapped, Swap::Stored(_)));
+        assert_eq!(store.put_if("manifest", "3".into(), Expected::Version(version)).await.expect("answers"), Swap::Conflict);
+        let names: Vec<_> = fs::read_dir(folder.path()).expect("folder").map(|entry| entry.expect("entry").file_name()).collect();
+        assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".new")), "{names:?}");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use object_store::{PutMode, PutPayload};
 use tokio::sync::Mutex;
 
 use crate::{
-    S3Address, S3Settings, StoreError,
+    S3Address, S3Settings, StoreError, local,
     s3::{Bucket, FILES},
     store::is_sound,
 };
@@ -116,7 +116,7 @@ impl Places {
 }
 
 fn put_in_folder(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    local::make_folders(&folder.join(name))?;
     // Hidden, and of this try alone: another may be under way.
     let beside = folder.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
     let written = File::create(&beside).and_then(|mut file| {
