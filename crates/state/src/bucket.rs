@@ -264,16 +264,19 @@ impl BucketTable {
                 continue;
             };
             let expiry = expiry.unwrap_or(NEVER);
-            let indexed = (expiry != NEVER).then(|| row.clone());
-            let before = bucket.insert(row, Held { entry, expiry });
-            self.rows += usize::from(before.is_none());
-            let before = before.map_or(NEVER, |held| held.expiry);
-            if before == expiry {
-                continue;
-            }
-            if let Some(row) = indexed {
+            let held = Held { entry, expiry };
+            let before = match bucket.get_mut(&row) {
+                Some(known) => std::mem::replace(known, held).expiry,
+                None => {
+                    self.rows += 1;
+                    self.expiry.add(expiry, || (key.into(), row.clone()));
+                    bucket.insert(row, held);
+                    continue;
+                }
+            };
+            if before != expiry {
                 self.expiry.remove(before, &RowOf(key, &row));
-                self.expiry.add(expiry, (key.into(), row));
+                self.expiry.add(expiry, || (key.into(), row));
             }
         }
         if bucket.is_empty() {

@@ -34,9 +34,9 @@ impl<T> Default for Expiry<T> {
 }
 
 impl<T: Hash + Eq> Expiry<T> {
-    pub fn add(&mut self, at: i64, entry: T) {
+    pub fn add(&mut self, at: i64, entry: impl FnOnce() -> T) {
         if at != NEVER {
-            self.due.entry(at).or_default().insert(entry);
+            self.due.entry(at).or_default().insert(entry());
         }
     }
 

@@ -1,12 +1,18 @@
 //! State as rows of bytes: the delta of an epoch, and runs of several epochs merged into one.
-use std::sync::{Arc, LazyLock};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, LazyLock},
+};
 
 use arrow::{
-    array::{Array, AsArray, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Builder, RecordBatch, UInt32Builder},
+    array::{
+        Array, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
+        UInt32Builder,
+    },
     compute::{interleave, nullif},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
-use hashbrown::HashSet;
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
 use crate::{Passed, StateError};
 
@@ -51,20 +57,8 @@ pub(crate) struct Row<'a> {
 }
 
 pub(crate) fn rows(batch: &RecordBatch) -> Result<impl DoubleEndedIterator<Item = Row<'_>> + ExactSizeIterator, StateError> {
-    if batch.schema().fields() != SCHEMA.fields() {
-        return Err(StateError::Unusable(format!("its columns are {}", batch.schema())));
-    }
-    let tables = batch.column(0).as_primitive::<UInt32Type>();
-    let [keys, subkeys, values] = [1, 2, 3].map(|index| batch.column(index).as_binary::<i32>());
-    let expiries = batch.column(4).as_primitive::<Int64Type>();
-    let by_clock = batch.column(5).as_boolean();
-    Ok((0..batch.num_rows()).map(move |row| Row {
-        table: tables.value(row) as usize,
-        key: keys.value(row),
-        subkey: subkeys.is_valid(row).then(|| subkeys.value(row)),
-        value: values.is_valid(row).then(|| values.value(row)),
-        ends: Ends { at: expiries.is_valid(row).then(|| expiries.value(row)), by_clock: by_clock.value(row) },
-    }))
+    let columns = Columns::of(batch)?;
+    Ok((0..batch.num_rows()).map(move |row| columns.row(row)))
 }
 
 pub(crate) struct Writer {
@@ -138,12 +132,49 @@ impl Writer {
     }
 }
 
-type RunKey<'a> = (usize, &'a [u8], Option<&'a [u8]>);
+/// The columns of a batch of a run.
+struct Columns<'a> {
+    tables: &'a [u32],
+    keys: &'a BinaryArray,
+    subkeys: &'a BinaryArray,
+    values: &'a BinaryArray,
+    expiries: &'a Int64Array,
+    by_clock: &'a BooleanArray,
+}
 
-/// A row that stays, by batch and row.
-struct Kept {
-    place: (usize, usize),
-    bytes: usize,
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, StateError> {
+        if batch.schema().fields() != SCHEMA.fields() {
+            return Err(StateError::Unusable(format!("its columns are {}", batch.schema())));
+        }
+        let [keys, subkeys, values] = [1, 2, VALUE].map(|index| batch.column(index).as_binary::<i32>());
+        let expiries = batch.column(4).as_primitive::<Int64Type>();
+        let by_clock = batch.column(5).as_boolean();
+        Ok(Self { tables: batch.column(0).as_primitive::<UInt32Type>().values(), keys, subkeys, values, expiries, by_clock })
+    }
+
+    /// What tells a row from others: table, key, and row within a bucket.
+    fn identity(&self, row: usize) -> (u32, &'a [u8], Option<&'a [u8]>) {
+        (self.tables[row], self.keys.value(row), self.subkeys.is_valid(row).then(|| self.subkeys.value(row)))
+    }
+
+    fn row(&self, row: usize) -> Row<'a> {
+        let (table, key, subkey) = self.identity(row);
+        let value = self.values.is_valid(row).then(|| self.values.value(row));
+        let at = self.expiries.is_valid(row).then(|| self.expiries.value(row));
+        Row { table: table as usize, key, subkey, value, ends: Ends { at, by_clock: self.by_clock.value(row) } }
+    }
+
+    fn bytes(&self, row: usize) -> usize {
+        [self.keys, self.subkeys, self.values].iter().map(|column| column.value_length(row) as usize).sum()
+    }
+}
+
+/// The last change of a key, by batch and row.
+#[derive(Clone, Copy)]
+struct Last {
+    batch: u32,
+    row: u32,
     is_deleted: bool,
     /// It ended: no value of it is to be found again, in no earlier run either.
     has_expired: bool,
@@ -153,31 +184,39 @@ struct Kept {
 /// that ended by `recorded` (as far as time had gone in a recorded epoch) are left out.
 pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Passed) -> Result<Vec<RecordBatch>, StateError> {
     let batches: Vec<&RecordBatch> = runs.iter().flatten().collect();
+    let columns = batches.iter().map(|batch| Columns::of(batch)).collect::<Result<Vec<_>, _>>()?;
     let count = batches.iter().map(|batch| batch.num_rows()).sum();
-    let mut known: HashSet<RunKey<'_>> = HashSet::with_capacity(count);
-    let mut kept: Vec<Kept> = Vec::with_capacity(count);
+    let hasher = DefaultHashBuilder::default();
+    // Numbers of `lasts`, so that the table is small beside what it tells apart.
+    let mut known: HashTable<u32> = HashTable::with_capacity(count);
+    let mut lasts: Vec<Last> = vec![];
+    let identity = |last: &Last| columns[last.batch as usize].identity(last.row as usize);
     // From the newest to the oldest: the first that is met counts.
-    for (batch, rows_of) in batches.iter().enumerate().rev() {
-        for (at, row) in rows(rows_of)?.enumerate().rev() {
-            if !known.insert((row.table, row.key, row.subkey)) {
-                continue;
-            }
-            let ends = row.ends;
+    for (batch, of_batch) in columns.iter().enumerate().rev() {
+        for at in (0..batches[batch].num_rows()).rev() {
+            let found = of_batch.identity(at);
+            let place = known.entry(
+                hasher.hash_one(found),
+                |number| identity(&lasts[*number as usize]) == found,
+                |number| hasher.hash_one(identity(&lasts[*number as usize])),
+            );
+            let Entry::Vacant(place) = place else { continue };
+            place.insert(lasts.len() as u32);
+            let Row { ends, value, .. } = of_batch.row(at);
             let has_expired = matches!((ends.at, recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
-            let is_deleted = row.value.is_none() || has_expired;
-            if !(from_the_start && is_deleted) {
-                let bytes = row.key.len() + row.subkey.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len);
-                kept.push(Kept { place: (batch, at), bytes, is_deleted, has_expired });
-            }
+            lasts.push(Last { batch: batch as u32, row: at as u32, is_deleted: value.is_none() || has_expired, has_expired });
         }
     }
     drop(known);
+    if from_the_start {
+        lasts.retain(|last| !last.is_deleted);
+    }
     let mut merged = vec![];
-    let mut rest = kept.as_slice();
+    let mut rest = lasts.as_slice();
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fits = |row: &&Kept| {
-            bytes += row.bytes;
+        let fits = |last: &&Last| {
+            bytes += columns[last.batch as usize].bytes(last.row as usize);
             bytes <= BATCH_BYTES
         };
         let (these, others) = rest.split_at(rest.iter().take(BATCH_ROWS).take_while(fits).count().max(1));
@@ -187,8 +226,8 @@ pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Pas
     Ok(merged)
 }
 
-fn gather(batches: &[&RecordBatch], rows: &[Kept]) -> Result<RecordBatch, StateError> {
-    let places: Vec<(usize, usize)> = rows.iter().map(|row| row.place).collect();
+fn gather(batches: &[&RecordBatch], rows: &[Last]) -> Result<RecordBatch, StateError> {
+    let places: Vec<(usize, usize)> = rows.iter().map(|last| (last.batch as usize, last.row as usize)).collect();
     let column = |index: usize| {
         let from: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
         interleave(&from, &places)

@@ -1,21 +1,25 @@
 //! One value per key: the accumulators of a group.
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::expiry::{Expiry, NEVER};
 
 type Bytes = Box<[u8]>;
 
+/// Most accumulators are a number or two.
+type Value = SmallVec<[u8; 24]>;
+
 #[derive(Debug)]
 pub(crate) struct Change {
     /// `None`: deleted.
-    pub value: Option<Bytes>,
+    pub value: Option<Value>,
     /// `None`: stays until it is deleted.
     pub expiry: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Held {
-    value: Bytes,
+    value: Value,
     expiry: i64,
 }
 
@@ -106,13 +110,11 @@ impl ValueTable {
                 entry.get_mut().value = value;
                 if before != expiry {
                     self.expiry.remove(before, entry.key());
-                    self.expiry.add(expiry, entry.key().clone());
+                    self.expiry.add(expiry, || entry.key().clone());
                 }
             }
             hashbrown::hash_map::Entry::Vacant(entry) => {
-                if expiry != NEVER {
-                    self.expiry.add(expiry, entry.key().clone());
-                }
+                self.expiry.add(expiry, || entry.key().clone());
                 entry.insert(Held { value, expiry });
             }
         }
@@ -135,7 +137,7 @@ impl ValueTable {
         self.expiry.clear();
     }
 
-    pub(crate) fn base(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.base.iter().map(|(key, held)| (key, &held.value))
+    pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.base.iter().map(|(key, held)| (key.as_ref(), held.value.as_ref()))
     }
 }
