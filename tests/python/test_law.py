@@ -32,7 +32,7 @@ STEM = f"law_{uuid.uuid4().hex[:6]}_"
 
 def law(test: str, folder: pathlib.Path, seed: int, count: int) -> None:
     """Lets the law's own program write a file."""
-    command = ["cargo", "test", "--quiet", "--locked", "-p", "polybolos-dataflow", "--test", "law", "--", "--ignored", "--exact", f"platform::{test}"]
+    command = ["cargo", "test", "--quiet", "--locked", "--workspace", "--test", "law", "--", "--ignored", "--exact", f"platform::{test}"]
     environment = os.environ | {
         "POLYBOLOS_LAW_FOLDER": str(folder),
         "POLYBOLOS_LAW_STEM": STEM,
