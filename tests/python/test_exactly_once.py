@@ -49,7 +49,7 @@ class Load(threading.Thread):
     topic = "ledger"
 
     def __init__(self, platform):
-        super().__init__()
+        super().__init__(daemon=True)
         self.servers = platform.endpoints["kafka"]
         self.random = random.Random(SEED)
         self.stopping = threading.Event()

@@ -48,7 +48,7 @@ class Load(threading.Thread):
     """Produces readings until stopped, and keeps them."""
 
     def __init__(self, servers: str):
-        super().__init__()
+        super().__init__(daemon=True)
         self.servers = servers
         self.random = random.Random(SEED)
         self.stopping = threading.Event()
@@ -86,7 +86,7 @@ class Reader(threading.Thread):
     """Reads every file as soon as it is there; one that is not whole is an error."""
 
     def __init__(self, folder: pathlib.Path):
-        super().__init__()
+        super().__init__(daemon=True)
         self.folder = folder
         self.stopping = threading.Event()
         self.seen: dict[pathlib.Path, int] = {}

@@ -38,7 +38,7 @@ class Load(threading.Thread):
     """Produces until stopped, and keeps what it produced."""
 
     def __init__(self, servers: str):
-        super().__init__()
+        super().__init__(daemon=True)
         self.servers = servers
         self.random = random.Random(SEED)
         self.stopping = threading.Event()

@@ -47,7 +47,7 @@ class Load(threading.Thread):
     """Sends the records of all cases, each in its order, spread over the time by the case's own cuts."""
 
     def __init__(self, servers: str, cases: list[dict]):
-        super().__init__()
+        super().__init__(daemon=True)
         self.servers, self.cases = servers, cases
         self.sent = self.acknowledged = 0
         self.finished = False

@@ -87,7 +87,7 @@ class Load(threading.Thread):
     """Produces orders and customers until stopped, and keeps them."""
 
     def __init__(self, servers: str):
-        super().__init__()
+        super().__init__(daemon=True)
         self.servers = servers
         self.random = random.Random(SEED)
         self.stopping = threading.Event()
