@@ -2,12 +2,10 @@
 exact."""
 
 import re
-import threading
-import time
 import uuid
 
 from conftest import REPOSITORY, wait_for
-from test_upgrade import KEYS, Orders, declare, rows
+from test_upgrade import KEYS, Orders, declare, declare_plain, rows
 
 # Of a job with state and of one without; the last two lie in an upgrade.
 POINTS = [
@@ -40,20 +38,7 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
     orders = Orders(cluster.kafka, stem)
     query = f"(k, n, total) SELECT k, count(*), sum(v) FROM {stem}_orders GROUP BY k"
     declare(cluster, stem, f"CREATE JOB {stem}_job AS INSERT INTO {stem} {query}")
-    cluster.sql(
-        f"CREATE TABLE {stem}_plain (v BIGINT, k STRING, PRIMARY KEY (v) NOT ENFORCED) "
-        f"WITH ('connector' = 'cassandra', 'keyspace' = 'upgrade', 'table' = '{stem}_plain', 'table.create' = 'true')"
-    )
-    cluster.sql(f"CREATE JOB {stem}_plain_job AS INSERT INTO {stem}_plain SELECT v, k FROM {stem}_orders")
-    stopping = threading.Event()
-
-    def load():
-        while not stopping.is_set():
-            for key in KEYS:
-                orders.send(key)
-            orders.producer.poll(0)
-            time.sleep(0.05)
-        orders.flush()
+    declare_plain(cluster, stem)
 
     def fire(point: str, meanwhile=lambda: None) -> None:
         (armed / point).touch()
@@ -61,8 +46,6 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
         wait_for(f"crash point {point}", lambda: (armed / f"{point}.fired").exists(), 60)
         assert not (armed / point).exists(), "it fires once"
 
-    loading = threading.Thread(target=load)
-    loading.start()
     upgraded = f"{query} HAVING count(*) > 5"
 
     def upgrade():
@@ -71,16 +54,13 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
         cluster.run("sql", "-c", f"UPGRADE JOB {stem}_job AS INSERT INTO {stem} {upgraded}", check=False)
         wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
 
-    try:
+    with orders.flowing():
         for point in POINTS:
             fire(point)
         for point in UPGRADE_POINTS:
             wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
             fire(point, upgrade)
             wait_for("the job", lambda: cluster.run("job", "resume", f"{stem}_job", check=False).returncode == 0)
-    finally:
-        stopping.set()
-        loading.join()
     assert sorted(file.name for file in armed.iterdir()) == sorted(f"{point}.fired" for point in POINTS + UPGRADE_POINTS)
     assert all(orders.sums[key][0] > 5 for key in KEYS)
     wait_for("exact counts", lambda: rows(cluster, stem) == orders.sums, 120)

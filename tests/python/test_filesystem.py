@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 
 import pyarrow.parquet as parquet
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
+from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
 PARTITIONS = 3
@@ -44,32 +44,24 @@ CREATE JOB seconds_job AS INSERT INTO seconds SELECT window_start, count(*)
     )
 
 
-class Load(threading.Thread):
-    """Produces readings until stopped, and keeps them."""
+class Readings(Load):
+    """Readings, which it keeps."""
 
     def __init__(self, servers: str):
-        super().__init__(daemon=True)
-        self.servers = servers
-        self.random = random.Random(SEED)
-        self.stopping = threading.Event()
+        super().__init__(servers, SEED)
         self.rows: list[dict] = []
 
-    def run(self):
-        producer = Producer({"bootstrap.servers": self.servers, "enable.idempotence": True, "linger.ms": 2, "log_level": 0})
-        while not self.stopping.is_set():
-            for _ in range(10):
-                ts = BEGINNING + timedelta(milliseconds=2 * len(self.rows))
-                row = {
-                    "id": len(self.rows),
-                    "sensor": self.random.choice(["Ρόδος", "line\nfeed", None]),
-                    "celsius": round(self.random.uniform(-20, 40), 3),
-                    "ts": ts.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
-                }
-                self.rows.append(row)
-                producer.produce(TOPIC, json.dumps(row).encode(), partition=self.random.randrange(PARTITIONS))
-            producer.poll(0)
-            time.sleep(0.01)
-        assert producer.flush(120) == 0
+    def send_some(self) -> None:
+        for _ in range(10):
+            ts = BEGINNING + timedelta(milliseconds=2 * len(self.rows))
+            row = {
+                "id": len(self.rows),
+                "sensor": self.random.choice(["Ρόδος", "line\nfeed", None]),
+                "celsius": round(self.random.uniform(-20, 40), 3),
+                "ts": ts.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            }
+            self.rows.append(row)
+            self.send(TOPIC, json.dumps(row).encode(), self.random.randrange(PARTITIONS))
 
 
 def files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -111,12 +103,11 @@ def test_every_row_is_in_one_file_once_whatever_is_killed_and_readers_see_whole_
     for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
         future.result()
     cluster.run("sql", "-c", statements(tmp_path))
-    load, reader = Load(cluster.kafka), Reader(tmp_path)
+    load, reader = Readings(cluster.kafka), Reader(tmp_path)
     load.start()
     reader.start()
     kills, pauses = hit(cluster, random.Random(SEED + 3), 8, (0.5, 2.0), 5)
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert kills >= 4 and pauses >= 2 and len(load.rows) > 1_000
 
     def caught_up():

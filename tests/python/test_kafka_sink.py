@@ -4,7 +4,6 @@ record per key in a topic. In the end readers of committed records find every ro
 import json
 import os
 import random
-import threading
 import time
 from collections import Counter
 
@@ -12,6 +11,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
+from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261126))
 PARTITIONS = 3
@@ -34,42 +34,25 @@ CREATE JOB chain_third AS INSERT INTO chain_latest
 JOBS = ("chain_first", "chain_second", "chain_third")
 
 
-class Load(threading.Thread):
-    """Produces until stopped, and keeps what it produced."""
+class Chain(Load):
+    """What the first job reads; it keeps it."""
 
     def __init__(self, servers: str):
-        super().__init__(daemon=True)
-        self.servers = servers
-        self.random = random.Random(SEED)
-        self.stopping = threading.Event()
+        super().__init__(servers, SEED)
         self.rows: list[dict] = []
-        self.acknowledged = 0
 
-    def run(self):
-        settings = {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
-        producer = Producer(settings | {"reconnect.backoff.max.ms": 500, "log_level": 0})
-
-        def delivered(error, _message):
-            assert error is None, error
-            self.acknowledged += 1
-
-        while not self.stopping.is_set():
-            while len(self.rows) - self.acknowledged > 20_000 and not self.stopping.is_set():
-                producer.poll(0.1)
-            for _ in range(10):
-                number = len(self.rows)
-                row = {
-                    "id": number,
-                    "customer": self.random.choice(["Zoé", "علی", "李雷", "O'Brien", 'quo"te']) + str(self.random.randrange(8)),
-                    "amount": self.random.randrange(100),
-                    "price": None if self.random.random() < 0.1 else f"{number}.{number % 100:02}",
-                    "ts": f"2026-01-01 00:{number // 60_000 % 60:02}:{number // 1000 % 60:02}.{number % 1000:03}",
-                }
-                self.rows.append(row)
-                producer.produce("chain_in", json.dumps(row).encode(), partition=number % PARTITIONS, on_delivery=delivered)
-            producer.poll(0)
-            time.sleep(0.01)
-        assert producer.flush(120) == 0
+    def send_some(self) -> None:
+        for _ in range(10):
+            number = len(self.rows)
+            row = {
+                "id": number,
+                "customer": self.random.choice(["Zoé", "علی", "李雷", "O'Brien", 'quo"te']) + str(self.random.randrange(8)),
+                "amount": self.random.randrange(100),
+                "price": None if self.random.random() < 0.1 else f"{number}.{number % 100:02}",
+                "ts": f"2026-01-01 00:{number // 60_000 % 60:02}:{number // 1000 % 60:02}.{number % 1000:03}",
+            }
+            self.rows.append(row)
+            self.send("chain_in", json.dumps(row).encode(), number % PARTITIONS)
 
 
 def read_committed(servers: str, topic: str) -> list[tuple[bytes | None, bytes | None]]:
@@ -119,7 +102,7 @@ def latest(servers: str) -> tuple[dict[str, tuple[int, int]], int]:
     return rows, tombstones
 
 
-def check(platform, servers: str, load: Load, patience_s: float) -> None:
+def check(platform, servers: str, load: Chain, patience_s: float) -> None:
     rows = load.rows
     wanted = {"chain_first": len(rows), "chain_second": len(kept(rows)), "chain_third": len(rows)}
 
@@ -169,7 +152,7 @@ def test_embedded_topics_hold_every_row_once_under_kills(fresh_platform):
     platform.start()
     platform.run("sql", "-c", TABLES)
     servers = platform.endpoints["kafka"]
-    load = Load(servers)
+    load = Chain(servers)
     load.start()
     moments = random.Random(SEED + 1)
     kills = 0
@@ -180,8 +163,7 @@ def test_embedded_topics_hold_every_row_once_under_kills(fresh_platform):
         kills += 1
         platform.start()
     time.sleep(1)
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert kills == 8 and load.acknowledged == len(load.rows) > 1_000
     check(platform, servers, load, 120)
     assert platform.stop() == 0
@@ -193,12 +175,11 @@ def test_real_topics_hold_every_row_once_under_kills_and_pauses(fresh_cluster):
     for future in admin.create_topics([NewTopic("chain_in", PARTITIONS, 1)]).values():
         future.result()
     cluster.run("sql", "-c", TABLES)
-    load = Load(cluster.kafka)
+    load = Chain(cluster.kafka)
     load.start()
     # A pause is longer than a publisher's grant: it wakes up with its transaction open, and is fenced.
     kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (1.0, 2.5), 4)
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert kills >= 4 and pauses >= 2
     check(cluster, cluster.kafka, load, 180)
 

@@ -7,9 +7,8 @@ import signal
 import subprocess
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, hit, wait_for
-from test_stateful import PARTITIONS, SEED, Load, check, statements
+from test_stateful import SEED, begun, check
 
 # Longer than a lease, a publisher's grant and a request's patience together.
 AWAY_S = 8
@@ -17,19 +16,13 @@ AWAY_S = 8
 
 def test_jobs_with_state_on_a_shaky_s3_under_kills_answer_as_sqlite_does(fresh_cluster, servers, s3):
     cluster = fresh_cluster(servers=servers, environment=s3.environment | {"POLYBOLOS_STORAGE_URL": "s3://shaky/polybolos"})
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("orders", PARTITIONS, 1), NewTopic("customers", 1, 1)]).values():
-        future.result()
-    cluster.run("sql", "-c", statements())
-    load = Load(cluster.kafka)
-    load.start()
+    load = begun(cluster)
     kills = pauses = 0
     for part in range(2):
         more = hit(cluster, random.Random(SEED + part), 4, (0.5, 2.0), 5)
         kills, pauses = kills + more[0], pauses + more[1]
         s3.sleep(AWAY_S)
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert kills >= 4 and pauses >= 2
     check(cluster, load, 240)
     keys = s3.keys("shaky")

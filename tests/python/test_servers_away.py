@@ -5,7 +5,7 @@ import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
-from test_exactly_once import PARTITIONS, TABLES, Load, bad_coordinates
+from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
 
 def shown(cluster) -> dict:
@@ -24,8 +24,7 @@ def test_a_job_waits_for_kafka_and_cassandra_and_loses_nothing(servers, fresh_cl
         future.result()
     cluster = fresh_cluster(servers=servers)
     cluster.run("sql", "-c", TABLES)
-    load = Load(cluster)
-    load.servers = servers.kafka
+    load = Ledger(servers.kafka)
     load.start()
     goes_on(cluster, load)
 
@@ -57,10 +56,9 @@ def test_a_job_waits_for_kafka_and_cassandra_and_loses_nothing(servers, fresh_cl
     servers.order("resume kafka")
     goes_on(cluster, load)
 
-    load.stopping.set()
-    load.join()
-    assert load.acknowledged == load.sequence > 1_000
-    settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sequence}
+    load.stop()
+    assert load.acknowledged == load.sent > 1_000
+    settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sent}
     wait_for("the job catching up", lambda: shown(cluster).items() >= settled.items())
     rows = {row["id"]: row for row in cluster.sql("SELECT * FROM ledger")}
     assert rows == {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}

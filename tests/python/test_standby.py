@@ -10,7 +10,7 @@ import time
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, free_offset, wait_for
-from test_exactly_once import PARTITIONS, TABLES, Load, bad_coordinates
+from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
 TAKEOVER_S = 10
 # Names of this test alone: it shares Kafka and Cassandra with others.
@@ -72,7 +72,7 @@ def services(tmp_path):
     services.end()
 
 
-class OwnLoad(Load):
+class OwnLedger(Ledger):
     topic = TOPIC
 
 
@@ -87,7 +87,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     wait_for("the executors", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 2)
     services.sql(OWN_TABLES)
     standby = services.start("scheduler", 1)
-    load = OwnLoad(services)
+    load = OwnLedger(services.kafka)
     load.start()
     records = lambda at: services.sql("SELECT records_in FROM polybolos.jobs", at)[0]["records_in"]  # noqa: E731
     wait_for("records", lambda: records(0) > 500)
@@ -110,9 +110,8 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     assert records(1) > before
     assert "starting anew" in (services.folder / "scheduler-0.log").read_text() or leader.poll() is not None
 
-    load.stopping.set()
-    load.join()
-    settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sequence}
+    load.stop()
+    settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sent}
     columns = ", ".join(settled)
     wait_for("the job catching up", lambda: services.sql(f"SELECT {columns} FROM polybolos.jobs", 1)[0] == settled)
     rows = {row["id"]: row for row in services.sql("SELECT * FROM ledger", 1)}

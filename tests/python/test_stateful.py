@@ -5,13 +5,12 @@ import json
 import os
 import random
 import sqlite3
-import threading
 import time
 from datetime import datetime, timedelta
 
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
+from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
 PARTITIONS = 3
@@ -83,50 +82,29 @@ def statements() -> str:
     return text
 
 
-class Load(threading.Thread):
-    """Produces orders and customers until stopped, and keeps them."""
+class Shop(Load):
+    """Orders and customers, which it keeps."""
 
     def __init__(self, servers: str):
-        super().__init__(daemon=True)
-        self.servers = servers
-        self.random = random.Random(SEED)
-        self.stopping = threading.Event()
+        super().__init__(servers, SEED)
         self.orders, self.customers = [], []
-        self.acknowledged = 0
 
-    def run(self):
-        producer = Producer(
-            {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2, "log_level": 0}
-        )
-
-        def delivered(error, _message):
-            assert error is None, error
-            self.acknowledged += 1
-
-        def send(topic, row, partition):
-            producer.produce(topic, json.dumps(row).encode(), partition=partition, on_delivery=delivered)
-
-        while not self.stopping.is_set():
-            while len(self.orders) + len(self.customers) - self.acknowledged > 20_000 and not self.stopping.is_set():
-                producer.poll(0.1)
-            for _ in range(10):
-                order = {
-                    "id": len(self.orders),
-                    "customer": f"c{self.random.randrange(60)}" if self.random.random() < 0.97 else None,
-                    "amount": self.random.randrange(1000) if self.random.random() < 0.95 else None,
-                    "kind": self.random.choice(["cash", "card", "girò", None]),
-                    # Every partition's times ascend.
-                    "ts": (BEGINNING + timedelta(milliseconds=2 * len(self.orders))).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
-                }
-                self.orders.append(order)
-                send("orders", order, self.random.randrange(PARTITIONS))
-            if len(self.customers) < 50 and self.random.random() < 0.2:
-                customer = {"id": f"c{len(self.customers)}", "city": self.random.choice(["Rhodes", "Syracuse", "Αλεξάνδρεια"])}
-                self.customers.append(customer)
-                send("customers", customer, 0)
-            producer.poll(0)
-            time.sleep(0.01)
-        assert producer.flush(120) == 0
+    def send_some(self) -> None:
+        for _ in range(10):
+            order = {
+                "id": len(self.orders),
+                "customer": f"c{self.random.randrange(60)}" if self.random.random() < 0.97 else None,
+                "amount": self.random.randrange(1000) if self.random.random() < 0.95 else None,
+                "kind": self.random.choice(["cash", "card", "girò", None]),
+                # Every partition's times ascend.
+                "ts": (BEGINNING + timedelta(milliseconds=2 * len(self.orders))).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            }
+            self.orders.append(order)
+            self.send("orders", json.dumps(order).encode(), self.random.randrange(PARTITIONS))
+        if len(self.customers) < 50 and self.random.random() < 0.2:
+            customer = {"id": f"c{len(self.customers)}", "city": self.random.choice(["Rhodes", "Syracuse", "Αλεξάνδρεια"])}
+            self.customers.append(customer)
+            self.send("customers", json.dumps(customer).encode(), 0)
 
     def answers(self) -> dict[str, list[tuple]]:
         oracle = sqlite3.connect(":memory:")
@@ -167,7 +145,7 @@ def same(found: list[tuple], wanted: list[tuple]) -> bool:
     return len(found) == len(wanted) and all(all(map(near, a, b)) for a, b in zip(found, wanted))
 
 
-def check(platform, load: Load, patience_s: float = 120) -> None:
+def check(platform, load: Shop, patience_s: float = 120) -> None:
     reads_customers = {"per_city", "everybody", "mean_high"}
     wanted = {name: len(load.orders) + (len(load.customers) if name in reads_customers else 0) for name in JOBS}
 
@@ -202,7 +180,7 @@ def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_doe
     platform = fresh_platform("--no-pipelines")
     platform.start()
     platform.run("sql", "-c", statements())
-    load = Load(platform.endpoints["kafka"])
+    load = Shop(platform.endpoints["kafka"])
     load.start()
     moments = random.Random(SEED + 1)
     print(f"{KILLS} kills, POLYBOLOS_KILL_SEED={SEED}")
@@ -213,24 +191,28 @@ def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_doe
         platform.kill()
         killed += 1
         platform.start()
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert killed == KILLS and len(load.orders) > 1_000 and len(load.customers) > 20
     check(platform, load)
     assert platform.stop() == 0
 
 
-def test_a_cluster_with_stateful_jobs_under_kills_and_pauses_answers_as_sqlite_does(fresh_cluster):
-    cluster = fresh_cluster()
+def begun(cluster) -> Shop:
+    """The jobs run, and what they read comes."""
     admin = AdminClient({"bootstrap.servers": cluster.kafka})
     for future in admin.create_topics([NewTopic("orders", PARTITIONS, 1), NewTopic("customers", 1, 1)]).values():
         future.result()
     cluster.run("sql", "-c", statements())
-    load = Load(cluster.kafka)
+    load = Shop(cluster.kafka)
     load.start()
+    return load
+
+
+def test_a_cluster_with_stateful_jobs_under_kills_and_pauses_answers_as_sqlite_does(fresh_cluster):
+    cluster = fresh_cluster()
+    load = begun(cluster)
     # A pause is longer than the lease and the publisher's grant.
     kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (0.5, 2.0), 5)
-    load.stopping.set()
-    load.join()
+    load.stop()
     assert kills >= 4 and pauses >= 2
     check(cluster, load, 180)

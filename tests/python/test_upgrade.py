@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Producer
@@ -37,6 +38,27 @@ class Orders:
     def flush(self) -> None:
         assert self.producer.flush(60) == 0
 
+    @contextmanager
+    def flowing(self):
+        """An order of every key, again and again, until the block ends."""
+        stopping = threading.Event()
+
+        def flow():
+            while not stopping.is_set():
+                for key in KEYS:
+                    self.send(key)
+                self.producer.poll(0)
+                time.sleep(0.05)
+            self.flush()
+
+        flows = threading.Thread(target=flow, daemon=True)
+        flows.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            flows.join()
+
 
 @pytest.fixture
 def stem():
@@ -50,6 +72,15 @@ def declare(system, stem: str, job: str) -> None:
         f"WITH ('connector' = 'cassandra', 'keyspace' = 'upgrade', 'table' = '{stem}', 'table.create' = 'true')"
     )
     system.sql(job)
+
+
+def declare_plain(system, stem: str) -> None:
+    """A job without state beside it."""
+    system.sql(
+        f"CREATE TABLE {stem}_plain (v BIGINT, k STRING, PRIMARY KEY (v) NOT ENFORCED) "
+        f"WITH ('connector' = 'cassandra', 'keyspace' = 'upgrade', 'table' = '{stem}_plain', 'table.create' = 'true')"
+    )
+    system.sql(f"CREATE JOB {stem}_plain_job AS INSERT INTO {stem}_plain SELECT v, k FROM {stem}_orders")
 
 
 def rows(system, stem: str) -> dict:
@@ -81,18 +112,6 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
     orders.flush()
     wait_for("the first counts", lambda: rows(cluster, stem) == {key: (n, None) for key, (n, _) in orders.sums.items()})
 
-    stopping = threading.Event()
-
-    def load():
-        while not stopping.is_set():
-            for key in KEYS:
-                orders.send(key)
-            orders.producer.poll(0)
-            time.sleep(0.05)
-        orders.flush()
-
-    loading = threading.Thread(target=load)
-    loading.start()
     file = tmp_path / "jobs.sql"
     file.write_text(
         f"CREATE TABLE another (id STRING) WITH ('connector' = 'blackhole');\n"
@@ -100,7 +119,7 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
         f"  HAVING sum(v) >= 0 AND count(*) > 5;\n"
     )
     kills = 0
-    try:
+    with orders.flowing():
         time.sleep(0.5)
         os.kill(cluster.pid("executor-1"), signal.SIGKILL)
         kills += 1
@@ -112,9 +131,6 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
             os.kill(cluster.pid(executor), signal.SIGKILL)
             kills += 1
         time.sleep(2)
-    finally:
-        stopping.set()
-        loading.join()
     assert kills == 3 and all(orders.sums[key][0] > 20 for key in KEYS)
     # What did not change is not written again.
     expected = orders.sums | {"quiet": (1, None)}
@@ -160,11 +176,7 @@ def test_what_cannot_keep_its_state_is_refused_and_runs_on(system, stem, tmp_pat
     orders.flush()
     wait_for("the same counts going on", lambda: rows(system, stem) == orders.sums)
     # One without state may change as it likes.
-    system.sql(
-        f"CREATE TABLE {stem}_plain (v BIGINT, k STRING, PRIMARY KEY (v) NOT ENFORCED) "
-        f"WITH ('connector' = 'cassandra', 'keyspace' = 'upgrade', 'table' = '{stem}_plain', 'table.create' = 'true')"
-    )
-    system.sql(f"CREATE JOB {stem}_plain_job AS INSERT INTO {stem}_plain SELECT v, k FROM {stem}_orders")
+    declare_plain(system, stem)
     plain = lambda: {row["v"]: row["k"] for row in system.sql(f"SELECT * FROM {stem}_plain")}  # noqa: E731
     wait_for("all orders", lambda: len(plain()) == orders.sent)
     first = orders.sent

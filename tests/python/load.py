@@ -1,0 +1,46 @@
+"""Producers that go on while a test does harm to what reads."""
+
+import random
+import threading
+import time
+
+from confluent_kafka import Producer
+
+
+class Load(threading.Thread):
+    """Produces in rounds until stopped; what the broker acknowledged counts, what it did not is produced again. One of a test that failed keeps nothing alive."""
+
+    def __init__(self, servers: str, seed: int):
+        super().__init__(daemon=True)
+        self.servers = servers
+        self.random = random.Random(seed)
+        self.stopping = threading.Event()
+        self.sent = self.acknowledged = 0
+
+    def send_some(self) -> None:
+        """Sends some records."""
+        raise NotImplementedError
+
+    def send(self, topic: str, payload: bytes, partition: int) -> None:
+        self.producer.produce(topic, payload, partition=partition, on_delivery=self.delivered)
+        self.sent += 1
+
+    def delivered(self, error, _message) -> None:
+        assert error is None, error
+        self.acknowledged += 1
+
+    def run(self) -> None:
+        settings = {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
+        self.producer = Producer(settings | {"reconnect.backoff.max.ms": 500, "log_level": 0})
+        while not self.stopping.is_set():
+            # The broker may be away: what waits for it is bounded.
+            while self.sent - self.acknowledged > 20_000 and not self.stopping.is_set():
+                self.producer.poll(0.1)
+            self.send_some()
+            self.producer.poll(0)
+            time.sleep(0.01)
+        assert self.producer.flush(120) == 0
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.join()
