@@ -71,6 +71,11 @@ def producer(linger_ms: int) -> Producer:
 def fill(topic: str, count: int) -> float:
     """`count` user records in a new topic, acknowledged; answers their average size in bytes."""
     create_topic(topic)
+    return send(topic, ((key, payload.encode(), index % PARTITIONS) for index, (key, payload) in enumerate(users(count)))) / count
+
+
+def send(topic: str, records) -> int:
+    """Keys, payloads and partitions, acknowledged; answers how many bytes the payloads have."""
     client = producer(20)
     refused = []
     total = 0
@@ -79,12 +84,11 @@ def fill(topic: str, count: int) -> float:
         if error:
             refused.append(error)
 
-    for index, (key, payload) in enumerate(users(count)):
-        value = payload.encode()
-        total += len(value)
+    for index, (key, payload, partition) in enumerate(records):
+        total += len(payload)
         while True:
             try:
-                client.produce(topic, value, key, partition=index % PARTITIONS, on_delivery=report)
+                client.produce(topic, payload, key, partition=partition, on_delivery=report)
                 break
             except BufferError:
                 client.poll(0.1)
@@ -92,4 +96,4 @@ def fill(topic: str, count: int) -> float:
             client.poll(0)
     if client.flush(60) or refused:
         raise SystemExit(f"Kafka did not take every record: {refused[:1]}")
-    return total / count
+    return total

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from harness import BINARY, Platform, conditions, show
-from records import PARTITIONS, create_topic, producer
+from records import PARTITIONS, create_topic, send
 
 JOB = """
 CREATE TABLE readings (device STRING, v BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
@@ -24,23 +24,9 @@ CREATE JOB totals AS INSERT INTO nowhere SELECT device, count(*), sum(v), max(v)
 SETTLE_S = 5
 
 
-def send(topic: str, numbers) -> int:
-    client = producer(20)
-    refused = []
-    sent = 0
-    for sent, number in enumerate(numbers, 1):
-        payload = f'{{"device":"device-{number}","v":{number * 31 % 1_000}}}'
-        while True:
-            try:
-                client.produce(topic, payload, partition=number % PARTITIONS, on_delivery=lambda error, _: error and refused.append(error))
-                break
-            except BufferError:
-                client.poll(0.1)
-        if sent % 100 == 0:
-            client.poll(0)
-    if client.flush(120) or refused:
-        raise SystemExit(f"Kafka did not take every record: {refused[:1]}")
-    return sent
+def readings(devices):
+    for device in devices:
+        yield None, f'{{"device":"device-{device}","v":{device * 31 % 1_000}}}'.encode(), device % PARTITIONS
 
 
 def executor(platform: Platform) -> int | None:
@@ -65,7 +51,7 @@ def restored(platform: Platform, topic: str, records: int) -> tuple[float, float
         if time.monotonic() > deadline:
             raise SystemExit("the executor did not come back")
         time.sleep(0.1)
-    send(topic, [0])
+    send(topic, readings([0]))
     cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
     platform.sql("RESUME JOB totals")
     platform.wait_until_published(records + 1, 0.05)
@@ -89,20 +75,20 @@ def run(keys: int, events: int) -> dict:
     with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
         time.sleep(SETTLE_S)
         before = platform.tree.resident_bytes()
-        records = send(topic, range(keys))
+        send(topic, readings(range(keys)))
         platform.sql(JOB.format(topic=topic))
-        platform.wait_until_published(records, 0.3)
+        platform.wait_until_published(keys, 0.3)
         platform.sql("PAUSE JOB totals")
         time.sleep(SETTLE_S)
         held = platform.tree.resident_bytes() - before
         chosen = random.Random(keys)
-        records += send(topic, (chosen.randrange(keys) for _ in range(events)))
+        send(topic, readings(chosen.randrange(keys) for _ in range(events)))
         cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
         platform.sql("RESUME JOB totals")
-        platform.wait_until_published(records, 0.2)
+        platform.wait_until_published(keys + events, 0.2)
         cpu, wall = platform.tree.cpu_seconds() - cpu, time.monotonic() - wall
         snapshot = snapshot_bytes(platform)
-        seconds, restoring = restored(platform, topic, records)
+        seconds, restoring = restored(platform, topic, keys + events)
     return {
         "keys": keys,
         "µs CPU per event": round(cpu / events * 1e6, 2),
