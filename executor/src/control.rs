@@ -153,16 +153,15 @@ impl Control {
                             }
                         }
                         Some(message) => {
-                            // Reading begins anew: the same end may be reached again, and has to be told again.
-                            if let Response::Prefetch(prefetch) = &message
-                                && let Some(source) = prefetch.source.clone().map(source_key)
-                            {
-                                announced.retain(|(known, _), _| *known != source);
-                            }
-                            let begins = matches!(message, Response::Prefetch(_));
+                            let begun = match &message {
+                                Response::Prefetch(prefetch) => prefetch.source.clone().map(source_key),
+                                _ => None,
+                            };
                             self.obey(message, &outgoing);
-                            // What came while nobody led lies here already, and no arrival will tell of it.
-                            if begins {
+                            // Reading begins anew: the same end may be reached again and has to be told again; and what came while nobody
+                            // led lies here already, no arrival will tell of it.
+                            if let Some(source) = begun {
+                                announced.retain(|(known, _), _| *known != source);
                                 self.announce_available(&outgoing, &mut announced);
                             }
                         }

@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use self::{
     files::FilesTarget,
-    topic::{Published, RefusedRow, TopicPublishers, TopicTarget},
+    topic::{TopicPublishers, TopicTarget},
 };
 use crate::{
     changes::is_delete,
@@ -91,6 +91,20 @@ pub struct Order {
     pub file: PartFile,
     pub timestamp_us: i64,
     pub spec: SinkSpec,
+}
+
+/// A row that a topic or file does not take: the batch it is in, its place there, and why.
+#[derive(Debug)]
+pub struct RefusedRow {
+    pub batch: usize,
+    pub row: usize,
+    pub error: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Published {
+    pub rows: u64,
+    pub refused: Vec<RefusedRow>,
 }
 
 #[derive(Debug, Error)]

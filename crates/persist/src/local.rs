@@ -56,7 +56,8 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> StoreError 
     StoreError::Io { action, object: path.display().to_string(), source }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// The folder of a file.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().unwrap_or(path);
     File::open(folder)?.sync_all()
 }
@@ -107,6 +108,10 @@ fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreErr
             Err(_) => return Ok(Swap::Conflict),
         },
     };
+    // A conflict that shows already costs no sync.
+    if !is_as_expected(path, expected)? {
+        return Ok(Swap::Conflict);
+    }
     // Of this try alone; one that a kill leaves behind takes room only.
     let temporary = beside(path, &format!(".{}.new", uuid::Uuid::new_v4().simple()));
     let swapped = write_synced(&temporary, &[&next.to_be_bytes(), bytes])
@@ -125,7 +130,7 @@ fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreErr
     Ok(Swap::Stored(Version(next.to_string())))
 }
 
-fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub(crate) fn write_synced(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut file = File::create(path)?;
     parts.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()
@@ -147,12 +152,7 @@ fn rename_if(temporary: &Path, path: &Path, expected: &Expected) -> Result<bool,
         }
         std::thread::sleep(LOCK_PAUSE);
     }
-    let current = read_up_to(path, VERSION_BYTES as u64)?.map(|(version, _)| version.to_string());
-    let expected = match expected {
-        Expected::Absent => None,
-        Expected::Version(version) => Some(&version.0),
-    };
-    if current.as_ref() != expected {
+    if !is_as_expected(path, expected)? {
         return Ok(false);
     }
     if is_manifest(path) {
@@ -160,6 +160,15 @@ fn rename_if(temporary: &Path, path: &Path, expected: &Expected) -> Result<bool,
     }
     fs::rename(temporary, path).map_err(failed("renaming"))?;
     Ok(true)
+}
+
+fn is_as_expected(path: &Path, expected: &Expected) -> Result<bool, StoreError> {
+    let current = read_up_to(path, VERSION_BYTES as u64)?.map(|(version, _)| version.to_string());
+    let expected = match expected {
+        Expected::Absent => None,
+        Expected::Version(version) => Some(&version.0),
+    };
+    Ok(current.as_ref() == expected)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

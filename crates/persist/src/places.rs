@@ -2,9 +2,7 @@
 //! replaced.
 use std::{
     collections::HashMap,
-    fmt,
-    fs::{self, File},
-    io::{self, Write},
+    fmt, fs, io,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -119,16 +117,13 @@ fn put_in_folder(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     local::make_folders(&folder.join(name))?;
     // Hidden, and of this try alone: another may be under way.
     let beside = folder.join(format!(".{name}.{}", uuid::Uuid::new_v4().simple()));
-    let written = File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(&beside, folder.join(name))) {
+    let (path, written) = (folder.join(name), local::write_synced(&beside, &[bytes]));
+    if let Err(error) = written.and_then(|()| fs::rename(&beside, &path)) {
         // What is left takes room only.
         let _ = fs::remove_file(&beside);
         return Err(error);
     }
-    File::open(folder)?.sync_all()
+    local::sync_folder(&path)
 }
 
 #[cfg(test)]

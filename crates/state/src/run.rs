@@ -161,8 +161,11 @@ impl<'a> Columns<'a> {
     fn row(&self, row: usize) -> Row<'a> {
         let (table, key, subkey) = self.identity(row);
         let value = self.values.is_valid(row).then(|| self.values.value(row));
-        let at = self.expiries.is_valid(row).then(|| self.expiries.value(row));
-        Row { table: table as usize, key, subkey, value, ends: Ends { at, by_clock: self.by_clock.value(row) } }
+        Row { table: table as usize, key, subkey, value, ends: self.ends(row) }
+    }
+
+    fn ends(&self, row: usize) -> Ends {
+        Ends { at: self.expiries.is_valid(row).then(|| self.expiries.value(row)), by_clock: self.by_clock.value(row) }
     }
 
     fn bytes(&self, row: usize) -> usize {
@@ -202,9 +205,14 @@ pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Pas
             );
             let Entry::Vacant(place) = place else { continue };
             place.insert(lasts.len() as u32);
-            let Row { ends, value, .. } = of_batch.row(at);
+            let ends = of_batch.ends(at);
             let has_expired = matches!((ends.at, recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
-            lasts.push(Last { batch: batch as u32, row: at as u32, is_deleted: value.is_none() || has_expired, has_expired });
+            lasts.push(Last {
+                batch: batch as u32,
+                row: at as u32,
+                is_deleted: of_batch.values.is_null(at) || has_expired,
+                has_expired,
+            });
         }
     }
     drop(known);

@@ -22,8 +22,14 @@ pub async fn deletes(backend: &dyn TableBackend, table: &TableName) -> Result<()
     })
 }
 
+/// Refuses a stored table that is not as declared.
+pub fn columns(declared: &TableSchema, stored: &TableSchema) -> Result<(), TableError> {
+    let mismatches = mismatches(declared, stored);
+    if mismatches.is_empty() { Ok(()) } else { Err(TableError::Mismatch { table: declared.name.to_string(), mismatches }) }
+}
+
 /// One line per mismatch: a missing column, another type, another primary key. Columns that only the store has are fine: they stay unset.
-pub fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {
+fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {
     let mut found = vec![];
     for column in &declared.columns {
         match stored.column(&column.name) {

@@ -94,6 +94,15 @@ impl JobManager {
         self.jobs.read().get(job).cloned()
     }
 
+    /// A job that has started.
+    pub(super) fn running(&self, job: &str) -> anyhow::Result<JobHandle> {
+        match self.find(job) {
+            Some(Entry::Running(handle)) => Ok(handle),
+            Some(Entry::Starting { error, .. }) => bail!("job {job} has not started yet: {error}"),
+            None => bail!("job {job} is not running on this scheduler"),
+        }
+    }
+
     /// Everything that can be wrong with a job, before it is in the catalog: plan, target table, sole writer. Answers notices.
     pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<Vec<String>> {
         let plan = self.plan(catalog, definition).await?;
@@ -164,11 +173,7 @@ impl JobManager {
     }
 
     pub async fn command(&self, job: &str, command: Command) -> anyhow::Result<()> {
-        match self.find(job) {
-            Some(Entry::Running(handle)) => handle.command(command).await,
-            Some(Entry::Starting { error, .. }) => bail!("job {job} has not started yet: {error}"),
-            None => bail!("job {job} is not running on this scheduler"),
-        }
+        self.running(job)?.command(command).await
     }
 
     /// Ends a job's incarnation: nothing recorded is lost, what is unpublished is published first unless `discard`.
@@ -234,9 +239,6 @@ impl JobManager {
 
     /// Creates the target when asked to, else checks that it is as declared: all mismatches at once.
     async fn ensure_target(&self, target: &TableDefinition) -> anyhow::Result<()> {
-        if let Connector::Filesystem(options) = &target.connector {
-            return self.platform.place(target, &options.path).map(|_| ());
-        }
         if let Some(written) = topic_of(&self.platform, target)? {
             // Of an upsert topic the broker may forget all but a key's last record.
             let upserts = matches!(target.connector, Connector::UpsertKafka(_));
@@ -255,10 +257,7 @@ impl JobManager {
             }
             None => return Err(TableError::NoSuchTable { table: declared.name.to_string() }.into()),
         };
-        let mismatches = polybolos_tables::check::mismatches(&declared, &stored);
-        if !mismatches.is_empty() {
-            return Err(TableError::Mismatch { table: declared.name.to_string(), mismatches }.into());
-        }
+        polybolos_tables::check::columns(&declared, &stored)?;
         // Rows that expire end as deletions (EPOCHS rule 14).
         if options.write.ttl_ms.is_some() {
             polybolos_tables::check::deletes(&**tables, &declared.name).await?;
@@ -277,11 +276,9 @@ impl JobManager {
         for table in planning::late_tables(plan) {
             let tables = &self.platform.tables;
             tables.create(&table, &Default::default()).await.with_context(|| format!("'late_rows.table' {}", table.name))?;
-            let stored = tables.describe(&table.name).await?;
-            let mismatches = stored.map_or(vec![], |stored| polybolos_tables::check::mismatches(&table, &stored));
-            if !mismatches.is_empty() {
-                let error = TableError::Mismatch { table: table.name.to_string(), mismatches };
-                return Err(error).context("'late_rows.table' must have the columns of polybolos.late_rows");
+            if let Some(stored) = tables.describe(&table.name).await? {
+                let same = polybolos_tables::check::columns(&table, &stored);
+                same.context("'late_rows.table' must have the columns of polybolos.late_rows")?;
             }
         }
         Ok(())

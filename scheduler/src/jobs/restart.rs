@@ -96,11 +96,7 @@ impl JobManager {
         if savepoints.find(name).is_ok() {
             return Err(SavepointError::Exists { name: name.to_owned() }.into());
         }
-        let handle = match self.find(&definition.name) {
-            Some(Entry::Running(handle)) => handle,
-            Some(Entry::Starting { error, .. }) => bail!("job {} has not started yet: {error}", definition.name),
-            None => bail!("job {} is not running on this scheduler", definition.name),
-        };
+        let handle = self.running(&definition.name)?;
         let plan = self.plan(catalog.clone(), definition).await?;
         let spec = self.spec(definition, &plan).await?;
         let shape = shape::of(catalog, definition, &spec)?;

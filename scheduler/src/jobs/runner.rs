@@ -17,7 +17,7 @@ use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Hea
 use polybolos_sql::clock;
 use polybolos_streaming::{
     coordinator::{
-        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PartLayout, PublishFailure,
+        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PartLayout, Phase, PublishFailure,
         PublishOrder, SwapReply,
     },
     frame::{Frame, PartWork},
@@ -47,6 +47,9 @@ const ANSWERS: usize = 1024;
 
 /// Committed offsets are for lag tools: once a second is enough.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// For a job to write what it has recorded.
+const REST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two tries to list the savepoints.
 const LIST_AGAIN: Duration = Duration::from_secs(5);
@@ -100,6 +103,11 @@ pub struct View {
 }
 
 impl View {
+    /// Nothing is computed, as somebody said or something failed.
+    pub fn is_halted(&self) -> bool {
+        matches!(self.status.phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. })
+    }
+
     /// Nothing is computed any more; that is recorded, so no earlier epoch can still come to be; and all that are recorded are published.
     pub fn is_at_rest(&self) -> bool {
         self.manifest.life != Life::Running && self.status.unpublished_epochs == 0
@@ -121,6 +129,31 @@ impl JobHandle {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Snapshot { pinned, answer }).await.map_err(|_| self.gone())?;
         answered.await.map_err(|_| anyhow::anyhow!("job {} is being taken over at this moment; try again", self.spec.name))
+    }
+
+    /// Pauses a job that computes; answers whether it did.
+    pub async fn pause(&self) -> anyhow::Result<bool> {
+        let computes = !self.view().is_halted();
+        if computes {
+            self.command(Command::Pause).await?;
+        }
+        Ok(computes)
+    }
+
+    /// Waits until a paused job is at rest.
+    pub async fn at_rest(&self) -> anyhow::Result<View> {
+        let deadline = Instant::now() + REST_PATIENCE;
+        loop {
+            let view = self.view();
+            if view.is_at_rest() {
+                return Ok(view);
+            }
+            if Instant::now() > deadline {
+                let (job, patience_s) = (&self.spec.name, REST_PATIENCE.as_secs());
+                anyhow::bail!("job {job} does not come to rest within {patience_s} s; its sink may be away");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends the loop where it stands; the incarnation can be taken over again.

@@ -1,21 +1,14 @@
 //! Another definition for a job that goes on from where it is (EPOCHS rule 18): allowed when every operator with state is the same, and reads the same. What cannot be
 //! is said before the job is touched.
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::bail;
 use polybolos_dataflow::graph::kept::{Kept, first_difference};
 use polybolos_operators::template::JobTemplate;
 use polybolos_sql::catalog::{Catalog, JobDefinition};
-use polybolos_streaming::coordinator::{Command, Phase};
+use polybolos_streaming::coordinator::Command;
 
-use super::{
-    manager::{Entry, JobManager},
-    planning,
-    spec::JobSpec,
-};
-
-/// For a job to write what it has recorded.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{manager::JobManager, planning, spec::JobSpec};
 
 impl JobManager {
     /// Everything that can be refused of an upgrade, while the job runs on. Answers notices.
@@ -46,31 +39,13 @@ impl JobManager {
 
     /// Ends the job's loop once all that is recorded is written, so that no part waits for a sink that reads it in another way. Answers whether the job computed.
     pub async fn end_for_upgrade(&self, definition: &JobDefinition) -> anyhow::Result<bool> {
-        let name = &definition.name;
-        let handle = match self.find(name) {
-            Some(Entry::Running(handle)) => handle,
-            Some(Entry::Starting { error, .. }) => bail!("job {name} has not started yet: {error}"),
-            None => bail!("job {name} is not running on this scheduler"),
-        };
-        let was_running = !matches!(handle.view().status.phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. });
-        if was_running {
-            handle.command(Command::Pause).await?;
-        }
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            if handle.view().is_at_rest() {
-                break;
+        let handle = self.running(&definition.name)?;
+        let was_running = handle.pause().await?;
+        if let Err(error) = handle.at_rest().await {
+            if was_running {
+                handle.command(Command::Resume).await?;
             }
-            if tokio::time::Instant::now() > deadline {
-                if was_running {
-                    handle.command(Command::Resume).await?;
-                }
-                bail!(
-                    "job {name} does not come to rest within {} s, its sink may be away; it goes on as it was",
-                    PATIENCE.as_secs()
-                );
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            bail!("{error}; it goes on as it was");
         }
         handle.end().await;
         Ok(was_running)

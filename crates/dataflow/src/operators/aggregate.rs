@@ -268,24 +268,21 @@ impl Aggregate {
 
     /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
     fn firsts(
-        &self,
         calls: &[usize],
         table: &mut BucketTable,
         touched: &Touched,
         groups: &[usize],
-        batch: &RecordBatch,
+        arguments: &[ArrayRef],
+        filters: &[Option<BooleanArray>],
     ) -> Result<Vec<BooleanArray>> {
-        let all = &self.grouping.calls;
-        let arguments = all[calls[0]].evaluate_arguments(batch)?;
-        let filters = calls.iter().map(|&call| all[call].evaluate_filter(batch)).collect::<Result<Vec<_>>>()?;
-        let rows = RowFormat::new(arguments.iter().map(|column| column.data_type()))?.encode(&arguments)?;
+        let rows = RowFormat::new(arguments.iter().map(|column| column.data_type()))?.encode(arguments)?;
         let counts =
             |filter: &Option<BooleanArray>, row| filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
         let mut firsts: Vec<_> = calls.iter().map(|_| BooleanBufferBuilder::new(groups.len())).collect();
         for (row, &group) in groups.iter().enumerate() {
             let mut bits = 0;
             if arguments.iter().all(|column| column.is_valid(row)) {
-                filters.iter().enumerate().for_each(|(bit, filter)| bits |= i64::from(counts(filter, row)) << bit);
+                calls.iter().enumerate().for_each(|(bit, call)| bits |= i64::from(counts(&filters[*call], row)) << bit);
             }
             if bits != 0 {
                 bits &= !table.mark(touched.keys.row(group), rows.row(row), bits, touched.expiries[group]);
@@ -361,14 +358,15 @@ impl Operator for Aggregate {
             }
         }
         for (delta, groups) in deltas.iter().zip(&touched.groups) {
-            let mut firsts = vec![None; accumulators.len()];
+            let calls = self.grouping.calls.iter();
+            let arguments = calls.clone().map(|call| call.evaluate_arguments(delta.batch())).collect::<Result<Vec<_>>>()?;
+            let mut filters = calls.map(|call| call.evaluate_filter(delta.batch())).collect::<Result<Vec<_>>>()?;
             for (calls, table) in self.distinct.iter().zip(distinct_tables.iter_mut()) {
-                let found = self.firsts(calls, buckets(table), &touched, groups, delta.batch())?;
-                calls.iter().zip(found).for_each(|(call, found)| firsts[*call] = Some(found));
+                let found = Self::firsts(calls, buckets(table), &touched, groups, &arguments[calls[0]], &filters)?;
+                calls.iter().zip(found).for_each(|(call, found)| filters[*call] = Some(found));
             }
-            for ((call, accumulator), first) in self.grouping.calls.iter().zip(&mut accumulators).zip(firsts) {
-                let filter = if call.distinct { first } else { call.evaluate_filter(delta.batch())? };
-                accumulator.update_batch(&call.evaluate_arguments(delta.batch())?, groups, filter.as_ref(), count)?;
+            for ((accumulator, arguments), filter) in accumulators.iter_mut().zip(&arguments).zip(&filters) {
+                accumulator.update_batch(arguments, groups, filter.as_ref(), count)?;
             }
         }
         let mut states = vec![];

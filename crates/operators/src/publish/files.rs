@@ -13,10 +13,7 @@ use polybolos_persist::{Place, Places};
 use polybolos_tables::{Grant, TableError};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Order, PublishError,
-    topic::{Published, RefusedRow},
-};
+use super::{Order, PublishError, Published, RefusedRow};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesTarget {

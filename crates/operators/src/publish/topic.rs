@@ -13,7 +13,7 @@ use polybolos_streaming::ids::{Incarnation, SinkId};
 use polybolos_tables::{Grant, TableError};
 use serde::{Deserialize, Serialize};
 
-use super::{Order, PublishError};
+use super::{Order, PublishError, Published, RefusedRow};
 use crate::changes::is_delete;
 
 /// How rows become records of a topic.
@@ -38,20 +38,6 @@ impl TopicTarget {
         let keys = if self.key.is_empty() { None } else { Some(columns(&self.key)?) };
         Ok(Records { keys, payloads: Some(columns(&self.payload)?) })
     }
-}
-
-/// A row that the topic does not take: the batch it is in, its place there, and why.
-#[derive(Debug)]
-pub struct RefusedRow {
-    pub batch: usize,
-    pub row: usize,
-    pub error: String,
-}
-
-#[derive(Debug, Default)]
-pub struct Published {
-    pub rows: u64,
-    pub refused: Vec<RefusedRow>,
 }
 
 type PublisherKey = (Incarnation, SinkId, u16);

@@ -31,11 +31,8 @@ pub enum FileFormat {
 impl FilesystemOptions {
     pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, SqlError> {
         let path = reader.required("path", "s3://bucket/readings")?;
-        if !is_place(&path) {
-            return match reader.entry("path") {
-                Some(entry) => Err(reader.wrong(entry, "'file:///folder' or 's3://bucket/prefix', without '..'")),
-                None => Err(SqlError::invalid(format!("{} has no 'path'", reader.object()))),
-            };
+        if let Some(entry) = reader.entry("path").filter(|entry| !is_place(&entry.value)) {
+            return Err(reader.wrong(entry, "'file:///folder' or 's3://bucket/prefix', without '..'"));
         }
         reader.required("format", "json")?;
         let format = reader.choice("format", &[("json", false), ("parquet", true)])?;

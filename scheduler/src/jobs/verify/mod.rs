@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -22,10 +21,7 @@ use polybolos_sql::{
     catalog::{Catalog, JobDefinition},
     statement::Emit,
 };
-use polybolos_streaming::{
-    coordinator::{Command, Phase},
-    manifest::Manifest,
-};
+use polybolos_streaming::{coordinator::Command, manifest::Manifest};
 use polybolos_tables::{ScanRequest, TableSchema};
 
 pub use self::compare::Difference;
@@ -37,9 +33,6 @@ use super::{
 
 /// Differences kept of a verification.
 const KEPT: usize = 1_000;
-
-/// For a job to come to rest.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -140,11 +133,8 @@ impl JobManager {
         definition: &JobDefinition,
         handle: &JobHandle,
     ) -> anyhow::Result<Outcome> {
-        let was_running = !is_halted(&handle.view().status.phase);
-        if was_running {
-            handle.command(Command::Pause).await?;
-        }
-        let read = self.at_rest(definition, &catalog, handle).await;
+        let was_running = handle.pause().await?;
+        let read = self.tables_at_rest(definition, &catalog, handle).await;
         if was_running {
             handle.command(Command::Resume).await?;
         }
@@ -178,23 +168,13 @@ impl JobManager {
     }
 
     /// Waits until what is recorded is published, and reads the tables.
-    async fn at_rest(
+    async fn tables_at_rest(
         &self,
         definition: &JobDefinition,
         catalog: &Arc<Catalog>,
         handle: &JobHandle,
     ) -> anyhow::Result<(Manifest, Vec<(TableSchema, Vec<String>, Vec<RecordBatch>)>)> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        let manifest = loop {
-            let view = handle.view();
-            if view.is_at_rest() {
-                break view.manifest;
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("job {} does not come to rest within {} s; its sink may be away", definition.name, PATIENCE.as_secs());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        let manifest = handle.at_rest().await?.manifest;
         let plan = self.plan(catalog.clone(), definition).await?;
         let mut tables = vec![];
         for insert in &plan.inserts {
@@ -213,11 +193,6 @@ impl JobManager {
         }
         Ok((manifest, tables))
     }
-}
-
-/// Nothing is computed, as somebody said or something failed.
-fn is_halted(phase: &Phase) -> bool {
-    matches!(phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. })
 }
 
 /// What is left of the job's input.
