@@ -5,11 +5,14 @@ use std::{path::Path, sync::Arc};
 use anyhow::Context;
 use ballista_core::{config::TaskSchedulingPolicy, extension::SessionConfigExt, registry::BallistaFunctionRegistry};
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
-use datafusion::{execution::TaskContext, prelude::SessionConfig};
+use datafusion::{
+    execution::{TaskContext, runtime_env::RuntimeEnvBuilder},
+    prelude::SessionConfig,
+};
 use polybolos_operators::{codec::PolybolosCodec, services::ExecutorServices};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::ExecutorSettings;
+use crate::{ExecutorSettings, engine::EpochEngine};
 
 /// Five missed beats end an executor: so long may a leader be away before executors have to start anew.
 const HEARTBEAT_SECONDS: u64 = 12;
@@ -48,6 +51,7 @@ pub fn start(
     clean(&settings.work_dir);
     let work_dir = settings.work_dir.to_str().context("the work folder's name is not UTF-8")?.to_owned();
     let executor_id = services.executor.0.clone();
+    let runtime = RuntimeEnvBuilder::new().with_temp_file_path(&settings.work_dir).build_arc()?;
     let functions = functions_of(&services.plan_context);
     let config = ExecutorProcessConfig {
         executor_id,
@@ -63,6 +67,9 @@ pub fn start(
         work_dir: Some(work_dir),
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         override_config_producer: Some(Arc::new(move || SessionConfig::new_with_ballista().with_extension(services.clone()))),
+        // One for all: Ballista would make a temporary folder for every task.
+        override_runtime_producer: Some(Arc::new(move |_| Ok(runtime.clone()))),
+        override_execution_engine: Some(Arc::new(EpochEngine::default())),
         override_physical_codec: Some(Arc::new(PolybolosCodec::default())),
         override_function_registry: Some(Arc::new(functions)),
         ..Default::default()

@@ -179,6 +179,10 @@ impl Control {
                         return Outcome::Next("the stream to the scheduler is stuck".into());
                     }
                     self.announce_source_states(&outgoing, &mut source_states);
+                    // What a full stream kept from being told, though nothing more arrives.
+                    if welcomed {
+                        self.announce_available(&outgoing, &mut announced);
+                    }
                 }
                 changed = changed.changed(), if welcomed => {
                     if changed.is_ok() {
@@ -301,7 +305,7 @@ impl Control {
         }
     }
 
-    /// Tells what has arrived since it was last told. A full stream is no loss: the next change tells it again.
+    /// Tells what has arrived since it was last told. A full stream is no loss: the next change, or beat, tells it again.
     fn announce_available(&self, outgoing: &mpsc::Sender<wire::AttachRequest>, announced: &mut HashMap<(SourceKey, i32), i64>) {
         for available in self.services.fetcher.available() {
             let key = (available.source.clone(), available.partition);

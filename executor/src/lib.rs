@@ -1,6 +1,7 @@
 //! The executor service: a Ballista executor that runs our nodes, and the control stream that ties it to the leading scheduler.
 //!
 //! * [`ballista`]: hosts Ballista's executor and hands our services to its tasks;
+//! * `engine`: executes stages, those of epochs without shuffle files;
 //! * [`control`]: the stream: join, beat, reports, orders;
 //! * [`grants`]: the right to publish;
 //! * [`publishing`]: carries out publish orders.
@@ -8,6 +9,7 @@
 
 pub mod ballista;
 pub mod control;
+mod engine;
 pub mod grants;
 pub mod publishing;
 

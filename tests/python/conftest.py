@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 
 import pytest
 
@@ -35,7 +36,10 @@ def free_offset() -> int:
 class Platform:
     """`polybolos up` as a process of its own."""
 
+    everyone: "weakref.WeakSet[Platform]" = weakref.WeakSet()
+
     def __init__(self, folder: pathlib.Path, *arguments: str):
+        self.everyone.add(self)
         self.folder = folder
         self.arguments = arguments
         self.offset = free_offset()
@@ -59,6 +63,11 @@ class Platform:
 
     def errors(self) -> str:
         return pathlib.Path(self.err.name).read_text()[-3000:]
+
+    def account(self) -> str:
+        """What it says of its jobs, and the end of its log: for failures that cannot be had again."""
+        jobs = self.run("sql", "-c", "SELECT * FROM polybolos.jobs", "--output", "json", check=False)
+        return f"{jobs.stdout}{jobs.stderr}\n{self.errors()}"
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -200,6 +209,15 @@ def wait_for(what: str, probe, patience_s: float = 60.0):
             last = error
         time.sleep(0.25)
     raise AssertionError(f"{what} did not happen within {patience_s} s; last: {last!r}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.when == "call" and report.failed:
+        for platform in list(Platform.everyone):
+            if platform.process and platform.process.poll() is None:
+                report.sections.append((f"platform in {platform.folder}", platform.account()))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-//! How large the next epoch is. While a job keeps up, an epoch takes all there is, at once. When it lags, epochs grow until they take about as long
+//! How large the next epoch is, and when it comes. While a job keeps up, an epoch takes all there is, after a rest as long as epochs take. When it lags, epochs grow until they take about as long
 //! as [`PaceConfig::epoch_us`] says, or longer on a store whose record step is slow; never more than the bounds on rows and bytes. What
 //! an epoch takes is shared fairly: a partition with little gets all of it, the others the same number of rows each.
 use std::ops::RangeInclusive;
@@ -9,8 +9,9 @@ use crate::{frame::OffsetRange, ids::SourcePartition, manifest::MAX_PARTS};
 pub struct PaceConfig {
     /// How long an epoch under backlog should take, from submitting it to its record.
     pub epoch_us: RangeInclusive<u64>,
-    /// Least time between two submits; 0 for the lowest latency.
-    pub min_interval_us: u64,
+    /// After an epoch that took all there was, a job rests as long as its epochs take, but at most so long: it costs at most half of what
+    /// computing without a pause would, and rows wait hardly longer. 0 for no rest.
+    pub rest_us: u64,
     /// Epochs that are recorded and unpublished beyond this number make the next one wait, `backpressure_us` each: a slow sink gets fewer, larger epochs.
     pub unpublished_at_ease: u64,
     pub backpressure_us: u64,
@@ -25,7 +26,7 @@ impl Default for PaceConfig {
     fn default() -> Self {
         Self {
             epoch_us: 200_000..=500_000,
-            min_interval_us: 0,
+            rest_us: 20_000,
             unpublished_at_ease: 4,
             backpressure_us: 5_000,
             min_rows: 1_000,
@@ -61,6 +62,8 @@ pub struct Pace {
     rows: u64,
     /// Smoothed time of the record step.
     record_us: u64,
+    /// Smoothed time of an epoch; 0 under backlog.
+    epoch_us: u64,
     /// Where the sharing starts, so that nobody is always last.
     turn: usize,
 }
@@ -68,7 +71,7 @@ pub struct Pace {
 impl Pace {
     pub fn new(config: PaceConfig) -> Self {
         let rows = config.first_rows.clamp(config.min_rows.max(1), config.max_rows.max(1));
-        Self { config, rows, record_us: 0, turn: 0 }
+        Self { config, rows, record_us: 0, epoch_us: 0, turn: 0 }
     }
 
     /// Rows the next epoch may take.
@@ -76,15 +79,17 @@ impl Pace {
         self.rows
     }
 
-    /// How long after a submit the next one may follow, with so many epochs unpublished.
-    pub fn interval_us(&self, unpublished_epochs: u64) -> u64 {
+    /// How long after a submit the next one may follow, with so many epochs unpublished; of an urgent one nothing but its sink holds it back.
+    pub fn interval_us(&self, unpublished_epochs: u64, urgent: bool) -> u64 {
         let beyond = unpublished_epochs.saturating_sub(self.config.unpublished_at_ease);
-        self.config.min_interval_us + beyond * self.config.backpressure_us
+        let with_rest_us = if urgent { 0 } else { self.epoch_us + self.epoch_us.min(self.config.rest_us) };
+        with_rest_us + beyond * self.config.backpressure_us
     }
 
     pub fn observe(&mut self, epoch: Observed) {
-        self.record_us = if self.record_us == 0 { epoch.record_us } else { (self.record_us * 3 + epoch.record_us) / 4 };
+        self.record_us = smoothed(self.record_us, epoch.record_us);
         let duration_us = (epoch.compute_us + epoch.record_us).max(1);
+        self.epoch_us = if epoch.limited { 0 } else { smoothed(self.epoch_us, duration_us) };
         // Recording should be the smaller part of an epoch, so a slow store makes longer ones.
         let low = (*self.config.epoch_us.start()).max(2 * self.record_us);
         let high = (*self.config.epoch_us.end()).max(4 * self.record_us);
@@ -130,6 +135,10 @@ impl Pace {
         ranges.sort_by_key(|(i, ..)| *i);
         ranges.into_iter().map(|(_, source, range)| (source, range)).collect()
     }
+}
+
+fn smoothed(known: u64, new: u64) -> u64 {
+    if known == 0 { new } else { (known * 3 + new) / 4 }
 }
 
 /// Fair shares of at most `limit` rows whose bytes stay within `max_bytes`; one row at least, so that a record larger than the bound passes too.

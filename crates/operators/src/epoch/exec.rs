@@ -248,7 +248,8 @@ fn compute_now(
         let steps =
             scan.readers.iter().map(|reader| reader.steps.iter().map(frozen).collect()).collect::<Result<Vec<Vec<Step>>>>()?;
         let mine = records.iter().filter(|(range, _)| range.source.source.0 == scan.spec.source);
-        let scanned = scan_all(mine, |(range, chunks)| {
+        let together = outcome.counts.bytes_in < ALONE_BYTES;
+        let scanned = scan_all(mine, together, |(range, chunks)| {
             if cancelled.is_cancelled() {
                 return Err(cancelled_error(task));
             }
@@ -319,14 +320,18 @@ fn compute_now(
     Ok(outcome)
 }
 
-/// Runs `work` over a few items at once, each on its own thread when there are several.
+/// So little is decoded sooner by one thread than several are started.
+const ALONE_BYTES: u64 = 256 << 10;
+
+/// Runs `work` over the items: all on this thread, or a few at once, each on its own.
 fn scan_all<'a, T: Sync + 'a, R: Send>(
     items: impl Iterator<Item = &'a T>,
+    together: bool,
     work: impl Fn(&'a T) -> Result<R> + Sync,
 ) -> Vec<Result<R>> {
     let items: Vec<&T> = items.collect();
-    if let [only] = items.as_slice() {
-        return vec![work(only)];
+    if together || items.len() == 1 {
+        return items.into_iter().map(work).collect();
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut results = Vec::with_capacity(items.len());

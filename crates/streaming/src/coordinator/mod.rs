@@ -451,7 +451,8 @@ impl JobCoordinator {
     }
 
     fn submit_at_us(&self) -> u64 {
-        let interval_us = self.pace.interval_us(self.publishing.behind(&self.manifest).epochs);
+        // The end of a window is not kept waiting.
+        let interval_us = self.pace.interval_us(self.publishing.behind(&self.manifest).epochs, self.timers_are_due());
         self.submitted_us.map_or(0, |last| last + interval_us).max(self.trouble.retry_at_us)
     }
 

@@ -38,8 +38,8 @@ fn a_record_larger_than_the_bound_passes() {
 #[test]
 fn slow_publishing_makes_epochs_wait() {
     let pace = Pace::new(PaceConfig::default());
-    assert_eq!(pace.interval_us(4), 0);
-    assert_eq!(pace.interval_us(104), 500_000);
+    assert_eq!(pace.interval_us(4, false), 0);
+    assert_eq!(pace.interval_us(104, false), 500_000);
 }
 
 proptest! {
@@ -93,6 +93,21 @@ proptest! {
         let epoch_us = duration(last) + record_us;
         let in_time = epoch_us >= 200_000.min(2 * record_us) && epoch_us <= 500_000.max(4 * record_us);
         prop_assert!(in_time || last == config.min_rows || last == config.max_rows, "{} rows take {} us", last, epoch_us);
+    }
+
+    /// A job that keeps up computes half of the time at most while its epochs are short; one under backlog never waits.
+    #[test]
+    fn short_epochs_are_followed_by_as_long_a_rest(epoch_us in 2u64..200_000, record_us in 1u64..2_000) {
+        let config = PaceConfig::default();
+        let mut pace = Pace::new(config.clone());
+        prop_assert_eq!(pace.interval_us(0, false), 0);
+        let epoch = Observed { rows: 1, compute_us: epoch_us, record_us, limited: false };
+        pace.observe(epoch);
+        let took_us = epoch_us + record_us;
+        prop_assert_eq!(pace.interval_us(0, false), took_us + took_us.min(config.rest_us));
+        prop_assert_eq!(pace.interval_us(0, true), 0);
+        pace.observe(Observed { limited: true, ..epoch });
+        prop_assert_eq!(pace.interval_us(0, false), 0);
     }
 
     /// Small epochs of a job that keeps up say nothing about how much fits: they never lower the limit.
