@@ -83,8 +83,8 @@ end-to-end: build $(VENV)/ready ## Test the running platform with real clients, 
 	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q tests/python
 
 .PHONY: screenshot
-screenshot: build ## Make the README's picture again
-	scripts/screenshot.sh
+screenshot: setup setup-test build $(VENV)/ready ## Make the README's picture again
+	POLYBOLOS=$(POLYBOLOS) $(VENV)/bin/python scripts/screenshot.py
 
 .PHONY: setup
 setup:

@@ -78,10 +78,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::connect(&arguments.connect)?;
     let control = |verb: &str, name: &str| format!("{verb} JOB {}", identifier(name));
     let sql = match &arguments.what {
-        What::List => {
-            "SELECT name, state, limiting, epoch, records_in, rows_out, dead_letters, lag_records FROM polybolos.jobs ORDER BY name"
-                .into()
-        }
+        What::List => "SHOW JOBS".into(),
         What::Show { name } => format!("SELECT * FROM polybolos.jobs WHERE name = {}", literal(name)),
         What::Logs { name, lines } => {
             format!("SELECT * FROM polybolos.epochs WHERE job = {} ORDER BY epoch DESC LIMIT {lines}", literal(name))

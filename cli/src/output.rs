@@ -1,8 +1,8 @@
 //! Rows for people and machines: a table that fits the terminal, JSON, CSV.
 use clap::ValueEnum;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::client::Rows;
+use crate::client::{Column, Rows};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -27,8 +27,7 @@ pub fn print(rows: &Rows, format: Format) {
         Format::Table => print_table(rows),
         Format::Json => {
             for row in &rows.rows {
-                let object: Map<String, Value> = rows.columns.iter().map(|c| c.name.clone()).zip(row.iter().cloned()).collect();
-                println!("{}", Value::Object(object));
+                println!("{}", json(&rows.columns, row));
             }
         }
         Format::Csv => {
@@ -42,6 +41,12 @@ pub fn print(rows: &Rows, format: Format) {
     if rows.truncated {
         eprintln!("… more rows were left out; add LIMIT or use psql for all of them");
     }
+}
+
+/// An object with its fields in the order of the columns.
+fn json(columns: &[Column], row: &[Value]) -> String {
+    let fields = columns.iter().zip(row).map(|(column, value)| format!("{}:{value}", Value::from(column.name.as_str())));
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
 }
 
 fn text(value: &Value) -> String {
@@ -128,6 +133,8 @@ mod tests {
     fn cells_are_cut_and_quoted() {
         assert_eq!(fit("Größner", 4), "Grö…");
         assert_eq!(fit("a", 3), "a  ");
+        let column = |name: &str| Column { name: name.to_owned() };
+        assert_eq!(json(&[column("b"), column("a")], &[Value::from(1), Value::Null]), r#"{"b":1,"a":null}"#);
         assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
     }
 }

@@ -30,9 +30,17 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
     }
 }
 
+/// What fits a terminal; `polybolos.jobs` has all.
+const JOB_COLUMNS: [&str; 6] = ["name", "state", "limiting", "lag_records", "dead_letters", "error"];
+
+fn few(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {
+    let indices: std::result::Result<Vec<usize>, _> = columns.iter().map(|name| batch.schema().index_of(name)).collect();
+    Ok(batch.project(&indices?)?)
+}
+
 pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Result<Answer, SqlError> {
     match what {
-        Show::Jobs => Ok(rows(system_tables::jobs(status)?, "SHOW")),
+        Show::Jobs => Ok(rows(few(&system_tables::jobs(status)?, &JOB_COLUMNS)?, "SHOW")),
         Show::Savepoints => Ok(rows(system_tables::savepoints(status)?, "SHOW")),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
         Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),

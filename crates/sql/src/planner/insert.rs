@@ -1,6 +1,6 @@
 //! `INSERT INTO t (columns) query`: which column gets what, cast to the type it has there.
 use datafusion::{
-    arrow::compute::can_cast_types,
+    arrow::{compute::can_cast_types, datatypes::DataType},
     common::{
         Column,
         tree_node::{TreeNode, TreeNodeRecursion},
@@ -198,19 +198,41 @@ fn value(
 ) -> Result<Expr, SqlError> {
     let (qualifier, field) = query.schema().qualified_field(index);
     let wanted = target.data_type(column);
-    if !can_cast_types(field.data_type(), &wanted) {
+    // Literals of VALUES are of the type that they can be read as.
+    if !can_cast_types(field.data_type(), &wanted)
+        || !(is_assigned(field.data_type(), &wanted) || matches!(query, LogicalPlan::Values(_)))
+    {
+        let (given, name) = (field.data_type(), field.name());
+        let remedy = if can_cast_types(given, &wanted) {
+            format!(
+                "values go to columns by their position: name the columns in that order, or write CAST({name} AS {})",
+                column.sql_type
+            )
+        } else {
+            "which cannot be cast".to_owned()
+        };
         let message = format!(
-            "column {} of table {} is {}, and the SELECT gives {} ({}) for it, which cannot be cast",
-            column.name,
-            target.name,
-            column.sql_type,
-            field.name(),
-            field.data_type()
+            "column {} of table {} is {}, and the SELECT gives {name} ({given}) for it; {remedy}",
+            column.name, target.name, column.sql_type
         );
         return Err(SqlError::invalid_at(insert.at, message));
     }
     let given = Expr::Column(Column::from((qualifier, field)));
     Ok(given.cast_to(&wanted, query.schema().as_ref())?.alias(&column.name))
+}
+
+/// What is cast without being asked for, as in PostgreSQL: within numbers, within times, and to text; not what takes a text for a number or a time for a count, as
+/// columns in the wrong order would do.
+fn is_assigned(given: &DataType, wanted: &DataType) -> bool {
+    let is_text = |data_type: &DataType| data_type.is_string();
+    let kinds: [fn(&DataType) -> bool; 3] =
+        [DataType::is_numeric, DataType::is_temporal, |data_type| *data_type == DataType::Boolean];
+    let kind = |data_type: &DataType| kinds.iter().position(|is_of| is_of(data_type));
+    match (kind(given), kind(wanted)) {
+        (Some(given), Some(wanted)) => given == wanted,
+        (None, Some(_)) => !is_text(given),
+        (_, None) => true,
+    }
 }
 
 /// That the optimised plan still reads a stream, and has the output that was asked for.

@@ -376,6 +376,9 @@ async fn refusals_say_what_to_write() {
         ),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), SIZZE => INTERVAL '7' SECOND))", "did you mean SIZE?"),
         ("big SELECT k, v, ts FROM t", "is a view"),
+        ("other SELECT v, k FROM t", "write CAST(k AS BIGINT)"),
+        ("other SELECT k, ts FROM t", "values go to columns by their position"),
+        ("other SELECT k, array_agg(v) FROM t GROUP BY k", "cannot be cast"),
     ] {
         let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
