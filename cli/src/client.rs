@@ -81,13 +81,13 @@ impl Client {
     }
 
     /// A file of the platform, into a new file here. It has its name only once all of it is there.
-    pub async fn download(&self, path: &str, file: &Path) -> anyhow::Result<u64> {
+    pub async fn download(&self, path: &[&str], file: &Path) -> anyhow::Result<u64> {
         if file.exists() {
             return Err(Exit::new(Failure::Failed, format!("{} exists already; choose another name", file.display())).into());
         }
         let partial = file.with_extension("partial");
         let answer =
-            self.request(reqwest::Method::GET, path).timeout(FILE_TIME).send().await.map_err(|error| self.unreachable(&error))?;
+            self.request(reqwest::Method::GET, path)?.timeout(FILE_TIME).send().await.map_err(|error| self.unreachable(&error))?;
         let answer = Self::check(answer).await?;
         let mut pieces = answer.bytes_stream();
         let mut out = tokio::fs::File::create(&partial).await.with_context(|| format!("cannot write {}", partial.display()))?;
@@ -103,7 +103,7 @@ impl Client {
     }
 
     /// Sends a file to the platform; its answer.
-    pub async fn upload(&self, path: &str, file: &Path) -> anyhow::Result<Value> {
+    pub async fn upload(&self, path: &[&str], query: &[(&str, &str)], file: &Path) -> anyhow::Result<Value> {
         let source = tokio::fs::File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
         let pieces = futures::stream::try_unfold(source, |mut source| async move {
             let mut piece = vec![0; PIECE_BYTES];
@@ -111,15 +111,20 @@ impl Client {
             piece.truncate(count);
             std::io::Result::Ok((count > 0).then_some((piece, source)))
         });
-        let request =
-            self.request(reqwest::Method::POST, path).timeout(FILE_TIME).header("content-type", "application/octet-stream");
+        let request = self.request(reqwest::Method::POST, path)?.query(query).timeout(FILE_TIME);
+        let request = request.header("content-type", "application/octet-stream");
         let answer = request.body(reqwest::Body::wrap_stream(pieces)).send().await.map_err(|error| self.unreachable(&error))?;
         Ok(Self::check(answer).await?.json().await?)
     }
 
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let url = format!("{}://{}{path}", self.scheme, self.address);
-        self.http.request(method, url).bearer_auth(&self.token)
+    /// `path` piece by piece, as names in it may have any characters.
+    fn request(&self, method: reqwest::Method, path: &[&str]) -> anyhow::Result<reqwest::RequestBuilder> {
+        let base = format!("{}://{}", self.scheme, self.address);
+        let mut url = reqwest::Url::parse(&base).with_context(|| format!("{base} is no address"))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(path);
+        }
+        Ok(self.http.request(method, url).bearer_auth(&self.token))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Exit {
@@ -141,7 +146,7 @@ impl Client {
 
     /// Runs statements; the last one's rows.
     pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
-        let request = self.request(reqwest::Method::POST, "/api/v1/sql").json(&json!({ "sql": sql, "limit": limit }));
+        let request = self.request(reqwest::Method::POST, &["api", "v1", "sql"])?.json(&json!({ "sql": sql, "limit": limit }));
         let answer = Self::check(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;

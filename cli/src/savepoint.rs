@@ -40,13 +40,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::connect(&arguments.connect)?;
     let sql = match &arguments.what {
         What::Export { name, file } => {
-            let bytes = client.download(&format!("/api/v1/savepoints/{name}/archive"), file).await?;
+            let bytes = client.download(&["api", "v1", "savepoints", name, "archive"], file).await?;
             eprintln!("savepoint {name} is in {}, {bytes} bytes", file.display());
             return Ok(());
         }
         What::Import { file, name } => {
-            let query = name.as_ref().map_or(String::new(), |name| format!("?as={name}"));
-            let answer = client.upload(&format!("/api/v1/savepoints{query}"), file).await?;
+            let query: Vec<(&str, &str)> = name.iter().map(|name| ("as", name.as_str())).collect();
+            let answer = client.upload(&["api", "v1", "savepoints"], &query, file).await?;
             eprintln!("savepoint {} is there", answer["savepoint"].as_str().unwrap_or_default());
             return Ok(());
         }

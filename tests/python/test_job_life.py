@@ -193,6 +193,8 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
     here.run("savepoint", "export", "kept", str(archive))
     taken = here.run("savepoint", "export", "kept", str(archive), check=False)
     assert taken.returncode == 1 and "exists already" in taken.stderr
+    missing = here.run("savepoint", "export", "../kept ü?", str(tmp_path / "missing"), check=False)
+    assert missing.returncode == 1 and "../kept ü?" in missing.stderr, missing.stderr
     here.run("topic", "produce", names["topic"], stdin=lines([("k3", 3), ("k4", 4)]))
     wait_for("second counts", lambda: counts(here, names)["k4"] == 2)
     records = [json.loads(line) for line in here.run("topic", "tail", names["topic"], "--output", "json").stdout.splitlines()]

@@ -82,7 +82,8 @@ impl Pace {
     /// How long after a submit the next one may follow, with so many epochs unpublished; of an urgent one nothing but its sink holds it back.
     pub fn interval_us(&self, unpublished_epochs: u64, urgent: bool) -> u64 {
         let beyond = unpublished_epochs.saturating_sub(self.config.unpublished_at_ease);
-        let with_rest_us = if urgent { 0 } else { self.epoch_us + self.epoch_us.min(self.config.rest_us) };
+        let rest_us = if urgent { 0 } else { self.epoch_us.min(self.config.rest_us) };
+        let with_rest_us = if rest_us == 0 { 0 } else { self.epoch_us + rest_us };
         with_rest_us + beyond * self.config.backpressure_us
     }
 

@@ -40,14 +40,31 @@ impl Catalog {
     /// When there is none, with the near name.
     pub fn table(&self, name: &RelationName) -> Result<&TableDefinition, SqlError> {
         self.find_table(name).ok_or_else(|| {
-            let tables = self.tables.iter().map(|table| table.name.to_string());
-            let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
-            let hint = match did_you_mean(&name.to_string(), names.iter().map(String::as_str)) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "SHOW TABLES lists all".to_owned(),
-            };
-            SqlError::NoSuch { kind: ObjectKind::Table, name: name.to_string(), hint: Some(hint) }
+            let name = name.to_string();
+            SqlError::NoSuch { kind: ObjectKind::Table, hint: Some(self.near_table(&name)), name }
         })
+    }
+
+    /// What to write instead of a table that does not exist.
+    fn near_table(&self, name: &str) -> String {
+        let tables = self.tables.iter().map(|table| table.name.to_string());
+        let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
+        match did_you_mean(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "SHOW TABLES lists all".to_owned(),
+        }
+    }
+
+    /// DataFusion names a table that does not exist in full, and knows none that is near.
+    pub(crate) fn hinted(&self, mut error: SqlError) -> SqlError {
+        if let SqlError::Plan { message, .. } = &mut error
+            && let Some(name) = message.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"))
+        {
+            let name = name.strip_prefix("polybolos.").unwrap_or(name);
+            let name = name.strip_prefix("public.").unwrap_or(name);
+            *message = format!("table {name} does not exist; {}", self.near_table(name));
+        }
+        error
     }
 
     pub fn find_view(&self, name: &RelationName) -> Option<&ViewDefinition> {

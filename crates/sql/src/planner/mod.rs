@@ -112,7 +112,7 @@ impl Planner {
     pub async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
-        plan_in(&planning.state, query).await
+        plan_in(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
     }
 
     /// The columns of a view that exists or is to be: a query without rows.

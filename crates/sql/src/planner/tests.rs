@@ -346,6 +346,20 @@ async fn the_reference_is_planned() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_not_there_is_told_from_one_that_is_near() {
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let planner = Planner::new(&state, Arc::new(declared(TABLES)), Arc::new(Rows));
+    for (query, said) in [
+        ("SELECT * FROM sidee", "table sidee does not exist; did you mean side?"),
+        ("SELECT * FROM far.off", "table far.off does not exist; SHOW TABLES"),
+    ] {
+        let StatementKind::Query(query) = parse(query).unwrap().remove(0).kind else { panic!("not a query") };
+        let message = planner.plan_query(&query).await.unwrap_err().to_string();
+        assert!(message.starts_with(said), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn refusals_say_what_to_write() {
     for (job, said) in [
         ("other SELECT s.k, 1 FROM side s", "which ends"),

@@ -21,7 +21,7 @@ fn config() -> CoordinatorConfig {
         idle_timeout_us: Some(IDLE_US),
         has_timers: true,
         compact_from_runs: 2,
-        pace: PaceConfig { unpublished_at_ease: 100, ..PaceConfig::default() },
+        pace: PaceConfig { rest_us: 0, unpublished_at_ease: 100, ..PaceConfig::default() },
         ..CoordinatorConfig::default()
     }
 }
