@@ -234,6 +234,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         tables,
         kafka: Connection::new(config.kafka.bootstrap_servers.clone()),
         users: Users::new(&token, roles.as_deref())?,
+        places: Arc::new(Places::new(config.s3.settings())),
         registry: telemetry::metrics()?,
     };
     let scheduler = polybolos_scheduler::start(settings, parts, stop).await?;

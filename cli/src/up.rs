@@ -57,7 +57,7 @@ pub struct Arguments {
     /// Its private key, PEM.
     #[arg(long, requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
-    /// A folder or `s3://bucket/prefix` below which jobs may write files ('connector' = 'filesystem'); may be repeated.
+    /// A folder or `s3://bucket/prefix` below which jobs may write files and SQL may read them ('connector' = 'filesystem'); may be repeated.
     #[arg(long, value_name = "PLACE", value_parser = Place::parse)]
     allow_location: Vec<Place>,
     /// Log lines as JSON.
@@ -110,11 +110,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             _ => None,
         },
     };
+    let places = Arc::new(Places::default());
     let parts = SchedulerParts {
         store: store.clone(),
         tables: tables.clone(),
         kafka: kafka.clone(),
         users: Users::new(&token, None)?,
+        places: places.clone(),
         registry: registry.clone(),
     };
     let platform = CancellationToken::new();
@@ -132,7 +134,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         work_dir: folder.join("work"),
     };
-    let places = Arc::new(Places::default());
     let executor_parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places };
     let mut services = JoinSet::new();
     let (joined, on_joined) = tokio::sync::oneshot::channel();

@@ -45,7 +45,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_operators::services::{ExecutorParts, ExecutorServices};
-use polybolos_persist::{Place, Store};
+use polybolos_persist::{Place, Places, Store};
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
 use polybolos_sql::execution;
@@ -79,6 +79,8 @@ pub struct SchedulerParts {
     pub tables: Arc<dyn TableBackend>,
     pub kafka: Connection,
     pub users: Users,
+    /// Where queries read files.
+    pub places: Arc<Places>,
     pub registry: prometheus::Registry,
 }
 
@@ -93,7 +95,7 @@ pub struct SchedulerSettings {
     /// `embedded` or `cluster`.
     pub mode: String,
     pub lease: LeaseConfig,
-    /// Places below which SQL may write files.
+    /// Places below which SQL may write and read files.
     pub allowed_locations: Vec<Place>,
     /// For the doors of people; without it they speak in the clear.
     pub tls: Option<DoorTls>,
@@ -136,6 +138,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         tables: parts.tables.clone(),
         system: system.clone(),
         allowed_locations: settings.allowed_locations.clone().into(),
+        places: parts.places.clone(),
     };
     let jobs: Arc<RwLock<Option<Arc<JobManager>>>> = Arc::default();
     let savepoints = Arc::new(Savepoints::new(parts.store.clone()));

@@ -12,14 +12,17 @@ use polybolos_kafka::{
     decode::{DecodeOptions, Field, TimestampFormat},
 };
 use polybolos_operators::{
+    file_scan::FilesProvider,
+    files::{FileFormat, FileTable},
     lookup_scan::LookupTable,
     providers::{KafkaTable, KeyedTable, QueryRanges, Reading},
     record_scan::{OnError, ScanSpec},
     task::TaskDescriptor,
 };
-use polybolos_persist::Place;
+use polybolos_persist::{Place, Places};
 use polybolos_sql::{
     catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
+    options::filesystem::{FileFormat as SqlFileFormat, FilesystemOptions},
     options::kafka::{BoundedMode, Format, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
     schema::{Providers, Use},
 };
@@ -37,8 +40,10 @@ pub struct PlatformTables {
     pub kafka: Connection,
     pub tables: Arc<dyn TableBackend>,
     pub system: Arc<SystemTables>,
-    /// Places below which SQL may write files.
+    /// Places below which SQL may write and read files.
     pub allowed_locations: Arc<[Place]>,
+    /// Where queries read files.
+    pub places: Arc<Places>,
 }
 
 impl PlatformTables {
@@ -76,6 +81,16 @@ impl PlatformTables {
             "table {} may not keep files in {place}; have an administrator add the place to sql.allowed_locations of the scheduler's configuration, or start `up` with --allow-location",
             table.name
         )
+    }
+
+    /// A table's files, for reading.
+    pub fn files(&self, table: &TableDefinition, options: &FilesystemOptions) -> anyhow::Result<FileTable> {
+        let format = match &options.format {
+            SqlFileFormat::Json(json) => FileFormat::Json(timestamp_format(json.timestamp_format)),
+            SqlFileFormat::Parquet => FileFormat::Parquet,
+        };
+        let place = self.place(table, &options.path)?.to_string();
+        Ok(FileTable { name: table.name.to_string(), place, format })
     }
 
     fn kafka_table(&self, table: &TableDefinition, options: &KafkaOptions, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
@@ -149,7 +164,14 @@ impl Providers for PlatformTables {
                 }
                 Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
             }
-            Connector::UpsertKafka(_) | Connector::Filesystem(_) | Connector::Blackhole | Connector::Print { .. } => {
+            Connector::Filesystem(options) => {
+                let files = self.files(table, options).map_err(|error| plan_datafusion_err!("{error}"))?;
+                Ok(Arc::new(match usage {
+                    Use::Stream | Use::Lookup => FilesProvider::of_job(files, table.arrow_schema()),
+                    Use::Bounded => FilesProvider::of_query(files, table.arrow_schema(), self.places.clone()),
+                }))
+            }
+            Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => {
                 plan_err!("table {} takes rows and keeps none; there is nothing to read", table.name)
             }
         }

@@ -57,6 +57,24 @@ def test_a_wrong_expectation_fails_with_a_diff_and_can_be_taken_as_right(tmp_pat
     assert sorted((json.loads(line) for line in expected.read_text().splitlines()), key=lambda row: row["id"]) == right
 
 
+def test_a_case_gives_files_and_expects_some(tmp_path):
+    pipeline = tmp_path / "rooms"
+    (pipeline / "tests/one/input").mkdir(parents=True)
+    (pipeline / "tests/one/expected").mkdir()
+    (pipeline / "rooms.sql").write_text("""
+CREATE TABLE readings (id BIGINT, sensor STRING) WITH ('connector' = 'kafka', 'topic' = 'readings', 'format' = 'json');
+CREATE TABLE rooms (sensor STRING, room STRING) WITH ('connector' = 'filesystem', 'path' = 's3://lake/rooms', 'format' = 'parquet');
+CREATE TABLE placed (id BIGINT, room STRING) WITH ('connector' = 'filesystem', 'path' = 's3://lake/placed', 'format' = 'parquet');
+CREATE JOB placed_job AS INSERT INTO placed SELECT id, room FROM readings JOIN rooms ON readings.sensor = rooms.sensor;
+""")
+    readings = [{"id": number, "sensor": "ab"[number % 2]} for number in range(6)]
+    (pipeline / "tests/one/input/readings.ndjson").write_text("".join(json.dumps(reading) + "\n" for reading in readings))
+    (pipeline / "tests/one/input/rooms.ndjson").write_text('{"sensor": "b", "room": "hall"}\n{"sensor": "c", "room": "attic"}\n')
+    (pipeline / "tests/one/expected/placed.csv").write_text("id,room\n1,hall\n3,hall\n5,hall\n")
+    done = polybolos_test(str(pipeline))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_a_case_lacks_is_told(tmp_path):
     assert polybolos_test(str(REPOSITORY / "ingest")).returncode == 2
     pipeline = tmp_path / "users"

@@ -1,7 +1,7 @@
 //! A platform of a test's own: `polybolos up` as a process, on a temporary data folder and free ports, so that it can be killed as the real one can.
 use std::{
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU16, Ordering},
     time::Duration,
@@ -41,6 +41,11 @@ impl Platform {
         Ok(Self { folder, child, client })
     }
 
+    /// Where tables have their files.
+    pub fn files(&self) -> PathBuf {
+        files(self.folder.path())
+    }
+
     /// Kills the process, as a crash would, and starts another on the same data folder.
     pub async fn crash(&mut self) -> anyhow::Result<()> {
         self.child.start_kill().context("the platform could not be killed")?;
@@ -65,6 +70,10 @@ impl Platform {
     }
 }
 
+fn files(folder: &Path) -> PathBuf {
+    folder.join("files")
+}
+
 async fn start_in(folder: &Path) -> anyhow::Result<(Child, Client)> {
     let mut last = String::new();
     for _ in 0..STARTS {
@@ -74,6 +83,8 @@ async fn start_in(folder: &Path) -> anyhow::Result<(Child, Client)> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["up", "--no-pipelines", "--port-offset", &offset.to_string(), "--data-dir"])
             .arg(&data)
+            .arg("--allow-location")
+            .arg(files(folder))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

@@ -5,7 +5,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use polybolos_golden::{rows::Rows, script::Script};
+use polybolos_golden::{
+    rows::Rows,
+    script::{FILES, Script},
+};
 use polybolos_kafka::{admin::Admin, connection::Connection, produce::Producer};
 use polybolos_sql::names::RelationName;
 
@@ -61,7 +64,7 @@ pub async fn run(script: &Script, asked: &[Asked], way: Way) -> anyhow::Result<V
 }
 
 async fn in_platform(script: &Script, asked: &[Asked], way: Way, platform: &mut Platform) -> anyhow::Result<Vec<Rows>> {
-    set_up(script, &platform.client).await?;
+    set_up(script, platform).await?;
     let mut feed = Feed::new(script);
     match way {
         Way::OneGo => {
@@ -97,14 +100,24 @@ async fn in_platform(script: &Script, asked: &[Asked], way: Way, platform: &mut 
     Ok(found)
 }
 
-/// Topics first, of one partition each, so that records have one order; then tables; then jobs, which find their topics empty, wherever they begin.
-async fn set_up(script: &Script, client: &Client) -> anyhow::Result<()> {
+/// Files and topics first, the latter of one partition each, so that records have one order; then tables; then jobs, which find their topics empty, wherever they begin.
+async fn set_up(script: &Script, platform: &Platform) -> anyhow::Result<()> {
+    let (client, files) = (&platform.client, platform.files());
+    for (folder, lines) in &script.files {
+        let folder = files.join(folder);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::write(folder.join("rows.json"), lines.join("\n"))?;
+    }
+    let place = format!("file://{}", files.display());
     let admin = Admin::connect(&Connection::new(client.endpoint("kafka")?.to_owned()))?;
     for topic in script.topics.keys() {
         admin.create_topic(topic, 1, 1, &[]).await?;
     }
     for statement in script.setup.iter().chain(script.jobs.iter().map(|(_, statement)| statement)) {
-        client.sql(statement, 1).await.with_context(|| statement.lines().next().unwrap_or_default().to_owned())?;
+        client
+            .sql(&statement.replace(FILES, &place), 1)
+            .await
+            .with_context(|| statement.lines().next().unwrap_or_default().to_owned())?;
     }
     Ok(())
 }

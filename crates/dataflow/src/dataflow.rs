@@ -8,7 +8,7 @@ use polybolos_state::{JobState, LaneState, Passed};
 use crate::{
     delta::Delta,
     graph::{Graph, NodeKind},
-    operators::{EpochContext, FailedRow},
+    operators::{EpochContext, FailedRow, Once},
 };
 
 /// Below this many rows in an epoch, lanes are run one after the other: threads would cost more than they bring.
@@ -63,6 +63,11 @@ impl Dataflow {
 
     pub fn new_state(&self) -> JobState {
         JobState::new(self.graph.tables(), self.lanes)
+    }
+
+    /// Whether the rows of a source that is whole are still to be given, by its place among the graph's.
+    pub fn awaits(&self, state: &JobState, source: usize) -> bool {
+        self.graph.came(source).is_some_and(|table| Once::awaits(state, table))
     }
 
     /// Computes one epoch on top of `state`'s base; changes only its overlay.

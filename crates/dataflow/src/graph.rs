@@ -1,6 +1,6 @@
 //! DataFusion's physical plans as one graph of incremental operators. Plans are those that DataFusion makes before its physical optimiser runs
 //! ([`crate::planning`]): one partition, no sorts, no exchanges but ours.
-use std::{fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, new_null_array},
@@ -45,8 +45,8 @@ use crate::{
     delta::batch_of,
     event_time::{self, TimeColumns},
     operators::{
-        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Operator, Side, SortedRows,
-        TopN, Union, Unnest, Window, may_fail,
+        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Once, Operator, Side,
+        SortedRows, TopN, Union, Unnest, Window, may_fail,
     },
     planning,
 };
@@ -76,6 +76,8 @@ pub struct SourceLeaf {
     pub times: TimeColumns,
     /// What is done to its rows before they come, for EXPLAIN; empty: nothing.
     pub label: String,
+    /// All its rows come in the first epoch, when [`crate::Dataflow::awaits`] them, and none after it.
+    pub whole: bool,
 }
 
 /// Tells the sources among a plan's nodes.
@@ -103,6 +105,8 @@ pub struct Node {
     /// Rows may be taken away again.
     pub changing: bool,
     pub times: TimeColumns,
+    /// All its rows come in the first epoch.
+    whole: bool,
     /// Exchanges on the way from a source.
     level: usize,
     /// Of a source.
@@ -117,6 +121,8 @@ pub struct Graph {
     /// The caller's number of each source.
     sources: Vec<usize>,
     tables: Vec<TableSpec>,
+    /// Of sources that are whole, the table that tells whether they came.
+    came: BTreeMap<usize, usize>,
     last_readers: Vec<Option<usize>>,
     ttl_us: Option<i64>,
 }
@@ -145,7 +151,15 @@ impl Graph {
         find_source: &FindSource<'_>,
         granule_us: Option<i64>,
     ) -> Result<Self> {
-        let mut builder = Builder { nodes: vec![], sources: vec![], tables: vec![], find_source, granule_us, emit: Emit::OnUpdate };
+        let mut builder = Builder {
+            nodes: vec![],
+            sources: vec![],
+            tables: vec![],
+            whole: BTreeMap::new(),
+            find_source,
+            granule_us,
+            emit: Emit::OnUpdate,
+        };
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
@@ -182,6 +196,11 @@ impl Graph {
         &self.tables
     }
 
+    /// The table that tells whether the rows of a source came that is whole.
+    pub(crate) fn came(&self, source: usize) -> Option<usize> {
+        self.came.get(&source).copied()
+    }
+
     /// What nothing else bounds ends so long after its last change.
     #[must_use]
     pub fn with_ttl(mut self, ttl_us: Option<i64>) -> Self {
@@ -189,7 +208,8 @@ impl Graph {
         let mut specs = vec![];
         for node in &self.nodes {
             let NodeKind::Operator { operator, tables, .. } = &node.kind else { continue };
-            specs.extend(tables.clone().zip(operator.growing_tables()));
+            // What is whole grows no more after the first epoch.
+            specs.extend(tables.clone().zip(operator.growing_tables().into_iter().map(|grows| grows && !node.whole)));
         }
         specs.into_iter().for_each(|(table, grows)| self.tables[table].has_ttl = grows && ttl_us.is_some());
         self
@@ -214,7 +234,7 @@ impl Graph {
             return vec![];
         }
         let growing = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Operator { operator, .. } if operator.grows() => Some(operator.describe()),
+            NodeKind::Operator { operator, .. } if operator.grows() && !node.whole => Some(operator.describe()),
             _ => None,
         });
         growing.collect()
@@ -238,7 +258,7 @@ impl Graph {
             NodeKind::Source(source) => (format!("Source {source}, {}", node.label), vec![], None),
             NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
             NodeKind::Operator { operator, inputs, .. } => {
-                let never = operator.growing_tables().contains(&true).then_some(self.ttl_us).flatten();
+                let never = (operator.growing_tables().contains(&true) && !node.whole).then_some(self.ttl_us).flatten();
                 let state = operator.state().map(|state| match never {
                     Some(ttl_us) => {
                         state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us)))
@@ -259,6 +279,8 @@ struct Builder<'a> {
     nodes: Vec<Node>,
     sources: Vec<usize>,
     tables: Vec<TableSpec>,
+    /// By source that is whole: the node that passes its rows.
+    whole: BTreeMap<usize, usize>,
     find_source: &'a FindSource<'a>,
     granule_us: Option<i64>,
     emit: Emit,
@@ -308,7 +330,12 @@ impl Builder<'_> {
         }
         // What a sink shows stays.
         sinks.iter().for_each(|&sink| last_readers[sink] = None);
-        Graph { nodes: self.nodes, levels, sinks, sources: self.sources, tables: self.tables, last_readers, ttl_us: None }
+        let table_of = |node: usize| match &self.nodes[node].kind {
+            NodeKind::Operator { tables, .. } => Some(tables.start),
+            _ => None,
+        };
+        let came = self.whole.iter().filter_map(|(&source, &node)| Some((source, table_of(node)?))).collect();
+        Graph { nodes: self.nodes, levels, sinks, sources: self.sources, tables: self.tables, came, last_readers, ttl_us: None }
     }
 
     fn operator(
@@ -323,18 +350,20 @@ impl Builder<'_> {
         let tables = self.tables.len()..self.tables.len() + kinds.len();
         self.tables.extend(kinds.into_iter().map(TableSpec::from));
         let level = inputs.iter().map(|&input| self.nodes[input].level).max().unwrap_or(0);
+        let whole = inputs.iter().all(|&input| self.nodes[input].whole);
         let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
-        self.nodes.push(Node { kind, schema, changing, times, level, label: String::new() });
+        self.nodes.push(Node { kind, schema, changing, times, whole, level, label: String::new() });
         self.nodes.len() - 1
     }
 
     fn exchange(&mut self, input: usize, columns: Vec<usize>) -> usize {
-        let Node { schema, changing, times, level, .. } = &self.nodes[input];
+        let Node { schema, changing, times, whole, level, .. } = &self.nodes[input];
         let exchange = Exchange { columns, schema: schema.clone() };
         let node = Node {
             schema: schema.clone(),
             changing: *changing,
             times: times.clone(),
+            whole: *whole,
             level: level + 1,
             label: String::new(),
             kind: NodeKind::Exchange { exchange, input },
@@ -453,17 +482,24 @@ impl Builder<'_> {
         });
         let reads = |node: &Node| matches!(node.kind, NodeKind::Source(found) if found == source) && node.schema == schema;
         if let Some(node) = self.nodes.iter().position(reads) {
-            return node;
+            return self.whole.get(&source).copied().unwrap_or(node);
         }
         self.nodes.push(Node {
             kind: NodeKind::Source(source),
-            schema,
+            schema: schema.clone(),
             changing: false,
-            times: leaf.times,
+            times: leaf.times.clone(),
+            whole: leaf.whole,
             level: 0,
             label: leaf.label,
         });
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        if !leaf.whole {
+            return node;
+        }
+        let once = self.operator(Once, vec![node], schema, false, leaf.times);
+        self.whole.insert(source, once);
+        once
     }
 
     fn project(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> usize {
@@ -727,10 +763,10 @@ impl Builder<'_> {
         let (right, right_columns) = self.join_input(right, on.iter().map(|(_, right)| right.clone()).collect())?;
         let side = |(node, (columns, keys)): (usize, (usize, Vec<usize>))| {
             let schema: SchemaRef = self.nodes[node].schema.clone();
-            Side { schema, columns, keys, times: vec![], compared: vec![] }
+            Side { schema, columns, keys, times: vec![], compared: vec![], whole: self.nodes[node].whole }
         };
         let (mut left_side, mut right_side) = (side((left, left_columns)), side((right, right_columns)));
-        let appends = join_type == JoinType::Inner && !self.nodes[left].changing && !self.nodes[right].changing;
+        let only_come = !self.nodes[left].changing && !self.nodes[right].changing;
         let of_condition = filter.as_ref().map(bounds::of_condition).unwrap_or_default();
         for bound in &of_condition {
             left_side.compared.push(bound.left);
@@ -762,7 +798,8 @@ impl Builder<'_> {
         };
         let left = self.exchange(left, left_keys);
         let right = self.exchange(right, right_keys);
-        Ok(self.operator(Join::new(spec), vec![left, right], output, !appends, times))
+        let changing = !(only_come && spec.appends());
+        Ok(self.operator(Join::new(spec), vec![left, right], output, changing, times))
     }
 
     /// `x NOT IN (SELECT s …)`: no `s` equals `x`, no `s` is NULL, and where `x` is NULL there is no `s` at all. Each is an anti join; the last two by no
@@ -792,7 +829,8 @@ impl Builder<'_> {
             let unknown = self.anti(unknown, vec![], any, vec![]);
             let known = self.filter(node, Arc::new(IsNotNullExpr::new(x)));
             let times = self.nodes[node].times.clone();
-            node = self.operator(Union { schema: left_schema.clone() }, vec![known, unknown], left_schema.clone(), true, times);
+            let changing = self.nodes[known].changing || self.nodes[unknown].changing;
+            node = self.operator(Union { schema: left_schema.clone() }, vec![known, unknown], left_schema.clone(), changing, times);
         }
         let kept: Vec<usize> = match join.projection.as_ref() {
             Some(kept) => kept.to_vec(),
@@ -806,7 +844,8 @@ impl Builder<'_> {
     fn anti(&mut self, left: usize, left_keys: Vec<usize>, right: usize, right_keys: Vec<usize>) -> usize {
         let side = |node: usize, keys: &[usize]| {
             let schema: SchemaRef = self.nodes[node].schema.clone();
-            Side { columns: schema.fields().len(), schema, keys: keys.to_vec(), times: vec![], compared: vec![] }
+            let (columns, whole) = (schema.fields().len(), self.nodes[node].whole);
+            Side { columns, schema, keys: keys.to_vec(), times: vec![], compared: vec![], whole }
         };
         let output = self.nodes[left].schema.clone();
         let spec = JoinSpec {
@@ -822,7 +861,8 @@ impl Builder<'_> {
         let times = vec![None; output.fields().len()];
         let left = self.exchange(left, left_keys);
         let right = self.exchange(right, right_keys);
-        self.operator(Join::new(spec), vec![left, right], output, true, times)
+        let changing = self.nodes[left].changing || self.nodes[right].changing || !spec.appends();
+        self.operator(Join::new(spec), vec![left, right], output, changing, times)
     }
 
     fn join_input(

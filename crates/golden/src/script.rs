@@ -16,6 +16,9 @@ use crate::{
     case::{Case, Input, relation},
 };
 
+/// Stands for the folder of a run in which the files of tables are, in statements.
+pub const FILES: &str = "file:///files-of-this-run";
+
 /// Rows of one INSERT of look-up rows.
 const INSERT_ROWS: usize = 100;
 
@@ -29,12 +32,16 @@ pub struct Script {
     pub topics: BTreeMap<String, Vec<String>>,
     /// Per job, the topics it reads.
     pub reads: BTreeMap<String, BTreeSet<String>>,
+    /// By folder in [`FILES`], the lines of a file.
+    pub files: BTreeMap<String, Vec<String>>,
 }
 
 /// The tables that `--update` writes where the case expects nothing yet: those that jobs fill from the case's input alone.
 pub fn filled_by_input(catalog: &Catalog, case: &Case) -> Vec<RelationName> {
     let mut known: BTreeSet<RelationName> =
         case.inputs.iter().flat_map(|input| named(catalog, input)).map(|table| table.name.clone()).collect();
+    let files = catalog.tables.iter().filter(|table| matches!(table.connector, Connector::Filesystem(_)));
+    known.extend(files.map(|table| table.name.clone()));
     let mut filled = vec![];
     loop {
         let ready = |job: &&JobDefinition| !job.sources.is_empty() && job.sources.iter().all(|source| known.contains(source));
@@ -73,7 +80,7 @@ pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) ->
     let mut script = Script::default();
     for (_, statement) in &validation.statements {
         match &statement.kind {
-            StatementKind::CreateTable(create) => script.setup.push(declare(catalog.table(&create.name)?)),
+            StatementKind::CreateTable(create) => script.setup.push(declare(catalog, case, catalog.table(&create.name)?)),
             StatementKind::CreateView(_) | StatementKind::Insert(_) => script.setup.push(statement.sql.clone()),
             StatementKind::CreateJob(create) if jobs.contains(&create.name) => {
                 script.jobs.push((create.name.clone(), statement.sql.clone()));
@@ -95,7 +102,7 @@ pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) ->
     Ok(script)
 }
 
-/// Where an input's lines go: records of a topic, rows of a table that is looked up.
+/// Where an input's lines go: records of a topic, rows of a table that is looked up, lines of a file.
 fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> Result<(), GoldenError> {
     let place = case.folder.join("input").join(format!("{}.ndjson", input.name));
     let tables = named(catalog, input);
@@ -103,6 +110,10 @@ fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> R
         Some(Connector::Kafka(kafka)) => kafka.topic.clone(),
         Some(Connector::Cassandra(_)) => {
             script.setup.extend(inserts(&place.display().to_string(), tables[0], &input.lines)?);
+            return Ok(());
+        }
+        Some(Connector::Filesystem(_)) => {
+            script.files.entry(tables[0].name.to_string()).or_default().extend(input.lines.iter().cloned());
             return Ok(());
         }
         Some(_) | None => {
@@ -160,13 +171,24 @@ fn needed(catalog: &Catalog, case: &Case, targets: &[RelationName]) -> Result<BT
     }
 }
 
-fn declare(table: &TableDefinition) -> String {
+fn declare(catalog: &Catalog, case: &Case, table: &TableDefinition) -> String {
+    let is_given = case.inputs.iter().any(|input| named(catalog, input).iter().any(|named| named.name == table.name));
     let mut table = table.clone();
+    let set = |table: &mut TableDefinition, key: &str, value: String| {
+        table.options.retain(|(known, _)| known != key);
+        table.options.push((key.into(), value));
+    };
     // Another cluster's topic is the test's own here.
     table.options.retain(|(key, _)| !key.starts_with("properties."));
     if matches!(table.connector, Connector::Cassandra(_)) {
-        table.options.retain(|(key, _)| key != "table.create");
-        table.options.push(("table.create".into(), "true".into()));
+        set(&mut table, "table.create", "true".into());
+    }
+    if matches!(table.connector, Connector::Filesystem(_)) {
+        let place = format!("{FILES}/{}", table.name);
+        set(&mut table, "path", place);
+        if is_given {
+            set(&mut table, "format", "json".into());
+        }
     }
     show::create_table(&table)
 }
@@ -248,6 +270,24 @@ mod tests {
         assert!(message(&case(&[("others", "{}")]), "a").contains("no job that the case needs reads topic others"));
         assert!(message(&case(&[("raw", "{}")]), "readings").contains("no job fills"));
         assert!(message(&case(&[("raw", "{}")]), "z").contains('z'));
+    }
+
+    #[tokio::test]
+    async fn files_of_a_table_are_those_of_the_run() {
+        let pipeline = "
+            CREATE TABLE readings (device STRING) WITH ('connector' = 'kafka', 'topic' = 'raw', 'format' = 'json');
+            CREATE TABLE rooms (device STRING, room STRING) WITH ('connector' = 'filesystem', 'path' = 's3://lake/rooms', 'format' = 'parquet');
+            CREATE TABLE a (device STRING, room STRING, PRIMARY KEY (device) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 'k');
+            CREATE JOB a_job AS INSERT INTO a SELECT r.device, room FROM readings AS r JOIN rooms AS o ON r.device = o.device;";
+        let validation = validate(&[SourceFile { name: "p.sql".into(), text: pipeline.into() }]).await;
+        assert!(validation.problems.is_empty(), "{:?}", validation.problems);
+        let case = case(&[("raw", "{}"), ("rooms", "{\"device\": \"d\"}")]);
+        assert_eq!(filled_by_input(&validation.catalog, &case), [RelationName::public("a")]);
+        let script = script(&validation, &case, &[RelationName::public("a")]).expect("a script");
+        assert_eq!(script.files, BTreeMap::from([("rooms".to_owned(), vec!["{\"device\": \"d\"}".to_owned()])]));
+        let declared = &script.setup[1];
+        assert!(declared.contains("'file:///files-of-this-run/rooms'") && declared.contains("'format' = 'json'"), "{declared}");
+        assert!(!declared.contains("lake") && !declared.contains("parquet"), "{declared}");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use prost::Message;
 
 use crate::{
     epoch::{exec::EpochExec, spec::EpochSpec},
+    file_scan::FileScanExec,
     lookup_scan::LookupScanExec,
     part_write::PartWriteExec,
     record_scan::RecordScanExec,
@@ -78,10 +79,13 @@ impl PhysicalExtensionCodec for PolybolosCodec {
                 let spec = self.epoch_spec(&epoch.spec)?;
                 Ok(Arc::new(EpochExec::new(spec, epoch.spec.into(), child()?)))
             }
-            // A leaf.
+            // Leaves.
             Some(proto::plan_node::Node::LookupScan(scan)) => {
                 let table = decode_schema(&scan.table_schema)?;
                 Ok(Arc::new(LookupScanExec::of_spec(from_json(&scan.spec)?, table.as_ref())?))
+            }
+            Some(proto::plan_node::Node::FileScan(scan)) => {
+                Ok(Arc::new(FileScanExec::of_job(from_json(&scan.spec)?, decode_schema(&scan.schema)?)))
             }
             None => Err(internal_datafusion_err!("unknown plan node; scheduler and executor must be of one version")),
         }
@@ -102,6 +106,9 @@ impl PhysicalExtensionCodec for PolybolosCodec {
         } else if let Some(scan) = node.downcast_ref::<LookupScanExec>() {
             let table_schema = encode_schema(&scan.table().arrow())?;
             proto::plan_node::Node::LookupScan(proto::LookupScan { spec: to_json(&scan.spec())?, table_schema })
+        } else if let Some(scan) = node.downcast_ref::<FileScanExec>() {
+            let schema = encode_schema(&scan.schema())?;
+            proto::plan_node::Node::FileScan(proto::FileScan { spec: to_json(scan.table())?, schema })
         } else {
             return self.ballista.try_encode(node, buffer, converter);
         };

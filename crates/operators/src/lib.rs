@@ -7,10 +7,11 @@
 //! * [`task`]: the descriptor and its source;
 //! * [`services`]: what the executor offers to nodes (consumers, store, reports), and the slot that nodes of one task share;
 //! * [`steps`]: filters, projections and checks, evaluated batch-wise and bisected to the row that fails;
-//! * [`record_scan`], [`part_write`], [`table_scan`], [`lookup_scan`]: the nodes;
+//! * [`record_scan`], [`part_write`], [`table_scan`], [`lookup_scan`], [`file_scan`]: the nodes;
 //! * [`epoch`]: the epoch of a job with state, as one task;
 //! * [`codec`]: how they travel;
 //! * [`template`]: a job's physical plan, built once and filled in per epoch;
+//! * [`files`]: files as rows;
 //! * [`providers`]: Kafka topics and keyed tables as DataFusion tables;
 //! * [`dead_letters`], [`changes`], [`publish`]: what happens to bad rows, and to changes after the record.
 #![forbid(unsafe_code)]
@@ -19,6 +20,8 @@ pub mod changes;
 pub mod codec;
 pub mod dead_letters;
 pub mod epoch;
+pub mod file_scan;
+pub mod files;
 pub mod last_per_key;
 pub mod lookup_scan;
 pub mod part_write;

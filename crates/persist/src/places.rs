@@ -68,7 +68,7 @@ fn real(path: &Path) -> PathBuf {
     existing.canonicalize().map(|existing| existing.join(rest)).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// Writes files to places; keeps its connections.
+/// Writes and reads files in places; keeps its connections.
 #[derive(Debug, Default)]
 pub struct Places {
     settings: S3Settings,
@@ -102,6 +102,46 @@ impl Places {
         }
     }
 
+    /// Names of the files right in a place, in order. Names that begin with a dot or an underscore are of files that are none yet, or say something of
+    /// the others.
+    pub async fn list(&self, place: &Place) -> Result<Vec<String>, StoreError> {
+        let mut names = match place {
+            Place::Bucket(address) => {
+                let listed = self.bucket(address).await?.list(None, FILES).await?;
+                listed.into_iter().map(|(name, _)| name).filter(|name| !name.contains('/')).collect()
+            }
+            Place::Folder(folder) => {
+                let failed = |source| StoreError::Io { action: "listing", object: place.to_string(), source };
+                let folder = folder.clone();
+                let listed = tokio::task::spawn_blocking(move || names_in(&folder)).await;
+                listed.map_err(io::Error::other).flatten().map_err(failed)?
+            }
+        };
+        names.retain(|name: &String| !name.is_empty() && !name.starts_with(['.', '_']));
+        names.sort();
+        Ok(names)
+    }
+
+    /// A file's bytes.
+    pub async fn get(&self, place: &Place, name: &str) -> Result<Bytes, StoreError> {
+        if !is_sound(name) || name.contains('/') {
+            return Err(StoreError::BadKey { key: name.to_owned() });
+        }
+        match place {
+            Place::Bucket(address) => {
+                let bucket = self.bucket(address).await?;
+                let found = bucket.fetch(name, FILES).await?;
+                found.map(|(bytes, _)| bytes).ok_or_else(|| StoreError::Missing { object: bucket.object(name) })
+            }
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                let object = path.display().to_string();
+                let read = tokio::fs::read(path).await;
+                read.map(Bytes::from).map_err(|source| StoreError::Io { action: "reading", object, source })
+            }
+        }
+    }
+
     async fn bucket(&self, address: &S3Address) -> Result<Arc<Bucket>, StoreError> {
         let mut buckets = self.buckets.lock().await;
         if let Some(bucket) = buckets.get(&address.to_string()) {
@@ -111,6 +151,24 @@ impl Places {
         buckets.insert(address.to_string(), bucket.clone());
         Ok(bucket)
     }
+}
+
+/// A folder that does not exist has none.
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(error),
+    };
+    let mut names = vec![];
+    for entry in entries {
+        let entry = entry?;
+        // Through links.
+        if fs::metadata(entry.path())?.is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 fn put_in_folder(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -174,6 +232,8 @@ mod tests {
             fs::read_dir(folder.path().join("a/b")).expect("folder").map(|entry| entry.expect("entry").file_name()).collect();
         assert_eq!(names, ["part.json"]);
         assert_eq!(fs::read(folder.path().join("a/b/part.json")).expect("file"), b"second");
+        assert_eq!(places.get(&below, "part.json").await.expect("get"), "second");
+        assert!(places.get(&below, "../b/part.json").await.is_err());
         assert!(places.put(&below, "../part.json", "x".into()).await.is_err());
     }
 }

@@ -39,7 +39,8 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     let reading = Reading::of(&insert.plan);
     for source in &insert.sources {
         let columns = reading.columns_of(&source.name);
-        line(text, "source", &format!("{} ({}), unbounded", source.name, place(source)));
+        let until = if source.is_unbounded() { "unbounded" } else { "all at once when the job starts" };
+        line(text, "source", &format!("{} ({}), {until}", source.name, place(source)));
         let start = plan.options.start.as_ref().or(match &source.connector {
             Connector::Kafka(options) => Some(&options.startup),
             _ => None,

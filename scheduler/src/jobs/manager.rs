@@ -106,10 +106,28 @@ impl JobManager {
     /// Everything that can be wrong with a job, before it is in the catalog: plan, target table, sole writer. Answers notices.
     pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<Vec<String>> {
         let plan = self.plan(catalog, definition).await?;
+        self.find_files(&plan).await?;
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
         self.own_targets(definition, &plan).await?;
         planning::notices(&plan, &spec.template)
+    }
+
+    /// That there is something to read in the files which the job reads once, when it starts.
+    pub(super) async fn find_files(&self, plan: &JobPlan) -> anyhow::Result<()> {
+        for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
+            let Connector::Filesystem(options) = &table.connector else { continue };
+            let files = self.platform.files(table, options)?;
+            if files.files(&self.platform.places).await?.is_empty() {
+                bail!(
+                    "table {} has no file in {}; put them there first, as job {} reads them once, when it starts",
+                    table.name,
+                    files.place,
+                    plan.name
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Writes the rows of an INSERT that ends; answers how many.

@@ -66,8 +66,10 @@ impl Topics {
 fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Result<Topics> {
     let mut topics = Topics::default();
     for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
-        let Connector::Kafka(kafka) = &table.connector else {
-            bail!("job {job} reads {}, which is not a Kafka table", table.name);
+        let kafka = match &table.connector {
+            Connector::Kafka(kafka) => kafka,
+            Connector::Filesystem(_) => continue,
+            _ => bail!("job {job} reads {}, which is neither a Kafka table nor files", table.name),
         };
         let connection = platform.connection(kafka)?;
         if topics.id_of(&connection, &kafka.topic).is_none() {
@@ -153,7 +155,7 @@ fn letters_sink(platform: &PlatformTables, table: TableSchema, others: Vec<Table
 
 fn on_data_loss(plan: &JobPlan) -> OnDataLoss {
     let continues = |table: &TableDefinition| matches!(&table.connector, Connector::Kafka(kafka) if kafka.on_data_loss == SqlOnDataLoss::Continue);
-    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources).peekable();
+    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources).filter(|table| table.is_unbounded()).peekable();
     let of_tables = tables.peek().is_some() && tables.all(continues);
     match plan.options.on_data_loss {
         Some(SqlOnDataLoss::Continue) => OnDataLoss::Continue,

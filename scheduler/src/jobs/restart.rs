@@ -35,8 +35,9 @@ impl JobManager {
         let plan = self.plan(catalog.clone(), definition).await?;
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
-        if let Some(RestartFrom::Savepoint(name)) = &restart.from {
-            fits(&catalog, definition, &spec, &self.savepoints().find(name)?)?;
+        match &restart.from {
+            Some(RestartFrom::Savepoint(name)) => fits(&catalog, definition, &spec, &self.savepoints().find(name)?)?,
+            _ => self.find_files(&plan).await?,
         }
         if restart.earlier_rows == EarlierRows::Replace {
             for insert in &plan.inserts {

@@ -65,7 +65,7 @@ mod tests {
             let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
             let find = |plan: &Arc<dyn datafusion::physical_plan::ExecutionPlan>| {
                 let times = vec![None; plan.schema().fields().len()];
-                plan.children().is_empty().then(|| SourceLeaf { source: 0, times, label: String::new() })
+                plan.children().is_empty().then(|| SourceLeaf { source: 0, times, label: String::new(), whole: false })
             };
             let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
             Graph::build(&context.state(), sinks, &find, None).await.unwrap().kept(&|place| format!("source {place}"))

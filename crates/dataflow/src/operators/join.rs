@@ -1,5 +1,5 @@
 //! Joins of two inputs by key, with a residual condition. Each side is kept; an epoch's new left rows meet the right rows kept before, then its new right
-//! rows meet all left rows. For outer, semi, anti and mark joins each kept row counts its matches, and a row changes its answer when that count
+//! rows meet all left rows. Where one side is whole, it comes first, and of the other nothing is kept that only new rows of the whole side would need. For outer, semi, anti and mark joins each kept row counts its matches, and a row changes its answer when that count
 //! leaves zero or comes back to it.
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub struct Side {
     pub times: Vec<(usize, TimeColumn)>,
     /// Columns, besides the key's, without which a row has no match.
     pub compared: Vec<usize>,
+    /// All its rows come in the first epoch.
+    pub whole: bool,
 }
 
 impl Side {
@@ -56,6 +58,24 @@ pub struct JoinSpec {
     pub schema: SchemaRef,
     pub projection: Option<Vec<usize>>,
     pub output: SchemaRef,
+}
+
+impl JoinSpec {
+    /// Whether a side's rows are compared with all they will ever meet when they come, so that nothing they gave is taken back.
+    fn is_settled(&self, is_left: bool) -> bool {
+        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi};
+        let follows = match is_left {
+            true => matches!(self.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark),
+            false => matches!(self.join_type, Inner | Right | RightSemi | RightAnti | RightMark),
+        };
+        let (mine, other) = if is_left { (&self.left, &self.right) } else { (&self.right, &self.left) };
+        follows && other.whole && !mine.whole
+    }
+
+    /// Whether rows that only come make an answer of rows that only come.
+    pub fn appends(&self) -> bool {
+        self.join_type == JoinType::Inner || self.is_settled(true) || self.is_settled(false)
+    }
 }
 
 /// What becomes of a side's rows by themselves.
@@ -261,11 +281,12 @@ impl Join {
             }
         }
         let mut lone = Lone::default();
+        let is_kept = !self.spec.is_settled(is_left);
         for row in 0..arrivals.delta.rows() {
             let (key, bytes, weight) = (arrivals.keys.row(row), arrivals.rows.row(row), arrivals.delta.weight(row));
             let found = matches.get(row).copied().unwrap_or(0);
             lone.add(alone, bytes, weight, found > 0);
-            if arrivals.can_match(row) {
+            if is_kept && arrivals.can_match(row) {
                 let before = mine.get(key, bytes).unwrap_or_default();
                 let entry = Entry { weight: before.weight + weight, matches: found };
                 if entry.weight == 0 || (entry.weight < 0 && mine.has_ttl()) {
@@ -360,6 +381,11 @@ impl Operator for Join {
             return datafusion::common::internal_err!("a join has two tables and two inputs");
         };
         let (left, right) = (buckets(left), buckets(right));
+        if self.spec.is_settled(true) {
+            let mut output = self.arrive(false, right_deltas, right, left)?;
+            output.extend(self.arrive(true, left_deltas, left, right)?);
+            return Ok(output);
+        }
         let mut output = self.arrive(true, left_deltas, left, right)?;
         output.extend(self.arrive(false, right_deltas, right, left)?);
         Ok(output)
@@ -372,18 +398,28 @@ impl Operator for Join {
     }
 
     fn grows(&self) -> bool {
-        self.spec.left.times.is_empty() || self.spec.right.times.is_empty()
+        self.growing_tables().contains(&true)
     }
 
     fn growing_tables(&self) -> Vec<bool> {
-        vec![self.spec.left.times.is_empty(), self.spec.right.times.is_empty()]
+        let grows = |is_left: bool| {
+            let (side, _) = self.side(is_left);
+            side.times.is_empty() && !side.whole && !self.spec.is_settled(is_left)
+        };
+        vec![grows(true), grows(false)]
     }
 
     fn state(&self) -> Option<String> {
-        let dropped = |side: &Side| {
+        let kept = |(is_left, name): (bool, &str)| {
+            let (side, _) = self.side(is_left);
             let named = |(column, time): &(usize, TimeColumn)| (side.schema.field(*column).name().clone(), *time);
-            dropped(&side.times.iter().map(named).collect::<Vec<_>>())
+            let until = match side.whole {
+                true => "all there are".to_owned(),
+                false => dropped(&side.times.iter().map(named).collect::<Vec<_>>()),
+            };
+            (!self.spec.is_settled(is_left)).then(|| format!("of the {name} ({until})"))
         };
-        Some(format!("rows of the left ({}) and of the right ({})", dropped(&self.spec.left), dropped(&self.spec.right)))
+        let kept: Vec<String> = [(true, "left"), (false, "right")].into_iter().filter_map(kept).collect();
+        Some(format!("rows {}", kept.join(" and ")))
     }
 }

@@ -47,6 +47,7 @@ pub fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
         delay_ms: Some(2_000),
         partitions: 1,
         ttl_us: None,
+        whole: None,
     }
 }
 
@@ -109,6 +110,25 @@ fn what_is_held_does_not_grow_with_a_ttl() {
         let held = held(&case);
         let most = held.iter().max().copied().unwrap_or_default();
         assert!(most > 0 && most <= 250, "{most} entries are held of {sql}: {held:?}");
+    }
+}
+
+/// A stream's rows that met a whole table are done; the table's stay, whatever the TTL.
+#[test]
+fn what_is_joined_with_a_whole_table_is_not_held() {
+    for sql in [
+        "SELECT a.id, b.id AS other FROM t0 AS a JOIN t1 AS b ON a.k = b.k",
+        "SELECT a.id, b.id AS other FROM t1 AS b RIGHT JOIN t0 AS a ON a.k = b.k AND a.id < b.id",
+        "SELECT id FROM t0 WHERE k NOT IN (SELECT k FROM t1 WHERE id > 5)",
+        "SELECT id FROM t0 WHERE EXISTS (SELECT 1 FROM (SELECT k, count(*) AS n FROM t1 GROUP BY k) AS c WHERE c.k = t0.k AND c.n > t0.id)",
+    ] {
+        for ttl_us in [None, Some(5 * EPOCH_US)] {
+            let mut case = long_case(sql, 0, false);
+            (case.whole, case.ttl_us) = (Some(1), ttl_us);
+            case.arrivals.iter_mut().filter(|arrival| arrival.table == 1).for_each(|arrival| arrival.epoch = 0);
+            let held = held(&case);
+            assert!(held[0] > 0 && held.iter().all(|now| *now == held[0]), "{sql}: {held:?}");
+        }
     }
 }
 

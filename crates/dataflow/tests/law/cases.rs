@@ -49,6 +49,8 @@ pub struct Case {
     pub partitions: usize,
     /// `'state.ttl'`, by a clock of one second per epoch.
     pub ttl_us: Option<i64>,
+    /// A table that is not a stream: all its rows come in the first epoch, and it has no event time.
+    pub whole: Option<usize>,
 }
 
 /// How far apart epochs are by the clock.
@@ -71,13 +73,15 @@ impl Case {
         let count = if rng.random_bool(0.15) { 2 } else { 1 };
         let statements = (0..count).map(|_| Grammar::generate(&tables, left_out, &mut rng)).collect();
         let partitions = rng.random_range(1..4);
-        let (arrivals, count) = arrivals(&tables, partitions, one_row_epochs, &mut rng);
+        let (mut arrivals, count) = arrivals(&tables, partitions, one_row_epochs, &mut rng);
         let epochs = epochs(count, &mut rng);
         let delay_ms = rng.random_bool(0.6).then(|| *[0, 2_000, 20_000].choose(&mut rng).expect("delays"));
         let lanes = rng.random_range(1..=MOST_LANES);
-        let case = Self { seed, tables, statements, arrivals, epochs, lanes, delay_ms, partitions, ttl_us: None };
+        let whole = (tables.len() > 1 && rng.random_bool(0.2)).then(|| rng.random_range(0..tables.len()));
+        arrivals.iter_mut().filter(|arrival| Some(arrival.table) == whole).for_each(|arrival| arrival.epoch = 0);
+        let case = Self { seed, tables, statements, arrivals, epochs, lanes, delay_ms, partitions, ttl_us: None, whole };
         // Without a watermark nothing closes.
-        if delay_ms.is_some() { case } else { case.on_update() }
+        if delay_ms.is_some() && whole.is_none() { case } else { case.on_update() }
     }
 
     /// Numbers of the rows of `table` that come in `epoch` through `partition`, in order.
@@ -91,7 +95,8 @@ impl Case {
         let mut newest = vec![vec![None::<i64>; self.partitions]; self.tables.len()];
         let mut watermarks = vec![None];
         for epoch in 0..self.epochs.len() {
-            for arrival in self.arrivals.iter().filter(|arrival| arrival.epoch == epoch) {
+            let timed = |arrival: &&Arrival| arrival.epoch == epoch && Some(arrival.table) != self.whole;
+            for arrival in self.arrivals.iter().filter(timed) {
                 let seen = &mut newest[arrival.table][arrival.partition];
                 *seen = (*seen).max(self.tables[arrival.table].event_time_ms(arrival.row));
             }
@@ -124,7 +129,7 @@ impl Case {
                 let _ = writeln!(text, "  emitted once the watermark has passed {closing}");
             }
         }
-        let _ = writeln!(text, "lanes {}, watermark delay {:?} ms", self.lanes, self.delay_ms);
+        let _ = writeln!(text, "lanes {}, watermark delay {:?} ms, whole table {:?}", self.lanes, self.delay_ms, self.whole);
         let watermarks = self.watermarks_us();
         for (number, epoch) in self.epochs.iter().enumerate() {
             let _ = writeln!(text, "epoch {number} (watermark {:?} us) {:?}", watermarks[number], epoch.crash);

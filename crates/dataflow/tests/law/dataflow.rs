@@ -31,6 +31,7 @@ struct Running {
     /// By table: the column of its event time.
     event_times: Vec<usize>,
     granule_us: Option<i64>,
+    whole: Option<usize>,
     runs: Vec<Vec<RecordBatch>>,
     running: Passed,
     recorded: Passed,
@@ -62,8 +63,9 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
                 leaves.len() - 1
             });
             let event_time = case.tables[scan.number].event_time().0;
-            let times = scan.columns.iter().map(|column| granule_us.filter(|_| *column == event_time).map(of_source));
-            Some(SourceLeaf { source, times: times.collect(), label: String::new() })
+            let whole = Some(scan.number) == case.whole;
+            let times = scan.columns.iter().map(|column| granule_us.filter(|_| *column == event_time && !whole).map(of_source));
+            Some(SourceLeaf { source, times: times.collect(), label: String::new(), whole })
         };
         Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
     })?;
@@ -80,6 +82,7 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         sources,
         event_times,
         granule_us,
+        whole: case.whole,
         runs: Vec::new(),
         running: Passed::default(),
         recorded: Passed::default(),
@@ -89,7 +92,8 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
 impl Running {
     /// The rows that are not late, and how many are.
     fn on_time(&self, table: usize, batch: &RecordBatch, watermark_us: Option<i64>) -> Result<(RecordBatch, usize), String> {
-        let (Some(granule), Some(watermark)) = (self.granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
+        let granule_us = self.granule_us.filter(|_| Some(table) != self.whole);
+        let (Some(granule), Some(watermark)) = (granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
         let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
         let times = times.as_any().downcast_ref::<Int64Array>().ok_or("event times are no integers")?;
         let kept: BooleanArray =
@@ -131,7 +135,10 @@ impl Engine for Running {
             tables.push(kept);
         }
         let mut input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
-        for (table, columns) in &self.sources {
+        for (place, (table, columns)) in self.sources.iter().enumerate() {
+            if self.dataflow.awaits(&self.state, place) != (Some(*table) == self.whole && feed.clock_us == 0) {
+                return Err(format!("rows of source {place} are awaited when they came, or not before\n{}", self.graph));
+            }
             let mut given = vec![Vec::new(); lanes];
             for (partition, batch) in &tables[*table] {
                 let batch = batch.project(columns).map_err(|error| error.to_string())?;

@@ -51,7 +51,8 @@ pub fn on_time(case: &Case, epoch: usize, granule_us: Option<i64>) -> (Vec<Vec<u
     let mut rows = vec![Vec::new(); case.tables.len()];
     let mut late = 0;
     for arrival in case.arrivals.iter().filter(|arrival| arrival.epoch <= epoch) {
-        let time_us = case.tables[arrival.table].event_time_ms(arrival.row).map(|ms| ms * 1_000);
+        let time_ms = case.tables[arrival.table].event_time_ms(arrival.row).filter(|_| Some(arrival.table) != case.whole);
+        let time_us = time_ms.map(|ms| ms * 1_000);
         let is_late = match (granule_us, time_us, watermarks[arrival.epoch]) {
             (Some(0), Some(time), Some(watermark)) => time < watermark,
             (Some(granule), Some(time), Some(watermark)) => time.div_euclid(granule) * granule + granule <= watermark,

@@ -64,6 +64,8 @@ fn named_apart(mut case: Case) -> Case {
         }
         table.name = name;
     }
+    // Its tables are topics.
+    case.whole = None;
     // What a pair of rows makes may be there twice; only groups of windows have a key. The first rows of a window come out on close too, but the dialect takes
     // EMIT ON WINDOW CLOSE for groups only.
     let windows = [Construct::WindowAggregate, Construct::Hop, Construct::Cumulate, Construct::Session];

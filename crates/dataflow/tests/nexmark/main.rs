@@ -126,7 +126,7 @@ async fn graph(catalog: &Catalog, query: usize) -> (Arc<Graph>, Vec<Vec<usize>>)
             leaves.push(scan.columns.clone());
             leaves.len() - 1
         });
-        Some(SourceLeaf { source, times: vec![None; scan.columns.len()], label: String::new() })
+        Some(SourceLeaf { source, times: vec![None; scan.columns.len()], label: String::new(), whole: false })
     };
     let graph = Graph::build(&session(), vec![SinkPlan { plan, emit: Emit::OnUpdate }], &find, None).await;
     let graph = graph.unwrap_or_else(|error| panic!("q{query}: {error}"));

@@ -278,6 +278,15 @@ fn compute_now(
             input.sources[reader.source] = rows.into_iter().map(added).collect();
         }
     }
+    for files in flow.files.iter().filter(|files| flow.dataflow.awaits(&held.state, files.source)) {
+        let rows = Handle::current().block_on(async {
+            tokio::select! {
+                () = cancelled.cancelled() => Err(cancelled_error(task)),
+                rows = files.table.all(&services.places, &files.columns) => rows,
+            }
+        })?;
+        input.sources[files.source][0] = rows.into_iter().map(Delta::added).collect();
+    }
     if cancelled.is_cancelled() {
         return Err(cancelled_error(task));
     }

@@ -2,7 +2,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
-    arrow::datatypes::Schema,
+    arrow::datatypes::{Schema, SchemaRef},
     common::{Result, internal_datafusion_err, tree_node::TreeNode},
     execution::TaskContext,
     physical_expr::expressions::Column,
@@ -24,6 +24,8 @@ use super::{
 };
 use crate::{
     codec::PolybolosCodec,
+    file_scan::FileScanExec,
+    files::FileTable,
     record_scan::{RecordScanExec, ScanSpec},
     steps::Step,
     template::fuse,
@@ -36,9 +38,41 @@ pub struct Flow {
     pub dataflow: Dataflow,
     /// One per source of records; each reads for one or several sources of the graph.
     pub scans: Vec<EpochScan>,
+    /// What is read once, in the job's first epoch.
+    pub files: Vec<FileSource>,
     pub held: Arc<tokio::sync::Mutex<HeldState>>,
     /// How far time had gone in the last recorded epoch that is known here.
     recorded: Mutex<Passed>,
+}
+
+/// A scan of files: all rows of a source of the graph.
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    /// Its place among the graph's sources.
+    pub source: usize,
+    pub table: FileTable,
+    pub columns: SchemaRef,
+}
+
+/// A leaf of the job's plans.
+enum Leaf {
+    /// With what becomes of its rows before the dataflow takes them.
+    Records(RecordScanExec, Vec<Stage>),
+    Files(FileTable, SchemaRef),
+}
+
+impl Leaf {
+    /// Whether one reading serves both.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // Each look-up asks for itself.
+            (Self::Records(scan, stages), Self::Records(other, asks)) => {
+                stages.is_empty() && asks.is_empty() && is_same(scan, other)
+            }
+            (Self::Files(table, columns), Self::Files(other, others)) => table == other && columns == others,
+            _ => false,
+        }
+    }
 }
 
 /// Folds what can be folded into the scans of a plan (see [`fuse`]).
@@ -53,37 +87,52 @@ pub fn fuse_scans(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
 impl Flow {
     pub fn build(spec: Arc<EpochSpec>, context: &TaskContext) -> Result<Self> {
         let plans = spec.plans(context)?;
-        let scans: Mutex<Vec<(RecordScanExec, Vec<Stage>)>> = Mutex::default();
+        let leaves: Mutex<Vec<Leaf>> = Mutex::default();
         let failure = Mutex::new(None);
         let find = |plan: &Arc<dyn ExecutionPlan>| {
             // The first says more than those that follow from it.
             let fail = |error| {
                 failure.lock().get_or_insert(error);
             };
-            let (scan, stages) = match plan.downcast_ref::<RecordScanExec>() {
-                Some(scan) => (scan.clone(), vec![]),
-                None => lookup::of_plan(plan).map_err(fail).ok()??,
+            let (leaf, times, label) = if let Some(scan) = plan.downcast_ref::<FileScanExec>() {
+                let label = format!("files in {}", scan.table().place);
+                (Leaf::Files(scan.table().clone(), plan.schema()), vec![None; plan.schema().fields().len()], label)
+            } else {
+                let (scan, stages) = match plan.downcast_ref::<RecordScanExec>() {
+                    Some(scan) => (scan.clone(), vec![]),
+                    None => lookup::of_plan(plan).map_err(fail).ok()??,
+                };
+                let times = lookup::times_of(&stages, times_of(&spec, &scan), spec.granule_us);
+                let label = lookup::describe(&stages);
+                (Leaf::Records(scan, stages), times, label)
             };
-            let times = lookup::times_of(&stages, times_of(&spec, &scan), spec.granule_us);
-            let label = lookup::describe(&stages);
-            let mut scans = scans.lock();
-            // Each look-up asks for itself.
-            let known = scans.iter().position(|(known, asks)| stages.is_empty() && asks.is_empty() && is_same(known, &scan));
+            let whole = matches!(leaf, Leaf::Files(..));
+            let mut leaves = leaves.lock();
+            let known = leaves.iter().position(|known| known.is_same(&leaf));
             let source = known.unwrap_or_else(|| {
-                scans.push((scan, stages));
-                scans.len() - 1
+                leaves.push(leaf);
+                leaves.len() - 1
             });
-            Some(SourceLeaf { source, times, label })
+            Some(SourceLeaf { source, times, label, whole })
         };
         let graph = Graph::lower(&plans, &find, spec.granule_us);
         if let Some(error) = failure.into_inner() {
             return Err(error);
         }
         let graph = graph?.with_ttl(spec.ttl_us);
-        let scans = by_source(&spec, scans.into_inner(), graph.sources(), context)?;
+        let (mut scans, mut files) = (vec![], vec![]);
+        for (index, leaf) in leaves.into_inner().into_iter().enumerate() {
+            let place = graph.sources().iter().position(|&source| source == index);
+            let source = place.ok_or_else(|| internal_datafusion_err!("a scan is no source of the graph"))?;
+            match leaf {
+                Leaf::Records(scan, stages) => scans.push((source, scan, stages)),
+                Leaf::Files(table, columns) => files.push(FileSource { source, table, columns }),
+            }
+        }
+        let scans = by_source(&spec, scans, context)?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
-        Ok(Self { spec, dataflow, scans, held, recorded: Mutex::default() })
+        Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default() })
     }
 }
 
@@ -93,7 +142,9 @@ impl Flow {
         self.dataflow.graph().kept(&|place| {
             let readers = self.scans.iter().flat_map(|scan| scan.readers.iter().map(move |reader| (scan, reader)));
             let read = readers.filter(|(_, reader)| reader.source == place);
-            read.map(|(scan, reader)| format!("{:?} {:?} {:?} {:?}", scan.spec, scan.time, reader.steps, reader.stages)).collect()
+            let read = read.map(|(scan, reader)| format!("{:?} {:?} {:?} {:?}", scan.spec, scan.time, reader.steps, reader.stages));
+            let files = self.files.iter().filter(|files| files.source == place).map(|files| format!("{files:?}"));
+            read.chain(files).collect()
         })
     }
 
@@ -114,17 +165,10 @@ fn event_time_of<'a>(spec: &'a EpochSpec, scan: &RecordScanExec) -> Option<&'a E
     spec.event_times.iter().find(|time| time.source == scan.spec().source)
 }
 
-/// Puts scans together that decode one source alike. `places`: which scan each source of the graph is.
-fn by_source(
-    spec: &EpochSpec,
-    scans: Vec<(RecordScanExec, Vec<Stage>)>,
-    places: &[usize],
-    context: &TaskContext,
-) -> Result<Vec<EpochScan>> {
+/// Puts scans together that decode one source alike. With each scan, its place among the graph's sources.
+fn by_source(spec: &EpochSpec, scans: Vec<(usize, RecordScanExec, Vec<Stage>)>, context: &TaskContext) -> Result<Vec<EpochScan>> {
     let mut groups: Vec<(ScanSpec, Vec<Member>)> = vec![];
-    for (index, (scan, stages)) in scans.into_iter().enumerate() {
-        let place = places.iter().position(|&place| place == index);
-        let source = place.ok_or_else(|| internal_datafusion_err!("a scan is no source of the graph"))?;
+    for (source, scan, stages) in scans {
         let alike = ScanSpec { fields: vec![], ..scan.spec().as_ref().clone() };
         let member = Member { source, time: scan_time(spec, &scan, context)?, scan, stages };
         match groups.iter_mut().find(|(known, _)| *known == alike) {

@@ -239,7 +239,7 @@ impl TableDefinition {
 
     /// Whether it has anything to read.
     pub fn is_readable(&self) -> bool {
-        matches!(self.connector, Connector::Kafka(_) | Connector::Cassandra(_))
+        matches!(self.connector, Connector::Kafka(_) | Connector::Cassandra(_) | Connector::Filesystem(_))
     }
 
     /// Checks a declaration. Pure: nothing is asked of Kafka or Cassandra.
@@ -316,6 +316,10 @@ impl TableDefinition {
 
     fn check_watermark(&self) -> Result<(), SqlError> {
         let Some(watermark) = &self.watermark else { return Ok(()) };
+        if matches!(self.connector, Connector::Filesystem(_)) {
+            let message = format!("table {} is files, which a job reads all at once; leave WATERMARK out", self.name);
+            return Err(SqlError::unsupported(message));
+        }
         match self.column(&watermark.column) {
             Some(column) if column.sql_type.is_timestamp() => Ok(()),
             Some(column) => Err(SqlError::invalid(format!(

@@ -1,4 +1,5 @@
-//! Options of `'connector' = 'filesystem'`: a folder, or part of a bucket, that gets a file for each part of an epoch. Only written.
+//! Options of `'connector' = 'filesystem'`: a folder, or part of a bucket, that gets a file for each part of an epoch; read by queries,
+//! and by jobs when they start.
 //!
 //! | key | value | default |
 //! |---|---|---|

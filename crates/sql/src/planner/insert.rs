@@ -72,7 +72,9 @@ pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert)
             table.connector.name()
         ));
     }
-    if let Some(table) = tables.read.iter().find(|table| !table.is_unbounded()) {
+    // Files are read once, when the job starts.
+    let is_followed = |table: &TableDefinition| table.is_unbounded() || matches!(table.connector, Connector::Filesystem(_));
+    if let Some(table) = tables.read.iter().find(|table| !is_followed(table)) {
         return refuse(match table.connector {
             Connector::Kafka(_) => format!(
                 "{subject} reads {}, which ends, beside tables that do not; leave 'scan.bounded.mode' out of its declaration",
@@ -135,7 +137,11 @@ fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), Sql
                     "table {} (upsert-kafka) is only written, as changes of a topic's keys cannot be followed yet; to read its records, declare the topic with 'connector' = 'kafka'",
                     table.name
                 ),
-                _ => format!("table {} ({}) only takes rows; read a Kafka or Cassandra table", table.name, table.connector.name()),
+                _ => format!(
+                    "table {} ({}) only takes rows; read a Kafka or Cassandra table, or files",
+                    table.name,
+                    table.connector.name()
+                ),
             };
             Err(SqlError::invalid_at(insert.at, message))
         }

@@ -196,7 +196,12 @@ impl fmt::Debug for Fixed {
 #[async_trait]
 impl Providers for Fixed {
     async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let Connector::Kafka(options) = &table.connector else { return self.platform.provider(table, usage).await };
+        let options = match &table.connector {
+            Connector::Kafka(options) => options,
+            // As they are now.
+            Connector::Filesystem(_) => return self.platform.provider(table, Use::Bounded).await,
+            _ => return self.platform.provider(table, usage).await,
+        };
         let ranges = self.ranges.get(&options.topic).cloned().unwrap_or_default();
         let incarnation = format!("verify-{}", uuid::Uuid::new_v4().simple());
         let reading = Reading::Query(Arc::new(FixedRanges { incarnation: incarnation.clone(), ranges }));

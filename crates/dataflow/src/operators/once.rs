@@ -1,0 +1,36 @@
+//! The rows of a source that gives all of them in the first epoch and none after it: files that a job reads when it starts.
+use datafusion::common::Result;
+use polybolos_state::{JobState, Table, TableKind, lane_of};
+
+use super::{EpochContext, Operator, values};
+use crate::delta::Delta;
+
+/// Passes them, and remembers that they came.
+#[derive(Debug)]
+pub struct Once;
+
+impl Once {
+    /// Whether they are still to come, where `table` is its own.
+    pub(crate) fn awaits(state: &JobState, table: usize) -> bool {
+        let lane = &state.lanes()[state.lane_of(&[])];
+        matches!(&lane.tables[table], Table::Values(came) if came.get(&[]).is_none())
+    }
+}
+
+impl Operator for Once {
+    fn tables(&self) -> Vec<TableKind> {
+        vec![TableKind::Values]
+    }
+
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        let came = values(&mut tables[0]);
+        if context.lane == lane_of(&[], context.lanes) && came.get(&[]).is_none() {
+            came.put(&[], &[], None);
+        }
+        Ok(inputs.into_iter().flatten().collect())
+    }
+
+    fn describe(&self) -> String {
+        "Once: all rows come in the first epoch".to_owned()
+    }
+}
