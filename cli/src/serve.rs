@@ -13,7 +13,7 @@ use polybolos_scheduler::{DoorTls, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
     config::{self, Secret},
-    shutdown,
+    memory, shutdown,
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
@@ -128,6 +128,7 @@ struct Executor {
     host: IpAddr,
     schedulers: Vec<String>,
     vcores: usize,
+    state_memory_mib: u64,
     work_dir: PathBuf,
 }
 
@@ -245,6 +246,11 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// What is set, or half of what there is.
+pub fn state_memory(mib: u64) -> u64 {
+    if mib > 0 { mib << 20 } else { memory::available().map_or(u64::MAX, |bytes| bytes / 2) }
+}
+
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
@@ -252,7 +258,8 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let registry = telemetry::metrics()?;
     let places = Arc::new(Places::new(config.s3.settings()));
-    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places };
+    let state_memory = state_memory(config.executor.state_memory_mib);
+    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state_memory };
     let settings = ExecutorSettings {
         schedulers: config.executor.schedulers.clone(),
         host: config.executor.host,

@@ -30,7 +30,7 @@ use polybolos_tables::TableBackend;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipelines;
+use crate::{pipelines, serve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -60,6 +60,9 @@ pub struct Arguments {
     /// A folder or `s3://bucket/prefix` below which jobs may write files and SQL may read them ('connector' = 'filesystem'); may be repeated.
     #[arg(long, value_name = "PLACE", value_parser = Place::parse)]
     allow_location: Vec<Place>,
+    /// Most memory for the state of jobs, in MiB; 0: half of what the machine has.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    state_memory_mib: u64,
     /// Log lines as JSON.
     #[arg(long)]
     log_json: bool,
@@ -134,7 +137,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         work_dir: folder.join("work"),
     };
-    let executor_parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places };
+    let state_memory = serve::state_memory(arguments.state_memory_mib);
+    let executor_parts =
+        ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state_memory };
     let mut services = JoinSet::new();
     let (joined, on_joined) = tokio::sync::oneshot::channel();
     let executor_stop = platform.clone();

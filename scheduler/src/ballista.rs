@@ -145,3 +145,33 @@ impl Ballista {
         }
     }
 }
+
+/// What a task of ours said, of the message that Ballista wraps it in as Rust shows it to programmers.
+pub fn said(message: &str) -> String {
+    let Some((_, said)) = message.split_once("DataFusionError(Execution(\"") else { return message.replace('\n', " ") };
+    let said = said.rsplit_once("\"))").map_or(said, |(said, _)| said);
+    let mut plain = String::with_capacity(said.len());
+    let mut characters = said.chars();
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '\\' => match characters.next() {
+                Some('n' | 'r' | 't') | None => ' ',
+                Some(escaped) => escaped,
+            },
+            character => character,
+        });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said;
+
+    #[test]
+    fn a_task_s_words_are_told_without_their_wrapping() {
+        let wrapped = r#"Job failed due to stage 1 failed: Task failed due to runtime execution error: DataFusionError(Execution("file \"a\" of table t:\nline 3"))"#;
+        assert_eq!(said(&format!("{wrapped}\n")), "file \"a\" of table t: line 3");
+        assert_eq!(said("the executor\nis gone"), "the executor is gone");
+    }
+}

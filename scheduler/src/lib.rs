@@ -354,6 +354,13 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
     let (reports, _nobody) = mpsc::channel(1);
     let id = ExecutorId::new("queries");
     let context = execution::plan_context()?;
-    let parts = ExecutorParts { fetcher, store: parts.store.clone(), tables: parts.tables.clone(), places: Arc::default() };
+    let parts = ExecutorParts {
+        fetcher,
+        store: parts.store.clone(),
+        tables: parts.tables.clone(),
+        places: parts.places.clone(),
+        // Queries keep none.
+        state_memory: 0,
+    };
     Ok(ExecutorServices::new(id, parts, reports, context, execution::freeze))
 }

@@ -334,3 +334,53 @@ def test_a_verification_says_what_retention_has_deleted(cluster, names):
     assert len(differences) == full["records"] and all(line["difference"] == "extra" for line in differences)
     assert "the input is no longer complete" in told and f"of {names['topic']}/{full['partition']} are deleted" in told
     assert "of an input that is no longer complete" in told
+
+
+def test_state_without_room_stands_still_and_jobs_at_rest_give_theirs_back(fresh_platform):
+    """Sixteen thousand groups take more than a MiB; it says so, nothing is lost, and with room the job goes on."""
+    platform = fresh_platform("--no-pipelines", "--state-memory-mib", "1")
+    platform.start()
+    for name in ("resting", "growing"):
+        platform.run(
+            "sql",
+            "-c",
+            f"""
+CREATE TABLE {name}_words (word STRING) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json');
+CREATE TABLE {name}_counts (word STRING, n BIGINT, PRIMARY KEY (word) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'memory', 'table' = '{name}', 'table.create' = 'true');
+CREATE JOB {name}_job WITH ('state.unbounded' = 'allow') AS INSERT INTO {name}_counts SELECT word, count(*) FROM {name}_words GROUP BY word;
+""",
+        )
+
+    def produce(topic: str, words: range):
+        platform.run("topic", "produce", topic, stdin="".join(json.dumps({"word": f"word {number}"}) + "\n" for number in words))
+
+    def counted(name: str) -> dict:
+        [row] = platform.sql(f"SELECT count(*) AS words, coalesce(sum(n), 0) AS records FROM {name}_counts")
+        return row
+
+    def failure() -> str:
+        [row] = platform.sql("SELECT limiting, error FROM polybolos.jobs WHERE name = 'growing_job'")
+        return f"{row['limiting']} {row['error']}"
+
+    produce("resting", range(6_000))
+    wait_for("the first job", lambda: counted("resting") == {"words": 6_000, "records": 6_000})
+    time.sleep(11)
+    # Both have no room together, and the first has rested.
+    produce("growing", range(6_000))
+    wait_for("the second job", lambda: counted("growing") == {"words": 6_000, "records": 6_000})
+    produce("growing", range(6_000))
+    wait_for("the second job's next epoch", lambda: counted("growing") == {"words": 6_000, "records": 12_000})
+    time.sleep(11)
+    produce("resting", range(5_000, 6_100))
+    wait_for("the first job again", lambda: counted("resting") == {"words": 6_100, "records": 7_100})
+
+    produce("growing", range(6_000, 16_000))
+    produce("growing", range(1))
+    wait_for("the word", lambda: "executor.state_memory_mib" in failure())
+    produce("resting", range(1))
+    wait_for("the first job once more", lambda: counted("resting") == {"words": 6_100, "records": 7_101})
+    platform.stop()
+    platform.arguments = [*platform.arguments[:-1], "64"]
+    platform.start()
+    wait_for("the second job, with room", lambda: counted("growing") == {"words": 16_000, "records": 22_001})

@@ -43,8 +43,10 @@ pub struct ExecutorParts {
     pub fetcher: Arc<Fetcher>,
     pub store: Arc<dyn Store>,
     pub tables: Arc<dyn TableBackend>,
-    /// Where jobs write files.
+    /// Where jobs write and read files.
     pub places: Arc<Places>,
+    /// Most bytes of memory for the state of jobs.
+    pub state_memory: u64,
 }
 
 /// An executor, as seen by the nodes that run on it.
@@ -53,8 +55,10 @@ pub struct ExecutorServices {
     pub fetcher: Arc<Fetcher>,
     pub store: Arc<dyn Store>,
     pub tables: Arc<dyn TableBackend>,
-    /// Where files are put that are not the platform's own.
+    /// Where files are that are not the platform's own.
     pub places: Arc<Places>,
+    /// Most bytes of memory for the state of jobs.
+    pub state_memory: u64,
     pub reports: mpsc::Sender<PartReport>,
     pub parts: PartCache,
     /// Dataflows and state of jobs that run here.
@@ -97,13 +101,14 @@ impl ExecutorServices {
         plan_context: Arc<TaskContext>,
         freeze: Freeze,
     ) -> Arc<Self> {
-        let ExecutorParts { fetcher, store, tables, places } = parts;
+        let ExecutorParts { fetcher, store, tables, places, state_memory } = parts;
         Arc::new(Self {
             executor,
             fetcher,
             store,
             tables,
             places,
+            state_memory,
             reports,
             parts: PartCache::default(),
             flows: Flows::default(),

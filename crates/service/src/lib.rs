@@ -5,6 +5,7 @@ pub mod auth;
 pub mod config;
 pub mod endpoints;
 pub mod exit;
+pub mod memory;
 pub mod ports;
 pub mod shutdown;
 pub mod telemetry;

@@ -3,6 +3,7 @@ use hashbrown::{Equivalent, HashMap};
 
 use crate::{
     expiry::{Expiry, NEVER},
+    size::{allocated, slot},
     sorted::Sorted,
 };
 
@@ -65,12 +66,26 @@ pub(crate) struct Change {
 type Bucket = Sorted<Held>;
 type ChangedBucket = Sorted<Change>;
 
+/// What a row takes among others of its key.
+fn size(key: &[u8], row: &[u8], expiry: i64) -> usize {
+    let due = if expiry == NEVER { 0 } else { slot::<(Bytes, Bytes)>() + allocated(key.len()) + allocated(row.len()) };
+    // Lists and trees of rows have room to spare.
+    size_of::<(Bytes, Held)>() * 3 / 2 + allocated(row.len()) + due
+}
+
+/// What a key with rows takes beside them.
+fn size_of_key(key: &[u8]) -> usize {
+    slot::<(Bytes, Bucket)>() + allocated(key.len())
+}
+
 #[derive(Debug, Default)]
 pub struct BucketTable {
     base: HashMap<Bytes, Bucket>,
     overlay: HashMap<Bytes, ChangedBucket>,
     expiry: Expiry<(Bytes, Bytes)>,
     rows: usize,
+    /// What `base` takes.
+    bytes: usize,
     /// Of rows that are put without one: those of a job with a TTL.
     default_expiry: Option<i64>,
 }
@@ -237,6 +252,13 @@ impl BucketTable {
         self.rows == 0
     }
 
+    /// Memory that it takes, about, the changes of the running task included.
+    pub fn bytes(&self) -> usize {
+        let change = |(row, change): (&Bytes, &Change)| size(&[], row, change.expiry.unwrap_or(NEVER));
+        let bucket = |(key, bucket): (&Bytes, &ChangedBucket)| size_of_key(key) + bucket.iter().map(change).sum::<usize>();
+        self.bytes + self.overlay.iter().map(bucket).sum::<usize>()
+    }
+
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
         self.overlay.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, change)| (key, row, change)))
     }
@@ -254,17 +276,22 @@ impl BucketTable {
     }
 
     fn apply_all(&mut self, key: &[u8], changes: impl IntoIterator<Item = (Bytes, Change)>) {
-        let bucket = self.base.entry_ref(key).or_default();
+        let bucket = self.base.entry_ref(key).or_insert_with(|| {
+            self.bytes += size_of_key(key);
+            Bucket::default()
+        });
         for (row, Change { entry, expiry }) in changes {
             let Some(entry) = entry else {
                 if let Some(held) = bucket.remove(&row) {
                     self.rows -= 1;
+                    self.bytes -= size(key, &row, held.expiry);
                     self.expiry.remove(held.expiry, &RowOf(key, &row));
                 }
                 continue;
             };
             let expiry = expiry.unwrap_or(NEVER);
             let held = Held { entry, expiry };
+            self.bytes += size(key, &row, expiry);
             let before = match bucket.get_mut(&row) {
                 Some(known) => std::mem::replace(known, held).expiry,
                 None => {
@@ -274,6 +301,7 @@ impl BucketTable {
                     continue;
                 }
             };
+            self.bytes -= size(key, &row, before);
             if before != expiry {
                 self.expiry.remove(before, &RowOf(key, &row));
                 self.expiry.add(expiry, || (key.into(), row));
@@ -281,15 +309,20 @@ impl BucketTable {
         }
         if bucket.is_empty() {
             self.base.remove(key);
+            self.bytes -= size_of_key(key);
         }
     }
 
     fn remove(&mut self, due: Vec<(Bytes, Bytes)>) {
         for (key, row) in due {
             let Some(bucket) = self.base.get_mut(&key) else { continue };
-            self.rows -= usize::from(bucket.remove(&row).is_some());
+            if let Some(held) = bucket.remove(&row) {
+                self.rows -= 1;
+                self.bytes -= size(&key, &row, held.expiry);
+            }
             if bucket.is_empty() {
                 self.base.remove(&key);
+                self.bytes -= size_of_key(&key);
             }
         }
     }
@@ -308,7 +341,7 @@ impl BucketTable {
         self.discard();
         self.base.clear();
         self.expiry.clear();
-        self.rows = 0;
+        (self.rows, self.bytes) = (0, 0);
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {

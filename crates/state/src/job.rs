@@ -101,6 +101,15 @@ impl JobState {
         self.lanes.iter().flat_map(|lane| &lane.tables).map(entries).sum()
     }
 
+    /// Memory that it takes, about: recorded entries and the overlay.
+    pub fn bytes(&self) -> usize {
+        let bytes = |table: &Table| match table {
+            Table::Values(table) => table.bytes(),
+            Table::Buckets(table) => table.bytes(),
+        };
+        self.lanes.iter().flat_map(|lane| &lane.tables).map(bytes).sum()
+    }
+
     /// What the overlay changes, as batches of [`crate::run_schema`]. Nothing: nothing changed.
     pub fn changes(&self) -> Result<Vec<RecordBatch>, StateError> {
         let mut writer = run::Writer::new();
@@ -262,6 +271,7 @@ mod tests {
         let mut state = JobState::new(&specs, 1);
         let runs = [put(&mut state, 1), put(&mut state, 50)];
         assert_eq!(state.entries(), 8);
+        let of_eight = state.bytes();
         // Each table has one of two left: those of the clock by the clock, those of the watermark by the watermark.
         let passed = Passed { watermark_us: Some(101), clock_us: Some(101) };
         let mut loaded = JobState::new(&specs, 1);
@@ -270,8 +280,9 @@ mod tests {
         let mut merged = JobState::new(&specs, 1);
         merged.apply(&merge_runs(&runs, true, passed).expect("merges")).expect("applies");
         assert_eq!((contents(&loaded), loaded.entries()), (contents(&merged), 4));
+        assert_eq!((loaded.bytes(), merged.bytes()), (of_eight / 2, of_eight / 2));
         loaded.drop_due(Passed { watermark_us: None, clock_us: Some(i64::MAX - 1) });
-        assert_eq!(loaded.entries(), 2);
+        assert_eq!((loaded.entries(), loaded.bytes()), (2, of_eight / 4));
     }
 
     fn change(state: &mut JobState, key: u8, row: u8, weight: i64) {
@@ -314,6 +325,7 @@ mod tests {
                 rebuilt.apply(run).expect("applies");
             }
             prop_assert_eq!(contents(&rebuilt), contents(&state));
+            prop_assert_eq!(rebuilt.bytes(), state.bytes(), "what is held takes as much, however it came");
 
             let merged = merged.min(runs.len());
             let mut compacted = JobState::new(&KINDS, other_lanes);

@@ -34,6 +34,7 @@ mod error;
 mod expiry;
 mod job;
 mod run;
+mod size;
 mod sorted;
 mod value;
 

@@ -2,7 +2,10 @@
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::expiry::{Expiry, NEVER};
+use crate::{
+    expiry::{Expiry, NEVER},
+    size::{allocated, slot},
+};
 
 type Bytes = Box<[u8]>;
 
@@ -23,11 +26,20 @@ struct Held {
     expiry: i64,
 }
 
+/// What an entry takes.
+fn size(key: &[u8], value: &Value, expiry: i64) -> usize {
+    let value = if value.spilled() { allocated(value.capacity()) } else { 0 };
+    let due = if expiry == NEVER { 0 } else { slot::<Bytes>() + allocated(key.len()) };
+    slot::<(Bytes, Held)>() + allocated(key.len()) + value + due
+}
+
 #[derive(Debug, Default)]
 pub struct ValueTable {
     base: HashMap<Bytes, Held>,
     overlay: HashMap<Bytes, Change>,
     expiry: Expiry<Bytes>,
+    /// What `base` takes.
+    bytes: usize,
     /// Of entries that are put without one: those of a job with a TTL.
     default_expiry: Option<i64>,
 }
@@ -83,6 +95,15 @@ impl ValueTable {
         self.base.is_empty()
     }
 
+    /// Memory that it takes, about, the changes of the running task included.
+    pub fn bytes(&self) -> usize {
+        let change = |(key, change): (&Bytes, &Change)| match &change.value {
+            Some(value) => size(key, value, change.expiry.unwrap_or(NEVER)),
+            None => slot::<(Bytes, Change)>() + allocated(key.len()),
+        };
+        self.bytes + self.overlay.iter().map(change).sum::<usize>()
+    }
+
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Change)> {
         self.overlay.iter()
     }
@@ -91,21 +112,31 @@ impl ValueTable {
         for (key, change) in std::mem::take(&mut self.overlay) {
             self.apply(key, change);
         }
-        for key in self.expiry.take_declared() {
-            self.base.remove(&key);
+        let due = self.expiry.take_declared();
+        self.remove(due);
+    }
+
+    fn remove(&mut self, due: Vec<Bytes>) {
+        for key in due {
+            if let Some(held) = self.base.remove(&key) {
+                self.bytes -= size(&key, &held.value, held.expiry);
+            }
         }
     }
 
     pub(crate) fn apply(&mut self, key: Bytes, change: Change) {
         let Some(value) = change.value else {
             if let Some(held) = self.base.remove(&key) {
+                self.bytes -= size(&key, &held.value, held.expiry);
                 self.expiry.remove(held.expiry, &key);
             }
             return;
         };
         let expiry = change.expiry.unwrap_or(NEVER);
+        self.bytes += size(&key, &value, expiry);
         match self.base.entry(key) {
             hashbrown::hash_map::Entry::Occupied(mut entry) => {
+                self.bytes -= size(entry.key(), &entry.get().value, entry.get().expiry);
                 let before = std::mem::replace(&mut entry.get_mut().expiry, expiry);
                 entry.get_mut().value = value;
                 if before != expiry {
@@ -121,9 +152,8 @@ impl ValueTable {
     }
 
     pub(crate) fn drop_due(&mut self, through: i64) {
-        for key in self.expiry.take(through) {
-            self.base.remove(&key);
-        }
+        let due = self.expiry.take(through);
+        self.remove(due);
     }
 
     pub(crate) fn discard(&mut self) {
@@ -135,6 +165,7 @@ impl ValueTable {
         self.discard();
         self.base.clear();
         self.expiry.clear();
+        self.bytes = 0;
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -35,7 +35,7 @@ use super::{
     topics,
 };
 use crate::{
-    ballista::Ballista,
+    ballista::{Ballista, said},
     clock::Clock,
     control::{ExecutorEvent, Executors},
     metrics::JobMetrics,
@@ -790,7 +790,7 @@ async fn run_query(
 /// asked for it (`on_error = 'fail'`), or the environment.
 fn failure(message: String) -> AttemptOutcome {
     let data = message.contains("cannot be processed:");
-    AttemptOutcome::Failed { message: message.replace('\n', " "), retryable: !data, data }
+    AttemptOutcome::Failed { message: said(&message), retryable: !data, data }
 }
 
 fn store_version(version: &Version) -> polybolos_persist::Version {

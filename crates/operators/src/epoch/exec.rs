@@ -148,6 +148,11 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
     };
     let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
     held.bring_to(&task.state, recorded, &services).await?;
+    if let Err(error) = services.flows.make_room(&flow, held.state.bytes() as u64, services.state_memory) {
+        // Others, that have room, are not kept from it.
+        flow.let_go(&mut held);
+        return Err(error);
+    }
     flow.builds_on(recorded);
     let max_timestamp_ms = newest(&records);
     let (computed, held) = compute(&task, &flow, records, &services, held, cancelled.clone()).await?;

@@ -1,5 +1,5 @@
 //! A job's dataflow on an executor: made once from what the scheduler sent, kept with its state until the job is forgotten.
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::datatypes::{Schema, SchemaRef},
@@ -15,9 +15,10 @@ use polybolos_kafka::decode::Field;
 use polybolos_state::Passed;
 use polybolos_streaming::ids::Incarnation;
 use prost::Message;
+use tokio::time::Instant;
 
 use super::{
-    held::HeldState,
+    held::{HeldState, too_large},
     lookup::{self, Stage},
     scan::{EpochScan, Reader, ScanTime},
     spec::{EpochSpec, EventTime},
@@ -43,7 +44,18 @@ pub struct Flow {
     pub held: Arc<tokio::sync::Mutex<HeldState>>,
     /// How far time had gone in the last recorded epoch that is known here.
     recorded: Mutex<Passed>,
+    memory: Mutex<Memory>,
 }
+
+/// What a job's state takes, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Memory {
+    bytes: u64,
+    used: Instant,
+}
+
+/// A job at rest for so long gives its state's memory to others.
+const REST: Duration = Duration::from_secs(10);
 
 /// A scan of files: all rows of a source of the graph.
 #[derive(Clone, Debug)]
@@ -132,7 +144,8 @@ impl Flow {
         let scans = by_source(&spec, scans, context)?;
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
-        Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default() })
+        let memory = Mutex::new(Memory { bytes: 0, used: Instant::now() });
+        Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default(), memory })
     }
 }
 
@@ -146,6 +159,12 @@ impl Flow {
             let files = self.files.iter().filter(|files| files.source == place).map(|files| format!("{files:?}"));
             read.chain(files).collect()
         })
+    }
+
+    /// Gives the memory of its state to others.
+    pub(super) fn let_go(&self, held: &mut HeldState) {
+        held.let_go();
+        self.memory.lock().bytes = 0;
     }
 
     /// An epoch begins upon what is recorded.
@@ -267,6 +286,32 @@ impl Flows {
         let flow = Arc::new(Flow::build(spec.clone(), context)?);
         self.flows.lock().insert(spec.incarnation.clone(), flow.clone());
         Ok(flow)
+    }
+
+    /// Counts what a job's state takes now. Where all state together has no room, jobs at rest give theirs back, those that have rested longest
+    /// first; they load it again when they go on.
+    ///
+    /// # Errors
+    /// When there still is no room.
+    pub(super) fn make_room(&self, flow: &Flow, bytes: u64, most: u64) -> Result<()> {
+        let now = Instant::now();
+        *flow.memory.lock() = Memory { bytes, used: now };
+        let is_other = |other: &&Arc<Flow>| other.spec.incarnation != flow.spec.incarnation;
+        let others: Vec<Arc<Flow>> = self.flows.lock().values().filter(is_other).cloned().collect();
+        let memory = |other: &Arc<Flow>| *other.memory.lock();
+        let mut others: Vec<(Memory, Arc<Flow>)> = others.into_iter().map(|other| (memory(&other), other)).collect();
+        others.sort_by_key(|(memory, _)| memory.used);
+        let mut total = bytes + others.iter().map(|(memory, _)| memory.bytes).sum::<u64>();
+        for (memory, other) in others.iter().filter(|(memory, _)| memory.used + REST <= now) {
+            if total <= most {
+                break;
+            }
+            // One that works just now is not at rest.
+            let Ok(mut held) = other.held.try_lock() else { continue };
+            other.let_go(&mut held);
+            total -= memory.bytes;
+        }
+        if total > most { Err(too_large(total, most)) } else { Ok(()) }
     }
 
     /// How far time had gone in the last recorded epoch of a job, as far as this executor knows.

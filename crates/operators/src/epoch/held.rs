@@ -27,6 +27,12 @@ impl HeldState {
         self.overlay = Some(file.to_owned());
     }
 
+    /// Gives the memory back; what it was is in the runs.
+    pub fn let_go(&mut self) {
+        self.state.clear();
+        (self.base, self.overlay) = (Epoch(0), None);
+    }
+
     /// The overlay changed nothing. What expired in this epoch goes when a frame says that the epoch is recorded: until then another attempt may
     /// have to emit it again.
     pub fn unchanged(&mut self) {
@@ -85,7 +91,20 @@ impl HeldState {
             };
             let batches = part::decode_state(&run.name, &bytes, run.crc32).map_err(external)?;
             self.state.apply(&batches).map_err(|error| DataFusionError::External(Box::new(error)))?;
+            // Rather than be killed on the way.
+            if self.state.bytes() as u64 > services.state_memory {
+                return Err(too_large(self.state.bytes() as u64, services.state_memory));
+            }
         }
         Ok(())
     }
+}
+
+/// State has no room on this executor.
+pub fn too_large(bytes: u64, most: u64) -> DataFusionError {
+    DataFusionError::Execution(format!(
+        "state takes {} MiB of this executor's memory, and may take {} MiB (executor.state_memory_mib); give it more, or bound the state: group and join by windows, or set 'state.ttl'",
+        bytes >> 20,
+        most >> 20
+    ))
 }

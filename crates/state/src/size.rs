@@ -1,0 +1,11 @@
+//! About how much memory entries take: their parts, and what allocations are rounded up to.
+
+/// An allocation of so many bytes.
+pub(crate) fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
+}
+
+/// A slot of `T` in a hash table: with its byte of control, and those that are kept free.
+pub(crate) const fn slot<T>() -> usize {
+    (size_of::<T>() + 1) * 3 / 2
+}
