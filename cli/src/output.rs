@@ -61,7 +61,7 @@ fn csv(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
 }
 
-/// Columns shrink to what the terminal has; a table too wide even so is shown a column per line.
+/// Columns shrink to what the terminal has; a table too wide even so is shown a column per line. A column alone is a text, as EXPLAIN's, and stays whole.
 fn print_table(rows: &Rows) {
     let width = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
     let cells: Vec<Vec<String>> = rows
@@ -77,6 +77,12 @@ fn print_table(rows: &Rows) {
         }
     }
     let borders = 3 * names.len() + 1;
+    if let ([name], [text_width]) = (names.as_slice(), widths.as_slice())
+        && borders + text_width > width
+    {
+        print_lines(name, &cells);
+        return;
+    }
     if borders + 6 * names.len() > width {
         print_records(&names, &cells);
         return;
@@ -100,7 +106,17 @@ fn print_table(rows: &Rows) {
         line(row);
     }
     rule("└", "┴", "┘");
-    println!("{} row{}", cells.len(), if cells.len() == 1 { "" } else { "s" });
+    print_count(cells.len());
+}
+
+fn print_lines(name: &str, rows: &[Vec<String>]) {
+    println!("{name}\n{}", "─".repeat(name.chars().count()));
+    rows.iter().flatten().for_each(|line| println!("{line}"));
+    print_count(rows.len());
+}
+
+fn print_count(rows: usize) {
+    println!("{rows} row{}", if rows == 1 { "" } else { "s" });
 }
 
 fn print_records(names: &[&str], rows: &[Vec<String>]) {
@@ -111,7 +127,7 @@ fn print_records(names: &[&str], rows: &[Vec<String>]) {
             println!("{} │ {cell}", fit(name, width));
         }
     }
-    println!("{} row{}", rows.len(), if rows.len() == 1 { "" } else { "s" });
+    print_count(rows.len());
 }
 
 /// Cut or padded to a width.

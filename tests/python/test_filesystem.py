@@ -254,7 +254,7 @@ CREATE TABLE allowed (id BIGINT) WITH ('connector' = 'kafka', 'topic' = 'allowed
         {"sensor": "b", "room": "Küche", "floor": 1, "area": None},
     ]
     placed = "INSERT INTO placed SELECT r.id, coalesce(o.room, '?'), o.area FROM readings AS r LEFT JOIN rooms AS o ON r.sensor = o.sensor"
-    plan = "\n".join(row["plan"] for row in platform.sql(f"EXPLAIN {placed}"))
+    plan = platform.run("sql", "-c", f"EXPLAIN {placed}").stdout
     assert "all at once when the job starts" in plan and "keeps rows of the right (all there are)]" in plan, plan
     created = platform.run("sql", "-c", f"CREATE JOB placed_job AS {placed}")
     assert "grows" not in created.stderr, "what is joined with files is not kept"
