@@ -1,5 +1,5 @@
 """`make bench-state`: what a million events cost a job whose state has 10 000 to 10 000 000 keys, what a key takes in memory and in a snapshot, and how long an executor
-that was killed takes to have the state again.
+that was killed takes to have the state again; with --state-memory-mib, with so much memory for it, the rest being on the executor's disk.
 
 A topic first has every key once, then events of random keys, which are produced while the job is paused: so each size reads the same backlog. What is read ahead
 meanwhile is not counted."""
@@ -105,7 +105,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--state-memory-mib", type=int, default=0, help="0: as much as it needs")
     arguments = parser.parse_args()
+    if arguments.state_memory_mib:
+        os.environ["POLYBOLOS_EXECUTOR_STATE_MEMORY_MIB"] = str(arguments.state_memory_mib)
     began = conditions()
     rows = []
     for keys in arguments.keys:

@@ -1,9 +1,15 @@
 //! The services of a cluster: `polybolos scheduler`, `executor`, `ingest`.
-use std::{net::IpAddr, os::unix::process::CommandExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use polybolos_cassandra::{CassandraBackend, CassandraConfig};
-use polybolos_executor::{ExecutorParts, ExecutorSettings};
+use polybolos_executor::{ExecutorParts, ExecutorSettings, StateSpace};
 use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
@@ -251,6 +257,16 @@ pub fn state_memory(mib: u64) -> u64 {
     if mib > 0 { mib << 20 } else { memory::available().map_or(u64::MAX, |bytes| bytes / 2) }
 }
 
+/// Removes folders of executors that were killed.
+fn remove_of_dead(work_dir: &Path) {
+    let is_dead = |name: &str| name.parse::<u32>().is_ok() && !Path::new("/proc").join(name).exists();
+    for entry in std::fs::read_dir(work_dir).into_iter().flatten().flatten() {
+        if Path::new("/proc/self").exists() && entry.file_name().to_str().is_some_and(is_dead) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
@@ -258,20 +274,21 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let registry = telemetry::metrics()?;
     let places = Arc::new(Places::new(config.s3.settings()));
-    let state_memory = state_memory(config.executor.state_memory_mib);
-    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state_memory };
+    // One for each executor on this machine; what is in it is of no use to anybody after its end.
+    let own_folder = config.executor.work_dir.join(std::process::id().to_string());
+    remove_of_dead(&config.executor.work_dir);
+    let state = StateSpace::new(state_memory(config.executor.state_memory_mib), own_folder.join("spill"));
+    let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state };
     let settings = ExecutorSettings {
         schedulers: config.executor.schedulers.clone(),
         host: config.executor.host,
         flight_port: 0,
         grpc_port: 0,
         vcores: config.executor.vcores,
-        work_dir: config.executor.work_dir.join(std::process::id().to_string()),
+        work_dir: own_folder.join("shuffle"),
     };
-    let work_dir = settings.work_dir.clone();
     let ended = polybolos_executor::run(settings, parts, || println!("ready executor"), stop).await;
-    // Shuffle files are of no use to anybody now.
-    let _ = std::fs::remove_dir_all(work_dir);
+    let _ = std::fs::remove_dir_all(own_folder);
     match ended? {
         polybolos_executor::Ended::Shutdown => Ok(()),
         polybolos_executor::Ended::Restart(why) => restart(&why),

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use polybolos_embedded::{Broker, BrokerConfig, EmbeddedTables};
-use polybolos_executor::{ExecutorParts, ExecutorSettings};
+use polybolos_executor::{ExecutorParts, ExecutorSettings, StateSpace};
 use polybolos_ingest::demo;
 use polybolos_kafka::{
     connection::Connection,
@@ -60,7 +60,7 @@ pub struct Arguments {
     /// A folder or `s3://bucket/prefix` below which jobs may write files and SQL may read them ('connector' = 'filesystem'); may be repeated.
     #[arg(long, value_name = "PLACE", value_parser = Place::parse)]
     allow_location: Vec<Place>,
-    /// Most memory for the state of jobs, in MiB; 0: half of what the machine has.
+    /// Most memory for the state of jobs, in MiB; 0: half of what the machine has. What has no room goes to the data folder's disk.
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     state_memory_mib: u64,
     /// Log lines as JSON.
@@ -137,9 +137,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         work_dir: folder.join("work"),
     };
-    let state_memory = serve::state_memory(arguments.state_memory_mib);
+    let state = StateSpace::new(serve::state_memory(arguments.state_memory_mib), folder.join("spill"));
     let executor_parts =
-        ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state_memory };
+        ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state };
     let mut services = JoinSet::new();
     let (joined, on_joined) = tokio::sync::oneshot::channel();
     let executor_stop = platform.clone();

@@ -15,8 +15,8 @@ pub mod publishing;
 
 use std::{net::IpAddr, path::PathBuf};
 
-pub use polybolos_operators::services::ExecutorParts;
 use polybolos_operators::services::{ExecutorServices, REPORT_CHANNEL};
+pub use polybolos_operators::{epoch::space::StateSpace, services::ExecutorParts};
 use polybolos_sql::execution;
 use polybolos_streaming::ids::ExecutorId;
 use tokio::sync::mpsc;

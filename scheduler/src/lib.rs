@@ -44,7 +44,10 @@ use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
 };
-use polybolos_operators::services::{ExecutorParts, ExecutorServices};
+use polybolos_operators::{
+    epoch::space::StateSpace,
+    services::{ExecutorParts, ExecutorServices},
+};
 use polybolos_persist::{Place, Places, Store};
 use polybolos_proto::executor::v1::executor_control_service_server::ExecutorControlServiceServer;
 use polybolos_service::{auth::Users, ports, telemetry};
@@ -360,7 +363,7 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
         tables: parts.tables.clone(),
         places: parts.places.clone(),
         // Queries keep none.
-        state_memory: 0,
+        state: StateSpace::none(),
     };
     Ok(ExecutorServices::new(id, parts, reports, context, execution::freeze))
 }

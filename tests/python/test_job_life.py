@@ -336,8 +336,8 @@ def test_a_verification_says_what_retention_has_deleted(cluster, names):
     assert "of an input that is no longer complete" in told
 
 
-def test_state_without_room_stands_still_and_jobs_at_rest_give_theirs_back(fresh_platform):
-    """Sixteen thousand groups take more than a MiB; it says so, nothing is lost, and with room the job goes on."""
+def test_jobs_at_rest_give_their_memory_back_and_state_without_room_goes_to_disk(fresh_platform):
+    """Six thousand groups take less than a MiB, sixteen thousand more."""
     platform = fresh_platform("--no-pipelines", "--state-memory-mib", "1")
     platform.start()
     for name in ("resting", "growing"):
@@ -359,10 +359,6 @@ CREATE JOB {name}_job WITH ('state.unbounded' = 'allow') AS INSERT INTO {name}_c
         [row] = platform.sql(f"SELECT count(*) AS words, coalesce(sum(n), 0) AS records FROM {name}_counts")
         return row
 
-    def failure() -> str:
-        [row] = platform.sql("SELECT limiting, error FROM polybolos.jobs WHERE name = 'growing_job'")
-        return f"{row['limiting']} {row['error']}"
-
     produce("resting", range(6_000))
     wait_for("the first job", lambda: counted("resting") == {"words": 6_000, "records": 6_000})
     time.sleep(11)
@@ -375,12 +371,46 @@ CREATE JOB {name}_job WITH ('state.unbounded' = 'allow') AS INSERT INTO {name}_c
     produce("resting", range(5_000, 6_100))
     wait_for("the first job again", lambda: counted("resting") == {"words": 6_100, "records": 7_100})
 
-    produce("growing", range(6_000, 16_000))
-    produce("growing", range(1))
-    wait_for("the word", lambda: "executor.state_memory_mib" in failure())
+    produce("growing", range(6_000, 40_000))
+    produce("growing", range(40_000))
+    wait_for("forty thousand groups, most of them on disk", lambda: counted("growing") == {"words": 40_000, "records": 86_000})
+    assert any((platform.folder / "spill").iterdir())
+    platform.kill()
+    platform.start()
+    produce("growing", range(0, 40_000, 7))
+    wait_for("the second job, after a crash", lambda: counted("growing") == {"words": 40_000, "records": 86_000 + 5_715})
     produce("resting", range(1))
     wait_for("the first job once more", lambda: counted("resting") == {"words": 6_100, "records": 7_101})
     platform.stop()
+    assert not any((platform.folder / "spill").iterdir())
+
+
+def test_a_total_without_room_stands_still_and_says_so(fresh_platform):
+    platform = fresh_platform("--no-pipelines", "--state-memory-mib", "1")
+    platform.start()
+    platform.run(
+        "sql",
+        "-c",
+        """
+CREATE TABLE words (word STRING) WITH ('connector' = 'kafka', 'topic' = 'words', 'format' = 'json');
+CREATE TABLE totals (one STRING, n BIGINT, m BIGINT, PRIMARY KEY (one) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'memory', 'table' = 'totals', 'table.create' = 'true');
+CREATE JOB total WITH ('state.unbounded' = 'allow') AS INSERT INTO totals SELECT 'one', count(DISTINCT word), count(DISTINCT reverse(word)) FROM words;
+""",
+    )
+
+    def produce(words: range):
+        platform.run("topic", "produce", "words", stdin="".join(json.dumps({"word": f"word {number}"}) + "\n" for number in words))
+
+    def state() -> str:
+        [row] = platform.sql("SELECT limiting, error FROM polybolos.jobs")
+        return f"{row['limiting']} {row['error']}"
+
+    produce(range(20_000))
+    wait_for("the total", lambda: platform.sql("SELECT n FROM totals") == [{"n": 20_000}])
+    produce(range(20_001))
+    wait_for("the word", lambda: "executor.state_memory_mib" in state())
+    platform.stop()
     platform.arguments = [*platform.arguments[:-1], "64"]
     platform.start()
-    wait_for("the second job, with room", lambda: counted("growing") == {"words": 16_000, "records": 22_001})
+    wait_for("the total, with room", lambda: platform.sql("SELECT n FROM totals") == [{"n": 20_001}])

@@ -8,7 +8,7 @@ use polybolos_state::{JobState, LaneState, Passed};
 use crate::{
     delta::Delta,
     graph::{Graph, NodeKind},
-    operators::{EpochContext, FailedRow, Once},
+    operators::{EpochContext, FailedRow, Once, external},
 };
 
 /// Below this many rows in an epoch, lanes are run one after the other: threads would cost more than they bring.
@@ -75,7 +75,9 @@ impl Dataflow {
     /// # Errors
     /// When something fails that cannot be put down to single rows. The overlay is then to be discarded.
     pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
-        state.begin(Passed { watermark_us: input.watermark_us, clock_us: input.clock_us }, self.graph.ttl_us());
+        state
+            .begin(Passed { watermark_us: input.watermark_us, clock_us: input.clock_us }, self.graph.ttl_us())
+            .map_err(external)?;
         let rows: usize = input.sources.iter().flatten().flatten().map(Delta::rows).sum();
         let parallel = self.lanes > 1 && rows >= self.parallel_from_rows;
         let nodes = self.graph.nodes();

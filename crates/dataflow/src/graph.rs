@@ -113,6 +113,13 @@ pub struct Node {
     label: String,
 }
 
+impl Node {
+    /// Of each table of its operator, whether it grows without bound. What is whole grows no more after the first epoch.
+    fn growing_tables(&self, operator: &dyn Operator) -> Vec<bool> {
+        operator.growing_tables().into_iter().map(|grows| grows && !self.whole).collect()
+    }
+}
+
 #[derive(Debug)]
 pub struct Graph {
     nodes: Vec<Node>,
@@ -208,8 +215,7 @@ impl Graph {
         let mut specs = vec![];
         for node in &self.nodes {
             let NodeKind::Operator { operator, tables, .. } = &node.kind else { continue };
-            // What is whole grows no more after the first epoch.
-            specs.extend(tables.clone().zip(operator.growing_tables().into_iter().map(|grows| grows && !node.whole)));
+            specs.extend(tables.clone().zip(node.growing_tables(operator.as_ref())));
         }
         specs.into_iter().for_each(|(table, grows)| self.tables[table].has_ttl = grows && ttl_us.is_some());
         self
@@ -234,7 +240,9 @@ impl Graph {
             return vec![];
         }
         let growing = self.nodes.iter().filter_map(|node| match &node.kind {
-            NodeKind::Operator { operator, .. } if operator.grows() && !node.whole => Some(operator.describe()),
+            NodeKind::Operator { operator, .. } if node.growing_tables(operator.as_ref()).contains(&true) => {
+                Some(operator.describe())
+            }
             _ => None,
         });
         growing.collect()
@@ -258,7 +266,7 @@ impl Graph {
             NodeKind::Source(source) => (format!("Source {source}, {}", node.label), vec![], None),
             NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
             NodeKind::Operator { operator, inputs, .. } => {
-                let never = (operator.growing_tables().contains(&true) && !node.whole).then_some(self.ttl_us).flatten();
+                let never = self.ttl_us.filter(|_| node.growing_tables(operator.as_ref()).contains(&true));
                 let state = operator.state().map(|state| match never {
                     Some(ttl_us) => {
                         state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us)))

@@ -59,6 +59,11 @@ impl EncodedRows {
             None => &[],
         }
     }
+
+    /// The first so many.
+    pub fn rows(&self, count: usize) -> impl Iterator<Item = &[u8]> {
+        (0..count).map(|index| self.row(index))
+    }
 }
 
 /// Rows in which all of `columns` are there; `None`: all rows.

@@ -26,7 +26,11 @@ use polybolos_tables::TableBackend;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{dead_letters::DeadLetter, epoch::flow::Flows, task::TaskDescriptor};
+use crate::{
+    dead_letters::DeadLetter,
+    epoch::{flow::Flows, space::StateSpace},
+    task::TaskDescriptor,
+};
 
 /// Reports wait here for the control stream; one per part, so a few epochs of a few jobs fit. A full channel holds the task back.
 pub const REPORT_CHANNEL: usize = 4096;
@@ -45,8 +49,8 @@ pub struct ExecutorParts {
     pub tables: Arc<dyn TableBackend>,
     /// Where jobs write and read files.
     pub places: Arc<Places>,
-    /// Most bytes of memory for the state of jobs.
-    pub state_memory: u64,
+    /// Where the state of jobs is kept.
+    pub state: StateSpace,
 }
 
 /// An executor, as seen by the nodes that run on it.
@@ -57,8 +61,8 @@ pub struct ExecutorServices {
     pub tables: Arc<dyn TableBackend>,
     /// Where files are that are not the platform's own.
     pub places: Arc<Places>,
-    /// Most bytes of memory for the state of jobs.
-    pub state_memory: u64,
+    /// Where the state of jobs is kept.
+    pub state: StateSpace,
     pub reports: mpsc::Sender<PartReport>,
     pub parts: PartCache,
     /// Dataflows and state of jobs that run here.
@@ -101,14 +105,14 @@ impl ExecutorServices {
         plan_context: Arc<TaskContext>,
         freeze: Freeze,
     ) -> Arc<Self> {
-        let ExecutorParts { fetcher, store, tables, places, state_memory } = parts;
+        let ExecutorParts { fetcher, store, tables, places, state } = parts;
         Arc::new(Self {
             executor,
             fetcher,
             store,
             tables,
             places,
-            state_memory,
+            state,
             reports,
             parts: PartCache::default(),
             flows: Flows::default(),

@@ -51,45 +51,79 @@ pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
         .flat_map(|(sink, batches)| batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()).map(move |batches| (sink, batches)))
         .filter(|(_, batches)| !batches.is_empty())
         .collect();
-    let index = MAGIC.len() + 4 + runs.len() * 12 + 8;
+    let index = index_bytes(runs.len());
     let in_memory: usize =
         runs.iter().flat_map(|(_, batches)| *batches).chain(&sections.state).map(RecordBatch::get_array_memory_size).sum();
     let mut file = Vec::with_capacity(index + in_memory / 2);
     // The index is filled in once the lengths are known.
     file.resize(index, 0);
     let mut lengths = vec![];
-    for (_, batches) in &runs {
-        lengths.push(append_stream(&mut file, batches)?);
+    for (sink, batches) in &runs {
+        lengths.push((**sink, append_stream(&mut file, batches)?));
     }
     let state_bytes = append_stream(&mut file, &sections.state)?;
+    Ok(finish(file, &lengths, state_bytes))
+}
+
+/// A file of state only, whose batches need not all be in memory at once.
+pub fn encode_state<E: From<StoreError>>(batches: impl Iterator<Item = Result<RecordBatch, E>>) -> Result<Encoded, E> {
+    let mut batches = batches.filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)).peekable();
+    let mut file = vec![0; index_bytes(0)];
+    let before = file.len();
+    if let Some(Ok(first)) = batches.peek() {
+        let mut writer = stream_writer(&mut file, first, first.num_rows())?;
+        for batch in batches {
+            writer.write(&batch?).map_err(failed)?;
+        }
+        writer.finish().map_err(failed)?;
+    } else if let Some(Err(error)) = batches.next() {
+        return Err(error);
+    }
+    let state_bytes = (file.len() - before) as u64;
+    Ok(finish(file, &[], state_bytes))
+}
+
+fn index_bytes(streams: usize) -> usize {
+    MAGIC.len() + 4 + streams * 12 + 8
+}
+
+/// Fills the index in, for which there is room.
+fn finish(mut file: Vec<u8>, streams: &[(SinkId, u64)], state_bytes: u64) -> Encoded {
     let mut head = MAGIC.to_vec();
-    head.extend_from_slice(&(runs.len() as u32).to_le_bytes());
-    for ((sink, _), length) in runs.iter().zip(lengths) {
+    head.extend_from_slice(&(streams.len() as u32).to_le_bytes());
+    for (sink, length) in streams {
         head.extend_from_slice(&sink.0.to_le_bytes());
         head.extend_from_slice(&length.to_le_bytes());
     }
     head.extend_from_slice(&state_bytes.to_le_bytes());
-    file[..index].copy_from_slice(&head);
+    file[..head.len()].copy_from_slice(&head);
     file.shrink_to_fit();
     let crc32 = crc32fast::hash(&file);
-    Ok(Encoded { bytes: file.into(), crc32, state_bytes })
+    Encoded { bytes: file.into(), crc32, state_bytes }
+}
+
+fn failed(error: ArrowError) -> StoreError {
+    StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() }
 }
 
 /// Answers the stream's bytes.
 fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, StoreError> {
-    let failed = |error: ArrowError| StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() };
     let Some(first) = batches.first() else { return Ok(0) };
     let before = file.len();
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
-    let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
-    let mut writer = StreamWriter::try_new_with_options(&mut *file, &first.schema(), options).map_err(failed)?;
+    let mut writer = stream_writer(file, first, batches.iter().map(RecordBatch::num_rows).sum())?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
     writer.finish().map_err(failed)?;
     drop(writer);
     Ok((file.len() - before) as u64)
+}
+
+/// A stream of batches like `first`, of about so many rows.
+fn stream_writer<'a>(file: &'a mut Vec<u8>, first: &RecordBatch, rows: usize) -> Result<StreamWriter<&'a mut Vec<u8>>, StoreError> {
+    let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
+    StreamWriter::try_new_with_options(file, &first.schema(), options).map_err(failed)
 }
 
 /// Reads a whole file back; `expected_crc32` is what the record says.
@@ -109,9 +143,13 @@ pub fn decode_sink(name: &str, file: &Bytes, expected_crc32: u32, sink: SinkId) 
     Ok(streams.map(|(_, stream)| decode_stream(name, stream)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// Only what became of the state; nothing if the file has no such section.
-pub fn decode_state(name: &str, file: &Bytes, expected_crc32: u32) -> Result<Vec<RecordBatch>, StoreError> {
-    decode_stream(name, Layout::read(name, file, expected_crc32)?.state)
+/// Only what became of the state, batch by batch; nothing if the file has no such section.
+pub fn read_state<'a>(
+    name: &'a str,
+    file: &'a Bytes,
+    expected_crc32: u32,
+) -> Result<impl Iterator<Item = Result<RecordBatch, StoreError>>, StoreError> {
+    read_stream(name, Layout::read(name, file, expected_crc32)?.state)
 }
 
 /// Where the sections lie.
@@ -151,11 +189,16 @@ impl<'a> Layout<'a> {
 }
 
 fn decode_stream(name: &str, stream: &[u8]) -> Result<Vec<RecordBatch>, StoreError> {
-    if stream.is_empty() {
-        return Ok(vec![]);
-    }
-    let reader = StreamReader::try_new(stream, None).map_err(|error| corrupt(name, error.to_string()))?;
-    reader.collect::<Result<_, _>>().map_err(|error| corrupt(name, error.to_string()))
+    read_stream(name, stream)?.collect()
+}
+
+fn read_stream<'a>(
+    name: &'a str,
+    stream: &'a [u8],
+) -> Result<impl Iterator<Item = Result<RecordBatch, StoreError>> + use<'a>, StoreError> {
+    let damaged = move |error: ArrowError| corrupt(name, error.to_string());
+    let reader = (!stream.is_empty()).then(|| StreamReader::try_new(stream, None)).transpose().map_err(damaged)?;
+    Ok(reader.into_iter().flatten().map(move |batch| batch.map_err(damaged)))
 }
 
 fn corrupt(name: &str, message: String) -> StoreError {
@@ -191,7 +234,11 @@ mod tests {
         for sections in [contents(), stateless, state_only, emptied, Sections::default()] {
             let Encoded { bytes, crc32, state_bytes } = encode(&sections).expect("encodes");
             assert_eq!(decode("p", &bytes, crc32).expect("decodes"), sections);
-            assert_eq!(decode_state("p", &bytes, crc32).expect("decodes"), sections.state);
+            let state: Result<Vec<_>, _> = read_state("p", &bytes, crc32).expect("opens").collect();
+            assert_eq!(state.expect("decodes"), sections.state);
+            let state_only = encode_state(sections.state.iter().cloned().map(Ok::<_, StoreError>)).expect("encodes");
+            let expected = encode(&Sections { sinks: BTreeMap::new(), state: sections.state.clone() }).expect("encodes");
+            assert_eq!((state_only.bytes, state_only.state_bytes), (expected.bytes, expected.state_bytes));
             let first = sections.sinks.get(&SinkId(0)).cloned().unwrap_or_default();
             assert_eq!(decode_sink("p", &bytes, crc32, SinkId(0)).expect("decodes"), first);
             assert_eq!(state_bytes > 0, !sections.state.is_empty());
@@ -208,7 +255,7 @@ mod tests {
         let old: Bytes = [MAGIC_1, &new[MAGIC.len()..index], &new[index + 8..]].concat().into();
         let crc32 = crc32fast::hash(&old);
         assert_eq!(decode("p", &old, crc32).expect("decodes"), stateless);
-        assert!(decode_state("p", &old, crc32).expect("decodes").is_empty());
+        assert_eq!(read_state("p", &old, crc32).expect("opens").count(), 0);
     }
 
     #[test]

@@ -2,9 +2,11 @@
 use hashbrown::{Equivalent, HashMap};
 
 use crate::{
+    StateError,
     expiry::{Expiry, NEVER},
-    size::{allocated, slot},
+    size::{allocated, shrink, slot},
     sorted::Sorted,
+    spill::{Choice, Cold, Parts, damaged},
 };
 
 type Bytes = Box<[u8]>;
@@ -88,9 +90,63 @@ pub struct BucketTable {
     bytes: usize,
     /// Of rows that are put without one: those of a job with a TTL.
     default_expiry: Option<i64>,
+    /// Keys with their rows that are not in `base`, for want of memory.
+    cold: Option<Cold>,
 }
 
 impl BucketTable {
+    /// Has the rows of these keys in memory. An epoch loads the keys that it will ask for or change, before it does.
+    ///
+    /// # Errors
+    /// When what was spilled cannot be read. Nothing changed then.
+    pub fn load<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), StateError> {
+        let Some(cold) = &mut self.cold else { return Ok(()) };
+        let base = &self.base;
+        for (key, kept) in cold.take(keys.into_iter().filter(|key| !base.contains_key(*key)))? {
+            let mut parts = Parts(&kept);
+            let mut rows = vec![];
+            while !parts.0.is_empty() {
+                let expiry = Some(parts.number()?).filter(|at| *at != NEVER);
+                let entry = Entry::from_bytes(parts.bytes(Entry::BYTES as i64)?).ok_or_else(damaged)?;
+                let length = parts.number()?;
+                rows.push((parts.bytes(length)?.into(), Change { entry: Some(entry), expiry }));
+            }
+            // They were counted all the time.
+            self.rows -= rows.len();
+            self.apply_all(key, rows);
+        }
+        Ok(())
+    }
+
+    fn load_due(&mut self, through: i64) -> Result<(), StateError> {
+        let Some(cold) = &self.cold else { return Ok(()) };
+        let due = cold.due(through)?;
+        self.load(due.iter().map(AsRef::as_ref))
+    }
+
+    /// Takes the rows of the chosen keys out of memory. There must be no changes.
+    pub(crate) fn spill(&mut self, choice: Choice, cold: impl FnOnce() -> Cold) -> Result<(), StateError> {
+        let (expiries, bytes) = (&mut self.expiry, &mut self.bytes);
+        let chosen = self.base.extract_if(|key, _| choice.takes(key));
+        let entries = chosen.map(|(key, bucket)| {
+            *bytes -= size_of_key(&key);
+            let (mut kept, mut due) = (vec![], NEVER);
+            for (row, held) in bucket.iter() {
+                *bytes -= size(&key, row, held.expiry);
+                expiries.remove(held.expiry, &RowOf(&key, row));
+                due = due.min(held.expiry);
+                kept.extend_from_slice(&held.expiry.to_le_bytes());
+                kept.extend_from_slice(&held.entry.to_bytes());
+                kept.extend_from_slice(&(row.len() as i64).to_le_bytes());
+                kept.extend_from_slice(row);
+            }
+            (key, kept, due)
+        });
+        self.cold.get_or_insert_with(cold).put(entries)?;
+        shrink(&mut self.base);
+        Ok(())
+    }
+
     pub fn get(&self, key: &[u8], row: &[u8]) -> Option<Entry> {
         if !self.overlay.is_empty()
             && let Some(change) = self.overlay.get(key).and_then(|bucket| bucket.get(row))
@@ -238,9 +294,13 @@ impl BucketTable {
         self.expiry.declare(through);
     }
 
-    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
-        through.into_iter().for_each(|through| self.expire(through));
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) -> Result<(), StateError> {
+        if let Some(through) = through {
+            self.load_due(through)?;
+            self.expire(through);
+        }
         self.default_expiry = default_expiry;
+        Ok(())
     }
 
     /// Recorded rows.
@@ -327,9 +387,11 @@ impl BucketTable {
         }
     }
 
-    pub(crate) fn drop_due(&mut self, through: i64) {
+    pub(crate) fn drop_due(&mut self, through: i64) -> Result<(), StateError> {
+        self.load_due(through)?;
         let due = self.expiry.take(through);
         self.remove(due);
+        Ok(())
     }
 
     pub(crate) fn discard(&mut self) {
@@ -338,10 +400,7 @@ impl BucketTable {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.discard();
-        self.base.clear();
-        self.expiry.clear();
-        (self.rows, self.bytes) = (0, 0);
+        *self = Self::default();
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
@@ -502,27 +561,27 @@ mod tests {
         table.discard();
         assert_eq!(table.mark(b"k", b"a", 0b100, Some(9)), 0b11);
         table.commit();
-        table.begin(Some(9), Some(30));
+        table.begin(Some(9), Some(30)).expect("begins");
         assert_eq!(table.mark(b"k", b"a", 0b1, None), 0, "what ended was never there");
         table.commit();
-        table.begin(Some(20), Some(50));
+        table.begin(Some(20), Some(50)).expect("begins");
         assert_eq!(table.mark(b"k", b"a", 0b1, None), 0b1);
         table.commit();
-        table.begin(Some(40), None);
+        table.begin(Some(40), None).expect("begins");
         assert_eq!(rows(&table, b"k").len(), 1, "with a TTL it ends so long after it was seen last");
     }
 
     #[test]
     fn with_a_ttl_rows_end_so_long_after_their_last_change() {
         let mut table = BucketTable::default();
-        table.begin(Some(0), Some(10));
+        table.begin(Some(0), Some(10)).expect("begins");
         table.add(b"k", b"a", 1, None);
         table.add(b"k", b"b", 1, None);
         table.commit();
-        table.begin(Some(5), Some(15));
+        table.begin(Some(5), Some(15)).expect("begins");
         table.add(b"k", b"a", 1, None);
         table.commit();
-        table.begin(Some(10), Some(20));
+        table.begin(Some(10), Some(20)).expect("begins");
         assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 2)]);
         assert_eq!(table.add(b"k", b"b", -1, None), (0, 0), "nothing is taken from what is gone");
         table.commit();

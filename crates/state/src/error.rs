@@ -6,6 +6,8 @@ pub enum StateError {
     /// Not what this version writes: damaged beyond what the checksum covers, or of another version.
     #[error("a state run cannot be used: {0}; restore it from a copy, or restart the job from its topics")]
     Unusable(String),
+    #[error("state that has no room in memory cannot be kept on this executor's disk: {0}; check the disk of executor.work_dir")]
+    Spill(String),
     #[error("a state run cannot be made: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
 }

@@ -83,9 +83,4 @@ impl<T: Hash + Eq> Expiry<T> {
     pub fn due(&self, through: i64) -> impl Iterator<Item = &T> {
         self.due.range(..=through).flat_map(|(_, entries)| entries)
     }
-
-    pub fn clear(&mut self) {
-        self.due.clear();
-        self.declared = None;
-    }
 }

@@ -1,7 +1,13 @@
 //! The state of one job on one executor: lanes of tables, committed and discarded as one.
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 
-use crate::{BucketTable, Entry, Passed, StateError, ValueTable, bucket, lane_of, run, value};
+use crate::{
+    BucketTable, Entry, Passed, Spill, StateError, ValueTable, bucket, lane_of, run,
+    spill::{Choice, Cold, Place},
+    value,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableKind {
@@ -36,6 +42,17 @@ impl Table {
             TableKind::Buckets => Self::Buckets(BucketTable::default()),
         }
     }
+
+    /// Has in memory what it holds of these keys: see [`ValueTable::load`] and [`BucketTable::load`].
+    ///
+    /// # Errors
+    /// When what was spilled cannot be read. Nothing changed then.
+    pub fn load<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), StateError> {
+        match self {
+            Self::Values(table) => table.load(keys),
+            Self::Buckets(table) => table.load(keys),
+        }
+    }
 }
 
 /// The tables of one lane, in the order of the job's operators.
@@ -48,7 +65,18 @@ pub struct LaneState {
 pub struct JobState {
     lanes: Vec<LaneState>,
     specs: Vec<TableSpec>,
+    spill: Option<Arc<dyn Spill>>,
+    /// How often it was cleared.
+    cleared: u32,
+    /// How often entries were taken out of memory.
+    round: u32,
 }
+
+/// When entries have to go, so much more go than must, so that it is not for every epoch: one part of so many.
+const MORE_PARTS: usize = 16;
+
+/// So often entries are chosen before it is given up.
+const ROUNDS: u32 = 4;
 
 /// With a TTL, entries end up to this part of it late, so that a change does not move each entry in the index.
 const TTL_PARTS: i64 = 64;
@@ -64,12 +92,16 @@ impl JobState {
     /// Empty, with one table per entry of `specs` in each lane.
     pub fn new(specs: &[TableSpec], lanes: usize) -> Self {
         let lane = || LaneState { tables: specs.iter().map(|spec| Table::new(spec.kind)).collect() };
-        Self { lanes: (0..lanes.max(1)).map(|_| lane()).collect(), specs: specs.to_vec() }
+        let lanes = (0..lanes.max(1)).map(|_| lane()).collect();
+        Self { lanes, specs: specs.to_vec(), spill: None, cleared: 0, round: 0 }
     }
 
     /// Begins an epoch: what ended by `now` is hidden, and dropped when the epoch is committed. Entries of tables with a TTL that change from now on end
     /// `ttl_us` after `now`.
-    pub fn begin(&mut self, now: Passed, ttl_us: Option<i64>) {
+    ///
+    /// # Errors
+    /// When what was spilled cannot be read.
+    pub fn begin(&mut self, now: Passed, ttl_us: Option<i64>) -> Result<(), StateError> {
         let default_expiry = now.clock_us.zip(ttl_us).map(|(clock_us, ttl_us)| end_of(clock_us, ttl_us));
         self.each_table(|spec, table| {
             let (through, default_expiry) = (now.of(spec.has_ttl), default_expiry.filter(|_| spec.has_ttl));
@@ -77,7 +109,7 @@ impl JobState {
                 Table::Values(table) => table.begin(through, default_expiry),
                 Table::Buckets(table) => table.begin(through, default_expiry),
             }
-        });
+        })
     }
 
     pub fn lane_of(&self, key: &[u8]) -> usize {
@@ -136,7 +168,7 @@ impl JobState {
 
     /// Makes the overlay part of the state.
     pub fn commit(&mut self) {
-        self.each_table(|_, table| match table {
+        self.tables_mut().for_each(|table| match table {
             Table::Values(table) => table.commit(),
             Table::Buckets(table) => table.commit(),
         });
@@ -144,7 +176,7 @@ impl JobState {
 
     /// Forgets the overlay.
     pub fn discard(&mut self) {
-        self.each_table(|_, table| match table {
+        self.tables_mut().for_each(|table| match table {
             Table::Values(table) => table.discard(),
             Table::Buckets(table) => table.discard(),
         });
@@ -152,36 +184,92 @@ impl JobState {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.each_table(|_, table| match table {
+        self.tables_mut().for_each(|table| match table {
             Table::Values(table) => table.clear(),
             Table::Buckets(table) => table.clear(),
         });
+        if let Some(spill) = self.spill.take() {
+            spill.clear();
+        }
+        self.cleared += 1;
     }
 
     /// Drops what ended by `recorded`: how far time had gone in the last recorded epoch.
-    pub fn drop_due(&mut self, recorded: Passed) {
+    ///
+    /// # Errors
+    /// When what was spilled cannot be read.
+    pub fn drop_due(&mut self, recorded: Passed) -> Result<(), StateError> {
         self.each_table(|spec, table| {
-            let Some(through) = recorded.of(spec.has_ttl) else { return };
+            let Some(through) = recorded.of(spec.has_ttl) else { return Ok(()) };
             match table {
                 Table::Values(table) => table.drop_due(through),
                 Table::Buckets(table) => table.drop_due(through),
             }
-        });
+        })
     }
 
-    fn each_table(&mut self, mut work: impl FnMut(&TableSpec, &mut Table)) {
-        for lane in &mut self.lanes {
-            self.specs.iter().zip(&mut lane.tables).for_each(|(spec, table)| work(spec, table));
+    /// Takes entries out of memory until it takes at most `most` bytes, or nothing more can go; those of keys without columns stay. The overlay must be
+    /// empty. Keys are chosen by chance: what is needed often comes back at once, and no list of who was used when has to be kept.
+    ///
+    /// # Errors
+    /// When `spill` fails. The state is to be cleared then.
+    pub fn spill(&mut self, spill: &Arc<dyn Spill>, most: usize) -> Result<(), StateError> {
+        let goal = most - most / MORE_PARTS;
+        for _ in 0..ROUNDS {
+            let bytes = self.bytes();
+            if bytes <= most {
+                break;
+            }
+            self.round += 1;
+            let choice = Choice::of(1.0 - goal as f64 / bytes as f64, self.round);
+            for (lane, tables) in self.lanes.iter_mut().enumerate() {
+                for (table, tables) in tables.tables.iter_mut().enumerate() {
+                    let place = Place { state: self.cleared, lane: lane as u16, table: table as u16 };
+                    let cold = || Cold::new(spill.clone(), place);
+                    match tables {
+                        Table::Values(table) => table.spill(choice, cold)?,
+                        Table::Buckets(table) => table.spill(choice, cold)?,
+                    }
+                }
+            }
+            self.spill = Some(spill.clone());
         }
+        Ok(())
+    }
+
+    fn tables_mut(&mut self) -> impl Iterator<Item = &mut Table> {
+        self.lanes.iter_mut().flat_map(|lane| &mut lane.tables)
+    }
+
+    fn each_table(&mut self, mut work: impl FnMut(&TableSpec, &mut Table) -> Result<(), StateError>) -> Result<(), StateError> {
+        for lane in &mut self.lanes {
+            self.specs.iter().zip(&mut lane.tables).try_for_each(|(spec, table)| work(spec, table))?;
+        }
+        Ok(())
+    }
+
+    /// Has in memory what a batch of a run changes.
+    fn load(&mut self, batch: &RecordBatch) -> Result<(), StateError> {
+        if self.spill.is_none() {
+            return Ok(());
+        }
+        let mut keys: Vec<Vec<Vec<&[u8]>>> = self.lanes.iter().map(|lane| vec![vec![]; lane.tables.len()]).collect();
+        for row in run::rows(batch)? {
+            if let Some(keys) = keys[lane_of(row.key, self.lanes.len())].get_mut(row.table) {
+                keys.push(row.key);
+            }
+        }
+        self.tables_mut().zip(keys.into_iter().flatten()).try_for_each(|(table, keys)| table.load(keys))
     }
 
     /// Applies a recorded run, straight to the base.
     ///
     /// # Errors
-    /// When it is not a run of this job's tables.
+    /// When it is not a run of this job's tables, or what was spilled cannot be read.
     pub fn apply(&mut self, batches: &[RecordBatch]) -> Result<(), StateError> {
         let lanes = self.lanes.len();
         for batch in batches {
+            self.load(batch)?;
             for row in run::rows(batch)? {
                 let lane = lane_of(row.key, lanes);
                 let table = self.lanes[lane].tables.get_mut(row.table);
@@ -210,7 +298,7 @@ impl JobState {
         Ok(())
     }
 
-    /// The whole base as one run, for a snapshot or a comparison. Expiries are left out.
+    /// All of the base that is in memory as one run, for a comparison. Expiries are left out.
     pub fn dump(&self) -> Result<Vec<RecordBatch>, StateError> {
         let mut writer = run::Writer::new();
         for lane in &self.lanes {
@@ -240,7 +328,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::merge_runs;
+    use crate::{MemorySpill, merge_runs, part_of};
 
     fn contents(state: &JobState) -> BTreeMap<(usize, Vec<u8>, Option<Vec<u8>>), Vec<u8>> {
         let dump = state.dump().expect("dumps");
@@ -256,7 +344,7 @@ mod tests {
     fn what_ended_by_the_clock_or_the_watermark_is_gone_after_a_reload_and_after_merging() {
         let specs: Vec<TableSpec> = KINDS.iter().flat_map(|spec| [*spec, TableSpec { has_ttl: true, ..*spec }]).collect();
         let put = |state: &mut JobState, clock_us: i64| {
-            state.begin(Passed { watermark_us: Some(0), clock_us: Some(clock_us) }, Some(64));
+            state.begin(Passed { watermark_us: Some(0), clock_us: Some(clock_us) }, Some(64)).expect("begins");
             for table in &mut state.lanes_mut()[0].tables {
                 let expiry = Some(100 + clock_us);
                 match table {
@@ -276,18 +364,67 @@ mod tests {
         let passed = Passed { watermark_us: Some(101), clock_us: Some(101) };
         let mut loaded = JobState::new(&specs, 1);
         runs.iter().for_each(|run| loaded.apply(run).expect("applies"));
-        loaded.drop_due(passed);
+        loaded.drop_due(passed).expect("drops");
         let mut merged = JobState::new(&specs, 1);
         merged.apply(&merge_runs(&runs, true, passed).expect("merges")).expect("applies");
         assert_eq!((contents(&loaded), loaded.entries()), (contents(&merged), 4));
         assert_eq!((loaded.bytes(), merged.bytes()), (of_eight / 2, of_eight / 2));
-        loaded.drop_due(Passed { watermark_us: None, clock_us: Some(i64::MAX - 1) });
+        loaded.drop_due(Passed { watermark_us: None, clock_us: Some(i64::MAX - 1) }).expect("drops");
         assert_eq!((loaded.entries(), loaded.bytes()), (2, of_eight / 4));
+    }
+
+    /// Has all in memory that [`change`] may have put.
+    fn load_all(state: &mut JobState) {
+        let keys: Vec<[u8; 1]> = (0..=u8::MAX).map(|key| [key]).collect();
+        state.tables_mut().for_each(|table| table.load(keys.iter().map(AsRef::as_ref)).expect("loads"));
+    }
+
+    #[test]
+    fn what_was_spilled_ends_when_it_is_due_and_a_cleared_state_finds_none_of_it() {
+        let spill: Arc<dyn Spill> = Arc::new(MemorySpill::default());
+        let mut state = JobState::new(&KINDS, 1);
+        let put = |state: &mut JobState, key: u8, at: i64| {
+            let [Table::Values(values), Table::Buckets(buckets)] = state.lanes_mut()[0].tables.as_mut_slice() else {
+                panic!("two tables")
+            };
+            values.put(&[key], b"v", Some(at));
+            buckets.put(&[key], b"early", Entry::of(1), Some(at));
+            buckets.put(&[key], b"late", Entry::of(1), Some(at + 100));
+        };
+        (0..10).for_each(|key| put(&mut state, key, i64::from(key) - 5));
+        state.commit();
+        let bytes = state.bytes();
+        state.spill(&spill, 0).expect("spills");
+        assert_eq!((state.bytes(), state.entries()), (0, 30), "all is out of memory, and still there");
+
+        let now = Passed { watermark_us: Some(-1), clock_us: None };
+        state.begin(now, None).expect("begins");
+        let Table::Values(values) = &state.lanes()[0].tables[0] else { panic!("values") };
+        assert_eq!(values.due(-1).map(|(key, _)| key[0]).collect::<Vec<_>>(), [0, 1, 2, 3, 4], "what is due came back");
+        state.discard();
+        state.spill(&spill, 0).expect("spills again");
+        state.begin(now, None).expect("begins");
+        state.commit();
+        assert_eq!(state.entries(), 20);
+        state.spill(&spill, 0).expect("spills");
+        state.drop_due(Passed { watermark_us: Some(0), clock_us: None }).expect("drops");
+        assert_eq!(state.entries(), 18);
+
+        state.clear();
+        assert_eq!((state.entries(), state.bytes()), (0, 0));
+        (0..10).for_each(|key| put(&mut state, key, 1_000));
+        state.commit();
+        assert_eq!(state.bytes(), bytes);
+        state.spill(&spill, bytes / 2).expect("spills");
+        assert!((1..=bytes / 2).contains(&state.bytes()), "some stays: {}", state.bytes());
+        load_all(&mut state);
+        assert_eq!((state.entries(), state.bytes()), (30, bytes));
     }
 
     fn change(state: &mut JobState, key: u8, row: u8, weight: i64) {
         let key = [key];
         let lane = state.lane_of(&key);
+        state.lanes_mut()[lane].tables.iter_mut().for_each(|table| table.load([&key[..]]).expect("loads"));
         let [Table::Values(values), Table::Buckets(buckets)] = state.lanes_mut()[lane].tables.as_mut_slice() else {
             panic!("two tables")
         };
@@ -306,7 +443,15 @@ mod tests {
             lanes in 1_usize..5,
             other_lanes in 1_usize..5,
             merged in 0_usize..20,
+            parts in 1_usize..4,
+            kept in prop::option::of(0_usize..100),
         ) {
+            let spill: Arc<dyn Spill> = Arc::new(MemorySpill::default());
+            let put_away = |state: &mut JobState, spill: &Arc<dyn Spill>| {
+                if let Some(percent) = kept {
+                    state.spill(spill, state.bytes() * percent / 100).expect("spills");
+                }
+            };
             let mut state = JobState::new(&KINDS, lanes);
             let mut runs = vec![];
             for (changes, recorded) in epochs {
@@ -319,19 +464,30 @@ mod tests {
                 } else {
                     state.discard();
                 }
+                put_away(&mut state, &spill);
             }
             let mut rebuilt = JobState::new(&KINDS, other_lanes);
+            // A state has its spill to itself.
+            let own: Arc<dyn Spill> = Arc::new(MemorySpill::default());
             for run in &runs {
                 rebuilt.apply(run).expect("applies");
+                put_away(&mut rebuilt, &own);
             }
+            prop_assert_eq!(rebuilt.entries(), state.entries());
+            load_all(&mut state);
+            load_all(&mut rebuilt);
             prop_assert_eq!(contents(&rebuilt), contents(&state));
             prop_assert_eq!(rebuilt.bytes(), state.bytes(), "what is held takes as much, however it came");
 
             let merged = merged.min(runs.len());
             let mut compacted = JobState::new(&KINDS, other_lanes);
             compacted.apply(&merge_runs(&runs[..merged], true, Passed::default()).expect("merges")).expect("applies");
-            let rest = merge_runs(&runs[merged..], false, Passed::default()).expect("merges");
-            compacted.apply(&rest).expect("applies");
+            for part in 0..parts {
+                let of_part = |batch: &RecordBatch| part_of(batch, part, parts).expect("a run");
+                let of_part: Vec<Vec<_>> = runs[merged..].iter().map(|run| run.iter().map(of_part).collect()).collect();
+                let rest = merge_runs(&of_part, false, Passed::default()).expect("merges");
+                compacted.apply(&rest).expect("applies");
+            }
             prop_assert_eq!(contents(&compacted), contents(&state));
         }
     }

@@ -10,6 +10,9 @@
 //! Entries may carry an *expiry*: once the recorded watermark reaches it, the entry is gone, without a delete in any delta. In tables with a TTL that is
 //! a time of the clock, a while after the entry's last change.
 //!
+//! Where memory ends, entries go to a [`Spill`] ([`JobState::spill`]) and come back when an operator says that it will ask for their keys
+//! ([`ValueTable::load`], [`BucketTable::load`]); what is due comes back by itself when an epoch begins.
+//!
 //! ```
 //! use polybolos_state::{JobState, Table, TableKind};
 //!
@@ -36,13 +39,15 @@ mod job;
 mod run;
 mod size;
 mod sorted;
+mod spill;
 mod value;
 
 pub use bucket::{BucketTable, Entry};
 pub use error::StateError;
 pub use expiry::Passed;
 pub use job::{JobState, LaneState, Table, TableKind, TableSpec};
-pub use run::{merge_runs, run_schema};
+pub use run::{merge_runs, part_of, run_schema};
+pub use spill::{MemorySpill, Spill};
 pub use value::ValueTable;
 
 /// The lane of a key among `lanes`. The same in every process and version: an exchange and a reload must agree.

@@ -9,12 +9,12 @@ use arrow::{
         Array, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
         UInt32Builder,
     },
-    compute::{interleave, nullif},
+    compute::{filter_record_batch, interleave, nullif},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 
-use crate::{Passed, StateError};
+use crate::{Passed, StateError, lane_of};
 
 /// Rows and bytes per batch: offsets are 32 bits wide.
 const BATCH_ROWS: usize = 65_536;
@@ -171,6 +171,19 @@ impl<'a> Columns<'a> {
     fn bytes(&self, row: usize) -> usize {
         [self.keys, self.subkeys, self.values].iter().map(|column| column.value_length(row) as usize).sum()
     }
+}
+
+/// The rows of a batch of a run whose keys are of one of so many parts. Runs can be merged part by part.
+///
+/// # Errors
+/// When it is not of a run.
+pub fn part_of(batch: &RecordBatch, part: usize, parts: usize) -> Result<RecordBatch, StateError> {
+    if parts <= 1 {
+        return Ok(batch.clone());
+    }
+    let keys = Columns::of(batch)?.keys;
+    let is_of_part: BooleanArray = (0..batch.num_rows()).map(|row| Some(lane_of(keys.value(row), parts) == part)).collect();
+    Ok(filter_record_batch(batch, &is_of_part)?)
 }
 
 /// The last change of a key, by batch and row.

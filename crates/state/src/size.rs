@@ -1,4 +1,7 @@
 //! About how much memory entries take: their parts, and what allocations are rounded up to.
+use std::hash::Hash;
+
+use hashbrown::HashMap;
 
 /// An allocation of so many bytes.
 pub(crate) fn allocated(bytes: usize) -> usize {
@@ -8,4 +11,11 @@ pub(crate) fn allocated(bytes: usize) -> usize {
 /// A slot of `T` in a hash table: with its byte of control, and those that are kept free.
 pub(crate) const fn slot<T>() -> usize {
     (size_of::<T>() + 1) * 3 / 2
+}
+
+/// Gives memory back where a table is far larger than what is in it.
+pub(crate) fn shrink<K: Hash + Eq, V>(table: &mut HashMap<K, V>) {
+    if table.len() < table.capacity() / 4 {
+        table.shrink_to_fit();
+    }
 }

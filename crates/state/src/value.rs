@@ -3,8 +3,10 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::{
+    StateError,
     expiry::{Expiry, NEVER},
-    size::{allocated, slot},
+    size::{allocated, shrink, slot},
+    spill::{Choice, Cold, Parts},
 };
 
 type Bytes = Box<[u8]>;
@@ -42,9 +44,47 @@ pub struct ValueTable {
     bytes: usize,
     /// Of entries that are put without one: those of a job with a TTL.
     default_expiry: Option<i64>,
+    /// Entries that are not in `base`, for want of memory.
+    cold: Option<Cold>,
 }
 
 impl ValueTable {
+    /// Has the entries of these keys in memory. An epoch loads the keys that it will ask for or change, before it does.
+    ///
+    /// # Errors
+    /// When what was spilled cannot be read. Nothing changed then.
+    pub fn load<'a>(&mut self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), StateError> {
+        let Some(cold) = &mut self.cold else { return Ok(()) };
+        let base = &self.base;
+        for (key, kept) in cold.take(keys.into_iter().filter(|key| !base.contains_key(*key)))? {
+            let mut parts = Parts(&kept);
+            let expiry = Some(parts.number()?).filter(|at| *at != NEVER);
+            self.apply(key.into(), Change { value: Some(parts.0.into()), expiry });
+        }
+        Ok(())
+    }
+
+    fn load_due(&mut self, through: i64) -> Result<(), StateError> {
+        let Some(cold) = &self.cold else { return Ok(()) };
+        let due = cold.due(through)?;
+        self.load(due.iter().map(AsRef::as_ref))
+    }
+
+    /// Takes the chosen entries out of memory. There must be no changes.
+    pub(crate) fn spill(&mut self, choice: Choice, cold: impl FnOnce() -> Cold) -> Result<(), StateError> {
+        let (expiries, bytes) = (&mut self.expiry, &mut self.bytes);
+        let chosen = self.base.extract_if(|key, _| choice.takes(key));
+        let entries = chosen.map(|(key, held)| {
+            *bytes -= size(&key, &held.value, held.expiry);
+            expiries.remove(held.expiry, &key);
+            let kept = [&held.expiry.to_le_bytes(), held.value.as_ref()].concat();
+            (key, kept, held.expiry)
+        });
+        self.cold.get_or_insert_with(cold).put(entries)?;
+        shrink(&mut self.base);
+        Ok(())
+    }
+
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         if !self.overlay.is_empty()
             && let Some(change) = self.overlay.get(key)
@@ -82,17 +122,21 @@ impl ValueTable {
         self.expiry.declare(through);
     }
 
-    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
-        through.into_iter().for_each(|through| self.expire(through));
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) -> Result<(), StateError> {
+        if let Some(through) = through {
+            self.load_due(through)?;
+            self.expire(through);
+        }
         self.default_expiry = default_expiry;
+        Ok(())
     }
 
     pub fn len(&self) -> usize {
-        self.base.len()
+        self.base.len() + self.cold.as_ref().map_or(0, Cold::keys)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.base.is_empty()
+        self.len() == 0
     }
 
     /// Memory that it takes, about, the changes of the running task included.
@@ -151,9 +195,11 @@ impl ValueTable {
         }
     }
 
-    pub(crate) fn drop_due(&mut self, through: i64) {
+    pub(crate) fn drop_due(&mut self, through: i64) -> Result<(), StateError> {
+        self.load_due(through)?;
         let due = self.expiry.take(through);
         self.remove(due);
+        Ok(())
     }
 
     pub(crate) fn discard(&mut self) {
@@ -162,10 +208,7 @@ impl ValueTable {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.discard();
-        self.base.clear();
-        self.expiry.clear();
-        self.bytes = 0;
+        *self = Self::default();
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -16,9 +16,9 @@ use datafusion::{
         aggregates::{group_values::new_group_values, order::GroupOrdering},
     },
 };
-use polybolos_state::{BucketTable, Table, TableKind, ValueTable, lane_of};
+use polybolos_state::{BucketTable, Table, TableKind, lane_of};
 
-use super::{EpochContext, Operator, buckets, next_of, values};
+use super::{EpochContext, Operator, buckets, load, next_of, values};
 use crate::{
     delta::{Delta, take_rows},
     event_time::{TimeColumn, dropped, expiries},
@@ -92,6 +92,12 @@ pub(super) struct Touched {
     pub count: usize,
 }
 
+impl Touched {
+    pub fn load(&self, tables: &mut [Table]) -> Result<()> {
+        tables.iter_mut().try_for_each(|table| load(table, self.keys.rows(self.count)))
+    }
+}
+
 impl Grouping {
     pub fn is_global(&self) -> bool {
         self.columns.is_empty()
@@ -106,11 +112,15 @@ impl Grouping {
     }
 
     /// Standing groups of this lane that were never shown.
-    pub(super) fn new_standing(&self, context: &EpochContext<'_>, table: &ValueTable) -> Result<Vec<Vec<ArrayRef>>> {
+    pub(super) fn new_standing(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Vec<ArrayRef>>> {
         let mut new = vec![];
         for columns in &self.standing {
             let key = self.key_format()?.encode(columns)?;
-            if lane_of(key.row(0), context.lanes) == context.lane && table.get(key.row(0)).is_none() {
+            if lane_of(key.row(0), context.lanes) != context.lane {
+                continue;
+            }
+            load(table, key.rows(1))?;
+            if values(table).get(key.row(0)).is_none() {
                 new.push(columns.clone());
             }
         }
@@ -325,11 +335,13 @@ impl Operator for Aggregate {
         if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
             distinct_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
         }
-        let standing = self.grouping.new_standing(context, values(groups_table))?;
+        let standing = self.grouping.new_standing(context, groups_table)?;
         if deltas.is_empty() && standing.is_empty() {
             return Ok(output);
         }
         let touched = self.grouping.intern(&deltas, &standing)?;
+        touched.load(tables)?;
+        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(output) };
         let count = touched.count;
 
         let mut known = vec![];
@@ -400,10 +412,6 @@ impl Operator for Aggregate {
 
     fn describe(&self) -> String {
         self.grouping.describe("Aggregate (merging)")
-    }
-
-    fn grows(&self) -> bool {
-        self.growing_tables().contains(&true)
     }
 
     fn growing_tables(&self) -> Vec<bool> {

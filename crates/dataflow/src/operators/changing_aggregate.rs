@@ -193,12 +193,14 @@ impl Operator for ChangingAggregate {
             values(groups_table).expire(watermark);
             more_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
         }
-        let standing = self.grouping.new_standing(context, values(groups_table))?;
+        let standing = self.grouping.new_standing(context, groups_table)?;
         if deltas.is_empty() && standing.is_empty() {
             return Ok(vec![]);
         }
         let standing_keys = self.grouping.standing_keys()?;
         let touched = self.grouping.intern(&deltas, &standing)?;
+        touched.load(tables)?;
+        let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let count = touched.count;
 
         let mut known = vec![];
@@ -260,10 +262,6 @@ impl Operator for ChangingAggregate {
 
     fn describe(&self) -> String {
         self.grouping.describe("Aggregate (of changing rows)")
-    }
-
-    fn grows(&self) -> bool {
-        self.growing_tables().contains(&true)
     }
 
     fn growing_tables(&self) -> Vec<bool> {

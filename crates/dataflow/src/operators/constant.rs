@@ -1,9 +1,9 @@
 //! Rows that are in the answer from the first epoch on, whatever comes: `SELECT 1`, or a branch of which the planner knows that it is empty.
 use arrow::array::RecordBatch;
 use datafusion::common::Result;
-use polybolos_state::{Table, TableKind, lane_of};
+use polybolos_state::{Table, TableKind};
 
-use super::{EpochContext, Operator, values};
+use super::{EpochContext, Operator, happens_now, values};
 use crate::delta::Delta;
 
 #[derive(Debug)]
@@ -17,12 +17,8 @@ impl Operator for Constant {
     }
 
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], _: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
-        let given = values(&mut tables[0]);
-        if self.rows.num_rows() == 0 || context.lane != lane_of(&[], context.lanes) || given.get(&[]).is_some() {
-            return Ok(vec![]);
-        }
-        given.put(&[], &[], None);
-        Ok(vec![Delta::added(self.rows.clone())])
+        let comes = self.rows.num_rows() > 0 && happens_now(context, values(&mut tables[0]));
+        Ok(if comes { vec![Delta::added(self.rows.clone())] } else { vec![] })
     }
 
     fn describe(&self) -> String {

@@ -15,7 +15,7 @@ use datafusion::{
 use hashbrown::HashMap;
 use polybolos_state::{BucketTable, Entry, Table, TableKind};
 
-use super::{EpochContext, Operator, buckets};
+use super::{EpochContext, Operator, buckets, external};
 use crate::{
     delta::Delta,
     event_time::{TimeColumn, dropped, expiries},
@@ -268,6 +268,8 @@ impl Join {
         let (side, alone) = self.side(is_left);
         let (_, other_alone) = self.side(!is_left);
         let Some(arrivals) = self.arrivals(side, deltas)? else { return Ok(vec![]) };
+        let keys = || arrivals.keys.rows(arrivals.delta.rows());
+        mine.load(keys()).and_then(|()| other.load(keys())).map_err(external)?;
         let (pairs, columns) = self.meet(&arrivals, is_left, other)?;
         let mut output = vec![];
         if self.pairs && !pairs.ends.is_empty() {
@@ -395,10 +397,6 @@ impl Operator for Join {
         let name = |side: &Side| side.keys.iter().map(|&key| side.schema.field(key).name().clone()).collect::<Vec<_>>().join(", ");
         let condition = self.spec.filter.as_ref().map_or(String::new(), |filter| format!(", where {}", filter.expression()));
         format!("Join ({}): [{}] = [{}]{condition}", self.spec.join_type, name(&self.spec.left), name(&self.spec.right))
-    }
-
-    fn grows(&self) -> bool {
-        self.growing_tables().contains(&true)
     }
 
     fn growing_tables(&self) -> Vec<bool> {

@@ -6,7 +6,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
-use polybolos_state::{BucketTable, Table, TableKind, ValueTable};
+use polybolos_state::{BucketTable, StateError, Table, TableKind, ValueTable, lane_of};
 
 use crate::delta::Delta;
 
@@ -99,14 +99,9 @@ pub trait Operator: Debug + Send + Sync {
     /// One line for EXPLAIN.
     fn describe(&self) -> String;
 
-    /// Whether what it keeps grows with its input and is never dropped.
-    fn grows(&self) -> bool {
-        false
-    }
-
-    /// Per table, whether it grows so: with a TTL, its entries end some time after their last change.
+    /// Per table, whether it grows with its input and nothing of it is dropped by time. With a TTL, its entries end some time after their last change.
     fn growing_tables(&self) -> Vec<bool> {
-        self.tables().iter().map(|_| self.grows()).collect()
+        vec![false; self.tables().len()]
     }
 
     /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.
@@ -121,6 +116,24 @@ pub(crate) fn next_of<T: Ord>(old: Option<T>, new: Option<T>) -> (bool, bool) {
         (Some(old), Some(new)) => (old <= new, new <= old),
         (old, new) => (old.is_some(), new.is_some()),
     }
+}
+
+/// Whether what happens once in a job's life happens now, in this lane: the first time that one lane, which stands for all, asks. `happened` remembers it.
+pub(crate) fn happens_now(context: &EpochContext<'_>, happened: &mut ValueTable) -> bool {
+    let now = context.lane == lane_of(&[], context.lanes) && happened.get(&[]).is_none();
+    if now {
+        happened.put(&[], &[], None);
+    }
+    now
+}
+
+pub(crate) fn external(error: StateError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Has what a table holds of these keys in memory. Each operator does so before it asks for a key or changes it.
+pub(crate) fn load<'a>(table: &mut Table, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
+    table.load(keys).map_err(external)
 }
 
 pub(crate) fn values(table: &mut Table) -> &mut ValueTable {

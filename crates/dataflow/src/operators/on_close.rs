@@ -3,7 +3,7 @@ use arrow::{array::Int64Array, datatypes::SchemaRef};
 use datafusion::common::Result;
 use polybolos_state::{Table, TableKind};
 
-use super::{EpochContext, Operator, buckets};
+use super::{EpochContext, Operator, buckets, external};
 use crate::{
     delta::{Delta, batch_of},
     event_time::{TimeColumn, dropped, expiries},
@@ -36,6 +36,7 @@ impl Operator for OnClose {
         }
         for delta in inputs.iter().flatten().filter(|delta| delta.rows() > 0) {
             let rows = format.encode(delta.batch().columns())?;
+            table.load(rows.rows(delta.rows())).map_err(external)?;
             let times: Vec<_> = self.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
             for (row, expiry) in expiries(&times)?.into_iter().enumerate() {
                 table.add(rows.row(row), &[], delta.weight(row), expiry);

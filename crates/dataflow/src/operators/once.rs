@@ -1,8 +1,8 @@
 //! The rows of a source that gives all of them in the first epoch and none after it: files that a job reads when it starts.
 use datafusion::common::Result;
-use polybolos_state::{JobState, Table, TableKind, lane_of};
+use polybolos_state::{JobState, Table, TableKind};
 
-use super::{EpochContext, Operator, values};
+use super::{EpochContext, Operator, happens_now, values};
 use crate::delta::Delta;
 
 /// Passes them, and remembers that they came.
@@ -23,10 +23,7 @@ impl Operator for Once {
     }
 
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
-        let came = values(&mut tables[0]);
-        if context.lane == lane_of(&[], context.lanes) && came.get(&[]).is_none() {
-            came.put(&[], &[], None);
-        }
+        happens_now(context, values(&mut tables[0]));
         Ok(inputs.into_iter().flatten().collect())
     }
 

@@ -10,7 +10,7 @@ use datafusion::common::Result;
 use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
-    EpochContext, Operator, buckets, next_of,
+    EpochContext, Operator, buckets, load, next_of,
     sorted::{Partition, SortedRows},
 };
 use crate::delta::{Delta, batch_of};
@@ -101,11 +101,13 @@ impl Operator for TopN {
 
     fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
-        let table = buckets(&mut tables[0]);
         let last = self.skip.saturating_add(self.fetch);
         let (mut gone, mut come) = (vec![], vec![]);
         let encoded = self.rows.encode(&deltas)?;
-        for partition in encoded.partitions() {
+        let partitions = encoded.partitions();
+        load(&mut tables[0], partitions.iter().map(|partition| partition.key))?;
+        let table = buckets(&mut tables[0]);
+        for partition in partitions {
             let before = SortedRows::rows_of(table, partition.key, last);
             let after = if self.changing {
                 for (row, weight) in &partition.rows {
@@ -126,8 +128,8 @@ impl Operator for TopN {
         format!("Top {}{skip}: {}", self.fetch, self.rows.describe())
     }
 
-    fn grows(&self) -> bool {
-        self.rows.times.is_empty() && (self.changing || !self.rows.partition.is_empty())
+    fn growing_tables(&self) -> Vec<bool> {
+        vec![self.rows.times.is_empty() && (self.changing || !self.rows.partition.is_empty())]
     }
 
     fn state(&self) -> Option<String> {

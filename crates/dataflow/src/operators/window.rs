@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
-    EpochContext, Operator, buckets,
+    EpochContext, Operator, buckets, load,
     sorted::{Partition, SortedRows},
 };
 use crate::{
@@ -90,10 +90,12 @@ impl Operator for Window {
         if deltas.is_empty() {
             return Ok(vec![]);
         }
-        let table = buckets(&mut tables[0]);
         let (mut before, mut after) = (vec![], vec![]);
         let encoded = self.rows.encode(&deltas)?;
-        for Partition { key, expiry, rows } in encoded.partitions() {
+        let partitions = encoded.partitions();
+        load(&mut tables[0], partitions.iter().map(|partition| partition.key))?;
+        let table = buckets(&mut tables[0]);
+        for Partition { key, expiry, rows } in partitions {
             let old = SortedRows::rows_of(table, key, usize::MAX);
             for (row, weight) in rows {
                 table.add(key, row, weight, expiry);
@@ -117,8 +119,8 @@ impl Operator for Window {
         format!("Window: [{}], {}", names.join(", "), self.rows.describe())
     }
 
-    fn grows(&self) -> bool {
-        self.session.is_none() && self.rows.times.is_empty()
+    fn growing_tables(&self) -> Vec<bool> {
+        vec![self.session.is_none() && self.rows.times.is_empty()]
     }
 
     fn state(&self) -> Option<String> {

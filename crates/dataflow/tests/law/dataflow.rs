@@ -13,7 +13,7 @@ use polybolos_dataflow::{
     Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf,
     event_time::{microseconds, of_source},
 };
-use polybolos_state::{JobState, Passed, merge_runs};
+use polybolos_state::{JobState, MemorySpill, Passed, Spill, merge_runs};
 
 use super::{
     cases::Case,
@@ -35,6 +35,17 @@ struct Running {
     runs: Vec<Vec<RecordBatch>>,
     running: Passed,
     recorded: Passed,
+    memory: Memory,
+    spill: Arc<dyn Spill>,
+}
+
+/// How much of the state stays in memory between epochs.
+#[derive(Clone, Copy)]
+enum Memory {
+    All,
+    Half,
+    /// What is needed comes back for its epoch.
+    Nothing,
 }
 
 pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
@@ -86,10 +97,21 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         runs: Vec::new(),
         running: Passed::default(),
         recorded: Passed::default(),
+        spill: Arc::new(MemorySpill::default()),
+        memory: [Memory::All, Memory::Half, Memory::Nothing][case.seed as usize % 3],
     }))
 }
 
 impl Running {
+    fn spill(&mut self) -> Result<(), String> {
+        let most = match self.memory {
+            Memory::All => return Ok(()),
+            Memory::Half => self.state.bytes() / 2,
+            Memory::Nothing => 0,
+        };
+        self.state.spill(&self.spill, most).map_err(|error| error.to_string())
+    }
+
     /// The rows that are not late, and how many are.
     fn on_time(&self, table: usize, batch: &RecordBatch, watermark_us: Option<i64>) -> Result<(RecordBatch, usize), String> {
         let granule_us = self.granule_us.filter(|_| Some(table) != self.whole);
@@ -168,7 +190,7 @@ impl Engine for Running {
         self.runs.push(self.state.changes().map_err(|error| error.to_string())?);
         self.state.commit();
         self.recorded = self.running;
-        Ok(())
+        self.spill()
     }
 
     /// The older half of the runs is merged first, as compaction does; in half of the cases.
@@ -180,11 +202,12 @@ impl Engine for Running {
         }
         self.dataflow = dataflow(self.graph.clone(), lanes);
         self.state = self.dataflow.new_state();
-        for run in &self.runs {
-            self.state.apply(run).map_err(|error| error.to_string())?;
+        self.spill = Arc::new(MemorySpill::default());
+        for run in self.runs.clone() {
+            self.state.apply(&run).map_err(|error| error.to_string())?;
+            self.spill()?;
         }
-        self.state.drop_due(self.recorded);
-        Ok(())
+        self.state.drop_due(self.recorded).map_err(|error| error.to_string())
     }
 }
 

@@ -1,9 +1,12 @@
-//! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it.
+//! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it. Large ones are merged
+//! part by part, so that never more than the files and one part is in memory.
+use bytes::Bytes;
+use datafusion::arrow::array::RecordBatch;
 use polybolos_persist::{
     StoreError, crash, keys,
-    part::{self, Encoded, Sections},
+    part::{self, Encoded},
 };
-use polybolos_state::{StateError, merge_runs};
+use polybolos_state::{StateError, merge_runs, part_of};
 use polybolos_streaming::{
     ids::{Epoch, Generation, Incarnation, Nonce},
     manifest::StateRun,
@@ -12,6 +15,11 @@ use polybolos_streaming::{
 use thiserror::Error;
 
 use crate::services::ExecutorServices;
+
+/// What is merged at once, as it lies in files; in memory that is several times as much.
+const PART_BYTES: u64 = 16 << 20;
+/// Each part reads the files once more.
+const MOST_PARTS: u64 = 32;
 
 #[derive(Debug, Error)]
 pub enum CompactError {
@@ -44,17 +52,28 @@ pub async fn compact(
 ) -> Result<CompactReport, CompactError> {
     let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Err(CompactError::Nothing) };
     let (first_epoch, last_epoch) = (first.first_epoch, last.last_epoch);
-    let mut contents = Vec::with_capacity(runs.len());
+    let mut files = Vec::with_capacity(runs.len());
     for run in &runs {
-        let bytes = services.store.read(&run.name).await?;
-        contents.push(part::decode_state(&run.name, &bytes, run.crc32)?);
+        files.push((run.name.clone(), services.store.read(&run.name).await?, run.crc32));
     }
     crash::point("compaction-read");
     let recorded = services.flows.recorded(&incarnation);
     let from_the_start = first_epoch <= Epoch(1);
+    let bytes: u64 = runs.iter().map(|run| run.state_bytes).sum();
+    let parts = bytes.div_ceil(PART_BYTES).clamp(1, MOST_PARTS) as usize;
     let merged = tokio::task::spawn_blocking(move || -> Result<Encoded, CompactError> {
-        let state = merge_runs(&contents, from_the_start, recorded)?;
-        Ok(part::encode(&Sections { sinks: Default::default(), state })?)
+        let merge_part = |part: usize| -> Result<Vec<RecordBatch>, CompactError> {
+            let of_run = |(name, bytes, crc32): &(String, Bytes, u32)| -> Result<Vec<RecordBatch>, CompactError> {
+                part::read_state(name, bytes, *crc32)?.map(|batch| Ok(part_of(&batch?, part, parts)?)).collect()
+            };
+            let contents = files.iter().map(of_run).collect::<Result<Vec<_>, _>>()?;
+            Ok(merge_runs(&contents, from_the_start, recorded)?)
+        };
+        let batches = (0..parts).map(merge_part).flat_map(|merged| match merged {
+            Ok(batches) => batches.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        });
+        part::encode_state(batches)
     });
     let Encoded { bytes, crc32, state_bytes } = merged.await.map_err(|_| CompactError::GivenUp)??;
     let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());

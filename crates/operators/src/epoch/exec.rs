@@ -142,21 +142,12 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
     };
     let fetch_us = started.elapsed().as_micros() as u64;
     // One task of a job works at a time; an attempt that is given up is cancelled and lets go.
-    let mut held = tokio::select! {
+    let held = tokio::select! {
         () = cancelled.cancelled() => return Err(cancelled_error(&task)),
         held = flow.held.clone().lock_owned() => held,
     };
-    let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
-    held.bring_to(&task.state, recorded, &services).await?;
-    if let Err(error) = services.flows.make_room(&flow, held.state.bytes() as u64, services.state_memory) {
-        // Others, that have room, are not kept from it.
-        flow.let_go(&mut held);
-        return Err(error);
-    }
-    flow.builds_on(recorded);
     let max_timestamp_ms = newest(&records);
-    let (computed, held) = compute(&task, &flow, records, &services, held, cancelled.clone()).await?;
-    let mut held = held;
+    let (computed, mut held) = compute(&task, &flow, records, &services, held, cancelled.clone()).await?;
     let mut outcome = computed?;
     outcome.times.fetch_us = fetch_us;
 
@@ -210,7 +201,7 @@ async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorService
     futures::future::try_join_all(task.work.ranges.iter().map(|range| one(*range))).await
 }
 
-/// Decodes and computes on a thread of its own: it is all CPU.
+/// Brings the state to where the epoch begins, decodes and computes, on a thread of its own: it is all CPU and disk.
 async fn compute(
     task: &TaskDescriptor,
     flow: &Arc<Flow>,
@@ -221,6 +212,11 @@ async fn compute(
 ) -> Result<(Result<Outcome>, OwnedMutexGuard<HeldState>)> {
     let (task, flow, services) = (task.clone(), flow.clone(), services.clone());
     let computing = tokio::task::spawn_blocking(move || {
+        let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
+        if let Err(error) = Handle::current().block_on(held.bring_to(&task.state, recorded, &flow, &services)) {
+            return (Err(error), held);
+        }
+        flow.builds_on(recorded);
         let outcome = compute_now(&task, &flow, &records, &mut held, &services, &cancelled);
         if outcome.is_err() {
             held.state.discard();

@@ -18,7 +18,7 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{
-    held::{HeldState, too_large},
+    held::HeldState,
     lookup::{self, Stage},
     scan::{EpochScan, Reader, ScanTime},
     spec::{EpochSpec, EventTime},
@@ -167,6 +167,11 @@ impl Flow {
         self.memory.lock().bytes = 0;
     }
 
+    /// So much memory, from now on.
+    pub(super) fn takes(&self, bytes: u64) {
+        *self.memory.lock() = Memory { bytes, used: Instant::now() };
+    }
+
     /// An epoch begins upon what is recorded.
     pub(super) fn builds_on(&self, recorded: Passed) {
         *self.recorded.lock() = recorded;
@@ -288,30 +293,34 @@ impl Flows {
         Ok(flow)
     }
 
-    /// Counts what a job's state takes now. Where all state together has no room, jobs at rest give theirs back, those that have rested longest
-    /// first; they load it again when they go on.
-    ///
-    /// # Errors
-    /// When there still is no room.
-    pub(super) fn make_room(&self, flow: &Flow, bytes: u64, most: u64) -> Result<()> {
-        let now = Instant::now();
-        *flow.memory.lock() = Memory { bytes, used: now };
+    /// Counts what a job's state takes now, and answers how much it may take. Where all state together has no room, jobs at rest give theirs back, those that
+    /// have rested longest first; they load it again when they go on. Those that do not rest share.
+    pub(super) fn room(&self, flow: &Flow, bytes: u64, most: u64) -> u64 {
+        flow.takes(bytes);
         let is_other = |other: &&Arc<Flow>| other.spec.incarnation != flow.spec.incarnation;
-        let others: Vec<Arc<Flow>> = self.flows.lock().values().filter(is_other).cloned().collect();
         let memory = |other: &Arc<Flow>| *other.memory.lock();
-        let mut others: Vec<(Memory, Arc<Flow>)> = others.into_iter().map(|other| (memory(&other), other)).collect();
+        let flows = self.flows.lock();
+        let mut taken: u64 = flows.values().filter(is_other).map(|other| memory(other).bytes).sum();
+        if taken + bytes <= most {
+            return most - taken;
+        }
+        let mut others: Vec<(Memory, Arc<Flow>)> =
+            flows.values().filter(is_other).map(|other| (memory(other), other.clone())).collect();
+        drop(flows);
+        others.retain(|(memory, _)| memory.bytes > 0);
         others.sort_by_key(|(memory, _)| memory.used);
-        let mut total = bytes + others.iter().map(|(memory, _)| memory.bytes).sum::<u64>();
-        for (memory, other) in others.iter().filter(|(memory, _)| memory.used + REST <= now) {
-            if total <= most {
+        let (mut sharing, now) = (1 + others.len() as u64, Instant::now());
+        for (memory, other) in others.iter().take_while(|(memory, _)| memory.used + REST <= now) {
+            if taken + bytes <= most {
                 break;
             }
             // One that works just now is not at rest.
             let Ok(mut held) = other.held.try_lock() else { continue };
             other.let_go(&mut held);
-            total -= memory.bytes;
+            taken -= memory.bytes;
+            sharing -= 1;
         }
-        if total > most { Err(too_large(total, most)) } else { Ok(()) }
+        most.saturating_sub(taken).max(most / sharing)
     }
 
     /// How far time had gone in the last recorded epoch of a job, as far as this executor knows.

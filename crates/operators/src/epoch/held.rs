@@ -1,13 +1,16 @@
 //! The state of a job on this executor, and how it gets to where a frame wants it: by making the last overlay part of it, by applying runs that
 //! others recorded, or from nothing (EPOCHS rule 8).
+use std::sync::Arc;
+
 use datafusion::common::{DataFusionError, Result};
 use polybolos_persist::part;
-use polybolos_state::{JobState, Passed};
+use polybolos_state::{JobState, Passed, Spill};
 use polybolos_streaming::{ids::Epoch, manifest::StateRun};
 
+use super::flow::Flow;
 use crate::services::ExecutorServices;
 
-/// A job's state in memory.
+/// A job's state: in memory, and on this executor's disk what has no room there.
 #[derive(Debug)]
 pub struct HeldState {
     pub state: JobState,
@@ -15,11 +18,13 @@ pub struct HeldState {
     base: Epoch,
     /// The file that the overlay was written to.
     overlay: Option<String>,
+    /// Where entries go that have no room; `None`: all had.
+    spill: Option<Arc<dyn Spill>>,
 }
 
 impl HeldState {
     pub fn new(state: JobState) -> Self {
-        Self { state, base: Epoch(0), overlay: None }
+        Self { state, base: Epoch(0), overlay: None, spill: None }
     }
 
     /// The overlay became this file; whether it is recorded, the next frame tells.
@@ -27,10 +32,10 @@ impl HeldState {
         self.overlay = Some(file.to_owned());
     }
 
-    /// Gives the memory back; what it was is in the runs.
+    /// Gives memory and disk back; what it was is in the runs.
     pub fn let_go(&mut self) {
         self.state.clear();
-        (self.base, self.overlay) = (Epoch(0), None);
+        (self.base, self.overlay, self.spill) = (Epoch(0), None, None);
     }
 
     /// The overlay changed nothing. What expired in this epoch goes when a frame says that the epoch is recorded: until then another attempt may
@@ -40,17 +45,41 @@ impl HeldState {
         self.overlay = None;
     }
 
-    /// Brings the base to what `runs` make, without an overlay. `recorded`: how far time had gone in the last recorded epoch.
+    /// Brings the base to what `runs` make, without an overlay, within the memory that the job may have. `recorded`: how far time had gone in the last
+    /// recorded epoch.
     ///
     /// # Errors
-    /// When a run cannot be read. The state is empty then, and the next call starts anew.
-    pub async fn bring_to(&mut self, runs: &[StateRun], recorded: Passed, services: &ExecutorServices) -> Result<()> {
-        self.apply_runs(runs, services).await?;
-        self.state.drop_due(recorded);
-        Ok(())
+    /// When a run cannot be read, or what has to be in memory has no room. The state is empty then, and the next call starts anew.
+    pub async fn bring_to(&mut self, runs: &[StateRun], recorded: Passed, flow: &Flow, services: &ExecutorServices) -> Result<()> {
+        let mut brought = self.apply_runs(runs, flow, services).await;
+        if brought.is_ok() {
+            brought = self.state.drop_due(recorded).map_err(external).and_then(|()| self.fit(flow, services));
+        }
+        if brought.is_err() {
+            flow.let_go(self);
+        }
+        brought
     }
 
-    async fn apply_runs(&mut self, runs: &[StateRun], services: &ExecutorServices) -> Result<()> {
+    /// Puts on disk what has no room in memory.
+    fn fit(&mut self, flow: &Flow, services: &ExecutorServices) -> Result<()> {
+        let room = services.flows.room(flow, self.state.bytes() as u64, services.state.memory);
+        if self.state.bytes() as u64 <= room {
+            return Ok(());
+        }
+        if self.spill.is_none() {
+            self.spill = Some(services.state.spill().map_err(external)?);
+            tracing::info!(job = %flow.spec.job, "state has no room in memory; part of it goes to disk");
+        }
+        if let Some(spill) = &self.spill {
+            self.state.spill(spill, room as usize).map_err(external)?;
+        }
+        let bytes = self.state.bytes() as u64;
+        flow.takes(bytes);
+        if bytes > services.state.memory { Err(too_large(bytes, services.state.memory)) } else { Ok(()) }
+    }
+
+    async fn apply_runs(&mut self, runs: &[StateRun], flow: &Flow, services: &ExecutorServices) -> Result<()> {
         let newest = runs.last().map_or(Epoch(0), |run| run.last_epoch);
         if let (Some(overlay), Some(last)) = (self.overlay.take(), runs.last())
             && overlay == last.name
@@ -73,37 +102,34 @@ impl HeldState {
             0
         });
         self.base = Epoch(0);
-        let loaded = self.load(&runs[from..], services).await;
-        if loaded.is_err() {
-            self.state.clear();
-            return loaded;
-        }
+        self.load(&runs[from..], flow, services).await?;
         self.base = newest;
         Ok(())
     }
 
-    async fn load(&mut self, runs: &[StateRun], services: &ExecutorServices) -> Result<()> {
-        let external = |error| DataFusionError::External(Box::new(error));
+    async fn load(&mut self, runs: &[StateRun], flow: &Flow, services: &ExecutorServices) -> Result<()> {
         for run in runs {
             let bytes = match services.parts.get(&run.name) {
                 Some(bytes) => bytes,
                 None => services.store.read(&run.name).await.map_err(external)?,
             };
-            let batches = part::decode_state(&run.name, &bytes, run.crc32).map_err(external)?;
-            self.state.apply(&batches).map_err(|error| DataFusionError::External(Box::new(error)))?;
-            // Rather than be killed on the way.
-            if self.state.bytes() as u64 > services.state_memory {
-                return Err(too_large(self.state.bytes() as u64, services.state_memory));
+            for batch in part::read_state(&run.name, &bytes, run.crc32).map_err(external)? {
+                self.state.apply(&[batch.map_err(external)?]).map_err(external)?;
+                self.fit(flow, services)?;
             }
         }
         Ok(())
     }
 }
 
-/// State has no room on this executor.
-pub fn too_large(bytes: u64, most: u64) -> DataFusionError {
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// State that cannot leave memory has no room there.
+fn too_large(bytes: u64, most: u64) -> DataFusionError {
     DataFusionError::Execution(format!(
-        "state takes {} MiB of this executor's memory, and may take {} MiB (executor.state_memory_mib); give it more, or bound the state: group and join by windows, or set 'state.ttl'",
+        "state that every epoch needs takes {} MiB of this executor's memory, and all state may take {} MiB (executor.state_memory_mib); give it more, or bound it: group, join and rank by a key or by windows",
         bytes >> 20,
         most >> 20
     ))

@@ -10,4 +10,5 @@ pub mod held;
 pub mod lookup;
 pub mod scan;
 pub mod sinks;
+pub mod space;
 pub mod spec;
