@@ -5,7 +5,7 @@ use clap::Subcommand;
 use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
-    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     produce::Producer,
 };
 use polybolos_service::exit::{Exit, Failure};
@@ -106,7 +106,7 @@ async fn tail(admin: &Admin, connection: &Connection, topic: &str, records: i64)
     let mut found = vec![];
     for (partition, first, end) in partitions(admin, topic).await? {
         let range = OffsetRange::new(first.max(end - records), end);
-        let chunks = fetcher.read(&key, connection, topic, partition, range, Duration::from_secs(20)).await?;
+        let chunks = fetcher.read(&key, FetchTopic::new(connection, topic), partition, range, Duration::from_secs(20)).await?;
         for chunk in chunks {
             for index in 0..chunk.len() {
                 let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use polybolos_kafka::fetcher::SourceKey;
+use polybolos_kafka::{
+    connection::Connection,
+    fetcher::{FetchTopic, SourceKey},
+};
 use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
 use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
 use polybolos_streaming::{
@@ -266,9 +269,10 @@ impl Control {
             Response::Prefetch(prefetch) => {
                 let Some(source) = prefetch.source.map(source_key) else { return };
                 match serde_json::from_str(&prefetch.connection) {
-                    Ok(connection) => {
+                    Ok::<Connection, _>(connection) => {
                         let starts: BTreeMap<i32, i64> = prefetch.starts.into_iter().collect();
-                        services.fetcher.prefetch(source, connection, prefetch.topic, starts);
+                        let topic = FetchTopic { connection: &connection, name: &prefetch.topic, headers: prefetch.headers };
+                        services.fetcher.prefetch(source, topic, starts);
                     }
                     Err(error) => tracing::error!(%error, "the leader sent a connection that cannot be read"),
                 }

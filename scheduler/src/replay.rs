@@ -11,7 +11,7 @@ use futures::StreamExt;
 use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
-    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     produce::Producer,
 };
 use polybolos_operators::dead_letters;
@@ -226,7 +226,9 @@ async fn find(connection: &Connection, letter: &Letter, from: i64) -> anyhow::Re
     }
     let fetcher = Fetcher::new(FetcherConfig::default(), &Default::default())?;
     let key = SourceKey { incarnation: "replay".into(), source: 0 };
-    let chunks = fetcher.read(&key, connection, &letter.topic, letter.partition, OffsetRange::new(from, end), READ_TIME).await?;
+    let chunks = fetcher
+        .read(&key, FetchTopic::new(connection, &letter.topic), letter.partition, OffsetRange::new(from, end), READ_TIME)
+        .await?;
     let is_it = |name: &str, value: Option<&[u8]>| name == HEADER && value == Some(letter.id.as_bytes());
     let found = chunks.iter().find_map(|chunk| {
         let record = (0..chunk.len()).find(|&record| chunk.headers(record).any(|(name, value)| is_it(name, value)))?;

@@ -32,6 +32,22 @@ pub struct SourceKey {
     pub source: u32,
 }
 
+/// What is read.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchTopic<'a> {
+    pub connection: &'a Connection,
+    pub name: &'a str,
+    /// Whether records come with their headers: finding out that a record has none costs as much as a tenth of reading it.
+    pub headers: bool,
+}
+
+impl<'a> FetchTopic<'a> {
+    /// With headers.
+    pub fn new(connection: &'a Connection, name: &'a str) -> Self {
+        Self { connection, name, headers: true }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetcherConfig {
     /// Read ahead per partition at most.
@@ -84,13 +100,13 @@ impl Fetcher {
     }
 
     /// Reads these partitions ahead from these offsets, and no others of the source. What is here already stays, and goes on.
-    pub fn prefetch(self: &Arc<Self>, key: SourceKey, connection: Connection, topic: String, starts: BTreeMap<i32, i64>) {
+    pub fn prefetch(self: &Arc<Self>, key: SourceKey, topic: FetchTopic<'_>, starts: BTreeMap<i32, i64>) {
         if starts.is_empty() {
             return self.forget(&key);
         }
-        match self.source(&key, &connection, &topic) {
+        match self.source(&key, topic) {
             Ok(source) => source.prefetch(&starts),
-            Err(error) => tracing::error!(%topic, %error, "cannot read ahead"),
+            Err(error) => tracing::error!(topic = topic.name, %error, "cannot read ahead"),
         }
     }
 
@@ -147,8 +163,7 @@ impl Fetcher {
     pub async fn read(
         self: &Arc<Self>,
         key: &SourceKey,
-        connection: &Connection,
-        topic: &str,
+        topic: FetchTopic<'_>,
         partition: i32,
         range: OffsetRange,
         deadline: Duration,
@@ -159,10 +174,10 @@ impl Fetcher {
         let until = tokio::time::Instant::now() + deadline;
         let late = |away| {
             let OffsetRange { start, end } = range;
-            Err(KafkaError::Late { topic: topic.to_owned(), partition, start, end, waited: deadline, away })
+            Err(KafkaError::Late { topic: topic.name.to_owned(), partition, start, end, waited: deadline, away })
         };
         loop {
-            let source = self.source(key, connection, topic)?;
+            let source = self.source(key, topic)?;
             match tokio::time::timeout_at(until, source.read(partition, range)).await {
                 Ok(Ok(Some(chunks))) => return Ok(chunks),
                 // Its consumer had just ended for want of readers: a new one begins.
@@ -179,14 +194,14 @@ impl Fetcher {
     }
 
     /// The source's consumer, begun if there is none yet.
-    fn source(self: &Arc<Self>, key: &SourceKey, connection: &Connection, topic: &str) -> Result<Arc<Source>> {
+    fn source(self: &Arc<Self>, key: &SourceKey, topic: FetchTopic<'_>) -> Result<Arc<Source>> {
         let mut sources = self.sources.lock();
         if let Some(source) = sources.get(key)
-            && source.reads(connection, topic)
+            && source.reads(topic)
         {
             return Ok(source.clone());
         }
-        let source = Source::new(connection.clone(), topic.to_owned());
+        let source = Source::new(topic);
         polling::start(&source, &self.config, self.metrics.clone(), Announcer { fetcher: Arc::downgrade(self), key: key.clone() })?;
         if let Some(old) = sources.insert(key.clone(), source.clone()) {
             old.close();

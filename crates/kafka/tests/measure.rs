@@ -12,7 +12,7 @@ use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
     decode::{DecodeOptions, Field, JsonDecoder},
-    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     produce::Producer,
 };
 use polybolos_streaming::frame::OffsetRange;
@@ -137,7 +137,11 @@ fn bare(topic: &str, ends: &BTreeMap<i32, i64>, schema: Option<SchemaRef>) {
 /// As the plan node does: what has arrived is read, decoded, released.
 async fn ours(topic: &str, ends: &BTreeMap<i32, i64>, schema: Option<SchemaRef>) {
     let fetcher = Fetcher::new(FetcherConfig::default(), &prometheus::Registry::new()).unwrap();
-    fetcher.prefetch(key(), connection(), topic.to_owned(), ends.keys().map(|partition| (*partition, 0)).collect());
+    fetcher.prefetch(
+        key(),
+        FetchTopic { headers: false, ..FetchTopic::new(&connection(), topic) },
+        ends.keys().map(|partition| (*partition, 0)).collect(),
+    );
     let mut changed = fetcher.changed();
     let mut decoder = schema.map(|schema| {
         let fields = schema.fields().iter().map(|field| Field::Json { name: field.name().clone() }).collect();
@@ -153,7 +157,16 @@ async fn ours(topic: &str, ends: &BTreeMap<i32, i64>, schema: Option<SchemaRef>)
                 continue;
             }
             let range = OffsetRange::new(start, available.end);
-            let chunks = fetcher.read(&key(), &connection(), topic, available.partition, range, MINUTE).await.unwrap();
+            let chunks = fetcher
+                .read(
+                    &key(),
+                    FetchTopic { headers: false, ..FetchTopic::new(&connection(), topic) },
+                    available.partition,
+                    range,
+                    MINUTE,
+                )
+                .await
+                .unwrap();
             ranges += 1;
             for chunk in &chunks {
                 chunks_read += 1;
@@ -204,8 +217,8 @@ async fn idle_and_latency() {
     let (_, first) = producer.send_to(&topic, Some(0), None, Some(b"{}")).await.unwrap();
     println!("cold produce: {:?}", began.elapsed());
     let began = Instant::now();
-    fetcher.prefetch(key(), connection(), topic.clone(), (0..PARTITIONS).map(|partition| (partition, 0)).collect());
-    fetcher.read(&key(), &connection(), &topic, 0, OffsetRange::new(first, first + 1), MINUTE).await.unwrap();
+    fetcher.prefetch(key(), FetchTopic::new(&connection(), &topic), (0..PARTITIONS).map(|partition| (partition, 0)).collect());
+    fetcher.read(&key(), FetchTopic::new(&connection(), &topic), 0, OffsetRange::new(first, first + 1), MINUTE).await.unwrap();
     println!("cold read: {:?}", began.elapsed());
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (began, cpu_began) = (Instant::now(), cpu());
@@ -215,7 +228,10 @@ async fn idle_and_latency() {
     for _ in 0..200 {
         let began = Instant::now();
         let (_, offset) = producer.send_to(&topic, Some(0), None, Some(b"{}")).await.unwrap();
-        fetcher.read(&key(), &connection(), &topic, 0, OffsetRange::new(offset, offset + 1), MINUTE).await.unwrap();
+        fetcher
+            .read(&key(), FetchTopic::new(&connection(), &topic), 0, OffsetRange::new(offset, offset + 1), MINUTE)
+            .await
+            .unwrap();
         times.push(began.elapsed());
         fetcher.release(&key(), 0, offset + 1);
         tokio::time::sleep(Duration::from_millis(7)).await;
@@ -223,6 +239,6 @@ async fn idle_and_latency() {
     times.sort_unstable();
     println!("produce to read, producer's 2 ms linger included: p50 {:?}, p99 {:?}", times[100], times[198]);
     let began = Instant::now();
-    fetcher.read(&key(), &connection(), &topic, 0, OffsetRange::new(first, first + 1), MINUTE).await.unwrap();
+    fetcher.read(&key(), FetchTopic::new(&connection(), &topic), 0, OffsetRange::new(first, first + 1), MINUTE).await.unwrap();
     println!("read from another place: {:?}", began.elapsed());
 }

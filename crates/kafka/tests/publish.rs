@@ -14,7 +14,7 @@ use polybolos_kafka::{
     connection::Connection,
     encode::{EncodeOptions, encode},
     error::KafkaError,
-    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     publish::{
         OneTransaction, POSITIONS_CONFIG, PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id,
     },
@@ -66,7 +66,9 @@ impl Sink {
         let mut chunks = vec![];
         for (partition, end) in ends {
             let range = OffsetRange::new(0, end);
-            chunks.extend(fetcher.read(&key, &self.connection, &self.topic, partition, range, DEADLINE).await.unwrap());
+            chunks.extend(
+                fetcher.read(&key, FetchTopic::new(&self.connection, &self.topic), partition, range, DEADLINE).await.unwrap(),
+            );
         }
         chunks
     }
@@ -233,7 +235,7 @@ async fn keys_tombstones_and_quiet_ends(servers: &str) {
     let fetcher = Fetcher::new(FetcherConfig::default(), &prometheus::Registry::new()).unwrap();
     let key = SourceKey { incarnation: "ahead".into(), source: 0 };
     let starts = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
-    fetcher.prefetch(key, sink.connection.clone(), sink.topic.clone(), starts);
+    fetcher.prefetch(key, FetchTopic::new(&sink.connection, &sink.topic), starts);
     let partitions: Vec<i32> = (0..PARTITIONS).collect();
     for _ in 0..2 {
         let ends = sink.admin.offsets(&sink.topic, &partitions).await.unwrap().ends;

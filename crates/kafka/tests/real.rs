@@ -11,7 +11,7 @@ use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
     error::KafkaError,
-    fetcher::{Fetcher, FetcherConfig, SourceKey},
+    fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     produce::Producer,
     records::RecordChunk,
 };
@@ -99,7 +99,7 @@ fn payload(partition: i32, index: usize, bytes: usize) -> String {
 }
 
 async fn read(fetcher: &Arc<Fetcher>, topic: &Topic, partition: i32, start: i64, end: i64) -> Result<Vec<RecordChunk>, KafkaError> {
-    fetcher.read(&key(0), &connection(), &topic.name, partition, OffsetRange::new(start, end), DEADLINE).await
+    fetcher.read(&key(0), FetchTopic::new(&connection(), &topic.name), partition, OffsetRange::new(start, end), DEADLINE).await
 }
 
 fn offsets(chunks: &[RecordChunk]) -> Vec<i64> {
@@ -128,7 +128,7 @@ async fn random_ranges_come_back_exactly() {
 
     // As a job does: read ahead, epochs of random sizes, each released once recorded; all partitions side by side.
     let fetcher = fetcher(FetcherConfig { partition_bytes: 1 << 20, ..FetcherConfig::default() });
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), (0..4).map(|partition| (partition, 0)).collect());
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), (0..4).map(|partition| (partition, 0)).collect());
     let readers = (0..4).map(|partition| {
         let (fetcher, topic) = (fetcher.clone(), &topic);
         async move {
@@ -168,7 +168,7 @@ async fn a_partition_that_jumps_takes_nothing_from_the_others() {
     let topic = topic("jumps", 4, &[]).await;
     join_all((0..4).map(|partition| topic.fill(partition, EACH as usize, 20))).await;
     let fetcher = fetcher(FetcherConfig { partition_bytes: 1 << 18, ..FetcherConfig::default() });
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), (0..4).map(|partition| (partition, 0)).collect());
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), (0..4).map(|partition| (partition, 0)).collect());
     let readers = (0..4).map(|partition| {
         let (fetcher, topic) = (fetcher.clone(), &topic);
         async move {
@@ -206,7 +206,11 @@ async fn every_partition_of_a_quiet_topic_is_read_over_its_last_marker() {
     let ends: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 2)).collect();
     for round in 0..12 {
         let fetcher = fetcher(FetcherConfig::default());
-        fetcher.prefetch(key(0), connection(), topic.name.clone(), (0..PARTITIONS).map(|partition| (partition, 0)).collect());
+        fetcher.prefetch(
+            key(0),
+            FetchTopic::new(&connection(), &topic.name),
+            (0..PARTITIONS).map(|partition| (partition, 0)).collect(),
+        );
         let until = Instant::now() + DEADLINE;
         loop {
             let here: BTreeMap<i32, i64> =
@@ -258,7 +262,7 @@ async fn ranges_that_end_in_control_records() {
     }
     assert_eq!(end, 80);
     let fetcher = fetcher(FetcherConfig::default());
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), BTreeMap::from([(0, 0)]));
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 0)]));
     let started = Instant::now();
     assert_eq!(payloads(&read(&fetcher, &topic, 0, 0, 80).await.unwrap()), expected);
     println!("a range that ends in a marker took {:?}", started.elapsed());
@@ -282,7 +286,7 @@ async fn records_deleted_under_a_reader_are_reported() {
     topic.fill(1, 10, 10).await;
     topic.delete_records(0, 500).await;
     let fetcher = fetcher(FetcherConfig::default());
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), BTreeMap::from([(0, 100), (1, 0)]));
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 100), (1, 0)]));
     let error = read(&fetcher, &topic, 0, 100, 600).await.unwrap_err();
     assert!(matches!(&error, KafkaError::DataLost { partition: 0, offset: 100, kept: Some((500, 1000)), .. }), "{error}");
     println!("{error}");
@@ -299,7 +303,7 @@ async fn a_topic_made_again_is_not_the_same() {
     let first = topic.admin.describe(&topic.name).await.unwrap().unwrap();
     assert!(first.topic_id.is_some(), "the broker tells topic ids");
     let fetcher = fetcher(FetcherConfig::default());
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), BTreeMap::from([(0, 0)]));
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 0)]));
     assert_exact(&read(&fetcher, &topic, 0, 0, 100).await.unwrap(), 0, OffsetRange::new(0, 100), 10);
     topic.delete().await;
     let until = Instant::now() + DEADLINE;
@@ -329,7 +333,7 @@ async fn a_backlog_of_any_size_takes_bounded_memory() {
     let topic = topic("backlog", 2, &[]).await;
     join_all((0..2).map(|partition| topic.fill(partition, RECORDS as usize, 1_000))).await;
     let fetcher = fetcher(FetcherConfig { partition_bytes: 8 << 20, source_bytes: 2 * LIMIT as usize, ..FetcherConfig::default() });
-    fetcher.prefetch(key(0), connection(), topic.name.clone(), BTreeMap::from([(0, 0), (1, 0)]));
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 0), (1, 0)]));
     let mut changed = fetcher.changed();
     let mut starts = [0i64; 2];
     let (mut most, mut rounds) = (0, 0);
@@ -392,6 +396,11 @@ async fn nulls_keys_headers_and_timestamps_arrive() {
     .await
     .unwrap();
     let fetcher = fetcher(FetcherConfig::default());
+    let connection = connection();
+    let without = FetchTopic { headers: false, ..FetchTopic::new(&connection, &topic.name) };
+    let chunks = fetcher.read(&key(0), without, 0, OffsetRange::new(0, 2), DEADLINE).await.unwrap();
+    assert_eq!((offsets(&chunks), chunks[0].headers(0).count()), (vec![0, 1], 0));
+    // Who wants them gets them, though others were content without.
     let chunks = read(&fetcher, &topic, 0, 0, 2).await.unwrap();
     assert_eq!(offsets(&chunks), [0, 1]);
     let first = &chunks[0];
@@ -415,7 +424,9 @@ async fn a_read_that_is_given_up_leaves_nothing_behind() {
         assert!(waiting.is_err());
     }
     assert_exact(&read(&fetcher, &topic, 0, 0, 10).await.unwrap(), 0, OffsetRange::new(0, 10), 10);
-    let late = fetcher.read(&key(0), &connection(), &topic.name, 0, OffsetRange::new(10, 11), Duration::from_millis(50)).await;
+    let late = fetcher
+        .read(&key(0), FetchTopic::new(&connection(), &topic.name), 0, OffsetRange::new(10, 11), Duration::from_millis(50))
+        .await;
     assert!(matches!(late, Err(KafkaError::Late { .. })), "{late:?}");
     fetcher.forget(&key(0));
     assert!(fetcher.available().is_empty());
@@ -427,15 +438,15 @@ async fn what_does_not_exist_is_said() {
     assert_eq!(admin.describe("no-such-topic").await.unwrap(), None);
     let fetcher = fetcher(FetcherConfig::default());
     let range = OffsetRange::new(0, 1);
-    let error = fetcher.read(&key(0), &connection(), "no-such-topic", 0, range, DEADLINE).await.unwrap_err();
+    let error = fetcher.read(&key(0), FetchTopic::new(&connection(), "no-such-topic"), 0, range, DEADLINE).await.unwrap_err();
     assert!(matches!(&error, KafkaError::NoSuchTopic { .. }), "{error}");
     let mut odd = connection();
     odd.properties.insert("sasl.jaas.config".into(), "secret".into());
-    let error = fetcher.read(&key(1), &odd, "t", 0, range, DEADLINE).await.unwrap_err().to_string();
+    let error = fetcher.read(&key(1), FetchTopic::new(&odd, "t"), 0, range, DEADLINE).await.unwrap_err().to_string();
     assert!(error.contains("sasl.jaas.config") && !error.contains("secret"), "{error}");
     // Nobody listens there.
     let away = Connection::new("127.0.0.1:1");
-    let error = fetcher.read(&key(2), &away, "t", 0, range, Duration::from_secs(3)).await.unwrap_err();
+    let error = fetcher.read(&key(2), FetchTopic::new(&away, "t"), 0, range, Duration::from_secs(3)).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("did not arrive"), "{error}");
     assert!(fetcher.away().iter().any(|(source, away)| *source == key(2) && away.is_some()));
     println!("{error}");

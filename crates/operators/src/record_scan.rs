@@ -17,7 +17,7 @@ use futures::TryStreamExt;
 use polybolos_kafka::{
     connection::Connection,
     decode::{DecodeOptions, Field, JsonDecoder},
-    fetcher::SourceKey,
+    fetcher::{FetchTopic, SourceKey},
     records::RecordChunk,
 };
 use polybolos_streaming::frame::SourceRange;
@@ -63,6 +63,11 @@ pub struct ScanSpec {
 impl ScanSpec {
     pub fn key(&self) -> SourceKey {
         SourceKey { incarnation: self.incarnation.clone(), source: self.source }
+    }
+
+    /// What is fetched for it.
+    pub fn fetched(&self) -> FetchTopic<'_> {
+        FetchTopic { connection: &self.connection, name: &self.topic, headers: self.fields.contains(&Field::Headers) }
     }
 
     /// What becomes of record `record` of `chunk`.
@@ -234,7 +239,7 @@ impl RecordScanExec {
         let started = Instant::now();
         let spec = self.spec.clone();
         let key = spec.key();
-        let read = services.fetcher.read(&key, &spec.connection, &spec.topic, source.partition, range, READ_DEADLINE);
+        let read = services.fetcher.read(&key, spec.fetched(), source.partition, range, READ_DEADLINE);
         let chunks = tokio::select! {
             () = cancelled.cancelled() => return Err(cancelled_error(&task)),
             chunks = read => chunks.map_err(|error| DataFusionError::External(Box::new(error)))?,

@@ -27,7 +27,7 @@ use polybolos_operators::{
     template::{EpochTemplate, JobIdentity, JobTemplate, PlanTemplate},
 };
 use polybolos_sql::{
-    catalog::{ColumnKind, Connector, JobDefinition, TableDefinition},
+    catalog::{ColumnKind, Connector, JobDefinition, MetadataKey, TableDefinition},
     clock, execution,
     options::{
         job::{OnError as SqlOnError, StateUnbounded},
@@ -72,12 +72,17 @@ fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Resul
             _ => bail!("job {job} reads {}, which is neither a Kafka table nor files", table.name),
         };
         let connection = platform.connection(kafka)?;
-        if topics.id_of(&connection, &kafka.topic).is_none() {
+        let of_headers = |kind: &ColumnKind| matches!(kind, ColumnKind::Metadata { from: MetadataKey::Headers, .. });
+        let headers = table.columns.iter().any(|column| of_headers(&column.kind));
+        if let Some(spec) = topics.id_of(&connection, &kafka.topic).and_then(|id| topics.specs.get_mut(&id)) {
+            spec.headers |= headers;
+        } else {
             let id = SourceId(topics.specs.len() as u32);
             let spec = SourceSpec {
                 table: table.name.to_string(),
                 topic: kafka.topic.clone(),
                 connection,
+                headers,
                 group: format!("polybolos.{job}"),
             };
             topics.specs.insert(id, spec);

@@ -686,8 +686,8 @@ impl Runner {
                         continue;
                     }
                 };
-                let prefetch =
-                    wire::Prefetch { source: Some(self.wire_source(*source)), connection, topic: spec.topic.clone(), starts };
+                let (source, topic) = (Some(self.wire_source(*source)), spec.topic.clone());
+                let prefetch = wire::Prefetch { source, connection, topic, starts, headers: spec.headers };
                 self.context.executors.order(executor, Order::Prefetch(prefetch));
             }
         }

@@ -14,6 +14,8 @@ pub struct SourceSpec {
     pub table: String,
     pub topic: String,
     pub connection: Connection,
+    /// Whether a table of the job has a column for the records' headers.
+    pub headers: bool,
     /// Its consumer group, where committed offsets are shown to lag tools.
     pub group: String,
 }

@@ -217,7 +217,7 @@ impl Polling {
         if !builder.takes(message.offset()) {
             mixed.brought |= self.hand_over(message.partition(), builder);
         }
-        push(builder, message);
+        push(builder, message, self.source.headers());
     }
 
     fn settle(&mut self, mixed: Mixed) -> bool {
@@ -247,6 +247,7 @@ impl Polling {
         let mut others = Mixed::default();
         let mut trouble = None;
         let mut at_end = false;
+        let headers = self.source.headers();
         while builder.len() < CHUNK_RECORDS && builder.bytes() < CHUNK_BYTES {
             match queue.poll(Duration::ZERO) {
                 None => break,
@@ -259,7 +260,7 @@ impl Polling {
                     if !builder.takes(message.offset()) {
                         self.hand_over(partition, &mut builder);
                     }
-                    push(&mut builder, &message);
+                    push(&mut builder, &message, headers);
                 }
                 Some(Err(ClientError::PartitionEOF(other))) if other != partition => others.ended.push(other),
                 Some(Err(ClientError::PartitionEOF(_))) => {
@@ -380,14 +381,15 @@ impl Polling {
     }
 }
 
-fn push(builder: &mut ChunkBuilder, message: &BorrowedMessage<'_>) {
+fn push(builder: &mut ChunkBuilder, message: &BorrowedMessage<'_>, headers: bool) {
     let timestamp = match message.timestamp() {
         Timestamp::NotAvailable => None,
         Timestamp::CreateTime(millis) => Some((TimestampType::CreateTime, millis)),
         Timestamp::LogAppendTime(millis) => Some((TimestampType::LogAppendTime, millis)),
     };
     let record = RawRecord { offset: message.offset(), timestamp, key: message.key(), payload: message.payload() };
-    match message.headers() {
+    // Not even asked for where nobody wants them: the client looks for them in the record.
+    match if headers { message.headers() } else { None } {
         None => builder.push(record, std::iter::empty()),
         Some(headers) => builder.push(record, headers.iter().map(|header| (header.key, header.value))),
     }

@@ -9,7 +9,10 @@ use parking_lot::{Condvar, Mutex};
 use polybolos_streaming::frame::OffsetRange;
 use tokio::sync::Notify;
 
-use super::buffer::{Buffer, Fault, Placement};
+use super::{
+    FetchTopic,
+    buffer::{Buffer, Fault, Placement},
+};
 use crate::{
     connection::Connection,
     error::{KafkaError, Result},
@@ -62,6 +65,7 @@ struct State {
 pub(super) struct Source {
     connection: Connection,
     topic: String,
+    headers: bool,
     state: Mutex<State>,
     arrived: Notify,
     pub bell: Arc<Bell>,
@@ -81,9 +85,10 @@ pub(super) struct Plan {
 }
 
 impl Source {
-    pub fn new(connection: Connection, topic: String) -> Arc<Self> {
-        let state = State { read_at: Some(Instant::now()), ..State::default() };
-        Arc::new(Self { connection, topic, state: Mutex::new(state), arrived: Notify::new(), bell: Arc::default() })
+    pub fn new(FetchTopic { connection, name, headers }: FetchTopic<'_>) -> Arc<Self> {
+        let state = Mutex::new(State { read_at: Some(Instant::now()), ..State::default() });
+        let (connection, topic) = (connection.clone(), name.to_owned());
+        Arc::new(Self { connection, topic, headers, state, arrived: Notify::new(), bell: Arc::default() })
     }
 
     pub fn connection(&self) -> &Connection {
@@ -94,9 +99,14 @@ impl Source {
         &self.topic
     }
 
+    pub fn headers(&self) -> bool {
+        self.headers
+    }
+
     /// Whether it still runs, and reads this.
-    pub fn reads(&self, connection: &Connection, topic: &str) -> bool {
-        self.topic == topic && self.connection == *connection && self.state.lock().ending.is_none()
+    pub fn reads(&self, topic: FetchTopic<'_>) -> bool {
+        let is_enough = self.headers || !topic.headers;
+        is_enough && self.topic == topic.name && self.connection == *topic.connection && self.state.lock().ending.is_none()
     }
 
     pub fn prefetch(&self, starts: &BTreeMap<i32, i64>) {

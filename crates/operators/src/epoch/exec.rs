@@ -194,7 +194,7 @@ async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorService
         let scan = flow.scans.iter().find(|scan| scan.spec.source == range.source.source.0);
         let Some(spec) = scan.map(|scan| &scan.spec) else { return Ok((range, vec![])) };
         let key = spec.key();
-        let read = services.fetcher.read(&key, &spec.connection, &spec.topic, range.source.partition, range.range, READ_DEADLINE);
+        let read = services.fetcher.read(&key, spec.fetched(), range.source.partition, range.range, READ_DEADLINE);
         let chunks = read.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         Ok::<_, DataFusionError>((range, chunks))
     };
