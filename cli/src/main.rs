@@ -21,6 +21,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand};
 use polybolos_service::exit::{Exit, Failure};
 
+/// Also of the C libraries that are linked in, librdkafka above all. See docs/reference/benchmarks.md for what it brings.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "polybolos", version, about = "Streaming SQL on Apache DataFusion Ballista, exactly once into Cassandra")]
 struct Cli {
