@@ -236,9 +236,11 @@ mod tests {
             assert_eq!(decode("p", &bytes, crc32).expect("decodes"), sections);
             let state: Result<Vec<_>, _> = read_state("p", &bytes, crc32).expect("opens").collect();
             assert_eq!(state.expect("decodes"), sections.state);
-            let state_only = encode_state(sections.state.iter().cloned().map(Ok::<_, StoreError>)).expect("encodes");
-            let expected = encode(&Sections { sinks: BTreeMap::new(), state: sections.state.clone() }).expect("encodes");
-            assert_eq!((state_only.bytes, state_only.state_bytes), (expected.bytes, expected.state_bytes));
+            let alone = encode_state(sections.state.iter().cloned().map(Ok::<_, StoreError>)).expect("encodes");
+            let state: Result<Vec<_>, _> = read_state("p", &alone.bytes, alone.crc32).expect("opens").collect();
+            let with_rows: Vec<_> = sections.state.iter().filter(|batch| batch.num_rows() > 0).cloned().collect();
+            assert_eq!(state.expect("decodes"), with_rows);
+            assert_eq!(alone.state_bytes > 0, !with_rows.is_empty());
             let first = sections.sinks.get(&SinkId(0)).cloned().unwrap_or_default();
             assert_eq!(decode_sink("p", &bytes, crc32, SinkId(0)).expect("decodes"), first);
             assert_eq!(state_bytes > 0, !sections.state.is_empty());
