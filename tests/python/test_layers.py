@@ -8,7 +8,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ALLOWED = {
     "rdkafka": {"polybolos-kafka", "polybolos-ingest", "polybolos-embedded"},
     "scylla": {"polybolos-cassandra"},
-    "fjall": {"polybolos-embedded"},
+    # Operators put state on disk that has no room in memory.
+    "fjall": {"polybolos-embedded", "polybolos-operators"},
     "ballista-scheduler": {"polybolos-scheduler"},
     "ballista-executor": {"polybolos-executor"},
 }
