@@ -118,10 +118,8 @@ impl BucketTable {
         Ok(())
     }
 
-    fn load_due(&mut self, through: i64) -> Result<(), StateError> {
-        let Some(cold) = &self.cold else { return Ok(()) };
-        let due = cold.due(through)?;
-        self.load(due.iter().map(AsRef::as_ref))
+    pub(crate) fn cold(&self) -> Option<&Cold> {
+        self.cold.as_ref()
     }
 
     /// Takes the rows of the chosen keys out of memory. There must be no changes.
@@ -294,13 +292,9 @@ impl BucketTable {
         self.expiry.declare(through);
     }
 
-    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) -> Result<(), StateError> {
-        if let Some(through) = through {
-            self.load_due(through)?;
-            self.expire(through);
-        }
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
+        through.into_iter().for_each(|through| self.expire(through));
         self.default_expiry = default_expiry;
-        Ok(())
     }
 
     /// Recorded rows.
@@ -387,11 +381,9 @@ impl BucketTable {
         }
     }
 
-    pub(crate) fn drop_due(&mut self, through: i64) -> Result<(), StateError> {
-        self.load_due(through)?;
+    pub(crate) fn drop_due(&mut self, through: i64) {
         let due = self.expiry.take(through);
         self.remove(due);
-        Ok(())
     }
 
     pub(crate) fn discard(&mut self) {
@@ -561,27 +553,27 @@ mod tests {
         table.discard();
         assert_eq!(table.mark(b"k", b"a", 0b100, Some(9)), 0b11);
         table.commit();
-        table.begin(Some(9), Some(30)).expect("begins");
+        table.begin(Some(9), Some(30));
         assert_eq!(table.mark(b"k", b"a", 0b1, None), 0, "what ended was never there");
         table.commit();
-        table.begin(Some(20), Some(50)).expect("begins");
+        table.begin(Some(20), Some(50));
         assert_eq!(table.mark(b"k", b"a", 0b1, None), 0b1);
         table.commit();
-        table.begin(Some(40), None).expect("begins");
+        table.begin(Some(40), None);
         assert_eq!(rows(&table, b"k").len(), 1, "with a TTL it ends so long after it was seen last");
     }
 
     #[test]
     fn with_a_ttl_rows_end_so_long_after_their_last_change() {
         let mut table = BucketTable::default();
-        table.begin(Some(0), Some(10)).expect("begins");
+        table.begin(Some(0), Some(10));
         table.add(b"k", b"a", 1, None);
         table.add(b"k", b"b", 1, None);
         table.commit();
-        table.begin(Some(5), Some(15)).expect("begins");
+        table.begin(Some(5), Some(15));
         table.add(b"k", b"a", 1, None);
         table.commit();
-        table.begin(Some(10), Some(20)).expect("begins");
+        table.begin(Some(10), Some(20));
         assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 2)]);
         assert_eq!(table.add(b"k", b"b", -1, None), (0, 0), "nothing is taken from what is gone");
         table.commit();

@@ -53,6 +53,17 @@ impl Table {
             Self::Buckets(table) => table.load(keys),
         }
     }
+
+    /// The same of what ends by `through`.
+    fn load_due(&mut self, through: i64) -> Result<(), StateError> {
+        let cold = match self {
+            Self::Values(table) => table.cold(),
+            Self::Buckets(table) => table.cold(),
+        };
+        let Some(cold) = cold else { return Ok(()) };
+        let due = cold.due(through)?;
+        self.load(due.iter().map(AsRef::as_ref))
+    }
 }
 
 /// The tables of one lane, in the order of the job's operators.
@@ -105,10 +116,12 @@ impl JobState {
         let default_expiry = now.clock_us.zip(ttl_us).map(|(clock_us, ttl_us)| end_of(clock_us, ttl_us));
         self.each_table(|spec, table| {
             let (through, default_expiry) = (now.of(spec.has_ttl), default_expiry.filter(|_| spec.has_ttl));
+            through.map_or(Ok(()), |through| table.load_due(through))?;
             match table {
                 Table::Values(table) => table.begin(through, default_expiry),
                 Table::Buckets(table) => table.begin(through, default_expiry),
             }
+            Ok(())
         })
     }
 
@@ -201,10 +214,12 @@ impl JobState {
     pub fn drop_due(&mut self, recorded: Passed) -> Result<(), StateError> {
         self.each_table(|spec, table| {
             let Some(through) = recorded.of(spec.has_ttl) else { return Ok(()) };
+            table.load_due(through)?;
             match table {
                 Table::Values(table) => table.drop_due(through),
                 Table::Buckets(table) => table.drop_due(through),
             }
+            Ok(())
         })
     }
 

@@ -36,10 +36,6 @@ pub trait Spill: Debug + Send + Sync {
 pub struct MemorySpill(Mutex<BTreeMap<Vec<u8>, Vec<u8>>>);
 
 impl MemorySpill {
-    pub fn is_empty(&self) -> bool {
-        self.entries().is_empty()
-    }
-
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -64,10 +64,8 @@ impl ValueTable {
         Ok(())
     }
 
-    fn load_due(&mut self, through: i64) -> Result<(), StateError> {
-        let Some(cold) = &self.cold else { return Ok(()) };
-        let due = cold.due(through)?;
-        self.load(due.iter().map(AsRef::as_ref))
+    pub(crate) fn cold(&self) -> Option<&Cold> {
+        self.cold.as_ref()
     }
 
     /// Takes the chosen entries out of memory. There must be no changes.
@@ -122,13 +120,9 @@ impl ValueTable {
         self.expiry.declare(through);
     }
 
-    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) -> Result<(), StateError> {
-        if let Some(through) = through {
-            self.load_due(through)?;
-            self.expire(through);
-        }
+    pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
+        through.into_iter().for_each(|through| self.expire(through));
         self.default_expiry = default_expiry;
-        Ok(())
     }
 
     pub fn len(&self) -> usize {
@@ -195,11 +189,9 @@ impl ValueTable {
         }
     }
 
-    pub(crate) fn drop_due(&mut self, through: i64) -> Result<(), StateError> {
-        self.load_due(through)?;
+    pub(crate) fn drop_due(&mut self, through: i64) {
         let due = self.expiry.take(through);
         self.remove(due);
-        Ok(())
     }
 
     pub(crate) fn discard(&mut self) {
