@@ -28,6 +28,9 @@ FLINK_JARS := $(CACHE)/flink-jars
 # Clippy's driver compiles and lints in one pass: our crates are linted while their tests are built, and no dependency is checked twice.
 LINT := RUSTC_WORKSPACE_WRAPPER=$$(rustup which clippy-driver) CLIPPY_ARGS="-Dwarnings__CLIPPY_HACKERY__"
 
+# The tests' binaries are built with the lints too: cargo then compiles our crates once for both.
+test: WRAPPED := $(LINT)
+
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-13s %s\n", $$1, $$2}'
@@ -53,7 +56,7 @@ soak: setup setup-test build $(VENV)/ready ## The long runs: the law with 5 000 
 
 .PHONY: build
 build: ## Build the binaries
-	cargo build --locked --workspace --bins
+	$(WRAPPED) cargo build --locked --workspace --bins
 
 .PHONY: fmt
 fmt: ## Format the code
