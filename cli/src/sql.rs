@@ -41,10 +41,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     prompt(&client, &arguments).await
 }
 
-/// Each statement is sent on its own, so that each shows its answer.
+/// Each statement is sent on its own, so that each shows its answer; where it is in its script, so that errors tell places there.
 async fn statements(client: &Client, script: &str, arguments: &Arguments) -> anyhow::Result<()> {
     for statement in polybolos_sql::parser::parse(script)? {
-        output::print(&client.sql(&statement.sql, arguments.limit).await?, arguments.output);
+        let (lines, columns) = (statement.at.line - 1, statement.at.column - 1);
+        let sql = "\n".repeat(lines as usize) + &" ".repeat(columns as usize) + &statement.sql;
+        output::print(&client.sql(&sql, arguments.limit).await?, arguments.output);
     }
     Ok(())
 }

@@ -3,8 +3,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
-    catalog::TableProvider,
+    arrow::datatypes::SchemaRef,
+    catalog::{Session, TableProvider},
     common::{DataFusionError, Result as DataFusionResult, plan_datafusion_err, plan_err},
+    logical_expr::{Expr, TableType},
+    physical_plan::ExecutionPlan,
 };
 use polybolos_kafka::{
     admin::Admin,
@@ -165,20 +168,65 @@ impl Providers for PlatformTables {
                 Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
             }
             Connector::Filesystem(options) => {
-                let files = self.files(table, options).map_err(|error| plan_datafusion_err!("{error}"))?;
+                let files = match self.files(table, options) {
+                    Ok(files) => files,
+                    Err(error) => return Ok(Unreadable::table(table, error.to_string())),
+                };
                 Ok(Arc::new(match usage {
                     Use::Stream | Use::Lookup => FilesProvider::of_job(files, table.arrow_schema()),
                     Use::Bounded => FilesProvider::of_query(files, table.arrow_schema(), self.places.clone()),
                 }))
             }
-            Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => {
-                plan_err!("table {} takes rows and keeps none; there is nothing to read", table.name)
+            Connector::UpsertKafka(options) => {
+                let why = format!(
+                    "table {} (upsert-kafka) is only written; to read its records, declare topic {:?} with 'connector' = 'kafka'",
+                    table.name, options.topic
+                );
+                Ok(Unreadable::table(table, why))
+            }
+            Connector::Blackhole | Connector::Print { .. } => {
+                let why = format!("table {} takes rows and keeps none; there is nothing to read", table.name);
+                Ok(Unreadable::table(table, why))
             }
         }
     }
 
     fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
         self.system.provider(table)
+    }
+}
+
+/// A table that has columns, which `information_schema` shows, and nothing to read.
+#[derive(Debug)]
+struct Unreadable {
+    schema: SchemaRef,
+    why: String,
+}
+
+impl Unreadable {
+    fn table(table: &TableDefinition, why: String) -> Arc<dyn TableProvider> {
+        Arc::new(Self { schema: table.arrow_schema(), why })
+    }
+}
+
+#[async_trait]
+impl TableProvider for Unreadable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        plan_err!("{}", self.why)
     }
 }
 

@@ -525,6 +525,13 @@ impl Builder<'_> {
         self.operator(Map::Filter(predicate), vec![input], schema, changing, times)
     }
 
+    /// Lets rows through on which none of what an operator evaluates by itself fails.
+    fn guarded(&mut self, input: usize, evaluated: impl Iterator<Item = Arc<dyn PhysicalExpr>>) -> usize {
+        let schema = self.nodes[input].schema.clone();
+        let failing: Vec<_> = evaluated.filter(|expression| may_fail(expression, &schema)).collect();
+        if failing.is_empty() { input } else { self.guard(input, failing) }
+    }
+
     fn guard(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>) -> usize {
         let Node { schema, changing, times, .. } = &self.nodes[input];
         let (schema, changing, times) = (schema.clone(), *changing, times.clone());
@@ -634,6 +641,7 @@ impl Builder<'_> {
         output: SchemaRef,
     ) -> Result<usize> {
         let node = self.lower(input)?;
+        let node = self.guarded(node, expressions.iter().flat_map(|expression| expression.expressions()));
         let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
         let session = times::session(expressions, &self.nodes[node].times, self.granule_us);
         let mut times = self.partition_times(node, &rows, expressions[0].partition_by(), output.fields().len());
@@ -706,6 +714,9 @@ impl Builder<'_> {
         let arguments = aggregate_expressions(first.aggr_expr(), &AggregateMode::Partial, 0)?;
         let mut calls = vec![];
         for ((function, arguments), filter) in first.aggr_expr().iter().zip(arguments).zip(first.filter_expr()) {
+            if function.fun().name() == "nth_value" {
+                return not_impl_err!("nth_value(…) of a group is not supported; write array_agg(x ORDER BY y)[n]");
+            }
             let distinct = function.is_distinct()
                 && matches!(function.fun().name(), "count" | "sum" | "avg")
                 && function.order_bys().is_empty();
@@ -721,8 +732,7 @@ impl Builder<'_> {
         }
         // What an aggregate would fail on as a whole is set aside row by row in front of it.
         let evaluated = calls.iter().flat_map(|call| call.arguments.iter().chain(&call.filter));
-        let failing: Vec<_> = evaluated.filter(|expression| may_fail(expression)).cloned().collect();
-        let node = if failing.is_empty() { node } else { self.guard(node, failing) };
+        let node = self.guarded(node, evaluated.cloned());
         let times: Vec<_> = columns
             .iter()
             .enumerate()

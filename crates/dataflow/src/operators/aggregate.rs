@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
-    compute::take,
+    compute::{concat_batches, take},
     datatypes::{FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
-    common::Result,
+    common::{DataFusionError, Result},
     logical_expr::{EmitTo, GroupsAccumulator},
     physical_expr::{GroupsAccumulatorAdapter, aggregate::AggregateFunctionExpr},
     physical_plan::{
@@ -20,7 +20,7 @@ use polybolos_state::{BucketTable, Table, TableKind, lane_of};
 
 use super::{EpochContext, Operator, buckets, load, next_of, values};
 use crate::{
-    delta::{Delta, take_rows},
+    delta::{Delta, batch_of, take_rows},
     event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat},
 };
@@ -222,6 +222,14 @@ pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch,
     Ok(deltas)
 }
 
+/// Groups and their results.
+struct Shown {
+    rows: RecordBatch,
+    /// The group of each row, ascending.
+    of: UInt32Array,
+    failed: Vec<(usize, DataFusionError)>,
+}
+
 #[derive(Debug)]
 pub struct Aggregate {
     grouping: Grouping,
@@ -276,6 +284,41 @@ impl Aggregate {
         self.grouping.calls.iter().zip(by_call).map(result).collect()
     }
 
+    /// Groups with their results, and which those are: one whose results cannot be computed, as they do not fit their types, has none.
+    fn shown(&self, groups: &[ArrayRef], states: &[ArrayRef], count: usize) -> Result<Shown> {
+        match self.results(states, count) {
+            Ok(results) => {
+                let rows = self.grouping.rows(groups, results)?;
+                Ok(Shown { rows, of: UInt32Array::from_iter_values(0..count as u32), failed: vec![] })
+            }
+            Err(_) if count > 0 => {
+                let (mut rows, mut of, mut failed) = (vec![], vec![], vec![]);
+                for group in 0..count {
+                    let slice = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(group, 1)).collect::<Vec<_>>();
+                    match self.results(&slice(states), 1) {
+                        Ok(results) => {
+                            rows.push(self.grouping.rows(&slice(groups), results)?);
+                            of.push(group as u32);
+                        }
+                        Err(error) => failed.push((group, error)),
+                    }
+                }
+                Ok(Shown { rows: concat_batches(&self.grouping.output, &rows)?, of: of.into(), failed })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets groups aside that have no results.
+    fn set_aside(&self, context: &EpochContext<'_>, groups: &[ArrayRef], failed: &[(usize, DataFusionError)]) -> Result<()> {
+        let schema = Arc::new(Schema::new(self.grouping.key_fields()));
+        for (group, error) in failed {
+            let key = groups.iter().map(|column| column.slice(*group, 1)).collect();
+            context.fail(self, &Delta::added(batch_of(schema.clone(), key, 1)?), error);
+        }
+        Ok(())
+    }
+
     /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
     fn firsts(
         calls: &[usize],
@@ -311,8 +354,9 @@ impl Aggregate {
                 vec![]
             } else {
                 let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
-                let results = self.results(&self.state_format()?.decode(states)?, keys.len())?;
-                vec![Delta::added(self.grouping.rows(&columns, results)?)]
+                let shown = self.shown(&columns, &self.state_format()?.decode(states)?, keys.len())?;
+                self.set_aside(context, &columns, &shown.failed)?;
+                vec![Delta::added(shown.rows)]
             }
         } else {
             vec![]
@@ -393,16 +437,16 @@ impl Operator for Aggregate {
         if self.grouping.emit_on_close {
             return Ok(output);
         }
-        let new = self.grouping.rows(&touched.columns, self.results(&states, count)?)?;
+        let new = self.shown(&touched.columns, &states, count)?;
+        self.set_aside(context, &touched.columns, &new.failed)?;
         let old = if known.is_empty() {
             None
         } else {
             let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
-            let results = self.results(&old_states, known.len())?;
-            Some((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups))
+            let old = self.shown(&pick(&touched.columns, &groups)?, &old_states, known.len())?;
+            Some((old.rows, UInt32Array::from_iter_values(old.of.values().iter().map(|row| groups.value(*row as usize)))))
         };
-        let all = UInt32Array::from_iter_values(0..count as u32);
-        output.extend(changes(old, new, &all)?);
+        output.extend(changes(old, new.rows, &new.of)?);
         Ok(output)
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{RecordBatch, RecordBatchOptions},
-    datatypes::SchemaRef,
+    datatypes::{Schema, SchemaRef},
 };
 use datafusion::{
     common::{
@@ -34,12 +34,19 @@ pub enum Map {
     Guard(Vec<Arc<dyn PhysicalExpr>>),
 }
 
-/// Whether some value makes an expression fail.
-pub(crate) fn may_fail(expression: &Arc<dyn PhysicalExpr>) -> bool {
+/// Whether some value makes an expression over this input fail.
+pub(crate) fn may_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {
     let mut found = false;
     let walked = expression.apply(|part| {
-        let divides = |binary: &BinaryExpr| matches!(binary.op(), BinaryOperator::Divide | BinaryOperator::Modulo);
-        found |= part.is::<CastExpr>() || part.is::<ScalarFunctionExpr>() || part.downcast_ref::<BinaryExpr>().is_some_and(divides);
+        // Decimals overflow with an error, other numbers wrap around.
+        let fails = |binary: &BinaryExpr| match binary.op() {
+            BinaryOperator::Divide | BinaryOperator::Modulo => true,
+            BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply => {
+                binary.data_type(input).map_or(true, |of| of.is_decimal())
+            }
+            _ => false,
+        };
+        found |= part.is::<CastExpr>() || part.is::<ScalarFunctionExpr>() || part.downcast_ref::<BinaryExpr>().is_some_and(fails);
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     found || walked.is_err()

@@ -11,8 +11,10 @@
 //! | `mod(a, b)` | `a % b` |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
+//! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 mod date_format;
 mod event_time;
+mod nulls;
 mod numeric;
 mod session;
 mod text;
@@ -26,6 +28,7 @@ use datafusion::{
     logical_expr::{ScalarUDF, WindowUDF},
 };
 
+pub(crate) use self::nulls::ignoring;
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
 
 /// Every scalar function.
@@ -49,7 +52,9 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
 
 /// Every window function.
 pub fn windows() -> Vec<Arc<WindowUDF>> {
-    [SessionBound::Start, SessionBound::End].map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound)))).to_vec()
+    let sessions = [SessionBound::Start, SessionBound::End];
+    let sessions = sessions.map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound))));
+    sessions.into_iter().chain(nulls::ignoring_nulls()).collect()
 }
 
 /// The mark of a computed column that is a table's event time.

@@ -1,5 +1,6 @@
 //! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
 //! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
+mod clauses;
 mod cursor;
 mod group_window;
 mod interval;
@@ -261,6 +262,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     cursor.take(usize::MAX);
     group_window::rewrite(&mut query, at, place)?;
     refuse_writes(&query, at)?;
+    clauses::refuse(&query, at)?;
     Ok(query)
 }
 

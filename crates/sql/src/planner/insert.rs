@@ -1,4 +1,6 @@
 //! `INSERT INTO t (columns) query`: which column gets what, cast to the type it has there.
+use std::collections::BTreeSet;
+
 use datafusion::{
     arrow::{compute::can_cast_types, datatypes::DataType},
     common::{
@@ -7,6 +9,7 @@ use datafusion::{
     },
     execution::SessionState,
     logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder},
+    sql::sqlparser::ast,
 };
 
 use super::plan_in;
@@ -47,7 +50,7 @@ struct Tables {
 impl Tables {
     fn of(catalog: &Catalog, insert: &Insert) -> Result<Self, SqlError> {
         let found = sources(catalog, insert)?;
-        let tables = |names: &std::collections::BTreeSet<RelationName>| -> Result<Vec<TableDefinition>, SqlError> {
+        let tables = |names: &BTreeSet<RelationName>| -> Result<Vec<TableDefinition>, SqlError> {
             names.iter().map(|name| catalog.table(name).cloned()).collect()
         };
         Ok(Self { read: tables(&found.tables)?, looked_up: tables(&found.lookups)? })
@@ -104,7 +107,7 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     check_target(&target, insert)?;
     check_sources(&sources, insert)?;
     let columns = written_columns(&target, insert)?;
-    let query = plan_in(state, &insert.query).await?;
+    let query = plan_in(state, &with_names(&insert.query)).await?;
     check_count(&target, &columns, &query, insert)?;
     let mut projected = Vec::with_capacity(columns.len());
     for (index, column) in columns.iter().enumerate() {
@@ -113,6 +116,22 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
     let columns = columns.iter().map(|column| column.name.clone()).collect();
     Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false })
+}
+
+/// The query with a name of its own for what it selects twice: values go to columns by their place, and DataFusion wants names that differ.
+fn with_names(query: &ast::Query) -> ast::Query {
+    let mut query = query.clone();
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        let mut known = BTreeSet::new();
+        for (place, item) in select.projection.iter_mut().enumerate() {
+            let ast::SelectItem::UnnamedExpr(expression) = item else { continue };
+            if !known.insert(expression.to_string()) {
+                let alias = ast::Ident::with_quote('"', format!("{expression} ({place})"));
+                *item = ast::SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+            }
+        }
+    }
+    query
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {

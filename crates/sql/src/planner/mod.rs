@@ -4,6 +4,7 @@ mod constants;
 mod event_time;
 mod insert;
 mod lengths;
+mod over;
 mod refuse;
 mod views;
 
@@ -209,7 +210,7 @@ impl Planner {
             true => state.optimize(&with_constants.data)?,
             false => with_constants.data,
         };
-        planned.plan = lengths::of_fixed_length(planned.plan)?;
+        planned.plan = over::as_it_travels(lengths::of_fixed_length(planned.plan)?)?;
         insert::check_optimised(subject, &planned)?;
         refuse::check_optimised(subject, &planned.plan)?;
         planned.is_stateful = refuse::is_stateful(&planned.plan);
