@@ -131,6 +131,11 @@ bench-nexmark: build setup-servers $(BENCH_VENV)/ready $(FLINK_VENV)/ready $(FLI
 	cargo build --locked -p polybolos-kafka --example nexmark
 	$(SERVERS) -- env $(BENCH)/nexmark.py $(ARGS)
 
+.PHONY: bench-executors
+bench-executors: build setup-servers $(BENCH_VENV)/ready ## CPU per event of jobs with state on 1, 2 and 4 executors
+	cargo build --locked -p polybolos-kafka --example nexmark
+	$(SERVERS) -- env $(BENCH)/executors.py $(ARGS)
+
 .PHONY: bench-state
 bench-state: build setup-servers $(BENCH_VENV)/ready ## Cost per event, memory, snapshot and restore of states of 10 000 to 10 000 000 keys
 	$(SERVERS) -- env $(BENCH)/state.py $(ARGS)

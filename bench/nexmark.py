@@ -34,12 +34,13 @@ def figures(who: str, query: int, events: int, wall: float, cpu: float, peak: in
     }
 
 
-def ours(query: int, events: int) -> dict:
-    """A cluster of a scheduler and one executor; CPU and memory of both, and of the process that watches over them."""
-    with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
+def ours(query: int, events: int, executors: int = 1) -> dict:
+    """A cluster of a scheduler and so many executors that share the job; CPU and memory of all, and of the process that watches over them."""
+    with Platform("cluster", "--executors", str(executors), "--no-pipelines") as platform:
         platform.sql((QUERIES / "00_tables.sql").read_text())
         cpu, wall = platform.tree.cpu_seconds(), time.monotonic()
-        platform.sql(CASSANDRA.sub("WITH ('connector' = 'blackhole')", (QUERIES / f"q{query}.sql").read_text()))
+        statements = CASSANDRA.sub("WITH ('connector' = 'blackhole')", (QUERIES / f"q{query}.sql").read_text())
+        platform.sql(re.sub(r"(CREATE JOB \w+) AS", rf"\1 WITH ('parallelism' = '{executors}') AS", statements))
         platform.wait_until_published(events, 0.3)
         row = figures("polybolos", query, events, time.monotonic() - wall, platform.tree.cpu_seconds() - cpu, platform.tree.peak_bytes)
         last = platform.job()

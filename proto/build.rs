@@ -2,9 +2,9 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["polybolos/executor/v1/control.proto", "polybolos/plan/v1/plan.proto"];
+    let files = ["polybolos/executor/v1/control.proto", "polybolos/executor/v1/exchange.proto", "polybolos/plan/v1/plan.proto"];
     println!("cargo:rerun-if-changed=polybolos");
     let descriptors = protox::compile(files, ["."])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".polybolos.executor.v1.PassRequest").compile_fds(descriptors)?;
     Ok(())
 }

@@ -43,6 +43,7 @@ const OUTGOING: usize = 4096;
 
 pub struct Control {
     settings: ExecutorSettings,
+    exchange_port: u16,
     services: Arc<ExecutorServices>,
     reports: mpsc::Receiver<PartReport>,
     grant: Arc<PublishGrant>,
@@ -65,10 +66,15 @@ enum Outcome {
 }
 
 impl Control {
-    pub fn new(settings: ExecutorSettings, services: Arc<ExecutorServices>, reports: mpsc::Receiver<PartReport>) -> Self {
+    pub fn new(
+        settings: ExecutorSettings,
+        exchange_port: u16,
+        services: Arc<ExecutorServices>,
+        reports: mpsc::Receiver<PartReport>,
+    ) -> Self {
         let grant = Arc::new(PublishGrant::default());
         let publishing = Publishing::new(Publisher::new(services.clone()), grant.clone());
-        Self { settings, services, reports, grant, publishing, ballista: None }
+        Self { settings, exchange_port, services, reports, grant, publishing, ballista: None }
     }
 
     pub async fn run(mut self, on_ready: impl FnOnce() + Send, shutdown: CancellationToken) -> anyhow::Result<Ended> {
@@ -213,6 +219,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").into(),
             machine_id: polybolos_persist::machine_id(),
             rejoining: self.ballista.is_some(),
+            exchange_port: self.exchange_port.into(),
         }
     }
 

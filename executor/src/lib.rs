@@ -2,6 +2,7 @@
 //!
 //! * [`ballista`]: hosts Ballista's executor and hands our services to its tasks;
 //! * `engine`: executes stages, those of epochs without shuffle files;
+//! * `exchange`: rows from and to executors that compute other parts of the same epochs;
 //! * [`control`]: the stream: join, beat, reports, orders;
 //! * [`grants`]: the right to publish;
 //! * [`publishing`]: carries out publish orders.
@@ -10,10 +11,11 @@
 pub mod ballista;
 pub mod control;
 mod engine;
+mod exchange;
 pub mod grants;
 pub mod publishing;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use polybolos_operators::services::{ExecutorServices, REPORT_CHANNEL};
 pub use polybolos_operators::{epoch::space::StateSpace, services::ExecutorParts};
@@ -55,6 +57,8 @@ pub async fn run(
     let id = ExecutorId(uuid::Uuid::new_v4().simple().to_string());
     let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
     let context = execution::plan_context()?;
-    let services = ExecutorServices::new(id, parts, reports, context, execution::freeze);
-    control::Control::new(settings, services, incoming).run(on_ready, shutdown).await
+    let link = Arc::new(exchange::Connections::default());
+    let services = ExecutorServices::new(id, parts, link, reports, context, execution::freeze);
+    let exchange_port = exchange::serve(settings.host, services.clone(), shutdown.clone()).await?;
+    control::Control::new(settings, exchange_port, services, incoming).run(on_ready, shutdown).await
 }

@@ -12,6 +12,7 @@ use std::{
 
 use futures::Stream;
 use parking_lot::{Mutex, RwLock};
+use polybolos_operators::epoch::peers::Peer;
 use polybolos_persist::{Expected, Store};
 use polybolos_proto::executor::v1::{self as wire, executor_control_service_server::ExecutorControlService};
 use polybolos_streaming::ids::{ExecutorId, Generation, Incarnation};
@@ -109,6 +110,16 @@ impl Executors {
 
     pub fn present(&self) -> Vec<ExecutorId> {
         self.connected.read().keys().cloned().collect()
+    }
+
+    /// Where executors take rows of an exchange; `None`: one is not here.
+    pub fn peers(&self, executors: &[ExecutorId]) -> Option<Vec<Peer>> {
+        let connected = self.connected.read();
+        let peer = |executor: &ExecutorId| {
+            let hello = &connected.get(executor)?.hello;
+            Some(Peer { executor: executor.clone(), address: format!("{}:{}", hello.host, hello.exchange_port) })
+        };
+        executors.iter().map(peer).collect()
     }
 
     pub fn list(&self) -> Vec<ExecutorInfo> {

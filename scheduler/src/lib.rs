@@ -45,6 +45,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_operators::{
+    epoch::peers::NoLink,
     epoch::space::StateSpace,
     services::{ExecutorParts, ExecutorServices},
 };
@@ -365,5 +366,5 @@ fn query_services(parts: &SchedulerParts) -> anyhow::Result<Arc<ExecutorServices
         // Queries keep none.
         state: StateSpace::none(),
     };
-    Ok(ExecutorServices::new(id, parts, reports, context, execution::freeze))
+    Ok(ExecutorServices::new(id, parts, Arc::new(NoLink), reports, context, execution::freeze))
 }

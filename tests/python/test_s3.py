@@ -16,7 +16,7 @@ AWAY_S = 8
 
 def test_jobs_with_state_on_a_shaky_s3_under_kills_answer_as_sqlite_does(fresh_cluster, servers, s3):
     cluster = fresh_cluster(servers=servers, environment=s3.environment | {"POLYBOLOS_STORAGE_URL": "s3://shaky/polybolos"})
-    load = begun(cluster)
+    load = begun(cluster, 2)
     kills = pauses = 0
     for part in range(2):
         more = hit(cluster, random.Random(SEED + part), 4, (0.5, 2.0), 5)

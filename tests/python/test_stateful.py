@@ -71,13 +71,14 @@ CREATE JOB closed_job AS INSERT INTO closed SELECT window_start, count(*), sum(a
 """
 
 
-def statements() -> str:
-    text = TABLES + CLOSED
+def statements(parallelism: int = 1) -> str:
+    spread = f"WITH ('parallelism' = '{parallelism}')"
+    text = TABLES + CLOSED.replace("closed_job AS", f"closed_job {spread} AS")
     for name, (columns, key, query) in JOBS.items():
         text += (
             f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key}) NOT ENFORCED) "
             f"WITH ('connector' = 'cassandra', 'keyspace' = 'test', 'table' = '{name}', 'table.create' = 'true');\n"
-            f"CREATE JOB {name}_job AS INSERT INTO {name} {query};\n"
+            f"CREATE JOB {name}_job {spread} AS INSERT INTO {name} {query};\n"
         )
     return text
 
@@ -197,20 +198,22 @@ def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_doe
     assert platform.stop() == 0
 
 
-def begun(cluster) -> Shop:
-    """The jobs run, and what they read comes."""
+def begun(cluster, parallelism: int) -> Shop:
+    """The jobs run, each on so many executors, and what they read comes."""
     admin = AdminClient({"bootstrap.servers": cluster.kafka})
     for future in admin.create_topics([NewTopic("orders", PARTITIONS, 1), NewTopic("customers", 1, 1)]).values():
         future.result()
-    cluster.run("sql", "-c", statements())
+    cluster.run("sql", "-c", statements(parallelism))
     load = Shop(cluster.kafka)
     load.start()
     return load
 
 
-def test_a_cluster_with_stateful_jobs_under_kills_and_pauses_answers_as_sqlite_does(fresh_cluster):
+def test_a_cluster_with_jobs_spread_over_executors_under_kills_and_pauses_answers_as_sqlite_does(fresh_cluster):
     cluster = fresh_cluster()
-    load = begun(cluster)
+    load = begun(cluster, 3)
+    readers = lambda: {row["executor"] for row in cluster.sql("SELECT topic, executor FROM polybolos.partitions WHERE job = 'per_customer_job'")}  # noqa: E731
+    wait_for("three executors sharing the job", lambda: len(readers()) == 3, 30)
     # A pause is longer than the lease and the publisher's grant.
     kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (0.5, 2.0), 5)
     load.stop()

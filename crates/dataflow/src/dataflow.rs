@@ -1,14 +1,15 @@
 //! Runs a graph over one epoch. Lanes are independent between exchanges; an exchange hands rows from every lane to every other, in the order of the lanes,
-//! so that an epoch's result does not depend on timing.
+//! so that an epoch's result does not depend on timing. A job may be shared by several parts, each with lanes of its own, which then exchange rows with each
+//! other ([`Peers`]) and are one dataflow in all else.
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::common::Result;
-use polybolos_state::{JobState, LaneState, Passed};
+use polybolos_state::{JobState, LaneState, Passed, Share};
 
 use crate::{
     delta::Delta,
     graph::{Graph, NodeKind},
-    operators::{EpochContext, FailedRow, Once, external},
+    operators::{EpochContext, Exchange, FailedRow, NoPeers, Once, Peers, external},
 };
 
 /// Below this many rows in an epoch, lanes are run one after the other: threads would cost more than they bring.
@@ -37,13 +38,34 @@ pub struct EpochOutput {
 #[derive(Clone, Debug)]
 pub struct Dataflow {
     graph: Arc<Graph>,
+    /// Of this part.
     lanes: usize,
+    share: Share,
+    /// Per sink, how its changes come together by the keys of its table.
+    last: Arc<[Option<Exchange>]>,
     parallel_from_rows: usize,
 }
 
 impl Dataflow {
     pub fn new(graph: Arc<Graph>, lanes: usize) -> Self {
-        Self { graph, lanes: lanes.max(1), parallel_from_rows: PARALLEL_FROM_ROWS }
+        Self { graph, lanes: lanes.max(1), share: Share::WHOLE, last: [].into(), parallel_from_rows: PARALLEL_FROM_ROWS }
+    }
+
+    /// Parts bring the changes of each sink together by these keys, in the end; without any, each keeps what it has.
+    #[must_use]
+    pub fn with_last_exchanges(mut self, last: Vec<Option<Exchange>>) -> Self {
+        self.last = last.into();
+        self
+    }
+
+    /// The dataflow of one part, with its share of the lanes.
+    #[must_use]
+    pub fn of_share(&self, share: Share) -> Self {
+        Self { lanes: self.lanes.div_ceil(share.parts), share, ..self.clone() }
+    }
+
+    pub fn share(&self) -> Share {
+        self.share
     }
 
     /// Epochs of fewer rows run on one thread.
@@ -62,7 +84,7 @@ impl Dataflow {
     }
 
     pub fn new_state(&self) -> JobState {
-        JobState::new(self.graph.tables(), self.lanes)
+        JobState::of_share(self.graph.tables(), self.lanes, self.share)
     }
 
     /// Whether the rows of a source that is whole are still to be given, by its place among the graph's.
@@ -75,6 +97,14 @@ impl Dataflow {
     /// # Errors
     /// When something fails that cannot be put down to single rows. The overlay is then to be discarded.
     pub fn run(&self, state: &mut JobState, input: EpochInput) -> Result<EpochOutput> {
+        self.run_among(state, input, &NoPeers)
+    }
+
+    /// The same as one part among `peers`.
+    ///
+    /// # Errors
+    /// As above, and when a peer fails.
+    pub fn run_among(&self, state: &mut JobState, input: EpochInput, peers: &dyn Peers) -> Result<EpochOutput> {
         state
             .begin(Passed { watermark_us: input.watermark_us, clock_us: input.clock_us }, self.graph.ttl_us())
             .map_err(external)?;
@@ -94,22 +124,24 @@ impl Dataflow {
                         outputs[node] = given;
                     }
                     NodeKind::Exchange { exchange, input } => {
-                        let mut arrived = vec![vec![]; self.lanes];
-                        for lane in self.take_or_clone(&mut outputs, *input, node) {
-                            for (target, deltas) in exchange.split(lane, self.lanes)?.into_iter().enumerate() {
-                                arrived[target].extend(deltas);
-                            }
-                        }
-                        outputs[node] = arrived;
+                        let given = self.take_or_clone(&mut outputs, *input, node);
+                        outputs[node] = exchange.run(node, given, self.share, peers)?;
                     }
                     NodeKind::Operator { .. } => outputs[node] = vec![vec![]; self.lanes],
                 }
             }
-            let context = EpochContext { watermark_us: input.watermark_us, lane: 0, lanes: self.lanes, node: 0, failed: &failed };
+            let lanes = self.lanes * self.share.parts;
+            let context = EpochContext { watermark_us: input.watermark_us, lane: 0, lanes, node: 0, failed: &failed };
             self.run_level(level, state, &mut outputs, context, parallel)?;
         }
-        let sinks = self.graph.sinks().iter().map(|&node| std::mem::take(&mut outputs[node]).into_iter().flatten().collect());
-        let sinks = sinks.collect();
+        let mut sinks = vec![];
+        for (index, &node) in self.graph.sinks().iter().enumerate() {
+            let mut lanes = std::mem::take(&mut outputs[node]);
+            if let Some(exchange) = self.last.get(index).and_then(Option::as_ref).filter(|_| self.share != Share::WHOLE) {
+                lanes = exchange.run(nodes.len() + index, lanes, self.share, peers)?;
+            }
+            sinks.push(lanes.into_iter().flatten().collect());
+        }
         let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Within an operator and lane they are in the order in which they came.
         failed.sort_by_key(|row: &FailedRow| (row.node, row.lane));
@@ -144,7 +176,7 @@ impl Dataflow {
             }
         }
         let work = |lane: usize, state: &mut LaneState, view: &mut Vec<Vec<Delta>>| -> Result<()> {
-            let context = EpochContext { lane, ..context };
+            let context = EpochContext { lane: self.share.part * self.lanes + lane, ..context };
             operators.iter().try_for_each(|&node| self.run_operator(node, &context, state, view))
         };
         let work = &work;

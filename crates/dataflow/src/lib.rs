@@ -25,4 +25,4 @@ pub use dataflow::{Dataflow, EpochInput, EpochOutput};
 pub use delta::Delta;
 pub use event_time::TimeColumn;
 pub use graph::{Emit, Graph, SinkPlan, SourceLeaf};
-pub use operators::FailedRow;
+pub use operators::{ByPart, Exchange, FailedRow, NoPeers, Peers};

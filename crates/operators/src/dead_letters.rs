@@ -17,7 +17,7 @@ pub const RAW_LIMIT: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     /// `<incarnation>/<topic>/<partition>/<offset>` of a record, `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
-    /// `<incarnation>/operator-<n>/<epoch>/<row>` of one that an expression above a join or an aggregate failed on.
+    /// `<incarnation>/operator-<n>/<epoch>/<part>/<row>` of one that an expression above a join or an aggregate failed on.
     pub id: String,
     pub job: String,
     /// `decode`, `compute` or `publish`.

@@ -28,7 +28,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dead_letters::DeadLetter,
-    epoch::{flow::Flows, space::StateSpace},
+    epoch::{
+        flow::Flows,
+        peers::{Mailboxes, PeerLink},
+        space::StateSpace,
+    },
     task::TaskDescriptor,
 };
 
@@ -67,6 +71,9 @@ pub struct ExecutorServices {
     pub parts: PartCache,
     /// Dataflows and state of jobs that run here.
     pub flows: Flows,
+    /// The way to executors that compute other parts of the same epochs, and what they sent.
+    pub link: Arc<dyn PeerLink>,
+    pub mailboxes: Mailboxes,
     /// In which plans that travelled as bytes are read: it knows our functions.
     pub plan_context: Arc<TaskContext>,
     pub freeze: Freeze,
@@ -101,6 +108,7 @@ impl ExecutorServices {
     pub fn new(
         executor: ExecutorId,
         parts: ExecutorParts,
+        link: Arc<dyn PeerLink>,
         reports: mpsc::Sender<PartReport>,
         plan_context: Arc<TaskContext>,
         freeze: Freeze,
@@ -116,6 +124,8 @@ impl ExecutorServices {
             reports,
             parts: PartCache::default(),
             flows: Flows::default(),
+            link,
+            mailboxes: Mailboxes::default(),
             plan_context,
             freeze,
             generation: AtomicU64::new(0),
@@ -165,6 +175,7 @@ impl ExecutorServices {
     /// Ends everything about an incarnation on this executor.
     pub fn forget(&self, incarnation: &Incarnation) {
         self.flows.forget(incarnation);
+        self.mailboxes.forget(incarnation);
         let mut attempts = self.attempts.lock();
         attempts.forgotten.insert(incarnation.clone());
         attempts.running.retain(|(of, _, _), token| {

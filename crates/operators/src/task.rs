@@ -13,12 +13,15 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 use futures::StreamExt;
+use polybolos_state::Share;
 use polybolos_streaming::{
     frame::{OffsetRange, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
     manifest::StateRun,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::epoch::peers::Peer;
 
 /// How far time had gone in the last recorded epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,9 @@ pub struct TaskDescriptor {
     #[serde(default)]
     pub recorded: Recorded,
     pub work: PartWork,
+    /// Who computes which part, by part, where several share the job's state; else nobody.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
     /// The recorded runs that make the state this epoch starts from, oldest first; empty for a stateless job.
     #[serde(default)]
     pub state: Vec<StateRun>,
@@ -68,8 +74,14 @@ impl TaskDescriptor {
                 part,
                 ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition }, range }],
             },
+            peers: vec![],
             state: vec![],
         }
+    }
+
+    /// Which part of the job's state the task has.
+    pub fn share(&self) -> Share {
+        if self.peers.is_empty() { Share::WHOLE } else { Share { part: usize::from(self.work.part.0), parts: self.peers.len() } }
     }
 
     /// What a part of a stateless job reads.

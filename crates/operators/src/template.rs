@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{Result, internal_datafusion_err, plan_err},
+    common::{Result, internal_datafusion_err, internal_err, plan_err},
     execution::{SessionState, TaskContext},
     logical_expr::LogicalPlan,
     physical_expr::expressions::Column,
@@ -19,7 +19,7 @@ use polybolos_streaming::{
 };
 
 use crate::{
-    epoch::{exec::EpochExec, flow::Flow, spec::EpochSpec},
+    epoch::{exec::EpochExec, flow::Flow, peers::Peer, spec::EpochSpec},
     part_write::{PartWriteExec, WriteSpec},
     record_scan::{OnError, RecordScanExec},
     steps::{Check, Step},
@@ -91,6 +91,7 @@ impl PlanTemplate {
                 state_clock_us: frame.window_start_us,
                 recorded: Recorded::default(),
                 work: work.clone(),
+                peers: vec![],
                 state: state.to_vec(),
             })
             .collect();
@@ -121,6 +122,7 @@ impl EpochTemplate {
         &self.flow
     }
 
+    /// The plan of one attempt. `peers`: who computes which part, where there are several.
     pub fn fill(
         &self,
         frame: &Frame,
@@ -128,7 +130,11 @@ impl EpochTemplate {
         attempt: Attempt,
         state: &[StateRun],
         recorded: Recorded,
+        peers: &[Peer],
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if frame.parts.len() != peers.len().max(1) {
+            return internal_err!("an epoch of {} parts has {} executors", frame.parts.len(), peers.len());
+        }
         let task = |work: &PartWork| TaskDescriptor {
             incarnation: self.spec.incarnation.clone(),
             generation,
@@ -139,6 +145,7 @@ impl EpochTemplate {
             state_clock_us: frame.window_start_us,
             recorded,
             work: work.clone(),
+            peers: peers.to_vec(),
             state: state.to_vec(),
         };
         let tasks: Vec<_> = frame.parts.iter().map(task).collect();

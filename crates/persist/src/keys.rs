@@ -17,7 +17,17 @@ pub fn parts_of(incarnation: &Incarnation) -> String {
 }
 
 pub fn part(incarnation: &Incarnation, epoch: Epoch, attempt: Attempt, part: PartIndex, execution: &Nonce) -> String {
-    format!("jobs/{incarnation}/parts/{epoch}-{attempt}-{part}-{execution}")
+    format!("{}{execution}", executions_of_part(incarnation, epoch, attempt, part))
+}
+
+/// Prefix of an attempt's part files.
+pub fn parts_of_attempt(incarnation: &Incarnation, epoch: Epoch, attempt: Attempt) -> String {
+    format!("{}{epoch}-{attempt}-", parts_of(incarnation))
+}
+
+/// Prefix of the files of one of its parts: each execution writes one of its own.
+pub fn executions_of_part(incarnation: &Incarnation, epoch: Epoch, attempt: Attempt, part: PartIndex) -> String {
+    format!("{}{part}-", parts_of_attempt(incarnation, epoch, attempt))
 }
 
 /// A run of state that compaction merged out of those of epochs `first..=last`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::{
-    BucketTable, Entry, Passed, Spill, StateError, ValueTable, bucket, lane_of, run,
+    BucketTable, Entry, Passed, Share, Spill, StateError, ValueTable, bucket, run,
     spill::{Choice, Cold, Place},
     value,
 };
@@ -76,6 +76,7 @@ pub struct LaneState {
 pub struct JobState {
     lanes: Vec<LaneState>,
     specs: Vec<TableSpec>,
+    share: Share,
     spill: Option<Arc<dyn Spill>>,
     /// How often it was cleared.
     cleared: u32,
@@ -102,9 +103,14 @@ fn end_of(clock_us: i64, ttl_us: i64) -> i64 {
 impl JobState {
     /// Empty, with one table per entry of `specs` in each lane.
     pub fn new(specs: &[TableSpec], lanes: usize) -> Self {
+        Self::of_share(specs, lanes, Share::WHOLE)
+    }
+
+    /// The same of a part of the keys only, in so many lanes.
+    pub fn of_share(specs: &[TableSpec], lanes: usize, share: Share) -> Self {
         let lane = || LaneState { tables: specs.iter().map(|spec| Table::new(spec.kind)).collect() };
         let lanes = (0..lanes.max(1)).map(|_| lane()).collect();
-        Self { lanes, specs: specs.to_vec(), spill: None, cleared: 0, round: 0 }
+        Self { lanes, specs: specs.to_vec(), share, spill: None, cleared: 0, round: 0 }
     }
 
     /// Begins an epoch: what ended by `now` is hidden, and dropped when the epoch is committed. Entries of tables with a TTL that change from now on end
@@ -125,8 +131,13 @@ impl JobState {
         })
     }
 
-    pub fn lane_of(&self, key: &[u8]) -> usize {
-        lane_of(key, self.lanes.len())
+    /// The lane of a key; `None`: another part holds it.
+    pub fn lane_of(&self, key: &[u8]) -> Option<usize> {
+        self.share.lane_of(key, self.lanes.len())
+    }
+
+    pub fn share(&self) -> Share {
+        self.share
     }
 
     pub fn lanes(&self) -> &[LaneState] {
@@ -270,23 +281,22 @@ impl JobState {
         }
         let mut keys: Vec<Vec<Vec<&[u8]>>> = self.lanes.iter().map(|lane| vec![vec![]; lane.tables.len()]).collect();
         for row in run::rows(batch)? {
-            if let Some(keys) = keys[lane_of(row.key, self.lanes.len())].get_mut(row.table) {
-                keys.push(row.key);
+            if let Some(of_table) = self.lane_of(row.key).and_then(|lane| keys[lane].get_mut(row.table)) {
+                of_table.push(row.key);
             }
         }
         self.tables_mut().zip(keys.into_iter().flatten()).try_for_each(|(table, keys)| table.load(keys))
     }
 
-    /// Applies a recorded run, straight to the base.
+    /// Applies a recorded run, straight to the base; keys of other parts are passed over.
     ///
     /// # Errors
     /// When it is not a run of this job's tables, or what was spilled cannot be read.
     pub fn apply(&mut self, batches: &[RecordBatch]) -> Result<(), StateError> {
-        let lanes = self.lanes.len();
         for batch in batches {
             self.load(batch)?;
             for row in run::rows(batch)? {
-                let lane = lane_of(row.key, lanes);
+                let Some(lane) = self.lane_of(row.key) else { continue };
                 let table = self.lanes[lane].tables.get_mut(row.table);
                 match (table, row.subkey) {
                     (Some(Table::Values(table)), None) => {
@@ -438,7 +448,7 @@ mod tests {
 
     fn change(state: &mut JobState, key: u8, row: u8, weight: i64) {
         let key = [key];
-        let lane = state.lane_of(&key);
+        let lane = state.lane_of(&key).expect("it holds all keys");
         state.lanes_mut()[lane].tables.iter_mut().for_each(|table| table.load([&key[..]]).expect("loads"));
         let [Table::Values(values), Table::Buckets(buckets)] = state.lanes_mut()[lane].tables.as_mut_slice() else {
             panic!("two tables")

@@ -5,7 +5,8 @@
 //!
 //! A task changes only an *overlay*. Its changes become the epoch's delta ([`JobState::changes`]); only when the epoch is recorded does the overlay
 //! enter the base ([`JobState::commit`]), and otherwise it is dropped ([`JobState::discard`]) (EPOCHS rule 8). A state is rebuilt by applying the
-//! recorded runs in order ([`JobState::apply`]), into any number of lanes: which lane a key belongs to follows from its bytes alone.
+//! recorded runs in order ([`JobState::apply`]), into any number of lanes: which lane a key belongs to follows from its bytes alone. Where several executors
+//! share a job, each holds the keys of its own lanes ([`Share`]), and runs may come from any of them.
 //!
 //! Entries may carry an *expiry*: once the recorded watermark reaches it, the entry is gone, without a delete in any delta. In tables with a TTL that is
 //! a time of the clock, a while after the entry's last change.
@@ -18,7 +19,7 @@
 //!
 //! let mut state = JobState::new(&[TableKind::Values.into()], 2);
 //! let key = b"device 7";
-//! let lane = state.lane_of(key);
+//! let lane = state.lane_of(key).expect("it holds all keys");
 //! let Table::Values(table) = &mut state.lanes_mut()[lane].tables[0] else { unreachable!() };
 //! table.put(key, b"1", None);
 //! assert_eq!(table.get(key), Some(&b"1"[..]));
@@ -49,6 +50,24 @@ pub use job::{JobState, LaneState, Table, TableKind, TableSpec};
 pub use run::{merge_runs, part_of, run_schema};
 pub use spill::{MemorySpill, Spill};
 pub use value::ValueTable;
+
+/// Which part of a job's keys a state holds. Every part has as many lanes; a key's lane among those of all parts tells whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub part: usize,
+    pub parts: usize,
+}
+
+impl Share {
+    /// All keys.
+    pub const WHOLE: Self = Self { part: 0, parts: 1 };
+
+    /// The lane of a key, where it is one of this part's `lanes`.
+    pub fn lane_of(self, key: &[u8], lanes: usize) -> Option<usize> {
+        let lane = lane_of(key, lanes * self.parts);
+        (lane / lanes == self.part).then_some(lane % lanes)
+    }
+}
 
 /// The lane of a key among `lanes`. The same in every process and version: an exchange and a reload must agree.
 pub fn lane_of(key: &[u8], lanes: usize) -> usize {

@@ -38,7 +38,7 @@ pub struct SourceRange {
     pub range: OffsetRange,
 }
 
-/// What one part of an epoch reads: one range where parts are independent, all of the epoch's where they share a state, none when only time passes.
+/// What one part of an epoch reads: one range where parts are independent, those of its topic-partitions where they share a state, which may be none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartWork {
     pub part: PartIndex,

@@ -37,7 +37,8 @@ pub struct Manifest {
     /// End of the last write-time window, microseconds since 1970: later windows start at or after it.
     pub window_end_us: i64,
     pub counts: Counts,
-    /// What a stateful job's state is made of, oldest first: each run covers the epochs after those of the one before it, the first one those from 1 on.
+    /// What a stateful job's state is made of, oldest first: each run covers the epochs after those of the one before it, the first one those from 1 on. Runs of
+    /// parts that shared the last of its epochs have no key in common; the first of them covers what was before.
     #[serde(default)]
     pub state: Vec<StateRun>,
     /// The job's watermark in microseconds of event time, as of the last record; never falls. `None`: nothing is known of event time yet.

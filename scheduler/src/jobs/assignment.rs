@@ -36,26 +36,26 @@ pub fn assign(
     assigned
 }
 
-/// Gives every partition to the same executor, because one part reads them all: where most of them are, and so the job's state; a job that has none yet is spread
-/// by its `name`.
-pub fn assign_together(
-    partitions: impl Iterator<Item = SourcePartition>,
-    executors: &BTreeSet<ExecutorId>,
-    before: &BTreeMap<SourcePartition, ExecutorId>,
-    name: &str,
-) -> BTreeMap<SourcePartition, ExecutorId> {
-    let mut load: BTreeMap<&ExecutorId, usize> = BTreeMap::new();
-    for executor in before.values().filter(|executor| executors.contains(*executor)) {
-        *load.entry(executor).or_default() += 1;
+/// Who share a job's state, by part: at most `count`, and as it was where that is possible, because who has a part has its state in memory. A job that has no
+/// members yet is spread by its `name`.
+pub fn members(before: &[ExecutorId], executors: &BTreeSet<ExecutorId>, count: usize, name: &str) -> Vec<ExecutorId> {
+    let count = count.min(executors.len());
+    let mut members: Vec<Option<&ExecutorId>> = before.iter().take(count).map(|member| executors.get(member)).collect();
+    members.resize(count, None);
+    // Who had a part that is no more comes first.
+    let displaced = before.iter().skip(count).filter_map(|member| executors.get(member));
+    let turn = name.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) % executors.len().max(1);
+    let mut free: Vec<&ExecutorId> = displaced.chain(executors.iter().cycle().skip(turn).take(executors.len())).collect();
+    free.reverse();
+    for part in 0..count {
+        while members[part].is_none() {
+            let Some(next) = free.pop() else { break };
+            if !members.contains(&Some(next)) {
+                members[part] = Some(next);
+            }
+        }
     }
-    let fallback = || {
-        let turn = name.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        executors.iter().nth(turn % executors.len().max(1))
-    };
-    match load.into_iter().max_by_key(|(_, count)| *count).map(|(executor, _)| executor).or_else(fallback) {
-        Some(executor) => partitions.map(|partition| (partition, executor.clone())).collect(),
-        None => BTreeMap::new(),
-    }
+    members.into_iter().flatten().cloned().collect()
 }
 
 #[cfg(test)]
@@ -86,20 +86,32 @@ mod tests {
     }
 
     #[test]
-    fn what_one_part_reads_stays_together_and_where_it_was() {
-        let both = executors(&["a", "b"]);
-        let first = assign_together(partitions(3), &both, &BTreeMap::new(), "job");
-        let home = first.values().next().expect("an executor").clone();
-        assert!(first.len() == 3 && first.values().all(|executor| *executor == home));
-        let more = assign_together(partitions(4), &executors(&["a", "b", "c", "d"]), &first, "job");
-        assert!(more.len() == 4 && more.values().all(|executor| *executor == home));
-        let moved = assign_together(partitions(4), &executors(&["z"]), &more, "job");
-        assert!(moved.values().all(|executor| executor.as_str() == "z"));
+    fn who_shares_a_state_keeps_its_part_while_it_is_there() {
+        let (two, four) = (executors(&["a", "b"]), executors(&["a", "b", "c", "d"]));
+        let home = members(&[], &two, 1, "job");
+        assert_eq!(members(&home, &four, 1, "job"), home);
+        assert_ne!(members(&[], &two, 1, "job"), members(&[], &two, 1, "jpb"), "jobs are spread by their names");
+        let three = members(&home, &four, 3, "job");
+        assert!(
+            three.len() == 3
+                && three.starts_with(&home)
+                && executors(&["a", "b", "c", "d"]).is_superset(&three.iter().cloned().collect())
+        );
+        let lost: BTreeSet<ExecutorId> = four.iter().filter(|executor| **executor != three[1]).cloned().collect();
+        let after = members(&three, &lost, 3, "job");
+        assert_eq!((&after[0], &after[2]), (&three[0], &three[2]));
+        assert_eq!(after.iter().collect::<BTreeSet<_>>(), lost.iter().collect());
+        let fewer: BTreeSet<ExecutorId> = [three[1].clone(), three[2].clone()].into();
+        assert_eq!(
+            members(&three, &fewer, 2, "job"),
+            [three[2].clone(), three[1].clone()],
+            "part 1 stays, part 0 goes to who is free"
+        );
+        assert!(members(&three, &BTreeSet::new(), 3, "job").is_empty());
     }
 
     #[test]
     fn without_executors_nothing_is_assigned() {
-        assert!(assign_together(partitions(2), &BTreeSet::new(), &BTreeMap::new(), "job").is_empty());
         assert!(assign(partitions(2), &BTreeSet::new(), &BTreeMap::new()).is_empty());
     }
 }

@@ -117,7 +117,7 @@ pub async fn job_spec(
     config.staying = to_topics.map(|(id, _)| *id).collect();
     let template = if plan.is_stateful {
         let template = stateful(platform, session, (&definition.name, &definition.incarnation), plan, &topics).await?;
-        config.layout = PartLayout::Single;
+        config.layout = PartLayout::Shared { most: plan.options.parallelism };
         config.has_timers = template.flow().dataflow.graph().has_timers();
         config.timer_granule_us = plan.event_time.granule_us.unwrap_or(1).max(1);
         for source in &template.flow().spec.event_times {

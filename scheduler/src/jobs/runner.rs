@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    assignment::{assign, assign_together},
+    assignment::{assign, members},
     history::History,
     spec::JobSpec,
     topics,
@@ -190,6 +190,8 @@ struct Runner {
     metrics: JobMetrics,
     tasks: TaskTracker,
     executors: BTreeSet<ExecutorId>,
+    /// Who share the state, by part.
+    members: Vec<ExecutorId>,
     assigned: BTreeMap<SourcePartition, ExecutorId>,
     /// Next offset to read ahead, by partition.
     wanted: BTreeMap<SourcePartition, i64>,
@@ -247,6 +249,7 @@ pub fn start(
         metrics,
         tasks: tasks.clone(),
         executors: BTreeSet::new(),
+        members: vec![],
         assigned: BTreeMap::new(),
         wanted: BTreeMap::new(),
         ends: BTreeMap::new(),
@@ -516,15 +519,20 @@ impl Runner {
             JobTemplate::Stateful(template) => {
                 let manifest = self.coordinator.manifest();
                 let recorded = Recorded { watermark_us: manifest.frame_watermark_us, window_end_us: manifest.window_end_us };
-                template.fill(&frame, generation, attempt, state, recorded)
+                let members = if frame.parts.len() > 1 { self.members.as_slice() } else { &[] };
+                let Some(peers) = self.context.executors.peers(members) else {
+                    let message = "an executor that shares the job's state has left".to_owned();
+                    let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
+                    return self.answer(Event::AttemptEnded { attempt, outcome });
+                };
+                template.fill(&frame, generation, attempt, state, recorded, &peers)
             }
         };
-        // A part without ranges only lets time pass for its state, which lies where all partitions are read.
-        let home = |part: &PartWork| match part.ranges.first() {
-            Some(range) => self.assigned.get(&range.source).cloned().unwrap_or_default(),
-            None => self.assigned.values().next().cloned().unwrap_or_default(),
+        let home = |part: &PartWork| match (self.spec.config.layout, part.ranges.first()) {
+            (PartLayout::Shared { .. }, _) => self.members.get(usize::from(part.part.0)),
+            (PartLayout::PerPartition, range) => range.and_then(|range| self.assigned.get(&range.source)),
         };
-        let placed = frame.parts.iter().map(home).collect();
+        let placed = frame.parts.iter().map(|part| home(part).cloned().unwrap_or_default()).collect();
         self.context.ballista.placements.place(&name, placed);
         self.queries.lock().insert(attempt, Query { epoch, ..Query::default() });
         let (ballista, queries, answers) = (self.context.ballista.clone(), self.queries.clone(), self.answers.clone());
@@ -670,7 +678,12 @@ impl Runner {
         let partitions = self.wanted.keys().copied();
         self.assigned = match self.spec.config.layout {
             PartLayout::PerPartition => assign(partitions, &self.executors, &self.assigned),
-            PartLayout::Single => assign_together(partitions, &self.executors, &self.assigned, self.incarnation.as_str()),
+            layout @ PartLayout::Shared { .. } => {
+                let count = layout.sharing(self.executors.len());
+                self.members = members(&self.members, &self.executors, count.into(), self.incarnation.as_str());
+                let member = |partition| self.members.get(usize::from(PartLayout::reader(partition, count).0)).cloned();
+                partitions.filter_map(|partition| Some((partition, member(partition)?))).collect()
+            }
         };
         for executor in &self.executors {
             for (source, spec) in &self.spec.sources {

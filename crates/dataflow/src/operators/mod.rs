@@ -30,7 +30,7 @@ mod window;
 pub use aggregate::{Aggregate, Call, Grouping};
 pub use changing_aggregate::ChangingAggregate;
 pub use constant::Constant;
-pub use exchange::Exchange;
+pub use exchange::{ByPart, Exchange, NoPeers, Peers};
 pub use expand::Expand;
 pub use join::{Join, JoinSpec, Side};
 pub use map::Map;
@@ -60,8 +60,9 @@ pub struct FailedRow {
 pub struct EpochContext<'a> {
     /// The job's watermark that the epoch judges by, microseconds.
     pub watermark_us: Option<i64>,
+    /// Among the lanes of all parts.
     pub lane: usize,
-    /// How many there are.
+    /// How many there are, in all parts.
     pub lanes: usize,
     /// The operator's number.
     pub node: usize,

@@ -10,10 +10,10 @@ use crate::delta::Delta;
 pub struct Once;
 
 impl Once {
-    /// Whether they are still to come, where `table` is its own.
+    /// Whether they are still to come, and to this part of the state, where `table` is its own.
     pub(crate) fn awaits(state: &JobState, table: usize) -> bool {
-        let lane = &state.lanes()[state.lane_of(&[])];
-        matches!(&lane.tables[table], Table::Values(came) if came.get(&[]).is_none())
+        let lane = state.lane_of(&[]).map(|lane| &state.lanes()[lane]);
+        lane.is_some_and(|lane| matches!(&lane.tables[table], Table::Values(came) if came.get(&[]).is_none()))
     }
 }
 

@@ -6,26 +6,28 @@ use datafusion::{
         array::{Array, BooleanArray, Int64Array, RecordBatch},
         compute::filter_record_batch,
     },
+    common::DataFusionError,
     physical_plan::ExecutionPlan,
     prelude::SessionContext,
 };
 use polybolos_dataflow::{
-    Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf,
+    Dataflow, Delta, Emit, EpochInput, EpochOutput, Graph, SinkPlan, SourceLeaf,
     event_time::{microseconds, of_source},
 };
-use polybolos_state::{JobState, MemorySpill, Passed, Spill, merge_runs};
+use polybolos_state::{JobState, MemorySpill, Passed, Share, Spill, merge_runs};
 
 use super::{
     cases::Case,
     engine::{Engine, Feed, Ran},
     oracle,
+    peers::{Ends, mesh},
     stream::{Stream, scan_of},
 };
 
 struct Running {
     graph: Arc<Graph>,
-    dataflow: Dataflow,
-    state: JobState,
+    /// They share the job.
+    parts: Vec<Part>,
     /// By source of the graph: table and columns.
     sources: Vec<(usize, Vec<usize>)>,
     /// By table: the column of its event time.
@@ -36,6 +38,13 @@ struct Running {
     running: Passed,
     recorded: Passed,
     memory: Memory,
+    seed: u64,
+}
+
+/// One of those that compute a job together.
+struct Part {
+    dataflow: Dataflow,
+    state: JobState,
     spill: Arc<dyn Spill>,
 }
 
@@ -83,13 +92,10 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
     let graph = Arc::new(graph.with_ttl(case.ttl_us));
-    let dataflow = dataflow(graph.clone(), case.lanes);
-    let state = dataflow.new_state();
     let event_times = case.tables.iter().map(|table| table.event_time().0).collect();
     Ok(Box::new(Running {
+        parts: parts(&graph, case.seed, case.lanes),
         graph,
-        dataflow,
-        state,
         sources,
         event_times,
         granule_us,
@@ -97,19 +103,36 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         runs: Vec::new(),
         running: Passed::default(),
         recorded: Passed::default(),
-        spill: Arc::new(MemorySpill::default()),
+        seed: case.seed,
         memory: [Memory::All, Memory::Half, Memory::Nothing][case.seed as usize % 3],
     }))
 }
 
 impl Running {
     fn spill(&mut self) -> Result<(), String> {
-        let most = match self.memory {
-            Memory::All => return Ok(()),
-            Memory::Half => self.state.bytes() / 2,
-            Memory::Nothing => 0,
-        };
-        self.state.spill(&self.spill, most).map_err(|error| error.to_string())
+        for part in &mut self.parts {
+            let most = match self.memory {
+                Memory::All => continue,
+                Memory::Half => part.state.bytes() / 2,
+                Memory::Nothing => 0,
+            };
+            part.state.spill(&part.spill, most).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Each part in a thread of its own, where there are several.
+    fn compute(&mut self, inputs: Vec<EpochInput>) -> Result<Vec<EpochOutput>, String> {
+        let ends = mesh(self.parts.len());
+        let error = |error: DataFusionError| format!("run: {error}\n{}", self.graph);
+        std::thread::scope(|scope| {
+            let mut running = vec![];
+            for ((part, input), end) in self.parts.iter_mut().zip(inputs).zip(ends) {
+                running.push(scope.spawn(move || part.dataflow.run_among(&mut part.state, input, &Ends(&end))));
+            }
+            let ended = running.into_iter().map(|part| part.join().map_err(|_| "a part panicked".to_owned()));
+            ended.map(|ended| ended?.map_err(error)).collect()
+        })
     }
 
     /// The rows that are not late, and how many are.
@@ -132,7 +155,7 @@ fn is_late(at: i64, granule: i64, watermark: i64) -> bool {
 
 impl Engine for Running {
     fn held(&self) -> usize {
-        self.state.entries()
+        self.parts.iter().map(|part| part.state.entries()).sum()
     }
 
     fn growing(&self) -> Vec<String> {
@@ -144,7 +167,7 @@ impl Engine for Running {
     }
 
     fn run(&mut self, feed: &Feed) -> Result<Ran, String> {
-        let lanes = self.dataflow.lanes();
+        let (parts, lanes) = (self.parts.len(), self.parts[0].dataflow.lanes());
         let mut late = 0;
         let mut tables = Vec::new();
         for (table, batches) in feed.tables.iter().enumerate() {
@@ -156,26 +179,36 @@ impl Engine for Running {
             }
             tables.push(kept);
         }
-        let mut input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
+        let input = EpochInput { sources: Vec::new(), watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
+        let mut inputs = vec![input; parts];
         for (place, (table, columns)) in self.sources.iter().enumerate() {
-            if self.dataflow.awaits(&self.state, place) != (Some(*table) == self.whole && feed.clock_us == 0) {
+            let awaits = |part: &&Part| part.dataflow.awaits(&part.state, place);
+            let awaiting = self.parts.iter().filter(awaits).count();
+            if awaiting != usize::from(Some(*table) == self.whole && feed.clock_us == 0) {
                 return Err(format!("rows of source {place} are awaited when they came, or not before\n{}", self.graph));
             }
-            let mut given = vec![Vec::new(); lanes];
+            let mut given = vec![vec![Vec::new(); lanes]; parts];
             for (partition, batch) in &tables[*table] {
                 let batch = batch.project(columns).map_err(|error| error.to_string())?;
-                given[partition % lanes].push(Delta::added(batch));
+                let reader = self.parts.iter().position(|part| awaits(&part)).unwrap_or(partition % parts);
+                given[reader][partition / parts % lanes].push(Delta::added(batch));
             }
-            input.sources.push(given);
+            inputs.iter_mut().zip(given).for_each(|(input, given)| input.sources.push(given));
         }
         self.running = Passed { watermark_us: feed.watermark_us, clock_us: Some(feed.clock_us) };
-        let output = self.dataflow.run(&mut self.state, input).map_err(|error| format!("run: {error}\n{}", self.graph))?;
+        let outputs = self.compute(inputs)?;
         let weighted = |delta: Delta| {
             let weights = (0..delta.rows()).map(|row| delta.weight(row)).collect();
             (delta.batch().clone(), weights)
         };
-        let deltas = output.sinks.into_iter().map(|deltas| deltas.into_iter().map(weighted).collect()).collect();
-        Ok(Ran { deltas, late, failed: output.failed.into_iter().map(|row| row.error).collect() })
+        let mut ran = Ran { deltas: vec![Vec::new(); self.graph.sinks().len()], late, failed: Vec::new() };
+        for output in outputs {
+            for (all, deltas) in ran.deltas.iter_mut().zip(output.sinks) {
+                all.extend(deltas.into_iter().map(weighted));
+            }
+            ran.failed.extend(output.failed.into_iter().map(|row| row.error));
+        }
+        Ok(ran)
     }
 
     fn explain(&self) -> String {
@@ -183,12 +216,14 @@ impl Engine for Running {
     }
 
     fn discard(&mut self) {
-        self.state.discard();
+        self.parts.iter_mut().for_each(|part| part.state.discard());
     }
 
     fn record(&mut self) -> Result<(), String> {
-        self.runs.push(self.state.changes().map_err(|error| error.to_string())?);
-        self.state.commit();
+        for part in &mut self.parts {
+            self.runs.push(part.state.changes().map_err(|error| error.to_string())?);
+            part.state.commit();
+        }
         self.recorded = self.running;
         self.spill()
     }
@@ -200,15 +235,26 @@ impl Engine for Running {
             let merged = merge_runs(&self.runs, true, self.recorded).map_err(|error| error.to_string())?;
             self.runs = std::iter::once(merged).chain(rest).collect();
         }
-        self.dataflow = dataflow(self.graph.clone(), lanes);
-        self.state = self.dataflow.new_state();
-        self.spill = Arc::new(MemorySpill::default());
+        self.parts = parts(&self.graph, self.seed, lanes);
         for run in self.runs.clone() {
-            self.state.apply(&run).map_err(|error| error.to_string())?;
+            for part in &mut self.parts {
+                part.state.apply(&run).map_err(|error| error.to_string())?;
+            }
             self.spill()?;
         }
-        self.state.drop_due(self.recorded).map_err(|error| error.to_string())
+        let recorded = self.recorded;
+        self.parts.iter_mut().try_for_each(|part| part.state.drop_due(recorded).map_err(|error| error.to_string()))
     }
+}
+
+/// One to three parts with so many lanes together, or a few more.
+fn parts(graph: &Arc<Graph>, seed: u64, lanes: usize) -> Vec<Part> {
+    let parts = 1 + (seed as usize + lanes) % 3;
+    let part = |part| {
+        let dataflow = dataflow(graph.clone(), lanes).of_share(Share { part, parts });
+        Part { state: dataflow.new_state(), dataflow, spill: Arc::new(MemorySpill::default()) }
+    };
+    (0..parts).map(part).collect()
 }
 
 /// Odd numbers of lanes run in threads, however few the rows.

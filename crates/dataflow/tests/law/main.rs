@@ -18,6 +18,7 @@ mod expressions;
 mod failing;
 mod judge;
 mod oracle;
+mod peers;
 mod platform;
 mod queries;
 mod sham;

@@ -202,7 +202,7 @@ fn described(case: Case) -> Json {
         let body = if let [one] = &inserts[..] { one.clone() } else { format!("BEGIN {}; END", inserts.join("; ")) };
         json!({
             "name": job.name,
-            "sql": format!("CREATE JOB {} WITH ('state.unbounded' = 'allow') AS {body}", job.name),
+            "sql": format!("CREATE JOB {} WITH ('state.unbounded' = 'allow', 'parallelism' = '{}') AS {body}", job.name, 1 + case.seed % 3),
             "sinks": job.sinks.iter().map(|sink| json!({"name": sink.table, "sql": sink.target()})).collect::<Vec<_>>(),
         })
     });

@@ -2,7 +2,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use datafusion::{
@@ -16,13 +16,12 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use polybolos_dataflow::{Delta, EpochInput};
+use polybolos_dataflow::{Dataflow, Delta, EpochInput};
 use polybolos_kafka::records::RecordChunk;
 use polybolos_persist::{
     crash, keys,
     part::{self, Encoded, Sections},
 };
-use polybolos_state::Passed;
 use polybolos_streaming::{
     frame::SourceRange,
     ids::{Nonce, SinkId},
@@ -36,6 +35,7 @@ use super::{
     flow::Flow,
     held::HeldState,
     lookup::{self, Asking},
+    peers::TaskPeers,
     spec::EpochSpec,
 };
 use crate::{
@@ -135,6 +135,12 @@ struct Outcome {
 
 async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServices>) -> Result<()> {
     let cancelled = services.admit(&task)?;
+    if let Some(expected) = task.peers.get(usize::from(task.work.part.0)).filter(|peer| peer.executor != services.executor) {
+        return Err(DataFusionError::Execution(format!(
+            "part {} runs on executor {}, and the other parts look for it on {}",
+            task.work.part, services.executor, expected.executor
+        )));
+    }
     let started = Instant::now();
     let records = tokio::select! {
         () = cancelled.cancelled() => return Err(cancelled_error(&task)),
@@ -161,7 +167,7 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
     if file.state_bytes > 0 {
         held.wrote(&file.name)
     } else {
-        held.unchanged()
+        held.unchanged(&task)
     }
     drop(held);
     let report = PartReport {
@@ -212,12 +218,12 @@ async fn compute(
 ) -> Result<(Result<Outcome>, OwnedMutexGuard<HeldState>)> {
     let (task, flow, services) = (task.clone(), flow.clone(), services.clone());
     let computing = tokio::task::spawn_blocking(move || {
-        let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
-        if let Err(error) = Handle::current().block_on(held.bring_to(&task.state, recorded, &flow, &services)) {
+        let dataflow = flow.dataflow.of_share(task.share());
+        held.hold(&dataflow, &flow);
+        if let Err(error) = Handle::current().block_on(held.bring_to(&task, &flow, &services)) {
             return (Err(error), held);
         }
-        flow.builds_on(recorded);
-        let outcome = compute_now(&task, &flow, &records, &mut held, &services, &cancelled);
+        let outcome = compute_now(&task, &flow, &dataflow, &records, &mut held, &services, &cancelled);
         if outcome.is_err() {
             held.state.discard();
         }
@@ -229,20 +235,21 @@ async fn compute(
 fn compute_now(
     task: &TaskDescriptor,
     flow: &Flow,
+    dataflow: &Dataflow,
     records: &Records,
     held: &mut HeldState,
     services: &ExecutorServices,
     cancelled: &CancellationToken,
 ) -> Result<Outcome> {
     let freeze = services.freeze;
-    let lanes = flow.dataflow.lanes();
+    let lanes = dataflow.lanes();
     let mut outcome = Outcome::default();
     for (_, chunks) in records {
         outcome.counts.records_in += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
         outcome.counts.bytes_in += chunks.iter().map(|chunk| chunk.bytes() as u64).sum::<u64>();
     }
     let mut letters = Letters::default();
-    let sources = vec![vec![vec![]; lanes]; flow.dataflow.graph().sources().len()];
+    let sources = vec![vec![vec![]; lanes]; dataflow.graph().sources().len()];
     let mut input = EpochInput { sources, watermark_us: task.watermark_us, clock_us: Some(task.state_clock_us) };
     for scan in &flow.scans {
         let frozen = |step: &Step| step.map_expressions(|expression| freeze(expression, task.clock_us));
@@ -279,7 +286,7 @@ fn compute_now(
             input.sources[reader.source] = rows.into_iter().map(added).collect();
         }
     }
-    for files in flow.files.iter().filter(|files| flow.dataflow.awaits(&held.state, files.source)) {
+    for files in flow.files.iter().filter(|files| dataflow.awaits(&held.state, files.source)) {
         let rows = Handle::current().block_on(async {
             tokio::select! {
                 () = cancelled.cancelled() => Err(cancelled_error(task)),
@@ -292,7 +299,9 @@ fn compute_now(
         return Err(cancelled_error(task));
     }
     let started = Instant::now();
-    let output = flow.dataflow.run(&mut held.state, input)?;
+    let (mailboxes, link) = (&services.mailboxes, services.link.as_ref());
+    let peers = TaskPeers { task, mailboxes, link, cancelled, waited_us: AtomicU64::new(0) };
+    let output = dataflow.run_among(&mut held.state, input, &peers)?;
     let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
     let mut of_operator = (0, 0);
     for failed in output.failed {
@@ -303,7 +312,8 @@ fn compute_now(
             )));
         }
         of_operator = (failed.node, if of_operator.0 == failed.node { of_operator.1 + 1 } else { 1 });
-        let id = format!("{}/operator-{}/{}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
+        let part = task.work.part;
+        let id = format!("{}/operator-{}/{}/{part}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
         letters.dead.push(letter_of_row(id, &flow.spec.job, &failed.row, error)?);
     }
     for (section, deltas) in flow.spec.sinks.iter().zip(output.sinks) {
@@ -318,7 +328,7 @@ fn compute_now(
         }
     }
     outcome.state = held.state.changes().map_err(|error| DataFusionError::External(Box::new(error)))?;
-    outcome.times.compute_us += started.elapsed().as_micros() as u64;
+    outcome.times.compute_us += started.elapsed().as_micros() as u64 - peers.waited_us.into_inner();
     outcome.counts.dead_letters = letters.dead.len() as u64;
     outcome.counts.late = letters.late.len() as u64;
     if !letters.dead.is_empty() {

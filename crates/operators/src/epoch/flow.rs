@@ -10,7 +10,7 @@ use datafusion::{
 };
 use datafusion_proto::{physical_plan::from_proto::parse_physical_expr, protobuf::PhysicalExprNode};
 use parking_lot::Mutex;
-use polybolos_dataflow::{Dataflow, Graph, SourceLeaf, TimeColumn, event_time, graph::kept::Kept};
+use polybolos_dataflow::{Dataflow, Exchange, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time, graph::kept::Kept};
 use polybolos_kafka::decode::Field;
 use polybolos_state::Passed;
 use polybolos_streaming::ids::Incarnation;
@@ -21,12 +21,13 @@ use super::{
     held::HeldState,
     lookup::{self, Stage},
     scan::{EpochScan, Reader, ScanTime},
-    spec::{EpochSpec, EventTime},
+    spec::{EpochSpec, EventTime, SinkSection},
 };
 use crate::{
     codec::PolybolosCodec,
     file_scan::FileScanExec,
     files::FileTable,
+    part_write::Keeping,
     record_scan::{RecordScanExec, ScanSpec},
     steps::Step,
     template::fuse,
@@ -142,7 +143,7 @@ impl Flow {
             }
         }
         let scans = by_source(&spec, scans, context)?;
-        let dataflow = Dataflow::new(Arc::new(graph), spec.lanes);
+        let dataflow = Dataflow::new(Arc::new(graph), spec.lanes).with_last_exchanges(last_exchanges(&spec, &plans));
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
         let memory = Mutex::new(Memory { bytes: 0, used: Instant::now() });
         Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default(), memory })
@@ -176,6 +177,15 @@ impl Flow {
     pub(super) fn builds_on(&self, recorded: Passed) {
         *self.recorded.lock() = recorded;
     }
+}
+
+/// Changes of a table come together by its key, so that a key has one change (EPOCHS rule 10).
+fn last_exchanges(spec: &EpochSpec, plans: &[SinkPlan<Arc<dyn ExecutionPlan>>]) -> Vec<Option<Exchange>> {
+    let exchange = |(section, sink): (&SinkSection, &SinkPlan<Arc<dyn ExecutionPlan>>)| match &section.keeping {
+        Keeping::LastPerKey(key) => Some(Exchange { columns: key.clone(), schema: sink.plan.schema() }),
+        Keeping::All | Keeping::Nothing => None,
+    };
+    spec.sinks.iter().zip(plans).map(exchange).collect()
 }
 
 fn is_same(left: &RecordScanExec, right: &RecordScanExec) -> bool {

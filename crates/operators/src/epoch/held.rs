@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use datafusion::common::{DataFusionError, Result};
-use polybolos_persist::part;
+use polybolos_dataflow::Dataflow;
+use polybolos_persist::{keys, part};
 use polybolos_state::{JobState, Passed, Spill};
-use polybolos_streaming::{ids::Epoch, manifest::StateRun};
+use polybolos_streaming::{
+    ids::{Epoch, Generation},
+    manifest::StateRun,
+};
 
 use super::flow::Flow;
-use crate::services::ExecutorServices;
+use crate::{services::ExecutorServices, task::TaskDescriptor};
 
 /// A job's state: in memory, and on this executor's disk what has no room there.
 #[derive(Debug)]
@@ -16,10 +20,31 @@ pub struct HeldState {
     pub state: JobState,
     /// The base is that of this recorded epoch's run; 0: of none, it is empty.
     base: Epoch,
-    /// The file that the overlay was written to.
-    overlay: Option<String>,
+    overlay: Option<Overlay>,
     /// Where entries go that have no room; `None`: all had.
     spill: Option<Arc<dyn Spill>>,
+}
+
+/// What became of the overlay of the last execution here; whether it is recorded, the next frame tells.
+#[derive(Debug)]
+enum Overlay {
+    /// This file has it.
+    Wrote(String),
+    /// It changed nothing, but other parts of the attempt may have changed theirs.
+    Unchanged { generation: Generation, files_of_attempt: String, files_of_part: String },
+}
+
+impl Overlay {
+    /// Whether these runs, which are those of one epoch, are of the attempt that this is of.
+    fn is_of(&self, runs: &[StateRun], task: &TaskDescriptor) -> bool {
+        match self {
+            Self::Wrote(file) => runs.iter().any(|run| run.name == *file),
+            Self::Unchanged { generation, files_of_attempt, files_of_part } => {
+                let is_of_others = |run: &StateRun| run.name.starts_with(files_of_attempt) && !run.name.starts_with(files_of_part);
+                !runs.is_empty() && *generation == task.generation && runs.iter().all(is_of_others)
+            }
+        }
+    }
 }
 
 impl HeldState {
@@ -27,9 +52,17 @@ impl HeldState {
         Self { state, base: Epoch(0), overlay: None, spill: None }
     }
 
-    /// The overlay became this file; whether it is recorded, the next frame tells.
+    /// Holds the dataflow's share of the state, whatever it held before.
+    pub fn hold(&mut self, dataflow: &Dataflow, flow: &Flow) {
+        if self.state.share() != dataflow.share() {
+            flow.let_go(self);
+            self.state = dataflow.new_state();
+        }
+    }
+
+    /// The overlay became this file.
     pub fn wrote(&mut self, file: &str) {
-        self.overlay = Some(file.to_owned());
+        self.overlay = Some(Overlay::Wrote(file.to_owned()));
     }
 
     /// Gives memory and disk back; what it was is in the runs.
@@ -40,31 +73,37 @@ impl HeldState {
 
     /// The overlay changed nothing. What expired in this epoch goes when a frame says that the epoch is recorded: until then another attempt may
     /// have to emit it again.
-    pub fn unchanged(&mut self) {
+    pub fn unchanged(&mut self, task: &TaskDescriptor) {
         self.state.discard();
-        self.overlay = None;
+        self.overlay = Some(Overlay::Unchanged {
+            generation: task.generation,
+            files_of_attempt: keys::parts_of_attempt(&task.incarnation, task.epoch, task.attempt),
+            files_of_part: keys::executions_of_part(&task.incarnation, task.epoch, task.attempt, task.work.part),
+        });
     }
 
-    /// Brings the base to what `runs` make, without an overlay, within the memory that the job may have. `recorded`: how far time had gone in the last
-    /// recorded epoch.
+    /// Brings the base to where the task's epoch begins, without an overlay, within the memory that the job may have.
     ///
     /// # Errors
     /// When a run cannot be read, or what has to be in memory has no room. The state is empty then, and the next call starts anew.
-    pub async fn bring_to(&mut self, runs: &[StateRun], recorded: Passed, flow: &Flow, services: &ExecutorServices) -> Result<()> {
-        let mut brought = self.apply_runs(runs, flow, services).await;
+    pub async fn bring_to(&mut self, task: &TaskDescriptor, flow: &Flow, services: &ExecutorServices) -> Result<()> {
+        let recorded = Passed { watermark_us: task.recorded.watermark_us, clock_us: Some(task.recorded.window_end_us) };
+        let mut brought = self.apply_runs(task, flow, services).await;
         if brought.is_ok() {
             brought = self.state.drop_due(recorded).map_err(external).and_then(|()| self.fit(flow, services));
         }
-        if brought.is_err() {
-            flow.let_go(self);
+        match brought {
+            Ok(()) => flow.builds_on(recorded),
+            Err(_) => flow.let_go(self),
         }
         brought
     }
 
     /// Puts on disk what has no room in memory.
     fn fit(&mut self, flow: &Flow, services: &ExecutorServices) -> Result<()> {
-        let room = services.flows.room(flow, self.state.bytes() as u64, services.state.memory);
-        if self.state.bytes() as u64 <= room {
+        let bytes = self.state.bytes() as u64;
+        let room = services.flows.room(flow, bytes, services.state.memory);
+        if bytes <= room {
             return Ok(());
         }
         if self.spill.is_none() {
@@ -79,11 +118,13 @@ impl HeldState {
         if bytes > services.state.memory { Err(too_large(bytes, services.state.memory)) } else { Ok(()) }
     }
 
-    async fn apply_runs(&mut self, runs: &[StateRun], flow: &Flow, services: &ExecutorServices) -> Result<()> {
+    async fn apply_runs(&mut self, task: &TaskDescriptor, flow: &Flow, services: &ExecutorServices) -> Result<()> {
+        let runs = task.state.as_slice();
         let newest = runs.last().map_or(Epoch(0), |run| run.last_epoch);
-        if let (Some(overlay), Some(last)) = (self.overlay.take(), runs.last())
-            && overlay == last.name
-            && runs.iter().rev().nth(1).map_or(Epoch(0), |run| run.last_epoch) == self.base
+        // Those that the parts of the newest epoch wrote.
+        let (before, of_newest) = runs.split_at(runs.iter().rposition(|run| run.last_epoch != newest).map_or(0, |at| at + 1));
+        if self.overlay.take().is_some_and(|overlay| overlay.is_of(of_newest, task))
+            && before.last().map_or(Epoch(0), |run| run.last_epoch) == self.base
         {
             self.state.commit();
             self.base = newest;

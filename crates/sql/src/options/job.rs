@@ -8,6 +8,7 @@
 //! | `state.ttl` | a length of time, `1 d`: state that no window or interval of a watermarked time bounds is dropped so long after its last change (up to a 64th of it later), per key of an aggregate, row of a join or of a top-N, partition of a window function. What was written stays; a key that comes again begins anew | kept |
 //! | `state.unbounded` | `notice`, `allow` or `refuse` a plan whose state grows without bound | `notice` |
 //! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
+//! | `parallelism` | 1 to 64: over how many executors a job with state is spread, at most; they exchange rows at every change of key | 1 |
 //! | `dead_letters.topic` | a topic of the platform's Kafka that takes the job's dead letters, beside `polybolos.dead_letters` | none |
 //! | `late_rows.topic` | the same for late rows, beside `polybolos.late_rows` | none |
 //! | `late_rows.table` | `keyspace.table` that takes the job's late rows beside `polybolos.late_rows`, with the same columns | none |
@@ -33,6 +34,9 @@ pub struct JobOptions {
     pub state_unbounded: StateUnbounded,
     #[serde(default = "default_state_partitions")]
     pub state_partitions: u16,
+    /// Over how many executors a job with state is spread, at most.
+    #[serde(default = "default_parallelism")]
+    pub parallelism: u16,
     /// Topics that take dead letters and late rows, beside the system's tables.
     #[serde(default)]
     pub dead_letters_topic: Option<String>,
@@ -46,8 +50,15 @@ pub struct JobOptions {
 const DEFAULT_STATE_PARTITIONS: u16 = 4;
 const MAX_STATE_PARTITIONS: u16 = 64;
 
+const DEFAULT_PARALLELISM: u16 = 1;
+const MAX_PARALLELISM: u16 = 64;
+
 fn default_state_partitions() -> u16 {
     DEFAULT_STATE_PARTITIONS
+}
+
+fn default_parallelism() -> u16 {
+    DEFAULT_PARALLELISM
 }
 
 impl Default for JobOptions {
@@ -59,6 +70,7 @@ impl Default for JobOptions {
             state_ttl_us: None,
             state_unbounded: StateUnbounded::default(),
             state_partitions: DEFAULT_STATE_PARTITIONS,
+            parallelism: DEFAULT_PARALLELISM,
             dead_letters_topic: None,
             late_rows_topic: None,
             late_rows_table: None,
@@ -101,6 +113,9 @@ impl JobOptions {
         let state_partitions = reader
             .parsed("state.partitions", "a number from 1 to 64", |count: &u16| (1..=MAX_STATE_PARTITIONS).contains(count))?
             .unwrap_or(DEFAULT_STATE_PARTITIONS);
+        let parallelism = reader
+            .parsed("parallelism", "a number from 1 to 64", |count: &u16| (1..=MAX_PARALLELISM).contains(count))?
+            .unwrap_or(DEFAULT_PARALLELISM);
         let dead_letters_topic = reader.text("dead_letters.topic")?;
         let late_rows_topic = reader.text("late_rows.topic")?;
         let late_rows_table = match reader.text("late_rows.table")? {
@@ -124,6 +139,7 @@ impl JobOptions {
             state_ttl_us,
             state_unbounded,
             state_partitions,
+            parallelism,
             dead_letters_topic,
             late_rows_topic,
             late_rows_table,

@@ -4,7 +4,8 @@
 //!
 //! Which runs: the size-tiered choice of [`choose`]. A run is rewritten only together with newer ones that are as large as it, so each time a byte is
 //! written again the run it lies in has doubled since, or was new, or as much has been overwritten: a state of *n* bytes that grows by deltas
-//! of *d* is rewritten log₂(*n*/*d*) times, and the chain is log₂(*n*/*d*) + [`CoordinatorConfig::compact_from_runs`] runs long.
+//! of *d* is rewritten log₂(*n*/*d*) times, and the chain is log₂(*n*/*d*) + [`CoordinatorConfig::compact_from_runs`] runs long. The runs of parts that
+//! shared an epoch are merged together or not at all: a merge that begins in their midst would pass for one that begins with the epoch.
 use std::{collections::BTreeSet, ops::Range};
 
 use super::{
@@ -62,7 +63,8 @@ impl Compaction {
         if self.order.is_some() || self.merged.is_some() || now_us < self.retry_at_us {
             return;
         }
-        let Some(chosen) = choose(&manifest.state, config.compact_from_runs) else {
+        let per_epoch = usize::from(config.layout.sharing(executors.len()));
+        let Some(chosen) = choose(&manifest.state, config.compact_from_runs * per_epoch) else {
             return;
         };
         let holder = holder.filter(|holder| self.failures == 0 && executors.contains(*holder));
@@ -168,7 +170,8 @@ pub(super) fn choose(runs: &[StateRun], from_runs: usize) -> Option<Range<usize>
     let mut newer_bytes = 0u64;
     let mut start = None;
     for (i, run) in runs.iter().enumerate().rev() {
-        if run.state_bytes <= newer_bytes && runs.len() - i >= from_runs.max(2) {
+        let begins_epoch = i == 0 || run.first_epoch > runs[i - 1].last_epoch;
+        if begins_epoch && run.state_bytes <= newer_bytes && runs.len() - i >= from_runs.max(2) {
             start = Some(i);
         }
         newer_bytes = newer_bytes.saturating_add(run.state_bytes);
@@ -204,6 +207,13 @@ mod tests {
         assert_eq!(choose(&chain(&[3, 1, 1, 1]), 3), Some(0..4));
         assert_eq!(choose(&chain(&[1, 9, 4, 1]), 2), Some(0..4), "a large one does not shield the small one before it");
         assert_eq!(choose(&chain(&[8, 4, 2, 1]), 2), None);
+    }
+
+    #[test]
+    fn what_parts_wrote_in_one_epoch_is_merged_together() {
+        let shared = [run(1, 1, 100), run(1, 1, 1), run(2, 2, 1), run(2, 2, 1), run(3, 3, 1)];
+        assert_eq!(choose(&shared, 2), Some(2..5), "the second of epoch 1 would begin at 1 as well, and is no snapshot");
+        assert_eq!(choose(&shared[..3], 2), None);
     }
 
     /// Records runs of the given sizes and compacts after each as far as it goes; `grown` says what is left of merged bytes. Answers bytes written again and the longest chain.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use crate::{
     frame::{OffsetRange, PartWork, SourceRange},
     ids::{Attempt, PartIndex, SinkId, SourceId, SourcePartition},
+    manifest::MAX_PARTS,
     pace::PaceConfig,
 };
 
@@ -17,7 +18,7 @@ pub struct CoordinatorConfig {
     pub watermarked: BTreeSet<SourceId>,
     /// The watermark does not wait for a partition that had nothing to read for so long; `None`: it waits for ever.
     pub idle_timeout_us: Option<u64>,
-    /// The plan emits when event time passes, also without records (windows, joins that expire). Needs [`PartLayout::Single`].
+    /// The plan emits when event time passes, also without records (windows, joins that expire). Needs [`PartLayout::Shared`].
     pub has_timers: bool,
     /// Timers are due at multiples of this event time only (the greatest common divisor of all windows' sizes and slides), so that the watermark's
     /// steps in between need no epoch of their own; 1 where they may be due at any time.
@@ -109,21 +110,42 @@ pub enum PartLayout {
     /// A part for each range: nothing that one computes depends on another.
     #[default]
     PerPartition,
-    /// One part that reads all ranges, for a job with a state.
-    Single,
+    /// For a job with a state: on so many executors at most, a part for each, which has its share of the topic-partitions and of the state's keys.
+    Shared { most: u16 },
 }
 
 impl PartLayout {
-    /// The parts of an epoch that reads these ranges. Without ranges, only a single part has anything to do: time passes for its state.
-    pub(super) fn parts(self, chosen: Vec<(SourcePartition, OffsetRange)>) -> Vec<PartWork> {
-        let ranges: Vec<SourceRange> = chosen.into_iter().map(|(source, range)| SourceRange { source, range }).collect();
+    /// The parts of an epoch that reads these ranges, with so many executors. Parts that share a state are all there, also without ranges: they take part in
+    /// the exchanges, and time passes for the state.
+    pub(super) fn parts(self, chosen: Vec<(SourcePartition, OffsetRange)>, executors: usize) -> Vec<PartWork> {
+        let ranges = chosen.into_iter().map(|(source, range)| SourceRange { source, range });
         match self {
             Self::PerPartition => {
                 let part = |(i, range)| PartWork { part: PartIndex(i as u16), ranges: vec![range] };
-                ranges.into_iter().enumerate().map(part).collect()
+                ranges.enumerate().map(part).collect()
             }
-            Self::Single => vec![PartWork { part: PartIndex(0), ranges }],
+            Self::Shared { .. } => {
+                let count = self.sharing(executors);
+                let mut parts: Vec<PartWork> = (0..count).map(|part| PartWork { part: PartIndex(part), ranges: vec![] }).collect();
+                for range in ranges {
+                    parts[usize::from(Self::reader(range.source, count).0)].ranges.push(range);
+                }
+                parts
+            }
         }
+    }
+
+    /// How many parts share a state on so many executors; 1 where none do.
+    pub fn sharing(self, executors: usize) -> u16 {
+        match self {
+            Self::PerPartition => 1,
+            Self::Shared { most } => most.min(MAX_PARTS).min(u16::try_from(executors).unwrap_or(MAX_PARTS)).max(1),
+        }
+    }
+
+    /// Which of so many parts that share a state reads a topic-partition.
+    pub fn reader(source: SourcePartition, parts: u16) -> PartIndex {
+        PartIndex(((i64::from(source.source.0) + i64::from(source.partition)).rem_euclid(i64::from(parts))) as u16)
     }
 }
 

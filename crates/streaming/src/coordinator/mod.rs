@@ -447,7 +447,8 @@ impl JobCoordinator {
     fn timers_are_due(&self) -> bool {
         let granule = |time_us: i64| time_us.div_euclid(self.config.timer_granule_us.max(1));
         let (now_us, then_us) = (self.event_times.watermark_us(), self.manifest.frame_watermark_us);
-        self.config.has_timers && self.config.layout == PartLayout::Single && now_us.map(granule) > then_us.map(granule)
+        let has_timers = self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. });
+        has_timers && now_us.map(granule) > then_us.map(granule)
     }
 
     fn submit_at_us(&self) -> u64 {
@@ -478,7 +479,7 @@ impl JobCoordinator {
         if chosen.is_empty() && !self.timers_are_due() {
             return;
         }
-        let parts = self.config.layout.parts(chosen);
+        let parts = self.config.layout.parts(chosen, self.executors.len());
         let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
         let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
         let watermark_us = self.event_times.watermark_us();

@@ -16,7 +16,7 @@ const IDLE_US: u64 = 30 * SECOND_US;
 
 fn config() -> CoordinatorConfig {
     CoordinatorConfig {
-        layout: PartLayout::Single,
+        layout: PartLayout::Shared { most: 1 },
         watermarked: BTreeSet::from([SOURCE]),
         idle_timeout_us: Some(IDLE_US),
         has_timers: true,

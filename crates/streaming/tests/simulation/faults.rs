@@ -100,8 +100,10 @@ pub struct Plan {
     /// The fault that must happen; others may.
     pub fault: Fault,
     pub without: Option<Sabotage>,
-    /// The job has a state, and so a single part, a watermark and timers.
+    /// The job has a state, and so a watermark and timers.
     pub stateful: bool,
+    /// How many executors share the state at most.
+    pub sharing: u16,
     /// Keep a diary of everything that happens.
     pub traced: bool,
 }
@@ -111,7 +113,8 @@ impl Plan {
         let (round, fault) = (seed / ALL.len() as u64, ALL[(seed % ALL.len() as u64) as usize]);
         let needs_state =
             matches!(fault, Fault::MemoryLost | Fault::CompactionFails | Fault::CompactReportLost | Fault::CompactReportLate);
-        Self { seed, fault, without: None, stateful: needs_state || round % 2 == 1, traced: false }
+        let sharing = 1 + (round / 2 % 2) as u16;
+        Self { seed, fault, without: None, stateful: needs_state || round % 2 == 1, sharing, traced: false }
     }
 
     pub fn lacks(&self, sabotage: Sabotage) -> bool {

@@ -195,7 +195,7 @@ impl World {
             publish_timeout_us: 3_000 * MS,
             position_delay_us: 200 * MS,
             max_unpublished_epochs: MAX_UNPUBLISHED,
-            layout: if self.plan.stateful { PartLayout::Single } else { PartLayout::PerPartition },
+            layout: if self.plan.stateful { PartLayout::Shared { most: self.plan.sharing } } else { PartLayout::PerPartition },
             watermarked: if self.plan.stateful { BTreeSet::from([SOURCE]) } else { BTreeSet::new() },
             idle_timeout_us: Some(400 * MS),
             has_timers: self.plan.stateful,

@@ -33,6 +33,8 @@ pub struct Memory {
     through: Epoch,
     /// By the file that has the same; which of them count, the next frame tells.
     overlays: BTreeMap<String, Delta>,
+    /// Whose keys: part, and of how many.
+    share: (u16, u16),
 }
 
 /// An order to merge runs.
@@ -42,6 +44,11 @@ pub struct CompactOrder {
     pub generation: Generation,
     pub executor: ExecutorId,
     pub runs: Vec<StateRun>,
+}
+
+/// Whether a part of so many holds the key.
+pub fn holds((part, parts): (u16, u16), key: u32) -> bool {
+    key % u32::from(parts) == u32::from(part)
 }
 
 pub fn apply(state: &mut State, delta: &Delta) {
@@ -73,23 +80,26 @@ pub fn change<'a>(state: &State, watermark_us: Option<i64>, records: impl Iterat
 }
 
 impl World {
-    /// The state that these recorded runs make, on this executor; `None`: a run is not there.
-    pub fn load_state(&mut self, executor: usize, runs: &[StateRun]) -> Option<State> {
+    /// What these recorded runs make of a part's keys, on this executor; `None`: a run is not there.
+    pub fn load_state(&mut self, executor: usize, runs: &[StateRun], share: (u16, u16)) -> Option<State> {
         let mut memory = std::mem::take(&mut self.executors[executor].memory);
         let recorded = runs.last().map_or(Epoch(0), |run| run.last_epoch);
         let is_ahead = memory.through > recorded && !self.plan.lacks(Sabotage::OverlayMergedAtOnce);
-        if is_ahead || (self.plan.stateful && self.strikes(Fault::MemoryLost)) {
-            // What a leader that is no more asks for, or a process that had to make room.
-            memory = Memory::default();
+        if is_ahead || memory.share != share || (self.plan.stateful && self.strikes(Fault::MemoryLost)) {
+            // What a leader that is no more asks for, another part than before, or a process that had to make room.
+            memory = Memory { share, ..Memory::default() };
         }
-        for run in runs.iter().filter(|run| run.last_epoch > memory.through) {
+        let through = memory.through;
+        for (place, run) in runs.iter().enumerate().filter(|(_, run)| run.last_epoch > through) {
             if let Some(overlay) = memory.overlays.get(&run.name) {
                 apply(&mut memory.base, overlay);
             } else if !self.plan.lacks(Sabotage::StateNotLoaded) {
-                if run.first_epoch == Epoch(1) {
+                if place == 0 {
                     memory.base.clear();
                 }
-                apply(&mut memory.base, &self.store.read(&run.name, run.crc32)?.state);
+                let mut delta = self.store.read(&run.name, run.crc32)?.state.clone();
+                delta.retain(|key, _| holds(share, *key));
+                apply(&mut memory.base, &delta);
             }
         }
         memory.through = recorded.max(memory.through);

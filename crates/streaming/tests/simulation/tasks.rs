@@ -35,6 +35,9 @@ pub struct Task {
     epoch: Epoch,
     watermark_us: Option<i64>,
     work: PartWork,
+    /// What all parts read: those of a state exchange their records.
+    ranges: Vec<SourceRange>,
+    parts: u16,
     state: Vec<StateRun>,
     topic: usize,
     /// Ballista's second run of it.
@@ -64,10 +67,12 @@ impl World {
         let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
         for part in &frame.parts {
             let (epoch, watermark_us, work, state) = (frame.epoch, frame.watermark_us, part.clone(), state.to_vec());
-            let task = Task { process, generation, attempt, epoch, watermark_us, work, state, topic, is_repeated: false };
+            let (ranges, parts) = (frame.ranges().copied().collect(), frame.parts.len() as u16);
+            let task =
+                Task { process, generation, attempt, epoch, watermark_us, work, ranges, parts, state, topic, is_repeated: false };
             let home = match part.ranges.first() {
                 // Where the state is, as a rule.
-                _ if self.plan.stateful => usize::from(self.random.random_bool(0.1)),
+                _ if self.plan.stateful => usize::from(part.part.0) + usize::from(self.random.random_bool(0.1)),
                 range => range.map_or(0, |of| of.source.partition as usize),
             };
             if let Some(executor) = present.get(home % present.len().max(1)) {
@@ -100,12 +105,13 @@ impl World {
         // Of a topic that is no more, only what was read ahead.
         let is_ahead = task.topic + 1 == self.topics.len() || self.random.random_bool(0.5);
         let can_read = |of: &SourceRange| self.topics[task.topic].can_read(of.source.partition, of.range);
-        if !is_ahead || !task.work.ranges.iter().all(can_read) {
-            let message = format!("{:?} cannot be read", task.work.ranges);
+        let exchanged = if self.plan.stateful { &task.ranges } else { &task.work.ranges };
+        if !is_ahead || !exchanged.iter().all(can_read) {
+            let message = format!("{exchanged:?} cannot be read");
             let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         }
-        let Some(state) = self.load_state(executor, &task.state) else {
+        let Some(state) = self.load_state(executor, &task.state, (task.work.part.0, task.parts)) else {
             // Of a leader that is no more: the present one's are there (see `World::check_state`).
             let outcome = AttemptOutcome::Failed { message: "a run of state is gone".into(), retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
@@ -185,9 +191,10 @@ impl World {
         }
         let mut late = 0;
         if self.plan.stateful {
-            let only = || records.iter().map(|(_, _, record)| record);
-            late = only().filter(|record| state::is_late(record, task.watermark_us)).count() as u64;
-            content.state = state::change(state, task.watermark_us, only());
+            late = records.iter().filter(|(_, _, record)| state::is_late(record, task.watermark_us)).count() as u64;
+            let all: Vec<_> = task.ranges.iter().flat_map(read).collect();
+            content.state = state::change(state, task.watermark_us, all.iter().map(|(_, _, record)| record));
+            content.state.retain(|key, _| state::holds((task.work.part.0, task.parts), *key));
         }
         let counts = Counts {
             late,
