@@ -14,7 +14,7 @@ use polybolos_kafka::{
 use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
 use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
 use polybolos_streaming::{
-    ids::{Attempt, Epoch, Generation, Incarnation},
+    ids::{Attempt, Generation, Incarnation},
     report::PartReport,
 };
 use tokio::{
@@ -296,7 +296,7 @@ impl Control {
                 }
             }
             Response::CancelAttempt(cancel) => {
-                services.cancel(&Incarnation(cancel.incarnation), Epoch(cancel.epoch), Attempt(cancel.attempt));
+                services.cancel(&Incarnation(cancel.incarnation), Attempt(cancel.attempt));
             }
             Response::Publish(order) => self.publishing.start(order, outgoing.clone()),
             Response::CompactState(order) => {

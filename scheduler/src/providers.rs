@@ -165,7 +165,7 @@ impl Providers for PlatformTables {
                 if usage == Use::Lookup {
                     return Ok(Arc::new(LookupTable::new(schema, options.lookup.clone())));
                 }
-                Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema)))
+                Ok(Arc::new(KeyedTable::new(self.tables.clone(), schema, options.create)))
             }
             Connector::Filesystem(options) => {
                 let files = match self.files(table, options) {

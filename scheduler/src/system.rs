@@ -99,7 +99,7 @@ impl SystemTables {
             _ => None,
         };
         if let Some(table) = stored {
-            return Some(Arc::new(KeyedTable::new(self.tables.read().clone()?, table)));
+            return Some(Arc::new(KeyedTable::new(self.tables.read().clone()?, table, true)));
         }
         let source = self.sources.read().get(name)?.clone();
         let schema = source().ok()?.schema();

@@ -28,7 +28,7 @@ CREATE TABLE chain_latest (customer STRING, n BIGINT, total BIGINT, PRIMARY KEY 
 CREATE JOB chain_first AS INSERT INTO chain_mid
   SELECT id, customer, CAST(price AS DECIMAL(12, 2)), CAST(customer AS BYTEA) AS raw, ts FROM chain_in WHERE id % 3 <> 0;
 CREATE JOB chain_second AS INSERT INTO chain_out SELECT id, customer, price, ts FROM chain_mid;
-CREATE JOB chain_third AS INSERT INTO chain_latest
+CREATE JOB chain_third WITH ('parallelism' = '2') AS INSERT INTO chain_latest
   SELECT customer, count(*), sum(amount) FROM chain_in GROUP BY customer HAVING sum(amount) % 5 < 3;
 """
 JOBS = ("chain_first", "chain_second", "chain_third")

@@ -54,3 +54,53 @@ def test_tables_without_anything_to_read_are_shown_among_all_tables(system):
     for table, says in [(f"{stem}_hole", "nothing to read"), (f"{stem}_keyed", "'connector' = 'kafka'")]:
         refused = system.run("sql", "-c", f"SELECT * FROM {table}", check=False)
         assert refused.returncode and says in refused.stderr, refused.stderr
+
+
+def test_arrays_of_a_row_are_joined_with_it(system):
+    stem = f"o{uuid.uuid4().hex[:8]}"
+    rows = [
+        {"id": 1, "tags": ["a", "b"], "items": [{"name": "nut", "qty": 2}, {"name": "bolt", "qty": 3}]},
+        {"id": 2, "tags": ["b"], "items": []},
+        {"id": 3, "tags": None, "items": [{"name": "nut", "qty": 5}]},
+    ]
+    system.run("topic", "produce", stem, stdin="".join(json.dumps(row) + "\n" for row in rows))
+    system.sql(
+        f"CREATE TABLE {stem} (id BIGINT, tags ARRAY<STRING>, items ARRAY<ROW<name STRING, qty BIGINT>>) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    tags = f"SELECT t.tag, count(*) AS n FROM {stem} AS r CROSS JOIN UNNEST(r.tags) AS t (tag) GROUP BY t.tag"
+    items = f"SELECT name, sum(qty) AS n FROM {stem}, UNNEST(items) AS i (name, qty) WHERE {stem}.id < 9 GROUP BY name"
+    answers = {"tags": (tags, {"a": 1, "b": 2}), "items": (items, {"nut": 7, "bolt": 3})}
+    for name, (query, expected) in answers.items():
+        assert {row[key]: row["n"] for row in system.sql(query) for key in row if key != "n"} == expected
+        system.sql(f"CREATE TABLE {stem}_{name} (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ({OPTIONS})")
+        system.sql(f"CREATE JOB {stem}_{name}_job AS INSERT INTO {stem}_{name} {query}")
+        found = lambda table: {row["k"]: row["n"] for row in system.sql(f"SELECT * FROM {table}")}  # noqa: E731
+        wait_for("the job's answer", lambda: found(f"{stem}_{name}") == expected)
+
+
+def test_grouping_sets_with_the_window_in_each_close_with_it(system):
+    stem = f"o{uuid.uuid4().hex[:8]}"
+    rows = [("a", 1), ("b", 2), ("a", 59), ("a", 61), ("c", 200)]
+    records = "".join(json.dumps({"k": k, "ts": f"2026-01-01 00:{s // 60:02}:{s % 60:02}"}) + "\n" for k, s in rows)
+    system.sql(
+        f"CREATE TABLE {stem} (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    system.sql(f"CREATE TABLE {stem}_out (k STRING, ws TIMESTAMP(3), n BIGINT, PRIMARY KEY (k, ws) NOT ENFORCED) WITH ({OPTIONS})")
+    system.run("topic", "produce", stem, stdin=records)
+    query = f"""SELECT coalesce(k, 'all'), window_start, count(*) FROM TABLE(TUMBLE(TABLE {stem}, DESCRIPTOR(ts), INTERVAL '1' MINUTE))
+        GROUP BY GROUPING SETS ((window_start, window_end, k), (window_start, window_end)) EMIT ON WINDOW CLOSE"""
+    created = system.run("sql", "-c", f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out {query}")
+    assert "never dropped" not in created.stderr + created.stdout
+    found = lambda: {(row["k"], row["ws"][14:16]): row["n"] for row in system.sql(f"SELECT * FROM {stem}_out")}  # noqa: E731
+    expected = {("a", "00"): 2, ("b", "00"): 1, ("all", "00"): 3, ("a", "01"): 1, ("all", "01"): 1}
+    wait_for("the windows closing", lambda: found() == expected)
+
+
+def test_a_table_that_a_job_will_make_is_empty_until_then(system):
+    name = f"o{uuid.uuid4().hex[:8]}"
+    system.sql(f"CREATE TABLE {name} (id BIGINT, v STRING, PRIMARY KEY (id) NOT ENFORCED) WITH ({OPTIONS})")
+    assert system.sql(f"SELECT * FROM {name}") == []
+    assert system.sql(f"SELECT count(*) AS n FROM {name} WHERE id = 3") == [{"n": 0}]
+    assert system.sql(f"SELECT * FROM polybolos.dead_letters WHERE job = '{name}'") == []

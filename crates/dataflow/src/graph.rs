@@ -760,8 +760,14 @@ impl Builder<'_> {
         let keys = output.fields().iter().take(groups).map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
         let schema = Arc::new(Schema::new(from.fields().iter().cloned().chain(keys).collect::<Vec<_>>()));
         let changing = self.nodes[input].changing;
-        // A grouping set may hide the time: its groups never close.
-        let times = self.nodes[input].times.iter().copied().chain((0..groups).map(|_| None)).collect();
+        // Where a grouping set hides the time, its groups never close.
+        let before = &self.nodes[input].times;
+        let time = |key: usize| {
+            let (expression, _) = first.group_expr().expr().get(key)?;
+            let is_in_all = first.group_expr().groups().iter().all(|hidden| !hidden[key]);
+            event_time::of_expression(expression, before, self.granule_us).filter(|_| is_in_all)
+        };
+        let times = before.iter().copied().chain((0..groups).map(time)).collect();
         let expand = Expand { group_by: first.group_expr().clone(), schema: schema.clone() };
         let node = self.operator(expand, vec![input], schema, changing, times);
         let start = from.fields().len();

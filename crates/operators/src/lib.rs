@@ -5,6 +5,7 @@
 //! row per part, the [`task::TaskDescriptor`], and our nodes sit on top and read it.
 //!
 //! * [`task`]: the descriptor and its source;
+//! * `attempts`: which attempt of each job runs here;
 //! * [`services`]: what the executor offers to nodes (consumers, store, reports), and the slot that nodes of one task share;
 //! * [`steps`]: filters, projections and checks, evaluated batch-wise and bisected to the row that fails;
 //! * [`record_scan`], [`part_write`], [`table_scan`], [`lookup_scan`], [`file_scan`]: the nodes;
@@ -16,6 +17,7 @@
 //! * [`dead_letters`], [`changes`], [`publish`]: what happens to bad rows, and to changes after the record.
 #![forbid(unsafe_code)]
 
+mod attempts;
 pub mod changes;
 pub mod codec;
 pub mod dead_letters;

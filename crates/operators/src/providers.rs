@@ -9,9 +9,9 @@ use datafusion::{
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{DataFusionError, Result, ScalarValue},
+    common::{DataFusionError, Result, ScalarValue, project_schema},
     logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList},
-    physical_plan::ExecutionPlan,
+    physical_plan::{ExecutionPlan, empty::EmptyExec},
 };
 use polybolos_kafka::decode::Field;
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableSchema};
@@ -89,11 +89,13 @@ impl TableProvider for KafkaTable {
 pub struct KeyedTable {
     backend: Arc<dyn TableBackend>,
     table: TableSchema,
+    /// The store has it from when the first job needs it; until then it is empty.
+    made_on_demand: bool,
 }
 
 impl KeyedTable {
-    pub fn new(backend: Arc<dyn TableBackend>, table: TableSchema) -> Self {
-        Self { backend, table }
+    pub fn new(backend: Arc<dyn TableBackend>, table: TableSchema, made_on_demand: bool) -> Self {
+        Self { backend, table, made_on_demand }
     }
 }
 
@@ -137,8 +139,12 @@ impl TableProvider for KeyedTable {
         };
         let predicates = filters.iter().filter_map(|filter| key_predicate(&self.table, filter)).collect();
         let request = ScanRequest { table: self.table.clone(), columns, predicates, limit };
+        let external = |error| DataFusionError::External(Box::new(error));
+        if self.made_on_demand && self.backend.describe(&self.table.name).await.map_err(external)?.is_none() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
+        }
         let wanted = state.config().target_partitions();
-        let slices = self.backend.slices(&request, wanted).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let slices = self.backend.slices(&request, wanted).await.map_err(external)?;
         Ok(Arc::new(TableScanExec::new(self.backend.clone(), request, slices)?))
     }
 }

@@ -1,7 +1,7 @@
 //! What an executor offers to our nodes, handed to them as an extension of the session configuration, and the slot through which the
 //! nodes of one task partition pass what does not flow as rows: the descriptor upwards, dead letters and times.
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use polybolos_kafka::fetcher::Fetcher;
 use polybolos_persist::{Places, Store};
 use polybolos_streaming::{
-    ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation},
+    ids::{Attempt, ExecutorId, Generation, Incarnation},
     report::{Counts, PartReport, StepTimes},
 };
 use polybolos_tables::TableBackend;
@@ -27,12 +27,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    attempts::Attempts,
     dead_letters::DeadLetter,
     epoch::{
         flow::Flows,
         peers::{Mailboxes, PeerLink},
         space::StateSpace,
     },
+    record_scan::cancelled_error,
     task::TaskDescriptor,
 };
 
@@ -80,12 +82,6 @@ pub struct ExecutorServices {
     generation: AtomicU64,
     slots: Mutex<HashMap<(String, usize), TaskSlot>>,
     attempts: Mutex<Attempts>,
-}
-
-#[derive(Default)]
-struct Attempts {
-    running: HashMap<(Incarnation, Epoch, Attempt), CancellationToken>,
-    forgotten: HashSet<Incarnation>,
 }
 
 /// What the nodes of one task partition share.
@@ -141,17 +137,22 @@ impl ExecutorServices {
         })
     }
 
-    /// Follows the leader: work of lower generations is refused from now on (EPOCHS rule 5).
+    /// Follows the leader: work of lower generations ends, and is refused from now on (EPOCHS rule 5).
     pub fn follow(&self, generation: Generation) {
-        self.generation.fetch_max(generation.0, Ordering::SeqCst);
+        if self.generation.fetch_max(generation.0, Ordering::SeqCst) < generation.0 {
+            self.attempts.lock().follow(generation);
+        }
     }
 
     pub fn generation(&self) -> Generation {
         Generation(self.generation.load(Ordering::SeqCst))
     }
 
-    /// The cancellation token of an attempt, or an error when its generation is fenced or its incarnation forgotten.
+    /// The cancellation token of an attempt, or an error when its generation is fenced or a newer attempt is here. A query's tasks are fenced by nothing.
     pub fn admit(&self, task: &TaskDescriptor) -> Result<CancellationToken> {
+        if task.is_of_query() {
+            return Ok(CancellationToken::new());
+        }
         let current = self.generation();
         if task.generation < current {
             return Err(DataFusionError::Execution(format!(
@@ -159,31 +160,20 @@ impl ExecutorServices {
                 task.attempt, task.epoch, task.generation
             )));
         }
-        let key = (task.incarnation.clone(), task.epoch, task.attempt);
-        let mut attempts = self.attempts.lock();
-        // Tokens of earlier epochs are of no use any more: an incarnation runs one attempt at a time.
-        attempts.running.retain(|(incarnation, epoch, _), _| *incarnation != task.incarnation || epoch.0 + 8 > task.epoch.0);
-        Ok(attempts.running.entry(key).or_default().clone())
+        let admitted = self.attempts.lock().admit(&task.incarnation, task.generation, task.attempt);
+        admitted.ok_or_else(|| cancelled_error(task))
     }
 
-    /// Ends the running tasks of an attempt; one that has not started yet finds its token cancelled already.
-    pub fn cancel(&self, incarnation: &Incarnation, epoch: Epoch, attempt: Attempt) {
-        let key = (incarnation.clone(), epoch, attempt);
-        self.attempts.lock().running.entry(key).or_default().cancel();
+    /// Ends the running tasks of an attempt of the leader's; one that has not started yet finds its token cancelled already.
+    pub fn cancel(&self, incarnation: &Incarnation, attempt: Attempt) {
+        self.attempts.lock().cancel(incarnation, self.generation(), attempt);
     }
 
     /// Ends everything about an incarnation on this executor.
     pub fn forget(&self, incarnation: &Incarnation) {
+        self.attempts.lock().forget(incarnation);
         self.flows.forget(incarnation);
         self.mailboxes.forget(incarnation);
-        let mut attempts = self.attempts.lock();
-        attempts.forgotten.insert(incarnation.clone());
-        attempts.running.retain(|(of, _, _), token| {
-            if of == incarnation {
-                token.cancel();
-            }
-            of != incarnation
-        });
     }
 
     /// Works on the slot of one partition of one running task.

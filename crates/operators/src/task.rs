@@ -58,12 +58,15 @@ pub struct TaskDescriptor {
     pub state: Vec<StateRun>,
 }
 
+/// Of what no leader fences.
+const NO_GENERATION: Generation = Generation(u64::MAX);
+
 impl TaskDescriptor {
     /// Of a query that reads a range of one topic, outside of every job: nothing fences it, nothing is recorded of it.
     pub fn of_query(incarnation: &Incarnation, part: PartIndex, partition: i32, range: OffsetRange) -> Self {
         Self {
             incarnation: incarnation.clone(),
-            generation: Generation(u64::MAX),
+            generation: NO_GENERATION,
             epoch: Epoch(1),
             attempt: Attempt(1),
             clock_us: 0,
@@ -77,6 +80,10 @@ impl TaskDescriptor {
             peers: vec![],
             state: vec![],
         }
+    }
+
+    pub fn is_of_query(&self) -> bool {
+        self.generation == NO_GENERATION
     }
 
     /// Which part of the job's state the task has.

@@ -170,8 +170,16 @@ fn plain_message(error: &DataFusionError) -> String {
         DataFusionError::External(source) => source.to_string(),
         other => other.strip_backtrace(),
     };
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let shorter = text.replace(BEGGING, "");
+    if shorter == text {
+        return text;
+    }
+    format!("{}; this is likely caused by a bug in DataFusion: write it in another way", shorter.trim().trim_end_matches('.'))
 }
+
+/// What DataFusion adds to each of its internal errors.
+const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
 fn blame(error: &DataFusionError) -> Blame {
     match error.find_root() {

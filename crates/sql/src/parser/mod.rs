@@ -8,6 +8,7 @@ mod job;
 mod session;
 mod table;
 mod types;
+mod unnest;
 mod view;
 mod window;
 
@@ -260,6 +261,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let lowered = window::lower(cursor.remaining(), place)?;
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
     cursor.take(usize::MAX);
+    unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
     refuse_writes(&query, at)?;
     clauses::refuse(&query, at)?;

@@ -288,6 +288,8 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("SELECT k FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
         ("CREATE VIEW w AS SELECT k FROM t PREWHERE v = 1", "write WHERE"),
         ("SELECT k FROM t WHERE k SIMILAR TO 'f%'", "write LIKE"),
+        ("SELECT k FROM t LEFT JOIN UNNEST(make_array(k)) AS x (i) ON TRUE", "write CROSS JOIN UNNEST"),
+        ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k)) WITH ORDINALITY AS x (i, n)", "WITH ORDINALITY"),
         ("SELECT k FROM t WHERE v = SOME (SELECT v FROM u)", "write IN (SELECT …)"),
         ("SELECT k FROM t WHERE v >= ALL (SELECT v FROM u)", "compare with (SELECT max(…) …)"),
         ("CREATE JOB j WITH ('parallelism' = '0') AS INSERT INTO other SELECT k, v FROM t", "a number from 1 to 64"),

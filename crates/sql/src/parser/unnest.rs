@@ -1,0 +1,147 @@
+//! `FROM t CROSS JOIN UNNEST(expression) AS x (item)`, as Flink and the standard write it, as a table that has the items beside its columns:
+//! `FROM (SELECT *, unnest(expression) AS item FROM t) AS t`. With more names than one, an item is a ROW and the names are those of its fields.
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
+        visit_expressions_mut,
+    },
+    dialect::GenericDialect,
+    parser::Parser,
+};
+
+use crate::{error::SqlError, location::Location};
+
+/// Rewrites every SELECT of `query` that joins a table with its own arrays.
+pub(super) fn rewrite(query: &mut Query, at: Location) -> Result<(), SqlError> {
+    match query.visit(&mut Rewriter { at }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+struct Rewriter {
+    at: Location,
+}
+
+impl VisitorMut for Rewriter {
+    type Break = Box<SqlError>;
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        match self.select(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+}
+
+/// What is unnested.
+struct Unnested {
+    array: Expr,
+    /// The name behind AS.
+    name: Option<Ident>,
+    columns: Vec<Ident>,
+}
+
+impl Rewriter {
+    fn select(&self, select: &mut Select) -> Result<(), SqlError> {
+        // `FROM t, UNNEST(…)` is a cross join too.
+        let is_unnest = |table: &TableWithJoins| matches!(table.relation, TableFactor::UNNEST { .. });
+        while let Some(place) = select.from.iter().skip(1).position(is_unnest) {
+            let TableWithJoins { relation, joins } = select.from.remove(place + 1);
+            let Some(Unnested { array, name, columns }) = self.unnested(&relation)? else { break };
+            let before = &mut select.from[place];
+            if !before.joins.is_empty() || !joins.is_empty() {
+                return self.refuse("beside other joins; write it as a subquery: (SELECT *, unnest(…) AS item FROM t) AS t");
+            }
+            before.relation = self.beside(&before.relation, &array, &columns)?;
+            unqualify(select, name.as_ref());
+        }
+        for table in 0..select.from.len() {
+            while let Some(join) = select.from[table].joins.first() {
+                let Some(Unnested { array, name, columns }) = self.unnested(&join.relation)? else { break };
+                match &join.join_operator {
+                    JoinOperator::CrossJoin(JoinConstraint::None) => {}
+                    _ => {
+                        return self.refuse(
+                            "with a condition or as an outer join; write CROSS JOIN UNNEST(…), and the condition in WHERE",
+                        );
+                    }
+                }
+                select.from[table].joins.remove(0);
+                select.from[table].relation = self.beside(&select.from[table].relation, &array, &columns)?;
+                unqualify(select, name.as_ref());
+            }
+            for join in select.from[table].joins.iter().skip(1) {
+                if self.unnested(&join.relation)?.is_some() {
+                    return self.refuse("behind another join; write it right behind its table, or as a subquery: (SELECT *, unnest(…) AS item FROM t) AS t");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse<T>(&self, why: &str) -> Result<T, SqlError> {
+        Err(SqlError::unsupported_at(self.at, format!("UNNEST(…) in FROM is not supported {why}")))
+    }
+
+    fn unnested(&self, table: &TableFactor) -> Result<Option<Unnested>, SqlError> {
+        let TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } = table else { return Ok(None) };
+        if *with_offset || *with_ordinality {
+            return self.refuse("WITH ORDINALITY; leave it out");
+        }
+        let [array] = array_exprs.as_slice() else { return self.refuse("of several arrays; write one CROSS JOIN UNNEST for each") };
+        let name = alias.as_ref().map(|alias| alias.name.clone());
+        let mut columns: Vec<Ident> = alias.iter().flat_map(|alias| &alias.columns).map(|column| column.name.clone()).collect();
+        if columns.is_empty() {
+            columns.push(name.clone().unwrap_or_else(|| Ident::new("unnest")));
+        }
+        Ok(Some(Unnested { array: array.clone(), name, columns }))
+    }
+
+    /// The table with the items of an array beside its columns, under the name that it had.
+    fn beside(&self, table: &TableFactor, array: &Expr, columns: &[Ident]) -> Result<TableFactor, SqlError> {
+        let name = match table {
+            TableFactor::Table { name: ObjectName(parts), alias, .. } => {
+                alias.as_ref().map(|alias| alias.name.clone()).or_else(|| parts.last().and_then(|part| part.as_ident()).cloned())
+            }
+            TableFactor::Derived { alias, .. } => alias.as_ref().map(|alias| alias.name.clone()),
+            _ => None,
+        };
+        let Some(name) = name else { return self.refuse("beside what is neither a table nor a subquery with a name") };
+        let sql = match columns {
+            [column] => format!("SELECT *, unnest({array}) AS {column} FROM {table}"),
+            fields => {
+                let field = |field: &Ident| format!("\"{ITEM}\"['{}'] AS {field}", field.value.replace('\'', "''"));
+                let fields: Vec<String> = fields.iter().map(field).collect();
+                let items = format!("SELECT *, unnest({array}) AS \"{ITEM}\" FROM {table}");
+                format!("SELECT * EXCLUDE (\"{ITEM}\"), {} FROM ({items}) AS {name}", fields.join(", "))
+            }
+        };
+        let sql = format!("SELECT * FROM ({sql}) AS {name}");
+        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&sql).and_then(|mut parser| parser.parse_query());
+        let query = parsed.map_err(|error| SqlError::syntax(self.at, error.to_string()))?;
+        let mut select = query.body.as_select().cloned();
+        let table = select.as_mut().and_then(|select| select.from.pop());
+        table.map(|table| table.relation).ok_or_else(|| SqlError::syntax(self.at, "UNNEST has no table"))
+    }
+}
+
+/// An item before its fields are taken.
+const ITEM: &str = "unnested item";
+
+/// `x.item` is a column of the table that `x` was joined to.
+fn unqualify(select: &mut Select, name: Option<&Ident>) {
+    let Some(name) = name else { return };
+    let done: ControlFlow<()> = visit_expressions_mut(select, |expression| {
+        if let Expr::CompoundIdentifier(parts) = expression
+            && let [table, column] = parts.as_slice()
+            && table.value.eq_ignore_ascii_case(&name.value)
+        {
+            *expression = Expr::Identifier(column.clone());
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+}
