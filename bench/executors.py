@@ -3,7 +3,7 @@
 
 import argparse
 
-from harness import conditions, show
+from harness import conditions, numbers, show
 from nexmark import TOPIC, ours
 from source import tool
 
@@ -11,8 +11,8 @@ from source import tool
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--queries", type=lambda text: [int(query) for query in text.split(",")], default=[4, 5, 9, 16], help="as 0,4,7")
-    parser.add_argument("--executors", type=lambda text: [int(count) for count in text.split(",")], default=[1, 2, 4], help="as 1,2,4")
+    parser.add_argument("--queries", type=numbers, default=[4, 5, 9, 16], help="as 0,4,7")
+    parser.add_argument("--executors", type=numbers, default=[1, 2, 4], help="as 1,2,4")
     arguments = parser.parse_args()
     began = conditions()
     tool("fill-unified", TOPIC, str(arguments.events))

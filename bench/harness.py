@@ -173,6 +173,11 @@ class Platform:
         self.sql(text.replace("'table' = 'created_users'", f"'table' = '{table}'"))
 
 
+def numbers(text: str) -> list[int]:
+    """An argument such as 0,4,7."""
+    return [int(number) for number in text.split(",")]
+
+
 def conditions() -> dict:
     load = os.getloadavg()[0]
     return {"cores": os.cpu_count(), "load_before": round(load, 2), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import REPOSITORY, Platform, Tree, conditions, show
+from harness import REPOSITORY, Platform, Tree, conditions, numbers, show
 from source import tool
 
 TOPIC = "nexmark"
@@ -82,7 +82,7 @@ def flink(query: int, events: int) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000)
-    parser.add_argument("--queries", type=lambda text: [int(query) for query in text.split(",")], default=list(range(23)), help="as 0,4,7")
+    parser.add_argument("--queries", type=numbers, default=list(range(23)), help="as 0,4,7")
     parser.add_argument("--without-flink", action="store_true")
     parser.add_argument("--without-us", action="store_true")
     arguments = parser.parse_args()
