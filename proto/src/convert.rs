@@ -30,6 +30,7 @@ impl From<report::PartFile> for wire::PartFile {
             crc32: file.crc32,
             rows: file.rows.into_iter().map(|(sink, rows)| (sink.0, rows)).collect(),
             state_bytes: file.state_bytes,
+            state_end: file.state_end.map(Into::into),
         }
     }
 }
@@ -45,6 +46,7 @@ impl TryFrom<wire::PartFile> for report::PartFile {
             crc32: file.crc32,
             rows: file.rows.into_iter().map(|(sink, rows)| (SinkId(sink), rows)).collect(),
             state_bytes: file.state_bytes,
+            state_end: file.state_end.map(Into::into),
         })
     }
 }
@@ -86,6 +88,7 @@ impl From<manifest::StateRun> for wire::StateRun {
             state_bytes: run.state_bytes,
             first_epoch: run.first_epoch.0,
             last_epoch: run.last_epoch.0,
+            end: run.end.map(Into::into),
         }
     }
 }
@@ -99,7 +102,20 @@ impl From<wire::StateRun> for manifest::StateRun {
             state_bytes: run.state_bytes,
             first_epoch: Epoch(run.first_epoch),
             last_epoch: Epoch(run.last_epoch),
+            end: run.end.map(Into::into),
         }
+    }
+}
+
+impl From<manifest::StateEnd> for wire::StateEnd {
+    fn from(manifest::StateEnd { watermark_us, clock_us }: manifest::StateEnd) -> Self {
+        Self { watermark_us, clock_us }
+    }
+}
+
+impl From<wire::StateEnd> for manifest::StateEnd {
+    fn from(wire::StateEnd { watermark_us, clock_us }: wire::StateEnd) -> Self {
+        Self { watermark_us, clock_us }
     }
 }
 
@@ -168,6 +184,7 @@ impl From<report::PartReport> for wire::PartReport {
                 write_us: times.write_us,
             }),
             max_timestamp_ms: report.max_timestamp_ms,
+            fired_us: report.fired_us,
             event_times: report
                 .event_time_us
                 .into_iter()
@@ -207,6 +224,7 @@ impl wire::PartReport {
                 write_us: times.write_us,
             },
             max_timestamp_ms: self.max_timestamp_ms,
+            fired_us: self.fired_us,
             event_time_us: self
                 .event_times
                 .into_iter()
@@ -275,11 +293,13 @@ mod tests {
                 crc32: 10,
                 rows: BTreeMap::from([(SinkId(0), 11)]),
                 state_bytes: 12,
+                state_end: Some(manifest::StateEnd { watermark_us: None, clock_us: Some(13) }),
             },
             counts: report::Counts { records_in: 1, bytes_in: 2, rows_out: 3, dead_letters: 4, refused: 5, lost: 6, late: 7 },
             times: report::StepTimes { fetch_us: 1, decode_us: 2, compute_us: 3, write_us: 4 },
             max_timestamp_ms: Some(-5),
             event_time_us: BTreeMap::from([(source(0), -1), (source(7), 2)]),
+            fired_us: Some(-7),
         };
         let sent = wire::PartReport::from(report.clone());
         assert_eq!(sent.from_executor(ExecutorId::new("executor")), Ok(report));
@@ -295,7 +315,8 @@ mod tests {
     #[test]
     fn a_compacted_run_arrives_as_it_was_sent() {
         let (first_epoch, last_epoch) = (Epoch(1), Epoch(9));
-        let run = manifest::StateRun { name: "run".into(), bytes: 1, crc32: 2, state_bytes: 3, first_epoch, last_epoch };
+        let end = Some(manifest::StateEnd { watermark_us: Some(4), clock_us: None });
+        let run = manifest::StateRun { name: "run".into(), bytes: 1, crc32: 2, state_bytes: 3, first_epoch, last_epoch, end };
         let (incarnation, generation) = (Incarnation::new("job-1"), Generation(2));
         let report = report::CompactReport { incarnation, generation, replaced: vec!["a".into(), "b".into()], run };
         assert_eq!(wire::StateCompacted::from(report.clone()).try_into(), Ok(report));

@@ -45,8 +45,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_operators::{
-    epoch::peers::NoLink,
-    epoch::space::StateSpace,
+    epoch::{peers::NoLink, space::StateSpace},
     services::{ExecutorParts, ExecutorServices},
 };
 use polybolos_persist::{Place, Places, Store};

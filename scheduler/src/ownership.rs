@@ -127,6 +127,7 @@ mod tests {
             state: vec![],
             watermark_us: None,
             frame_watermark_us: None,
+            fired_us: None,
             unpublished: vec![],
             published: BTreeMap::new(),
             replace: None,

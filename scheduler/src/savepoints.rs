@@ -99,7 +99,15 @@ mod tests {
     use super::*;
 
     fn savepoint(name: &str, job: &str, file: &str) -> Savepoint {
-        let run = StateRun { name: file.into(), bytes: 7, crc32: 1, state_bytes: 7, first_epoch: Epoch(1), last_epoch: Epoch(3) };
+        let run = StateRun {
+            name: file.into(),
+            bytes: 7,
+            crc32: 1,
+            state_bytes: 7,
+            first_epoch: Epoch(1),
+            last_epoch: Epoch(3),
+            end: None,
+        };
         Savepoint {
             name: name.into(),
             job: JobName::new(job),
@@ -109,6 +117,7 @@ mod tests {
             sources: BTreeMap::new(),
             watermark_us: Some(4),
             frame_watermark_us: None,
+            fired_us: None,
             state: vec![run],
             shape: Shape::default(),
         }

@@ -2,9 +2,13 @@
 //! of one column of either side are read as sums; all else in the condition bounds nothing.
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::{
+    array::{ArrayRef, AsArray},
+    compute::cast,
+    datatypes::{DataType, Int64Type, Schema, TimeUnit},
+};
 use datafusion::{
-    common::JoinSide,
+    common::{JoinSide, Result},
     logical_expr::Operator as BinaryOperator,
     physical_expr::{
         expressions::{BinaryExpr, CastExpr, Column, NegativeExpr, NotExpr},
@@ -90,6 +94,53 @@ pub(crate) fn of_condition(filter: &JoinFilter) -> Vec<Bound> {
     split_conjunction(filter.expression()).into_iter().filter_map(|term| of_term(term, filter)).collect()
 }
 
+/// The pair of columns that bounds which rows of a key meet, where rows can be kept in the order of these columns: one that is bounded from both sides
+/// before others.
+pub(crate) fn band(filter: &JoinFilter, left: &Schema, right: &Schema) -> Option<Bound> {
+    let mut bands: Vec<Bound> = vec![];
+    let tighter = |one: Option<i64>, other: Option<i64>| one.into_iter().chain(other).min();
+    for term in split_conjunction(filter.expression()) {
+        let Some(bound) = of_term(term, filter).filter(|bound| is_ordered(term, bound, left, right)) else { continue };
+        match bands.iter_mut().find(|known| (known.left, known.right) == (bound.left, bound.right)) {
+            Some(known) => {
+                known.right_ahead_us = tighter(known.right_ahead_us, bound.right_ahead_us);
+                known.left_ahead_us = tighter(known.left_ahead_us, bound.left_ahead_us);
+            }
+            None => bands.push(bound),
+        }
+    }
+    let is_open = |band: &Bound| band.right_ahead_us.is_none() || band.left_ahead_us.is_none();
+    bands.into_iter().min_by_key(is_open)
+}
+
+/// Whether the columns' values compare as their bytes in a row do, and as the bound says: sums of numbers may overflow.
+fn is_ordered(term: &Arc<dyn PhysicalExpr>, bound: &Bound, left: &Schema, right: &Schema) -> bool {
+    let (one, other) = (left.field(bound.left).data_type(), right.field(bound.right).data_type());
+    let is_plain = || term.children().iter().all(|operand| operand.is::<Column>());
+    one == other
+        && match one {
+            DataType::Timestamp(_, _) => true,
+            DataType::Date32 | DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Decimal128(_, _) => is_plain(),
+            other => other.is_integer() && is_plain(),
+        }
+}
+
+/// The values moved so far up (`sign` 1) or down (-1), and further where a condition in microseconds does not tell some apart.
+pub(crate) fn moved(column: &ArrayRef, by_us: i64, sign: i64) -> Result<ArrayRef> {
+    let DataType::Timestamp(unit, _) = column.data_type() else { return Ok(column.clone()) };
+    let by = match unit {
+        TimeUnit::Nanosecond => by_us.saturating_mul(1_000).saturating_add(999),
+        unit => by_us.div_euclid(unit_us(*unit)),
+    };
+    if by == 0 {
+        return Ok(column.clone());
+    }
+    let moved = cast(column, &DataType::Int64)?
+        .as_primitive::<Int64Type>()
+        .unary::<_, Int64Type>(|at| at.saturating_add(by.saturating_mul(sign)));
+    Ok(cast(&moved, column.data_type())?)
+}
+
 fn of_term(term: &Arc<dyn PhysicalExpr>, filter: &JoinFilter) -> Option<Bound> {
     let negated = term.downcast_ref::<NotExpr>().map(NotExpr::arg);
     let binary = negated.unwrap_or(term).downcast_ref::<BinaryExpr>()?;
@@ -130,8 +181,15 @@ mod tests {
 
     use super::*;
 
+    const TIME: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+
     fn bounds(condition: &str) -> Vec<Bound> {
-        let field = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Millisecond, None), true);
+        of_condition(&filter(condition, TIME))
+    }
+
+    /// Of columns 3 of the left, 5 and 6 of the right.
+    fn filter(condition: &str, data_type: DataType) -> JoinFilter {
+        let field = |name: &str| Field::new(name, data_type.clone(), true);
         let schema = Arc::new(Schema::new(vec![field("a"), field("b"), field("c")]));
         let columns = DFSchema::try_from(schema.clone()).unwrap();
         let context = SessionContext::new();
@@ -139,7 +197,38 @@ mod tests {
         let expression = context.create_physical_expr(expression, &columns).unwrap();
         let column = |side, index| ColumnIndex { side, index };
         let columns = vec![column(JoinSide::Left, 3), column(JoinSide::Right, 5), column(JoinSide::Right, 6)];
-        of_condition(&JoinFilter::new(expression, columns, schema))
+        JoinFilter::new(expression, columns, schema)
+    }
+
+    #[test]
+    fn rows_are_kept_in_the_order_of_columns_that_the_condition_compares() {
+        let found = |condition: &str, data_type: DataType| {
+            let fields: Vec<_> = (0..7).map(|index| Field::new(index.to_string(), data_type.clone(), true)).collect();
+            let schema = Schema::new(fields);
+            band(&filter(condition, data_type), &schema, &schema).map(|it| (it.left, it.right, it.left_ahead_us, it.right_ahead_us))
+        };
+        assert_eq!(found("a >= b", DataType::Int64), Some((3, 5, None, Some(0))));
+        assert_eq!(found("b > a AND a <> c", DataType::Utf8), Some((3, 5, Some(0), None)));
+        assert_eq!(found("a - b >= 0", DataType::Int64), None, "a difference of numbers may overflow");
+        assert_eq!(found("a > b", DataType::Float64), None, "-0.0 is 0.0, and not its bytes");
+        assert_eq!(found("a > b OR a > c", DataType::Int64), None);
+        let both = "a > c AND a BETWEEN b - INTERVAL '3' SECOND AND b + INTERVAL '5' SECOND AND a <= b + INTERVAL '1' SECOND";
+        assert_eq!(found(both, TIME), Some((3, 5, Some(1_000_000), Some(3_000_000))));
+    }
+
+    #[test]
+    fn bounds_of_times_are_in_their_units() {
+        let moved = |unit: TimeUnit, at: i64, by_us: i64, sign: i64| {
+            let column = cast(&arrow::array::Int64Array::from(vec![at]), &DataType::Timestamp(unit, Some("UTC".into()))).unwrap();
+            let moved = super::moved(&column, by_us, sign).unwrap();
+            assert_eq!(moved.data_type(), column.data_type());
+            cast(&moved, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(0)
+        };
+        assert_eq!(moved(TimeUnit::Millisecond, 10_000, 2_500_900, 1), 12_500);
+        assert_eq!(moved(TimeUnit::Millisecond, 10_000, 2_500_900, -1), 7_500);
+        assert_eq!(moved(TimeUnit::Millisecond, 10_000, -1_500, -1), 10_002, "whole milliseconds that are at least 1.5 later");
+        assert_eq!(moved(TimeUnit::Microsecond, 10, i64::MAX, 1), i64::MAX);
+        assert_eq!(moved(TimeUnit::Nanosecond, 10_000, 1, 1), 11_999);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! DataFusion's physical plans as one graph of incremental operators. Plans are those that DataFusion makes before its physical optimiser runs
 //! ([`crate::planning`]): one partition, no sorts, no exchanges but ours.
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    ops::Range,
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, new_null_array},
@@ -163,6 +168,7 @@ impl Graph {
             sources: vec![],
             tables: vec![],
             whole: BTreeMap::new(),
+            known: HashMap::new(),
             find_source,
             granule_us,
             emit: Emit::OnUpdate,
@@ -289,6 +295,8 @@ struct Builder<'a> {
     tables: Vec<TableSpec>,
     /// By source that is whole: the node that passes its rows.
     whole: BTreeMap<usize, usize>,
+    /// By all that there is to tell of a node: what is said twice is computed once.
+    known: HashMap<String, usize>,
     find_source: &'a FindSource<'a>,
     granule_us: Option<i64>,
     emit: Emit,
@@ -354,6 +362,10 @@ impl Builder<'_> {
         changing: bool,
         times: TimeColumns,
     ) -> usize {
+        let text = format!("{operator:?} of {inputs:?} as {schema:?} {times:?} {changing}");
+        if let Some(&known) = self.known.get(&text).filter(|_| !operator.is_volatile()) {
+            return known;
+        }
         let kinds = operator.tables();
         let tables = self.tables.len()..self.tables.len() + kinds.len();
         self.tables.extend(kinds.into_iter().map(TableSpec::from));
@@ -361,12 +373,17 @@ impl Builder<'_> {
         let whole = inputs.iter().all(|&input| self.nodes[input].whole);
         let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
         self.nodes.push(Node { kind, schema, changing, times, whole, level, label: String::new() });
+        self.known.insert(text, self.nodes.len() - 1);
         self.nodes.len() - 1
     }
 
     fn exchange(&mut self, input: usize, columns: Vec<usize>) -> usize {
         let Node { schema, changing, times, whole, level, .. } = &self.nodes[input];
         let exchange = Exchange { columns, schema: schema.clone() };
+        let text = format!("{exchange:?} of {input}");
+        if let Some(&known) = self.known.get(&text) {
+            return known;
+        }
         let node = Node {
             schema: schema.clone(),
             changing: *changing,
@@ -377,6 +394,7 @@ impl Builder<'_> {
             kind: NodeKind::Exchange { exchange, input },
         };
         self.nodes.push(node);
+        self.known.insert(text, self.nodes.len() - 1);
         self.nodes.len() - 1
     }
 
@@ -465,7 +483,7 @@ impl Builder<'_> {
             let times = self.nodes[input].times.clone();
             // A list gives its rows in its own place; a struct gives several columns.
             let times = if times.len() == columns { times } else { vec![None; columns] };
-            return Ok(self.operator(Unnest { node: unnest.clone() }, vec![input], plan.schema(), changing, times));
+            return Ok(self.operator(Unnest::of(unnest), vec![input], plan.schema(), changing, times));
         }
         if plan.is::<EmptyExec>() || plan.is::<PlaceholderRowExec>() {
             let schema = plan.schema();
@@ -796,6 +814,7 @@ impl Builder<'_> {
             left_side.compared.push(bound.left);
             right_side.compared.push(bound.right);
         }
+        let band = filter.as_ref().and_then(|filter| bounds::band(filter, &left_side.schema, &right_side.schema));
         let of_keys = left_side.keys.iter().zip(&right_side.keys).map(|(left, right)| bounds::Bound::equal(*left, *right));
         let bounds: Vec<_> = of_keys.chain(of_condition).collect();
         let [mut left_times, mut right_times] = times::joined(&bounds, [&self.nodes[left].times, &self.nodes[right].times]);
@@ -815,6 +834,7 @@ impl Builder<'_> {
             left: left_side,
             right: right_side,
             filter,
+            band,
             null_equals_null: nulls == NullEquality::NullEqualsNull,
             schema,
             projection,
@@ -877,6 +897,7 @@ impl Builder<'_> {
             left: side(left, &left_keys),
             right: side(right, &right_keys),
             filter: None,
+            band: None,
             null_equals_null: false,
             schema: output.clone(),
             projection: None,

@@ -178,6 +178,7 @@ async fn write_part(spec: &WriteSpec, batches: Vec<RecordBatch>, mut slot: TaskS
         times: slot.times,
         max_timestamp_ms: slot.max_timestamp_ms,
         event_time_us: BTreeMap::new(),
+        fired_us: None,
     };
     services.reports.send(report).await.map_err(|_| DataFusionError::Execution("the executor is shutting down".into()))
 }
@@ -191,7 +192,15 @@ async fn store_part(
 ) -> Result<PartFile> {
     let part = task.work.part;
     if sinks.is_empty() {
-        return Ok(PartFile { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new(), state_bytes: 0 });
+        return Ok(PartFile {
+            part,
+            name: String::new(),
+            bytes: 0,
+            crc32: 0,
+            rows: BTreeMap::new(),
+            state_bytes: 0,
+            state_end: None,
+        });
     }
     let external = |error| DataFusionError::External(Box::new(error));
     let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);
@@ -199,7 +208,7 @@ async fn store_part(
         sinks.iter().map(|(sink, batches)| (*sink, batches.iter().map(|batch| batch.num_rows() as u64).sum())).collect();
     let encoded = part::encode(&Sections { sinks, state: vec![] }).map_err(external)?;
     let Encoded { bytes, crc32, state_bytes } = encoded;
-    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
+    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes, state_end: None };
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
     crash::point("part-synced");

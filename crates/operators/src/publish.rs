@@ -302,7 +302,7 @@ impl Publisher {
         let name = format!("{}-refused-{}-{nonce}", order.file.name, order.sink);
         self.services.store.create(&name, bytes.clone()).await?;
         let rows = BTreeMap::from([(DEAD_LETTERS, letters.len() as u64)]);
-        Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows, state_bytes })
+        Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows, state_bytes, state_end: None })
     }
 }
 

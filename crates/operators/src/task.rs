@@ -15,7 +15,7 @@ use datafusion::{
 use futures::StreamExt;
 use polybolos_state::Share;
 use polybolos_streaming::{
-    frame::{OffsetRange, PartWork, SourceRange},
+    frame::{Closing, OffsetRange, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, PartIndex, SourceId, SourcePartition},
     manifest::StateRun,
 };
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::epoch::peers::Peer;
 
-/// How far time had gone in the last recorded epoch.
+/// How far time had gone in the last recorded epoch, its timers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recorded {
     pub watermark_us: Option<i64>,
@@ -43,6 +43,9 @@ pub struct TaskDescriptor {
     /// The job's watermark before this epoch, microseconds of event time.
     #[serde(default)]
     pub watermark_us: Option<i64>,
+    /// How the task fires the timers that its own records make due; `None`: it leaves them to the next epoch.
+    #[serde(default)]
+    pub closing: Option<Closing>,
     /// What a TTL of state counts by: where the epoch's window of write times begins, as these never fall back.
     #[serde(default)]
     pub state_clock_us: i64,
@@ -71,6 +74,7 @@ impl TaskDescriptor {
             attempt: Attempt(1),
             clock_us: 0,
             watermark_us: None,
+            closing: None,
             state_clock_us: 0,
             recorded: Recorded::default(),
             work: PartWork {

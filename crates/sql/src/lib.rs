@@ -47,6 +47,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cast_types;
 pub mod catalog;
 pub mod clock;
 pub mod error;

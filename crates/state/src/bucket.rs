@@ -5,7 +5,7 @@ use crate::{
     StateError,
     expiry::{Expiry, NEVER},
     size::{allocated, shrink, slot},
-    sorted::Sorted,
+    sorted::{Rows, Sorted},
     spill::{Choice, Cold, Parts, damaged},
 };
 
@@ -179,8 +179,10 @@ impl BucketTable {
     }
 
     pub fn delete(&mut self, key: &[u8], row: &[u8]) {
-        if self.base.get(key).is_some_and(|bucket| bucket.get(row).is_some()) {
-            self.change(key, row, Change { entry: None, expiry: None });
+        if let Some(held) = self.base.get(key).and_then(|bucket| bucket.get(row)) {
+            // That it was there need not be known for longer than it would have been there.
+            let expiry = Some(held.expiry).filter(|at| *at != NEVER);
+            self.change(key, row, Change { entry: None, expiry });
         } else if let Some(bucket) = self.overlay.get_mut(key) {
             bucket.remove(row);
             if bucket.is_empty() {
@@ -249,42 +251,52 @@ impl BucketTable {
         }
     }
 
-    /// The recorded rows of a key that are not hidden, in order.
-    fn shown(&self, key: &[u8]) -> Option<impl DoubleEndedIterator<Item = (&[u8], Entry)>> {
-        let rows = self.base.get(key)?.iter().filter(|(_, held)| !self.expiry.hides(held.expiry));
+    /// The recorded rows of a key from `low` on and before `end` that are not hidden, in order.
+    fn shown(&self, key: &[u8], low: &[u8], end: Option<&[u8]>) -> Option<impl DoubleEndedIterator<Item = (&[u8], Entry)>> {
+        let rows = self.base.get(key)?.between(low, end).filter(|(_, held)| !self.expiry.hides(held.expiry));
         Some(rows.map(|(row, held)| (row.as_ref(), held.entry)))
     }
 
     /// The rows of a key in order, as long as `visit` answers true.
-    pub fn visit(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
-        let base = self.shown(key);
+    pub fn visit(&self, key: &[u8], visit: impl FnMut(&[u8], Entry) -> bool) {
+        self.visit_between(key, &[], None, visit);
+    }
+
+    /// The same of the rows from `low` on that come before `end`.
+    pub fn visit_between(&self, key: &[u8], low: &[u8], end: Option<&[u8]>, mut visit: impl FnMut(&[u8], Entry) -> bool) {
+        let base = self.shown(key, low, end);
         let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
         match (base, changes) {
             (None, None) => {}
             (Some(mut base), None) => {
                 base.all(|(row, entry)| visit(row, entry));
             }
-            (base, Some(changes)) => visit_merged(base, changes, false, &mut visit),
+            (base, Some(changes)) => visit_merged(base, changes.between(low, end), false, &mut visit),
         }
     }
 
     /// The same from the last row to the first.
     pub fn visit_backwards(&self, key: &[u8], mut visit: impl FnMut(&[u8], Entry) -> bool) {
-        let base = self.shown(key);
+        let base = self.shown(key, &[], None);
         let changes = if self.overlay.is_empty() { None } else { self.overlay.get(key) };
         match (base, changes) {
             (None, None) => {}
             (Some(base), None) => {
                 base.rev().all(|(row, entry)| visit(row, entry));
             }
-            (base, Some(changes)) => visit_merged(base, changes, true, &mut visit),
+            (base, Some(changes)) => visit_merged(base, changes.iter(), true, &mut visit),
         }
     }
 
-    /// Recorded rows that expire at or before `through`.
+    /// Rows that expire at or before `through`: recorded ones, and those that the running task left when it declared rows gone before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
         let entry = |key: &Bytes, row: &Bytes| Some(self.base.get(key)?.get(row)?.entry);
-        self.expiry.due(through).filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?)))
+        let is_changed = |key: &Bytes, row: &Bytes| self.overlay.get(key).is_some_and(|bucket| bucket.get(row).is_some());
+        let recorded = self.expiry.due(through).filter(move |(key, row)| !is_changed(key, row));
+        let ends = move |change: &Change| change.expiry.is_some_and(|at| self.expiry.ends(at, through));
+        let changed = self.changed().filter(move |(.., change)| ends(change));
+        let changed = changed.filter_map(|(key, row, change)| Some((key.as_ref(), row.as_ref(), change.entry?)));
+        recorded.filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?))).chain(changed)
     }
 
     /// Rows due at or before `through` end with this epoch, and are hidden from now on.
@@ -403,12 +415,12 @@ impl BucketTable {
 /// Base and changes as one ordered list.
 fn visit_merged<'a>(
     base: Option<impl DoubleEndedIterator<Item = (&'a [u8], Entry)>>,
-    changes: &'a ChangedBucket,
+    changes: Rows<'a, Change>,
     backwards: bool,
     visit: &mut impl FnMut(&[u8], Entry) -> bool,
 ) {
     let base = base.into_iter().flatten();
-    let changes = changes.iter().map(|(row, change)| (row.as_ref(), change.entry));
+    let changes = changes.map(|(row, change)| (row.as_ref(), change.entry));
     if backwards {
         merge(base.rev(), changes.rev(), |left, right| left > right, visit);
     } else {
@@ -466,6 +478,16 @@ mod tests {
         });
         backwards.reverse();
         assert_eq!(rows, backwards);
+        for (low, end) in [(0, None), (20, None), (20, Some(30)), (30, Some(20)), (7, Some(55))] {
+            let mut between = vec![];
+            let end = end.map(|end: u8| [end]);
+            table.visit_between(key, &[low], end.as_ref().map(|end| end.as_slice()), |row, entry| {
+                between.push((row.to_vec(), entry.weight));
+                true
+            });
+            let is_between = |row: &&(Vec<u8>, i64)| row.0[0] >= low && end.is_none_or(|end| row.0[0] < end[0]);
+            assert_eq!(rows.iter().filter(is_between).cloned().collect::<Vec<_>>(), between);
+        }
         rows
     }
 

@@ -1,5 +1,5 @@
 //! When entries end: an index from expiry to what expires then, of base entries only. Each entry is in it at most once, at the expiry that it has now.
-use std::{collections::BTreeMap, hash::Hash};
+use std::{collections::BTreeMap, hash::Hash, ops::Bound};
 
 use hashbrown::{Equivalent, HashSet};
 
@@ -15,6 +15,12 @@ pub struct Passed {
 }
 
 impl Passed {
+    /// Through whichever is later, of either time.
+    #[must_use]
+    pub fn later_of(self, other: Self) -> Self {
+        Self { watermark_us: self.watermark_us.max(other.watermark_us), clock_us: self.clock_us.max(other.clock_us) }
+    }
+
     pub(crate) fn of(&self, by_clock: bool) -> Option<i64> {
         if by_clock { self.clock_us } else { self.watermark_us }
     }
@@ -25,11 +31,13 @@ pub(crate) struct Expiry<T> {
     due: BTreeMap<i64, HashSet<T>>,
     /// What the running task declared gone: hidden from it, and dropped when its overlay is committed.
     declared: Option<i64>,
+    /// What it had declared gone before.
+    declared_before: Option<i64>,
 }
 
 impl<T> Default for Expiry<T> {
     fn default() -> Self {
-        Self { due: BTreeMap::new(), declared: None }
+        Self { due: BTreeMap::new(), declared: None, declared_before: None }
     }
 }
 
@@ -52,11 +60,18 @@ impl<T: Hash + Eq> Expiry<T> {
     }
 
     pub fn declare(&mut self, through: i64) {
-        self.declared = self.declared.max(Some(through));
+        if Some(through) > self.declared {
+            self.declared_before = self.declared.replace(through);
+        }
     }
 
     pub fn withdraw(&mut self) {
-        self.declared = None;
+        (self.declared, self.declared_before) = (None, None);
+    }
+
+    /// Whether an entry of this expiry ends by `through`, and has not ended when the task declared something gone before.
+    pub fn ends(&self, at: i64, through: i64) -> bool {
+        at <= through && self.declared_before.is_none_or(|before| at > before)
     }
 
     /// Whether an entry of this expiry is no more for the running task.
@@ -66,6 +81,7 @@ impl<T: Hash + Eq> Expiry<T> {
 
     /// Takes out what is due by the declared time.
     pub fn take_declared(&mut self) -> Vec<T> {
+        self.declared_before = None;
         match self.declared.take() {
             Some(through) => self.take(through),
             None => vec![],
@@ -80,7 +96,10 @@ impl<T: Hash + Eq> Expiry<T> {
         std::mem::replace(&mut self.due, later).into_values().flatten().collect()
     }
 
+    /// Entries that end by `through`, without those that the task declared gone before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = &T> {
-        self.due.range(..=through).flat_map(|(_, entries)| entries)
+        let from = self.declared_before.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = Bound::Included(self.declared_before.map_or(through, |before| before.max(through)));
+        self.due.range((from, to)).flat_map(|(_, entries)| entries)
     }
 }

@@ -1,18 +1,19 @@
 //! State as rows of bytes: the delta of an epoch, and runs of several epochs merged into one.
 use std::{
-    hash::BuildHasher,
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use arrow::{
     array::{
-        Array, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBuilder, Int64Array, Int64Builder, RecordBatch,
-        UInt32Builder,
+        Array, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBufferBuilder, BooleanBuilder, Int64Array, Int64Builder,
+        RecordBatch, UInt32Builder,
     },
-    compute::{filter_record_batch, interleave, nullif},
+    compute::{BatchCoalescer, filter_record_batch, nullif},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
-use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
+use hashbrown::{DefaultHashBuilder, HashSet};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{Passed, StateError, lane_of};
 
@@ -168,8 +169,18 @@ impl<'a> Columns<'a> {
         Ends { at: self.expiries.is_valid(row).then(|| self.expiries.value(row)), by_clock: self.by_clock.value(row) }
     }
 
-    fn bytes(&self, row: usize) -> usize {
-        [self.keys, self.subkeys, self.values].iter().map(|column| column.value_length(row) as usize).sum()
+    /// Of what tells the row from others; `buffer` is for use by it alone.
+    fn hash(&self, row: usize, seed: u64, buffer: &mut Vec<u8>) -> u128 {
+        let (table, key, subkey) = self.identity(row);
+        buffer.clear();
+        buffer.extend_from_slice(&table.to_le_bytes());
+        buffer.extend_from_slice(&(key.len() as u64).to_le_bytes());
+        buffer.extend_from_slice(key);
+        if let Some(subkey) = subkey {
+            buffer.push(1);
+            buffer.extend_from_slice(subkey);
+        }
+        xxh3_128_with_seed(buffer, seed)
     }
 }
 
@@ -186,77 +197,117 @@ pub fn part_of(batch: &RecordBatch, part: usize, parts: usize) -> Result<RecordB
     Ok(filter_record_batch(batch, &is_of_part)?)
 }
 
-/// The last change of a key, by batch and row.
-#[derive(Clone, Copy)]
-struct Last {
-    batch: u32,
-    row: u32,
-    is_deleted: bool,
-    /// It ended: no value of it is to be found again, in no earlier run either.
-    has_expired: bool,
+/// Merges adjacent runs into one, in one pass over their batches, from the newest run to the oldest: of each key the last change. What it remembers of a
+/// key is a hash of 128 bits with a seed of its own, so that neither keys nor batches stay in memory.
+#[derive(Debug)]
+pub struct Merging {
+    /// Nothing lies before the runs, so deletes need not be kept.
+    from_the_start: bool,
+    /// How far time had gone in a recorded epoch. What had ended by then is left out; no value of it is to be found again, in no earlier run either.
+    recorded: Passed,
+    known: HashSet<u128, BuildHasherDefault<AsHash>>,
+    seed: u64,
+    identity: Vec<u8>,
+    merged: BatchCoalescer,
 }
 
-/// Adjacent runs, oldest first, as one: of each key the last change. `from_the_start`: nothing lies before them, so deletes need not be kept. Entries
-/// that ended by `recorded` (as far as time had gone in a recorded epoch) are left out.
-pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Passed) -> Result<Vec<RecordBatch>, StateError> {
-    let batches: Vec<&RecordBatch> = runs.iter().flatten().collect();
-    let columns = batches.iter().map(|batch| Columns::of(batch)).collect::<Result<Vec<_>, _>>()?;
-    let count = batches.iter().map(|batch| batch.num_rows()).sum();
-    let hasher = DefaultHashBuilder::default();
-    // Numbers of `lasts`, so that the table is small beside what it tells apart.
-    let mut known: HashTable<u32> = HashTable::with_capacity(count);
-    let mut lasts: Vec<Last> = vec![];
-    let identity = |last: &Last| columns[last.batch as usize].identity(last.row as usize);
-    // From the newest to the oldest: the first that is met counts.
-    for (batch, of_batch) in columns.iter().enumerate().rev() {
-        for at in (0..batches[batch].num_rows()).rev() {
-            let found = of_batch.identity(at);
-            let place = known.entry(
-                hasher.hash_one(found),
-                |number| identity(&lasts[*number as usize]) == found,
-                |number| hasher.hash_one(identity(&lasts[*number as usize])),
-            );
-            let Entry::Vacant(place) = place else { continue };
-            place.insert(lasts.len() as u32);
-            let ends = of_batch.ends(at);
-            let has_expired = matches!((ends.at, recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
-            lasts.push(Last {
-                batch: batch as u32,
-                row: at as u32,
-                is_deleted: of_batch.values.is_null(at) || has_expired,
-                has_expired,
-            });
+impl Merging {
+    pub fn new(from_the_start: bool, recorded: Passed) -> Self {
+        Self {
+            from_the_start,
+            recorded,
+            known: HashSet::default(),
+            seed: DefaultHashBuilder::default().hash_one(()),
+            identity: vec![],
+            merged: BatchCoalescer::new(run_schema(), BATCH_ROWS),
         }
     }
-    drop(known);
-    if from_the_start {
-        lasts.retain(|last| !last.is_deleted);
+
+    /// Takes a batch of the same run as the one before, or of an older one.
+    ///
+    /// # Errors
+    /// When it is not of a run.
+    pub fn take(&mut self, batch: &RecordBatch) -> Result<(), StateError> {
+        let columns = Columns::of(batch)?;
+        let mut kept = BooleanBufferBuilder::new(batch.num_rows());
+        let mut ended = BooleanBufferBuilder::new(batch.num_rows());
+        let mut any_ended = false;
+        for row in 0..batch.num_rows() {
+            let ends = columns.ends(row);
+            let has_ended = matches!((ends.at, self.recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
+            let is_last = self.known.insert(columns.hash(row, self.seed, &mut self.identity));
+            let is_gone = has_ended || columns.values.is_null(row);
+            kept.append(is_last && !(self.from_the_start && is_gone));
+            ended.append(has_ended);
+            any_ended |= has_ended;
+        }
+        let kept = BooleanArray::new(kept.finish(), None);
+        let mut batch = batch.clone();
+        if any_ended && !self.from_the_start {
+            let mut columns = batch.columns().to_vec();
+            columns[VALUE] = nullif(&columns[VALUE], &BooleanArray::new(ended.finish(), None))?;
+            batch = RecordBatch::try_new(run_schema(), columns)?;
+        }
+        Ok(self.merged.push_batch_with_filter(batch, &kept)?)
     }
-    let mut merged = vec![];
-    let mut rest = lasts.as_slice();
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = |last: &&Last| {
-            bytes += columns[last.batch as usize].bytes(last.row as usize);
-            bytes <= BATCH_BYTES
-        };
-        let (these, others) = rest.split_at(rest.iter().take(BATCH_ROWS).take_while(fits).count().max(1));
-        merged.push(gather(&batches, these)?);
-        rest = others;
+
+    /// The next batch of the merged run that is complete.
+    pub fn next_batch(&mut self) -> Option<RecordBatch> {
+        self.merged.next_completed_batch()
     }
-    Ok(merged)
+
+    /// There are no more batches to take; what is left comes out.
+    ///
+    /// # Errors
+    /// When Arrow fails.
+    pub fn finish(&mut self) -> Result<(), StateError> {
+        Ok(self.merged.finish_buffered_batch()?)
+    }
 }
 
-fn gather(batches: &[&RecordBatch], rows: &[Last]) -> Result<RecordBatch, StateError> {
-    let places: Vec<(usize, usize)> = rows.iter().map(|last| (last.batch as usize, last.row as usize)).collect();
-    let column = |index: usize| {
-        let from: Vec<&dyn Array> = batches.iter().map(|batch| batch.column(index).as_ref()).collect();
-        interleave(&from, &places)
-    };
-    let mut columns = (0..run_schema().fields().len()).map(column).collect::<Result<Vec<_>, _>>()?;
-    if rows.iter().any(|row| row.has_expired) {
-        let deleted: BooleanArray = rows.iter().map(|row| Some(row.is_deleted)).collect();
-        columns[VALUE] = nullif(&columns[VALUE], &deleted)?;
+/// A hash is its own.
+#[derive(Default)]
+struct AsHash(u64);
+
+impl Hasher for AsHash {
+    fn finish(&self) -> u64 {
+        self.0
     }
-    Ok(RecordBatch::try_new(run_schema(), columns)?)
+
+    fn write(&mut self, bytes: &[u8]) {
+        let (head, _) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        self.0 = u64::from_le_bytes(*head);
+    }
+}
+
+/// Adjacent runs, oldest first, as one: see [`Merging`].
+///
+/// # Errors
+/// When one is not a run.
+pub fn merge_runs(runs: &[Vec<RecordBatch>], from_the_start: bool, recorded: Passed) -> Result<Vec<RecordBatch>, StateError> {
+    let mut merging = Merging::new(from_the_start, recorded);
+    runs.iter().rev().flatten().try_for_each(|batch| merging.take(batch))?;
+    merging.finish()?;
+    Ok(std::iter::from_fn(|| merging.next_batch()).collect())
+}
+
+/// By when all of a run has ended: through these times; `None`: never.
+///
+/// # Errors
+/// When it is not a run.
+pub fn end_of_run(batches: &[RecordBatch]) -> Result<Option<Passed>, StateError> {
+    let mut end = Passed::default();
+    for batch in batches {
+        let columns = Columns::of(batch)?;
+        if columns.expiries.null_count() > 0 {
+            return Ok(None);
+        }
+        for row in 0..batch.num_rows() {
+            let Ends { at, by_clock } = columns.ends(row);
+            let of = if by_clock { &mut end.clock_us } else { &mut end.watermark_us };
+            *of = (*of).max(at);
+        }
+    }
+    let is_never = [end.watermark_us, end.clock_us].contains(&Some(i64::MAX));
+    Ok((!is_never).then_some(end))
 }

@@ -1,5 +1,5 @@
 //! A small ordered map from rows of bytes: most keys have few rows, and a list of those takes a fraction of a tree's memory.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 type Bytes = Box<[u8]>;
 
@@ -76,9 +76,21 @@ impl<T> Sorted<T> {
     }
 
     pub fn iter(&self) -> Rows<'_, T> {
+        self.between(&[], None)
+    }
+
+    /// Those from `low` on that come before `end`.
+    pub fn between(&self, low: &[u8], end: Option<&[u8]>) -> Rows<'_, T> {
         match self {
-            Self::Small(rows) => Rows::Small(rows.iter()),
-            Self::Large(rows) => Rows::Large(rows.iter()),
+            Self::Small(rows) => {
+                let before = |row: &[u8]| rows.partition_point(|(known, _)| known.as_ref() < row);
+                let (from, to) = (before(low), end.map_or(rows.len(), before));
+                Rows::Small(rows[from..to.max(from)].iter())
+            }
+            Self::Large(rows) => {
+                let end = end.map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(low)));
+                Rows::Large(rows.range::<[u8], _>((Bound::Included(low), end)))
+            }
         }
     }
 }
@@ -102,7 +114,7 @@ impl<T> IntoIterator for Sorted<T> {
 
 pub(crate) enum Rows<'a, T> {
     Small(std::slice::Iter<'a, (Bytes, T)>),
-    Large(std::collections::btree_map::Iter<'a, Bytes, T>),
+    Large(std::collections::btree_map::Range<'a, Bytes, T>),
 }
 
 impl<'a, T> Iterator for Rows<'a, T> {

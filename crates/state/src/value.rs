@@ -102,17 +102,23 @@ impl ValueTable {
     }
 
     pub fn delete(&mut self, key: &[u8]) {
-        if self.base.contains_key(key) {
-            self.overlay.insert(key.into(), Change { value: None, expiry: None });
+        if let Some(held) = self.base.get(key) {
+            // That it was there need not be known for longer than it would have been there.
+            let expiry = Some(held.expiry).filter(|at| *at != NEVER);
+            self.overlay.insert(key.into(), Change { value: None, expiry });
         } else {
             self.overlay.remove(key);
         }
     }
 
-    /// Recorded entries that expire at or before `through`, in the order of their expiry.
+    /// Entries that expire at or before `through`: recorded ones, and those that the running task left when it declared entries gone before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8])> {
         let value = |key: &Bytes| self.base.get(key).map(|held| held.value.as_ref());
-        self.expiry.due(through).filter_map(move |key| Some((key.as_ref(), value(key)?)))
+        let recorded = self.expiry.due(through).filter(|key| !self.overlay.contains_key(*key));
+        let ends = move |change: &Change| change.expiry.is_some_and(|at| self.expiry.ends(at, through));
+        let changed = self.overlay.iter().filter(move |(_, change)| ends(change));
+        let changed = changed.filter_map(|(key, change)| Some((key.as_ref(), change.value.as_deref()?)));
+        recorded.filter_map(move |key| Some((key.as_ref(), value(key)?))).chain(changed)
     }
 
     /// Entries due at or before `through` end with this epoch, and are hidden from now on.

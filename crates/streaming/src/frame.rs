@@ -1,4 +1,6 @@
 //! One epoch's exact input: half-open offset ranges, the clock its expressions see, and the window of its write timestamps.
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, PartIndex, SourcePartition};
@@ -63,8 +65,37 @@ pub struct Frame {
     /// The job's watermark before this epoch, in microseconds of event time: what is late is judged by it, and the timers through it fire.
     #[serde(default)]
     pub watermark_us: Option<i64>,
+    /// `None`: timers that the epoch's own records make due are left to the next one.
+    #[serde(default)]
+    pub closing: Option<Closing>,
     /// One entry per part, by ascending part.
     pub parts: Vec<PartWork>,
+}
+
+/// What the only part of an epoch needs to know to fire the timers that its own records make due: a window's end then takes no epoch of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The partitions that the watermark waits for.
+    pub awake: Vec<SeenTime>,
+    /// Timers are due at multiples of it only.
+    pub granule_us: i64,
+}
+
+/// The largest event time that is known of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenTime {
+    pub source: SourcePartition,
+    pub event_time_us: Option<i64>,
+}
+
+impl Closing {
+    /// The watermark once the epoch has brought partitions these event times, where timers are due by it that were not by the epoch's own.
+    pub fn watermark_us(&self, frame_us: Option<i64>, brought: &BTreeMap<SourcePartition, i64>) -> Option<i64> {
+        let seen = self.awake.iter().map(|it| it.event_time_us.max(brought.get(&it.source).copied()));
+        let after_us = seen.min().flatten();
+        let granule = |time_us: i64| time_us.div_euclid(self.granule_us.max(1));
+        after_us.filter(|_| after_us.map(granule) > frame_us.map(granule))
+    }
 }
 
 impl Frame {
@@ -75,5 +106,29 @@ impl Frame {
     /// All that the epoch reads.
     pub fn ranges(&self) -> impl Iterator<Item = &SourceRange> {
         self.parts.iter().flat_map(|part| &part.ranges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SourceId;
+
+    #[test]
+    fn an_epoch_fires_the_timers_that_the_last_of_all_awake_partitions_makes_due() {
+        let source = |partition| SourcePartition { source: SourceId(0), partition };
+        let seen = |partition, event_time_us| SeenTime { source: source(partition), event_time_us };
+        let closing = |awake: &[SeenTime]| Closing { awake: awake.to_vec(), granule_us: 10 };
+        let brought = BTreeMap::from([(source(0), 31), (source(1), 5)]);
+        let two = closing(&[seen(0, Some(12)), seen(1, Some(25))]);
+        assert_eq!(two.watermark_us(Some(12), &brought), Some(25));
+        assert_eq!(two.watermark_us(Some(21), &brought), None, "nothing is due between 21 and 25");
+        assert_eq!(two.watermark_us(None, &brought), Some(25));
+        assert_eq!(
+            closing(&[seen(0, Some(12)), seen(2, None)]).watermark_us(Some(12), &brought),
+            None,
+            "it may still see anything"
+        );
+        assert_eq!(closing(&[]).watermark_us(Some(12), &brought), None);
     }
 }

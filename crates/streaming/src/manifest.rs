@@ -44,9 +44,12 @@ pub struct Manifest {
     /// The job's watermark in microseconds of event time, as of the last record; never falls. `None`: nothing is known of event time yet.
     #[serde(default)]
     pub watermark_us: Option<i64>,
-    /// The watermark that the last recorded epoch was computed with: timers after it have not fired yet.
+    /// The watermark that the last recorded epoch judged its rows by.
     #[serde(default)]
     pub frame_watermark_us: Option<i64>,
+    /// Timers that epochs fired because of their own records: those through it.
+    #[serde(default)]
+    pub fired_us: Option<i64>,
     /// Recorded epochs that some sink has still to publish, oldest first.
     pub unpublished: Vec<EpochRecord>,
     /// Per sink, the epoch through which everything is published.
@@ -107,6 +110,18 @@ pub struct StateRun {
     /// Both inclusive. A run from epoch 1 on is a snapshot: there is nothing before it.
     pub first_epoch: Epoch,
     pub last_epoch: Epoch,
+    /// When all of it has ended; `None`: never.
+    #[serde(default)]
+    pub end: Option<StateEnd>,
+}
+
+/// All that a run changes has ended once time has passed both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEnd {
+    /// Event time, which entries end by; `None`: none of them does.
+    pub watermark_us: Option<i64>,
+    /// Write times, which those with a TTL end by.
+    pub clock_us: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +160,22 @@ impl Manifest {
     /// The epoch through which the state's runs reach; 0 without any.
     pub fn state_through(&self) -> Epoch {
         self.state.last().map_or(Epoch(0), |run| run.last_epoch)
+    }
+
+    /// Timers after it have not fired yet.
+    pub fn fired_through_us(&self) -> Option<i64> {
+        self.frame_watermark_us.max(self.fired_us)
+    }
+
+    /// Forgets the oldest runs of state, as far as all that they hold has ended: nobody asks for it any more. What is left covers their epochs.
+    pub fn drop_ended_runs(&mut self) {
+        let (watermark_us, clock_us) = (self.fired_through_us(), Some(self.window_end_us));
+        let has_ended = |run: &StateRun| run.end.is_some_and(|end| end.watermark_us <= watermark_us && end.clock_us <= clock_us);
+        let ended = self.state.iter().take_while(|run| has_ended(run)).count();
+        self.state.drain(..ended);
+        if let Some(first) = self.state.first_mut().filter(|_| ended > 0) {
+            first.first_epoch = Epoch(1);
+        }
     }
 
     /// The part files that publishing needs.

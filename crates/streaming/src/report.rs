@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     frame::PartWork,
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourcePartition},
-    manifest::StateRun,
+    manifest::{StateEnd, StateRun},
 };
 
 /// A part file on the durable store: named once, written once, never changed.
@@ -22,6 +22,9 @@ pub struct PartFile {
     /// Bytes of the file's state section; more than 0: the epoch changed the job's state, and recording it makes the file a run of that state.
     #[serde(default)]
     pub state_bytes: u64,
+    /// When all of that section has ended; `None`: never.
+    #[serde(default)]
+    pub state_end: Option<StateEnd>,
 }
 
 /// Counts of one part's work, summed into the manifest's totals when the epoch is recorded.
@@ -85,6 +88,8 @@ pub struct PartReport {
     pub max_timestamp_ms: Option<i64>,
     /// Largest event time seen (the table's WATERMARK expression), in microseconds, by partition; partitions without any are left out.
     pub event_time_us: BTreeMap<SourcePartition, i64>,
+    /// Timers through it have fired, where that is more than the frame's watermark made due.
+    pub fired_us: Option<i64>,
 }
 
 /// An executor has merged runs of state into one.

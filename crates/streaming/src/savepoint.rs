@@ -21,6 +21,8 @@ pub struct Savepoint {
     pub sources: BTreeMap<SourceId, SourcePosition>,
     pub watermark_us: Option<i64>,
     pub frame_watermark_us: Option<i64>,
+    #[serde(default)]
+    pub fired_us: Option<i64>,
     pub state: Vec<StateRun>,
     pub shape: Shape,
 }
@@ -57,6 +59,7 @@ impl Savepoint {
             sources: manifest.sources.clone(),
             watermark_us: manifest.watermark_us,
             frame_watermark_us: manifest.frame_watermark_us,
+            fired_us: manifest.fired_us,
             state: manifest.state.clone(),
             shape,
         }
@@ -69,6 +72,7 @@ impl Savepoint {
         manifest.sources.values_mut().for_each(|position| position.first = None);
         manifest.watermark_us = self.watermark_us;
         manifest.frame_watermark_us = self.frame_watermark_us;
+        manifest.fired_us = self.fired_us;
         manifest.state.clone_from(&self.state);
         manifest.published.values_mut().for_each(|published| *published = self.epoch);
     }

@@ -403,6 +403,7 @@ impl JobManager {
             state: Vec::new(),
             watermark_us: None,
             frame_watermark_us: None,
+            fired_us: None,
             unpublished: vec![],
             published: spec.sinks.keys().map(|sink| (*sink, Epoch(0))).collect(),
             replace: None,

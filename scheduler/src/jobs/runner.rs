@@ -518,7 +518,7 @@ impl Runner {
             JobTemplate::Stateless(template) => template.fill(&frame, generation, attempt, state, freeze),
             JobTemplate::Stateful(template) => {
                 let manifest = self.coordinator.manifest();
-                let recorded = Recorded { watermark_us: manifest.frame_watermark_us, window_end_us: manifest.window_end_us };
+                let recorded = Recorded { watermark_us: manifest.fired_through_us(), window_end_us: manifest.window_end_us };
                 let members = if frame.parts.len() > 1 { self.members.as_slice() } else { &[] };
                 let Some(peers) = self.context.executors.peers(members) else {
                     let message = "an executor that shares the job's state has left".to_owned();
@@ -551,7 +551,7 @@ impl Runner {
         let mut queries = self.queries.lock();
         let Some(query) = queries.get_mut(&attempt) else { return };
         query.cancelled = true;
-        let cancel = wire::CancelAttempt { incarnation: self.incarnation.0.clone(), epoch: query.epoch.0, attempt: attempt.0 };
+        let cancel = wire::CancelAttempt { incarnation: self.incarnation.0.clone(), attempt: attempt.0 };
         self.context.executors.order_all(Order::CancelAttempt(cancel));
         if let Some(id) = query.id.clone() {
             let ballista = self.context.ballista.clone();

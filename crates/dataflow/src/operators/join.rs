@@ -1,6 +1,7 @@
 //! Joins of two inputs by key, with a residual condition. Each side is kept; an epoch's new left rows meet the right rows kept before, then its new right
 //! rows meet all left rows. Where one side is whole, it comes first, and of the other nothing is kept that only new rows of the whole side would need. For outer, semi, anti and mark joins each kept row counts its matches, and a row changes its answer when that count
-//! leaves zero or comes back to it.
+//! leaves zero or comes back to it. Where the condition bounds a column of one side by one of the other, a key's rows are kept in the order of these
+//! columns, and only those within the bounds are looked at.
 use std::sync::Arc;
 
 use arrow::{
@@ -17,6 +18,7 @@ use polybolos_state::{BucketTable, Entry, Table, TableKind};
 
 use super::{EpochContext, Operator, buckets, external};
 use crate::{
+    bounds::{self, Bound},
     delta::Delta,
     event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat, all_valid},
@@ -37,11 +39,74 @@ pub struct Side {
     pub whole: bool,
 }
 
-impl Side {
-    fn row_format(&self) -> Result<RowFormat> {
-        RowFormat::new(self.schema.fields().iter().take(self.columns).map(|field| field.data_type()))
+/// The joined columns of a side as rows of bytes, which are in the order of one of them.
+struct KeptRows {
+    format: RowFormat,
+    first: usize,
+}
+
+impl KeptRows {
+    /// `first` comes to the front.
+    fn new(side: &Side, first: usize) -> Result<Self> {
+        let mut fields: Vec<_> = side.schema.fields().iter().take(side.columns).collect();
+        to_front(&mut fields, first);
+        Ok(Self { format: RowFormat::new(fields.into_iter().map(|field| field.data_type()))?, first })
     }
 
+    fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
+        let mut columns = columns.to_vec();
+        to_front(&mut columns, self.first);
+        self.format.encode(&columns)
+    }
+
+    fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let mut columns = self.format.decode(rows)?;
+        from_front(&mut columns, self.first);
+        Ok(columns)
+    }
+}
+
+/// Moves the item at `place`, where there are items, to the front of the others.
+fn to_front<T>(items: &mut [T], place: usize) {
+    if let Some(front) = items.get_mut(..=place) {
+        front.rotate_right(1);
+    }
+}
+
+/// Moves the first item back to its place.
+fn from_front<T>(items: &mut [T], place: usize) {
+    if let Some(front) = items.get_mut(..=place) {
+        front.rotate_left(1);
+    }
+}
+
+/// Between which rows of the other side those lie that an arrival can meet.
+#[derive(Default)]
+struct Reach {
+    low: Option<EncodedRows>,
+    high: Option<EncodedRows>,
+    end: Vec<u8>,
+}
+
+impl Reach {
+    /// Where the rows begin and before which they end.
+    fn of(&mut self, row: usize) -> (&[u8], Option<&[u8]>) {
+        let low = self.low.as_ref().map_or(&[][..], |low| low.row(row));
+        let Some(high) = &self.high else { return (low, None) };
+        // The first bytes that do not begin with those of the highest value.
+        self.end.clear();
+        self.end.extend_from_slice(high.row(row));
+        while let Some(last) = self.end.pop() {
+            if last < u8::MAX {
+                self.end.push(last + 1);
+                return (low, Some(&self.end));
+            }
+        }
+        (low, None)
+    }
+}
+
+impl Side {
     fn key_format(&self) -> Result<RowFormat> {
         RowFormat::new(self.keys.iter().map(|&key| self.schema.field(key).data_type()))
     }
@@ -53,6 +118,8 @@ pub struct JoinSpec {
     pub left: Side,
     pub right: Side,
     pub filter: Option<JoinFilter>,
+    /// What the condition says of a column of either side.
+    pub(crate) band: Option<Bound>,
     pub null_equals_null: bool,
     /// Before the projection.
     pub schema: SchemaRef,
@@ -70,6 +137,27 @@ impl JoinSpec {
         };
         let (mine, other) = if is_left { (&self.left, &self.right) } else { (&self.right, &self.left) };
         follows && other.whole && !mine.whole
+    }
+
+    /// The rows of a side as they are kept.
+    fn kept_rows(&self, is_left: bool) -> Result<KeptRows> {
+        let side = if is_left { &self.left } else { &self.right };
+        KeptRows::new(side, self.band.map_or(0, |band| if is_left { band.left } else { band.right }))
+    }
+
+    /// Which rows of the other side these arrivals can meet, by the band alone.
+    fn reach(&self, arrivals: &Arrivals, is_left: bool) -> Result<Reach> {
+        let Some(band) = self.band else { return Ok(Reach::default()) };
+        let (column, below_us, above_us) = match is_left {
+            true => (band.left, band.left_ahead_us, band.right_ahead_us),
+            false => (band.right, band.right_ahead_us, band.left_ahead_us),
+        };
+        let column = arrivals.delta.batch().column(column);
+        let format = RowFormat::new([column.data_type()])?;
+        let at = |ahead_us: Option<i64>, sign: i64| {
+            ahead_us.map(|ahead_us| format.encode(&[bounds::moved(column, ahead_us, sign)?])).transpose()
+        };
+        Ok(Reach { low: at(below_us, -1)?, high: at(above_us, 1)?, end: vec![] })
     }
 
     /// Whether rows that only come make an answer of rows that only come.
@@ -195,7 +283,8 @@ impl Join {
         if is_left { (&self.spec.left, self.left) } else { (&self.spec.right, self.right) }
     }
 
-    fn arrivals(&self, side: &Side, deltas: &[Delta]) -> Result<Option<Arrivals>> {
+    fn arrivals(&self, is_left: bool, deltas: &[Delta]) -> Result<Option<Arrivals>> {
+        let (side, _) = self.side(is_left);
         let deltas: Vec<Delta> = deltas.iter().filter(|delta| delta.rows() > 0).cloned().collect();
         if deltas.is_empty() {
             return Ok(None);
@@ -209,7 +298,7 @@ impl Join {
         let expiries = if times.is_empty() { vec![None; delta.rows()] } else { expiries(&times)? };
         Ok(Some(Arrivals {
             keys: side.key_format()?.encode(&keys)?,
-            rows: side.row_format()?.encode(&delta.batch().columns()[..side.columns])?,
+            rows: self.spec.kept_rows(is_left)?.encode(&delta.batch().columns()[..side.columns])?,
             delta,
             valid,
             expiries,
@@ -219,8 +308,10 @@ impl Join {
     /// All pairs of arrivals and kept rows of the other side that fulfil the condition, and the other side's columns of them.
     fn meet(&self, arrivals: &Arrivals, is_left: bool, kept: &BucketTable) -> Result<(Pairs, Vec<ArrayRef>)> {
         let mut pairs = Pairs::default();
+        let mut reach = self.spec.reach(arrivals, is_left)?;
         for row in (0..arrivals.delta.rows()).filter(|row| arrivals.can_match(*row)) {
-            kept.visit(arrivals.keys.row(row), |other, entry| {
+            let (low, end) = reach.of(row);
+            kept.visit_between(arrivals.keys.row(row), low, end, |other, entry| {
                 pairs.arrivals.push(row as u32);
                 pairs.kept.extend_from_slice(other);
                 pairs.ends.push(pairs.kept.len());
@@ -231,8 +322,7 @@ impl Join {
         if pairs.ends.is_empty() || (self.spec.filter.is_none() && !self.pairs) {
             return Ok((pairs, vec![]));
         }
-        let (other, _) = self.side(!is_left);
-        let columns = other.row_format()?.decode(pairs.rows())?;
+        let columns = self.spec.kept_rows(!is_left)?.decode(pairs.rows())?;
         let Some(condition) = &self.spec.filter else { return Ok((pairs, columns)) };
         let chosen = UInt32Array::from(pairs.arrivals.clone());
         let mut inputs = vec![];
@@ -265,9 +355,8 @@ impl Join {
 
     /// One side's arrivals meet what is kept of the other side, and are kept.
     fn arrive(&self, is_left: bool, deltas: &[Delta], mine: &mut BucketTable, other: &mut BucketTable) -> Result<Vec<Delta>> {
-        let (side, alone) = self.side(is_left);
-        let (_, other_alone) = self.side(!is_left);
-        let Some(arrivals) = self.arrivals(side, deltas)? else { return Ok(vec![]) };
+        let ((_, alone), (_, other_alone)) = (self.side(is_left), self.side(!is_left));
+        let Some(arrivals) = self.arrivals(is_left, deltas)? else { return Ok(vec![]) };
         let keys = || arrivals.keys.rows(arrivals.delta.rows());
         mine.load(keys()).and_then(|()| other.load(keys())).map_err(external)?;
         let (pairs, columns) = self.meet(&arrivals, is_left, other)?;
@@ -349,8 +438,8 @@ impl Join {
         if rows == 0 {
             return Ok(vec![]);
         }
-        let (side, alone) = self.side(is_left);
-        let mine = side.row_format()?.decode(lone.rows.iter().map(AsRef::as_ref))?;
+        let (_, alone) = self.side(is_left);
+        let mine = self.spec.kept_rows(is_left)?.decode(lone.rows.iter().map(AsRef::as_ref))?;
         let columns: Vec<ArrayRef> = match alone {
             Alone::Unmatched => {
                 let (other, _) = self.side(!is_left);

@@ -16,6 +16,7 @@ use datafusion::{
         ScalarFunctionExpr,
         expressions::{BinaryExpr, CastExpr},
     },
+    physical_expr_common::physical_expr::is_volatile,
     physical_plan::PhysicalExpr,
 };
 use polybolos_state::Table;
@@ -93,6 +94,13 @@ impl Operator for Map {
             self.apply_by_halves(context, delta, &mut output);
         }
         Ok(output)
+    }
+
+    fn is_volatile(&self) -> bool {
+        match self {
+            Self::Filter(predicate) => is_volatile(predicate),
+            Self::Project { expressions, .. } | Self::Guard(expressions) => expressions.iter().any(is_volatile),
+        }
     }
 
     fn describe(&self) -> String {

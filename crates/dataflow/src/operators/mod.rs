@@ -97,6 +97,11 @@ pub trait Operator: Debug + Send + Sync {
         false
     }
 
+    /// Whether it answers otherwise each time it is asked.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
     /// One line for EXPLAIN.
     fn describe(&self) -> String;
 

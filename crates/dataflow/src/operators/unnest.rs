@@ -6,10 +6,13 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
-    common::{Result, cast::as_int64_array, internal_datafusion_err},
+    common::{Result, UnnestOptions, cast::as_int64_array, internal_datafusion_err},
     datasource::memory::MemorySourceConfig,
     execution::TaskContext,
-    physical_plan::{ExecutionPlan, unnest::UnnestExec},
+    physical_plan::{
+        ExecutionPlan,
+        unnest::{ListUnnest, UnnestExec},
+    },
 };
 use futures::TryStreamExt;
 use polybolos_state::Table;
@@ -21,7 +24,10 @@ use crate::delta::Delta;
 
 #[derive(Debug)]
 pub struct Unnest {
-    pub node: UnnestExec,
+    lists: Vec<ListUnnest>,
+    structs: Vec<usize>,
+    options: UnnestOptions,
+    schema: SchemaRef,
 }
 
 const WEIGHT: &str = "__polybolos_weight";
@@ -32,25 +38,29 @@ fn with_weight(schema: &SchemaRef) -> SchemaRef {
 }
 
 impl Unnest {
+    pub fn of(node: &UnnestExec) -> Self {
+        Self {
+            lists: node.list_column_indices().to_vec(),
+            structs: node.struct_column_indices().to_vec(),
+            options: node.options().clone(),
+            schema: node.schema(),
+        }
+    }
+
     fn apply(&self, delta: &Delta) -> Result<Vec<Delta>> {
         let weights = delta.weights().cloned().unwrap_or_else(|| Int64Array::from_value(1, delta.rows()));
         let columns = delta.batch().columns().iter().cloned().chain([Arc::new(weights) as ArrayRef]).collect();
         let schema = with_weight(&delta.batch().schema());
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None)?;
-        let node = UnnestExec::new(
-            source,
-            self.node.list_column_indices().to_vec(),
-            self.node.struct_column_indices().to_vec(),
-            with_weight(&self.node.schema()),
-            self.node.options().clone(),
-        )?;
+        let node =
+            UnnestExec::new(source, self.lists.clone(), self.structs.clone(), with_weight(&self.schema), self.options.clone())?;
         let rows = node.execute(0, Arc::new(TaskContext::default()))?;
         let batches: Vec<RecordBatch> = futures::executor::block_on(unconstrained(rows.try_collect()))?;
         let split = |mut batch: RecordBatch| {
             let last = batch.num_columns().checked_sub(1).ok_or_else(|| internal_datafusion_err!("unnesting lost the weights"))?;
             let weights = as_int64_array(&batch.remove_column(last))?.clone();
-            let batch = RecordBatch::try_new(self.node.schema(), batch.columns().to_vec())?;
+            let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec())?;
             Ok(Delta::with_weights(batch, delta.weights().map(|_| weights)))
         };
         batches.into_iter().filter(|batch| batch.num_rows() > 0).map(split).collect()

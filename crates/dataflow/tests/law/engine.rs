@@ -7,6 +7,8 @@ use super::cases::{Case, EPOCH_US};
 pub struct Feed {
     pub tables: Vec<Vec<(usize, RecordBatch)>>,
     pub watermark_us: Option<i64>,
+    /// The watermark as of the epoch's end.
+    pub after_us: Option<i64>,
     pub clock_us: i64,
 }
 
@@ -22,6 +24,7 @@ impl Feed {
         Self {
             tables: (0..case.tables.len()).map(batches).collect(),
             watermark_us: case.watermarks_us()[epoch],
+            after_us: case.watermarks_us()[epoch + 1],
             clock_us: epoch as i64 * EPOCH_US,
         }
     }
@@ -34,6 +37,8 @@ pub struct Ran {
     pub deltas: Deltas,
     /// Rows judged late.
     pub late: usize,
+    /// Timers have fired through this time.
+    pub fired_us: Option<i64>,
     /// Of each row that an expression failed on, why.
     pub failed: Vec<String>,
 }

@@ -46,7 +46,6 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     let mut answers = vec![Answer::default(); case.statements.len()];
     let mut kept = Kept::default();
     let granule_us = engine.granule_us();
-    let watermarks_us = case.watermarks_us();
     for (number, epoch) in case.epochs.iter().enumerate() {
         let feed = Feed::of(case, number);
         match epoch.crash {
@@ -78,7 +77,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
             continue;
         }
         let (rows, late) = oracle::on_time(case, number, granule_us);
-        let watermark_us = watermarks_us[number];
+        let watermark_us = ran.fired_us;
         if kept.late != late {
             return Err(format!("after epoch {number}: {} late rows instead of {late}", kept.late));
         }

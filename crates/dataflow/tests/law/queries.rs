@@ -466,6 +466,24 @@ impl<'a> Grammar<'a> {
         if chosen.is_empty() { None } else { Some(chosen.into_iter().cloned().collect::<Vec<_>>().join(" AND ")) }
     }
 
+    /// A column of one side is before one of the other, or at most so far behind it.
+    fn order(&mut self, left: &From, right: &From) -> Option<String> {
+        let pairs = left.columns.iter().flat_map(|one| right.columns.iter().map(move |other| (one, other)));
+        let pairs: Vec<_> =
+            pairs.filter(|(one, other)| one.exact && other.exact && one.kind == other.kind && one.kind != Kind::Flag).collect();
+        let (one, other) = pairs.choose(self.rng)?;
+        let operators = ["<", "<=", ">", ">="];
+        let operator = operators.choose(self.rng).expect("operators");
+        Some(match one.kind {
+            Kind::Time if self.rng.random_bool(0.5) => {
+                let (back, ahead) = (self.rng.random_range(0..20), self.rng.random_range(-3..20));
+                let bound = |sign: char, seconds: i32| format!("{} {sign} INTERVAL '{seconds}' SECOND", other.sql);
+                format!(" AND {} BETWEEN {} AND {}", one.sql, bound('-', back), bound('+', ahead))
+            }
+            _ => format!(" AND {} {operator} {}", one.sql, other.sql),
+        })
+    }
+
     fn join(&mut self, depth: usize, words: &str) -> Option<Query> {
         let right_depth = if depth > 0 && self.chance(0.5) { depth - 1 } else { 0 };
         let (left, right) = (self.from(depth), self.from(right_depth));
@@ -486,7 +504,10 @@ impl<'a> Grammar<'a> {
     fn joined(&mut self, left: &From, words: &str, right: &From) -> Option<Query> {
         let on = self.equal_keys(left, right)?;
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
-        let residual = if self.chance(0.3) { format!(" AND {}", predicate(&both, 1, self.rng)) } else { String::new() };
+        let mut residual = if self.chance(0.3) { format!(" AND {}", predicate(&both, 1, self.rng)) } else { String::new() };
+        if self.chance(0.3) {
+            residual += &self.order(left, right).unwrap_or_default();
+        }
         let items: Vec<_> = self.projection(&both).into_iter().take(8).collect();
         let (items, columns) = self.named(items);
         let filter = self.filter(&both, 0.3);

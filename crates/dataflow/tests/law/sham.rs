@@ -81,7 +81,7 @@ impl Engine for Sham<'_> {
                 signed(old, -1).chain(signed(new, 1)).collect()
             })
             .collect();
-        Ok(Ran { deltas, late: 0, failed: Vec::new() })
+        Ok(Ran { deltas, late: 0, fired_us: feed.watermark_us, failed: Vec::new() })
     }
 
     fn discard(&mut self) {}

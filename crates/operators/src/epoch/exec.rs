@@ -22,9 +22,10 @@ use polybolos_persist::{
     crash, keys,
     part::{self, Encoded, Sections},
 };
+use polybolos_state::end_of_run;
 use polybolos_streaming::{
     frame::SourceRange,
-    ids::{Nonce, SinkId},
+    ids::{Nonce, SinkId, SourcePartition},
     manifest::{DEAD_LETTERS, LATE_ROWS},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
@@ -32,6 +33,7 @@ use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    compact::end_as_recorded,
     flow::Flow,
     held::HeldState,
     lookup::{self, Asking},
@@ -130,7 +132,8 @@ struct Outcome {
     state: Vec<RecordBatch>,
     counts: Counts,
     times: StepTimes,
-    event_time_us: BTreeMap<polybolos_streaming::ids::SourcePartition, i64>,
+    event_time_us: BTreeMap<SourcePartition, i64>,
+    fired_us: Option<i64>,
 }
 
 async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServices>) -> Result<()> {
@@ -183,6 +186,7 @@ async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServic
         times: outcome.times,
         max_timestamp_ms,
         event_time_us: outcome.event_time_us,
+        fired_us: outcome.fired_us,
     };
     services.reports.send(report).await.map_err(|_| DataFusionError::Execution("the executor is shutting down".into()))
 }
@@ -301,7 +305,13 @@ fn compute_now(
     let started = Instant::now();
     let (mailboxes, link) = (&services.mailboxes, services.link.as_ref());
     let peers = TaskPeers { task, mailboxes, link, cancelled, waited_us: AtomicU64::new(0) };
-    let output = dataflow.run_among(&mut held.state, input, &peers)?;
+    let (watermark_us, clock_us) = (input.watermark_us, input.clock_us);
+    let mut output = dataflow.run_among(&mut held.state, input, &peers)?;
+    outcome.fired_us = task.closing.as_ref().and_then(|closing| closing.watermark_us(watermark_us, &outcome.event_time_us));
+    if outcome.fired_us.is_some() {
+        // As the next epoch would begin, upon what this one has made.
+        output.append(dataflow.pass_time(&mut held.state, outcome.fired_us, clock_us)?);
+    }
     let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
     let mut of_operator = (0, 0);
     for failed in output.failed {
@@ -327,7 +337,7 @@ fn compute_now(
             outcome.sinks.insert(section.sink, changes.batches);
         }
     }
-    outcome.state = held.state.changes().map_err(|error| DataFusionError::External(Box::new(error)))?;
+    outcome.state = held.state.changes().map_err(external)?;
     outcome.times.compute_us += started.elapsed().as_micros() as u64 - peers.waited_us.into_inner();
     outcome.counts.dead_letters = letters.dead.len() as u64;
     outcome.counts.late = letters.late.len() as u64;
@@ -420,16 +430,28 @@ async fn store_part(
     let part = task.work.part;
     let sections = Sections { sinks: std::mem::take(&mut outcome.sinks), state: std::mem::take(&mut outcome.state) };
     if sections.sinks.is_empty() && sections.state.is_empty() {
-        return Ok(PartFile { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new(), state_bytes: 0 });
+        return Ok(PartFile {
+            part,
+            name: String::new(),
+            bytes: 0,
+            crc32: 0,
+            rows: BTreeMap::new(),
+            state_bytes: 0,
+            state_end: None,
+        });
     }
-    let external = |error| DataFusionError::External(Box::new(error));
     let rows = |batches: &Vec<RecordBatch>| batches.iter().map(|batch| batch.num_rows() as u64).sum();
     let rows = sections.sinks.iter().map(|(sink, batches)| (*sink, rows(batches))).collect();
     let Encoded { bytes, crc32, state_bytes } = part::encode(&sections).map_err(external)?;
     let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);
-    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes };
+    let state_end = end_of_run(&sections.state).map_err(external)?.map(end_as_recorded);
+    let file = PartFile { part, name: name.clone(), bytes: bytes.len() as u64, crc32, rows, state_bytes, state_end };
     services.parts.insert(&name, bytes.clone());
     services.store.create(&name, bytes).await.map_err(external)?;
     crash::point("state-part-synced");
     Ok(file)
+}
+
+fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }

@@ -189,9 +189,18 @@ fn last_exchanges(spec: &EpochSpec, plans: &[SinkPlan<Arc<dyn ExecutionPlan>>]) 
 }
 
 fn is_same(left: &RecordScanExec, right: &RecordScanExec) -> bool {
-    left.spec() == right.spec()
-        && left.decoded() == right.decoded()
-        && format!("{:?}", left.steps()) == format!("{:?}", right.steps())
+    left.spec() == right.spec() && left.decoded() == right.decoded() && told(left.steps()) == told(right.steps())
+}
+
+/// What the optimiser calls a field that it takes out of a row, with a number of its own each time; columns are told apart by their places.
+const EXTRACTED: &str = "__datafusion_extracted_";
+
+/// All that there is to tell of steps.
+fn told(steps: &[Step]) -> String {
+    let text = format!("{steps:?}");
+    let mut parts = text.split(EXTRACTED);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |told, part| told + EXTRACTED + part.trim_start_matches(|character: char| character.is_ascii_digit()))
 }
 
 /// The event time of a scan's table, as far as the scan decodes what it is made of.

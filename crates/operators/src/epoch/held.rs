@@ -124,7 +124,8 @@ impl HeldState {
         // Those that the parts of the newest epoch wrote.
         let (before, of_newest) = runs.split_at(runs.iter().rposition(|run| run.last_epoch != newest).map_or(0, |at| at + 1));
         if self.overlay.take().is_some_and(|overlay| overlay.is_of(of_newest, task))
-            && before.last().map_or(Epoch(0), |run| run.last_epoch) == self.base
+            // The base may be of runs that had ended and are forgotten.
+            && before.last().is_none_or(|run| run.last_epoch == self.base)
         {
             self.state.commit();
             self.base = newest;

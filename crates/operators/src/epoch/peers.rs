@@ -290,6 +290,7 @@ mod tests {
             attempt: Attempt(attempt),
             clock_us: 0,
             watermark_us: None,
+            closing: None,
             state_clock_us: 0,
             recorded: Recorded::default(),
             work: PartWork { part: PartIndex(part), ranges: vec![] },

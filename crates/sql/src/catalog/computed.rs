@@ -1,5 +1,5 @@
 //! Types of computed columns: what DataFusion says of their expressions over the table's other columns.
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{Field, Schema},
@@ -9,7 +9,7 @@ use datafusion::{
 };
 
 use super::{ColumnDefinition, ColumnKind, TableDefinition};
-use crate::{error::SqlError, functions, names::RelationName, types::SqlType};
+use crate::{cast_types::CastTypes, error::SqlError, functions, names::RelationName, types::SqlType};
 
 /// Fills in the types that follow from expressions.
 pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) -> Result<(), SqlError> {
@@ -21,7 +21,7 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
         return Ok(());
     }
     let schema = DFSchema::from_unqualified_fields(fields(columns).into(), HashMap::new())?;
-    let mut state = SessionStateBuilder::new().with_default_features().build();
+    let mut state = SessionStateBuilder::new().with_default_features().with_type_planner(Arc::new(CastTypes)).build();
     functions::register(&mut state)?;
     // Literals are Utf8, as everywhere in jobs.
     state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;

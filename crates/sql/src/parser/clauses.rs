@@ -1,11 +1,11 @@
-//! What sqlparser reads and DataFusion passes over, or answers wrongly: refused by name, with what to write instead.
+//! What sqlparser reads and DataFusion passes over, answers wrongly, or would change something by: refused by name, with what to write instead.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, GroupByExpr, Query, Select, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, GroupByExpr, Query, Select, Statement, TableFactor, Visit, Visitor};
 
 use crate::{error::SqlError, location::Location};
 
-/// Refuses clauses that would be passed over.
+/// Refuses what queries cannot say.
 pub(super) fn refuse(query: &Query, at: Location) -> Result<(), SqlError> {
     match query.visit(&mut Clauses) {
         ControlFlow::Continue(()) => Ok(()),
@@ -18,12 +18,26 @@ struct Clauses;
 impl Visitor for Clauses {
     type Break = String;
 
+    fn pre_visit_statement(&mut self, _: &Statement) -> ControlFlow<String> {
+        ControlFlow::Break("a query only reads; write INSERT INTO t SELECT … as a statement of its own".into())
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
+        if query.locks.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into())
+    }
+
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
         let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) = &select.group_by;
         if let Some(modifier) = modifiers.first() {
             let message =
                 format!("GROUP BY … {modifier} is not supported; write GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS (…)");
             return ControlFlow::Break(message);
+        }
+        if select.into.is_some() {
+            return ControlFlow::Break("SELECT … INTO does not exist; write CREATE TABLE and INSERT INTO t SELECT …".into());
         }
         if select.prewhere.is_some() {
             return ControlFlow::Break("PREWHERE is not supported; write WHERE".into());

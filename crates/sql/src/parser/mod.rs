@@ -25,6 +25,7 @@ use crate::{
     limits::Limits,
     location::{LineIndex, Location},
     statement::{Explain, ExplainTarget, JobAction, Show, Statement, StatementKind},
+    types::SqlType,
 };
 
 /// The statements of a script, with `;` between them, under the default [`Limits`].
@@ -101,6 +102,14 @@ pub fn is_complete(sql: &str) -> bool {
 /// How far a stored watermark expression stays behind its column, in microseconds.
 pub(crate) fn watermark_delay(column: &str, expression: &str) -> Option<i64> {
     table::stored_delay(column, expression, Limits::default())
+}
+
+/// A column's type by its words alone.
+pub(crate) fn column_type(words: &str) -> Result<SqlType, SqlError> {
+    let tokens = tokenise(words)?;
+    let mut cursor = Cursor::new(&tokens, Location::START, Limits::default());
+    let known = types::read_type(&mut cursor)?;
+    if *cursor.peek() == Token::EOF { Ok(known) } else { Err(cursor.expected("the end of the type")) }
 }
 
 pub(crate) fn tokenise(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
@@ -263,27 +272,8 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     cursor.take(usize::MAX);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
-    refuse_writes(&query, at)?;
     clauses::refuse(&query, at)?;
     Ok(query)
-}
-
-/// `WITH x AS (INSERT …)`, `SELECT … INTO t`, `FOR UPDATE`: queries only read.
-fn refuse_writes(query: &ast::Query, at: Location) -> Result<(), SqlError> {
-    let reads = |body: &ast::SetExpr| {
-        !matches!(body, ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_))
-    };
-    let with = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.query.body.as_ref());
-    if !with.chain([query.body.as_ref()]).all(reads) {
-        return Err(SqlError::unsupported_at(at, "a query only reads; write INSERT INTO t SELECT … as a statement of its own"));
-    }
-    if matches!(query.body.as_ref(), ast::SetExpr::Select(select) if select.into.is_some()) {
-        return Err(SqlError::unsupported_at(at, "SELECT … INTO does not exist; write CREATE TABLE and INSERT INTO t SELECT …"));
-    }
-    if !query.locks.is_empty() {
-        return Err(SqlError::unsupported_at(at, "FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out"));
-    }
-    Ok(())
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {

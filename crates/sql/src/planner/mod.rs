@@ -11,7 +11,7 @@ mod views;
 use std::sync::Arc;
 
 use datafusion::{
-    execution::{SessionState, context::SQLOptions},
+    execution::{SessionState, SessionStateBuilder, context::SQLOptions},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::SessionConfig,
     sql::{parser, sqlparser::ast},
@@ -23,6 +23,7 @@ pub use self::{
     insert::InsertPlan,
 };
 use crate::{
+    cast_types::CastTypes,
     catalog::{Catalog, JobDefinition},
     clock,
     error::SqlError,
@@ -78,7 +79,8 @@ pub enum Explained {
 impl Planner {
     /// Plans in a copy of `state`, whose functions, rules and settings are used; its catalogs too, with ours as `polybolos`.
     pub fn new(state: &SessionState, catalog: Arc<Catalog>, providers: Arc<dyn Providers>) -> Self {
-        Self { state: state.clone(), catalog, providers }
+        let state = SessionStateBuilder::new_from_existing(state.clone()).with_type_planner(Arc::new(CastTypes)).build();
+        Self { state, catalog, providers }
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {

@@ -30,6 +30,7 @@ const TABLES: &str = "
     CREATE TABLE sink (k STRING, n BIGINT, at TIMESTAMP(3), PRIMARY KEY (k, at) NOT ENFORCED)
     WITH ('connector' = 'cassandra', 'keyspace' = 's');
     CREATE TABLE other (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+    CREATE TABLE pair (a BIGINT, b BIGINT, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
     CREATE VIEW big (k, v, ts) AS SELECT k, v, ts FROM t WHERE v > 1;
 ";
 
@@ -82,6 +83,41 @@ async fn every_nexmark_query_plans() {
         assert_eq!(is_stateful, !stateless.contains(&number), "q{number}");
         assert_eq!(granule_us, windowed(number), "q{number}");
     }
+}
+
+#[tokio::test]
+async fn values_go_to_columns_by_their_place_whatever_they_are_called() {
+    for query in
+        ["SELECT v, v FROM u", "SELECT v AS b, v AS a FROM u", "SELECT v, v FROM u UNION ALL SELECT v, v + 1 FROM t WHERE v > 0"]
+    {
+        let job = plan(&format!("pair {query}")).await.unwrap();
+        let names: Vec<_> = job.inserts[0].plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["a", "b"], "{query}");
+    }
+}
+
+#[tokio::test]
+async fn casts_know_the_types_of_columns() {
+    let planner = planner(Catalog::default());
+    let query = async |sql: &str| {
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+        planner.plan_query(&query).await
+    };
+    for (kind, arrow) in [
+        ("TIMESTAMP_LTZ(3)", "Timestamp(ms, \"UTC\")"),
+        ("BYTES", "Binary"),
+        ("UUID", "Utf8"),
+        ("STRING", "Utf8View"),
+        ("TIMESTAMP(3)", "Timestamp(ms)"),
+    ] {
+        let plan = query(&format!("SELECT CAST(NULL AS {kind}) AS c, TRY_CAST(NULL AS {kind}) AS d")).await.unwrap();
+        for column in ["c", "d"] {
+            let field = plan.schema().field_with_unqualified_name(column).unwrap();
+            assert_eq!(field.data_type().to_string(), arrow, "{kind}");
+        }
+    }
+    let error = query("SELECT CAST('x' AS TIMESTAMP_LTX(3))").await.unwrap_err().to_string();
+    assert!(error.contains("unknown type \"TIMESTAMP_LTX\"; did you mean TIMESTAMP_LTZ?"), "{error}");
 }
 
 #[tokio::test]
@@ -288,6 +324,10 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("SELECT k FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
         ("CREATE VIEW w AS SELECT k FROM t PREWHERE v = 1", "write WHERE"),
         ("SELECT k FROM t WHERE k SIMILAR TO 'f%'", "write LIKE"),
+        ("SELECT k INTO x FROM t", "write CREATE TABLE"),
+        ("SELECT k FROM (SELECT k FROM t FOR UPDATE)", "there are no locks"),
+        ("WITH x AS (INSERT INTO other SELECT k, v FROM t) SELECT 1", "a query only reads"),
+        ("SELECT k FROM t WHERE k IN (WITH x AS (DELETE FROM t) SELECT 1)", "a query only reads"),
         ("SELECT k FROM t LEFT JOIN UNNEST(make_array(k)) AS x (i) ON TRUE", "write CROSS JOIN UNNEST"),
         ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k)) WITH ORDINALITY AS x (i, n)", "WITH ORDINALITY"),
         ("SELECT k FROM t WHERE v = SOME (SELECT v FROM u)", "write IN (SELECT …)"),

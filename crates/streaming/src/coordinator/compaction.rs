@@ -124,6 +124,10 @@ impl Compaction {
         self.trouble = Some(message);
     }
 
+    pub fn is_under_way(&self) -> bool {
+        self.order.is_some() || self.merged.is_some()
+    }
+
     /// Whether the next swap has something to say.
     pub fn is_ahead(&self) -> bool {
         self.merged.is_some()
@@ -190,7 +194,7 @@ mod tests {
 
     fn run(first: u64, last: u64, state_bytes: u64) -> StateRun {
         let name = format!("{first}-{last}");
-        StateRun { name, bytes: state_bytes, crc32: 0, state_bytes, first_epoch: Epoch(first), last_epoch: Epoch(last) }
+        StateRun { name, bytes: state_bytes, crc32: 0, state_bytes, first_epoch: Epoch(first), last_epoch: Epoch(last), end: None }
     }
 
     fn chain(sizes: &[u64]) -> Vec<StateRun> {

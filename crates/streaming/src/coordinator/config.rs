@@ -164,6 +164,8 @@ pub enum OnDataLoss {
 pub enum Rule {
     /// Event time: the watermark never falls (without: it is what the partitions say now).
     WatermarkAscends,
+    /// Event time: the watermark is where an epoch's own records took its timers (without: where the partitions put it).
+    WatermarkFollowsTimers,
     /// State: a merged run counts only as the answer to the order that stands (without: whenever it comes).
     CompactionOrdered,
     /// 4: a published file stays while it is a run of the state (without: it goes).

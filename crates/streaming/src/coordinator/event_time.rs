@@ -12,6 +12,7 @@ use super::{
     sources::{Activity, Sources},
 };
 use crate::{
+    frame::SeenTime,
     ids::{SourceId, SourcePartition},
     manifest::Manifest,
 };
@@ -48,6 +49,25 @@ impl EventTimes {
         self.watermark_us
     }
 
+    /// An epoch fired timers through this time: rows that it closed must not come any more, whoever wakes up now.
+    pub fn fired(&mut self, through_us: Option<i64>) {
+        self.watermark_us = self.watermark_us.max(through_us);
+    }
+
+    /// The partitions that the watermark waits for; `None`: it waits for a topic that is not there.
+    pub fn awake(&self, config: &CoordinatorConfig) -> Option<Vec<SeenTime>> {
+        let relevant = self.relevant(config)?.filter(|(_, it)| !it.is_idle);
+        Some(relevant.map(|(key, it)| SeenTime { source: *key, event_time_us: it.event_time_us }).collect())
+    }
+
+    /// Those of the sources that have a watermark; `None`: one of these has no partitions, as nobody has made its topic yet.
+    fn relevant(&self, config: &CoordinatorConfig) -> Option<impl Iterator<Item = (&SourcePartition, &Partition)> + Clone> {
+        let is_there = |source: &SourceId| self.partitions.keys().any(|key| key.source == *source);
+        let watermarked = config.watermarked.clone();
+        let relevant = move |(key, _): &(&SourcePartition, &Partition)| watermarked.contains(&key.source);
+        config.watermarked.iter().all(is_there).then(|| self.partitions.iter().filter(relevant))
+    }
+
     /// What a recorded epoch has seen.
     pub fn reported(&mut self, times: &BTreeMap<SourcePartition, i64>) {
         for (key, time) in times {
@@ -78,12 +98,7 @@ impl EventTimes {
         for (key, activity) in sources.activities().filter(|(key, _)| config.watermarked.contains(&key.source)) {
             self.partitions.entry(key).or_default().look(activity);
         }
-        let is_missing = |source: &SourceId| !self.partitions.keys().any(|key| key.source == *source);
-        if config.watermarked.iter().any(is_missing) {
-            // A topic that nobody has made yet.
-            return;
-        }
-        let relevant = self.partitions.iter().filter(|(key, _)| config.watermarked.contains(&key.source));
+        let Some(relevant) = self.relevant(config) else { return };
         let now = watermark(relevant.map(|(_, partition)| *partition));
         self.watermark_us = if config.lacks(Rule::WatermarkAscends) { now } else { self.watermark_us.max(now) };
     }

@@ -47,7 +47,7 @@ pub use self::{
     status::{JobStatus, Limit, Phase},
 };
 use crate::{
-    frame::{Frame, SourceRange},
+    frame::{Closing, Frame, SourceRange},
     ids::{Attempt, ExecutorId, Generation, Nonce, SinkId, Version},
     manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest, StateRun},
     pace::{Observed, Pace},
@@ -373,11 +373,12 @@ impl JobCoordinator {
         }
         self.swap_what_is_due(now, actions);
         self.submit(now, actions);
-        if self.wanted == Life::Running {
+        if self.wanted != Life::Running {
+            self.compaction.halt();
+        } else if self.swap.is_none() {
+            // Which runs there are, a swap under way may change.
             let (holder, now_us) = (self.state_holder.as_ref(), now.monotonic_us);
             self.compaction.advance(now_us, &self.manifest, holder, &self.executors, &self.config, actions);
-        } else {
-            self.compaction.halt();
         }
         self.delete_garbage(now, actions);
     }
@@ -446,9 +447,12 @@ impl JobCoordinator {
     /// Event time has passed a timer since the last recorded epoch: an epoch must be computed although there is nothing to read.
     fn timers_are_due(&self) -> bool {
         let granule = |time_us: i64| time_us.div_euclid(self.config.timer_granule_us.max(1));
-        let (now_us, then_us) = (self.event_times.watermark_us(), self.manifest.frame_watermark_us);
-        let has_timers = self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. });
-        has_timers && now_us.map(granule) > then_us.map(granule)
+        let (now_us, then_us) = (self.event_times.watermark_us(), self.manifest.fired_through_us());
+        self.has_timers() && now_us.map(granule) > then_us.map(granule)
+    }
+
+    fn has_timers(&self) -> bool {
+        self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. })
     }
 
     fn submit_at_us(&self) -> u64 {
@@ -483,7 +487,10 @@ impl JobCoordinator {
         let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
         let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
         let watermark_us = self.event_times.watermark_us();
-        let frame = Frame { epoch: self.manifest.epoch.next(), clock_us: now.wall_us, window_start_us, watermark_us, parts };
+        let awake = if self.has_timers() && parts.len() == 1 { self.event_times.awake(&self.config) } else { None };
+        let closing = awake.map(|awake| Closing { awake, granule_us: self.config.timer_granule_us });
+        let epoch = self.manifest.epoch.next();
+        let frame = Frame { epoch, clock_us: now.wall_us, window_start_us, watermark_us, closing, parts };
         let attempt = self.next_attempt;
         self.next_attempt = attempt.next();
         self.attempts_of_epoch += 1;
@@ -607,10 +614,15 @@ impl JobCoordinator {
         for report in reports {
             self.event_times.reported(&report.event_time_us);
         }
+        let fired_us = reports.iter().filter_map(|report| report.fired_us).max();
+        if !self.config.lacks(Rule::WatermarkFollowsTimers) {
+            self.event_times.fired(fired_us);
+        }
         self.event_times.look(&self.sources, &self.config);
         let mut manifest = self.next_manifest(now);
         manifest.epoch = frame.epoch;
         manifest.frame_watermark_us = frame.watermark_us;
+        manifest.fired_us = manifest.fired_us.max(fired_us);
         manifest.window_end_us = frame.window_start_us + frame.parts.len() as i64;
         manifest.counts.add(&std::mem::take(&mut self.stray_counts));
         for report in reports {
@@ -623,14 +635,18 @@ impl JobCoordinator {
                     *max = timestamp.max(*max);
                 }
             }
-            let PartFile { name, bytes, crc32, state_bytes, .. } = report.file.clone();
+            let PartFile { name, bytes, crc32, state_bytes, state_end: end, .. } = report.file.clone();
             if state_bytes > 0 {
                 // Epochs that changed nothing are covered by the next run.
                 let first_epoch = manifest.state_through().next().min(frame.epoch);
-                manifest.state.push(StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch: frame.epoch });
+                manifest.state.push(StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch: frame.epoch, end });
             }
             self.state_holder = Some(report.executor.clone());
             self.publishing.computed_by(frame.epoch, report.work.part, report.executor.clone());
+        }
+        // Not of those that are just being merged.
+        if !self.compaction.is_under_way() {
+            manifest.drop_ended_runs();
         }
         manifest.unpublished.push(EpochRecord {
             epoch: frame.epoch,

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     frame::PartWork,
     ids::{Epoch, Incarnation, PartIndex, SourcePartition},
+    manifest::StateEnd,
     pace::PaceConfig,
     report::CompactFailure,
 };
@@ -57,9 +58,13 @@ impl Bench {
 
     /// The attempt's only part is computed; the record is under way.
     fn report(&mut self, times: &[(i32, i64)], state_bytes: u64) -> Frame {
+        self.report_with(times, |_, report| report.file.state_bytes = state_bytes)
+    }
+
+    fn report_with(&mut self, times: &[(i32, i64)], change: impl FnOnce(&Frame, &mut PartReport)) -> Frame {
         let (attempt, frame) = self.submitted().expect("an attempt");
         let name = format!("epoch-{}", frame.epoch);
-        self.send(Event::PartReported(PartReport {
+        let mut report = PartReport {
             incarnation: Incarnation::new("incarnation"),
             generation: self.coordinator.generation,
             epoch: frame.epoch,
@@ -67,21 +72,42 @@ impl Bench {
             execution: Nonce(name.clone()),
             executor: ExecutorId::new("executor"),
             work: frame.parts[0].clone(),
-            file: PartFile { state_bytes, ..file(PartIndex(0), &name, SINK) },
+            file: file(PartIndex(0), &name, SINK),
             counts: Counts { late: 1, ..Counts::default() },
             times: StepTimes::default(),
             max_timestamp_ms: None,
             event_time_us: times.iter().map(|(number, time)| (partition(*number), *time)).collect(),
-        }));
+            fired_us: None,
+        };
+        change(&frame, &mut report);
+        self.send(Event::PartReported(report));
         frame
     }
 
-    /// An epoch with one record of each partition given, from its report to its record.
-    fn epoch(&mut self, times: &[(i32, i64)], state_bytes: u64) -> Frame {
+    /// The same where the task fires the timers that its records make due, and what it changes ends at `end_us`.
+    fn closing_epoch(&mut self, times: &[(i32, i64)], end_us: i64) -> Frame {
+        self.become_available(times);
+        let frame = self.report_with(times, |frame, report| {
+            let closing = frame.closing.as_ref().expect("only one part");
+            report.fired_us = closing.watermark_us(frame.watermark_us, &report.event_time_us);
+            report.file.state_bytes = 1;
+            report.file.state_end = Some(StateEnd { watermark_us: Some(end_us), clock_us: None });
+        });
+        self.store();
+        frame
+    }
+
+    /// One record more of each partition.
+    fn become_available(&mut self, times: &[(i32, i64)]) {
         for (number, _) in times {
             let next = self.coordinator.sources.position(partition(*number)).expect("a partition");
             self.available(*number, next + 1);
         }
+    }
+
+    /// An epoch with one record of each partition given, from its report to its record.
+    fn epoch(&mut self, times: &[(i32, i64)], state_bytes: u64) -> Frame {
+        self.become_available(times);
         let frame = self.report(times, state_bytes);
         self.store();
         frame
@@ -104,7 +130,7 @@ impl Bench {
             incarnation: Incarnation::new("incarnation"),
             generation,
             replaced: runs.iter().map(|run| run.name.clone()).collect(),
-            run: StateRun { name: name.into(), bytes: 9, crc32: 0, state_bytes: 9, first_epoch, last_epoch },
+            run: StateRun { name: name.into(), bytes: 9, crc32: 0, state_bytes: 9, first_epoch, last_epoch, end: None },
         }));
     }
 
@@ -135,6 +161,7 @@ fn one_part_reads_all_ranges_and_a_report_of_other_ranges_does_not_count() {
             times: StepTimes::default(),
             max_timestamp_ms: Some(7),
             event_time_us: BTreeMap::new(),
+            fired_us: None,
         })
     };
     bench.send(report(PartWork { ranges: vec![], ..frame.parts[0].clone() }));
@@ -170,6 +197,50 @@ fn a_frame_carries_the_watermark_of_what_is_recorded() {
     assert_eq!(bench.epoch(&[(1, 60)], 0).watermark_us, Some(30));
     assert_eq!(bench.coordinator.manifest().watermark_us, Some(30), "and does not take it back");
     assert!(bench.coordinator.manifest().frame_watermark_us == Some(30) && bench.submitted().is_none());
+}
+
+#[test]
+fn an_epoch_closes_what_its_own_records_finish() {
+    let mut bench = leading(CoordinatorConfig { timer_granule_us: 10, ..config() });
+    bench.closing_epoch(&[(0, 50)], i64::MAX);
+    bench.closing_epoch(&[(1, 42)], i64::MAX);
+    let at = |bench: &Bench| {
+        let manifest = bench.coordinator.manifest();
+        (manifest.frame_watermark_us, manifest.fired_through_us(), manifest.watermark_us)
+    };
+    assert_eq!(at(&bench), (None, Some(42), Some(42)));
+    assert!(bench.submitted().is_none(), "no timer waits for an epoch without rows");
+    bench.closing_epoch(&[(1, 48)], i64::MAX);
+    assert_eq!(at(&bench), (Some(42), Some(42), Some(48)), "no timer is due between 42 and 48");
+    // Partition 1 falls silent, and the watermark goes on with partition 0; what the epoch of that closed stays closed when 1 wakes up with what is older.
+    bench.hush(IDLE_US);
+    bench.hush(IDLE_US);
+    bench.report(&[], 0);
+    bench.store();
+    let frame = bench.closing_epoch(&[(0, 70)], i64::MAX);
+    assert_eq!((frame.watermark_us, at(&bench)), (Some(50), (Some(50), Some(70), Some(70))));
+    assert_eq!(bench.closing_epoch(&[(1, 55)], i64::MAX).watermark_us, Some(70));
+}
+
+#[test]
+fn the_oldest_runs_of_state_are_forgotten_when_all_in_them_has_ended() {
+    let mut bench = leading(CoordinatorConfig { compact_from_runs: 100, ..config() });
+    // Partition 1 never has anything.
+    bench.hush(IDLE_US);
+    bench.hush(IDLE_US);
+    let mut epoch = |time: i64, end_us: i64, runs: &[(&str, u64, u64)]| {
+        bench.closing_epoch(&[(0, time)], end_us);
+        assert_eq!(bench.runs(), runs);
+    };
+    epoch(10, 30, &[("epoch-1", 1, 1)]);
+    epoch(20, 60, &[("epoch-1", 1, 1), ("epoch-2", 2, 2)]);
+    epoch(25, 40, &[("epoch-1", 1, 1), ("epoch-2", 2, 2), ("epoch-3", 3, 3)]);
+    // What is left covers their epochs.
+    epoch(30, 70, &[("epoch-2", 1, 2), ("epoch-3", 3, 3), ("epoch-4", 4, 4)]);
+    // One that has ended waits for those before it.
+    epoch(45, 70, &[("epoch-2", 1, 2), ("epoch-3", 3, 3), ("epoch-4", 4, 4), ("epoch-5", 5, 5)]);
+    epoch(70, 70, &[]);
+    epoch(75, i64::MAX, &[("epoch-7", 1, 7)]);
 }
 
 #[test]
@@ -369,7 +440,15 @@ fn nothing_is_deleted_while_savepoints_are_not_known() {
     let mut bench = Bench::leading_as(manifest(), stateful);
     bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
     bench.compacted(
-        &[StateRun { name: "r".into(), bytes: 1, crc32: 0, state_bytes: 1, first_epoch: Epoch(1), last_epoch: Epoch(1) }],
+        &[StateRun {
+            name: "r".into(),
+            bytes: 1,
+            crc32: 0,
+            state_bytes: 1,
+            first_epoch: Epoch(1),
+            last_epoch: Epoch(1),
+            end: None,
+        }],
         "stray",
         Generation(1),
     );
@@ -467,7 +546,15 @@ fn manifests_of_the_version_before_are_read() {
     assert!(manifest.state.is_empty() && manifest.sources[&SOURCE].idle.is_empty());
     assert_eq!(manifest.files().map(|file| file.state_bytes).collect::<Vec<_>>(), [0]);
     let new = Manifest {
-        state: vec![StateRun { name: "r".into(), bytes: 1, crc32: 2, state_bytes: 3, first_epoch: Epoch(1), last_epoch: Epoch(7) }],
+        state: vec![StateRun {
+            name: "r".into(),
+            bytes: 1,
+            crc32: 2,
+            state_bytes: 3,
+            first_epoch: Epoch(1),
+            last_epoch: Epoch(7),
+            end: None,
+        }],
         ..manifest
     };
     let written = serde_json::to_string(&new).expect("writable");

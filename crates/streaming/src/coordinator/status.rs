@@ -136,6 +136,7 @@ mod tests {
             state: Vec::new(),
             watermark_us: None,
             frame_watermark_us: None,
+            fired_us: None,
             unpublished: vec![],
             published: BTreeMap::from([(SinkId(0), Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             replace: None,

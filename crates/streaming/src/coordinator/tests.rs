@@ -28,6 +28,7 @@ pub(super) fn manifest() -> Manifest {
         state: Vec::new(),
         watermark_us: None,
         frame_watermark_us: None,
+        fired_us: None,
         unpublished: Vec::new(),
         published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
         replace: None,
@@ -108,6 +109,7 @@ impl Bench {
                 times: StepTimes::default(),
                 max_timestamp_ms: None,
                 event_time_us: BTreeMap::new(),
+                fired_us: None,
             }));
         }
     }
@@ -139,7 +141,7 @@ impl Bench {
 }
 
 pub(super) fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
-    PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0 }
+    PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0, state_end: None }
 }
 
 /// A new leader would publish the part again, and its rows would be refused and counted again.

@@ -102,6 +102,8 @@ pub struct Plan {
     pub without: Option<Sabotage>,
     /// The job has a state, and so a watermark and timers.
     pub stateful: bool,
+    /// What the state holds ends with time.
+    pub state_ends: bool,
     /// How many executors share the state at most.
     pub sharing: u16,
     /// Keep a diary of everything that happens.
@@ -114,7 +116,8 @@ impl Plan {
         let needs_state =
             matches!(fault, Fault::MemoryLost | Fault::CompactionFails | Fault::CompactReportLost | Fault::CompactReportLate);
         let sharing = 1 + (round / 2 % 2) as u16;
-        Self { seed, fault, without: None, stateful: needs_state || round % 2 == 1, sharing, traced: false }
+        let (stateful, state_ends) = (needs_state || round % 2 == 1, !needs_state && round / 4 % 2 == 1);
+        Self { seed, fault, without: None, stateful, state_ends, sharing, traced: false }
     }
 
     pub fn lacks(&self, sabotage: Sabotage) -> bool {

@@ -109,7 +109,7 @@ impl World {
         let mut covered = BTreeSet::new();
         if new.epoch != old.epoch {
             match new.unpublished.last().filter(|record| record.epoch == new.epoch && new.epoch == old.epoch.next()) {
-                Some(record) => covered = self.recorded(record, new.frame_watermark_us),
+                Some(record) => covered = self.recorded(record, new),
                 None => self.violate(format_args!("epoch {} is followed by epoch {}", old.epoch, new.epoch)),
             }
         }
@@ -152,8 +152,11 @@ impl World {
             let is = (new.watermark_us, new.frame_watermark_us);
             self.violate(format_args!("the watermark falls from {was:?} to {is:?}"));
         }
-        if new.frame_watermark_us > new.watermark_us {
+        if new.fired_through_us() > new.watermark_us {
             self.violate(format_args!("epoch {} was computed with a watermark of its own: {new:?}", new.epoch));
+        }
+        if new.epoch != old.epoch && new.frame_watermark_us < old.fired_through_us() {
+            self.violate(format_args!("epoch {} takes rows of what epoch {} has closed: {new:?}", new.epoch, old.epoch));
         }
         let seen = self.topics.iter().flat_map(|topic| &topic.partitions).flat_map(|partition| &partition.records);
         if new.watermark_us > seen.map(|record| record.time_us).max() {
@@ -172,7 +175,7 @@ impl World {
             }
             through = run.last_epoch;
         }
-        match self.stored_state(&new.state) {
+        match self.stored_state(&new.state, new.fired_through_us()) {
             None => {
                 self.violate(format_args!("the state of epoch {} has a run that is gone or broken: {:?}", new.epoch, new.state))
             }
@@ -185,7 +188,8 @@ impl World {
     }
 
     /// Takes an epoch into the books; answers the records that its files cover.
-    fn recorded(&mut self, record: &EpochRecord, watermark_us: Option<i64>) -> BTreeSet<Identity> {
+    fn recorded(&mut self, record: &EpochRecord, manifest: &Manifest) -> BTreeSet<Identity> {
+        let (watermark_us, fired_us) = (manifest.frame_watermark_us, manifest.fired_through_us());
         let mut covered = BTreeSet::new();
         if !self.oracle.recorded.insert(record.epoch) {
             self.violate(format_args!("epoch {} is recorded twice", record.epoch));
@@ -217,8 +221,9 @@ impl World {
             };
             let records: Vec<Record> = covered.iter().map(log).collect();
             self.oracle.counts.late += records.iter().filter(|record| state::is_late(record, watermark_us)).count() as u64;
-            let delta = state::change(&self.oracle.state, watermark_us, records.iter());
+            let delta = state::change(&self.oracle.state, watermark_us, fired_us, self.plan.state_ends, records.iter());
             state::apply(&mut self.oracle.state, &delta);
+            state::drop_ended(&mut self.oracle.state, fired_us);
         }
         covered
     }

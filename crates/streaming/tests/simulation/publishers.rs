@@ -135,7 +135,7 @@ impl World {
         let rows = BTreeMap::from([(DEAD_LETTERS, letters.len() as u64)]);
         let content = Content { letters, ..Content::default() };
         self.store.files.insert(name.clone(), File { content, crc32, unsynced_at: None, is_torn: false });
-        PartFile { part: order.part.part, name, bytes: 10, crc32, rows, state_bytes: 0 }
+        PartFile { part: order.part.part, name, bytes: 10, crc32, rows, state_bytes: 0, state_end: None }
     }
 
     fn fail(&mut self, executor: usize, writing: &Writing, message: &str, retryable: bool) {

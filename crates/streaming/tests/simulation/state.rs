@@ -1,11 +1,11 @@
-//! A toy state for the jobs that have one: records counted by key, where a key that has been counted to five is gone; and how far the timers have fired. It is kept as
-//! runs of changes on the store, and on executors as a base in memory with an overlay of its own for each execution (EPOCHS rule 8).
+//! A toy state for the jobs that have one: records counted by key, where a key that has been counted to five is gone, and so are, in half of the jobs, those of a while
+//! ago; and how far the timers have fired. It is kept as runs of changes on the store, and on executors as a base in memory with an overlay of its own for each execution (EPOCHS rule 8).
 use std::collections::BTreeMap;
 
 use polybolos_streaming::{
     coordinator::Event,
     ids::{Epoch, ExecutorId, Generation, Incarnation},
-    manifest::StateRun,
+    manifest::{StateEnd, StateRun},
     report::{CompactFailure, CompactReport},
 };
 
@@ -18,12 +18,22 @@ use crate::{
 };
 
 /// What each key counts, and under [`FIRED`] through which watermark the timers have fired.
-pub type State = BTreeMap<u32, i64>;
+pub type State = BTreeMap<u32, Counted>;
 /// `None`: the key is gone.
-pub type Delta = BTreeMap<u32, Option<i64>>;
+pub type Delta = BTreeMap<u32, (Option<i64>, i64)>;
+
+/// A count, and through which event time it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    count: i64,
+    end_us: i64,
+}
 
 const FIRED: u32 = u32::MAX;
 const GONE_AT: i64 = 5;
+const NEVER: i64 = i64::MAX;
+/// In jobs whose state ends, so long after the last record.
+const KEPT_US: i64 = 300 * MS as i64;
 
 /// What an executor keeps of the state.
 #[derive(Debug, Default)]
@@ -52,12 +62,23 @@ pub fn holds((part, parts): (u16, u16), key: u32) -> bool {
 }
 
 pub fn apply(state: &mut State, delta: &Delta) {
-    for (key, value) in delta {
-        match value {
-            Some(value) => state.insert(*key, *value),
-            None => state.remove(key),
+    for (&key, &(count, end_us)) in delta {
+        match count {
+            Some(count) => state.insert(key, Counted { count, end_us }),
+            None => state.remove(&key),
         };
     }
+}
+
+/// What ended by then is no part of the state.
+pub fn drop_ended(state: &mut State, fired_us: Option<i64>) {
+    state.retain(|_, counted| Some(counted.end_us) > fired_us);
+}
+
+/// When all of it has ended.
+pub fn end(delta: &Delta) -> Option<StateEnd> {
+    let watermark_us = delta.values().map(|(_, end_us)| *end_us).max();
+    (watermark_us < Some(NEVER)).then_some(StateEnd { watermark_us, clock_us: None })
 }
 
 /// Whether the record comes too late to be counted.
@@ -65,23 +86,32 @@ pub fn is_late(record: &Record, watermark_us: Option<i64>) -> bool {
     matches!(record.kind, Kind::Good | Kind::Refused) && watermark_us.is_some_and(|watermark_us| record.time_us < watermark_us)
 }
 
-/// What an epoch of these records, with this watermark, makes of the state.
-pub fn change<'a>(state: &State, watermark_us: Option<i64>, records: impl Iterator<Item = &'a Record>) -> Delta {
+/// What an epoch of these records makes of the state, with this watermark, and where timers fire through `fired_us`.
+pub fn change<'a>(
+    state: &State,
+    watermark_us: Option<i64>,
+    fired_us: Option<i64>,
+    ends: bool,
+    records: impl Iterator<Item = &'a Record>,
+) -> Delta {
+    let end_of = |time_us: i64| if ends { time_us + KEPT_US } else { NEVER };
     let mut delta = Delta::new();
     let is_counted = |record: &&Record| matches!(record.kind, Kind::Good | Kind::Refused) && !is_late(record, watermark_us);
     for record in records.filter(is_counted) {
-        let before = delta.get(&record.key).copied().unwrap_or_else(|| state.get(&record.key).copied()).unwrap_or(0);
-        delta.insert(record.key, Some(before + 1).filter(|count| *count < GONE_AT));
+        let known = state.get(&record.key).map_or((None, i64::MIN), |counted| (Some(counted.count), counted.end_us));
+        let (before, end_us) = delta.get(&record.key).copied().unwrap_or(known);
+        let count = Some(before.unwrap_or(0) + 1).filter(|count| *count < GONE_AT);
+        delta.insert(record.key, (count, end_us.max(end_of(record.time_us))));
     }
-    if let Some(watermark_us) = watermark_us {
-        delta.insert(FIRED, Some(watermark_us));
+    if let Some(fired_us) = fired_us {
+        delta.insert(FIRED, (Some(fired_us), end_of(fired_us)));
     }
     delta
 }
 
 impl World {
-    /// What these recorded runs make of a part's keys, on this executor; `None`: a run is not there.
-    pub fn load_state(&mut self, executor: usize, runs: &[StateRun], share: (u16, u16)) -> Option<State> {
+    /// What these recorded runs make of a part's keys, on this executor, where timers have fired through `fired_us`; `None`: a run is not there.
+    pub fn load_state(&mut self, executor: usize, runs: &[StateRun], share: (u16, u16), fired_us: Option<i64>) -> Option<State> {
         let mut memory = std::mem::take(&mut self.executors[executor].memory);
         let recorded = runs.last().map_or(Epoch(0), |run| run.last_epoch);
         let is_ahead = memory.through > recorded && !self.plan.lacks(Sabotage::OverlayMergedAtOnce);
@@ -104,6 +134,7 @@ impl World {
         }
         memory.through = recorded.max(memory.through);
         memory.overlays.clear();
+        drop_ended(&mut memory.base, fired_us);
         let base = memory.base.clone();
         self.executors[executor].memory = memory;
         Some(base)
@@ -121,12 +152,13 @@ impl World {
         }
     }
 
-    /// The state that runs on the store make.
-    pub fn stored_state(&self, runs: &[StateRun]) -> Option<State> {
+    /// The state that runs on the store make, where timers have fired through `fired_us`.
+    pub fn stored_state(&self, runs: &[StateRun], fired_us: Option<i64>) -> Option<State> {
         let mut state = State::new();
         for run in runs {
             apply(&mut state, &self.store.read(&run.name, run.crc32)?.state);
         }
+        drop_ended(&mut state, fired_us);
         Some(state)
     }
 
@@ -191,19 +223,19 @@ impl World {
         }
         let (first_epoch, last_epoch) = (order.runs[0].first_epoch, order.runs[order.runs.len() - 1].last_epoch);
         if first_epoch == Epoch(1) {
-            merged.retain(|_, value| value.is_some());
+            merged.retain(|_, (count, _)| count.is_some());
         }
         self.executions += 1;
         let name = format!("state-{first_epoch}-{last_epoch}-{}", self.executions);
         let crc32 = self.executions as u32;
-        let state_bytes = bytes(&merged);
+        let (state_bytes, end) = (bytes(&merged), end(&merged));
         let content = Content { state: merged, ..Content::default() };
         self.store.files.insert(name.clone(), File { content, crc32, unsynced_at: None, is_torn: false });
         let report = Event::StateCompacted(CompactReport {
             incarnation: Incarnation::new(INCARNATION),
             generation: order.generation,
             replaced: order.runs.into_iter().map(|run| run.name).collect(),
-            run: StateRun { name, bytes: state_bytes, crc32, state_bytes, first_epoch, last_epoch },
+            run: StateRun { name, bytes: state_bytes, crc32, state_bytes, first_epoch, last_epoch, end },
         });
         if self.strikes(Fault::CompactReportLost) {
             return;

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use polybolos_streaming::{
     coordinator::{AttemptOutcome, Event},
-    frame::{Frame, PartWork, SourceRange},
+    frame::{Closing, Frame, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex, SourcePartition},
     manifest::{DEAD_LETTERS, StateRun},
     report::{Counts, PartFile, PartReport, StepTimes},
@@ -34,6 +34,9 @@ pub struct Task {
     pub attempt: Attempt,
     epoch: Epoch,
     watermark_us: Option<i64>,
+    closing: Option<Closing>,
+    /// Timers had fired through it when the frame was made.
+    recorded_us: Option<i64>,
     work: PartWork,
     /// What all parts read: those of a state exchange their records.
     ranges: Vec<SourceRange>,
@@ -65,11 +68,23 @@ impl World {
             return self.faults.count(Fault::HeavyFrames);
         }
         let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
+        let recorded_us = self.processes[process].coordinator.as_ref().and_then(|it| it.manifest().fired_through_us());
         for part in &frame.parts {
-            let (epoch, watermark_us, work, state) = (frame.epoch, frame.watermark_us, part.clone(), state.to_vec());
-            let (ranges, parts) = (frame.ranges().copied().collect(), frame.parts.len() as u16);
-            let task =
-                Task { process, generation, attempt, epoch, watermark_us, work, ranges, parts, state, topic, is_repeated: false };
+            let task = Task {
+                process,
+                generation,
+                attempt,
+                epoch: frame.epoch,
+                watermark_us: frame.watermark_us,
+                closing: frame.closing.clone(),
+                recorded_us,
+                work: part.clone(),
+                ranges: frame.ranges().copied().collect(),
+                parts: frame.parts.len() as u16,
+                state: state.to_vec(),
+                topic,
+                is_repeated: false,
+            };
             let home = match part.ranges.first() {
                 // Where the state is, as a rule.
                 _ if self.plan.stateful => usize::from(part.part.0) + usize::from(self.random.random_bool(0.1)),
@@ -111,7 +126,7 @@ impl World {
             let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         }
-        let Some(state) = self.load_state(executor, &task.state, (task.work.part.0, task.parts)) else {
+        let Some(state) = self.load_state(executor, &task.state, (task.work.part.0, task.parts), task.recorded_us) else {
             // Of a leader that is no more: the present one's are there (see `World::check_state`).
             let outcome = AttemptOutcome::Failed { message: "a run of state is gone".into(), retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
@@ -130,7 +145,7 @@ impl World {
         };
         let rows = [(SINK, content.rows.len() as u64), (DEAD_LETTERS, content.letters.len() as u64)].into_iter().collect();
         let crc32 = self.executions as u32;
-        let state_bytes = state::bytes(&content.state);
+        let (state_bytes, state_end) = (state::bytes(&content.state), state::end(&content.state));
         self.keep_overlay(executor, epoch, &name, &content.state);
         let report = PartReport {
             incarnation: Incarnation::new(INCARNATION),
@@ -140,11 +155,12 @@ impl World {
             execution,
             executor: self.executors[executor].id.clone(),
             work: task.work.clone(),
-            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows, state_bytes },
+            file: PartFile { part, name: name.clone(), bytes: 100, crc32, rows, state_bytes, state_end },
             counts,
             times: StepTimes::default(),
             max_timestamp_ms: None,
             event_time_us: self.event_times(&task),
+            fired_us: self.fired_us(&task),
         };
         let is_torn = self.strikes(Fault::TornFile);
         if !name.is_empty() {
@@ -193,7 +209,9 @@ impl World {
         if self.plan.stateful {
             late = records.iter().filter(|(_, _, record)| state::is_late(record, task.watermark_us)).count() as u64;
             let all: Vec<_> = task.ranges.iter().flat_map(read).collect();
-            content.state = state::change(state, task.watermark_us, all.iter().map(|(_, _, record)| record));
+            let fired_us = task.watermark_us.max(self.fired_us(task));
+            content.state =
+                state::change(state, task.watermark_us, fired_us, self.plan.state_ends, all.iter().map(|(_, _, record)| record));
             content.state.retain(|key, _| state::holds((task.work.part.0, task.parts), *key));
         }
         let counts = Counts {
@@ -212,6 +230,10 @@ impl World {
             Some((of.source, records.iter().map(|record| record.time_us).max()?))
         };
         task.work.ranges.iter().filter_map(newest).collect()
+    }
+
+    fn fired_us(&self, task: &Task) -> Option<i64> {
+        task.closing.as_ref()?.watermark_us(task.watermark_us, &self.event_times(task))
     }
 
     pub fn sync(&mut self, executor: usize, written: Written) {

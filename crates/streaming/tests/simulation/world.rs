@@ -115,6 +115,7 @@ impl World {
             state: Vec::new(),
             watermark_us: None,
             frame_watermark_us: None,
+            fired_us: None,
             unpublished: Vec::new(),
             published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
             replace: None,
@@ -224,7 +225,7 @@ impl World {
         let settled = self.now > CALM_AT
             && manifest.unpublished.is_empty()
             && manifest.life == Life::Running
-            && manifest.frame_watermark_us == manifest.watermark_us
+            && manifest.fired_through_us() == manifest.watermark_us
             && manifest.sources[&SOURCE].topic_id == Some(self.topic_id())
             && manifest.sources[&SOURCE].next == self.topics[self.topics.len() - 1].ends();
         self.settled_at = if settled { self.settled_at.or(Some(self.now)) } else { None };

@@ -1,0 +1,24 @@
+//! CAST to the types of columns that DataFusion has no word for: `TIMESTAMP_LTZ(3)`, `BYTES`, `UUID`.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::datatypes::{Field, FieldRef},
+    common::{Result, plan_datafusion_err},
+    logical_expr::planner::TypePlanner,
+    sql::sqlparser::ast::DataType,
+};
+
+use crate::parser;
+
+#[derive(Debug)]
+pub(crate) struct CastTypes;
+
+impl TypePlanner for CastTypes {
+    fn plan_type_field(&self, sql_type: &DataType) -> Result<Option<FieldRef>> {
+        if !matches!(sql_type, DataType::Custom(..) | DataType::Bytes(_) | DataType::Uuid) {
+            return Ok(None);
+        }
+        let known = parser::column_type(&sql_type.to_string()).map_err(|error| plan_datafusion_err!("{error}"))?;
+        Ok(Some(Arc::new(Field::new("", known.arrow(), true))))
+    }
+}
