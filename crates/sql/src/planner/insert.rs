@@ -121,17 +121,33 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
 /// The query with a name of its own for what it selects twice: values go to columns by their place, and DataFusion wants names that differ.
 fn with_names(query: &ast::Query) -> ast::Query {
     let mut query = query.clone();
-    if let ast::SetExpr::Select(select) = query.body.as_mut() {
-        let mut known = BTreeSet::new();
-        for (place, item) in select.projection.iter_mut().enumerate() {
-            let ast::SelectItem::UnnamedExpr(expression) = item else { continue };
-            if !known.insert(expression.to_string()) {
-                let alias = ast::Ident::with_quote('"', format!("{expression} ({place})"));
-                *item = ast::SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+    name_twins(&mut query.body);
+    query
+}
+
+fn name_twins(body: &mut ast::SetExpr) {
+    match body {
+        ast::SetExpr::Select(select) => {
+            let mut known = BTreeSet::new();
+            for (place, item) in select.projection.iter_mut().enumerate() {
+                let (name, expr) = match item {
+                    ast::SelectItem::UnnamedExpr(expr) => (expr.to_string(), expr),
+                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr),
+                    _ => continue,
+                };
+                if !known.insert(name.clone()) {
+                    let alias = ast::Ident::with_quote('"', format!("{name} ({place})"));
+                    *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+                }
             }
         }
+        ast::SetExpr::SetOperation { left, right, .. } => {
+            name_twins(left);
+            name_twins(right);
+        }
+        ast::SetExpr::Query(query) => name_twins(&mut query.body),
+        _ => {}
     }
-    query
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {

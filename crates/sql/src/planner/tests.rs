@@ -87,9 +87,12 @@ async fn every_nexmark_query_plans() {
 
 #[tokio::test]
 async fn values_go_to_columns_by_their_place_whatever_they_are_called() {
-    for query in
-        ["SELECT v, v FROM u", "SELECT v AS b, v AS a FROM u", "SELECT v, v FROM u UNION ALL SELECT v, v + 1 FROM t WHERE v > 0"]
-    {
+    for query in [
+        "SELECT v, v FROM u",
+        "SELECT v AS b, v AS a FROM u",
+        "SELECT v AS x, v + 1 AS x FROM u",
+        "SELECT v, v FROM u UNION ALL SELECT v, v + 1 FROM t WHERE v > 0",
+    ] {
         let job = plan(&format!("pair {query}")).await.unwrap();
         let names: Vec<_> = job.inserts[0].plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, ["a", "b"], "{query}");
