@@ -46,13 +46,43 @@ struct Held {
     expiry: i64,
 }
 
-/// A row as the index of expiries has it.
-#[derive(Hash)]
-struct RowOf<'a>(&'a [u8], &'a [u8]);
+/// What the index of expiries has: a key all of whose rows end together, or one row of a key.
+type Ending = (Bytes, Option<Bytes>);
 
-impl Equivalent<(Bytes, Bytes)> for RowOf<'_> {
-    fn equivalent(&self, (key, row): &(Bytes, Bytes)) -> bool {
-        self.0 == key.as_ref() && self.1 == row.as_ref()
+#[derive(Hash)]
+struct EndingOf<'a>(&'a [u8], Option<&'a [u8]>);
+
+impl Equivalent<Ending> for EndingOf<'_> {
+    fn equivalent(&self, (key, row): &Ending) -> bool {
+        self.0 == key.as_ref() && self.1 == row.as_deref()
+    }
+}
+
+/// When rows end.
+#[derive(Debug, Default)]
+struct Endings {
+    expiry: Expiry<Ending>,
+    /// What the index takes.
+    bytes: usize,
+}
+
+impl Endings {
+    fn size(key: &[u8], row: Option<&[u8]>) -> usize {
+        slot::<Ending>() + allocated(key.len()) + row.map_or(0, |row| allocated(row.len()))
+    }
+
+    fn add(&mut self, at: i64, key: &[u8], row: Option<&[u8]>) {
+        if at != NEVER {
+            self.bytes += Self::size(key, row);
+            self.expiry.add(at, || (key.into(), row.map(Into::into)));
+        }
+    }
+
+    fn remove(&mut self, at: i64, key: &[u8], row: Option<&[u8]>) {
+        if at != NEVER {
+            self.bytes -= Self::size(key, row);
+            self.expiry.remove(at, &EndingOf(key, row));
+        }
     }
 }
 
@@ -65,14 +95,65 @@ pub(crate) struct Change {
 }
 
 /// The rows of one key, ordered by their bytes.
-type Bucket = Sorted<Held>;
+#[derive(Debug, Default)]
+struct Bucket {
+    rows: Sorted<Held>,
+    /// Whether the index of expiries has each row; else all end together, and it has the key.
+    ends_apart: bool,
+}
+
+impl Bucket {
+    fn first_end(&self) -> i64 {
+        self.rows.iter().next().map_or(NEVER, |(_, held)| held.expiry)
+    }
+
+    /// Answers what was there.
+    fn insert(&mut self, key: &[u8], row: Bytes, held: Held, endings: &mut Endings) -> Option<Held> {
+        let end = self.first_end();
+        let is_known = self.rows.get(&row).is_some();
+        if self.ends_apart {
+            let before = self.rows.insert(row.clone(), held);
+            if before.map(|before| before.expiry) != Some(held.expiry) {
+                before.inspect(|before| endings.remove(before.expiry, key, Some(&row)));
+                endings.add(held.expiry, key, Some(&row));
+            }
+            return before;
+        }
+        let (count, is_only) = (self.rows.len(), self.rows.len() == usize::from(is_known));
+        let before = self.rows.insert(row, held);
+        if is_only {
+            // It is the only one, now as before, if there was one.
+            if count == 0 || end != held.expiry {
+                if count > 0 {
+                    endings.remove(end, key, None);
+                }
+                endings.add(held.expiry, key, None);
+            }
+        } else if end != held.expiry {
+            endings.remove(end, key, None);
+            self.ends_apart = true;
+            self.rows.iter().for_each(|(row, held)| endings.add(held.expiry, key, Some(row)));
+        }
+        before
+    }
+
+    fn remove(&mut self, key: &[u8], row: &[u8], endings: &mut Endings) -> Option<Held> {
+        let removed = self.rows.remove(row)?;
+        if self.ends_apart {
+            endings.remove(removed.expiry, key, Some(row));
+        } else if self.rows.is_empty() {
+            endings.remove(removed.expiry, key, None);
+        }
+        Some(removed)
+    }
+}
+
 type ChangedBucket = Sorted<Change>;
 
 /// What a row takes among others of its key.
-fn size(key: &[u8], row: &[u8], expiry: i64) -> usize {
-    let due = if expiry == NEVER { 0 } else { slot::<(Bytes, Bytes)>() + allocated(key.len()) + allocated(row.len()) };
+fn size(row: &[u8]) -> usize {
     // Lists and trees of rows have room to spare.
-    size_of::<(Bytes, Held)>() * 3 / 2 + allocated(row.len()) + due
+    size_of::<(Bytes, Held)>() * 3 / 2 + allocated(row.len())
 }
 
 /// What a key with rows takes beside them.
@@ -84,7 +165,7 @@ fn size_of_key(key: &[u8]) -> usize {
 pub struct BucketTable {
     base: HashMap<Bytes, Bucket>,
     overlay: HashMap<Bytes, ChangedBucket>,
-    expiry: Expiry<(Bytes, Bytes)>,
+    endings: Endings,
     rows: usize,
     /// What `base` takes.
     bytes: usize,
@@ -124,14 +205,19 @@ impl BucketTable {
 
     /// Takes the rows of the chosen keys out of memory. There must be no changes.
     pub(crate) fn spill(&mut self, choice: Choice, cold: impl FnOnce() -> Cold) -> Result<(), StateError> {
-        let (expiries, bytes) = (&mut self.expiry, &mut self.bytes);
+        let (endings, bytes) = (&mut self.endings, &mut self.bytes);
         let chosen = self.base.extract_if(|key, _| choice.takes(key));
         let entries = chosen.map(|(key, bucket)| {
             *bytes -= size_of_key(&key);
             let (mut kept, mut due) = (vec![], NEVER);
-            for (row, held) in bucket.iter() {
-                *bytes -= size(&key, row, held.expiry);
-                expiries.remove(held.expiry, &RowOf(&key, row));
+            if !bucket.ends_apart {
+                endings.remove(bucket.first_end(), &key, None);
+            }
+            for (row, held) in bucket.rows.iter() {
+                *bytes -= size(row);
+                if bucket.ends_apart {
+                    endings.remove(held.expiry, &key, Some(row));
+                }
                 due = due.min(held.expiry);
                 kept.extend_from_slice(&held.expiry.to_le_bytes());
                 kept.extend_from_slice(&held.entry.to_bytes());
@@ -156,7 +242,7 @@ impl BucketTable {
 
     /// The recorded row, unless it is hidden.
     fn held(&self, key: &[u8], row: &[u8]) -> Option<Held> {
-        self.base.get(key)?.get(row).copied().filter(|held| !self.expiry.hides(held.expiry))
+        self.base.get(key)?.rows.get(row).copied().filter(|held| !self.endings.expiry.hides(held.expiry))
     }
 
     /// When a row that is there ends; `None`: when it is deleted.
@@ -179,7 +265,7 @@ impl BucketTable {
     }
 
     pub fn delete(&mut self, key: &[u8], row: &[u8]) {
-        if let Some(held) = self.base.get(key).and_then(|bucket| bucket.get(row)) {
+        if let Some(held) = self.base.get(key).and_then(|bucket| bucket.rows.get(row)) {
             // That it was there need not be known for longer than it would have been there.
             let expiry = Some(held.expiry).filter(|at| *at != NEVER);
             self.change(key, row, Change { entry: None, expiry });
@@ -193,8 +279,8 @@ impl BucketTable {
 
     /// Adds to a row's weight; a row of weight zero is gone. Answers the weight before and after.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64, expiry: Option<i64>) -> (i64, i64) {
-        let recorded = self.base.get(key).and_then(|bucket| bucket.get(row)).copied();
-        let held = recorded.filter(|held| !self.expiry.hides(held.expiry));
+        let recorded = self.base.get(key).and_then(|bucket| bucket.rows.get(row)).copied();
+        let held = recorded.filter(|held| !self.endings.expiry.hides(held.expiry));
         let bucket = self.overlay.entry_ref(key).or_default();
         let changed = bucket.get_mut(row);
         let before = changed.as_ref().map_or(held.map(|held| held.entry), |change| change.entry).unwrap_or_default();
@@ -253,7 +339,7 @@ impl BucketTable {
 
     /// The recorded rows of a key from `low` on and before `end` that are not hidden, in order.
     fn shown(&self, key: &[u8], low: &[u8], end: Option<&[u8]>) -> Option<impl DoubleEndedIterator<Item = (&[u8], Entry)>> {
-        let rows = self.base.get(key)?.between(low, end).filter(|(_, held)| !self.expiry.hides(held.expiry));
+        let rows = self.base.get(key)?.rows.between(low, end).filter(|(_, held)| !self.endings.expiry.hides(held.expiry));
         Some(rows.map(|(row, held)| (row.as_ref(), held.entry)))
     }
 
@@ -288,20 +374,28 @@ impl BucketTable {
         }
     }
 
+    /// The recorded rows that the index means.
+    fn rows_of<'a>(&'a self, (key, row): &'a Ending) -> impl Iterator<Item = (&'a Bytes, &'a Held)> + use<'a> {
+        let bucket = self.base.get(key);
+        let one = row.as_ref().and_then(|row| Some((row, bucket?.rows.get(row)?)));
+        let all = bucket.filter(|_| row.is_none()).map(|bucket| bucket.rows.iter());
+        one.into_iter().chain(all.into_iter().flatten())
+    }
+
     /// Rows that expire at or before `through`: recorded ones, and those that the running task left when it declared rows gone before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        let entry = |key: &Bytes, row: &Bytes| Some(self.base.get(key)?.get(row)?.entry);
-        let is_changed = |key: &Bytes, row: &Bytes| self.overlay.get(key).is_some_and(|bucket| bucket.get(row).is_some());
-        let recorded = self.expiry.due(through).filter(move |(key, row)| !is_changed(key, row));
-        let ends = move |change: &Change| change.expiry.is_some_and(|at| self.expiry.ends(at, through));
+        let is_changed = |key: &[u8], row: &[u8]| self.overlay.get(key).is_some_and(|bucket| bucket.get(row).is_some());
+        let recorded = self.endings.expiry.due(through).flat_map(|ending| self.rows_of(ending).map(move |row| (&ending.0, row)));
+        let recorded = recorded.filter(move |(key, (row, _))| !is_changed(key, row));
+        let recorded = recorded.map(|(key, (row, held))| (key.as_ref(), row.as_ref(), held.entry));
+        let ends = move |change: &Change| change.expiry.is_some_and(|at| self.endings.expiry.ends(at, through));
         let changed = self.changed().filter(move |(.., change)| ends(change));
-        let changed = changed.filter_map(|(key, row, change)| Some((key.as_ref(), row.as_ref(), change.entry?)));
-        recorded.filter_map(move |(key, row)| Some((key.as_ref(), row.as_ref(), entry(key, row)?))).chain(changed)
+        recorded.chain(changed.filter_map(|(key, row, change)| Some((key.as_ref(), row.as_ref(), change.entry?))))
     }
 
     /// Rows due at or before `through` end with this epoch, and are hidden from now on.
     pub fn expire(&mut self, through: i64) {
-        self.expiry.declare(through);
+        self.endings.expiry.declare(through);
     }
 
     pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
@@ -320,9 +414,9 @@ impl BucketTable {
 
     /// Memory that it takes, about, the changes of the running task included.
     pub fn bytes(&self) -> usize {
-        let change = |(row, change): (&Bytes, &Change)| size(&[], row, change.expiry.unwrap_or(NEVER));
+        let change = |(row, _): (&Bytes, &Change)| size(row);
         let bucket = |(key, bucket): (&Bytes, &ChangedBucket)| size_of_key(key) + bucket.iter().map(change).sum::<usize>();
-        self.bytes + self.overlay.iter().map(bucket).sum::<usize>()
+        self.bytes + self.endings.bytes + self.overlay.iter().map(bucket).sum::<usize>()
     }
 
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
@@ -333,7 +427,7 @@ impl BucketTable {
         for (key, changes) in std::mem::take(&mut self.overlay) {
             self.apply_all(&key, changes);
         }
-        let due = self.expiry.take_declared();
+        let due = self.endings.expiry.take_declared();
         self.remove(due);
     }
 
@@ -348,45 +442,43 @@ impl BucketTable {
         });
         for (row, Change { entry, expiry }) in changes {
             let Some(entry) = entry else {
-                if let Some(held) = bucket.remove(&row) {
+                if bucket.remove(key, &row, &mut self.endings).is_some() {
                     self.rows -= 1;
-                    self.bytes -= size(key, &row, held.expiry);
-                    self.expiry.remove(held.expiry, &RowOf(key, &row));
+                    self.bytes -= size(&row);
                 }
                 continue;
             };
-            let expiry = expiry.unwrap_or(NEVER);
-            let held = Held { entry, expiry };
-            self.bytes += size(key, &row, expiry);
-            let before = match bucket.get_mut(&row) {
-                Some(known) => std::mem::replace(known, held).expiry,
-                None => {
-                    self.rows += 1;
-                    self.expiry.add(expiry, || (key.into(), row.clone()));
-                    bucket.insert(row, held);
-                    continue;
-                }
-            };
-            self.bytes -= size(key, &row, before);
-            if before != expiry {
-                self.expiry.remove(before, &RowOf(key, &row));
-                self.expiry.add(expiry, || (key.into(), row));
+            let (held, size) = (Held { entry, expiry: expiry.unwrap_or(NEVER) }, size(&row));
+            if bucket.insert(key, row, held, &mut self.endings).is_none() {
+                self.rows += 1;
+                self.bytes += size;
             }
         }
-        if bucket.is_empty() {
+        if bucket.rows.is_empty() {
             self.base.remove(key);
             self.bytes -= size_of_key(key);
         }
     }
 
-    fn remove(&mut self, due: Vec<(Bytes, Bytes)>) {
+    /// What the index has given out.
+    fn remove(&mut self, due: Vec<Ending>) {
         for (key, row) in due {
+            self.endings.bytes -= Endings::size(&key, row.as_deref());
             let Some(bucket) = self.base.get_mut(&key) else { continue };
-            if let Some(held) = bucket.remove(&row) {
-                self.rows -= 1;
-                self.bytes -= size(&key, &row, held.expiry);
+            match row {
+                Some(row) => {
+                    if bucket.rows.remove(&row).is_some() {
+                        self.rows -= 1;
+                        self.bytes -= size(&row);
+                    }
+                }
+                None => {
+                    let rows = std::mem::take(&mut bucket.rows);
+                    self.rows -= rows.len();
+                    self.bytes -= rows.iter().map(|(row, _)| size(row)).sum::<usize>();
+                }
             }
-            if bucket.is_empty() {
+            if bucket.rows.is_empty() {
                 self.base.remove(&key);
                 self.bytes -= size_of_key(&key);
             }
@@ -394,13 +486,13 @@ impl BucketTable {
     }
 
     pub(crate) fn drop_due(&mut self, through: i64) {
-        let due = self.expiry.take(through);
+        let due = self.endings.expiry.take(through);
         self.remove(due);
     }
 
     pub(crate) fn discard(&mut self) {
         self.overlay.clear();
-        self.expiry.withdraw();
+        self.endings.expiry.withdraw();
     }
 
     pub(crate) fn clear(&mut self) {
@@ -408,7 +500,9 @@ impl BucketTable {
     }
 
     pub(crate) fn base(&self) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        self.base.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, held)| (key.as_ref(), row.as_ref(), held.entry)))
+        self.base
+            .iter()
+            .flat_map(|(key, bucket)| bucket.rows.iter().map(move |(row, held)| (key.as_ref(), row.as_ref(), held.entry)))
     }
 }
 
@@ -523,6 +617,50 @@ mod tests {
             }
             table.commit();
             prop_assert_eq!(table.len(), expected.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_end_together_or_one_by_one(
+            steps in prop::collection::vec((0_u8..2, 0_u8..40, prop::option::of(1_i64..5), any::<bool>(), 0_u8..20), 1..300),
+        ) {
+            let mut table = BucketTable::default();
+            let mut expected: BTreeMap<(u8, u8), i64> = BTreeMap::new();
+            let mut now = 0;
+            for (key, row, ahead, stays, then) in steps {
+                // Mostly all end at one time, as rows of a window do.
+                let end = ahead.map(|ahead| now + if then % 4 == 0 { 10 * ahead } else { 10 });
+                if stays {
+                    table.put(&[key], &[row], Entry::of(1), Some(end.unwrap_or(NEVER)));
+                    expected.insert((key, row), end.unwrap_or(NEVER));
+                } else {
+                    table.delete(&[key], &[row]);
+                    expected.remove(&(key, row));
+                }
+                if then > 2 {
+                    continue;
+                }
+                table.commit();
+                now += i64::from(then) * 6;
+                let due: Vec<(u8, u8)> = table.due(now).map(|(key, row, _)| (key[0], row[0])).collect();
+                let ended = |(_, end): &(&(u8, u8), &i64)| **end <= now;
+                let wanted: Vec<(u8, u8)> = expected.iter().filter(ended).map(|(row, _)| *row).collect();
+                prop_assert_eq!(due.iter().copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(), wanted);
+                prop_assert_eq!(due.len(), expected.values().filter(|end| **end <= now).count());
+                table.expire(now);
+                table.commit();
+                expected.retain(|_, end| *end > now);
+                prop_assert_eq!(table.len(), expected.len());
+                for key in 0..2 {
+                    let wanted: Vec<_> = expected.range((key, 0)..=(key, 255)).map(|((_, row), _)| (vec![*row], 1)).collect();
+                    prop_assert_eq!(rows(&table, &[key]), wanted);
+                }
+            }
+            expected.keys().for_each(|(key, row)| table.delete(&[*key], &[*row]));
+            (0..2).for_each(|key| (0..40).for_each(|row| table.delete(&[key], &[row])));
+            table.commit();
+            prop_assert_eq!((table.len(), table.bytes()), (0, 0));
         }
     }
 

@@ -148,16 +148,16 @@ impl Cold {
     }
 
     /// Puts entries here: key, what is kept of it, and when the first part of it ends.
-    pub fn put(&mut self, entries: impl Iterator<Item = (Box<[u8]>, Vec<u8>, i64)>) -> Result<(), StateError> {
+    pub fn put(&mut self, entries: impl Iterator<Item = (impl AsRef<[u8]>, Vec<u8>, i64)>) -> Result<(), StateError> {
         let mut puts = vec![];
         let mut entries = entries.peekable();
         while let Some((key, mut kept, due)) = entries.next() {
             let due_bytes = ordered(due);
             if due != NEVER {
-                puts.push((self.key(DUE, &[&due_bytes, &key]), vec![]));
+                puts.push((self.key(DUE, &[&due_bytes, key.as_ref()]), vec![]));
             }
             kept.extend_from_slice(&due_bytes);
-            puts.push((self.key(ENTRY, &[&key]), kept));
+            puts.push((self.key(ENTRY, &[key.as_ref()]), kept));
             self.keys += 1;
             if puts.len() >= BATCH || entries.peek().is_none() {
                 self.spill.write(std::mem::take(&mut puts), vec![])?;
