@@ -100,17 +100,13 @@ struct Bucket {
     rows: Sorted<Held>,
     /// Whether the index of expiries has each row; else all end together, and it has the key.
     ends_apart: bool,
+    /// Of all, where they end together.
+    end: i64,
 }
 
 impl Bucket {
-    fn first_end(&self) -> i64 {
-        self.rows.iter().next().map_or(NEVER, |(_, held)| held.expiry)
-    }
-
     /// Answers what was there.
     fn insert(&mut self, key: &[u8], row: Bytes, held: Held, endings: &mut Endings) -> Option<Held> {
-        let end = self.first_end();
-        let is_known = self.rows.get(&row).is_some();
         if self.ends_apart {
             let before = self.rows.insert(row.clone(), held);
             if before.map(|before| before.expiry) != Some(held.expiry) {
@@ -119,18 +115,13 @@ impl Bucket {
             }
             return before;
         }
-        let (count, is_only) = (self.rows.len(), self.rows.len() == usize::from(is_known));
         let before = self.rows.insert(row, held);
-        if is_only {
-            // It is the only one, now as before, if there was one.
-            if count == 0 || end != held.expiry {
-                if count > 0 {
-                    endings.remove(end, key, None);
-                }
-                endings.add(held.expiry, key, None);
-            }
-        } else if end != held.expiry {
-            endings.remove(end, key, None);
+        if self.rows.len() == 1 {
+            before.inspect(|before| endings.remove(before.expiry, key, None));
+            endings.add(held.expiry, key, None);
+            self.end = held.expiry;
+        } else if self.end != held.expiry {
+            endings.remove(self.end, key, None);
             self.ends_apart = true;
             self.rows.iter().for_each(|(row, held)| endings.add(held.expiry, key, Some(row)));
         }
@@ -211,7 +202,7 @@ impl BucketTable {
             *bytes -= size_of_key(&key);
             let (mut kept, mut due) = (vec![], NEVER);
             if !bucket.ends_apart {
-                endings.remove(bucket.first_end(), &key, None);
+                endings.remove(bucket.end, &key, None);
             }
             for (row, held) in bucket.rows.iter() {
                 *bytes -= size(row);
@@ -279,6 +270,15 @@ impl BucketTable {
 
     /// Adds to a row's weight; a row of weight zero is gone. Answers the weight before and after.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64, expiry: Option<i64>) -> (i64, i64) {
+        self.change_weight(key, row, weight, None, expiry)
+    }
+
+    /// The same, and the row's `matches` are these from now on.
+    pub fn add_matched(&mut self, key: &[u8], row: &[u8], weight: i64, matches: i64, expiry: Option<i64>) {
+        self.change_weight(key, row, weight, Some(matches), expiry);
+    }
+
+    fn change_weight(&mut self, key: &[u8], row: &[u8], weight: i64, matches: Option<i64>, expiry: Option<i64>) -> (i64, i64) {
         let recorded = self.base.get(key).and_then(|bucket| bucket.rows.get(row)).copied();
         let held = recorded.filter(|held| !self.endings.expiry.hides(held.expiry));
         let bucket = self.overlay.entry_ref(key).or_default();
@@ -288,7 +288,7 @@ impl BucketTable {
         if self.default_expiry.is_some() {
             after = after.max(0);
         }
-        let entry = (after != 0).then_some(Entry { weight: after, ..before });
+        let entry = (after != 0).then_some(Entry { weight: after, matches: matches.unwrap_or(before.matches) });
         let expiry = expiry.or(self.default_expiry);
         match changed {
             // Nobody need know of a row that came and went.

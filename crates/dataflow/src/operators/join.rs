@@ -378,13 +378,7 @@ impl Join {
             let found = matches.get(row).copied().unwrap_or(0);
             lone.add(alone, bytes, weight, found > 0);
             if is_kept && arrivals.can_match(row) {
-                let before = mine.get(key, bytes).unwrap_or_default();
-                let entry = Entry { weight: before.weight + weight, matches: found };
-                if entry.weight == 0 || (entry.weight < 0 && mine.has_ttl()) {
-                    mine.delete(key, bytes);
-                } else {
-                    mine.put(key, bytes, entry, arrivals.expiries[row]);
-                }
+                mine.add_matched(key, bytes, weight, found, arrivals.expiries[row]);
             }
         }
         output.extend(self.alone(is_left, lone)?);
