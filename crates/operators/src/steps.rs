@@ -9,6 +9,7 @@ use datafusion::{
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     common::{DataFusionError, Result, cast::as_boolean_array},
+    physical_expr_common::physical_expr::is_volatile,
     physical_plan::PhysicalExpr,
 };
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,14 @@ impl Step {
                 Self::Project { expressions: expressions.collect::<Result<_>>()?, schema: schema.clone() }
             }
         })
+    }
+
+    /// Whether it answers otherwise each time it is asked.
+    pub fn is_volatile(&self) -> bool {
+        match self {
+            Self::Filter(predicate) => is_volatile(predicate),
+            Self::Project { expressions, .. } => expressions.iter().any(|(expression, _)| is_volatile(expression)),
+        }
     }
 
     /// The columns after this step, given those before it.

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::{filter, take},
     datatypes::SchemaRef,
 };
 use datafusion::{
-    common::{JoinSide, JoinType, Result},
+    common::{DataFusionError, JoinSide, JoinType, Result},
     physical_plan::joins::utils::JoinFilter,
 };
 use hashbrown::HashMap;
@@ -261,6 +261,32 @@ impl Lone {
     }
 }
 
+/// Which of these pairs, the first of which has this number, fulfil the condition. One that it fails on does not, and is told.
+fn fulfilling(
+    condition: &JoinFilter,
+    pairs: &RecordBatch,
+    first: usize,
+    mask: &mut BooleanBufferBuilder,
+    fail: &mut dyn FnMut(usize, &DataFusionError),
+) {
+    let rows = pairs.num_rows();
+    match condition.expression().evaluate(pairs).and_then(|mask| mask.into_array(rows)) {
+        Ok(found) => {
+            let found = found.as_boolean();
+            (0..rows).for_each(|row| mask.append(found.is_valid(row) && found.value(row)));
+        }
+        Err(error) if rows <= 1 => {
+            mask.append_n(rows, false);
+            fail(first, &error);
+        }
+        Err(_) => {
+            let half = rows / 2;
+            fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
+            fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
+        }
+    }
+}
+
 impl Join {
     pub fn new(spec: JoinSpec) -> Self {
         use Alone::{Anti, Mark, No, Semi, Unmatched};
@@ -306,7 +332,13 @@ impl Join {
     }
 
     /// All pairs of arrivals and kept rows of the other side that fulfil the condition, and the other side's columns of them.
-    fn meet(&self, arrivals: &Arrivals, is_left: bool, kept: &BucketTable) -> Result<(Pairs, Vec<ArrayRef>)> {
+    fn meet(
+        &self,
+        context: &EpochContext<'_>,
+        arrivals: &Arrivals,
+        is_left: bool,
+        kept: &BucketTable,
+    ) -> Result<(Pairs, Vec<ArrayRef>)> {
         let mut pairs = Pairs::default();
         let mut reach = self.spec.reach(arrivals, is_left)?;
         for row in (0..arrivals.delta.rows()).filter(|row| arrivals.can_match(*row)) {
@@ -336,9 +368,12 @@ impl Join {
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.ends.len()));
         let batch = RecordBatch::try_new_with_options(condition.schema().clone(), inputs, &options)?;
-        let mask = condition.expression().evaluate(&batch)?.into_array(batch.num_rows())?;
-        let mask = mask.as_boolean();
-        let mask = if mask.null_count() > 0 { arrow::compute::prep_null_mask_filter(mask) } else { mask.clone() };
+        let mut mask = BooleanBufferBuilder::new(batch.num_rows());
+        let mut fail = |pair: usize, error: &DataFusionError| {
+            context.fail(self, &arrivals.delta.slice(pairs.arrivals[pair] as usize, 1), error);
+        };
+        fulfilling(condition, &batch, 0, &mut mask, &mut fail);
+        let mask = BooleanArray::new(mask.finish(), None);
         if mask.true_count() == mask.len() {
             return Ok((pairs, columns));
         }
@@ -354,12 +389,19 @@ impl Join {
     }
 
     /// One side's arrivals meet what is kept of the other side, and are kept.
-    fn arrive(&self, is_left: bool, deltas: &[Delta], mine: &mut BucketTable, other: &mut BucketTable) -> Result<Vec<Delta>> {
+    fn arrive(
+        &self,
+        context: &EpochContext<'_>,
+        is_left: bool,
+        deltas: &[Delta],
+        mine: &mut BucketTable,
+        other: &mut BucketTable,
+    ) -> Result<Vec<Delta>> {
         let ((_, alone), (_, other_alone)) = (self.side(is_left), self.side(!is_left));
         let Some(arrivals) = self.arrivals(is_left, deltas)? else { return Ok(vec![]) };
         let keys = || arrivals.keys.rows(arrivals.delta.rows());
         mine.load(keys()).and_then(|()| other.load(keys())).map_err(external)?;
-        let (pairs, columns) = self.meet(&arrivals, is_left, other)?;
+        let (pairs, columns) = self.meet(context, &arrivals, is_left, other)?;
         let mut output = vec![];
         if self.pairs && !pairs.ends.is_empty() {
             output.push(self.paired(&arrivals, is_left, &pairs, columns)?);
@@ -461,18 +503,18 @@ impl Operator for Join {
         vec![TableKind::Buckets, TableKind::Buckets]
     }
 
-    fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let ([left, right], [left_deltas, right_deltas]) = (tables, inputs.as_slice()) else {
             return datafusion::common::internal_err!("a join has two tables and two inputs");
         };
         let (left, right) = (buckets(left), buckets(right));
         if self.spec.is_settled(true) {
-            let mut output = self.arrive(false, right_deltas, right, left)?;
-            output.extend(self.arrive(true, left_deltas, left, right)?);
+            let mut output = self.arrive(context, false, right_deltas, right, left)?;
+            output.extend(self.arrive(context, true, left_deltas, left, right)?);
             return Ok(output);
         }
-        let mut output = self.arrive(true, left_deltas, left, right)?;
-        output.extend(self.arrive(false, right_deltas, right, left)?);
+        let mut output = self.arrive(context, true, left_deltas, left, right)?;
+        output.extend(self.arrive(context, false, right_deltas, right, left)?);
         Ok(output)
     }
 

@@ -61,3 +61,14 @@ fn a_group_whose_result_does_not_fit_is_set_aside_and_comes_back() {
     let (answer, failed, _) = run(sql, &[70_000, 1, -69_998, 3]);
     assert_eq!((failed.len(), answer.len()), (1, 2), "{failed:?}");
 }
+
+/// A pair of rows on which the condition fails is no match, and told once; its rows match others.
+#[test]
+fn what_a_join_s_condition_fails_on_is_set_aside() {
+    let sql = "SELECT count(*) AS x FROM (SELECT DISTINCT k FROM t0) AS a JOIN (SELECT DISTINCT k + 0 AS k FROM t0) AS b ON 10 / (a.k + b.k - 3) > 0";
+    let (_, failed, changes) = run(sql, &[1, 5, 2, 6]);
+    assert_eq!(failed.len(), 2, "of 1 and 2, and of 2 and 1: {failed:?}");
+    assert!(failed.iter().all(|error| error.contains("Divide by zero")), "{failed:?}");
+    // Of the sixteen pairs, those whose sum is more than 3 and at most 13.
+    assert_eq!(changes.iter().map(|(x, weight)| x * weight).sum::<i64>(), 13, "{changes:?}");
+}

@@ -189,7 +189,10 @@ fn last_exchanges(spec: &EpochSpec, plans: &[SinkPlan<Arc<dyn ExecutionPlan>>]) 
 }
 
 fn is_same(left: &RecordScanExec, right: &RecordScanExec) -> bool {
-    left.spec() == right.spec() && left.decoded() == right.decoded() && told(left.steps()) == told(right.steps())
+    left.spec() == right.spec()
+        && left.decoded() == right.decoded()
+        && told(left.steps()) == told(right.steps())
+        && !left.steps().iter().any(Step::is_volatile)
 }
 
 /// What the optimiser calls a field that it takes out of a row, with a number of its own each time; columns are told apart by their places.

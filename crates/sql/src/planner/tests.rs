@@ -110,6 +110,11 @@ async fn casts_know_the_types_of_columns() {
         ("TIMESTAMP_LTZ(3)", "Timestamp(ms, \"UTC\")"),
         ("BYTES", "Binary"),
         ("UUID", "Utf8"),
+        ("VARBINARY", "Binary"),
+        ("BINARY(3)", "Binary"),
+        ("TIME(3)", "Time32(ms)"),
+        ("TIMESTAMP(2)", "Timestamp(ms)"),
+        ("TIMESTAMP(6)", "Timestamp(µs)"),
         ("STRING", "Utf8View"),
         ("TIMESTAMP(3)", "Timestamp(ms)"),
     ] {
@@ -119,6 +124,8 @@ async fn casts_know_the_types_of_columns() {
             assert_eq!(field.data_type().to_string(), arrow, "{kind}");
         }
     }
+    let error = query("SELECT CAST('2024-01-01' AS TIMESTAMP(3) WITH TIME ZONE)").await.unwrap_err().to_string();
+    assert!(error.contains("write TIMESTAMP_LTZ(3), an instant"), "{error}");
     let error = query("SELECT CAST('x' AS TIMESTAMP_LTX(3))").await.unwrap_err().to_string();
     assert!(error.contains("unknown type \"TIMESTAMP_LTX\"; did you mean TIMESTAMP_LTZ?"), "{error}");
 }

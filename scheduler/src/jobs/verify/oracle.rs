@@ -14,7 +14,11 @@ use datafusion::{
     },
     catalog::TableProvider,
     common::{Result as DataFusionResult, tree_node::TreeNodeRecursion},
-    physical_plan::{ExecutionPlan, execute_stream},
+    physical_expr::Distribution,
+    physical_plan::{
+        ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, execute_stream,
+        replace_children_if_necessary,
+    },
     prelude::SessionContext,
 };
 use futures::StreamExt;
@@ -102,7 +106,7 @@ impl<'a> Oracle<'a> {
         for insert in &plan.inserts {
             let of_insert = state.query_planner().create_physical_plan(&insert.plan, &state).await?;
             // What fails on a row leaves the row out, as in the job.
-            let of_insert = fuse_scans(of_insert)?;
+            let of_insert = as_one_where_needed(fuse_scans(of_insert)?)?;
             if reads_clock(&of_insert)? {
                 bail!("job {} reads the clock (now(), PROCTIME()), which no later query can answer alike", plan.name);
             }
@@ -120,6 +124,25 @@ impl<'a> Oracle<'a> {
         }
         Ok(rows)
     }
+}
+
+/// Fused scans have a partition for each of the topic's, also where what stands above them takes only one.
+fn as_one_where_needed(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    if plan.children().is_empty() {
+        return Ok(plan);
+    }
+    let inputs = plan.children().into_iter().cloned().zip(plan.input_distribution_requirements().into_per_child());
+    let inputs = inputs.map(|(input, needed)| {
+        let input = as_one_where_needed(input)?;
+        let is_apart = input.output_partitioning().partition_count() > 1;
+        let input = match needed {
+            Distribution::SinglePartition if is_apart => Arc::new(CoalescePartitionsExec::new(input)),
+            _ => input,
+        };
+        Ok(input)
+    });
+    let inputs = inputs.collect::<DataFusionResult<Vec<_>>>()?;
+    replace_children_if_necessary(plan, inputs)
 }
 
 fn reads_clock(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<bool> {
