@@ -192,15 +192,7 @@ async fn store_part(
 ) -> Result<PartFile> {
     let part = task.work.part;
     if sinks.is_empty() {
-        return Ok(PartFile {
-            part,
-            name: String::new(),
-            bytes: 0,
-            crc32: 0,
-            rows: BTreeMap::new(),
-            state_bytes: 0,
-            state_end: None,
-        });
+        return Ok(PartFile::none(part));
     }
     let external = |error| DataFusionError::External(Box::new(error));
     let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);

@@ -169,6 +169,10 @@ impl<'a> Columns<'a> {
         Ends { at: self.expiries.is_valid(row).then(|| self.expiries.value(row)), by_clock: self.by_clock.value(row) }
     }
 
+    fn bytes(&self) -> usize {
+        [self.keys, self.subkeys, self.values].iter().map(|column| column.value_data().len()).sum()
+    }
+
     /// Of what tells the row from others; `buffer` is for use by it alone.
     fn hash(&self, row: usize, seed: u64, buffer: &mut Vec<u8>) -> u128 {
         let (table, key, subkey) = self.identity(row);
@@ -209,6 +213,8 @@ pub struct Merging {
     seed: u64,
     identity: Vec<u8>,
     merged: BatchCoalescer,
+    /// Bytes, at most, of the batch that is not complete yet.
+    bytes: usize,
 }
 
 impl Merging {
@@ -220,6 +226,7 @@ impl Merging {
             seed: DefaultHashBuilder::default().hash_one(()),
             identity: vec![],
             merged: BatchCoalescer::new(run_schema(), BATCH_ROWS),
+            bytes: 0,
         }
     }
 
@@ -248,7 +255,16 @@ impl Merging {
             columns[VALUE] = nullif(&columns[VALUE], &BooleanArray::new(ended.finish(), None))?;
             batch = RecordBatch::try_new(run_schema(), columns)?;
         }
-        Ok(self.merged.push_batch_with_filter(batch, &kept)?)
+        let bytes = columns.bytes();
+        if self.bytes + bytes > BATCH_BYTES {
+            self.finish()?;
+        }
+        self.bytes += bytes;
+        self.merged.push_batch_with_filter(batch, &kept)?;
+        if self.merged.has_completed_batch() {
+            self.bytes = bytes;
+        }
+        Ok(())
     }
 
     /// The next batch of the merged run that is complete.
@@ -261,6 +277,7 @@ impl Merging {
     /// # Errors
     /// When Arrow fails.
     pub fn finish(&mut self) -> Result<(), StateError> {
+        self.bytes = 0;
         Ok(self.merged.finish_buffered_batch()?)
     }
 }

@@ -27,6 +27,13 @@ pub struct PartFile {
     pub state_end: Option<StateEnd>,
 }
 
+impl PartFile {
+    /// Of a part that changed nothing.
+    pub fn none(part: PartIndex) -> Self {
+        Self { part, name: String::new(), bytes: 0, crc32: 0, rows: BTreeMap::new(), state_bytes: 0, state_end: None }
+    }
+}
+
 /// Counts of one part's work, summed into the manifest's totals when the epoch is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {

@@ -430,15 +430,7 @@ async fn store_part(
     let part = task.work.part;
     let sections = Sections { sinks: std::mem::take(&mut outcome.sinks), state: std::mem::take(&mut outcome.state) };
     if sections.sinks.is_empty() && sections.state.is_empty() {
-        return Ok(PartFile {
-            part,
-            name: String::new(),
-            bytes: 0,
-            crc32: 0,
-            rows: BTreeMap::new(),
-            state_bytes: 0,
-            state_end: None,
-        });
+        return Ok(PartFile::none(part));
     }
     let rows = |batches: &Vec<RecordBatch>| batches.iter().map(|batch| batch.num_rows() as u64).sum();
     let rows = sections.sinks.iter().map(|(sink, batches)| (*sink, rows(batches))).collect();
