@@ -17,7 +17,7 @@ use polybolos_kafka::{
 use polybolos_persist::{Place, Places};
 use serde::{Deserialize, Serialize};
 
-use crate::record_scan::BATCH_RECORDS;
+use crate::{external, record_scan::BATCH_RECORDS};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,12 +43,12 @@ pub struct FileTable {
 impl FileTable {
     /// Names of its files, in order.
     pub async fn files(&self, places: &Places) -> Result<Vec<String>> {
-        places.list(&self.place()?).await.map_err(|error| DataFusionError::External(Box::new(error)))
+        places.list(&self.place()?).await.map_err(external)
     }
 
     /// The rows of a file: those columns of them.
     pub async fn rows(&self, places: &Places, file: &str, columns: &SchemaRef) -> Result<Vec<RecordBatch>> {
-        let bytes = places.get(&self.place()?, file).await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let bytes = places.get(&self.place()?, file).await.map_err(external)?;
         let (columns, format) = (columns.clone(), self.format);
         let reading = tokio::task::spawn_blocking(move || match format {
             FileFormat::Json(timestamps) => lines(&bytes, &columns, timestamps),
@@ -73,12 +73,11 @@ impl FileTable {
     }
 
     fn place(&self) -> Result<Place> {
-        Place::parse(&self.place).map_err(|error| DataFusionError::External(Box::new(error)))
+        Place::parse(&self.place).map_err(external)
     }
 }
 
 fn lines(bytes: &[u8], columns: &SchemaRef, timestamp_format: TimestampFormat) -> Result<Vec<RecordBatch>> {
-    let external = |error| DataFusionError::External(Box::new(error));
     let options = DecodeOptions { timestamp_format, ..DecodeOptions::default() };
     // So much of a line that is too long says so.
     let longest = options.max_record_bytes + 1;
@@ -106,7 +105,6 @@ fn lines(bytes: &[u8], columns: &SchemaRef, timestamp_format: TimestampFormat) -
 }
 
 fn parquet(bytes: bytes::Bytes, columns: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    let external = |error| DataFusionError::External(Box::new(error));
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(external)?;
     let kept = builder.schema().fields().iter().enumerate().filter(|(_, field)| columns.index_of(field.name()).is_ok());
     let mask = ProjectionMask::roots(builder.parquet_schema(), kept.map(|(index, _)| index));

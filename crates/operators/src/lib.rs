@@ -36,3 +36,10 @@ pub mod table_scan;
 pub mod task;
 pub mod template;
 pub mod wanted;
+
+use datafusion::error::DataFusionError;
+
+/// An error of our own crates, for DataFusion to carry.
+pub(crate) fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    dead_letters,
+    dead_letters, external,
     last_per_key::last_per_key,
     services::{ExecutorServices, TaskSlot},
     task::TaskDescriptor,
@@ -194,7 +194,6 @@ async fn store_part(
     if sinks.is_empty() {
         return Ok(PartFile::none(part));
     }
-    let external = |error| DataFusionError::External(Box::new(error));
     let name = keys::part(&task.incarnation, task.epoch, task.attempt, part, execution);
     let rows: BTreeMap<SinkId, u64> =
         sinks.iter().map(|(sink, batches)| (*sink, batches.iter().map(|batch| batch.num_rows() as u64).sum())).collect();

@@ -9,7 +9,7 @@ use datafusion::{
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{DataFusionError, Result, ScalarValue, project_schema},
+    common::{Result, ScalarValue, project_schema},
     logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList},
     physical_plan::{ExecutionPlan, empty::EmptyExec},
 };
@@ -17,6 +17,7 @@ use polybolos_kafka::decode::Field;
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableSchema};
 
 use crate::{
+    external,
     record_scan::{RecordScanExec, ScanSpec},
     table_scan::TableScanExec,
     task::{TaskDescriptor, descriptor_source},
@@ -139,7 +140,6 @@ impl TableProvider for KeyedTable {
         };
         let predicates = filters.iter().filter_map(|filter| key_predicate(&self.table, filter)).collect();
         let request = ScanRequest { table: self.table.clone(), columns, predicates, limit };
-        let external = |error| DataFusionError::External(Box::new(error));
         if self.made_on_demand && self.backend.describe(&self.table.name).await.map_err(external)?.is_none() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }

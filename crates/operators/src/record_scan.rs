@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     dead_letters::{DeadLetter, cut},
+    external,
     services::ExecutorServices,
     steps::{self, Check, Failure, Step},
     task::{TaskDescriptor, read_descriptor},
@@ -242,7 +243,7 @@ impl RecordScanExec {
         let read = services.fetcher.read(&key, spec.fetched(), source.partition, range, READ_DEADLINE);
         let chunks = tokio::select! {
             () = cancelled.cancelled() => return Err(cancelled_error(&task)),
-            chunks = read => chunks.map_err(|error| DataFusionError::External(Box::new(error)))?,
+            chunks = read => chunks.map_err(external)?,
         };
         services.with_slot(&context, partition, |slot| {
             slot.descriptor = Some(task.clone());
@@ -252,8 +253,7 @@ impl RecordScanExec {
             let newest = chunks.iter().flat_map(|chunk| (0..chunk.len()).filter_map(|index| chunk.timestamp_ms(index)));
             slot.max_timestamp_ms = newest.max();
         });
-        let decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone())
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
         let state = Scanning {
             scan: self,
             task,
@@ -293,10 +293,7 @@ impl Scanning {
         }
         let spec = self.scan.spec.clone();
         let started = Instant::now();
-        let decoded = self
-            .decoder
-            .decode(&chunk, start..end, &spec.topic, self.topic_partition)
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let decoded = self.decoder.decode(&chunk, start..end, &spec.topic, self.topic_partition).map_err(external)?;
         let decode_us = started.elapsed().as_micros() as u64;
         let decode_failures: Vec<Failure> =
             decoded.failures.into_iter().map(|failure| Failure { record: failure.record, error: failure.error }).collect();

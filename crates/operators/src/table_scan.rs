@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::SchemaRef,
-    common::{DataFusionError, Result, tree_node::TreeNodeRecursion},
+    common::{Result, tree_node::TreeNodeRecursion},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_expr::EquivalenceProperties,
     physical_plan::{
@@ -15,6 +15,8 @@ use datafusion::{
 };
 use futures::TryStreamExt;
 use polybolos_tables::{ScanRequest, ScanSlice, TableBackend};
+
+use crate::external;
 
 #[derive(Debug, Clone)]
 pub struct TableScanExec {
@@ -82,7 +84,7 @@ impl ExecutionPlan for TableScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = self.backend.scan(&self.request, &self.slices[partition]);
-        let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)));
+        let rows = rows.map_err(external);
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)))
     }
 }

@@ -93,9 +93,14 @@ impl Closing {
     pub fn watermark_us(&self, frame_us: Option<i64>, brought: &BTreeMap<SourcePartition, i64>) -> Option<i64> {
         let seen = self.awake.iter().map(|it| it.event_time_us.max(brought.get(&it.source).copied()));
         let after_us = seen.min().flatten();
-        let granule = |time_us: i64| time_us.div_euclid(self.granule_us.max(1));
-        after_us.filter(|_| after_us.map(granule) > frame_us.map(granule))
+        after_us.filter(|_| timers_lie_between(frame_us, after_us, self.granule_us))
     }
+}
+
+/// Whether timers, which are due at multiples of `granule_us` only, are due by the later watermark that were not by the earlier one.
+pub fn timers_lie_between(earlier_us: Option<i64>, later_us: Option<i64>, granule_us: i64) -> bool {
+    let granule = |time_us: i64| time_us.div_euclid(granule_us.max(1));
+    later_us.map(granule) > earlier_us.map(granule)
 }
 
 impl Frame {

@@ -42,6 +42,7 @@ use super::{
 };
 use crate::{
     dead_letters::{self, DeadLetter, cut},
+    external,
     record_scan::{OnError, READ_DEADLINE, cancelled_error},
     services::ExecutorServices,
     steps::Step,
@@ -205,7 +206,7 @@ async fn read(task: &TaskDescriptor, flow: &Flow, services: &Arc<ExecutorService
         let Some(spec) = scan.map(|scan| &scan.spec) else { return Ok((range, vec![])) };
         let key = spec.key();
         let read = services.fetcher.read(&key, spec.fetched(), range.source.partition, range.range, READ_DEADLINE);
-        let chunks = read.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let chunks = read.await.map_err(external)?;
         Ok::<_, DataFusionError>((range, chunks))
     };
     futures::future::try_join_all(task.work.ranges.iter().map(|range| one(*range))).await
@@ -442,8 +443,4 @@ async fn store_part(
     services.store.create(&name, bytes).await.map_err(external)?;
     crash::point("state-part-synced");
     Ok(file)
-}
-
-fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

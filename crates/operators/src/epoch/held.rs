@@ -12,7 +12,7 @@ use polybolos_streaming::{
 };
 
 use super::flow::Flow;
-use crate::{services::ExecutorServices, task::TaskDescriptor};
+use crate::{external, services::ExecutorServices, task::TaskDescriptor};
 
 /// A job's state: in memory, and on this executor's disk what has no room there.
 #[derive(Debug)]
@@ -162,10 +162,6 @@ impl HeldState {
         }
         Ok(())
     }
-}
-
-fn external(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// State that cannot leave memory has no room there.

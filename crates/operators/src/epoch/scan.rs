@@ -17,6 +17,7 @@ use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 use super::lookup::Stage;
 use crate::{
     dead_letters::DeadLetter,
+    external,
     record_scan::{BATCH_RECORDS, OnError, ScanSpec},
     steps::{self, Failure, Step},
 };
@@ -65,7 +66,6 @@ impl EpochScan {
     /// Runs over the records of one partition. `steps` are the readers', with the epoch's clock filled in.
     pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Vec<Step>], watermark_us: Option<i64>) -> Result<Scanned> {
         let spec = &self.spec;
-        let external = |error| DataFusionError::External(Box::new(error));
         let mut decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
         let mut scanned = Scanned { batches: vec![vec![]; steps.len()], ..Scanned::default() };
         for chunk in chunks {

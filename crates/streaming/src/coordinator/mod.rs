@@ -47,7 +47,7 @@ pub use self::{
     status::{JobStatus, Limit, Phase},
 };
 use crate::{
-    frame::{Closing, Frame, SourceRange},
+    frame::{Closing, Frame, SourceRange, timers_lie_between},
     ids::{Attempt, ExecutorId, Generation, Nonce, SinkId, Version},
     manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest, StateRun},
     pace::{Observed, Pace},
@@ -446,9 +446,8 @@ impl JobCoordinator {
 
     /// Event time has passed a timer since the last recorded epoch: an epoch must be computed although there is nothing to read.
     fn timers_are_due(&self) -> bool {
-        let granule = |time_us: i64| time_us.div_euclid(self.config.timer_granule_us.max(1));
-        let (now_us, then_us) = (self.event_times.watermark_us(), self.manifest.fired_through_us());
-        self.has_timers() && now_us.map(granule) > then_us.map(granule)
+        let (then_us, now_us) = (self.manifest.fired_through_us(), self.event_times.watermark_us());
+        self.has_timers() && timers_lie_between(then_us, now_us, self.config.timer_granule_us)
     }
 
     fn has_timers(&self) -> bool {

@@ -19,7 +19,7 @@ use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, Tab
 use tokio_util::sync::CancellationToken;
 
 use super::{Key, LookupJoin, Stage};
-use crate::steps;
+use crate::{external, steps};
 
 /// Between two tries while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -154,11 +154,11 @@ impl LookupJoin {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(table = %table.name, %error, "a look-up is tried again");
                     tokio::select! {
-                        () = asking.cancelled.cancelled() => return Err(DataFusionError::External(Box::new(error))),
+                        () = asking.cancelled.cancelled() => return Err(external(error)),
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LAST),
                     }
                 }
-                Err(error) => return Err(DataFusionError::External(Box::new(error))),
+                Err(error) => return Err(external(error)),
             }
         };
         let schema = self.scan_schema()?;
