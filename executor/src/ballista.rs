@@ -10,7 +10,8 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use polybolos_operators::{codec::PolybolosCodec, services::ExecutorServices};
-use tokio::{net::TcpListener, task::JoinHandle};
+use polybolos_service::ports;
+use tokio::task::JoinHandle;
 
 use crate::{ExecutorSettings, engine::EpochEngine};
 
@@ -25,16 +26,13 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The settings' ports, with free ones for zeros.
-    pub async fn choose(settings: &ExecutorSettings) -> anyhow::Result<Self> {
-        let free = async || {
-            let listener = TcpListener::bind((settings.host, 0)).await.context("no free port for the executor")?;
-            anyhow::Ok((listener.local_addr()?.port(), listener))
+    /// The settings' ports, with free ones for zeros: Ballista takes numbers, and binds them when it starts.
+    pub fn choose(settings: &ExecutorSettings) -> anyhow::Result<Self> {
+        let chosen = |port: u16| match port {
+            0 => ports::free(settings.host, 1).map(|ports| ports[0]).context("no port for the executor"),
+            port => Ok(port),
         };
-        // Both listeners are held until both ports are known, so that they differ.
-        let ((flight, _first), (grpc, _second)) = (free().await?, free().await?);
-        let or_free = |port: u16, free: u16| if port == 0 { free } else { port };
-        Ok(Self { flight: or_free(settings.flight_port, flight), grpc: or_free(settings.grpc_port, grpc) })
+        Ok(Self { flight: chosen(settings.flight_port)?, grpc: chosen(settings.grpc_port)? })
     }
 }
 

@@ -82,7 +82,7 @@ impl Control {
             !self.settings.schedulers.is_empty(),
             "no scheduler is configured; set executor.schedulers to its host:port"
         );
-        let ports = ballista::Ports::choose(&self.settings).await?;
+        let ports = ballista::Ports::choose(&self.settings)?;
         let mut on_ready = Some(on_ready);
         let mut last_complaint = String::new();
         loop {

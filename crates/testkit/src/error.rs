@@ -40,8 +40,8 @@ pub enum Error {
     #[error("port {port} for {server} is taken; stop what uses it, or choose another one ({remedy})")]
     PortTaken { port: u16, server: &'static str, remedy: &'static str },
     /// No free port was found.
-    #[error("no {wanted} free ports on 127.0.0.1 below {limit}; stop some programs that listen there")]
-    NoFreePorts { wanted: usize, limit: u16 },
+    #[error("{0}")]
+    NoFreePorts(String),
     /// Somebody else runs a server on the same folder.
     #[error("data folder {path} is in use by another launcher; stop that one or choose another folder", path = path.display())]
     HomeInUse { path: PathBuf },
