@@ -1,5 +1,6 @@
 //! `polybolos dlq`: dead letters.
 use clap::Subcommand;
+use polybolos_service::exit::{Exit, Failure};
 
 use crate::{
     Connect,
@@ -49,6 +50,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::Replay { .. } => "REPLAY DEAD LETTERS".to_owned(),
         What::Show { id } => format!("SELECT * FROM polybolos.dead_letters WHERE id = {}", literal(id)),
     };
-    output::print(&client.sql(&sql, 10_000).await?, arguments.output);
+    let rows = client.sql(&sql, 10_000).await?;
+    if let (What::Show { id }, true) = (&arguments.what, rows.rows.is_empty()) {
+        let message = format!("dead letter {id} does not exist; `polybolos dlq list` shows all");
+        return Err(Exit::new(Failure::Failed, message).into());
+    }
+    output::print(&rows, arguments.output);
     Ok(())
 }

@@ -107,7 +107,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let rows = client.sql(&sql, 10_000).await?;
     if let (What::Show { name }, true) = (&arguments.what, rows.rows.is_empty()) {
-        return Err(Exit::new(Failure::Failed, format!("job {name} does not exist; `polybolos job list` shows all")).into());
+        return Err(no_such_job(name));
+    }
+    if let (What::Logs { name, .. }, true) = (&arguments.what, rows.rows.is_empty()) {
+        let found = client.sql(&format!("SELECT name FROM polybolos.jobs WHERE name = {}", literal(name)), 1).await?;
+        if found.rows.is_empty() {
+            return Err(no_such_job(name));
+        }
     }
     output::print(&rows, arguments.output);
     let failed = rows
@@ -119,6 +125,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
     }
     Ok(())
+}
+
+fn no_such_job(name: &str) -> anyhow::Error {
+    Exit::new(Failure::Failed, format!("job {name} does not exist; `polybolos job list` shows all")).into()
 }
 
 /// The statement that gives a job the definition that stands in a file.

@@ -81,7 +81,23 @@ pub struct Connect {
     ca_file: Option<PathBuf>,
 }
 
+/// As the shell says it of a process that SIGPIPE ended.
+const PIPE_CLOSED: i32 = 128 + 13;
+
+/// Whoever reads our output may have seen enough (`| head`), which ends us without a word: `println!` panics then.
+fn end_with_the_pipe() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(PIPE_CLOSED);
+        }
+        report(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_the_pipe();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,4 +1,6 @@
 //! Rows for people and machines: a table that fits the terminal, JSON, CSV.
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -61,9 +63,15 @@ fn csv(cell: &str) -> String {
     if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
 }
 
-/// Columns shrink to what the terminal has; a table too wide even so is shown a column per line. A column alone is a text, as EXPLAIN's, and stays whole.
+/// What a column shrinks to before that of ids does, which people copy.
+const NARROW: usize = 12;
+
+/// Columns shrink to what the terminal has, and not at all elsewhere; a table too wide even so is shown a column per line. A column alone is a text, as EXPLAIN's, and
+/// stays whole.
 fn print_table(rows: &Rows) {
-    let width = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
+    let is_terminal = std::io::stdout().is_terminal();
+    let screen = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
+    let width = if is_terminal { screen } else { usize::MAX };
     let cells: Vec<Vec<String>> = rows
         .rows
         .iter()
@@ -78,7 +86,7 @@ fn print_table(rows: &Rows) {
     }
     let borders = 3 * names.len() + 1;
     if let ([name], [text_width]) = (names.as_slice(), widths.as_slice())
-        && borders + text_width > width
+        && borders + text_width > screen
     {
         print_lines(name, &cells);
         return;
@@ -87,10 +95,7 @@ fn print_table(rows: &Rows) {
         print_records(&names, &cells);
         return;
     }
-    while borders + widths.iter().sum::<usize>() > width {
-        let Some(widest) = widths.iter_mut().max() else { break };
-        *widest -= 1;
-    }
+    shrink(&names, &mut widths, width.saturating_sub(borders));
     let rule = |left: &str, middle: &str, right: &str| {
         let bars: Vec<String> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
         println!("{left}{}{right}", bars.join(middle));
@@ -107,6 +112,20 @@ fn print_table(rows: &Rows) {
     }
     rule("└", "┴", "┘");
     print_count(cells.len());
+}
+
+fn shrink(names: &[&str], widths: &mut [usize], room: usize) {
+    while widths.iter().sum::<usize>() > room {
+        let others = names.iter().zip(&mut *widths).filter(|(name, width)| **name != "id" && **width > NARROW);
+        let widest = match others.map(|(_, width)| width).max() {
+            Some(widest) => widest,
+            None => match widths.iter_mut().max() {
+                Some(widest) => widest,
+                None => break,
+            },
+        };
+        *widest -= 1;
+    }
 }
 
 fn print_lines(name: &str, rows: &[Vec<String>]) {
@@ -151,6 +170,11 @@ mod tests {
         assert_eq!(fit("a", 3), "a  ");
         let column = |name: &str| Column { name: name.to_owned() };
         assert_eq!(json(&[column("b"), column("a")], &[Value::from(1), Value::Null]), r#"{"b":1,"a":null}"#);
+        let mut widths = [30, 50, 40];
+        shrink(&["id", "error", "record"], &mut widths, 70);
+        assert_eq!(widths, [30, 20, 20], "ids are there to be copied");
+        shrink(&["id", "error", "record"], &mut widths, 40);
+        assert_eq!(widths, [16, 12, 12]);
         assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
     }
 }

@@ -82,3 +82,15 @@ def test_what_a_case_lacks_is_told(tmp_path):
     (pipeline / "tests/people/input/users_created.ndjson").rename(pipeline / "tests/people/input/user_created.ndjson")
     done = polybolos_test(str(pipeline))
     assert done.returncode == 1 and 'no table or topic "user_created"' in done.stderr, done.stderr
+    shutil.rmtree(pipeline)
+    shutil.copytree(REPOSITORY / "jobs/users", pipeline)
+    expected = pipeline / "tests/people/expected"
+    for name, text, words in [
+        ("nowhere.ndjson", '{"id": 1}\n', ["expected/nowhere.ndjson", "does not exist"]),
+        ("created_users.csv", "\ufeffid,nome\n1,Ada\n", ["expected/created_users.csv has column nome", "first_name"]),
+        ("created_users.csv", "id,id\n1,1\n", ["expected/created_users.csv has column id twice"]),
+    ]:
+        (expected / name).write_text(text)
+        done = polybolos_test(str(pipeline))
+        assert done.returncode == 1 and all(word in done.stderr for word in words), (name, done.stderr)
+        (expected / name).unlink()

@@ -1,12 +1,13 @@
 """What a job's life knows beside running: begun anew, and INSERTs that end and so are no jobs."""
 import json
+import subprocess
 import time
 import uuid
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import BINARY, wait_for
 
 
 @pytest.fixture
@@ -272,6 +273,21 @@ def test_dead_letters_are_sent_back_once(system, names):
     assert [mark for mark in marks if mark] == [{"polybolos-replayed": letter["id"].encode()}], marks
     missing = system.run("dlq", "replay", "nobody", check=False)
     assert missing.returncode == 1 and "nobody does not exist" in missing.stderr
+    missing = system.run("dlq", "show", "nobody", check=False)
+    assert missing.returncode == 1 and "nobody does not exist" in missing.stderr
+    assert letter["id"] in system.run("dlq", "list").stdout, "only a terminal cuts a table"
+    assert letter["id"] in system.run("dlq", "show", letter["id"]).stdout
+    missing = system.run("job", "logs", "nobody", check=False)
+    assert missing.returncode == 1 and "nobody does not exist" in missing.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_us_quietly(system):
+    rows = "SELECT value FROM generate_series(1, 10000)"
+    command = [BINARY, "sql", "-c", rows, "--limit", "10000", "--data-dir", str(system.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        told = running.stderr.read()
+        assert running.wait(60) == 141 and told == "", told
 
 
 def verify(system, names, code: int = 0):

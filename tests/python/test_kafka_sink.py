@@ -256,6 +256,8 @@ def test_a_dropped_job_leaves_no_positions_behind(declared):
     assert len(internal()) == 1
     declared.run("sql", "-c", "INSERT INTO feed VALUES ('Ada', 7)")
     wait_for("the copy", lambda: declared.sql("SELECT * FROM copy") == [{"customer": "Ada", "n": 7}])
+    beside = declared.run("sql", "-c", "INSERT INTO copy VALUES ('Bob', 1)", check=False)
+    assert beside.returncode != 0 and "filled by job copying" in beside.stderr, beside.stderr
     declared.run("sql", "-c", "DROP JOB copying")
     assert internal() == []
 

@@ -7,13 +7,16 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
 use polybolos_golden::{
-    case::{self, Case},
+    case::{self, Case, Expected},
     diff::Diff,
     rows::{Format as FileFormat, Rows},
     script::{self, Script},
 };
 use polybolos_service::exit::{Exit, Failure};
-use polybolos_sql::names::RelationName;
+use polybolos_sql::{
+    catalog::Catalog,
+    names::{RelationName, SYSTEM_SCHEMA},
+};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -125,6 +128,7 @@ async fn prepare(folder: &std::path::Path, arguments: &Arguments) -> anyhow::Res
         if targets.is_empty() {
             bail!("{}: the case expects nothing; write expected/<table>.ndjson, or let --update write it", case.folder.display());
         }
+        case.expected.iter().try_for_each(|expected| check(&validation.catalog, expected))?;
         let script = script::script(&validation, &case, &targets)?;
         let asked = targets.into_iter().enumerate().map(|(index, table)| {
             let declared = validation.catalog.find_table(&table);
@@ -139,6 +143,25 @@ async fn prepare(folder: &std::path::Path, arguments: &Arguments) -> anyhow::Res
         prepared.push(Prepared { pipeline: folder.display().to_string(), asked: asked.collect(), script, case });
     }
     Ok(prepared)
+}
+
+/// That what a file expects can be asked of its table.
+fn check(catalog: &Catalog, expected: &Expected) -> anyhow::Result<()> {
+    let file = expected.file.display();
+    if expected.table.schema == SYSTEM_SCHEMA {
+        return Ok(());
+    }
+    let table = catalog.table(&expected.table).with_context(|| file.to_string())?;
+    for (place, column) in expected.rows.columns.iter().enumerate() {
+        if expected.rows.columns[..place].contains(column) {
+            bail!("{file} has column {column} twice; leave one out");
+        }
+        if !table.columns.iter().any(|known| known.name == *column) {
+            let known: Vec<&str> = table.columns.iter().map(|known| known.name.as_str()).collect();
+            bail!("{file} has column {column}, and table {} has {}", table.name, known.join(", "));
+        }
+    }
+    Ok(())
 }
 
 /// The differences of every table.

@@ -5,7 +5,11 @@ use arrow::{
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use datafusion::prelude::SessionContext;
+use datafusion::{
+    common::tree_node::TreeNodeRecursion,
+    logical_expr::{Expr, LogicalPlan},
+    prelude::SessionContext,
+};
 
 use crate::{
     error::{EngineError, ErrorKind},
@@ -18,11 +22,28 @@ pub async fn types(session: &SessionContext, sql: &str) -> Vec<Option<DataType>>
     if count == 0 {
         return Vec::new();
     }
-    let found = match session.state().create_logical_plan(sql).await {
-        Ok(plan) => plan.get_parameter_types().unwrap_or_default(),
-        Err(_) => Default::default(),
-    };
+    let Ok(plan) = session.state().create_logical_plan(sql).await else { return vec![None; count] };
+    let mut found = plan.get_parameter_types().unwrap_or_default();
+    for limit in limits(&plan) {
+        found.insert(limit, Some(DataType::Int64));
+    }
     (1..=count).map(|number| found.get(&format!("${number}")).cloned().flatten()).collect()
+}
+
+/// Parameters of LIMIT and OFFSET, of which planning says no type.
+fn limits(plan: &LogicalPlan) -> Vec<String> {
+    let mut found = Vec::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            let numbers = [&limit.skip, &limit.fetch].into_iter().flatten();
+            found.extend(numbers.filter_map(|number| match number.as_ref() {
+                Expr::Placeholder(parameter) => Some(parameter.id.clone()),
+                _ => None,
+            }));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_or(Vec::new(), |_| found)
 }
 
 /// Puts one row's values in place of the parameters.
@@ -62,6 +83,14 @@ fn literal(array: &dyn Array, row: usize) -> Result<String, EngineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn limits_are_numbers() {
+        let session = SessionContext::new();
+        let sql = "SELECT * FROM (SELECT 1 AS a LIMIT $2) WHERE a < $1 LIMIT $3 OFFSET 1";
+        assert_eq!(types(&session, sql).await, [Some(DataType::Int64), Some(DataType::Int64), Some(DataType::Int64)]);
+        assert_eq!(types(&session, "SELECT $1 + nowhere").await, [None]);
+    }
 
     #[tokio::test]
     async fn arrow_values_become_literals_that_mean_the_same() {

@@ -30,6 +30,8 @@ impl Format {
 
     /// `place` names the file, for messages.
     pub fn read(self, place: &str, text: &str) -> Result<Rows, GoldenError> {
+        // Spreadsheets write a mark in front of UTF-8.
+        let text = text.trim_start_matches('\u{feff}');
         match self {
             Self::Ndjson => read_ndjson(place, text),
             Self::Csv => read_csv(place, text),

@@ -170,6 +170,11 @@ fn plain_message(error: &DataFusionError) -> String {
         DataFusionError::External(source) => source.to_string(),
         other => other.strip_backtrace(),
     };
+    if let Some((before, _)) = text.split_once("' failed to match any signature")
+        && let Some((_, function)) = before.rsplit_once('\'')
+    {
+        return format!("function {function} takes no arguments of these types; CAST them to what it takes");
+    }
     let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let shorter = text.replace(BEGGING, "");
     if shorter == text {

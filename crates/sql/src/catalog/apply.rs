@@ -101,6 +101,9 @@ fn with_table(catalog: &Catalog, table: TableDefinition) -> Catalog {
 fn drop_table(catalog: &Catalog, name: &RelationName, if_exists: bool) -> Result<Catalog, SqlError> {
     // Only by its declared name: keyspace.table is how others know it.
     let Some(table) = catalog.tables.iter().find(|table| table.name == *name) else {
+        if catalog.find_view(name).is_some() {
+            return Err(SqlError::invalid(format!("{name} is a view; write DROP VIEW {name}")));
+        }
         return if if_exists { Ok(catalog.clone()) } else { Err(no_such_declared(catalog, name)) };
     };
     check_unused(catalog, ObjectKind::Table, &table.name)?;

@@ -35,6 +35,8 @@ pub struct InsertPlan {
     pub emit: Emit,
     /// Of a job: whether it is more than projections and filters over one scan.
     pub is_stateful: bool,
+    /// Of a job: whether rows are late for it.
+    pub judges_time: bool,
 }
 
 pub(super) fn is_unbounded(catalog: &Catalog, insert: &Insert) -> Result<bool, SqlError> {
@@ -115,11 +117,11 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     }
     let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
     let columns = columns.iter().map(|column| column.name.clone()).collect();
-    Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false })
+    Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false, judges_time: false })
 }
 
-/// The query with a name of its own for what it selects twice: values go to columns by their place, and DataFusion wants names that differ.
-fn with_names(query: &ast::Query) -> ast::Query {
+/// The query with a name of its own for what it selects twice, `name (2)`: DataFusion wants names that differ.
+pub(super) fn with_names(query: &ast::Query) -> ast::Query {
     let mut query = query.clone();
     name_twins(&mut query.body);
     query
@@ -131,12 +133,12 @@ fn name_twins(body: &mut ast::SetExpr) {
             let mut known = BTreeSet::new();
             for (place, item) in select.projection.iter_mut().enumerate() {
                 let (name, expr) = match item {
-                    ast::SelectItem::UnnamedExpr(expr) => (expr.to_string(), expr),
+                    ast::SelectItem::UnnamedExpr(expr) => (named_by(expr), expr),
                     ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr),
                     _ => continue,
                 };
                 if !known.insert(name.clone()) {
-                    let alias = ast::Ident::with_quote('"', format!("{name} ({place})"));
+                    let alias = ast::Ident::with_quote('"', format!("{name} ({})", place + 1));
                     *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                 }
             }
@@ -147,6 +149,14 @@ fn name_twins(body: &mut ast::SetExpr) {
         }
         ast::SetExpr::Query(query) => name_twins(&mut query.body),
         _ => {}
+    }
+}
+
+/// What DataFusion calls a column after: casts leave the name.
+fn named_by(expr: &ast::Expr) -> String {
+    match expr {
+        ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => named_by(expr),
+        other => other.to_string(),
     }
 }
 

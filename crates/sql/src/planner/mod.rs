@@ -24,7 +24,7 @@ pub use self::{
 };
 use crate::{
     cast_types::CastTypes,
-    catalog::{Catalog, JobDefinition},
+    catalog::{Catalog, JobDefinition, target},
     clock,
     error::SqlError,
     functions,
@@ -113,6 +113,7 @@ impl Planner {
     /// # Errors
     /// When DataFusion refuses it, or it would change something.
     pub async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
+        let query = &insert::with_names(query);
         let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
         plan_in(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
@@ -185,6 +186,14 @@ impl Planner {
                 "EMIT ON WINDOW CLOSE is for jobs, whose windows close; this INSERT runs once to the end, so leave EMIT out";
             return Err(SqlError::unsupported_at(insert.at, message));
         }
+        let target = target(&self.catalog, insert)?;
+        if let Some(job) = self.catalog.jobs.iter().find(|job| job.fills(&target)) {
+            let message = format!(
+                "table {target} is filled by job {}, which takes no rows beside it; drop that job, or insert into another table",
+                job.name
+            );
+            return Err(SqlError::invalid_at(insert.at, message));
+        }
         let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(&insert.query).await?;
         insert::plan(&planning.state, &self.catalog, insert).await
@@ -230,7 +239,9 @@ impl Planner {
             let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
             return Err(SqlError::unsupported_at(insert.at, message));
         }
-        job.event_time = job.event_time.and(lineage.usage(&planned.plan)?);
+        let usage = lineage.usage(&planned.plan)?;
+        planned.judges_time = usage.granule_us.is_some();
+        job.event_time = job.event_time.and(usage);
         for source in event_time::sources(state, &planned.sources)? {
             if !job.watermarks.contains(&source) {
                 job.watermarks.push(source);

@@ -90,12 +90,28 @@ async fn values_go_to_columns_by_their_place_whatever_they_are_called() {
     for query in [
         "SELECT v, v FROM u",
         "SELECT v AS b, v AS a FROM u",
+        "SELECT v, CAST(v AS INT) FROM u",
         "SELECT v AS x, v + 1 AS x FROM u",
         "SELECT v, v FROM u UNION ALL SELECT v, v + 1 FROM t WHERE v > 0",
     ] {
         let job = plan(&format!("pair {query}")).await.unwrap();
         let names: Vec<_> = job.inserts[0].plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, ["a", "b"], "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_query_selects_twice_has_two_names() {
+    let planner = planner(Catalog::default());
+    for (sql, names) in [
+        ("SELECT a, a, b FROM (VALUES (1, 2)) AS t (a, b) ORDER BY a", ["a", "a (2)", "b"]),
+        ("SELECT count(*), count(*), 1 AS one", ["count(*)", "count(*) (2)", "one"]),
+        ("SELECT 1::int, 1::bigint, 2", ["Int64(1)", "1 (2)", "Int64(2)"]),
+    ] {
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+        let plan = planner.plan_query(&query).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let found: Vec<_> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(found, names, "{sql}");
     }
 }
 
@@ -452,6 +468,7 @@ async fn refusals_say_what_to_write() {
         ("other SELECT v, k FROM t", "write CAST(k AS BIGINT)"),
         ("other SELECT k, ts FROM t", "values go to columns by their position"),
         ("other SELECT k, array_agg(v) FROM t GROUP BY k", "cannot be cast"),
+        ("other SELECT k, sum(k) FROM t GROUP BY k", "function sum takes no arguments of these types; CAST them"),
     ] {
         let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
