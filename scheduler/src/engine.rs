@@ -6,6 +6,7 @@ use crate::{
     catalog::{CatalogError, CatalogStore},
     jobs::{manager::JobManager, planning},
     providers::PlatformTables,
+    queries::Queries,
     replay::{Replay, Wanted},
     savepoints::SavepointError,
     show,
@@ -14,10 +15,8 @@ use crate::{
 use async_trait::async_trait;
 use datafusion::{
     arrow::datatypes::SchemaRef,
-    execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder},
     logical_expr::LogicalPlan,
-    physical_plan::SendableRecordBatchStream,
-    prelude::{DataFrame, SessionConfig, SessionContext},
+    prelude::{SessionConfig, SessionContext},
 };
 use futures::StreamExt;
 use polybolos_gateway::{
@@ -40,16 +39,10 @@ use polybolos_sql::{
 /// A query that runs longer is ended.
 const QUERY_TIME: Duration = Duration::from_secs(300);
 
-/// Memory of all queries of this process together.
-const QUERY_MEMORY: usize = 512 << 20;
-
-/// Partitions of a local query.
-const QUERY_PARTITIONS: usize = 4;
-
 pub struct PlatformEngine {
     pub(crate) catalog: Arc<CatalogStore>,
     pub(crate) platform: PlatformTables,
-    pub(crate) session: SessionContext,
+    pub(crate) queries: Arc<Queries>,
     /// `None` while this scheduler does not lead.
     jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
     pub(crate) status: Arc<StatusSource>,
@@ -65,22 +58,20 @@ impl PlatformEngine {
         status: Arc<StatusSource>,
     ) -> anyhow::Result<Self> {
         let mut config = SessionConfig::new()
-            .with_target_partitions(QUERY_PARTITIONS)
             .with_information_schema(true)
             .with_default_catalog_and_schema("polybolos", "public")
             .with_extension(services);
         config.options_mut().sql_parser.collect_spans = true;
-        let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY))).build_arc()?;
-        let session = SessionContext::new_with_config_rt(config, runtime);
+        let queries = Queries::new(config)?;
         let snapshots = catalog.clone();
         let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
-        session.register_catalog("polybolos", Arc::new(live));
+        queries.session().register_catalog("polybolos", Arc::new(live));
         let replay = Replay::new(platform.tables.clone());
-        Ok(Self { catalog, platform, session, jobs, status, replay })
+        Ok(Self { catalog, platform, queries: Arc::new(queries), jobs, status, replay })
     }
 
     fn planner(&self) -> Planner {
-        Planner::new(&self.session.state(), self.catalog.current(), Arc::new(self.platform.clone()))
+        Planner::new(&self.queries.session().state(), self.catalog.current(), Arc::new(self.platform.clone()))
     }
 
     pub(crate) fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
@@ -100,7 +91,7 @@ impl PlatformEngine {
             }
             StatementKind::Explain(explain) => match self.planner().explain(explain, 1).await.map_err(sql_error)? {
                 Explained::Job { mut text, plan } => {
-                    let session = self.session.state();
+                    let session = self.queries.session().state();
                     text.push_str(&planning::operators(&self.platform, &session, &plan).await.map_err(any_error)?);
                     show::text("plan", text.lines()).map_err(Into::into)
                 }
@@ -146,8 +137,7 @@ impl PlatformEngine {
     }
 
     async fn rows(&self, plan: LogicalPlan, tag: &str) -> Result<Answer, EngineError> {
-        let frame = DataFrame::new(self.session.state(), plan);
-        let stream: SendableRecordBatchStream = frame.execute_stream().await?;
+        let stream = self.queries.run(&plan).await?;
         let schema = stream.schema();
         let deadline = tokio::time::Instant::now() + QUERY_TIME;
         let batches = futures::stream::unfold(Some(stream), move |stream| async move {
@@ -162,14 +152,14 @@ impl PlatformEngine {
                 }
             }
         });
-        Ok(Answer { schema, batches: batches.boxed(), tag: tag.to_owned(), notices: vec![] })
+        Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![] })
     }
 
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
     async fn insert_once(&self, insert: &Insert) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
         let planned = self.planner().plan_bounded_insert(insert).await.map_err(sql_error)?;
-        let rows = DataFrame::new(self.session.state(), planned.plan.clone()).execute_stream().await?;
+        let rows = self.queries.run(&planned.plan).await?;
         let rows = jobs.insert(&planned, rows).await.map_err(any_error)?;
         Ok(Answer::done(format!("INSERT 0 {rows}")))
     }
@@ -218,7 +208,7 @@ impl Engine for PlatformEngine {
     }
 
     fn session(&self) -> SessionContext {
-        self.session.clone()
+        self.queries.session().clone()
     }
 
     async fn status(&self) -> Status {

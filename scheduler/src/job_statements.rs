@@ -49,7 +49,11 @@ impl PlatformEngine {
         // Nothing is ended for a plan that does not stand any more.
         let next = planned.job(name).map_err(sql_error)?;
         jobs.check_restart(planned.clone(), next, restart).await.map_err(any_error)?;
-        jobs.drop_job(before.job(name).map_err(sql_error)?, restart.discard).await.map_err(any_error)?;
+        let earlier = before.job(name).map_err(sql_error)?;
+        if !restart.discard {
+            jobs.check_written(earlier).await.map_err(any_error)?;
+        }
+        jobs.drop_job(earlier, restart.discard).await.map_err(any_error)?;
         jobs.begin_again(planned.clone(), next, restart).await.map_err(any_error)?;
         let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
         let definition = after.job(name).map_err(sql_error)?;
@@ -59,9 +63,8 @@ impl PlatformEngine {
         }
         let mut answer = Answer::done(tag);
         answer.notices.push(format!("job {name} restarted as incarnation {}", definition.incarnation));
-        let earlier = &before.job(name).map_err(sql_error)?.incarnation;
         if let Some(RestartFrom::Savepoint(savepoint)) = &restart.from
-            && jobs.is_of_another_run(savepoint, earlier)
+            && jobs.is_of_another_run(savepoint, &earlier.incarnation)
         {
             answer.notices.push(format!(
                 "another run than that of savepoint {savepoint} wrote last; rows that it wrote stay until they change again"
@@ -91,7 +94,9 @@ impl PlatformEngine {
         }
         changed?;
         let mut answer = Answer::done(tag);
-        answer.notices.push(format!("job {name} goes on with its state; rows of keys that do not change are not written again"));
+        answer.notices.push(format!(
+            "job {name} goes on with its state: rows of keys that do not change are not written again, and rows that it no longer makes stay; RESTART JOB {name} FROM EARLIEST REPLACE would write its tables anew"
+        ));
         answer.notices.extend(notices);
         Ok(answer)
     }
@@ -168,7 +173,7 @@ impl PlatformEngine {
         let jobs = self.leader()?;
         let catalog = self.catalog.current();
         let definition = catalog.job(name).map_err(sql_error)?.clone();
-        jobs.verify(&self.status.verifications, self.session.clone(), catalog, definition).map_err(any_error)?;
+        jobs.verify(&self.status.verifications, self.queries.clone(), catalog, definition).map_err(any_error)?;
         let mut answer = Answer::done(tag);
         answer.notices.push("it goes on in the background; polybolos.verifications tells how".into());
         Ok(answer)

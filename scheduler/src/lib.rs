@@ -7,7 +7,7 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements, those about jobs in `job_statements`; [`replay`]: dead letters sent back; [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`replay`]: dead letters sent back; [`queries`], [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod ownership;
 pub mod placement;
 pub mod providers;
+pub mod queries;
 pub mod replay;
 pub mod savepoints;
 pub mod show;

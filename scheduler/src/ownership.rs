@@ -47,7 +47,9 @@ pub async fn acquire(store: &dyn Store, table: &TableName, job: &str, incarnatio
                 Some((manifest, _)) if manifest.life == Life::Dropped => owner.floor_us.max(manifest.window_end_us),
                 // Begun by a statement whose leader did not live to name it in the catalog.
                 Some((manifest, version)) if manifest.generation == Generation(0) && owner.job == job => {
-                    end(store, table, &manifest, version).await?;
+                    if !end(store, &manifest, version).await? {
+                        return Err(OwnershipError::Raced { table: table.clone() });
+                    }
                     owner.floor_us.max(manifest.window_end_us)
                 }
                 Some(_) => return Err(OwnershipError::Owned { table: table.clone(), job: owner.job }),
@@ -62,18 +64,15 @@ pub async fn acquire(store: &dyn Store, table: &TableName, job: &str, incarnatio
     }
 }
 
-/// Ends an incarnation that no leader has ever had: whoever is about to take it over finds it dropped.
-async fn end(store: &dyn Store, table: &TableName, manifest: &Manifest, version: Version) -> Result<(), OwnershipError> {
+/// Ends an incarnation that nobody runs: whoever is about to take it over finds it dropped. Answers `false` when somebody was quicker.
+pub async fn end(store: &dyn Store, manifest: &Manifest, version: Version) -> Result<bool, StoreError> {
     let mut ended = manifest.clone();
     ended.life = Life::Dropped;
     ended.state.clear();
     ended.nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
     let bytes = polybolos_persist::manifest::encode(&ended)?;
     let expected = Expected::Version(polybolos_persist::Version(version.0));
-    match store.put_if(&keys::manifest(&manifest.incarnation), bytes, expected).await? {
-        Swap::Stored(_) => Ok(()),
-        Swap::Conflict => Err(OwnershipError::Raced { table: table.clone() }),
-    }
+    Ok(matches!(store.put_if(&keys::manifest(&manifest.incarnation), bytes, expected).await?, Swap::Stored(_)))
 }
 
 /// Takes `span_us` write times of a table that no job writes; answers the first. Whoever writes the table later starts after them.
@@ -125,6 +124,7 @@ mod tests {
             window_end_us: 70,
             counts: Counts::default(),
             state: vec![],
+            layout: vec![],
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,

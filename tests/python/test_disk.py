@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import tempfile
 import time
+import zlib
 
 import pytest
 from confluent_kafka import Producer
@@ -16,6 +17,8 @@ CREATE TABLE kept_rows (id STRING, n BIGINT, PRIMARY KEY (id) NOT ENFORCED)
   WITH ('connector' = 'cassandra', 'keyspace' = 'disk', 'table' = 'kept_rows', 'table.create' = 'true');
 CREATE JOB kept_job AS INSERT INTO kept_rows SELECT id, n FROM kept;
 """
+
+COUNTING = "CREATE JOB counting WITH ('state.unbounded' = 'allow') AS INSERT INTO counts SELECT k, count(*) AS n FROM counted GROUP BY k"
 
 
 def produce(platform, numbers: range) -> None:
@@ -72,6 +75,57 @@ def test_a_damaged_manifest_is_an_error_and_no_new_beginning(fresh_platform, how
     manifest.write_bytes(sound)
     wait_for("the rows since", lambda: count(platform) == 110)
     assert shown(platform)["records_in"] == 110
+    assert platform.stop() == 0
+
+
+@pytest.mark.parametrize("way_out", ["RESTART JOB counting FROM EARLIEST KEEP", f"DROP JOB counting; {COUNTING}"])
+def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platform, way_out):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("topic", "produce", "counted", stdin='{"k": "a"}\n{"k": "b"}\n{"k": "a"}\n')
+    platform.run(
+        "sql",
+        "-c",
+        f"""
+        CREATE TABLE counted (k STRING) WITH ('connector' = 'kafka', 'topic' = 'counted', 'format' = 'json');
+        CREATE TABLE counts (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED)
+          WITH ('connector' = 'cassandra', 'keyspace' = 'disk', 'table' = 'counts', 'table.create' = 'true');
+        {COUNTING};
+        """,
+    )
+
+    def counts() -> dict:
+        return {row["k"]: row["n"] for row in platform.sql("SELECT * FROM counts")}
+
+    wait_for("the counts", lambda: counts() == {"a": 2, "b": 1} and shown(platform)["unpublished_epochs"] == 0)
+    assert platform.stop() == 0
+    manifest, = (platform.folder / "store").glob("jobs/*/manifest")
+    # The store's counter, then a header line with a checksum over what follows but its last line end.
+    head, body = manifest.read_bytes().split(b"\n", 1)
+    counter, header = head[:8], head[8:].decode().split(" ")
+    written = json.loads(body)
+    assert written["state"] and written["layout"][0].startswith("state in format ") and "Aggregate" in written["layout"][1], written
+    written["layout"][0] = "state in format 0"
+    body = json.dumps(written).encode()
+    header[2] = f"{zlib.crc32(body):08x}"
+    manifest.write_bytes(counter + " ".join(header).encode() + b"\n" + body + b"\n")
+
+    platform.start()
+    job = wait_for("the error", lambda: (job := shown(platform))["error"] and job)
+    assert "another version" in job["error"] and "state in format 0" in job["error"], job
+    assert "RESTART JOB counting FROM EARLIEST KEEP" in job["error"] and "\n" not in job["error"], job
+    resumed = platform.run("sql", "-c", "RESUME JOB counting", check=False)
+    assert resumed.returncode == 1 and "another version" in resumed.stderr, resumed.stderr
+    platform.run("topic", "produce", "counted", stdin='{"k": "b"}\n')
+    time.sleep(3)
+    assert counts() == {"a": 2, "b": 1}
+    # Also after another start.
+    assert platform.stop() == 0
+    platform.start()
+    assert wait_for("the error", lambda: shown(platform)["error"]) == job["error"]
+    assert counts() == {"a": 2, "b": 1}
+    platform.run("sql", "-c", way_out)
+    wait_for("the counts", lambda: counts() == {"a": 2, "b": 2} and not shown(platform)["error"])
     assert platform.stop() == 0
 
 

@@ -40,3 +40,21 @@ def test_a_table_that_the_job_names_takes_its_late_rows(system):
     named = lambda: sorted((row["id"], row["topic"], row["topic_offset"]) for row in system.sql(f"SELECT * FROM {stem}_late"))  # noqa: E731
     wait_for("the same rows", lambda: named() == sorted((row["id"], row["topic"], row["topic_offset"]) for row in ours()))
     assert system.sql(f"SELECT n FROM {stem}") == [{"n": 1}]
+
+
+def test_an_insert_without_windows_beside_one_with_them_is_told_of(system):
+    stem = f"beside_{uuid.uuid4().hex[:8]}"
+    system.run("topic", "produce", stem, stdin='{"k": "a", "ts": "2026-01-01 00:00:01"}\n')
+    system.sql(
+        f"CREATE TABLE {stem}_source (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    for table in ("rows", "windows"):
+        system.sql(f"CREATE TABLE {stem}_{table} (k STRING) WITH ('connector' = 'blackhole')")
+    rows = f"INSERT INTO {stem}_rows SELECT k FROM {stem}_source"
+    windows = f"INSERT INTO {stem}_windows SELECT k FROM TABLE(TUMBLE(TABLE {stem}_source, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start, window_end"
+    told = system.run("sql", "-c", f"CREATE JOB {stem}_both AS BEGIN {rows}; {windows}; END").stderr
+    assert f"late for the windows of {stem}_windows" in told and f"INSERT INTO {stem}_rows a job of its own" in told, told
+    system.sql(f"DROP JOB {stem}_both")
+    for name, insert in (("one", rows), ("other", windows)):
+        assert "late" not in system.run("sql", "-c", f"CREATE JOB {stem}_{name} AS {insert}").stderr

@@ -39,6 +39,25 @@ def test_prepared_statements_with_parameters(connect, binary):
             assert cursor.fetchone()[0] >= 0
 
 
+def test_answers_without_rows(connect):
+    with connect() as connection:
+        for query in [
+            f"SELECT * FROM {USERS} WHERE id = 'nobody'",
+            f"SELECT id FROM {USERS} LIMIT 0",
+            "SELECT * FROM polybolos.jobs WHERE name = 'nowhere'",
+        ]:
+            answer = connection.execute(query)
+            assert answer.fetchall() == [] and answer.description, query
+        assert connection.execute(f"SELECT id FROM {USERS} WHERE id = %s", ["nobody"], prepare=True).fetchall() == []
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_parameters_of_limits(connect, binary):
+    with connect() as connection, connection.cursor(binary=binary) as cursor:
+        cursor.execute("SELECT n FROM (VALUES (1), (2), (3)) AS t (n) ORDER BY n LIMIT %s OFFSET %s", [1, 1], prepare=True)
+        assert cursor.fetchall() == [(2,)]
+
+
 def test_statements_of_the_platform(connect):
     with connect() as connection:
         jobs = [row[0] for row in connection.execute("SHOW JOBS").fetchall()]

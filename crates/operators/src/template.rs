@@ -12,6 +12,7 @@ use datafusion::{
         projection::ProjectionExec,
     },
 };
+use polybolos_dataflow::graph::kept::layout;
 use polybolos_streaming::{
     frame::{Frame, PartWork},
     ids::{Attempt, Generation, Incarnation},
@@ -160,6 +161,16 @@ impl EpochTemplate {
 pub enum JobTemplate {
     Stateless(PlanTemplate),
     Stateful(EpochTemplate),
+}
+
+impl JobTemplate {
+    /// What the job's state must have been written by, a line each; nothing where it has none.
+    pub fn layout(&self) -> Vec<String> {
+        match self {
+            Self::Stateless(_) => vec![],
+            Self::Stateful(template) => layout(&template.flow().kept()),
+        }
+    }
 }
 
 /// Folds filters and projections into the scan below them, so that a batch passes them without leaving the task, and so that a row that

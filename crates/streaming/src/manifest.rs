@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{Epoch, Generation, Incarnation, JobName, Nonce, SinkId, SourceId},
     report::{Counts, PartFile},
+    savepoint::first_difference,
 };
 
 /// The sink that takes every job's dead letters; a job's own sinks count from 0.
@@ -41,6 +42,9 @@ pub struct Manifest {
     /// parts that shared the last of its epochs have no key in common; the first of them covers what was before.
     #[serde(default)]
     pub state: Vec<StateRun>,
+    /// How that state is laid out, a line for its format and one per operator: nobody whose own are others may read it.
+    #[serde(default)]
+    pub layout: Vec<String>,
     /// The job's watermark in microseconds of event time, as of the last record; never falls. `None`: nothing is known of event time yet.
     #[serde(default)]
     pub watermark_us: Option<i64>,
@@ -160,6 +164,11 @@ impl Manifest {
     /// The epoch through which the state's runs reach; 0 without any.
     pub fn state_through(&self) -> Epoch {
         self.state.last().map_or(Epoch(0), |run| run.last_epoch)
+    }
+
+    /// What the state was written by where that is not `layout`, and what there is instead.
+    pub fn unreadable_by<'a>(&'a self, layout: &'a [String]) -> Option<(&'a str, &'a str)> {
+        first_difference(&self.layout, layout).filter(|_| !self.state.is_empty())
     }
 
     /// Timers after it have not fired yet.

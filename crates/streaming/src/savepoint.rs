@@ -34,18 +34,24 @@ pub struct Shape {
     pub definition: Vec<String>,
     /// Its operators with what each keeps, a line each.
     pub operators: Vec<String>,
+    /// As in the manifest.
+    #[serde(default)]
+    pub layout: Vec<String>,
 }
 
 impl Shape {
     /// The first thing of the savepoint that the job has otherwise: what it was, and what it is.
     pub fn first_difference<'a>(&'a self, now: &'a Shape) -> Option<(&'a str, &'a str)> {
-        let lists = [(&self.operators, &now.operators), (&self.definition, &now.definition)];
-        lists.into_iter().find_map(|(then, now)| {
-            let length = then.len().max(now.len());
-            let line = |lines: &'a [String], index: usize| lines.get(index).map_or("nothing", |line| line.trim());
-            (0..length).find(|&index| then.get(index) != now.get(index)).map(|index| (line(then, index), line(now, index)))
-        })
+        let lists = [(&self.operators, &now.operators), (&self.definition, &now.definition), (&self.layout, &now.layout)];
+        lists.into_iter().find_map(|(then, now)| first_difference(then, now))
     }
+}
+
+/// The first line that is another: what it was, and what it is.
+pub(crate) fn first_difference<'a>(then: &'a [String], now: &'a [String]) -> Option<(&'a str, &'a str)> {
+    let length = then.len().max(now.len());
+    let line = |lines: &'a [String], index: usize| lines.get(index).map_or("nothing", |line| line.trim());
+    (0..length).find(|&index| then.get(index) != now.get(index)).map(|index| (line(then, index), line(now, index)))
 }
 
 impl Savepoint {
@@ -61,7 +67,7 @@ impl Savepoint {
             frame_watermark_us: manifest.frame_watermark_us,
             fired_us: manifest.fired_us,
             state: manifest.state.clone(),
-            shape,
+            shape: Shape { layout: manifest.layout.clone(), ..shape },
         }
     }
 
@@ -94,7 +100,7 @@ mod tests {
     fn the_first_difference_is_told() {
         let shape = |definition: &[&str], operators: &[&str]| {
             let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-            Shape { definition: owned(definition), operators: owned(operators) }
+            Shape { definition: owned(definition), operators: owned(operators), layout: owned(&["state in format 1"]) }
         };
         let then = shape(&["SELECT a"], &["Aggregate: by [a]", "  Source 0"]);
         assert_eq!(then.first_difference(&then.clone()), None);
@@ -103,5 +109,7 @@ mod tests {
         let now = shape(&["SELECT b"], &then.operators.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(then.first_difference(&now), Some(("SELECT a", "SELECT b")));
         assert_eq!(then.first_difference(&shape(&["SELECT a"], &[])), Some(("Aggregate: by [a]", "nothing")));
+        let now = Shape { layout: vec!["state in format 2".into()], ..then.clone() };
+        assert_eq!(then.first_difference(&now), Some(("state in format 1", "state in format 2")));
     }
 }

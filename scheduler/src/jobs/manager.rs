@@ -9,7 +9,7 @@ use polybolos_kafka::{
     publish::{POSITIONS_CONFIG, positions_topic},
 };
 use polybolos_operators::{dead_letters, publish::topic::TopicTarget};
-use polybolos_persist::{Expected, Swap, keys};
+use polybolos_persist::{Expected, StoreError, Swap, keys};
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
     options::kafka::StartupMode,
@@ -144,9 +144,16 @@ impl JobManager {
         let plan = self.plan(catalog, definition).await?;
         self.ensure_targets(&plan).await?;
         self.ensure_dead_letters().await?;
-        let spec = self.spec(definition, &plan).await?;
+        let mut spec = self.spec(definition, &plan).await?;
         self.ensure_topics(definition, &spec).await?;
-        let (manifest, version) = self.manifest(definition, &plan, &spec).await?;
+        let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
+        let layout = spec.template.layout();
+        spec.unreadable = manifest.unreadable_by(&layout).map(|(then, now)| unreadable(&definition.name, then, now));
+        match (&spec.unreadable, &manifest.life) {
+            (None, _) => manifest.layout = layout,
+            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason: reason.clone() },
+            (Some(_), _) => {}
+        }
         let replace = manifest.replace.clone();
         let handle = runner::start(
             self.context.clone(),
@@ -191,7 +198,44 @@ impl JobManager {
     }
 
     pub async fn command(&self, job: &str, command: Command) -> anyhow::Result<()> {
-        self.running(job)?.command(command).await
+        let handle = self.running(job)?;
+        if let (Command::Resume, Some(why)) = (&command, &handle.spec.unreadable) {
+            bail!("{why}");
+        }
+        handle.command(command).await
+    }
+
+    /// That nothing which a job recorded is still to be written, where it cannot write it because it does not start.
+    pub async fn check_written(&self, definition: &JobDefinition) -> anyhow::Result<()> {
+        let name = &definition.name;
+        let Some(Entry::Starting { error, .. }) = self.find(name) else { return Ok(()) };
+        let found = load_manifest(&*self.context.store, &Incarnation(definition.incarnation.clone())).await?;
+        match found {
+            Some((manifest, _)) if !manifest.unpublished.is_empty() => {
+                bail!(
+                    "job {name} cannot start ({error}) and may have recorded what is not written yet; add DISCARD to give that up"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends an incarnation that this leader cannot start, so that its tables are free.
+    async fn end_unstarted(&self, definition: &JobDefinition) -> anyhow::Result<()> {
+        let (store, name) = (&*self.context.store, &definition.name);
+        let (manifest, version) = match load_manifest(store, &Incarnation(definition.incarnation.clone())).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(job = %name, %error, "a dropped job's manifest stays as it is, and with it the job's claim to its tables");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !ownership::end(store, &manifest, version).await? {
+            bail!("job {name} starts at this moment; try again");
+        }
+        Ok(())
     }
 
     /// Ends a job's incarnation: nothing recorded is lost, what is unpublished is published first unless `discard`.
@@ -217,7 +261,8 @@ impl JobManager {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
-            Some(Entry::Starting { .. }) | None => {}
+            Some(Entry::Starting { .. }) => self.end_unstarted(definition).await?,
+            None => {}
         }
         self.jobs.write().remove(&definition.name);
         if let Some((incarnation, spec)) = ended {
@@ -401,6 +446,7 @@ impl JobManager {
             window_end_us: floor_us,
             counts: Counts::default(),
             state: Vec::new(),
+            layout: spec.template.layout(),
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,
@@ -410,6 +456,12 @@ impl JobManager {
             recorded_at_us: self.context.clock.now().wall_us,
         })
     }
+}
+
+fn unreadable(job: &str, then: &str, now: &str) -> String {
+    format!(
+        "the state of job {job} is of another version of polybolos: it was written with {then:?}, and this one has {now:?}; run that version again and RESUME JOB {job}, or RESTART JOB {job} FROM EARLIEST KEEP"
+    )
 }
 
 /// Per sink that writes to a topic: that, and the topic of its positions.

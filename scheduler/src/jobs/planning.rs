@@ -131,7 +131,14 @@ pub async fn job_spec(
     } else {
         JobTemplate::Stateless(stateless(platform, session, definition, plan).await?)
     };
-    Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
+    Ok(JobSpec {
+        name: definition.name.clone(),
+        template: Arc::new(template),
+        sources: topics.specs,
+        sinks,
+        config,
+        unreadable: None,
+    })
 }
 
 /// Tables that take the job's late rows, beside the system's.
@@ -266,11 +273,24 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
         )
     };
     let growing: Vec<String> = template.flow().dataflow.graph().growing().into_iter().map(notice).collect();
-    match (plan.options.state_unbounded, growing.first()) {
-        (StateUnbounded::Allow, _) => Ok(vec![]),
+    let growing = match (plan.options.state_unbounded, growing.first()) {
+        (StateUnbounded::Allow, _) => vec![],
         (StateUnbounded::Refuse, Some(first)) => bail!("{first}"),
-        _ => Ok(growing),
-    }
+        _ => growing,
+    };
+    Ok(growing.into_iter().chain(shared_lateness(plan)).collect())
+}
+
+/// A row that is late is so for the whole job, also for INSERTs that have no windows.
+fn shared_lateness(plan: &JobPlan) -> Option<String> {
+    let is_watched =
+        |insert: &&InsertPlan| insert.sources.iter().any(|table| plan.watermarks.iter().any(|it| it.table == table.name));
+    let judge = plan.inserts.iter().find(|insert| insert.judges_time)?;
+    let bystander = plan.inserts.iter().find(|insert| !insert.judges_time && is_watched(insert))?;
+    Some(format!(
+        "rows that are late for the windows of {} are left out of {} as well, as job {} reads its tables once for all its INSERTs; give the INSERT INTO {} a job of its own if it is to have them",
+        judge.target.name, bystander.target.name, plan.name, bystander.target.name
+    ))
 }
 
 /// A table that only takes rows cannot follow an answer that takes some back.

@@ -34,5 +34,5 @@ pub fn of(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec) -> Resu
             (0..graph.sinks().len()).flat_map(|sink| graph.explain(sink).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
         }
     };
-    Ok(Shape { definition: lines, operators })
+    Ok(Shape { definition: lines, operators, layout: spec.template.layout() })
 }

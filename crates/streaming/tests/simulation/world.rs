@@ -113,6 +113,7 @@ impl World {
             window_end_us: 0,
             counts: Counts::default(),
             state: Vec::new(),
+            layout: vec![],
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,

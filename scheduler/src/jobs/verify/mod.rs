@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use datafusion::{arrow::array::RecordBatch, prelude::SessionContext};
+use datafusion::arrow::array::RecordBatch;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use polybolos_kafka::admin::Admin;
@@ -30,6 +30,7 @@ use super::{
     manager::{Entry, JobManager},
     runner::JobHandle,
 };
+use crate::queries::Queries;
 
 /// Differences kept of a verification.
 const KEPT: usize = 1_000;
@@ -97,7 +98,7 @@ impl JobManager {
     pub fn verify(
         self: &Arc<Self>,
         verifications: &Arc<Verifications>,
-        session: SessionContext,
+        queries: Arc<Queries>,
         catalog: Arc<Catalog>,
         definition: JobDefinition,
     ) -> anyhow::Result<()> {
@@ -115,7 +116,7 @@ impl JobManager {
         }
         let manager = self.clone();
         self.spawn(async move {
-            let outcome = manager.verified(&verification, &session, catalog, &definition, &handle).await;
+            let outcome = manager.verified(&verification, &queries, catalog, &definition, &handle).await;
             *verification.outcome.write() = outcome.unwrap_or_else(|error| Outcome {
                 state: State::Failed,
                 message: format!("{error:#}").replace('\n', " "),
@@ -128,7 +129,7 @@ impl JobManager {
     async fn verified(
         &self,
         verification: &Verification,
-        session: &SessionContext,
+        queries: &Queries,
         catalog: Arc<Catalog>,
         definition: &JobDefinition,
         handle: &JobHandle,
@@ -150,7 +151,7 @@ impl JobManager {
             remarks.push(format!("{} rows were refused by the tables and are missing there", manifest.counts.refused));
         }
         let oracle =
-            Oracle::new(self, session, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
+            Oracle::new(self, queries, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
         verification.records_total.store(oracle.records, Relaxed);
         for (index, (insert, (schema, columns, found))) in oracle.plan.inserts.iter().zip(tables).enumerate() {
             let expected = oracle.rows(index).await?;

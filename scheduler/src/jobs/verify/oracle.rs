@@ -16,10 +16,8 @@ use datafusion::{
     common::{Result as DataFusionResult, tree_node::TreeNodeRecursion},
     physical_expr::Distribution,
     physical_plan::{
-        ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, execute_stream,
-        replace_children_if_necessary,
+        ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, replace_children_if_necessary,
     },
-    prelude::SessionContext,
 };
 use futures::StreamExt;
 use polybolos_operators::{
@@ -45,7 +43,7 @@ use super::{
     super::{manager::JobManager, runner::JobHandle},
     counted,
 };
-use crate::providers::PlatformTables;
+use crate::{providers::PlatformTables, queries::Queries};
 
 const PARTITIONS: usize = 4;
 
@@ -53,7 +51,7 @@ const PARTITIONS: usize = 4;
 const MOST_CUTS: usize = 10_000;
 
 pub struct Oracle<'a> {
-    session: &'a SessionContext,
+    queries: &'a Queries,
     pub plan: JobPlan,
     physical: Vec<Arc<dyn ExecutionPlan>>,
     /// Of all scans together.
@@ -66,7 +64,7 @@ pub type Ranges = Arc<BTreeMap<String, Vec<(i32, OffsetRange)>>>;
 impl<'a> Oracle<'a> {
     pub async fn new(
         manager: &JobManager,
-        session: &'a SessionContext,
+        queries: &'a Queries,
         catalog: Arc<Catalog>,
         definition: &JobDefinition,
         handle: &JobHandle,
@@ -94,14 +92,14 @@ impl<'a> Oracle<'a> {
         }
         let ranges: Ranges = Arc::new(ranges);
         let tables = Arc::new(Fixed { platform: manager.platform().clone(), ranges: ranges.clone() });
-        let plan = Planner::new(&session.state(), catalog, tables).plan_stored_job(definition, PARTITIONS).await?;
+        let plan = Planner::new(&queries.session().state(), catalog, tables).plan_stored_job(definition, PARTITIONS).await?;
         if plan.options.state_ttl_us.is_some() {
             bail!(
                 "job {} forgets state after a time ('state.ttl'), so no query over all records answers the same",
                 definition.name
             );
         }
-        let state = session.state();
+        let state = queries.session().state();
         let (mut physical, mut records) = (vec![], 0);
         for insert in &plan.inserts {
             let of_insert = state.query_planner().create_physical_plan(&insert.plan, &state).await?;
@@ -112,12 +110,12 @@ impl<'a> Oracle<'a> {
             }
             physical.push(counted::count(of_insert, &ranges, read, &mut records)?);
         }
-        Ok(Self { session, plan, physical, records })
+        Ok(Self { queries, plan, physical, records })
     }
 
     /// The answer of one INSERT's query.
     pub async fn rows(&self, insert: usize) -> anyhow::Result<Vec<RecordBatch>> {
-        let mut stream = execute_stream(self.physical[insert].clone(), self.session.task_ctx())?;
+        let mut stream = self.queries.execute(self.physical[insert].clone())?;
         let mut rows = vec![];
         while let Some(batch) = stream.next().await {
             rows.push(batch?);
