@@ -116,15 +116,10 @@ fn print_table(rows: &Rows) {
 
 fn shrink(names: &[&str], widths: &mut [usize], room: usize) {
     while widths.iter().sum::<usize>() > room {
-        let others = names.iter().zip(&mut *widths).filter(|(name, width)| **name != "id" && **width > NARROW);
-        let widest = match others.map(|(_, width)| width).max() {
-            Some(widest) => widest,
-            None => match widths.iter_mut().max() {
-                Some(widest) => widest,
-                None => break,
-            },
-        };
-        *widest -= 1;
+        let may_shrink = |column: &usize| names[*column] != "id" && widths[*column] > NARROW;
+        let widest = (0..names.len()).filter(may_shrink).max_by_key(|&column| widths[column]);
+        let Some(widest) = widest.or_else(|| (0..names.len()).max_by_key(|&column| widths[column])) else { break };
+        widths[widest] -= 1;
     }
 }
 

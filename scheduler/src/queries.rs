@@ -2,8 +2,7 @@
 use std::{any::Any, sync::Arc};
 
 use datafusion::{
-    common::{Result, internal_datafusion_err},
-    error::DataFusionError,
+    error::{DataFusionError, Result},
     execution::{
         SendableRecordBatchStream, TaskContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
@@ -19,7 +18,10 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use futures::{StreamExt, stream};
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::mpsc,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Memory of all queries of this process together.
@@ -40,7 +42,9 @@ const NICE: i32 = 5;
 pub struct Queries {
     session: SessionContext,
     memory_only: Arc<RuntimeEnv>,
-    threads: Threads,
+    threads: Handle,
+    /// Behind `threads`.
+    _runtime: Background,
 }
 
 impl Queries {
@@ -61,7 +65,7 @@ impl Queries {
                 }
             })
             .build()?;
-        Ok(Self { session, memory_only, threads: Threads(Some(threads)) })
+        Ok(Self { session, memory_only, threads: threads.handle().clone(), _runtime: Background(Some(threads)) })
     }
 
     pub fn session(&self) -> &SessionContext {
@@ -95,7 +99,7 @@ impl Queries {
                 Err(error) => drop(rows.send(Err(error)).await),
             }
         };
-        let computing = AbortOnDropHandle::new(self.threads.spawn(computing)?);
+        let computing = AbortOnDropHandle::new(self.threads.spawn(computing));
         let batches = stream::unfold(Some((answer, computing)), |running| async move {
             let (mut answer, computing) = running?;
             match answer.recv().await {
@@ -132,16 +136,9 @@ fn without_spilling_joins(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn Execu
 }
 
 /// A runtime that may be dropped anywhere: it waits for nothing.
-struct Threads(Option<Runtime>);
+struct Background(Option<Runtime>);
 
-impl Threads {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Result<tokio::task::JoinHandle<()>> {
-        let runtime = self.0.as_ref().ok_or_else(|| internal_datafusion_err!("queries have ended"))?;
-        Ok(runtime.spawn(task))
-    }
-}
-
-impl Drop for Threads {
+impl Drop for Background {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

@@ -106,7 +106,7 @@ impl StatusSource {
         let status = catalog.tables.iter().map(|table| TableStatus {
             name: table.name.to_string(),
             connector: table.connector.name().into(),
-            written_by: catalog.jobs.iter().find(|job| job.fills(&table.name)).map(|job| job.name.clone()),
+            written_by: catalog.job_that_fills(&table.name).map(|job| job.name.clone()),
             columns: table.columns.len() as u32,
         });
         status.collect()

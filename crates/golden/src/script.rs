@@ -138,7 +138,7 @@ fn needed(catalog: &Catalog, case: &Case, targets: &[RelationName]) -> Result<BT
     let mut wanted = BTreeSet::new();
     for target in targets.iter().filter(|target| target.schema != SYSTEM_SCHEMA) {
         let table = catalog.table(target)?;
-        if !catalog.jobs.iter().any(|job| job.fills(&table.name)) {
+        if catalog.job_that_fills(&table.name).is_none() {
             return Err(GoldenError::invalid(
                 case.folder.display(),
                 format!("it expects rows of {target}, and no job fills that table"),

@@ -47,13 +47,18 @@ pub fn free(host: IpAddr, count: usize) -> anyhow::Result<Vec<u16>> {
             break;
         }
         let port = rand::rng().random_range(FIRST_FREE..limit);
-        if !given_out.contains(&port) && std::net::TcpListener::bind((host, port)).is_ok() {
+        if !given_out.contains(&port) && is_free(host, port) {
             given_out.insert(port);
             ports.push(port);
         }
     }
     anyhow::ensure!(ports.len() == count, "no {count} free ports on {host} below {limit}; stop some programs that listen there");
     Ok(ports)
+}
+
+/// Whether a server could listen on this port now.
+pub fn is_free(host: IpAddr, port: u16) -> bool {
+    std::net::TcpListener::bind((host, port)).is_ok()
 }
 
 fn outgoing_from() -> u16 {
@@ -76,9 +81,8 @@ mod tests {
         ports.extend(free(host, 20).unwrap());
         let different: HashSet<_> = ports.iter().collect();
         assert_eq!(different.len(), 40);
-        for port in ports {
-            assert!(port < outgoing_from());
-            drop(std::net::TcpListener::bind((host, port)).unwrap());
-        }
+        assert!(ports.iter().all(|&port| port < outgoing_from() && is_free(host, port)));
+        let _listening = std::net::TcpListener::bind((host, ports[0])).unwrap();
+        assert!(!is_free(host, ports[0]));
     }
 }

@@ -94,9 +94,7 @@ pub fn tables(catalog: &Catalog) -> Result<RecordBatch> {
         Connector::Filesystem(options) => options.path.clone(),
         Connector::Blackhole | Connector::Print { .. } => String::new(),
     };
-    let filled_by = |table: &TableDefinition| {
-        catalog.jobs.iter().find(|job| job.fills(&table.name)).map(|job| job.name.clone()).unwrap_or_default()
-    };
+    let filled_by = |table: &TableDefinition| catalog.job_that_fills(&table.name).map(|job| job.name.clone()).unwrap_or_default();
     batch(vec![
         ("table_schema", strings(tables.iter().map(|table| table.name.schema.clone()))),
         ("table_name", strings(tables.iter().map(|table| table.name.name.clone()))),

@@ -144,14 +144,12 @@ impl JobManager {
         let plan = self.plan(catalog, definition).await?;
         self.ensure_targets(&plan).await?;
         self.ensure_dead_letters().await?;
-        let mut spec = self.spec(definition, &plan).await?;
+        let spec = self.spec(definition, &plan).await?;
         self.ensure_topics(definition, &spec).await?;
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
-        let layout = spec.template.layout();
-        spec.unreadable = manifest.unreadable_by(&layout).map(|(then, now)| unreadable(&definition.name, then, now));
-        match (&spec.unreadable, &manifest.life) {
-            (None, _) => manifest.layout = layout,
-            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason: reason.clone() },
+        match (unreadable(&manifest, &spec), &manifest.life) {
+            (None, _) => manifest.layout = spec.template.layout(),
+            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason },
             (Some(_), _) => {}
         }
         let replace = manifest.replace.clone();
@@ -199,7 +197,9 @@ impl JobManager {
 
     pub async fn command(&self, job: &str, command: Command) -> anyhow::Result<()> {
         let handle = self.running(job)?;
-        if let (Command::Resume, Some(why)) = (&command, &handle.spec.unreadable) {
+        if command == Command::Resume
+            && let Some(why) = unreadable(&handle.view().manifest, &handle.spec)
+        {
             bail!("{why}");
         }
         handle.command(command).await
@@ -458,10 +458,13 @@ impl JobManager {
     }
 }
 
-fn unreadable(job: &str, then: &str, now: &str) -> String {
-    format!(
+/// Why a job cannot go on with the state that it has, if so: it publishes what is recorded, and computes nothing.
+fn unreadable(manifest: &Manifest, spec: &JobSpec) -> Option<String> {
+    let (job, layout) = (&spec.name, spec.template.layout());
+    let (then, now) = manifest.unreadable_by(&layout)?;
+    Some(format!(
         "the state of job {job} is of another version of polybolos: it was written with {then:?}, and this one has {now:?}; run that version again and RESUME JOB {job}, or RESTART JOB {job} FROM EARLIEST KEEP"
-    )
+    ))
 }
 
 /// Per sink that writes to a topic: that, and the topic of its positions.

@@ -131,14 +131,7 @@ pub async fn job_spec(
     } else {
         JobTemplate::Stateless(stateless(platform, session, definition, plan).await?)
     };
-    Ok(JobSpec {
-        name: definition.name.clone(),
-        template: Arc::new(template),
-        sources: topics.specs,
-        sinks,
-        config,
-        unreadable: None,
-    })
+    Ok(JobSpec { name: definition.name.clone(), template: Arc::new(template), sources: topics.specs, sinks, config })
 }
 
 /// Tables that take the job's late rows, beside the system's.

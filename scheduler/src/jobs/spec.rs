@@ -29,6 +29,4 @@ pub struct JobSpec {
     /// Sinks by id, the dead letters among them; with the names that people know them by.
     pub sinks: BTreeMap<SinkId, (String, SinkSpec)>,
     pub config: CoordinatorConfig,
-    /// Why it cannot go on with the state that it has, if so: it publishes what is recorded, and computes nothing.
-    pub unreadable: Option<String>,
 }

@@ -169,20 +169,20 @@ fn run(query: usize, schedule: Schedule, graph: &Arc<Graph>, sources: &[Vec<usiz
     answer
 }
 
-/// The queries' files, and the topic's events.
-async fn nexmark() -> (Catalog, RecordBatch) {
+/// The queries' files, and the first events of the topic.
+async fn nexmark(events: usize) -> (Catalog, RecordBatch) {
     let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
     let validation = validate(&files).await;
     assert!(validation.problems.is_empty(), "{:?}", validation.problems);
     let catalog = validation.catalog;
     let topic = catalog.tables.iter().find(|table| table.name.name == "nexmark").unwrap().stored();
-    let events = decode(topic.arrow_schema(), EVENTS);
+    let events = decode(topic.arrow_schema(), events);
     (catalog, events)
 }
 
 #[tokio::test]
 async fn every_query_answers_as_plain_datafusion() {
-    let (catalog, events) = nexmark().await;
+    let (catalog, events) = nexmark(EVENTS).await;
     let mut wrong = Vec::new();
     for query in (0..=22).filter(|query| !LEFT_OUT.contains(query)) {
         let expected = expected(&catalog, query, &events).await;
@@ -222,8 +222,7 @@ const STATES: [(usize, usize, u32); 15] = [
 
 #[tokio::test]
 async fn state_lies_as_its_format_says() {
-    let (catalog, events) = nexmark().await;
-    let events = events.slice(0, 3_000);
+    let (catalog, events) = nexmark(3_000).await;
     let mut states = Vec::new();
     for query in (0..=22).filter(|query| !LEFT_OUT.contains(query)) {
         let (graph, sources) = graph(&catalog, query).await;
@@ -263,10 +262,7 @@ async fn cost_of_every_query() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<usize>().unwrap());
     let events = number("POLYBOLOS_NEXMARK_EVENTS").unwrap_or(200_000);
     let per_epoch = number("POLYBOLOS_NEXMARK_EPOCH").unwrap_or(50_000);
-    let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
-    let catalog = validate(&files).await.catalog;
-    let topic = catalog.tables.iter().find(|table| table.name.name == "nexmark").unwrap().stored();
-    let records = decode(topic.arrow_schema(), events);
+    let (catalog, records) = nexmark(events).await;
     let wanted = number("POLYBOLOS_NEXMARK_QUERY");
     for query in (0..=22).filter(|query| !LEFT_OUT.contains(query) && wanted.is_none_or(|wanted| wanted == *query)) {
         let (graph, sources) = graph(&catalog, query).await;

@@ -184,7 +184,7 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
         read.add(sources(catalog, insert)?);
     }
     for target in &targets {
-        if let Some(other) = catalog.jobs.iter().find(|job| job.fills(target)) {
+        if let Some(other) = catalog.job_that_fills(target) {
             return Err(SqlError::invalid(format!(
                 "table {target} is filled by job {} already, and one job writes a table; drop that job, or declare a table of its own for job {}",
                 other.name, create.name

@@ -187,7 +187,7 @@ impl Planner {
             return Err(SqlError::unsupported_at(insert.at, message));
         }
         let target = target(&self.catalog, insert)?;
-        if let Some(job) = self.catalog.jobs.iter().find(|job| job.fills(&target)) {
+        if let Some(job) = self.catalog.job_that_fills(&target) {
             let message = format!(
                 "table {target} is filled by job {}, which takes no rows beside it; drop that job, or insert into another table",
                 job.name
