@@ -714,7 +714,6 @@ impl Builder<'_> {
             first = next;
             below = next.input();
         }
-        let emit = std::mem::take(&mut self.emit);
         let input = self.lower(below)?;
         let keys: Vec<_> = first.group_expr().expr().iter().map(|(expression, _)| expression.clone()).collect();
         let groups = output.fields().len() - first.aggr_expr().len();
@@ -757,7 +756,7 @@ impl Builder<'_> {
             .filter_map(|(index, &column)| Some((index, self.nodes[node].times.get(column).copied().flatten()?)))
             .collect();
         let changing = self.nodes[node].changing;
-        let emit_on_close = emit == Emit::OnWindowClose && !times.is_empty() && !changing;
+        let emit_on_close = self.emit == Emit::OnWindowClose && !times.is_empty() && !changing;
         let grouping =
             Grouping { columns: columns.clone(), calls, input: schema, output: output.clone(), times, standing, emit_on_close };
         let out_times = columns

@@ -382,25 +382,25 @@ impl BucketTable {
         one.into_iter().chain(all.into_iter().flatten())
     }
 
-    /// Rows that expire at or before `through`: recorded ones, and those that the running task left when it declared rows gone before.
+    /// Rows that expire at or before `through`, without those that ended by what the running task declared before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
         let is_changed = |key: &[u8], row: &[u8]| self.overlay.get(key).is_some_and(|bucket| bucket.get(row).is_some());
         let recorded = self.endings.expiry.due(through).flat_map(|ending| self.rows_of(ending).map(move |row| (&ending.0, row)));
         let recorded = recorded.filter(move |(key, (row, _))| !is_changed(key, row));
         let recorded = recorded.map(|(key, (row, held))| (key.as_ref(), row.as_ref(), held.entry));
         let ends = move |change: &Change| change.expiry.is_some_and(|at| self.endings.expiry.ends(at, through));
-        let changed = self.changed().filter(move |(.., change)| ends(change));
+        let changed = self.overlaid().filter(move |(.., change)| ends(change));
         recorded.chain(changed.filter_map(|(key, row, change)| Some((key.as_ref(), row.as_ref(), change.entry?))))
     }
 
-    /// Rows due at or before `through` end with this epoch, and are hidden from now on.
-    pub fn expire(&mut self, through: i64) {
-        self.endings.expiry.declare(through);
-    }
-
+    /// Rows due at or before `through` end with this epoch: those of a TTL are gone when it begins, others when it is over.
     pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
-        through.into_iter().for_each(|through| self.expire(through));
         self.default_expiry = default_expiry;
+        match (through, default_expiry) {
+            (Some(through), None) => self.endings.expiry.declare(through),
+            (Some(through), Some(_)) => self.endings.expiry.hide(through),
+            (None, _) => {}
+        }
     }
 
     /// Recorded rows.
@@ -419,8 +419,15 @@ impl BucketTable {
         self.bytes + self.endings.bytes + self.overlay.iter().map(bucket).sum::<usize>()
     }
 
-    pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
+    fn overlaid(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
         self.overlay.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, change)| (key, row, change)))
+    }
+
+    /// What came and ended with the running task is none.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
+        let ended = |change: &Change| change.expiry.is_some_and(|at| self.endings.expiry.is_declared(at));
+        let is_recorded = |key: &[u8], row: &[u8]| self.base.get(key).is_some_and(|bucket| bucket.rows.get(row).is_some());
+        self.overlaid().filter(move |(key, row, change)| !ended(change) || is_recorded(key, row))
     }
 
     pub(crate) fn commit(&mut self) {
@@ -648,7 +655,7 @@ mod tests {
                 let wanted: Vec<(u8, u8)> = expected.iter().filter(ended).map(|(row, _)| *row).collect();
                 prop_assert_eq!(due.iter().copied().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(), wanted);
                 prop_assert_eq!(due.len(), expected.values().filter(|end| **end <= now).count());
-                table.expire(now);
+                table.begin(Some(now), None);
                 table.commit();
                 expected.retain(|_, end| *end > now);
                 prop_assert_eq!(table.len(), expected.len());
@@ -670,11 +677,11 @@ mod tests {
         table.put(b"k", b"a", Entry::of(1), Some(10));
         table.put(b"k", b"b", Entry::of(1), Some(20));
         table.commit();
-        table.expire(15);
+        table.begin(Some(15), None);
         assert_eq!(table.due(15).count(), 1);
         table.discard();
         assert_eq!(table.len(), 2);
-        table.expire(15);
+        table.begin(Some(15), None);
         table.commit();
         assert_eq!(rows(&table, b"k"), [(b"b".to_vec(), 1)]);
     }
@@ -688,17 +695,50 @@ mod tests {
         table.put(b"k", b"a", Entry::of(1), Some(30));
         table.put(b"k", b"b", Entry::of(2), None);
         table.commit();
-        table.expire(20);
-        assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 1)], "what expired is hidden at once");
+        table.begin(Some(20), None);
+        assert_eq!(rows(&table, b"k").len(), 2, "what comes in this epoch still meets it");
+        table.begin(Some(25), None);
+        assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 1)], "what comes when time moves on does not");
         table.commit();
         assert_eq!(table.len(), 1);
         table.delete(b"k", b"a");
         table.commit();
         table.put(b"k", b"a", Entry::of(1), Some(50));
         table.commit();
-        table.expire(40);
+        table.begin(Some(40), None);
         table.commit();
         assert_eq!(table.len(), 1, "its expiry before it was deleted counts no more");
+    }
+
+    #[test]
+    fn what_comes_as_it_ends_is_due_once_and_no_change_of_the_state() {
+        let mut table = BucketTable::default();
+        table.put(b"k", b"recorded", Entry::of(1), Some(10));
+        table.commit();
+        table.begin(Some(10), None);
+        table.put(b"k", b"recorded", Entry::of(2), Some(10));
+        table.put(b"k", b"new", Entry::of(1), Some(10));
+        table.put(b"k", b"later", Entry::of(1), Some(20));
+        let due = |table: &BucketTable, through| {
+            let mut rows: Vec<_> = table.due(through).map(|(_, row, entry)| (row.to_vec(), entry.weight)).collect();
+            rows.sort();
+            rows
+        };
+        assert_eq!(due(&table, 10), [(b"new".to_vec(), 1), (b"recorded".to_vec(), 2)]);
+        let mut changed: Vec<_> = table.changed().map(|(_, row, _)| row.to_vec()).collect();
+        changed.sort();
+        assert_eq!(
+            changed,
+            [b"later".to_vec(), b"recorded".to_vec()],
+            "who loads the state drops what was recorded, by its new expiry"
+        );
+        table.begin(Some(20), None);
+        assert_eq!(due(&table, 20), [(b"later".to_vec(), 1)]);
+        assert_eq!(table.changed().count(), 1);
+        table.begin(Some(20), None);
+        assert_eq!(due(&table, 20), [], "it ended already");
+        table.commit();
+        assert_eq!(table.len(), 0);
     }
 
     #[test]

@@ -29,15 +29,17 @@ impl Passed {
 #[derive(Debug)]
 pub(crate) struct Expiry<T> {
     due: BTreeMap<i64, HashSet<T>>,
-    /// What the running task declared gone: hidden from it, and dropped when its overlay is committed.
+    /// What ends with the running task, and is dropped when its overlay is committed.
     declared: Option<i64>,
-    /// What it had declared gone before.
+    /// What it had declared before.
     declared_before: Option<i64>,
+    /// What is hidden from it.
+    hidden: Option<i64>,
 }
 
 impl<T> Default for Expiry<T> {
     fn default() -> Self {
-        Self { due: BTreeMap::new(), declared: None, declared_before: None }
+        Self { due: BTreeMap::new(), declared: None, declared_before: None, hidden: None }
     }
 }
 
@@ -59,33 +61,43 @@ impl<T: Hash + Eq> Expiry<T> {
         }
     }
 
+    /// Declares what ends with the running task: the rows that it is given still meet that, and what it declares later does not.
     pub fn declare(&mut self, through: i64) {
-        if Some(through) > self.declared {
-            self.declared_before = self.declared.replace(through);
-        }
+        self.declared_before = self.declared;
+        self.hidden = self.hidden.max(self.declared_before);
+        self.declared = self.declared.max(Some(through));
+    }
+
+    /// Declares what is no more already for the running task.
+    pub fn hide(&mut self, through: i64) {
+        self.declare(through);
+        self.hidden = self.declared;
     }
 
     pub fn withdraw(&mut self) {
-        (self.declared, self.declared_before) = (None, None);
+        (self.declared, self.declared_before, self.hidden) = (None, None, None);
     }
 
-    /// Whether an entry of this expiry ends by `through`, and has not ended when the task declared something gone before.
+    /// Whether an entry of this expiry ends by `through`, and has not ended by what the task declared before.
     pub fn ends(&self, at: i64, through: i64) -> bool {
         at <= through && self.declared_before.is_none_or(|before| at > before)
     }
 
+    /// Whether an entry of this expiry ends with the running task.
+    pub fn is_declared(&self, at: i64) -> bool {
+        self.declared.is_some_and(|through| at <= through)
+    }
+
     /// Whether an entry of this expiry is no more for the running task.
     pub fn hides(&self, at: i64) -> bool {
-        self.declared.is_some_and(|through| at <= through)
+        self.hidden.is_some_and(|through| at <= through)
     }
 
     /// Takes out what is due by the declared time.
     pub fn take_declared(&mut self) -> Vec<T> {
-        self.declared_before = None;
-        match self.declared.take() {
-            Some(through) => self.take(through),
-            None => vec![],
-        }
+        let declared = self.declared;
+        self.withdraw();
+        declared.map_or(vec![], |through| self.take(through))
     }
 
     pub fn take(&mut self, through: i64) -> Vec<T> {
@@ -96,7 +108,7 @@ impl<T: Hash + Eq> Expiry<T> {
         std::mem::replace(&mut self.due, later).into_values().flatten().collect()
     }
 
-    /// Entries that end by `through`, without those that the task declared gone before.
+    /// Entries that end by `through`, without those that ended by what the task declared before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = &T> {
         let from = self.declared_before.map_or(Bound::Unbounded, Bound::Excluded);
         let to = Bound::Included(self.declared_before.map_or(through, |before| before.max(through)));

@@ -113,8 +113,9 @@ impl JobState {
         Self { lanes, specs: specs.to_vec(), share, spill: None, cleared: 0, round: 0 }
     }
 
-    /// Begins an epoch: what ended by `now` is hidden, and dropped when the epoch is committed. Entries of tables with a TTL that change from now on end
-    /// `ttl_us` after `now`.
+    /// Begins an epoch. What ends by the watermark of `now` is there for the rows that the epoch brings, as windows that close with it are for each other, and
+    /// dropped when the epoch is committed; what was there before the watermark moved again, in the same epoch, is not. What ends by a TTL is gone from now on;
+    /// entries of such tables that change end `ttl_us` after `now`.
     ///
     /// # Errors
     /// When what was spilled cannot be read.

@@ -120,7 +120,7 @@ impl ValueTable {
         }
     }
 
-    /// Entries that expire at or before `through`: recorded ones, and those that the running task left when it declared entries gone before.
+    /// Entries that expire at or before `through`, without those that ended by what the running task declared before.
     pub fn due(&self, through: i64) -> impl Iterator<Item = (&[u8], &[u8])> {
         let value = |key: &Key| self.base.get(key).map(|held| held.value.as_ref());
         let recorded = self.expiry.due(through).filter(|key| !self.overlay.contains_key(*key));
@@ -130,14 +130,14 @@ impl ValueTable {
         recorded.filter_map(move |key| Some((key.as_ref(), value(key)?))).chain(changed)
     }
 
-    /// Entries due at or before `through` end with this epoch, and are hidden from now on.
-    pub fn expire(&mut self, through: i64) {
-        self.expiry.declare(through);
-    }
-
+    /// Entries due at or before `through` end with this epoch: those of a TTL are gone when it begins, others when it is over.
     pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
-        through.into_iter().for_each(|through| self.expire(through));
         self.default_expiry = default_expiry;
+        match (through, default_expiry) {
+            (Some(through), None) => self.expiry.declare(through),
+            (Some(through), Some(_)) => self.expiry.hide(through),
+            (None, _) => {}
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -157,8 +157,10 @@ impl ValueTable {
         self.bytes + self.overlay.iter().map(change).sum::<usize>()
     }
 
+    /// What came and ended with the running task is none.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (&Key, &Change)> {
-        self.overlay.iter()
+        let ended = |change: &Change| change.expiry.is_some_and(|at| self.expiry.is_declared(at));
+        self.overlay.iter().filter(move |(key, change)| !ended(change) || self.base.contains_key(*key))
     }
 
     pub(crate) fn commit(&mut self) {

@@ -1,12 +1,15 @@
-//! EMIT ON WINDOW CLOSE: the aggregate that makes an INSERT's rows emits each once; where rows come from something else and change, they are held back
-//! until they no longer do.
+//! EMIT ON WINDOW CLOSE: every aggregate by windows of an INSERT emits a group once, when its window closes, so that what joins, ranks or aggregates those
+//! has little to do. Where rows change all the same, as those of an outer join do, they are held back until they no longer do.
+//!
+//! What is above such an aggregate tells of no row that it is final before the aggregate does: its times are made of the aggregate's, of rows that meet
+//! others the later. And what ends as the watermark moves is still there for what comes in that epoch ([`polybolos_state::JobState::begin`]).
 use std::sync::Arc;
 
 use datafusion::{
     common::Result,
     physical_plan::{
-        ExecutionPlan, aggregates::AggregateExec, coalesce_partitions::CoalescePartitionsExec, coop::CooperativeExec,
-        filter::FilterExec, projection::ProjectionExec, repartition::RepartitionExec,
+        ExecutionPlan, coalesce_partitions::CoalescePartitionsExec, coop::CooperativeExec, filter::FilterExec,
+        projection::ProjectionExec, repartition::RepartitionExec,
     },
 };
 
@@ -31,9 +34,6 @@ impl Builder<'_> {
         }
         if plan.is::<CoalescePartitionsExec>() || plan.is::<CooperativeExec>() || plan.is::<RepartitionExec>() {
             return self.lower_closing(plan.children()[0]);
-        }
-        if !plan.is::<AggregateExec>() {
-            self.emit = Emit::OnUpdate;
         }
         let node = self.lower(plan)?;
         Ok(self.held_back(node))

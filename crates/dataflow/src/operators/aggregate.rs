@@ -345,24 +345,17 @@ impl Aggregate {
         Ok(firsts.into_iter().map(|mut first| BooleanArray::new(first.finish(), None)).collect())
     }
 
+    /// The groups that are closed, where they come out then.
     fn closed(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Delta>> {
-        let table = values(table);
-        let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) else { return Ok(vec![]) };
-        let output = if self.grouping.emit_on_close {
-            let (keys, states): (Vec<_>, Vec<_>) = table.due(watermark).unzip();
-            if keys.is_empty() {
-                vec![]
-            } else {
-                let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
-                let shown = self.shown(&columns, &self.state_format()?.decode(states)?, keys.len())?;
-                self.set_aside(context, &columns, &shown.failed)?;
-                vec![Delta::added(shown.rows)]
-            }
-        } else {
-            vec![]
-        };
-        table.expire(watermark);
-        Ok(output)
+        let Some(watermark) = context.watermark_us.filter(|_| self.grouping.emit_on_close) else { return Ok(vec![]) };
+        let (keys, states): (Vec<_>, Vec<_>) = values(table).due(watermark).unzip();
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
+        let shown = self.shown(&columns, &self.state_format()?.decode(states)?, keys.len())?;
+        self.set_aside(context, &columns, &shown.failed)?;
+        Ok(vec![Delta::added(shown.rows)])
     }
 }
 
@@ -374,18 +367,13 @@ impl Operator for Aggregate {
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas =
             inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
-        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
-        let mut output = self.closed(context, groups_table)?;
-        if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
-            distinct_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
-        }
-        let standing = self.grouping.new_standing(context, groups_table)?;
+        let standing = self.grouping.new_standing(context, &mut tables[0])?;
         if deltas.is_empty() && standing.is_empty() {
-            return Ok(output);
+            return self.closed(context, &mut tables[0]);
         }
         let touched = self.grouping.intern(&deltas, &standing)?;
         touched.load(tables)?;
-        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(output) };
+        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let count = touched.count;
 
         let mut known = vec![];
@@ -435,7 +423,8 @@ impl Operator for Aggregate {
             table.put(touched.keys.row(group), rows.row(group), touched.expiries[group]);
         }
         if self.grouping.emit_on_close {
-            return Ok(output);
+            // Among them those whose rows came as they closed, as results of windows do.
+            return self.closed(context, groups_table);
         }
         let new = self.shown(&touched.columns, &states, count)?;
         self.set_aside(context, &touched.columns, &new.failed)?;
@@ -446,8 +435,7 @@ impl Operator for Aggregate {
             let old = self.shown(&pick(&touched.columns, &groups)?, &old_states, known.len())?;
             Some((old.rows, UInt32Array::from_iter_values(old.of.values().iter().map(|row| groups.value(*row as usize)))))
         };
-        output.extend(changes(old, new.rows, &new.of)?);
-        Ok(output)
+        changes(old, new.rows, &new.of)
     }
 
     fn has_timers(&self) -> bool {

@@ -188,12 +188,7 @@ impl Operator for ChangingAggregate {
 
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
-        let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
-        if let Some(watermark) = context.watermark_us.filter(|_| !self.grouping.times.is_empty()) {
-            values(groups_table).expire(watermark);
-            more_tables.iter_mut().for_each(|table| buckets(table).expire(watermark));
-        }
-        let standing = self.grouping.new_standing(context, groups_table)?;
+        let standing = self.grouping.new_standing(context, &mut tables[0])?;
         if deltas.is_empty() && standing.is_empty() {
             return Ok(vec![]);
         }

@@ -25,6 +25,14 @@ impl Operator for OnClose {
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let format = RowFormat::of(self.schema.fields())?;
         let table = buckets(&mut tables[0]);
+        for delta in inputs.iter().flatten().filter(|delta| delta.rows() > 0) {
+            let rows = format.encode(delta.batch().columns())?;
+            table.load(rows.rows(delta.rows())).map_err(external)?;
+            let times: Vec<_> = self.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
+            for (row, expiry) in expiries(&times)?.into_iter().enumerate() {
+                table.add(rows.row(row), &[], delta.weight(row), expiry);
+            }
+        }
         let mut output = vec![];
         if let Some(watermark) = context.watermark_us {
             let (rows, weights): (Vec<&[u8]>, Vec<i64>) =
@@ -32,14 +40,6 @@ impl Operator for OnClose {
             if !rows.is_empty() {
                 let batch = batch_of(self.schema.clone(), format.decode(rows.iter().copied())?, rows.len())?;
                 output.push(Delta::weighted(batch, Int64Array::from(weights)));
-            }
-        }
-        for delta in inputs.iter().flatten().filter(|delta| delta.rows() > 0) {
-            let rows = format.encode(delta.batch().columns())?;
-            table.load(rows.rows(delta.rows())).map_err(external)?;
-            let times: Vec<_> = self.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
-            for (row, expiry) in expiries(&times)?.into_iter().enumerate() {
-                table.add(rows.row(row), &[], delta.weight(row), expiry);
             }
         }
         Ok(output)

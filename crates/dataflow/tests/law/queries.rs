@@ -30,6 +30,8 @@ pub enum Construct {
     WindowTopN,
     IntervalJoin,
     WindowJoin,
+    /// Groups of windows aggregated, joined or ranked by window.
+    OverWindows,
     InnerJoin,
     OuterJoin,
     FullJoin,
@@ -67,6 +69,7 @@ const SHAPES: &[(Construct, u32)] = &[
     (WindowTopN, 2),
     (IntervalJoin, 4),
     (WindowJoin, 2),
+    (OverWindows, 4),
     (InnerJoin, 6),
     (OuterJoin, 4),
     (FullJoin, 2),
@@ -230,7 +233,9 @@ impl<'a> Grammar<'a> {
             Aggregate => Some(self.aggregate(depth, is_top)),
             GlobalAggregate => Some(self.global_aggregate(depth, is_top)),
             GroupingSets => self.grouping_sets(depth),
-            WindowAggregate | Hop | Cumulate | Session | WindowTopN | IntervalJoin | WindowJoin => self.timed(construct, is_top),
+            WindowAggregate | Hop | Cumulate | Session | WindowTopN | IntervalJoin | WindowJoin | OverWindows => {
+                self.timed(construct, is_top)
+            }
             InnerJoin => self.join(depth, "JOIN"),
             OuterJoin => {
                 let words = ["LEFT JOIN", "RIGHT JOIN"][self.rng.random_range(0..2)];

@@ -30,12 +30,16 @@ impl Grammar<'_> {
 
     pub(super) fn timed(&mut self, construct: Construct, is_top: bool) -> Option<Query> {
         Some(match construct {
-            Construct::WindowAggregate => self.tumble(is_top),
-            Construct::Hop => self.hop(is_top),
-            Construct::Cumulate => self.cumulate(is_top),
+            Construct::WindowAggregate => {
+                let seconds = self.seconds();
+                self.closing_windows(|grammar| grammar.tumble(seconds, is_top), is_top)
+            }
+            Construct::Hop => self.closing_windows(|grammar| grammar.hop(is_top), is_top),
+            Construct::Cumulate => self.closing_windows(|grammar| grammar.cumulate(is_top), is_top),
             Construct::Session => self.session(is_top),
             Construct::WindowTopN => self.window_top_n(is_top),
             Construct::IntervalJoin => self.interval_join(is_top)?,
+            Construct::OverWindows => self.over_windows(is_top)?,
             _ => self.window_join()?,
         })
     }
@@ -53,16 +57,25 @@ impl Grammar<'_> {
         Query { sql: format!("SELECT {items} FROM {source}{filter}{}", group_by(&keys)), columns, rows }
     }
 
-    fn tumble(&mut self, is_top: bool) -> Query {
+    fn seconds(&mut self) -> i64 {
+        *[5, 10, 60].choose(self.rng).expect("sizes")
+    }
+
+    /// Groups by windows, which come out as each closes.
+    fn closing_windows(&mut self, windows: impl FnOnce(&mut Self) -> (Query, i64), is_top: bool) -> Query {
+        let (query, closes_after_us) = windows(self);
+        self.closes(is_top, moved(&query.columns[0].sql, closes_after_us));
+        query
+    }
+
+    /// Groups by windows, and how long after its first column a group's window closes.
+    fn tumble(&mut self, seconds: i64, is_top: bool) -> (Query, i64) {
         let from = self.table();
         let time = Self::time_of(&from);
-        let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
         self.granules.push(seconds * SECOND_US);
         let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {time})");
         let source = from.sql.clone();
-        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
-        self.closes(is_top, moved(&query.columns[0].sql, seconds * SECOND_US));
-        query
+        (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), seconds * SECOND_US)
     }
 
     /// The table's rows, each once per window that it is in.
@@ -75,7 +88,7 @@ impl Grammar<'_> {
         (format!("{alias}.w"), From { sql, columns, rows: from.rows * 3.0 })
     }
 
-    fn hop(&mut self, is_top: bool) -> Query {
+    fn hop(&mut self, is_top: bool) -> (Query, i64) {
         let table = self.table();
         let (slide, size, offset) = *[(5, 10, 0), (2, 10, 0), (10, 30, 0), (10, 15, 5)].choose(self.rng).expect("hops");
         let [slide_us, size_us, offset_us] = [slide, size, offset].map(|seconds: i64| seconds * SECOND_US);
@@ -83,12 +96,10 @@ impl Grammar<'_> {
         let windows = format!("hop_starts({}, {slide_us}, {size_us}, {offset_us})", Self::time_of(&table));
         let (window, from) = self.unnested(&table, &windows);
         let source = from.sql.clone();
-        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
-        self.closes(is_top, moved(&query.columns[0].sql, size_us));
-        query
+        (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), size_us)
     }
 
-    fn cumulate(&mut self, is_top: bool) -> Query {
+    fn cumulate(&mut self, is_top: bool) -> (Query, i64) {
         let table = self.table();
         let (step, size) = *[(5, 10), (2, 10), (10, 60)].choose(self.rng).expect("steps");
         let [step_us, size_us] = [step, size].map(|seconds: i64| seconds * SECOND_US);
@@ -96,9 +107,85 @@ impl Grammar<'_> {
         let windows = format!("cumulate_ends({}, {step_us}, {size_us}, 0)", Self::time_of(&table));
         let (window, from) = self.unnested(&table, &windows);
         let source = from.sql.clone();
-        let query = self.by_window(&window, &from, &source, is_top, from.rows / 3.0);
-        self.closes(is_top, moved(&query.columns[0].sql, 0));
-        query
+        (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), 0)
+    }
+
+    fn windows(&mut self) -> (From, i64) {
+        let (query, closes_after_us) = match self.rng.random_range(0..3) {
+            0 => {
+                let seconds = self.seconds();
+                self.tumble(seconds, false)
+            }
+            1 => self.hop(false),
+            _ => self.cumulate(false),
+        };
+        let text = format!("({})", query.sql);
+        (self.derived(&text, query), closes_after_us)
+    }
+
+    /// All columns, with names of their own, behind the window.
+    fn with_all(&mut self, window: &str, sides: &[&From]) -> (String, Vec<Name>) {
+        let all = sides.iter().flat_map(|side| &side.columns).map(|name| (name.sql.clone(), name.kind, name.exact));
+        self.named([(window.to_owned(), Kind::Time, true)].into_iter().chain(all).collect())
+    }
+
+    /// What is made of groups by windows, window by window.
+    fn over_windows(&mut self, is_top: bool) -> Option<Query> {
+        let (query, closes_after_us) = match self.rng.random_range(0..5) {
+            // Aggregated by the same window, or a longer one.
+            0 => {
+                let (from, closes_after_us) = self.windows();
+                (self.by_window(&from.columns[0].sql.clone(), &from, &from.sql, is_top, from.rows / 2.0), closes_after_us)
+            }
+            1 => {
+                let (query, _) = self.tumble(5, false);
+                let text = format!("({})", query.sql);
+                let from = self.derived(&text, query);
+                let seconds = *[10, 60].choose(self.rng).expect("sizes");
+                let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", from.columns[0].sql);
+                (self.by_window(&window, &from, &from.sql, is_top, from.rows / 2.0), seconds * SECOND_US)
+            }
+            // Joined with others.
+            2 => {
+                let ((left, of_left), (right, of_right)) = (self.windows(), self.windows());
+                let words = *["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
+                let (l, r) = (left.columns[0].sql.clone(), right.columns[0].sql.clone());
+                let more = if self.chance(0.5) { format!(" AND {}", self.equal_keys(&left, &right)?) } else { String::new() };
+                let (items, columns) = self.with_all(&format!("coalesce({l}, {r})"), &[&left, &right]);
+                let sql = format!("SELECT {items} FROM {} {words} {} ON {l} = {r}{more}", left.sql, right.sql);
+                (Query { sql, columns, rows: left.rows * right.rows / 8.0 }, of_left.max(of_right))
+            }
+            // Joined with the rows of a table, some of which came long before.
+            3 => {
+                let seconds = self.seconds();
+                let (query, closes_after_us) = self.tumble(seconds, false);
+                let text = format!("({})", query.sql);
+                let (left, right) = (self.derived(&text, query), self.table());
+                let words = *["JOIN", "LEFT JOIN"].choose(self.rng).expect("joins");
+                let (l, r) = (left.columns[0].sql.clone(), Self::time_of(&right));
+                let (items, columns) = self.with_all(&l, &[&left, &right]);
+                let on = format!("{l} = date_bin(INTERVAL '{seconds}' SECOND, {r})");
+                let sql = format!("SELECT {items} FROM {} {words} {} ON {on}", left.sql, right.sql);
+                (Query { sql, columns, rows: left.rows * right.rows / 8.0 }, closes_after_us)
+            }
+            // The first of each.
+            _ => {
+                let (from, closes_after_us) = self.windows();
+                let window = from.columns[0].sql.clone();
+                let order = self.total_order(&from.columns);
+                let (items, columns) = self.with_all(&window, &[&from]);
+                let (rank, alias) = (self.fresh("r"), self.fresh("a"));
+                let kept: Vec<&str> = columns.iter().map(|name| name.sql.as_str()).collect();
+                let sql = format!(
+                    "SELECT {} FROM (SELECT {items}, row_number() OVER (PARTITION BY {window} ORDER BY {order}) AS {rank} FROM {}) AS {alias} WHERE {rank} <= 2",
+                    kept.join(", "),
+                    from.sql
+                );
+                (Query { sql, columns, rows: from.rows }, closes_after_us)
+            }
+        };
+        self.closes(is_top, moved(&query.columns[0].sql, closes_after_us));
+        Some(query)
     }
 
     fn session(&mut self, is_top: bool) -> Query {
