@@ -31,6 +31,7 @@ pub struct Feed {
     #[serde(default = "default_replication")]
     pub replication: i32,
     pub http: HttpPoll,
+    #[serde(default)]
     pub record: Mapping,
 }
 
@@ -59,14 +60,14 @@ pub struct HttpPoll {
     pub allow_private: bool,
 }
 
-/// How an answer becomes records. Paths are JSON pointers (RFC 6901).
-#[derive(Clone, Debug, Deserialize)]
+/// How an answer becomes records. Paths are JSON pointers (RFC 6901). Left out: the answer is the record.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// The array of items in the answer; empty: the answer is one item.
     #[serde(default)]
     pub items: String,
-    /// The record's key, as a field's name.
+    /// The record's key, as a field's name. An item without it makes no record.
     pub key: Option<String>,
     /// Field by field: a pointer (`/name/first`) keeps the value's type, a template (`{/street/number} {/street/name}`) makes text. Left out:
     /// the item is the record.
@@ -202,6 +203,14 @@ mod tests {
         let pipeline =
             Pipeline::parse(USERS, &|name| (name == "USERS_API_URL").then(|| "http://127.0.0.1:1/".into())).expect("parses");
         assert_eq!(pipeline.feeds[0].http.url, "http://127.0.0.1:1/?results=10");
+    }
+
+    #[test]
+    fn a_feed_needs_no_record_section() {
+        let (feed, _) = USERS.split_once("[feed.record]").expect("it has one");
+        let pipeline = Pipeline::parse(feed, &|_| None).expect("parses");
+        let record = &pipeline.feeds[0].record;
+        assert!(record.items.is_empty() && record.key.is_none() && record.fields.is_empty());
     }
 
     #[test]
