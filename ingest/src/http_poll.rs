@@ -1,6 +1,6 @@
 //! One polled HTTP API: ask, map, deliver, wait, for ever. What was answered is delivered before the next question; a broker that is away
 //! holds the feed up and loses nothing.
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use polybolos_kafka::produce::Producer;
 use rand::{Rng, SeedableRng};
@@ -11,8 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cause,
     config::{Feed, HttpPoll},
-    mapping::{self, MappingError, Record},
+    mapping::{self, Mapped, MappingError, Record, Unusable},
     metrics::Metrics,
     target::{self, TargetError},
 };
@@ -24,10 +25,12 @@ const MAX_REDIRECTS: usize = 5;
 enum PollError {
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("{0}")]
-    Http(#[from] reqwest::Error),
+    #[error("{message}")]
+    Http { message: String, source: reqwest::Error },
     #[error("the server answered {status}")]
     Status { status: StatusCode, retry_after: Option<Duration> },
+    #[error("the answer is empty ({0})")]
+    Empty(StatusCode),
     #[error("the answer is larger than max_response_bytes = {0}")]
     TooLarge(usize),
     #[error("more than {MAX_REDIRECTS} redirects")]
@@ -42,6 +45,7 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
     let mut ticks = interval(feed.http.interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0_u32;
+    let mut skipped_before = BTreeMap::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -53,11 +57,13 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
             answer = poll(&feed) => answer,
         };
         let pause = match answer {
-            Ok(records) => {
+            Ok(Mapped { records, skipped }) => {
                 if failures > 0 {
                     tracing::info!(feed = %feed.name, failures, "feed answers again");
                 }
                 failures = 0;
+                tell_skipped(&feed, &skipped, &skipped_before, &metrics);
+                skipped_before = skipped;
                 if !deliver(&feed, records, &producer, &metrics, &shutdown).await {
                     return;
                 }
@@ -78,6 +84,16 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
     }
 }
 
+/// Counts every item that made no record, and warns of a reason unless the answer before had it too.
+fn tell_skipped(feed: &Feed, skipped: &BTreeMap<Unusable, u64>, before: &BTreeMap<Unusable, u64>, metrics: &Metrics) {
+    for (reason, items) in skipped {
+        metrics.skipped.with_label_values(&[&feed.name]).inc_by(*items);
+        if !before.contains_key(reason) {
+            tracing::warn!(feed = %feed.name, items, %reason, "items make no records and are skipped");
+        }
+    }
+}
+
 fn backoff(http: &HttpPoll, failures: u32, error: &PollError, jitter: &mut ChaCha8Rng) -> Duration {
     if let PollError::Status { retry_after: Some(pause), .. } = error {
         return (*pause).min(http.max_retry_backoff);
@@ -86,7 +102,7 @@ fn backoff(http: &HttpPoll, failures: u32, error: &PollError, jitter: &mut ChaCh
     longest.mul_f64(jitter.random_range(0.5..=1.0))
 }
 
-async fn poll(feed: &Feed) -> Result<Vec<Record>, PollError> {
+async fn poll(feed: &Feed) -> Result<Mapped, PollError> {
     let body = fetch(&feed.http).await?;
     Ok(mapping::records(&feed.record, &body)?)
 }
@@ -95,6 +111,7 @@ async fn poll(feed: &Feed) -> Result<Vec<Record>, PollError> {
 async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
     let mut url = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(http.url.clone()))?;
     let deadline = Instant::now() + http.timeout;
+    let failed = |source| failed(source, http.timeout);
     for _ in 0..=MAX_REDIRECTS {
         let address = target::resolve(&url, http.allow_private).await?;
         let mut client = reqwest::Client::builder()
@@ -105,11 +122,11 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
         if let Some(host) = url.host_str() {
             client = client.resolve(host, address);
         }
-        let mut request = client.build()?.get(url.clone());
+        let mut request = client.build().map_err(failed)?.get(url.clone());
         for (name, value) in &http.headers {
             request = request.header(name, value);
         }
-        let answer = request.send().await?;
+        let answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         if status.is_redirection()
             && let Some(location) = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok())
@@ -121,20 +138,28 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
             let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             return Err(PollError::Status { status, retry_after: seconds.map(Duration::from_secs) });
         }
-        return read_body(answer, http.max_response_bytes).await;
+        return read_body(answer, http).await;
     }
     Err(PollError::Redirects)
 }
 
-async fn read_body(mut answer: reqwest::Response, limit: usize) -> Result<Vec<u8>, PollError> {
+async fn read_body(mut answer: reqwest::Response, http: &HttpPoll) -> Result<Vec<u8>, PollError> {
+    let limit = http.max_response_bytes;
     let mut body = vec![];
-    while let Some(chunk) = answer.chunk().await? {
+    while let Some(chunk) = answer.chunk().await.map_err(|source| failed(source, http.timeout))? {
         if body.len() + chunk.len() > limit {
             return Err(PollError::TooLarge(limit));
         }
         body.extend_from_slice(&chunk);
     }
+    if body.trim_ascii().is_empty() {
+        return Err(PollError::Empty(answer.status()));
+    }
     Ok(body)
+}
+
+fn failed(source: reqwest::Error, timeout: Duration) -> PollError {
+    PollError::Http { message: cause::in_words(&source, timeout), source }
 }
 
 /// Delivers all records, however long the broker is away; false when shut down before that.
@@ -174,5 +199,20 @@ async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, metrics
             () = tokio::time::sleep(pause) => {}
         }
         pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_empty_answer_is_called_so() {
+        let http: HttpPoll = toml::from_str("url = 'http://127.0.0.1/'").expect("settings");
+        for (status, body) in [(204_u16, ""), (200, "\n")] {
+            let answer = axum::http::Response::builder().status(status).body(body).expect("an answer");
+            let error = read_body(answer.into(), &http).await.expect_err("there is nothing in it");
+            assert!(error.to_string().starts_with(&format!("the answer is empty ({status} ")), "{error}");
+        }
     }
 }

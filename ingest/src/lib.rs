@@ -4,11 +4,12 @@
 //! * [`config`]: `ingest.toml` of a pipeline;
 //! * [`mapping`]: an answer's JSON becomes records;
 //! * [`target`]: which addresses a feed may call;
-//! * [`http_poll`]: one polled HTTP API;
+//! * [`http_poll`]: one polled HTTP API; [`cause`]: why it failed, in words;
 //! * [`service`]: all feeds of a process;
 //! * [`demo`]: a small server that speaks the randomuser.me API, for `up` and tests.
 #![forbid(unsafe_code)]
 
+pub mod cause;
 pub mod config;
 pub mod demo;
 pub mod http_poll;

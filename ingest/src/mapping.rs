@@ -1,5 +1,7 @@
 //! An answer's JSON becomes records: items picked by a pointer, fields by pointers or templates. An absent or null value is left out, so
-//! that older answers which lack a field give NULL.
+//! that older answers which lack a field give NULL. An item that can make no record is skipped, and told.
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -14,6 +16,24 @@ pub enum MappingError {
     NoItems(String),
 }
 
+/// Why an item makes no record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Unusable {
+    #[error("the item is no object, and has none of the fields")]
+    NotAnObject,
+    #[error("{0:?}, the feed's key, is absent or null")]
+    NoKey(String),
+}
+
+/// What became of one answer.
+#[derive(Debug, Default)]
+pub struct Mapped {
+    /// In the answer's order.
+    pub records: Vec<Record>,
+    /// How many items made none.
+    pub skipped: BTreeMap<Unusable, u64>,
+}
+
 /// A record ready for Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -21,26 +41,41 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// All records of one answer, in its order.
-pub fn records(mapping: &Mapping, answer: &[u8]) -> Result<Vec<Record>, MappingError> {
+/// All records of one answer.
+pub fn records(mapping: &Mapping, answer: &[u8]) -> Result<Mapped, MappingError> {
     let answer: Value = serde_json::from_slice(answer)?;
-    if mapping.items.is_empty() {
-        return Ok(vec![record(mapping, &answer)?]);
+    let items: &[Value] = if mapping.items.is_empty() {
+        std::slice::from_ref(&answer)
+    } else {
+        let items = answer.pointer(&mapping.items).and_then(Value::as_array);
+        items.ok_or_else(|| MappingError::NoItems(mapping.items.clone()))?
+    };
+    let mut mapped = Mapped::default();
+    for item in items {
+        match record(mapping, item) {
+            Ok(record) => mapped.records.push(record),
+            Err(reason) => *mapped.skipped.entry(reason).or_default() += 1,
+        }
     }
-    let items = answer.pointer(&mapping.items).and_then(Value::as_array);
-    let items = items.ok_or_else(|| MappingError::NoItems(mapping.items.clone()))?;
-    items.iter().map(|item| record(mapping, item)).collect()
+    Ok(mapped)
 }
 
-fn record(mapping: &Mapping, item: &Value) -> Result<Record, MappingError> {
+fn record(mapping: &Mapping, item: &Value) -> Result<Record, Unusable> {
     let mapped = if mapping.fields.is_empty() {
         item.clone()
     } else {
         let fields = mapping.fields.iter().filter_map(|(name, path)| Some((name.clone(), field(path, item)?)));
-        Value::Object(fields.collect::<Map<_, _>>())
+        let fields: Map<_, _> = fields.collect();
+        // An array has fields, as `/0`; an object without any is an older one.
+        if fields.is_empty() && !item.is_object() {
+            return Err(Unusable::NotAnObject);
+        }
+        Value::Object(fields)
     };
-    let key = mapping.key.as_ref().and_then(|key| mapped.get(key)).map(|value| Bytes::from(text(value)));
-    Ok(Record { key, payload: serde_json::to_vec(&mapped)?.into() })
+    let payload = mapped.to_string().into();
+    let Some(key) = &mapping.key else { return Ok(Record { key: None, payload }) };
+    let value = mapped.get(key).filter(|value| !value.is_null()).ok_or_else(|| Unusable::NoKey(key.clone()))?;
+    Ok(Record { key: Some(text(value).into()), payload })
 }
 
 fn field(path: &str, item: &Value) -> Option<Value> {
@@ -87,12 +122,44 @@ mod tests {
         let mapping =
             mapping(&[("id", "/login/uuid"), ("age", "/dob/age"), ("address", "{/street/number} {/street/name}"), ("nat", "/nat")]);
         let answer = r#"{"results":[{"login":{"uuid":"u1"},"dob":{"age":30},"street":{"number":7,"name":"شارع النيل"}},{"login":{"uuid":"u2"}}]}"#;
-        let records = records(&mapping, answer.as_bytes()).expect("maps");
+        let Mapped { records, skipped } = records(&mapping, answer.as_bytes()).expect("maps");
+        assert!(skipped.is_empty());
         assert_eq!(records[0].key.as_deref(), Some(b"u1".as_slice()));
         let first: Value = serde_json::from_slice(&records[0].payload).expect("JSON");
         assert_eq!(first, serde_json::json!({"id": "u1", "age": 30, "address": "7 شارع النيل"}));
         let second: Value = serde_json::from_slice(&records[1].payload).expect("JSON");
         assert_eq!(second, serde_json::json!({"id": "u2"}));
+    }
+
+    /// The payloads of records, and what was skipped.
+    fn outcome(mapping: &Mapping, answer: &str) -> (Vec<String>, Vec<(Unusable, u64)>) {
+        let Mapped { records, skipped } = records(mapping, answer.as_bytes()).expect("maps");
+        let payloads = records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned());
+        (payloads.collect(), skipped.into_iter().collect())
+    }
+
+    #[test]
+    fn items_that_are_no_objects_or_have_no_key_are_skipped() {
+        let no_key = Unusable::NoKey("id".into());
+        let answer = r#"{"results":["str",null,7,{"id":null,"n":1},{"n":2},{"id":"a","n":3}]}"#;
+        let mut mapped = mapping(&[("id", "/id"), ("n", "/n")]);
+        let kept = vec![r#"{"id":"a","n":3}"#.to_owned()];
+        assert_eq!(outcome(&mapped, answer), (kept.clone(), vec![(Unusable::NotAnObject, 3), (no_key.clone(), 2)]));
+        // Without fields the item is the record, which has to have the key all the same.
+        assert_eq!(outcome(&mapping(&[]), answer), (kept, vec![(no_key, 5)]));
+        // Without a key nothing has to be in an object.
+        mapped.key = None;
+        let (payloads, skipped) = outcome(&mapped, r#"{"results":[null,{},{"id":null,"n":1}]}"#);
+        assert_eq!((payloads, skipped), (vec!["{}".to_owned(), r#"{"n":1}"#.to_owned()], vec![(Unusable::NotAnObject, 1)]));
+        let all = Mapping { key: None, ..mapping(&[]) };
+        assert_eq!(outcome(&all, r#"{"results":["str",null]}"#), (vec![r#""str""#.to_owned(), "null".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn an_array_has_fields_by_its_indices() {
+        let rows = mapping(&[("id", "/0"), ("n", "/1")]);
+        let (payloads, skipped) = outcome(&rows, r#"{"results":[["a",1],[]]}"#);
+        assert_eq!((payloads, skipped), (vec![r#"{"id":"a","n":1}"#.to_owned()], vec![(Unusable::NotAnObject, 1)]));
     }
 
     #[test]

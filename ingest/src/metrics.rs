@@ -7,6 +7,7 @@ pub struct Metrics {
     pub bytes: IntCounterVec,
     pub requests: IntCounterVec,
     pub failures: IntCounterVec,
+    pub skipped: IntCounterVec,
 }
 
 impl Metrics {
@@ -21,6 +22,7 @@ impl Metrics {
             bytes: counter("polybolos_ingest_bytes_total", "Payload bytes that the broker acknowledged.")?,
             requests: counter("polybolos_ingest_requests_total", "Requests to feeds.")?,
             failures: counter("polybolos_ingest_failures_total", "Requests and deliveries that failed and are tried again.")?,
+            skipped: counter("polybolos_ingest_skipped_total", "Items of answers that made no record.")?,
         })
     }
 }

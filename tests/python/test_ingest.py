@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import threading
 import time
 
@@ -141,3 +142,75 @@ def test_kills_of_the_ingestor_lose_and_double_nothing(fresh_cluster, tmp_path):
     assert rows == topic
     assert rows == ledger
     assert "panicked" not in (pathlib.Path(cluster.folder) / "log/ingest.log").read_text()
+
+
+FEED = """
+[[feed]]
+name = "%s"
+topic = "asked"
+[feed.http]
+url = "http://127.0.0.1:%d/%s"
+interval = "200ms"
+timeout = "1s"
+max_retry_backoff = "1s"
+allow_private = true
+"""
+ITEMS = {"items": ["str", None, {"id": None, "n": 1}, {"id": "a", "n": 2}]}
+
+
+class Awkward(http.server.BaseHTTPRequestHandler):
+    """Answers as the path says."""
+
+    def do_GET(self):
+        body = json.dumps(ITEMS).encode() if self.path == "/items" else b"[1]"
+        if self.path == "/silent":
+            time.sleep(3)
+        self.send_response(204 if self.path == "/empty" else 200)
+        if self.path != "/empty":
+            self.send_header("Content-Length", str(len(body) + (self.path in ("/cut", "/drip"))))
+        self.end_headers()
+        if self.path == "/empty":
+            return
+        try:
+            self.wfile.write(body)
+            self.wfile.flush()
+            if self.path == "/drip":
+                time.sleep(3)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # Nobody waited.
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_feed_says_why_it_fails_and_what_it_skips(fresh_platform, tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Awkward)
+    port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = closed.getsockname()[1]
+    # None of them has [feed.record] but the last.
+    feeds = [FEED % (name, port, name) for name in ("silent", "drip", "cut", "empty")] + [FEED % ("away", nobody, "")]
+    record = "[feed.record]\nitems = '/items'\nkey = 'id'\nfields = { id = '/id', n = '/n' }\n"
+    (tmp_path / "ingest.toml").write_text("".join(feeds) + FEED % ("items", port, "items") + record)
+    platform = fresh_platform("--pipelines", str(tmp_path))
+    platform.start()
+    expected = {
+        "silent": "timed out after 1s ",
+        "drip": "timed out after 1s, in the middle of the answer",
+        "cut": "the body ended early",
+        "empty": "the answer is empty (204 No Content)",
+        "away": f"cannot connect to 127.0.0.1:{nobody}: connection refused",
+    }
+    log = pathlib.Path(platform.err.name)
+    said = lambda feed, words: any(f"feed={feed} " in line and words in line for line in log.read_text().splitlines())  # noqa: E731
+    for feed, words in expected.items():
+        wait_for(f"{feed}: {words}", lambda: said(feed, words))
+    wait_for("what is no object", lambda: said("items", "the item is no object"))
+    assert said("items", '"id", the feed\'s key, is absent or null')
+    tail = lambda: platform.run("topic", "tail", "asked", "--records", "100", "--output", "json").stdout.splitlines()  # noqa: E731
+    records = {(line["key"], line["payload"]) for line in map(json.loads, wait_for("records", tail))}
+    assert records == {("a", '{"id":"a","n":2}')}
+    server.shutdown()
+    server.server_close()
