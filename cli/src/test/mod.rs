@@ -6,6 +6,7 @@ mod run;
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
+use clap::builder::RangedU64ValueParser;
 use polybolos_golden::{
     case::{self, Case, Expected},
     diff::Diff,
@@ -34,7 +35,11 @@ pub struct Arguments {
     #[arg(long)]
     update: bool,
     /// Platforms at once.
-    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(2, std::num::NonZero::get))]
+    #[arg(
+        long,
+        default_value_t = std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     parallel: usize,
     /// Text for people, or a JSON object per case and way.
     #[arg(short, long, value_enum, default_value_t)]
@@ -79,7 +84,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Usage, message).into());
     }
     let ways: &[Way] = if arguments.update { &[Way::OneGo] } else { &Way::ALL };
-    let slots = Arc::new(Semaphore::new(arguments.parallel.max(1)));
+    let slots = Arc::new(Semaphore::new(arguments.parallel));
     let mut running = JoinSet::new();
     for case in prepared {
         let case = Arc::new(case);
@@ -231,4 +236,19 @@ fn update(outcome: &Outcome) -> anyhow::Result<bool> {
         println!("wrote {} ({} rows)", file.display(), found.rows.len());
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::Cli;
+
+    #[test]
+    fn at_least_one_platform_runs() {
+        let parallel = |count: &str| Cli::try_parse_from(["polybolos", "test", "jobs/users", "--parallel", count]);
+        assert!(parallel("1").is_ok());
+        let refused = parallel("0").expect_err("nothing would run").to_string();
+        assert!(refused.contains("--parallel") && refused.contains("0 is not in 1.."), "{refused}");
+    }
 }
