@@ -5,7 +5,7 @@ use polybolos_service::exit::{Exit, Failure};
 use crate::{
     Connect,
     client::{Client, identifier, literal},
-    output,
+    job, output,
 };
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +54,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let (What::Show { id }, true) = (&arguments.what, rows.rows.is_empty()) {
         let message = format!("dead letter {id} does not exist; `polybolos dlq list` shows all");
         return Err(Exit::new(Failure::Failed, message).into());
+    }
+    // Those of a job that was dropped stay.
+    if let (What::List { job: Some(name), .. }, true) = (&arguments.what, rows.rows.is_empty()) {
+        job::must_exist(&client, name).await?;
     }
     output::print(&rows, arguments.output);
     Ok(())

@@ -107,13 +107,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let rows = client.sql(&sql, 10_000).await?;
     if let (What::Show { name }, true) = (&arguments.what, rows.rows.is_empty()) {
-        return Err(no_such_job(name));
+        return Err(no_such_job(name, &rows.notices));
     }
     if let (What::Logs { name, .. }, true) = (&arguments.what, rows.rows.is_empty()) {
-        let found = client.sql(&format!("SELECT name FROM polybolos.jobs WHERE name = {}", literal(name)), 1).await?;
-        if found.rows.is_empty() {
-            return Err(no_such_job(name));
-        }
+        must_exist(&client, name).await?;
     }
     output::print(&rows, arguments.output);
     let failed = rows
@@ -127,8 +124,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn no_such_job(name: &str) -> anyhow::Error {
-    Exit::new(Failure::Failed, format!("job {name} does not exist; `polybolos job list` shows all")).into()
+/// An error when there is no job of this name.
+pub async fn must_exist(client: &Client, name: &str) -> anyhow::Result<()> {
+    let found = client.sql(&format!("SELECT name FROM polybolos.jobs WHERE name = {}", literal(name)), 1).await?;
+    if found.rows.is_empty() {
+        return Err(no_such_job(name, &found.notices));
+    }
+    Ok(())
+}
+
+/// `notices` came instead of the job: a scheduler that stands by shows none.
+fn no_such_job(name: &str, notices: &[String]) -> anyhow::Error {
+    let message = match notices {
+        [] => format!("job {name} does not exist; `polybolos job list` shows all"),
+        notices => format!("job {name} is not shown here: {}", notices.join("; ")),
+    };
+    Exit::new(Failure::Failed, message).into()
 }
 
 /// The statement that gives a job the definition that stands in a file.

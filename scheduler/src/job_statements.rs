@@ -11,7 +11,7 @@ use polybolos_streaming::coordinator::Command;
 
 use crate::{
     engine::{PlatformEngine, any_error, catalog_error, change, sql_error},
-    replay::Wanted,
+    replay::{Replayed, Wanted},
     savepoints::SavepointError,
 };
 
@@ -124,6 +124,10 @@ impl PlatformEngine {
             source.map_or_else(|| self.platform.kafka.clone(), |source| source.connection.clone())
         };
         let replayed = self.replay.run(&wanted, connection_of).await.map_err(any_error)?;
+        // The letters of a job that was dropped stay.
+        if let (Some(job), true) = (&wanted.job, replayed == Replayed::default()) {
+            self.catalog.current().job(job).map_err(sql_error)?;
+        }
         let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
         answer.notices.push(format!("{} dead letters sent back, {} were before", replayed.sent, replayed.known));
         if replayed.left > 0 {

@@ -279,6 +279,14 @@ def test_dead_letters_are_sent_back_once(system, names):
     assert letter["id"] in system.run("dlq", "show", letter["id"]).stdout
     missing = system.run("job", "logs", "nobody", check=False)
     assert missing.returncode == 1 and "nobody does not exist" in missing.stderr
+    for verb in ("list", "replay"):
+        missing = system.run("dlq", verb, "--job", "nobody", check=False)
+        assert missing.returncode == 1 and "job nobody does not exist" in missing.stderr, missing.stderr
+    # What a job has left outlives it.
+    system.sql(f"DROP JOB {names['job']}")
+    assert letter["id"] in system.run("dlq", "list", "--job", names["job"]).stdout
+    again = system.run("dlq", "replay", "--job", names["job"])
+    assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
 
 
 def test_a_reader_that_has_seen_enough_ends_us_quietly(system):
