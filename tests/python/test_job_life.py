@@ -321,6 +321,14 @@ def test_a_job_is_verified_against_what_its_records_give(system, names):
     assert job(system, names)["state"] == "paused"
 
 
+def test_a_job_that_draws_random_numbers_is_not_verified(system, names):
+    declare(system, names, "id STRING, v DOUBLE")
+    system.sql(f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, v + random() FROM {names['source']}")
+    wait_for("ten rows", lambda: count(system, names["table"]) == 10)
+    differences, told = verify(system, names, 1)
+    assert differences == [] and "calls random(), which answers otherwise each time" in told, told
+
+
 def test_late_rows_and_dead_letters_are_left_out_of_a_verification(system, names):
     row = lambda id, second: json.dumps({"id": id, "v": second, "ts": f"2026-01-01 00:00:{second:02}"})  # noqa: E731
     system.run("topic", "produce", names["topic"], stdin="\n".join([row("a", 1), "no JSON", row("a", 2), row("b", 31)]) + "\n")

@@ -13,8 +13,11 @@ use datafusion::{
         datatypes::{Int32Type, Int64Type},
     },
     catalog::TableProvider,
-    common::{Result as DataFusionResult, tree_node::TreeNodeRecursion},
-    physical_expr::Distribution,
+    common::{
+        Result as DataFusionResult,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    physical_expr::{Distribution, ScalarFunctionExpr},
     physical_plan::{
         ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, replace_children_if_necessary,
     },
@@ -108,6 +111,9 @@ impl<'a> Oracle<'a> {
             if reads_clock(&of_insert)? {
                 bail!("job {} reads the clock (now(), PROCTIME()), which no later query can answer alike", plan.name);
             }
+            if let Some(name) = volatile_function(&of_insert)? {
+                bail!("job {} calls {name}(), which answers otherwise each time, so no later query can answer alike", plan.name);
+            }
             physical.push(counted::count(of_insert, &ranges, read, &mut records)?);
         }
         Ok(Self { queries, plan, physical, records })
@@ -151,6 +157,28 @@ fn reads_clock(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<bool> {
     })?;
     for child in plan.children() {
         found |= reads_clock(child)?;
+    }
+    Ok(found)
+}
+
+/// A function of the plan that answers the same arguments differently each time, as `random` and `uuid`.
+fn volatile_function(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<Option<String>> {
+    let mut found = None;
+    plan.apply_expressions(&mut |expression| {
+        expression.apply(|part| {
+            if !part.is_volatile_node() {
+                return Ok(TreeNodeRecursion::Continue);
+            }
+            let call = part.downcast_ref::<ScalarFunctionExpr>();
+            found = Some(call.map_or_else(|| part.to_string(), |call| call.fun().name().to_owned()));
+            Ok(TreeNodeRecursion::Stop)
+        })
+    })?;
+    for child in plan.children() {
+        if found.is_some() {
+            break;
+        }
+        found = volatile_function(child)?;
     }
     Ok(found)
 }
@@ -253,7 +281,23 @@ impl QueryRanges for FixedRanges {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::prelude::SessionContext;
+
     use super::*;
+
+    #[tokio::test]
+    async fn functions_that_answer_otherwise_each_time_are_found_wherever_they_are() {
+        let context = SessionContext::new();
+        for (columns, expected) in [
+            ("a + 1 AS x, 1 AS y", None),
+            ("a + 1 AS x, a + random() AS y", Some("random")),
+            ("upper(CAST(uuid() AS VARCHAR)) AS x, a AS y", Some("uuid")),
+        ] {
+            let sql = format!("SELECT x, max(y) FROM (SELECT {columns} FROM (VALUES (1), (2)) AS t(a)) GROUP BY x");
+            let plan = context.sql(&sql).await.expect("planned").create_physical_plan().await.expect("planned");
+            assert_eq!(volatile_function(&plan).expect("walked").as_deref(), expected, "{columns}");
+        }
+    }
 
     #[test]
     fn what_is_left_out_cuts_a_range() {
