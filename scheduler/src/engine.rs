@@ -87,7 +87,8 @@ impl PlatformEngine {
         match &statement.kind {
             StatementKind::Query(query) => {
                 let plan = self.planner().plan_query(query).await.map_err(sql_error)?;
-                self.rows(plan, tag).await
+                let notices = show::notices(&plan, &self.status);
+                Ok(Answer { notices, ..self.rows(plan, tag).await? })
             }
             StatementKind::Explain(explain) => match self.planner().explain(explain, 1).await.map_err(sql_error)? {
                 Explained::Job { mut text, plan } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use polybolos_persist::{Expected, Store, Swap, keys};
 use polybolos_streaming::{
     ids::{Generation, Version},
-    lease::{Election, LeaseAction, LeaseConfig, LeaseEvent, LeaseRecord, ReadAnswer, WriteAnswer},
+    lease::{Election, LeaseAction, LeaseConfig, LeaseEvent, LeaseRecord, ReadAnswer, Role, WriteAnswer},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub async fn run(
     let (answers, mut answered) = mpsc::channel(16);
     let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
     let mut releasing = false;
+    let mut told = None;
     loop {
         for action in actions {
             match action {
@@ -87,7 +88,20 @@ pub async fn run(
             Some(event) => election.on_event(now, event),
             None => election.release(now),
         };
+        if let Some(leader) = newly_followed(&election, now, told) {
+            let LeaseRecord { endpoint, generation, .. } = leader;
+            tracing::info!(leader = %endpoint, %generation, "this scheduler stands by, ready to take over from the leader");
+            told = Some(*generation);
+        }
     }
+}
+
+/// Whom a standby sees lead, unless `told` of that generation before. A leader that is gone still leads until its lease has run out.
+fn newly_followed(election: &Election, now_us: u64, told: Option<Generation>) -> Option<&LeaseRecord> {
+    if election.role(now_us) != Role::Standby {
+        return None;
+    }
+    election.leader().filter(|leader| Some(leader.generation) != told)
 }
 
 /// Gives the lease of a leader back that is known to be dead, so that nobody waits for it to run out.
@@ -136,5 +150,22 @@ async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecor
             tracing::warn!(%error, "the lease could not be written");
             WriteAnswer::Unknown
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_tells_once_of_each_leader() {
+        let mut election = Election::new(LeaseConfig::default(), "me", "here:7410");
+        assert_eq!(election.on_event(0, LeaseEvent::Tick), [LeaseAction::Read]);
+        assert_eq!(newly_followed(&election, 0, None), None);
+        let record = LeaseRecord { counter: 7, holder: "another".into(), endpoint: "there:7410".into(), generation: Generation(3) };
+        election.on_event(1, LeaseEvent::Read(ReadAnswer::Found { version: Version::new("v7"), record: record.clone() }));
+        assert_eq!(newly_followed(&election, 1, None), Some(&record));
+        assert_eq!(newly_followed(&election, 1, Some(Generation(2))), Some(&record));
+        assert_eq!(newly_followed(&election, 1, Some(Generation(3))), None);
     }
 }

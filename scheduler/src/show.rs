@@ -6,11 +6,17 @@ use datafusion::{
         array::{RecordBatch, StringArray},
         datatypes::{DataType, Field, Schema},
     },
-    common::Result,
+    common::{Result, tree_node::TreeNodeRecursion},
     logical_expr::LogicalPlan,
 };
 use polybolos_gateway::engine::Answer;
-use polybolos_sql::{catalog::Catalog, error::SqlError, names::RelationName, show as sql_show, statement::Show};
+use polybolos_sql::{
+    catalog::Catalog,
+    error::SqlError,
+    names::{RelationName, SYSTEM_SCHEMA},
+    show as sql_show,
+    statement::Show,
+};
 
 use crate::{status::StatusSource, system_tables};
 
@@ -30,6 +36,26 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
     }
 }
 
+/// Said with what only a leader has, which is empty elsewhere.
+const STANDS_BY: &str = "this scheduler stands by; the leader's doors show the jobs, their savepoints and the executors";
+
+/// Said with the answer of a query, of which some may only be known to the leader.
+pub fn notices(plan: &LogicalPlan, status: &StatusSource) -> Vec<String> {
+    if status.leads() || !asks_the_leader(plan) { vec![] } else { vec![STANDS_BY.into()] }
+}
+
+fn asks_the_leader(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let name = &scan.table_name;
+            found |= name.schema() == Some(SYSTEM_SCHEMA) && system_tables::OF_THE_LEADER.contains(&name.table());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.is_ok() && found
+}
+
 /// What fits a terminal; `polybolos.jobs` has all.
 const JOB_COLUMNS: [&str; 6] = ["name", "state", "limiting", "lag_records", "dead_letters", "error"];
 
@@ -38,10 +64,16 @@ fn few(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {
     Ok(batch.project(&indices?)?)
 }
 
+/// What the leader shows, and others have none of.
+fn of_the_leader(batch: RecordBatch, status: &StatusSource) -> Answer {
+    let notices = if status.leads() { vec![] } else { vec![STANDS_BY.into()] };
+    Answer { notices, ..rows(batch, "SHOW") }
+}
+
 pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Result<Answer, SqlError> {
     match what {
-        Show::Jobs => Ok(rows(few(&system_tables::jobs(status)?, &JOB_COLUMNS)?, "SHOW")),
-        Show::Savepoints => Ok(rows(system_tables::savepoints(status)?, "SHOW")),
+        Show::Jobs => Ok(of_the_leader(few(&system_tables::jobs(status)?, &JOB_COLUMNS)?, status)),
+        Show::Savepoints => Ok(of_the_leader(system_tables::savepoints(status)?, status)),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
         Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
         Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),

@@ -48,11 +48,7 @@ impl StatusSource {
             now_ms: now_ms(),
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.mode.clone(),
-            leader: Leader {
-                id: self.leader_id.clone(),
-                is_me: self.jobs.read().is_some(),
-                since_ms: *self.leading_since_ms.read(),
-            },
+            leader: Leader { id: self.leader_id.clone(), is_me: self.leads(), since_ms: *self.leading_since_ms.read() },
             kafka: self.kafka(),
             cassandra: cassandra(&jobs),
             executors: self.executors(),
@@ -60,6 +56,11 @@ impl StatusSource {
             topics: self.topics(),
             jobs,
         }
+    }
+
+    /// Whether this scheduler leads: one that stands by runs no jobs and has no executors.
+    pub fn leads(&self) -> bool {
+        self.jobs.read().is_some()
     }
 
     pub fn entries(&self) -> Vec<(String, Entry)> {

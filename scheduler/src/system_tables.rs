@@ -9,6 +9,10 @@ use crate::{
     system::{SystemTables, Values, batch},
 };
 
+/// Those that are empty on a scheduler that stands by.
+pub const OF_THE_LEADER: [&str; 8] =
+    ["jobs", "epochs", "executors", "topics", "partitions", "savepoints", "verifications", "verification_differences"];
+
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
     let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 9] = [

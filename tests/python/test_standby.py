@@ -44,10 +44,12 @@ class Services:
         self.processes.append(subprocess.Popen([BINARY, verb], env=self.environment | ports, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         return self.processes[-1]
 
+    def run(self, *arguments: str, at: int = 0) -> subprocess.CompletedProcess:
+        command = [BINARY, *arguments, "--data-dir", str(self.folder), "--http", f"127.0.0.1:{self.ports[at][1]}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
     def sql(self, statement: str, at: int = 0) -> list[dict]:
-        http = f"127.0.0.1:{self.ports[at][1]}"
-        command = [BINARY, "sql", "-c", statement, "--output", "json", "--limit", "10000", "--data-dir", str(self.folder), "--http", http]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = self.run("sql", "-c", statement, "--output", "json", "--limit", "10000", at=at)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -94,6 +96,16 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     # The second one waits, longer than a lease, and the first goes on.
     time.sleep(5)
     assert standby.poll() is None and leader.poll() is None
+    log = (services.folder / "scheduler-1.log").read_text()
+    [stands_by] = [line for line in log.splitlines() if "this scheduler stands by" in line]
+    assert f"leader=127.0.0.1:{services.ports[0][0]} " in stands_by, stands_by
+    for statement in ("SHOW JOBS", "SELECT name FROM polybolos.jobs", "SELECT (SELECT count(*) FROM polybolos.jobs) AS n"):
+        notice = "this scheduler stands by; the leader's doors show the jobs"
+        assert notice in services.run("sql", "-c", statement, at=1).stderr, statement
+        assert notice not in services.run("sql", "-c", statement, at=0).stderr, statement
+    assert "stands by" not in services.run("sql", "-c", "SHOW TABLES", at=1).stderr
+    hidden = services.run("job", "show", "standby_job", at=1)
+    assert hidden.returncode == 1 and "job standby_job is not shown here: this scheduler stands by" in hidden.stderr, hidden.stderr
     before = records(0)
     wait_for("the leader going on", lambda: records(0) > before)
 
@@ -105,6 +117,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     leader.send_signal(signal.SIGCONT)
     assert took < TAKEOVER_S, f"{took:.1f} s"
     # The sleeper does not lead: whoever leads does so undisturbed.
+    assert "this scheduler leads" in (services.folder / "scheduler-1.log").read_text()
     before = records(1)
     time.sleep(3)
     assert records(1) > before
