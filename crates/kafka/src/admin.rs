@@ -2,7 +2,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
+    sync::{Arc, LazyLock, Weak},
     time::Duration,
 };
 
@@ -44,10 +44,34 @@ pub struct Offsets {
     pub ends: BTreeMap<i32, i64>,
 }
 
+/// What asks a cluster. A client of librdkafka has threads and connections of its own, so all who ask the same cluster share one pair.
+struct Clients {
+    admin: AdminClient<DefaultClientContext>,
+    consumer: BaseConsumer<QuietContext>,
+}
+
+/// Those that are in use.
+static CLIENTS: LazyLock<Mutex<HashMap<Connection, Weak<Clients>>>> = LazyLock::new(Mutex::default);
+
+impl Clients {
+    fn of(connection: &Connection) -> Result<Arc<Self>> {
+        let mut known = CLIENTS.lock();
+        if let Some(clients) = known.get(connection).and_then(Weak::upgrade) {
+            return Ok(clients);
+        }
+        let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
+        let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
+        let admin = config.create().map_err(failed)?;
+        let clients = Arc::new(Self { admin, consumer: config.create_with_context(QuietContext).map_err(failed)? });
+        known.retain(|_, clients| clients.strong_count() > 0);
+        known.insert(connection.clone(), Arc::downgrade(&clients));
+        Ok(clients)
+    }
+}
+
 pub struct Admin {
     connection: Connection,
-    client: AdminClient<DefaultClientContext>,
-    consumer: Arc<BaseConsumer<QuietContext>>,
+    clients: Arc<Clients>,
     /// Consumers that only commit, by group.
     groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer<QuietContext>>>>>,
 }
@@ -61,14 +85,7 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Prepares a client; nothing is asked of the cluster yet.
     pub fn connect(connection: &Connection) -> Result<Self> {
-        let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
-        let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
-        Ok(Self {
-            connection: connection.clone(),
-            client: config.create().map_err(failed)?,
-            consumer: Arc::new(config.create_with_context(QuietContext).map_err(failed)?),
-            groups: Arc::default(),
-        })
+        Ok(Self { connection: connection.clone(), clients: Clients::of(connection)?, groups: Arc::default() })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -76,8 +93,8 @@ impl Admin {
         action: String,
         work: impl FnOnce(&BaseConsumer<QuietContext>) -> rdkafka::error::KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
-        let consumer = self.consumer.clone();
-        let outcome = tokio::task::spawn_blocking(move || work(&consumer)).await;
+        let clients = self.clients.clone();
+        let outcome = tokio::task::spawn_blocking(move || work(&clients.consumer)).await;
         let outcome = outcome.map_err(|error| KafkaError::Bug(error.to_string()))?;
         outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
     }
@@ -175,7 +192,7 @@ impl Admin {
         };
         let action = format!("creating topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let answers = self.client.create_topics([&topic], &options).await;
+        let answers = self.clients.admin.create_topics([&topic], &options).await;
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -209,7 +226,7 @@ impl Admin {
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let action = format!("deleting topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let answers = self.client.delete_topics(&[name], &options).await;
+        let answers = self.clients.admin.delete_topics(&[name], &options).await;
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -224,7 +241,7 @@ impl Admin {
     pub async fn topic_setting(&self, topic: &str, name: &str) -> Result<Option<String>> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let action = format!("asking for settings of topic {topic:?}");
-        let answers = self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let answers = self.clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
         let answers = answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))?;
         let Some(Ok(settings)) = answers.into_iter().next() else { return Ok(None) };
         Ok(settings.get(name).and_then(|entry| entry.value.clone()))
