@@ -1,7 +1,9 @@
 //! Arrow values as CQL bytes. A column is downcast once per batch; a cell is written straight into the request.
+use std::io;
+
 use arrow::{
     array::{
-        Array, BinaryArray, BooleanArray, Date32Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int16Array,
+        Array, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array,
         Int32Array, Int64Array, RecordBatch, StringArray, Time64NanosecondArray, TimestampMillisecondArray,
     },
     datatypes::{DataType, TimeUnit},
@@ -12,6 +14,9 @@ use scylla::serialize::{
     row::{RowSerializationContext, SerializeRow},
     writers::RowWriter,
 };
+use uuid::Uuid;
+
+use crate::{decimal, types::is_uuid};
 
 /// CQL counts days from 2^31 before 1970.
 const DATE_EPOCH: i64 = 1 << 31;
@@ -21,6 +26,7 @@ enum Cells<'a> {
     Boolean(&'a BooleanArray),
     Binary(&'a BinaryArray),
     Date(&'a Date32Array),
+    Decimal(&'a Decimal128Array, i8),
     Float32(&'a Float32Array),
     Float64(&'a Float64Array),
     Int8(&'a Int8Array),
@@ -29,7 +35,6 @@ enum Cells<'a> {
     Int64(&'a Int64Array),
     Timestamp(&'a TimestampMillisecondArray),
     Time(&'a Time64NanosecondArray),
-    Uuid(&'a FixedSizeBinaryArray),
 }
 
 /// The markers of a statement beside the columns.
@@ -80,6 +85,7 @@ fn cells<'a>(column: &'a dyn Array, name: &str) -> Result<Cells<'a>, TableError>
         DataType::Boolean => any.downcast_ref().map(Cells::Boolean),
         DataType::Binary => any.downcast_ref().map(Cells::Binary),
         DataType::Date32 => any.downcast_ref().map(Cells::Date),
+        DataType::Decimal128(_, scale) => any.downcast_ref().map(|array| Cells::Decimal(array, *scale)),
         DataType::Float32 => any.downcast_ref().map(Cells::Float32),
         DataType::Float64 => any.downcast_ref().map(Cells::Float64),
         DataType::Int8 => any.downcast_ref().map(Cells::Int8),
@@ -88,7 +94,6 @@ fn cells<'a>(column: &'a dyn Array, name: &str) -> Result<Cells<'a>, TableError>
         DataType::Int64 => any.downcast_ref().map(Cells::Int64),
         DataType::Timestamp(TimeUnit::Millisecond, _) => any.downcast_ref().map(Cells::Timestamp),
         DataType::Time64(TimeUnit::Nanosecond) => any.downcast_ref().map(Cells::Time),
-        DataType::FixedSizeBinary(16) => any.downcast_ref().map(Cells::Uuid),
         _ => None,
     };
     found.ok_or_else(|| TableError::Unsupported {
@@ -104,23 +109,31 @@ pub(crate) struct Row<'a> {
 }
 
 impl SerializeRow for Row<'_> {
-    fn serialize(&self, _: &RowSerializationContext<'_>, writer: &mut RowWriter) -> Result<(), SerializationError> {
+    fn serialize(&self, context: &RowSerializationContext<'_>, writer: &mut RowWriter) -> Result<(), SerializationError> {
         let row = self.row;
         let mut mark = |bytes: &[u8]| writer.make_cell_writer().set_value(bytes).map(|_| ()).map_err(SerializationError::new);
         if let Marks::Delete { timestamp_us } = self.rows.marks {
             mark(&timestamp_us.to_be_bytes())?;
         }
-        for (cells, column) in &self.rows.columns {
+        let first = usize::from(matches!(self.rows.marks, Marks::Delete { .. }));
+        for ((cells, column), bound) in self.rows.columns.iter().zip(&context.columns()[first..]) {
             let cell = writer.make_cell_writer();
             if column.is_null(row) {
                 cell.set_null();
                 continue;
             }
             let written = match cells {
+                Cells::Text(array) if is_uuid(bound.typ()) => {
+                    let text = array.value(row);
+                    let uuid = Uuid::parse_str(text)
+                        .map_err(|_| SerializationError::new(io::Error::other(format!("{text:?} is no UUID"))))?;
+                    cell.set_value(uuid.as_bytes())
+                }
                 Cells::Text(array) => cell.set_value(array.value(row).as_bytes()),
                 Cells::Boolean(array) => cell.set_value(&[u8::from(array.value(row))]),
                 Cells::Binary(array) => cell.set_value(array.value(row)),
                 Cells::Date(array) => cell.set_value(&((i64::from(array.value(row)) + DATE_EPOCH) as u32).to_be_bytes()),
+                Cells::Decimal(array, scale) => cell.set_value(&decimal::to_cql(array.value(row), *scale)),
                 Cells::Float32(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Float64(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Int8(array) => cell.set_value(&array.value(row).to_be_bytes()),
@@ -129,7 +142,6 @@ impl SerializeRow for Row<'_> {
                 Cells::Int64(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Timestamp(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Time(array) => cell.set_value(&array.value(row).to_be_bytes()),
-                Cells::Uuid(array) => cell.set_value(array.value(row)),
             };
             written.map_err(SerializationError::new)?;
         }

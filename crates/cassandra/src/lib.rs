@@ -3,11 +3,12 @@
 //! * [`connect`]: a session and its schema;
 //! * [`types`]: CQL types in Arrow;
 //! * [`writer`]: the sink;
-//! * [`encode`]: Arrow values as CQL bytes, without a box per cell;
+//! * [`encode`]: Arrow values as CQL bytes, without a box per cell; [`decimal`]: of numbers with a point;
 //! * [`scan`]: token ranges into batches.
 #![forbid(unsafe_code)]
 
 pub mod connect;
+mod decimal;
 mod encode;
 mod errors;
 mod scan;

@@ -3,8 +3,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, FixedSizeBinaryBuilder, Float32Builder,
-        Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
+        Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+        Int8Builder, Int16Builder, Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder,
         Time64NanosecondBuilder, TimestampMillisecondBuilder,
     },
     datatypes::{
@@ -17,13 +17,15 @@ use parking_lot::Mutex;
 use polybolos_tables::{KeyPredicate, ScanRequest, ScanSlice, TableError};
 use scylla::{
     client::session::Session,
+    cluster::metadata::{ColumnType, NativeType},
     statement::{Statement, prepared::PreparedStatement},
     value::{CqlTimestamp, CqlValue, Row},
 };
 
 use crate::{
+    decimal,
     errors::{of_paging, unavailable},
-    types::quoted,
+    types::{is_uuid, quoted},
 };
 
 const PAGE_ROWS: i32 = 2_000;
@@ -44,15 +46,25 @@ pub(crate) fn can_bind(data_type: &DataType) -> bool {
             | DataType::Int64
             | DataType::Float32
             | DataType::Float64
-            | DataType::FixedSizeBinary(16)
             | DataType::Timestamp(TimeUnit::Millisecond, _)
     )
 }
 
-fn bind(predicate: &KeyPredicate) -> Result<CqlValue, TableError> {
+/// A key's value as its column takes it; `None`: no row can have it.
+fn bind(predicate: &KeyPredicate, column: &ColumnType<'_>) -> Result<Option<CqlValue>, TableError> {
     let values = &predicate.values;
-    Ok(match values.data_type() {
-        DataType::Utf8 => CqlValue::Text(values.as_string::<i32>().value(0).to_owned()),
+    Ok(Some(match values.data_type() {
+        DataType::Utf8 => {
+            let text = values.as_string::<i32>().value(0);
+            match column {
+                column if !is_uuid(column) => CqlValue::Text(text.to_owned()),
+                column => {
+                    let Ok(uuid) = uuid::Uuid::parse_str(text) else { return Ok(None) };
+                    let is_time = matches!(column, ColumnType::Native(NativeType::Timeuuid));
+                    if is_time { CqlValue::Timeuuid(uuid.into()) } else { CqlValue::Uuid(uuid) }
+                }
+            }
+        }
         DataType::Boolean => CqlValue::Boolean(values.as_boolean().value(0)),
         DataType::Int8 => CqlValue::TinyInt(values.as_primitive::<Int8Type>().value(0)),
         DataType::Int16 => CqlValue::SmallInt(values.as_primitive::<Int16Type>().value(0)),
@@ -63,12 +75,8 @@ fn bind(predicate: &KeyPredicate) -> Result<CqlValue, TableError> {
         DataType::Timestamp(TimeUnit::Millisecond, _) => {
             CqlValue::Timestamp(CqlTimestamp(values.as_primitive::<TimestampMillisecondType>().value(0)))
         }
-        DataType::FixedSizeBinary(16) => {
-            let bytes = uuid::Uuid::from_slice(values.as_fixed_size_binary().value(0));
-            CqlValue::Uuid(bytes.map_err(|error| TableError::Bug(error.to_string()))?)
-        }
         other => return Err(TableError::Bug(format!("a {other} cannot be bound to a key"))),
-    })
+    }))
 }
 
 /// Even ranges of the Murmur3 ring, `(start, end]`; together all of it.
@@ -134,10 +142,10 @@ async fn start(
     let list = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
     // A count needs rows, and any key column makes them.
     let selected = if request.columns.is_empty() { list(&table.partition_key[..1]) } else { list(&request.columns) };
-    let (condition, values) = if slice.descriptor == ONE_PARTITION {
+    let (condition, range) = if slice.descriptor == ONE_PARTITION {
         let conditions: Vec<String> =
             request.predicates.iter().map(|predicate| format!("{} = ?", quoted(&predicate.column))).collect();
-        (conditions.join(" AND "), request.predicates.iter().map(bind).collect::<Result<Vec<_>, _>>()?)
+        (conditions.join(" AND "), None)
     } else {
         let (start, end) = slice
             .descriptor
@@ -146,13 +154,22 @@ async fn start(
             .ok_or_else(|| TableError::Bug(format!("{:?} is not a token range", slice.descriptor)))?;
         let token = format!("token({})", list(&table.partition_key));
         // No token is i64::MIN, so the first range loses nothing.
-        (format!("{token} > ? AND {token} <= ?"), vec![CqlValue::BigInt(start), CqlValue::BigInt(end)])
+        (format!("{token} > ? AND {token} <= ?"), Some(vec![CqlValue::BigInt(start), CqlValue::BigInt(end)]))
     };
     let limit = request.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
     let text =
         format!("SELECT {selected} FROM {}.{} WHERE {condition}{limit}", quoted(&table.name.keyspace), quoted(&table.name.table));
     let doing = format!("reading {}", table.name);
     let prepared = reads.of(&session, text, &doing).await?;
+    let values = match range {
+        Some(range) => range,
+        None => {
+            let columns = prepared.get_variable_col_specs();
+            let bound = request.predicates.iter().zip(columns.iter()).map(|(predicate, column)| bind(predicate, column.typ()));
+            let Some(values) = bound.collect::<Result<Option<Vec<_>>, _>>()? else { return Ok(futures::stream::empty().boxed()) };
+            values
+        }
+    };
     let pager = session.execute_iter(prepared, values).await.map_err(|error| of_paging(&doing, error))?;
     let rows = pager.rows_stream::<Row>().map_err(|error| TableError::Bug(error.to_string()))?;
     let rows = rows.map_err(move |error| unavailable(format!("{doing}: {error}"), error));
@@ -197,6 +214,8 @@ fn column<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a CqlV
                     None => builder.append_null(),
                     Some(CqlValue::Text(text) | CqlValue::Ascii(text)) => builder.append_value(text),
                     Some(CqlValue::Inet(address)) => builder.append_value(address.to_string()),
+                    Some(CqlValue::Uuid(uuid)) => builder.append_value(uuid.to_string()),
+                    Some(CqlValue::Timeuuid(uuid)) => builder.append_value(uuid.to_string()),
                     Some(other) => return Err(TableError::Bug(format!("Cassandra sent {other:?} for a text"))),
                 }
             }
@@ -205,6 +224,20 @@ fn column<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a CqlV
         DataType::Boolean => build!(BooleanBuilder::new(), CqlValue::Boolean(value) => *value),
         DataType::Binary => build!(BinaryBuilder::new(), CqlValue::Blob(value) => value),
         DataType::Date32 => build!(Date32Builder::new(), CqlValue::Date(value) => (i64::from(value.0) - (1 << 31)) as i32),
+        DataType::Decimal128(precision, scale) => {
+            let mut builder = Decimal128Builder::new().with_data_type(data_type.clone());
+            for value in values {
+                match value {
+                    None => builder.append_null(),
+                    Some(CqlValue::Decimal(value)) => {
+                        let (bytes, stored) = value.as_signed_be_bytes_slice_and_exponent();
+                        builder.append_value(decimal::from_cql(bytes, stored, *precision, *scale)?);
+                    }
+                    Some(other) => return Err(TableError::Bug(format!("Cassandra sent {other:?} for a {data_type}"))),
+                }
+            }
+            Arc::new(builder.finish())
+        }
         DataType::Float32 => build!(Float32Builder::new(), CqlValue::Float(value) => *value),
         DataType::Float64 => build!(Float64Builder::new(), CqlValue::Double(value) => *value),
         DataType::Int8 => build!(Int8Builder::new(), CqlValue::TinyInt(value) => *value),
@@ -215,22 +248,6 @@ fn column<'a>(data_type: &DataType, values: impl Iterator<Item = Option<&'a CqlV
             build!(TimestampMillisecondBuilder::new().with_timezone_opt(zone.clone()), CqlValue::Timestamp(value) => value.0)
         }
         DataType::Time64(TimeUnit::Nanosecond) => build!(Time64NanosecondBuilder::new(), CqlValue::Time(value) => value.0),
-        DataType::FixedSizeBinary(16) => {
-            let mut builder = FixedSizeBinaryBuilder::new(16);
-            for value in values {
-                let bytes = match value {
-                    None => {
-                        builder.append_null();
-                        continue;
-                    }
-                    Some(CqlValue::Uuid(uuid)) => *uuid.as_bytes(),
-                    Some(CqlValue::Timeuuid(uuid)) => *uuid.as_bytes(),
-                    Some(other) => return Err(TableError::Bug(format!("Cassandra sent {other:?} for a uuid"))),
-                };
-                builder.append_value(bytes).map_err(|error| TableError::Bug(error.to_string()))?;
-            }
-            Arc::new(builder.finish())
-        }
         other => return Err(TableError::Unsupported { message: format!("columns of type {other} cannot be read from Cassandra") }),
     })
 }

@@ -2,14 +2,18 @@
 use arrow::datatypes::{DataType, TimeUnit};
 use scylla::cluster::metadata::{ColumnType, NativeType};
 
+/// The type of a decimal of which no declaration says how many digits it has.
+const DECIMAL: DataType = DataType::Decimal128(38, 10);
+
 /// The Arrow type of a column, or `None` for types that are not supported.
 pub(crate) fn to_arrow(native: &ColumnType<'_>) -> Option<DataType> {
     let ColumnType::Native(native) = native else { return None };
     Some(match native {
-        NativeType::Ascii | NativeType::Text | NativeType::Inet => DataType::Utf8,
+        NativeType::Ascii | NativeType::Text | NativeType::Inet | NativeType::Uuid | NativeType::Timeuuid => DataType::Utf8,
         NativeType::Boolean => DataType::Boolean,
         NativeType::Blob => DataType::Binary,
         NativeType::Date => DataType::Date32,
+        NativeType::Decimal => DECIMAL,
         NativeType::Double => DataType::Float64,
         NativeType::Float => DataType::Float32,
         NativeType::TinyInt => DataType::Int8,
@@ -18,9 +22,13 @@ pub(crate) fn to_arrow(native: &ColumnType<'_>) -> Option<DataType> {
         NativeType::BigInt => DataType::Int64,
         NativeType::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
         NativeType::Time => DataType::Time64(TimeUnit::Nanosecond),
-        NativeType::Uuid | NativeType::Timeuuid => DataType::FixedSizeBinary(16),
         _ => return None,
     })
+}
+
+/// Whether a column keeps a UUID, which is text everywhere else.
+pub(crate) fn is_uuid(native: &ColumnType<'_>) -> bool {
+    matches!(native, ColumnType::Native(NativeType::Uuid | NativeType::Timeuuid))
 }
 
 /// How a column of an Arrow type is created.
@@ -30,6 +38,7 @@ pub(crate) fn to_cql(data_type: &DataType) -> Option<&'static str> {
         DataType::Boolean => "boolean",
         DataType::Binary => "blob",
         DataType::Date32 => "date",
+        DataType::Decimal128(..) => "decimal",
         DataType::Float64 => "double",
         DataType::Float32 => "float",
         DataType::Int8 => "tinyint",
@@ -38,7 +47,6 @@ pub(crate) fn to_cql(data_type: &DataType) -> Option<&'static str> {
         DataType::Int64 => "bigint",
         DataType::Timestamp(TimeUnit::Millisecond, Some(_)) => "timestamp",
         DataType::Time64(TimeUnit::Nanosecond) => "time",
-        DataType::FixedSizeBinary(16) => "uuid",
         _ => return None,
     })
 }

@@ -1,7 +1,17 @@
 //! Against a real Apache Cassandra at `POLYBOLOS_TEST_CASSANDRA` (`make test` starts one), in keyspaces of its own.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, Decimal128Array, RecordBatch, StringArray},
+    datatypes::{DataType, Decimal128Type},
+};
+use futures::TryStreamExt;
 use polybolos_cassandra::{CassandraBackend, CassandraConfig};
-use polybolos_tables::{TableBackend, TableError, TableName, check};
+use polybolos_tables::{
+    Column, CreateOptions, Grant, KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, TableName, TableSchema,
+    WriteOptions, check,
+};
 
 #[path = "../../tables/tests/conformance/mod.rs"]
 mod conformance;
@@ -48,4 +58,87 @@ async fn a_table_that_forgets_deletions_is_refused() {
     let error = check::deletes(&backend, &name).await.unwrap_err();
     assert!(matches!(error, TableError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains(&format!("ALTER TABLE {keyspace}.t WITH gc_grace_seconds = 3600")), "{error}");
+}
+
+struct Always;
+
+impl Grant for Always {
+    fn holds(&self) -> bool {
+        true
+    }
+}
+
+/// A UUID is text to us and sixteen bytes there, also as a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn uuids_are_text_here_and_uuids_there() {
+    const ID: &str = "123e4567-e89b-12d3-a456-426614174000";
+    let backend = backend().await;
+    let uuid = |name: &str| Column { native_type: Some("uuid".into()), ..Column::new(name, DataType::Utf8) };
+    let table = TableSchema {
+        name: TableName::new(keyspace(), "t"),
+        columns: vec![uuid("id"), uuid("other")],
+        partition_key: vec!["id".into()],
+        clustering_key: vec![],
+    };
+    backend.create(&table, &CreateOptions::default()).await.unwrap();
+    let stored = backend.describe(&table.name).await.unwrap().unwrap();
+    assert!(stored.columns.iter().all(|column| column.native_type.as_deref() == Some("native(uuid)")), "{stored:?}");
+    assert!(stored.columns.iter().all(|column| column.data_type == DataType::Utf8), "{stored:?}");
+
+    let columns = ["id", "other"].map(str::to_owned).to_vec();
+    let texts = |texts: &[Option<&str>]| Arc::new(StringArray::from_iter(texts.iter().copied())) as ArrayRef;
+    let rows = [texts(&[Some(&ID.to_uppercase()), Some("nonsense")]), texts(&[None, Some(ID)])];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(["id", "other"].into_iter().zip(rows).map(|(name, column)| (name, column, true)));
+    let writer = backend.writer(&table, &columns, &WriteOptions::default()).await.unwrap();
+    let outcome = writer.write(&batch.unwrap(), 1_000, &Always).await.unwrap();
+    assert_eq!((outcome.rows, outcome.refused.len()), (1, 1));
+    assert!(outcome.refused[0].error.contains("\"nonsense\" is no UUID"), "{outcome:?}");
+
+    for (key, found) in [(ID, 1), ("nonsense", 0)] {
+        let predicate = KeyPredicate { column: "id".into(), op: PredicateOp::Eq, values: texts(&[Some(key)]) };
+        let request = ScanRequest { table: table.clone(), columns: columns.clone(), predicates: vec![predicate], limit: None };
+        let mut read = vec![];
+        for slice in backend.slices(&request, 1).await.unwrap() {
+            for batch in backend.scan(&request, &slice).try_collect::<Vec<RecordBatch>>().await.unwrap() {
+                read.extend(batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned));
+            }
+        }
+        assert_eq!((read.len(), read.iter().all(|id| id == ID)), (found, true), "{key}: {read:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decimals_keep_their_digits() {
+    let backend = backend().await;
+    let table = TableSchema {
+        name: TableName::new(keyspace(), "t"),
+        columns: vec![Column::new("id", DataType::Utf8), Column::new("price", DataType::Decimal128(38, 4))],
+        partition_key: vec!["id".into()],
+        clustering_key: vec![],
+    };
+    backend.create(&table, &CreateOptions::default()).await.unwrap();
+    let stored = backend.describe(&table.name).await.unwrap().unwrap();
+    check::columns(&table, &stored).unwrap();
+
+    let columns = ["id", "price"].map(str::to_owned).to_vec();
+    let prices = [Some(0), Some(-1), Some(128), Some(10_i128.pow(38) - 1), None];
+    let ids: ArrayRef = Arc::new(StringArray::from_iter_values((0..prices.len()).map(|row| row.to_string())));
+    let written = Decimal128Array::from_iter(prices).with_precision_and_scale(38, 4).unwrap();
+    let batch =
+        RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("price", Arc::new(written) as ArrayRef, true)]).unwrap();
+    let writer = backend.writer(&table, &columns, &WriteOptions::default()).await.unwrap();
+    let outcome = writer.write(&batch, 1_000, &Always).await.unwrap();
+    assert_eq!((outcome.rows, outcome.refused.len()), (5, 0));
+
+    let request = ScanRequest { table: table.clone(), columns, predicates: vec![], limit: None };
+    let mut read = vec![];
+    for slice in backend.slices(&request, 2).await.unwrap() {
+        for batch in backend.scan(&request, &slice).try_collect::<Vec<RecordBatch>>().await.unwrap() {
+            let (ids, prices) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Decimal128Type>());
+            read.extend(ids.iter().flatten().map(str::to_owned).zip(prices.iter()));
+        }
+    }
+    read.sort();
+    assert_eq!(read.into_iter().map(|(_, price)| price).collect::<Vec<_>>(), prices);
 }

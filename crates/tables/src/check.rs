@@ -1,6 +1,8 @@
 //! Whether a stored table fits its declaration; every mismatch at once, so that nobody has to try again and again. And whether it can
 //! take deletes.
-use crate::{TableBackend, TableError, TableName, TableSchema};
+use arrow::datatypes::DataType;
+
+use crate::{Column, TableBackend, TableError, TableName, TableSchema};
 
 /// The least time for which a table that gets deletes must remember them (EPOCHS rule 14): a tombstone that is purged before the epochs
 /// before it are published lets their rows come back.
@@ -34,7 +36,7 @@ fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {
     for column in &declared.columns {
         match stored.column(&column.name) {
             None => found.push(format!("it has no column {:?}", column.name)),
-            Some(there) if there.data_type == column.data_type => {}
+            Some(there) if there.data_type == column.data_type || is_decimal_of_any_size(there, &column.data_type) => {}
             Some(there) => {
                 let native = there.native_type.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
                 found.push(format!(
@@ -53,12 +55,15 @@ fn mismatches(declared: &TableSchema, stored: &TableSchema) -> Vec<String> {
     found
 }
 
+/// Cassandra's `decimal` has as many digits as each value needs.
+fn is_decimal_of_any_size(stored: &Column, declared: &DataType) -> bool {
+    stored.native_type.as_deref() == Some("native(decimal)") && matches!(declared, DataType::Decimal128(..))
+}
+
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::DataType;
-
     use super::*;
-    use crate::{Column, TableName};
+    use crate::TableName;
 
     fn table(columns: &[(&str, DataType)], key: &str) -> TableSchema {
         TableSchema {
@@ -79,5 +84,10 @@ mod tests {
         assert_eq!(found[1], "it has no column \"city\"");
         assert_eq!(found[2], "its primary key is declared ((id)) and stored ((age))");
         assert!(mismatches(&declared, &declared).is_empty());
+        let price = table(&[("id", DataType::Utf8), ("price", DataType::Decimal128(10, 2))], "id");
+        let mut stored = table(&[("id", DataType::Utf8), ("price", DataType::Decimal128(38, 10))], "id");
+        assert_eq!(mismatches(&price, &stored).len(), 1);
+        stored.columns[1].native_type = Some("native(decimal)".into());
+        assert!(mismatches(&price, &stored).is_empty());
     }
 }
