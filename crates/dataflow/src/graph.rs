@@ -12,13 +12,13 @@ use arrow::{
     datatypes::{Field, Schema, SchemaRef},
 };
 use datafusion::{
-    common::{JoinType, NullEquality, Result, not_impl_err},
+    common::{JoinType, NullEquality, Result, ScalarValue, not_impl_err},
     execution::SessionState,
     logical_expr::LogicalPlan,
     physical_expr::{
         LexOrdering,
         aggregate::AggregateExprBuilder,
-        expressions::{Column, IsNotNullExpr, IsNullExpr},
+        expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, lit},
         window::WindowExpr,
     },
     physical_plan::{
@@ -715,17 +715,18 @@ impl Builder<'_> {
             below = next.input();
         }
         let input = self.lower(below)?;
-        let keys: Vec<_> = first.group_expr().expr().iter().map(|(expression, _)| expression.clone()).collect();
+        let group_by = with_one_zero(first.group_expr(), &self.nodes[input].schema)?;
+        let keys: Vec<_> = group_by.expr().iter().map(|(expression, _)| expression.clone()).collect();
         let groups = output.fields().len() - first.aggr_expr().len();
         let mut standing = vec![];
         let (node, columns) = if keys.is_empty() {
             standing.push(vec![]);
             (input, vec![])
-        } else if first.group_expr().is_single() {
+        } else if group_by.is_single() {
             self.with_columns(input, &keys)?
         } else {
-            standing = standing_groups(first.group_expr(), &self.nodes[input].schema)?;
-            self.expand(input, first, &output, groups)?
+            standing = standing_groups(&group_by, &self.nodes[input].schema)?;
+            self.expand(input, group_by, &output, groups)?
         };
         let schema = self.nodes[node].schema.clone();
         let arguments = aggregate_expressions(first.aggr_expr(), &AggregateMode::Partial, 0)?;
@@ -744,6 +745,10 @@ impl Builder<'_> {
                 Arc::new(plain.build()?)
             } else {
                 function.clone()
+            };
+            let arguments = match distinct {
+                true => arguments.into_iter().map(|argument| one_zero(argument, &schema)).collect::<Result<_>>()?,
+                false => arguments,
             };
             calls.push(Call { function, arguments, filter: filter.clone(), distinct });
         }
@@ -772,7 +777,13 @@ impl Builder<'_> {
     }
 
     /// Appends the group's columns, once per grouping set.
-    fn expand(&mut self, input: usize, first: &AggregateExec, output: &SchemaRef, groups: usize) -> Result<(usize, Vec<usize>)> {
+    fn expand(
+        &mut self,
+        input: usize,
+        group_by: PhysicalGroupBy,
+        output: &SchemaRef,
+        groups: usize,
+    ) -> Result<(usize, Vec<usize>)> {
         let from = self.nodes[input].schema.clone();
         let keys = output.fields().iter().take(groups).map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
         let schema = Arc::new(Schema::new(from.fields().iter().cloned().chain(keys).collect::<Vec<_>>()));
@@ -780,12 +791,12 @@ impl Builder<'_> {
         // Where a grouping set hides the time, its groups never close.
         let before = &self.nodes[input].times;
         let time = |key: usize| {
-            let (expression, _) = first.group_expr().expr().get(key)?;
-            let is_in_all = first.group_expr().groups().iter().all(|hidden| !hidden[key]);
+            let (expression, _) = group_by.expr().get(key)?;
+            let is_in_all = group_by.groups().iter().all(|hidden| !hidden[key]);
             event_time::of_expression(expression, before, self.granule_us).filter(|_| is_in_all)
         };
         let times = before.iter().copied().chain((0..groups).map(time)).collect();
-        let expand = Expand { group_by: first.group_expr().clone(), schema: schema.clone() };
+        let expand = Expand { group_by, schema: schema.clone() };
         let node = self.operator(expand, vec![input], schema, changing, times);
         let start = from.fields().len();
         Ok((node, (start..start + groups).collect()))
@@ -919,6 +930,22 @@ impl Builder<'_> {
         let (node, keys) = self.with_columns(node, &keys)?;
         Ok((node, (columns, keys)))
     }
+}
+
+/// An expression whose floats are never -0.0, which is a key of its own as bytes and the same group as 0.0 to DataFusion.
+fn one_zero(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    let data_type = expression.data_type(input)?;
+    if !data_type.is_floating() {
+        return Ok(expression);
+    }
+    let zero = lit(ScalarValue::new_zero(&data_type)?);
+    Ok(Arc::new(BinaryExpr::new(expression, datafusion::logical_expr::Operator::Plus, zero)))
+}
+
+fn with_one_zero(group_by: &PhysicalGroupBy, input: &Schema) -> Result<PhysicalGroupBy> {
+    let keys = group_by.expr().iter().map(|(expression, name)| Ok((one_zero(expression.clone(), input)?, name.clone())));
+    let keys = keys.collect::<Result<_>>()?;
+    Ok(PhysicalGroupBy::new(keys, group_by.null_expr().to_vec(), group_by.groups().to_vec(), group_by.has_grouping_set()))
 }
 
 /// The columns of the groups that empty grouping sets make, which are there even over nothing.

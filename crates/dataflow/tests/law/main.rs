@@ -4,6 +4,7 @@
 //! * `tables`, `expressions`, `queries`: what is asked about what; `cases`: when rows come and what goes wrong meanwhile;
 //! * `engine`: what is under test; `dataflow`, `stream`: the engine itself; `sham`: an engine with flaws on purpose, which the law must find;
 //! * `bounded`: what is held does not grow where event time bounds it;
+//! * `zeros`: -0.0 and 0.0 are one group;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;
 //! * `oracle`, `changes`: the right answer, and how another differs; `judge`: runs a case, and shrinks one that goes wrong.
@@ -24,6 +25,7 @@ mod queries;
 mod sham;
 mod stream;
 mod tables;
+mod zeros;
 
 use std::{
     collections::BTreeMap,

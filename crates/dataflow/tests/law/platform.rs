@@ -66,8 +66,7 @@ fn named_apart(mut case: Case) -> Case {
     }
     // Its tables are topics.
     case.whole = None;
-    // What a pair of rows makes may be there twice; only groups of windows have a key. The first rows of a window come out on close too, but the dialect takes
-    // EMIT ON WINDOW CLOSE for groups only.
+    // What a pair of rows makes may be there twice; only groups of windows have a key.
     let windows = [Construct::WindowAggregate, Construct::Hop, Construct::Cumulate, Construct::Session, Construct::OverWindows];
     for statement in case.statements.iter_mut().filter(|statement| statement.constructs.is_disjoint(&windows.into())) {
         statement.closing = None;
