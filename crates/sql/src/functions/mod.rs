@@ -9,14 +9,18 @@
 //! | `count_char(text, character)` | how often the character's first byte is in the text |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
 //! | `mod(a, b)` | `a % b` |
+//! | `as_uuid(text)` | the UUID in small letters; an error where it is none |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
+//! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
+mod aggregates;
 mod date_format;
 mod event_time;
 mod nulls;
 mod numeric;
 mod session;
+mod sliding;
 mod text;
 mod windows;
 
@@ -38,6 +42,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(text::RegexpExtract::new())),
         Arc::new(ScalarUDF::new_from_impl(text::SplitIndex::new())),
         Arc::new(ScalarUDF::new_from_impl(text::CountChar::new())),
+        as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
         event_time(),
@@ -62,6 +67,11 @@ pub(crate) fn event_time() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(event_time::EventTime::new()))
 }
 
+/// What a column of UUIDs takes.
+pub(crate) fn as_uuid() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(text::AsUuid::new()))
+}
+
 /// Registers all of them.
 ///
 /// # Errors
@@ -72,6 +82,9 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     }
     for function in windows() {
         registry.register_udwf(function)?;
+    }
+    for function in aggregates::refined() {
+        registry.register_udaf(function)?;
     }
     Ok(())
 }

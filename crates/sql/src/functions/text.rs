@@ -1,4 +1,4 @@
-//! Functions over text, with Flink's meaning: `regexp_extract`, `split_index`, `count_char`.
+//! Functions over text, with Flink's meaning: `regexp_extract`, `split_index`, `count_char`; and what a column of UUIDs takes.
 use std::sync::Arc;
 
 use datafusion::{
@@ -10,6 +10,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 use regex::Regex;
+use uuid::Uuid;
 
 fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
@@ -169,6 +170,46 @@ impl ScalarUDFImpl for SplitIndex {
             .map(|row| valid(row).then(|| part(texts.value(row), separators.value(row), indexes.value(row))).flatten())
             .collect();
         Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+}
+
+/// `as_uuid(text)`: as UUIDs are written, in small letters. What is none is an error of its row.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct AsUuid {
+    signature: Signature,
+}
+
+impl AsUuid {
+    pub fn new() -> Self {
+        Self { signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for AsUuid {
+    fn name(&self) -> &str {
+        "as_uuid"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = arguments.args[0].to_array(arguments.number_rows)?;
+        let texts = texts.as_string::<i32>();
+        let mut found = StringBuilder::with_capacity(texts.len(), texts.len() * 36);
+        for text in texts {
+            match text.map(Uuid::parse_str) {
+                None => found.append_null(),
+                Some(Ok(uuid)) => found.append_value(uuid.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())),
+                Some(Err(_)) => return exec_err!("{:?} is no UUID", text.unwrap_or_default()),
+            }
+        }
+        Ok(ColumnarValue::Array(Arc::new(found.finish())))
     }
 }
 

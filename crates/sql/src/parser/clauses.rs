@@ -1,7 +1,10 @@
 //! What sqlparser reads and DataFusion passes over, answers wrongly, or would change something by: refused by name, with what to write instead.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, GroupByExpr, Query, Select, Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Statement, TableFactor, UnaryOperator, Visit, Visitor,
+};
 
 use crate::{error::SqlError, location::Location};
 
@@ -23,10 +26,13 @@ impl Visitor for Clauses {
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
-        if query.locks.is_empty() {
-            return ControlFlow::Continue(());
+        if !query.locks.is_empty() {
+            return ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into());
         }
-        ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into())
+        let Some(operator) = counted(&query.body) else { return ControlFlow::Continue(()) };
+        ControlFlow::Break(format!(
+            "{operator} ALL is not supported; write {operator} for rows that differ, or number equal ones: ROW_NUMBER() OVER (PARTITION BY every column)"
+        ))
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<String> {
@@ -42,14 +48,17 @@ impl Visitor for Clauses {
         if select.prewhere.is_some() {
             return ControlFlow::Break("PREWHERE is not supported; write WHERE".into());
         }
-        ControlFlow::Continue(())
+        select.from.iter().try_for_each(|table| refuse_joins(&table.joins))
     }
 
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<String> {
-        let (TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. }) = table else {
-            return ControlFlow::Continue(());
-        };
-        ControlFlow::Break("TABLESAMPLE is not supported; choose rows by a column: WHERE id % 10 = 0".into())
+        match table {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                ControlFlow::Break("TABLESAMPLE is not supported; choose rows by a column: WHERE id % 10 = 0".into())
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } => refuse_joins(&table_with_joins.joins),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<String> {
@@ -75,7 +84,63 @@ impl Visitor for Clauses {
                 };
                 ControlFlow::Break(format!("{compare_op} ALL (SELECT …) is not supported; {remedy}"))
             }
+            // NOT (… AND …) is the OR of what it denies.
+            Expr::BinaryOp { op: BinaryOperator::Or, .. } | Expr::UnaryOp { op: UnaryOperator::Not, .. } if is_or_of_not_in(expression) => {
+                ControlFlow::Break(
+                    "NOT IN (SELECT …) beside OR is not supported, as a NULL would count as true; write NOT EXISTS (SELECT 1 … WHERE …), or two queries with UNION"
+                        .into(),
+                )
+            }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// EXCEPT or INTERSECT that counts how often a row is there.
+fn counted(body: &SetExpr) -> Option<SetOperator> {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return None };
+    let counts = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName) && *op != SetOperator::Union;
+    if counts { Some(*op) } else { counted(left).or_else(|| counted(right)) }
+}
+
+/// A column that two tables have in common is the left one's alone to DataFusion, and NULL where only the right one has a row.
+fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
+    let refused = joins.iter().find_map(|join| match &join.join_operator {
+        JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => Some(("RIGHT", constraint)),
+        JoinOperator::FullOuter(constraint) => Some(("FULL", constraint)),
+        _ => None,
+    });
+    match refused.filter(|(_, constraint)| matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)) {
+        Some((words, _)) => ControlFlow::Break(format!(
+            "{words} JOIN by columns of the same name (USING, NATURAL) is not supported; write {words} JOIN … ON a.k = b.k, and select coalesce(a.k, b.k) AS k"
+        )),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+fn is_or_of_not_in(condition: &Expr) -> bool {
+    match condition {
+        Expr::BinaryOp { op: BinaryOperator::Or, .. } => has_not_in(condition, false),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
+            let mut denied = expr.as_ref();
+            while let Expr::Nested(inner) = denied {
+                denied = inner;
+            }
+            matches!(denied, Expr::BinaryOp { op: BinaryOperator::And, .. }) && has_not_in(denied, true)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a condition, or its contrary, says of a subquery what it has not.
+fn has_not_in(condition: &Expr, is_contrary: bool) -> bool {
+    match condition {
+        Expr::InSubquery { negated, .. } => *negated != is_contrary,
+        Expr::Nested(inner) => has_not_in(inner, is_contrary),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => has_not_in(expr, !is_contrary),
+        Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
+            has_not_in(left, is_contrary) || has_not_in(right, is_contrary)
+        }
+        _ => false,
     }
 }

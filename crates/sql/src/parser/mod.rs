@@ -1,10 +1,12 @@
 //! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
 //! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
+mod casts;
 mod clauses;
 mod cursor;
 mod group_window;
 mod interval;
 mod job;
+mod precedence;
 mod session;
 mod table;
 mod types;
@@ -270,6 +272,8 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let lowered = window::lower(cursor.remaining(), place)?;
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
     cursor.take(usize::MAX);
+    precedence::mend(&mut query);
+    casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
     clauses::refuse(&query, at)?;

@@ -125,11 +125,18 @@ impl Lineage<'_> {
         Ok(usage)
     }
 
-    /// Whether some aggregation groups by windows.
+    /// Whether some aggregation groups by windows, or something OVER is partitioned by them.
     pub fn groups_by_window(&self, plan: &LogicalPlan) -> Result<bool> {
         let mut found = false;
         plan.apply_with_subqueries(|node| {
-            found |= matches!(node, LogicalPlan::Aggregate(aggregate) if !self.grouped(aggregate).is_empty());
+            found |= match node {
+                LogicalPlan::Aggregate(aggregate) => !self.grouped(aggregate).is_empty(),
+                LogicalPlan::Window(window) => window.window_expr.iter().any(|expression| match expression {
+                    Expr::WindowFunction(function) => !self.windows(&function.params.partition_by, &window.input).is_empty(),
+                    _ => false,
+                }),
+                _ => false,
+            };
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(found)
@@ -144,7 +151,11 @@ impl Lineage<'_> {
                 other => expressions.push(other),
             }
         }
-        let times = expressions.into_iter().filter_map(|expression| self.of(expression, &aggregate.input));
+        self.windows(expressions, &aggregate.input)
+    }
+
+    fn windows<'e>(&self, expressions: impl IntoIterator<Item = &'e Expr>, input: &LogicalPlan) -> Vec<Time> {
+        let times = expressions.into_iter().filter_map(|expression| self.of(expression, input));
         times.filter(|time| *time != Time::Raw).collect()
     }
 

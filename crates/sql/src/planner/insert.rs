@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use datafusion::{
     arrow::{compute::can_cast_types, datatypes::DataType},
     common::{
-        Column,
+        Column, DFSchema,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
     execution::SessionState,
-    logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder},
     sql::sqlparser::ast,
 };
 
@@ -16,8 +16,10 @@ use super::plan_in;
 use crate::{
     catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, TableDefinition, sources, target},
     error::{SqlError, did_you_mean},
+    functions,
     names::RelationName,
     statement::{Emit, Insert},
+    types::SqlType,
 };
 
 #[derive(Clone, Debug)]
@@ -111,9 +113,12 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     let columns = written_columns(&target, insert)?;
     let query = plan_in(state, &with_names(&insert.query)).await?;
     check_count(&target, &columns, &query, insert)?;
+    // A union of other types than its first branch has those only then; a query whose types cannot be settled fails later, and says why.
+    let settled = state.analyzer().execute_and_check(query.clone(), state.config_options(), |_, _| {});
+    let given = settled.map_or_else(|_| query.schema().clone(), |settled| settled.schema().clone());
     let mut projected = Vec::with_capacity(columns.len());
     for (index, column) in columns.iter().enumerate() {
-        projected.push(value(&target, column, &query, index, insert)?);
+        projected.push(value(&target, column, &query, &given, index, insert)?);
     }
     let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
     let columns = columns.iter().map(|column| column.name.clone()).collect();
@@ -239,21 +244,20 @@ fn check_count(
     Err(SqlError::invalid_at(insert.at, message))
 }
 
-/// Output `index` of the query as `column`.
+/// Output `index` of the query, which is `given` once types are settled, as `column`.
 fn value(
     target: &TableDefinition,
     column: &ColumnDefinition,
     query: &LogicalPlan,
+    given: &DFSchema,
     index: usize,
     insert: &Insert,
 ) -> Result<Expr, SqlError> {
     let (qualifier, field) = query.schema().qualified_field(index);
-    let wanted = target.data_type(column);
+    let (given_type, wanted) = (given.field(index).data_type(), target.data_type(column));
     // Literals of VALUES are of the type that they can be read as.
-    if !can_cast_types(field.data_type(), &wanted)
-        || !(is_assigned(field.data_type(), &wanted) || matches!(query, LogicalPlan::Values(_)))
-    {
-        let (given, name) = (field.data_type(), field.name());
+    if !can_cast_types(given_type, &wanted) || !(is_assigned(given_type, &wanted) || matches!(query, LogicalPlan::Values(_))) {
+        let (given, name) = (given_type, field.name());
         let remedy = if can_cast_types(given, &wanted) {
             format!(
                 "values go to columns by their position: name the columns in that order, or write CAST({name} AS {})",
@@ -268,8 +272,13 @@ fn value(
         );
         return Err(SqlError::invalid_at(insert.at, message));
     }
-    let given = Expr::Column(Column::from((qualifier, field)));
-    Ok(given.cast_to(&wanted, query.schema().as_ref())?.alias(&column.name))
+    let column_of_query = Expr::Column(Column::from((qualifier, field)));
+    let given = match *given_type == wanted {
+        true => column_of_query,
+        false => Expr::Cast(Cast::new(Box::new(column_of_query), wanted)),
+    };
+    let given = if column.sql_type == SqlType::Uuid { functions::as_uuid().call(vec![given]) } else { given };
+    Ok(given.alias(&column.name))
 }
 
 /// What is cast without being asked for, as in PostgreSQL: within numbers, within times, and to text; not what takes a text for a number or a time for a count, as

@@ -108,13 +108,16 @@ fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
         Ok(TreeNodeRecursion::Continue)
     });
     (found && walked.is_ok()).then(|| {
-        "has a subquery that cannot be written as a join; write the join, or give the subquery an equality with the outer query"
+        "has a subquery that cannot be written as a join; write the join yourself, or EXISTS, IN or an aggregate in WHERE that compares columns of the outer query by = alone; for the first rows of each key write ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) <= n over the join"
             .to_owned()
     })
 }
 
 fn is_subquery(expression: &Expr) -> bool {
-    matches!(expression, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
+    matches!(
+        expression,
+        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
+    )
 }
 
 /// ORDER BY counts only under LIMIT n, and LIMIT n only over ORDER BY.

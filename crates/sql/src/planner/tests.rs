@@ -106,6 +106,8 @@ async fn what_a_query_selects_twice_has_two_names() {
     for (sql, names) in [
         ("SELECT a, a, b FROM (VALUES (1, 2)) AS t (a, b) ORDER BY a", ["a", "a (2)", "b"]),
         ("SELECT count(*), count(*), 1 AS one", ["count(*)", "count(*) (2)", "one"]),
+        ("SELECT CAST(t.a AS STRING), (b::int), 3 AS c FROM (VALUES (1, 2)) AS t (a, b) ORDER BY a, b DESC", ["a", "b", "c"]),
+        ("SELECT CAST(a AS STRING), a, b FROM (VALUES (1, 2)) AS t (a, b) ORDER BY b", ["t.a", "a (2)", "b"]),
         ("SELECT 1::int, 1::bigint, 2", ["Int64(1)", "1 (2)", "Int64(2)"]),
     ] {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
@@ -263,6 +265,8 @@ async fn event_time_is_followed_through_the_plan() {
     }
     let planned = plan("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start EMIT ON WINDOW CLOSE").await.unwrap();
     assert_eq!(planned.inserts[0].emit, Emit::OnWindowClose);
+    let first = "sink SELECT k, v, ts FROM (SELECT *, row_number() OVER (PARTITION BY window_start, k ORDER BY v DESC, ts) AS n FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))) WHERE n = 1 EMIT ON WINDOW CLOSE";
+    assert_eq!(plan(first).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
     let [watermark] = planned.watermarks.as_slice() else { panic!("one table has a watermark") };
     assert_eq!((watermark.column.as_str(), watermark.delay_us, watermark.idle_timeout_us), ("ts", 5_000_000, Some(30_000_000)));
 }
@@ -274,6 +278,7 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT coalesce(k, ''), sum(v) FROM t GROUP BY GROUPING SETS ((k), ())",
         "other SELECT DISTINCT k, v FROM t",
         "other SELECT k, v FROM t UNION ALL SELECT k, v FROM u",
+        "pair SELECT x, count(*) FROM (SELECT v AS x FROM t UNION ALL SELECT CAST(v AS DOUBLE) / 2 FROM u) GROUP BY x",
         "other SELECT k, v FROM t UNION SELECT k, v FROM big",
         "other SELECT k, v FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY ts DESC) AS n FROM t) WHERE n = 1",
         "other SELECT k, v FROM t ORDER BY v DESC LIMIT 10",
@@ -351,6 +356,12 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("CREATE VIEW w AS SELECT k FROM t PREWHERE v = 1", "write WHERE"),
         ("SELECT k FROM t WHERE k SIMILAR TO 'f%'", "write LIKE"),
         ("SELECT k INTO x FROM t", "write CREATE TABLE"),
+        ("SELECT k FROM t EXCEPT ALL SELECT k FROM u", "EXCEPT ALL is not supported"),
+        ("SELECT k FROM (SELECT k FROM t UNION (SELECT k FROM u INTERSECT ALL SELECT k FROM t))", "INTERSECT ALL is not supported"),
+        ("SELECT k FROM t FULL JOIN u USING (k)", "coalesce(a.k, b.k)"),
+        ("SELECT k FROM t NATURAL RIGHT JOIN u", "coalesce(a.k, b.k)"),
+        ("SELECT k FROM t WHERE v > 1 OR k NOT IN (SELECT k FROM u)", "NOT IN (SELECT …) beside OR"),
+        ("SELECT k FROM t WHERE NOT (v > 1 AND (k IN (SELECT k FROM u)))", "NOT IN (SELECT …) beside OR"),
         ("SELECT k FROM (SELECT k FROM t FOR UPDATE)", "there are no locks"),
         ("WITH x AS (INSERT INTO other SELECT k, v FROM t) SELECT 1", "a query only reads"),
         ("SELECT k FROM t WHERE k IN (WITH x AS (DELETE FROM t) SELECT 1)", "a query only reads"),

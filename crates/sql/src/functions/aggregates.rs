@@ -1,0 +1,285 @@
+//! DataFusion's aggregates whose answer depends on the order or the magnitude of what comes, so that it does not. `min` and `max` of floats: NaN is greater than
+//! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `corr`: by means, not by sums of
+//! products, which have no digits left where values are large, as times are.
+use std::{fmt::Debug, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, ArrowPrimitiveType, AsArray},
+        datatypes::{DataType, FieldRef, Float32Type, Float64Type},
+    },
+    common::{Result, ScalarValue},
+    functions_aggregate::{
+        average::avg_udaf,
+        correlation::corr_udaf,
+        min_max::{max_udaf, min_udaf},
+        sum::sum_udaf,
+    },
+    logical_expr::{
+        Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, Expr, GroupsAccumulator, Operator, ReversedUDAF,
+        SetMonotonicity, Signature, StatisticsArgs,
+        expr::AggregateFunction,
+        function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs},
+        utils::AggregateOrderSensitivity,
+    },
+};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
+
+use super::sliding::SlidingSum;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Min,
+    Max,
+    Corr,
+    Sum,
+    Avg,
+}
+
+/// DataFusion's function in all but how groups are accumulated.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Refined {
+    builtin: AggregateUDF,
+    kind: Kind,
+}
+
+pub(super) fn refined() -> [Arc<AggregateUDF>; 5] {
+    let all = [
+        (min_udaf(), Kind::Min),
+        (max_udaf(), Kind::Max),
+        (corr_udaf(), Kind::Corr),
+        (sum_udaf(), Kind::Sum),
+        (avg_udaf(), Kind::Avg),
+    ];
+    all.map(|(builtin, kind)| Arc::new(AggregateUDF::new_from_impl(Refined { builtin: builtin.as_ref().clone(), kind })))
+}
+
+/// A float as it compares here.
+trait Float: Copy + PartialOrd {
+    const LEAST: Self;
+    const GREATEST: Self;
+
+    fn is_nan(self) -> bool;
+
+    fn is_greater(self, other: Self) -> bool {
+        self > other || self.is_nan() && !other.is_nan()
+    }
+}
+
+macro_rules! float {
+    ($type:ident) => {
+        impl Float for $type {
+            const LEAST: Self = $type::NEG_INFINITY;
+            const GREATEST: Self = $type::NAN;
+
+            fn is_nan(self) -> bool {
+                self.is_nan()
+            }
+        }
+    };
+}
+
+float!(f32);
+float!(f64);
+
+impl Kind {
+    fn is_extreme(self) -> bool {
+        matches!(self, Self::Min | Self::Max)
+    }
+
+    fn start<F: Float>(self) -> F {
+        if self == Self::Max { F::LEAST } else { F::GREATEST }
+    }
+
+    fn keep<F: Float>(self, kept: &mut F, value: F) {
+        if if self == Self::Max { value.is_greater(*kept) } else { kept.is_greater(value) } {
+            *kept = value;
+        }
+    }
+
+    fn of_groups<T: ArrowPrimitiveType + Send>(self, data_type: &DataType) -> Box<dyn GroupsAccumulator>
+    where
+        T::Native: Float,
+    {
+        let keep = move |kept: &mut T::Native, value: T::Native| self.keep(kept, value);
+        Box::new(PrimitiveGroupsAccumulator::<T, _>::new(data_type, keep).with_starting_value(self.start()))
+    }
+}
+
+/// Of one group.
+#[derive(Debug)]
+struct OfFloats<T: ArrowPrimitiveType> {
+    kind: Kind,
+    kept: Option<T::Native>,
+}
+
+impl<T: ArrowPrimitiveType + Debug> Accumulator for OfFloats<T>
+where
+    T::Native: Float,
+{
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for value in values[0].as_primitive::<T>().iter().flatten() {
+            self.kind.keep(self.kept.get_or_insert_with(|| self.kind.start()), value);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        ScalarValue::new_primitive::<T>(self.kept, &T::DATA_TYPE)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+impl AggregateUDFImpl for Refined {
+    fn name(&self) -> &str {
+        self.builtin.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.builtin.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.builtin.return_type(types)
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let kind = self.kind;
+        Ok(match arguments.return_field.data_type() {
+            _ if !kind.is_extreme() => self.builtin.accumulator(arguments)?,
+            DataType::Float32 => Box::new(OfFloats::<Float32Type> { kind, kept: None }),
+            DataType::Float64 => Box::new(OfFloats::<Float64Type> { kind, kept: None }),
+            _ => self.builtin.accumulator(arguments)?,
+        })
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        self.builtin.state_fields(arguments)
+    }
+
+    fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
+        self.kind != Kind::Corr && self.builtin.groups_accumulator_supported(arguments)
+    }
+
+    fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(match arguments.return_field.data_type() {
+            _ if !self.kind.is_extreme() => self.builtin.create_groups_accumulator(arguments)?,
+            DataType::Float32 => self.kind.of_groups::<Float32Type>(&DataType::Float32),
+            DataType::Float64 => self.kind.of_groups::<Float64Type>(&DataType::Float64),
+            _ => self.builtin.create_groups_accumulator(arguments)?,
+        })
+    }
+
+    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let is_sum = matches!(self.kind, Kind::Sum | Kind::Avg) && !arguments.is_distinct;
+        if is_sum && arguments.expr_fields.iter().all(|field| *field.data_type() == DataType::Float64) {
+            return Ok(Box::new(SlidingSum::new(self.kind == Kind::Avg)));
+        }
+        self.builtin.create_sliding_accumulator(arguments)
+    }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        self.builtin.simplify()
+    }
+
+    fn simplify_expr_op_literal(
+        &self,
+        function: &AggregateFunction,
+        argument: &Expr,
+        operator: Operator,
+        literal: &Expr,
+        is_left: bool,
+    ) -> Result<Option<Expr>> {
+        self.builtin.simplify_expr_op_literal(function, argument, operator, literal, is_left)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.builtin.order_sensitivity()
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        self.builtin.reverse_udf()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.builtin.coerce_types(types)
+    }
+
+    fn is_descending(&self) -> Option<bool> {
+        self.builtin.is_descending()
+    }
+
+    fn value_from_stats(&self, statistics: &StatisticsArgs) -> Option<ScalarValue> {
+        self.builtin.value_from_stats(statistics)
+    }
+
+    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
+        self.builtin.inner().set_monotonicity(data_type)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.builtin.documentation()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{execution::FunctionRegistry, prelude::SessionContext};
+
+    use super::*;
+
+    async fn numbers(sql: &str) -> Vec<f64> {
+        let mut state = SessionContext::new().state();
+        refined().into_iter().for_each(|function| drop(state.register_udaf(function).expect("registers")));
+        let batches = SessionContext::new_with_state(state).sql(sql).await.expect("plans").collect().await.expect("runs");
+        batches[0].columns().iter().map(|column| column.as_primitive::<Float64Type>().value(0)).collect()
+    }
+
+    #[tokio::test]
+    async fn least_and_greatest_do_not_depend_on_the_order() {
+        for values in ["(1, -5.0), (1, 'NaN'), (1, 2.0), (1, '-Infinity')", "(1, '-Infinity'), (1, 2.0), (1, 'NaN'), (1, -5.0)"] {
+            let from = format!("FROM (SELECT g, CAST(x AS DOUBLE) AS x FROM (VALUES {values}) AS t (g, x))");
+            for group in ["", " GROUP BY g"] {
+                let found = numbers(&format!("SELECT min(x), max(x), max(CASE WHEN x < -6 THEN x END) {from}{group}")).await;
+                assert!(
+                    found[0] == f64::NEG_INFINITY && found[1].is_nan() && found[2] == f64::NEG_INFINITY,
+                    "{found:?}{group} of {values}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_that_leaves_a_frame_leaves_no_trace() {
+        for (values, expected) in [
+            ("(1, 1.0), (2, 'Infinity'), (3, '-Infinity'), (4, 'NaN'), (5, 3.0), (6, 5.0)", [8.0, 4.0]),
+            ("(1, 1.5), (2, 1e17), (3, 2.5), (4, 3.5)", [6.0, 3.0]),
+            ("(1, 'Infinity'), (2, NULL), (3, 2.0)", [2.0, 2.0]),
+        ] {
+            let frame = "OVER (ORDER BY id ROWS 1 PRECEDING)";
+            let from = format!("FROM (SELECT id, CAST(x AS DOUBLE) AS x FROM (VALUES {values}) AS t (id, x))");
+            let found =
+                numbers(&format!("SELECT s, a FROM (SELECT id, sum(x) {frame} AS s, avg(x) {frame} AS a {from}) ORDER BY id DESC"))
+                    .await;
+            assert_eq!(found, expected, "{values}");
+        }
+    }
+
+    #[tokio::test]
+    async fn large_values_correlate_as_small_ones_do() {
+        let values = "(1, 1.0, 1700000000001.0), (1, 2.0, 1700000000002.0), (1, 4.0, 1700000000003.0)";
+        let found = numbers(&format!("SELECT corr(x, y) FROM (VALUES {values}) AS t (g, x, y) GROUP BY g")).await;
+        assert!((found[0] - 0.981_980_506).abs() < 1e-6, "{found:?}");
+    }
+}

@@ -1,0 +1,55 @@
+//! `SELECT CAST(n AS INT) FROM t ORDER BY n` orders by what is selected, which is named `n` as in PostgreSQL. To DataFusion the cast and the column have one name, and it finds no order
+//! then: so the cast is given the name that it has.
+use std::{convert::Infallible, ops::ControlFlow};
+
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut};
+
+pub(super) fn name(query: &mut Query) {
+    let done = query.visit(&mut Casts);
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+}
+
+struct Casts;
+
+impl VisitorMut for Casts {
+    type Break = Infallible;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
+        // HAVING would mean the cast by that name, too.
+        if query.order_by.is_some()
+            && let SetExpr::Select(select) = query.body.as_mut()
+            && select.having.is_none()
+        {
+            name_casts(select);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_casts(select: &mut Select) {
+    let names: Vec<Option<Ident>> = select.projection.iter().map(name_of).collect();
+    for (place, item) in select.projection.iter_mut().enumerate() {
+        let (SelectItem::UnnamedExpr(expression), Some(name)) = (&*item, &names[place]) else { continue };
+        let is_column = matches!(expression, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+        if !is_column && names.iter().filter(|other| other.as_ref() == Some(name)).count() == 1 {
+            *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias: name.clone() };
+        }
+    }
+}
+
+fn name_of(item: &SelectItem) -> Option<Ident> {
+    match item {
+        SelectItem::UnnamedExpr(expression) => column(expression),
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.clone()),
+        _ => None,
+    }
+}
+
+fn column(expression: &Expr) -> Option<Ident> {
+    match expression {
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => column(expr),
+        Expr::Identifier(name) => Some(name.clone()),
+        Expr::CompoundIdentifier(parts) => parts.last().cloned(),
+        _ => None,
+    }
+}
