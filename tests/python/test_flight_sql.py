@@ -34,6 +34,15 @@ def test_an_empty_answer_keeps_its_schema(connection):
     assert table.num_rows == 0 and table.column_names == ["id", "age"]
 
 
+def test_a_column_that_folding_makes_non_null(connection):
+    assert query(connection, "SELECT CASE WHEN 1 = 1 THEN 5 END AS n").column("n").to_pylist() == [5]
+    assert query(connection, f"SELECT nullif(1, 2) AS n, id FROM {USERS} LIMIT 0").num_rows == 0
+    with connection.cursor() as cursor:
+        cursor.adbc_prepare("SELECT nullif(1, 2) AS n")
+        cursor.execute("SELECT nullif(1, 2) AS n")
+        assert cursor.fetch_arrow_table().column("n").to_pylist() == [1]
+
+
 def test_statements_of_the_platform(connection):
     assert "created_users_job" in query(connection, "SHOW JOBS").column(0).to_pylist()
     assert query(connection, "SELECT * FROM polybolos.jobs").num_rows >= 1

@@ -1,7 +1,9 @@
 """The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first."""
+import datetime
 import json
 import pathlib
 import re
+import uuid
 
 import psycopg
 import pytest
@@ -56,6 +58,47 @@ def test_parameters_of_limits(connect, binary):
     with connect() as connection, connection.cursor(binary=binary) as cursor:
         cursor.execute("SELECT n FROM (VALUES (1), (2), (3)) AS t (n) ORDER BY n LIMIT %s OFFSET %s", [1, 1], prepare=True)
         assert cursor.fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_types_that_postgresql_lacks(connect, binary):
+    query = ("SELECT CAST(n AS TINYINT) AS tiny, make_array(CAST(n AS TINYINT), NULL), make_array(make_array(n)), "
+             "map(make_array('k'), make_array(n)), named_struct('a', n, 'b', NULL), NULL FROM (VALUES (-1), (2)) AS t (n) ORDER BY n")
+    with connect() as connection, connection.cursor(binary=binary) as cursor:
+        cursor.execute(query, prepare=True)
+        tiny, tinies, nested, pairs, struct, nothing = cursor.fetchone()
+        assert (tiny, tinies, nothing) == (-1, [-1, None], None)
+        assert (json.loads(nested), json.loads(pairs), json.loads(struct)) == ([[-1]], {"k": -1}, {"a": -1, "b": None})
+
+
+@pytest.mark.parametrize("form", ["s", "t", "b"])
+def test_parameters_of_every_type(connect, form):
+    """`%s` lets psycopg choose, `%t` is text, `%b` binary."""
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5, 6)
+    with connect() as connection:
+        for value in [5, -70_000, 1.5, True, "O'Hara", b"\x00\xff", moment, moment.date(), moment.time()]:
+            assert connection.execute(f"SELECT %{form}", [value]).fetchone() == (value,), value
+        # Of texts psycopg says no type unless it sends them in binary, so they come back as one text.
+        texts = [["a", "", None, "NULL", 'x"y\\,{}']] if form == "b" else []
+        for items in [*texts, [1, None, -3], [1.5, None], [True, None], [b"\x01", None]]:
+            assert connection.execute(f"SELECT %{form}", [items]).fetchone() == (items,), items
+        name = uuid.uuid4()
+        assert connection.execute(f"SELECT %{form}", [name]).fetchone() == (str(name),)
+        found = connection.execute(f"SELECT count(*) FROM {USERS} WHERE id = %{form}", [name]).fetchone()
+        assert found == (0,)
+        assert connection.execute(f"SELECT %{form}", [None]).fetchone() == (None,)
+        assert connection.execute(f"SELECT %{form}, %{form}, %{form}", [7, 7, None]).fetchone() == (7, 7, None)
+
+
+def test_a_transaction_says_that_it_takes_nothing_back(connect):
+    said = []
+    with connect(autocommit=False) as connection:
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+        connection.execute("CREATE TABLE postgres_probe (id STRING) WITH ('connector' = 'blackhole')")
+        connection.rollback()
+        assert any("take effect at once" in message for message in said), said
+        connection.autocommit = True
+        connection.execute("DROP TABLE postgres_probe")
 
 
 def test_statements_of_the_platform(connect):

@@ -28,6 +28,9 @@ pub enum ErrorKind {
     Failed,
 }
 
+const UNDEFINED_COLUMN: &str = "42703";
+const UNDEFINED_FUNCTION: &str = "42883";
+
 #[derive(Clone, Debug, Error)]
 pub struct EngineError {
     pub kind: ErrorKind,
@@ -35,6 +38,8 @@ pub struct EngineError {
     pub message: String,
     /// What the person can do.
     pub hint: Option<String>,
+    /// PostgreSQL's code, where it says more than the kind's.
+    code: Option<&'static str>,
 }
 
 impl fmt::Display for EngineError {
@@ -49,7 +54,7 @@ impl fmt::Display for EngineError {
 
 impl EngineError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, code: None }
     }
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -57,8 +62,11 @@ impl EngineError {
         self
     }
 
-    /// PostgreSQL's code for the kind (appendix A of its manual).
+    /// PostgreSQL's code (appendix A of its manual).
     pub fn sqlstate(&self) -> &'static str {
+        if let Some(code) = self.code {
+            return code;
+        }
         match self.kind {
             ErrorKind::Syntax => "42601",
             ErrorKind::Invalid => "42000",
@@ -113,6 +121,7 @@ impl From<datafusion::error::DataFusionError> for EngineError {
     fn from(error: datafusion::error::DataFusionError) -> Self {
         use datafusion::sql::sqlparser::parser::ParserError;
         use datafusion::{common::SchemaError, error::DataFusionError};
+        let mut code = None;
         let kind = match error.find_root() {
             DataFusionError::SQL(parser, _) => {
                 let message = match parser.as_ref() {
@@ -122,16 +131,22 @@ impl From<datafusion::error::DataFusionError> for EngineError {
                 return Self::new(ErrorKind::Syntax, one_line(message));
             }
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
-                SchemaError::FieldNotFound { .. } => ErrorKind::NotFound,
+                SchemaError::FieldNotFound { .. } => {
+                    code = Some(UNDEFINED_COLUMN);
+                    ErrorKind::NotFound
+                }
                 _ => ErrorKind::Invalid,
             },
             DataFusionError::Plan(message) if message.contains("not found") => ErrorKind::NotFound,
-            DataFusionError::Plan(_) => ErrorKind::Invalid,
+            DataFusionError::Plan(message) => {
+                code = message.starts_with("Invalid function").then_some(UNDEFINED_FUNCTION);
+                ErrorKind::Invalid
+            }
             DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
             DataFusionError::ResourcesExhausted(_) => ErrorKind::LimitExceeded,
             _ => ErrorKind::Failed,
         };
-        Self::new(kind, one_line(&error.strip_backtrace()))
+        Self { code, ..Self::new(kind, one_line(&error.strip_backtrace())) }
     }
 }
 
@@ -157,13 +172,14 @@ mod tests {
     #[tokio::test]
     async fn datafusion_errors_keep_their_kind() {
         let session = SessionContext::new();
-        for (sql, kind) in [
-            ("SELEC 1", ErrorKind::Syntax),
-            ("SELECT * FROM nowhere", ErrorKind::NotFound),
-            ("SELECT x FROM (VALUES (1)) t(a)", ErrorKind::NotFound),
+        for (sql, kind, code) in [
+            ("SELEC 1", ErrorKind::Syntax, "42601"),
+            ("SELECT * FROM nowhere", ErrorKind::NotFound, "42P01"),
+            ("SELECT x FROM (VALUES (1)) t(a)", ErrorKind::NotFound, "42703"),
+            ("SELECT nonsense(1)", ErrorKind::Invalid, "42883"),
         ] {
             let error = EngineError::from(session.sql(sql).await.expect_err(sql));
-            assert_eq!(error.kind, kind, "{error}");
+            assert_eq!((error.kind, error.sqlstate()), (kind, code), "{error}");
             assert!(!error.message.contains('\n'));
         }
     }

@@ -69,6 +69,7 @@ fn literal(array: &dyn Array, row: usize) -> Result<String, EngineError> {
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => scan::quoted(&text),
         DataType::Date32 | DataType::Date64 => format!("CAST({} AS DATE)", scan::quoted(&text)),
+        DataType::Time32(_) | DataType::Time64(_) => format!("CAST({} AS TIME)", scan::quoted(&text)),
         DataType::Timestamp(..) => format!("CAST({} AS TIMESTAMP)", scan::quoted(&text)),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => format!("X'{text}'"),
         other => {
@@ -95,17 +96,18 @@ mod tests {
     #[tokio::test]
     async fn arrow_values_become_literals_that_mean_the_same() {
         let session = SessionContext::new();
-        let values = "SELECT -5 AS a, 'O''Hara' AS b, 1.5e0 AS c, NULL AS d, true AS e, TIMESTAMP '2026-01-02T03:04:05.006' AS f, X'6162' AS g";
+        let values = "SELECT -5 AS a, 'O''Hara' AS b, 1.5e0 AS c, NULL AS d, true AS e, TIMESTAMP '2026-01-02T03:04:05.006' AS f, X'6162' AS g,
+                      TIME '03:04:05.006' AS h";
         let batch = session.sql(values).await.unwrap().collect().await.unwrap().remove(0);
-        let bound = bind_row("SELECT -$1, $2, $3, $4, $5, $6, $7", &batch, 0).unwrap();
+        let bound = bind_row("SELECT -$1, $2, $3, $4, $5, $6, $7, $8", &batch, 0).unwrap();
         let again = session.sql(&bound).await.unwrap().collect().await.unwrap().remove(0);
         let shown = |batch: &RecordBatch, column: usize| {
             ArrayFormatter::try_new(batch.column(column).as_ref(), &FormatOptions::default()).unwrap().value(0).to_string()
         };
         assert_eq!(shown(&again, 0), "5");
-        for column in 1..7 {
+        for column in 1..8 {
             assert_eq!(shown(&again, column), shown(&batch, column), "{bound}");
         }
-        assert!(bind_row("SELECT $8", &batch, 0).is_err());
+        assert!(bind_row("SELECT $9", &batch, 0).is_err());
     }
 }

@@ -55,6 +55,20 @@ async fn a_query_brings_what_was_promised() {
 }
 
 #[tokio::test]
+async fn what_folding_makes_non_null_is_told_alike_before_and_after() {
+    let mut client = logged_in().await;
+    let sql = "SELECT CASE WHEN 1 = 1 THEN 5 END AS n, make_array(named_struct('a', nullif(1, 2))) AS l, id FROM created_users";
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
+    let batches = fetch(&mut client, info).await;
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    assert!(batches[0].schema().fields().iter().all(|field| field.is_nullable()));
+    let mut prepared = client.prepare(sql.to_owned(), None).await.unwrap();
+    let promised = prepared.dataset_schema().unwrap().clone();
+    let info = prepared.execute().await.unwrap();
+    assert_eq!(*fetch(&mut client, info).await[0].schema(), promised);
+}
+
+#[tokio::test]
 async fn basic_logins_receive_a_bearer() {
     let mut client = client().await;
     assert!(client.execute("SELECT 1".to_owned(), None).await.is_err(), "without a token nothing works");

@@ -79,6 +79,26 @@ async fn rows_arrive() {
     }
     let said = psql(address, "BEGIN; SELECT count(*) FROM created_users; COMMIT").await;
     assert_eq!(said.out, "BEGIN\n3\nCOMMIT\n", "{}", said.err);
+    assert_eq!(said.err, "");
+}
+
+#[tokio::test]
+async fn types_that_postgresql_lacks_are_shown_as_kindred_ones() {
+    let address = door().await;
+    let sql = "SELECT CAST(-1 AS TINYINT), make_array(make_array(1, 2)), named_struct('a', NULL, 'b', id), INTERVAL '1 day'
+               FROM created_users WHERE id = 'a'";
+    let said = psql(address, sql).await;
+    assert!(said.out.starts_with("-1|[[1,2]]|{\"a\":null,\"b\":\"a\"}|"), "{} {}", said.out, said.err);
+}
+
+#[tokio::test]
+async fn a_block_of_statements_says_that_it_takes_nothing_back() {
+    let address = door().await;
+    let said = psql(address, "BEGIN; PAUSE JOB j; ROLLBACK").await;
+    assert_eq!(said.out, "BEGIN\nPAUSE JOB\nROLLBACK\n", "{}", said.err);
+    assert!(said.err.contains("statements take effect at once here"), "{}", said.err);
+    let said = psql(address, "BEGIN; COMMIT; PAUSE JOB j").await;
+    assert!(!said.err.contains("at once"), "{}", said.err);
 }
 
 #[tokio::test]
@@ -103,7 +123,7 @@ async fn tools_find_tables_and_columns() {
 #[tokio::test]
 async fn errors_have_codes_and_hints() {
     let address = door().await;
-    for (sql, code) in [("SELEC 1", "42601"), ("SELECT * FROM nowhere", "42P01"), ("SELECT nothing FROM created_users", "42")] {
+    for (sql, code) in [("SELEC 1", "42601"), ("SELECT * FROM nowhere", "42P01"), ("SELECT nothing FROM created_users", "42703")] {
         let said = psql(address, sql).await;
         assert!(said.err.contains(&format!("ERROR:  {code}")), "{sql}: {}", said.err);
     }

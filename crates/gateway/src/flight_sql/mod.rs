@@ -7,7 +7,7 @@ mod metadata;
 use std::{io, pin::Pin, sync::Arc};
 
 use arrow::{
-    datatypes::{DataType, Field, Schema},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema},
     error::ArrowError,
     ipc::writer::IpcWriteOptions,
     record_batch::RecordBatch,
@@ -96,7 +96,7 @@ impl FlightSqlDoor {
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
         let schema = self.engine.describe(principal, Handle::decode(sql)?.text).await?;
-        flight_info(&schema, ticket, descriptor)
+        flight_info(&told(&schema), ticket, descriptor)
     }
 
     /// Answers a metadata command: its ticket is the command itself.
@@ -113,7 +113,7 @@ impl FlightSqlDoor {
     async fn run(&self, principal: &Principal, sql: &[u8]) -> Result<Response<DataStream>, Status> {
         let answers = self.engine.execute(principal, Handle::decode(sql)?.text).await?;
         let answer = drain_all_but_last(answers).await?;
-        let schema = answer.schema.clone();
+        let schema = Arc::new(told(&answer.schema));
         Ok(Response::new(encode(schema, answer.batches.map_err(|error| FlightError::Tonic(Box::new(error.into()))))))
     }
 
@@ -126,6 +126,31 @@ impl FlightSqlDoor {
         let counted = answers.last().and_then(|answer| answer.tag.strip_prefix("INSERT 0 ")?.parse().ok());
         Ok(counted.unwrap_or(UNKNOWN_ROW_COUNT))
     }
+}
+
+/// The schema that clients are told, before the statement runs and with its rows. Only the running query knows for certain what is never
+/// NULL, and clients compare both: so everything may be. In IPC a batch says nothing of that, so the rows stay as they are.
+fn told(schema: &Schema) -> Schema {
+    Schema::new(schema.fields().iter().map(nullable).collect::<Fields>()).with_metadata(schema.metadata().clone())
+}
+
+fn nullable(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(nullable(item)),
+        DataType::LargeList(item) => DataType::LargeList(nullable(item)),
+        DataType::FixedSizeList(item, length) => DataType::FixedSizeList(nullable(item), *length),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(nullable).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(nullable_values(entries), *sorted),
+        other => other.clone(),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type).with_nullable(true))
+}
+
+/// A map's entries and keys are never NULL, by the format.
+fn nullable_values(entries: &FieldRef) -> FieldRef {
+    let DataType::Struct(fields) = entries.data_type() else { return entries.clone() };
+    let fields = fields.iter().enumerate().map(|(at, field)| if at == 0 { field.clone() } else { nullable(field) });
+    Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(fields.collect())))
 }
 
 async fn drain_all_but_last(answers: Vec<Answer>) -> Result<Answer, EngineError> {
@@ -231,7 +256,7 @@ impl FlightSqlService for FlightSqlDoor {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let principal = self.principal(&request)?;
         let schema = self.engine.describe(&principal, Handle::decode(query.query.as_bytes())?.text).await?;
-        let dataset_schema = schema_message(&schema)?;
+        let dataset_schema = schema_message(&told(&schema))?;
         let types = parameters::types(&self.engine.session(), &query.query).await;
         let fields = types
             .into_iter()

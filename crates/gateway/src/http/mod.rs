@@ -3,7 +3,7 @@
 mod console;
 mod events;
 mod login;
-mod rows;
+pub(crate) mod rows;
 mod savepoints;
 mod sql;
 

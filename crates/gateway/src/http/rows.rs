@@ -62,7 +62,8 @@ pub fn append(rows: &mut Vec<Vec<Value>>, batch: &RecordBatch, limit: usize) -> 
     Ok(())
 }
 
-fn value(array: &dyn Array, row: usize, text: &ArrayFormatter) -> Value {
+/// One value; `text` formats the array.
+pub fn value(array: &dyn Array, row: usize, text: &ArrayFormatter) -> Value {
     if array.is_null(row) {
         return Value::Null;
     }

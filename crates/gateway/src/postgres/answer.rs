@@ -1,11 +1,7 @@
 //! The engine's answers as PostgreSQL's responses.
 use std::{sync::Arc, time::Duration};
 
-use datafusion::arrow::{
-    compute::cast,
-    datatypes::{Schema, SchemaRef},
-    record_batch::RecordBatch,
-};
+use datafusion::arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion_postgres::{
     arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch},
     pgwire::{
@@ -21,7 +17,7 @@ use datafusion_postgres::{
 };
 use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream};
 
-use super::report;
+use super::{report, shown};
 use crate::{
     engine::Answer,
     error::{EngineError, ErrorKind},
@@ -31,7 +27,7 @@ use crate::{
 const STATEMENT_TIMEOUT_MS: &str = "statement_timeout_ms";
 
 /// Sends an answer's notices and makes its response. Waits for the first batch, so that what takes long can be cancelled and what fails
-/// early fails as a statement. `told` is the schema that the client was promised.
+/// early fails as a statement. `told` is the schema that the client was promised, as [`shown::schema`] makes it.
 pub async fn respond<C>(client: &mut C, mut answer: Answer, told: Option<&SchemaRef>, format: &Format) -> PgWireResult<Response>
 where
     C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
@@ -45,14 +41,14 @@ where
         while answer.batches.try_next().await.map_err(report)?.is_some() {}
         return Ok(Response::Execution(Tag::new(&answer.tag)));
     }
-    let schema = told.unwrap_or(&answer.schema).clone();
+    let schema = told.cloned().unwrap_or_else(|| shown::schema(&answer.schema));
     let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
     let fields = Arc::new(arrow_schema_to_pg_fields(&schema, format, Some(options))?);
     let first = answer.batches.next().await.transpose().map_err(report)?;
     let rows = {
         let fields = fields.clone();
         stream::iter(first.map(Ok)).chain(answer.batches).flat_map(move |batch| {
-            let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match batch.and_then(|batch| conform(batch, &schema)) {
+            let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match batch.and_then(|batch| conform(&batch, &schema)) {
                 Ok(batch) => encode_recordbatch(fields.clone(), batch),
                 Err(error) => Box::new(std::iter::once(Err(report(error)))),
             };
@@ -65,23 +61,13 @@ where
 }
 
 /// Rows were promised with certain types when the statement was prepared; the same text run later may bring kindred ones.
-fn conform(batch: RecordBatch, told: &Schema) -> Result<RecordBatch, EngineError> {
+fn conform(batch: &RecordBatch, told: &SchemaRef) -> Result<RecordBatch, EngineError> {
     if batch.num_columns() != told.fields().len() {
         let message =
             format!("the statement has {} columns now and had {} when it was prepared", batch.num_columns(), told.fields().len());
         return Err(EngineError::new(ErrorKind::Invalid, message).with_hint("prepare it again"));
     }
-    let same = batch.schema_ref().fields().iter().zip(told.fields()).all(|(ours, theirs)| ours.data_type() == theirs.data_type());
-    if same {
-        return Ok(batch);
-    }
-    let mut columns = Vec::with_capacity(batch.num_columns());
-    let mut fields = Vec::with_capacity(batch.num_columns());
-    for (column, field) in batch.columns().iter().zip(told.fields()) {
-        columns.push(cast(column, field.data_type())?);
-        fields.push(field.as_ref().clone().with_nullable(true));
-    }
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    Ok(shown::batch(batch, told)?)
 }
 
 /// Runs within the session's `statement_timeout`.

@@ -9,6 +9,7 @@ mod parameters;
 mod query;
 mod route;
 mod session;
+mod shown;
 
 use std::{io, sync::Arc};
 

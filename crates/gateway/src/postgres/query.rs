@@ -2,7 +2,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion_postgres::{
     arrow_pg::datatypes::{arrow_schema_to_pg_fields, into_pg_type},
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
@@ -16,7 +16,7 @@ use datafusion_postgres::{
             store::PortalStore,
         },
         error::{PgWireError, PgWireResult},
-        messages::PgWireBackendMessage,
+        messages::{PgWireBackendMessage, response::TransactionStatus},
     },
 };
 use futures::Sink;
@@ -25,6 +25,7 @@ use super::{
     answer, catalog, parameters, report,
     route::{Route, route},
     session::{self, Session},
+    shown,
 };
 use crate::{
     auth::Principal,
@@ -37,7 +38,12 @@ use crate::{
 #[derive(Clone)]
 pub enum Prepared {
     Session(Box<session::Statement>),
-    Engine { sql: String, parameters: Vec<Type>, schema: SchemaRef },
+    /// The schema is as it is shown.
+    Engine {
+        sql: String,
+        parameters: Vec<Type>,
+        schema: SchemaRef,
+    },
     Deallocate(Option<String>),
     Nothing(&'static str),
 }
@@ -61,9 +67,31 @@ impl Queries {
 }
 
 impl Preparer {
-    async fn execute<C: ClientInfo>(&self, client: &C, sql: &str) -> PgWireResult<Vec<Answer>> {
+    /// `in_block`: after a BEGIN, which we keep no promise of.
+    async fn execute<C: ClientInfo>(&self, client: &C, sql: &str, in_block: bool) -> PgWireResult<Vec<Answer>> {
         let principal = principal(client)?;
-        answer::in_time(client, self.engine.execute(&principal, sql)).await
+        let mut answers = answer::in_time(client, self.engine.execute(&principal, sql)).await?;
+        if in_block {
+            for answer in answers.iter_mut().filter(|answer| changes_something(answer)) {
+                answer.notices.push("statements take effect at once here; ROLLBACK will not take this one back".to_owned());
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Where a column's type is that of a parameter, as in `SELECT $1`, it is the one that the client declared, or text.
+    async fn described(&self, principal: &Principal, sql: &str, types: &[Option<Type>]) -> Result<SchemaRef, EngineError> {
+        let found = self.engine.describe(principal, sql).await;
+        let is_known = |field: &Arc<Field>| *field.data_type() != DataType::Null;
+        if found.as_ref().is_ok_and(|schema| schema.fields().iter().all(is_known)) {
+            return found;
+        }
+        let Some(typed) = parameters::typed(sql, types) else { return found };
+        let Ok(typed) = self.engine.describe(principal, &typed).await else { return found };
+        let Ok(names) = found else { return Ok(typed) };
+        let fields = typed.fields().iter().zip(names.fields());
+        let fields = fields.map(|(typed, named)| typed.as_ref().clone().with_name(named.name()));
+        Ok(Arc::new(Schema::new(fields.collect::<Fields>())))
     }
 
     /// TEXT where planning finds no type.
@@ -80,6 +108,17 @@ fn principal<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Principal>>
         .session_extensions()
         .get::<Principal>()
         .ok_or_else(|| report(EngineError::new(ErrorKind::Forbidden, "the connection is not logged in")))
+}
+
+/// Not what answers with rows, and not what only concerns the session.
+fn changes_something(answer: &Answer) -> bool {
+    const OF_SESSION: [&str; 10] =
+        ["SELECT", "SHOW", "SET", "RESET", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "DEALLOCATE"];
+    !answer.returns_rows() && !OF_SESSION.contains(&answer.tag.as_str())
+}
+
+fn is_in_block<C: ClientInfo>(client: &C) -> bool {
+    client.transaction_status() == TransactionStatus::Transaction
 }
 
 fn check_size(sql: &str) -> PgWireResult<()> {
@@ -112,13 +151,24 @@ impl SimpleQueryHandler for Queries {
     {
         check_size(query)?;
         let mut responses = Vec::new();
+        // The client's own status changes when its responses are sent, after all of these statements.
+        let mut in_block = is_in_block(client);
         for sql in scan::statements(query) {
             match route(&self.preparer.parser, sql) {
-                Route::Session => responses.extend(self.preparer.session.run(client, sql).await?),
+                Route::Session => {
+                    for response in self.preparer.session.run(client, sql).await? {
+                        match response {
+                            Response::TransactionStart(_) => in_block = true,
+                            Response::TransactionEnd(_) => in_block = false,
+                            _ => {}
+                        }
+                        responses.push(response);
+                    }
+                }
                 Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
                 Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
                 Route::Engine => {
-                    for answer in self.preparer.execute(client, sql).await? {
+                    for answer in self.preparer.execute(client, sql, in_block).await? {
                         responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
                     }
                 }
@@ -161,8 +211,9 @@ impl QueryParser for Preparer {
             Route::Nothing(tag) => Prepared::Nothing(tag),
             Route::Engine => {
                 let principal = principal(client)?;
-                let schema = self.engine.describe(&principal, sql).await.map_err(report)?;
-                Prepared::Engine { sql: sql.to_owned(), parameters: self.parameter_types(sql).await, schema }
+                let schema = shown::schema(self.described(&principal, sql, types).await.map_err(report)?.as_ref());
+                let parameters = self.parameter_types(sql).await;
+                Prepared::Engine { sql: parameters::named(sql).unwrap_or_else(|| sql.to_owned()), parameters, schema }
             }
         }))
     }
@@ -206,7 +257,8 @@ impl ExtendedQueryHandler for Queries {
             Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
             Prepared::Engine { sql, parameters, schema } => {
                 let bound = parameters::bind(sql, portal, parameters)?;
-                let Some(answer) = self.preparer.execute(client, &bound).await?.into_iter().next_back() else {
+                let answers = self.preparer.execute(client, &bound, is_in_block(client)).await?;
+                let Some(answer) = answers.into_iter().next_back() else {
                     return Ok(Response::EmptyQuery);
                 };
                 answer::respond(client, answer, Some(schema), &portal.result_column_format).await

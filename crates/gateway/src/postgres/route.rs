@@ -2,8 +2,10 @@
 //! as PostgreSQL's SQL: our dialect has more).
 use std::{collections::HashSet, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName, Query, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query, Statement, Visit, Visitor};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+
+use crate::scan;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -31,20 +33,39 @@ const OUR_SHOWS: [&str; 12] = [
     "partitions",
 ];
 
-/// Table functions that read nothing.
-const NEUTRAL: [&str; 4] = ["generate_series", "range", "unnest", "pg_get_keywords"];
+/// Table functions that read nothing, yet may bring many rows.
+const NEUTRAL: [&str; 3] = ["generate_series", "range", "unnest"];
+
+/// Functions that only the session has, beside `pg_…` and `has_…_privilege`, or that it answers as PostgreSQL would.
+const SESSION_FUNCTIONS: [&str; 15] = [
+    "array_lower",
+    "array_upper",
+    "current_catalog",
+    "current_database",
+    "current_schema",
+    "current_schemas",
+    "current_setting",
+    "current_user",
+    "format_type",
+    "parse_ident",
+    "quote_ident",
+    "session_user",
+    "set_config",
+    "user",
+    "version",
+];
 
 pub fn route(parser: &PostgresCompatibilityParser, sql: &str) -> Route {
     let Ok(mut statements) = parser.parse(sql) else {
         return Route::Engine;
     };
     match statements.pop() {
-        Some(statement) if statements.is_empty() => of(&statement),
+        Some(statement) if statements.is_empty() => of(&statement, scan::parameter_count(sql)),
         _ => Route::Engine,
     }
 }
 
-fn of(statement: &Statement) -> Route {
+fn of(statement: &Statement, parameters: usize) -> Route {
     match statement {
         Statement::Set(_) | Statement::StartTransaction { .. } | Statement::Commit { .. } | Statement::Rollback { .. } => {
             Route::Session
@@ -58,30 +79,41 @@ fn of(statement: &Statement) -> Route {
         }
         Statement::Discard { .. } => Route::Nothing("DISCARD ALL"),
         Statement::Reset(_) => Route::Nothing("RESET"),
-        Statement::Query(query) if reads_catalog_only(query) => Route::Session,
+        Statement::Query(query) if asks_session(query, parameters) => Route::Session,
         _ => Route::Engine,
     }
 }
 
-/// Also a query that reads no table at all: `SELECT 1`, `SELECT version()`.
-fn reads_catalog_only(query: &Query) -> bool {
-    let mut relations = Relations::default();
-    let _ = query.visit(&mut relations);
-    let Relations { named, with } = relations;
-    named.iter().all(|name| match name.as_slice() {
-        [table] => with.contains(table) || NEUTRAL.contains(&table.as_str()) || table.starts_with("pg_"),
-        [.., schema, table] => schema == "pg_catalog" || schema == "information_schema" || NEUTRAL.contains(&table.as_str()),
-        [] => true,
-    })
+/// A query that reads PostgreSQL's catalog and no table of ours, or calls what only the session has, or does next to nothing: `SELECT 1`.
+/// What binds parameters or computes goes to the engine, which runs queries on threads of their own.
+fn asks_session(query: &Query, parameters: usize) -> bool {
+    let mut asked = Asked::default();
+    let _ = query.visit(&mut asked);
+    let Asked { named, with, mut of_session, mut computes } = asked;
+    for name in &named {
+        match name.as_slice() {
+            [table] if with.contains(table) => {}
+            [table] if table.starts_with("pg_") => of_session = true,
+            [.., schema, _] if schema == "pg_catalog" || schema == "information_schema" => of_session = true,
+            [.., function] if NEUTRAL.contains(&function.as_str()) => computes = true,
+            _ => return false,
+        }
+    }
+    of_session || !(computes || parameters > 0)
 }
 
+/// What a query names.
 #[derive(Default)]
-struct Relations {
+struct Asked {
     named: Vec<Vec<String>>,
     with: HashSet<String>,
+    /// A function or a type that only the session knows.
+    of_session: bool,
+    /// A function that the engine has, or a type that only the engine's answers show rightly.
+    computes: bool,
 }
 
-impl Visitor for Relations {
+impl Visitor for Asked {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -91,6 +123,27 @@ impl Visitor for Relations {
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         self.named.push(relation.0.iter().filter_map(|part| part.as_ident()).map(folded).collect());
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
+        let last = |name: &ObjectName| name.0.last().and_then(|part| part.as_ident()).map(folded).unwrap_or_default();
+        match expression {
+            Expr::Function(function) => {
+                let name = last(&function.name);
+                let is_of_session =
+                    name.starts_with("pg_") || name.starts_with("has_") || SESSION_FUNCTIONS.contains(&name.as_str());
+                self.of_session |= is_of_session;
+                self.computes |= !is_of_session;
+            }
+            Expr::Cast { data_type: DataType::Regclass, .. } => self.of_session = true,
+            Expr::Cast { data_type: DataType::Custom(name, _), .. } => {
+                let name = last(name);
+                self.of_session |= name == "oid" || name == "name" || name.starts_with("reg");
+            }
+            Expr::Cast { data_type: DataType::TinyInt(_), .. } => self.computes = true,
+            _ => {}
+        }
         ControlFlow::Continue(())
     }
 }
@@ -115,6 +168,11 @@ mod tests {
             "SELECT relname FROM pg_class",
             "SELECT * FROM information_schema.columns",
             "WITH t AS (SELECT oid FROM pg_catalog.pg_class) SELECT * FROM t",
+            "SELECT current_setting($1)",
+            "SELECT relname FROM pg_class WHERE oid = $1",
+            "SELECT nspname FROM pg_namespace, generate_series(1, 3)",
+            "SELECT s.r FROM generate_series(1, array_upper(current_schemas(false), 1)) AS s (r)",
+            "SELECT has_table_privilege('t', 'SELECT')",
         ] {
             assert_eq!(route(&parser, sql), Route::Session, "{sql}");
         }
@@ -129,6 +187,12 @@ mod tests {
             "DROP TABLE x",
             "EXPLAIN SELECT 1 FROM users",
             "SELECT (SELECT max(a) FROM users)",
+            "SELECT $1",
+            "SELECT n FROM (VALUES (1), (2)) AS t (n) LIMIT $1",
+            "SELECT count(*) FROM generate_series(1, 100000) a CROSS JOIN generate_series(1, 3000000) b",
+            "SELECT * FROM range(1, 3)",
+            "SELECT make_array(make_array(1))",
+            "SELECT CAST(1 AS TINYINT)",
             "nonsense",
         ] {
             assert_eq!(route(&parser, sql), Route::Engine, "{sql}");
