@@ -1,13 +1,17 @@
 // One job: its state in words, figures, three charts, and through where its tables are complete.
 import { byId, el, setText } from './dom.js';
 import { Chart } from './chart.js';
-import { bytes, count, duration, exact, milliseconds, rate, timestamp } from './format.js';
+import { bytes, count, duration, exact, milliseconds, plural, rate, timestamp } from './format.js';
+import { keepNoRows, keepsRows } from './tables.js';
 
 const STATES = { starting: 'Starting', running: 'Running', idle: 'Up to date', waiting: 'Waiting', paused: 'Paused', stopped: 'Stopped', failed: 'Failed' };
+const stateOf = (job) => STATES[job.state] ?? job.state;
+/** Failed jobs that the line above the picker names. */
+const NAMED_FAILURES = 3;
 const STEPS = ['fetch', 'decode', 'compute', 'write', 'record', 'publish'];
 
 export class JobView {
-  #figures = {}; #picker = byId('job-picker'); #chosen = null; #names = ''; #charts;
+  #figures = {}; #picker = byId('job-picker'); #chosen = null; #options = new Map(); #order = ''; #failures = byId('failures'); #failed = ''; #charts; #last = [];
 
   constructor(openLetters) {
     const figure = (key, label, title) => {
@@ -24,7 +28,7 @@ export class JobView {
     const link = el('button', { type: 'button', class: 'link', text: 'Show them', onclick: () => openLetters(this.#chosen) });
     this.#figures.letters.note.replaceChildren(link);
     this.#figures.letters.link = link;
-    this.#picker.addEventListener('change', () => { this.#chosen = this.#picker.value; });
+    this.#picker.addEventListener('change', () => this.#pick(this.#picker.value));
     this.#charts = {
       rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, least: 10, series: [{ label: 'Rows/s', color: 'c-rate', value: (p) => p.rows_per_s }] }),
       epoch: new Chart(byId('chart-epoch'), { label: 'Epoch time', format: milliseconds, stacked: true,
@@ -33,15 +37,20 @@ export class JobView {
     };
   }
 
-  show(status, history) {
-    this.#jobs(status.jobs);
+  /** `table` is the one whose rows are shown: until somebody picks a job, the one that writes it is shown. */
+  show(status, history, table) {
+    this.#last = [status, history, table];
+    this.#jobs(status, table);
+    this.#tellFailures(status.jobs);
     const job = status.jobs.find((one) => one.name === this.#chosen);
     if (!job) return this.#none();
     const state = byId('job-state');
     state.dataset.state = job.state;
-    setText(state, STATES[job.state] ?? job.state);
+    setText(state, stateOf(job));
     setText(byId('job-name'), job.name);
-    setText(byId('job-limiting'), job.limiting ? `Limited by: ${job.limiting}` : ' ');
+    // What went wrong stands once, in the red box.
+    const limiting = job.state === 'failed' ? 'failed' : job.error && job.limiting === job.error ? 'the error below' : job.limiting;
+    setText(byId('job-limiting'), limiting ? `Limited by: ${limiting}` : ' ');
     const error = byId('job-error');
     error.hidden = !job.error;
     setText(error, job.error ?? '');
@@ -57,10 +66,13 @@ export class JobView {
 
     const points = history.of(job.name);
     for (const chart of Object.values(this.#charts)) chart.show(points, status.now_ms);
-    setText(byId('through'), (job.complete_through ?? []).map((one) => {
+    const filled = status.tables.filter((one) => one.written_by === job.name);
+    const nothingKept = filled.length > 0 && !filled.some(keepsRows)
+      ? [`This job only fills ${filled.map((one) => one.name).join(', ')}, and ${keepNoRows(filled)}`] : [];
+    setText(byId('through'), nothingKept.concat((job.complete_through ?? []).map((one) => {
       const offsets = one.offsets.map((o) => `${o.topic}/${o.partition} → ${exact(o.end_offset)}`).join(', ');
       return `${one.table} is complete through ${one.event_time_ms ? `${timestamp(one.event_time_ms)}, ` : ''}offsets ${offsets}`;
-    }).join('. '));
+    })).join('. '));
   }
 
   #figure(key, value, note) {
@@ -68,15 +80,39 @@ export class JobView {
     setText(this.#figures[key].note, note);
   }
 
-  #jobs(jobs) {
-    const names = jobs.map((job) => job.name).join('\n');
-    if (!jobs.some((job) => job.name === this.#chosen)) this.#chosen = jobs[0]?.name ?? null;
-    byId('job-picker-label').hidden = jobs.length < 2;
-    if (names !== this.#names) {
-      this.#names = names;
-      this.#picker.replaceChildren(...jobs.map((job) => el('option', { value: job.name, text: job.name })));
+  #pick(name) {
+    this.#chosen = name;
+    this.show(...this.#last);
+  }
+
+  #jobs({ jobs, tables }, table) {
+    if (!jobs.some((job) => job.name === this.#chosen)) {
+      const writer = tables.find((one) => one.name === table)?.written_by;
+      this.#chosen = (jobs.find((job) => job.name === writer) ?? jobs[0])?.name ?? null;
     }
+    byId('job-picker-label').hidden = jobs.length < 2;
+    const failed = (job) => job.state === 'failed';
+    const sorted = [...jobs.filter(failed), ...jobs.filter((job) => !failed(job))];
+    const order = sorted.map((job) => job.name).join('\n');
+    if (order !== this.#order) {
+      this.#order = order;
+      this.#options = new Map(sorted.map((job) => [job.name, this.#options.get(job.name) ?? el('option', { value: job.name })]));
+      this.#picker.replaceChildren(...this.#options.values());
+    }
+    for (const job of jobs) setText(this.#options.get(job.name), `${failed(job) ? '⚠ ' : ''}${job.name} – ${stateOf(job)}`);
     if (this.#chosen) this.#picker.value = this.#chosen;
+  }
+
+  #tellFailures(jobs) {
+    const names = jobs.filter((job) => job.state === 'failed').map((job) => job.name);
+    if (names.join('\n') === this.#failed) return;
+    this.#failed = names.join('\n');
+    this.#failures.hidden = names.length === 0;
+    const links = names.slice(0, NAMED_FAILURES).flatMap((name, i) =>
+      [i > 0 ? ', ' : '', el('button', { type: 'button', class: 'link', text: name, onclick: () => this.#pick(name) })]);
+    const more = names.length - NAMED_FAILURES;
+    this.#failures.replaceChildren(el('span', { 'aria-hidden': 'true', text: '⚠ ' }),
+      el('span', {}, `${plural(names.length, 'job has', 'jobs have')} failed: `, ...links, more > 0 ? ` and ${count(more)} more` : ''));
   }
 
   #none() {

@@ -17,8 +17,8 @@ const rowsView = new RowsView((table) => events.watch(table));
 function showStatus(status) {
   for (const job of status.jobs) history.add(job);
   setText(byId('version'), status.version);
-  jobView.show(status, history);
   rowsView.tables(status.tables);
+  jobView.show(status, history, rowsView.table);
   showExecutors(status.executors);
   showObjects(status.topics, status.tables);
   showHealth(status);

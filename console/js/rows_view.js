@@ -2,51 +2,66 @@
 import { byId, command, el, emptyState, setText } from './dom.js';
 import { layout, row, table } from './cells.js';
 import { count, plural } from './format.js';
+import { canBeRead, forReading, keepNoRows, keepsRows } from './tables.js';
 
 const KEPT_ROWS = 60;
 
 export class RowsView {
   #box = byId('rows'); #note = byId('rows-note'); #hold = byId('hold'); #picker = byId('table-picker');
-  #columns = ''; #shown = []; #body = null; #held = null; #seen = 0; #table = null; #onPick; #names = '';
+  #columns = ''; #shown = []; #body = null; #held = null; #seen = 0; #table = null; #onPick; #listed = ''; #all = [];
 
   constructor(onPick) {
     this.#onPick = onPick;
     this.#hold.addEventListener('click', () => this.#toggleHold());
-    this.#picker.addEventListener('change', () => this.#pick(this.#picker.value));
+    this.#picker.addEventListener('change', () => this.#choose(this.#picker.value));
     this.#showEmpty();
   }
 
-  /** Keeps the list of tables, those that jobs write first, and picks one when none is picked. */
-  tables(all) {
-    const sorted = [...all].sort((a, b) => Number(Boolean(b.written_by)) - Number(Boolean(a.written_by)) || a.name.localeCompare(b.name));
-    const names = sorted.map((one) => one.name).join('\n');
-    if (names !== this.#names) {
-      this.#names = names;
-      this.#picker.replaceChildren(...(sorted.length ? sorted : [{ name: 'none yet' }]).map((one) => el('option', { value: one.name, text: one.name })));
-      this.#picker.disabled = sorted.length === 0;
-    }
-    if (sorted.length === 0) { if (this.#table !== null) this.#pick(null); return; }
-    if (sorted.some((one) => one.name === this.#table)) { this.#picker.value = this.#table; return; }
-    let remembered = null;
-    try { remembered = localStorage.getItem('polybolos.table'); } catch { /* no storage: the first one */ }
-    this.#pick(sorted.find((one) => one.name === remembered)?.name ?? sorted[0].name);
+  /** The name of the table that is shown, if there is one. */
+  get table() {
+    return this.#table?.name ?? null;
   }
 
-  #pick(name) {
-    this.#table = name;
-    if (name) {
-      this.#picker.value = name;
-      try { localStorage.setItem('polybolos.table', name); } catch { /* kept for this page only */ }
+  /** Keeps the list of tables, those that can be read first, and picks one when none is picked. */
+  tables(all) {
+    this.#all = forReading(all);
+    const label = (one) => (keepsRows(one) ? one.name : `${one.name} (keeps no rows)`);
+    const listed = this.#all.map(label).join('\n');
+    if (listed !== this.#listed) {
+      this.#listed = listed;
+      this.#picker.replaceChildren(...(this.#all.length ? this.#all.map((one) => el('option', { value: one.name, text: label(one) }))
+        : [el('option', { text: 'none yet' })]));
+      this.#picker.disabled = this.#all.length === 0;
     }
+    if (this.#all.length === 0) { if (this.#table !== null) this.#pick(null); return; }
+    const now = this.#all.find((one) => one.name === this.table);
+    if (now) {
+      if (now.connector !== this.#table.connector) this.#pick(now);
+      this.#picker.value = now.name;
+      return;
+    }
+    let remembered = null;
+    try { remembered = localStorage.getItem('polybolos.table'); } catch { /* no storage: the first one */ }
+    this.#pick(this.#all.find((one) => one.name === remembered && canBeRead(one)) ?? this.#all[0]);
+  }
+
+  #choose(name) {
+    try { localStorage.setItem('polybolos.table', name); } catch { /* kept for this page only */ }
+    this.#pick(this.#all.find((one) => one.name === name));
+  }
+
+  #pick(table) {
+    this.#table = table;
+    if (table) this.#picker.value = table.name;
     this.#seen = 0;
     this.#columns = '';
     if (this.#held) this.#toggleHold();
     this.#showEmpty();
-    this.#onPick(name);
+    this.#onPick(table && keepsRows(table) ? table.name : null);
   }
 
   rows(batch) {
-    if (batch.table !== this.#table) return;
+    if (batch.table !== this.table) return;
     if (batch.rows.length === 0 && this.#body) return;
     this.#seen += batch.rows.length;
     if (this.#held) { this.#held.push(batch); this.#held.splice(0, this.#held.length - KEPT_ROWS); } else this.#insert(batch);
@@ -64,7 +79,7 @@ export class RowsView {
     if (columns !== this.#columns) {
       this.#columns = columns;
       this.#shown = layout(batch.columns);
-      const { node, body } = table(this.#shown, `Newest rows of ${this.#table}`);
+      const { node, body } = table(this.#shown, `Newest rows of ${this.table}`);
       this.#body = body;
       this.#box.replaceChildren(node);
     }
@@ -96,8 +111,12 @@ export class RowsView {
   #showEmpty() {
     this.#body = null;
     setText(this.#note, ' ');
+    if (this.#table && !keepsRows(this.#table)) {
+      this.#box.replaceChildren(emptyState(keepNoRows([this.#table]), `${this.table} takes what a job writes and keeps none of it, so there is nothing to show here. Pick another table above.`));
+      return;
+    }
     this.#box.replaceChildren(this.#table
-      ? emptyState('No rows yet', `Rows of ${this.#table} appear here as a job writes them. Nothing comes? See whether records arrive in the topic and what limits the job above:`, command('polybolos topic tail users_created'))
+      ? emptyState('No rows yet', `Rows of ${this.table} appear here as a job writes them. Nothing comes? See whether records arrive in the topic and what limits the job above:`, command('polybolos topic tail users_created'))
       : emptyState('No tables yet', 'A pipeline declares tables and jobs. Start the demo, or create a table from the prompt:', command('polybolos up'), command('polybolos sql')));
   }
 }

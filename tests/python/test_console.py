@@ -7,9 +7,40 @@ from conftest import wait_for
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
 
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
+
+ACCESSIBILITY = """
+  const bad = [];
+  if (!document.documentElement.lang) bad.push('no language');
+  if (document.querySelectorAll('h1').length !== 1) bad.push('not exactly one h1');
+  if (!document.querySelector('main')) bad.push('no main');
+  for (const node of document.querySelectorAll('button, select, input, a[href]')) {
+    const name = node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.[0]?.textContent.trim();
+    if (!name) bad.push('no name: ' + node.outerHTML.slice(0, 80));
+  }
+  for (const node of document.querySelectorAll('img')) if (!node.hasAttribute('alt')) bad.push('no alt: ' + node.outerHTML);
+  for (const node of document.querySelectorAll('svg[role=img]')) if (!node.getAttribute('aria-label')) bad.push('a chart without words');
+  for (const node of document.querySelectorAll('table')) if (!node.caption) bad.push('a table without a caption');
+  const ids = [...document.querySelectorAll('[id]')].map((node) => node.id);
+  if (new Set(ids).size !== ids.length) bad.push('an id twice');
+  const light = (c) => { const v = c.map((x) => { x /= 255; return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
+  const rgb = (text) => { const v = text.match(/[\\d.]+/g).map(Number);
+    return text.startsWith('color(') ? v.map((x, i) => (i < 3 ? x * 255 : x)) : v; };
+  const ground = (node) => { for (; node; node = node.parentElement) { const c = rgb(getComputedStyle(node).backgroundColor);
+    if (c.length < 4 || c[3] > 0.9) return c.slice(0, 3); } return [255, 255, 255]; };
+  for (const node of document.querySelectorAll('h1, h2, p, dt, dd, td, th, span, button, small, code, figcaption')) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.checkVisibility() || node.closest('.hidden, .fresh')) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) bad.push(`contrast ${contrast.toFixed(2)}: ${node.outerHTML.slice(0, 80)}`);
+  }
+  return bad;
+"""
 
 
 @contextlib.contextmanager
@@ -76,6 +107,41 @@ def test_rows_go_on_arriving_and_can_be_held(platform):
         assert complaints(driver) == []
 
 
+def test_a_failed_job_is_told_of(fresh_platform, artefacts):
+    platform = fresh_platform()
+    platform.start()
+    failing = [f"broken_{number}" for number in range(5)]
+    for job, options, value in [("a_job", "", "username"), *((job, "WITH ('on_error' = 'fail')", "CAST(CAST(username AS INT) AS STRING)") for job in failing)]:
+        platform.sql(f"CREATE TABLE {job}_rows (v STRING) WITH ('connector' = 'blackhole'); "
+                     f"CREATE JOB {job} {options} AS INSERT INTO {job}_rows SELECT {value} FROM users_created")
+    wait_for("the failures", lambda: platform.sql("SELECT count(*) AS n FROM polybolos.jobs WHERE state = 'failed'")[0]["n"] == len(failing))
+    for name, width, height, scheme, phone in [("light", 1280, 900, "light", False), ("phone", 390, 844, "dark", True)]:
+        with browser(width, height, scheme, phone) as driver:
+            open_console(driver, platform)
+            text = lambda place: driver.find_element(By.ID, place).text  # noqa: E731, B023
+            options = lambda place: Select(driver.find_element(By.ID, place)).options  # noqa: E731, B023
+            assert text("job-name") == "created_users_job", "the page opens on the job whose rows it shows"
+            assert options("table-picker")[0].text == "created_users", "not a table that keeps no rows"
+            assert text("failures").endswith("5 jobs have failed: broken_0, broken_1, broken_2 and 2 more")
+            jobs = [option.text for option in options("job-picker")]
+            assert jobs[:5] == [f"⚠ {job} – Failed" for job in failing], jobs
+            assert [job.split(" – ")[0] for job in jobs[5:]] == ["a_job", "created_users_job"], jobs
+            assert all(job.split(" – ")[1] for job in jobs), jobs
+            driver.find_elements(By.CSS_SELECTOR, "#failures button")[1].click()
+            assert (text("job-name"), text("job-state"), text("job-limiting")) == ("broken_1", "Failed", "Limited by: failed")
+            assert "Cannot cast" in text("job-error")
+            assert driver.find_element(By.TAG_NAME, "main").text.count("Cannot cast") == 1, "the error stands once"
+            wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, "the page does not scroll sideways"
+            driver.save_screenshot(str(artefacts / f"console-failed-{name}.png"))
+            assert driver.execute_script(ACCESSIBILITY) == []
+            Select(driver.find_element(By.ID, "job-picker")).select_by_value("a_job")
+            assert text("through").startswith("This job only fills a_job_rows, and blackhole keeps no rows")
+            Select(driver.find_element(By.ID, "table-picker")).select_by_value("a_job_rows")
+            assert text("rows").startswith("blackhole keeps no rows")
+            assert complaints(driver) == []
+
+
 def test_themes_can_be_chosen_and_are_kept(platform):
     ground = "return getComputedStyle(document.body).backgroundColor"
     with browser(1280, 900, "light") as driver:
@@ -104,36 +170,7 @@ def test_without_a_token_the_page_says_what_to_do(platform, artefacts):
 
 
 def test_basics_of_accessibility(platform):
-    checks = """
-      const bad = [];
-      if (!document.documentElement.lang) bad.push('no language');
-      if (document.querySelectorAll('h1').length !== 1) bad.push('not exactly one h1');
-      if (!document.querySelector('main')) bad.push('no main');
-      for (const node of document.querySelectorAll('button, select, input, a[href]')) {
-        const name = node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.[0]?.textContent.trim();
-        if (!name) bad.push('no name: ' + node.outerHTML.slice(0, 80));
-      }
-      for (const node of document.querySelectorAll('img')) if (!node.hasAttribute('alt')) bad.push('no alt: ' + node.outerHTML);
-      for (const node of document.querySelectorAll('svg[role=img]')) if (!node.getAttribute('aria-label')) bad.push('a chart without words');
-      for (const node of document.querySelectorAll('table')) if (!node.caption) bad.push('a table without a caption');
-      const ids = [...document.querySelectorAll('[id]')].map((node) => node.id);
-      if (new Set(ids).size !== ids.length) bad.push('an id twice');
-      const light = (c) => { const v = c.map((x) => { x /= 255; return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
-        return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
-      const rgb = (text) => { const v = text.match(/[\\d.]+/g).map(Number);
-        return text.startsWith('color(') ? v.map((x, i) => (i < 3 ? x * 255 : x)) : v; };
-      const ground = (node) => { for (; node; node = node.parentElement) { const c = rgb(getComputedStyle(node).backgroundColor);
-        if (c.length < 4 || c[3] > 0.9) return c.slice(0, 3); } return [255, 255, 255]; };
-      for (const node of document.querySelectorAll('h1, h2, p, dt, dd, td, th, span, button, small, code, figcaption')) {
-        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-        if (!own || !node.checkVisibility() || node.closest('.hidden, .fresh')) continue;
-        const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
-        const contrast = (a + 0.05) / (b + 0.05);
-        if (contrast < 4.5) bad.push(`contrast ${contrast.toFixed(2)}: ${node.outerHTML.slice(0, 80)}`);
-      }
-      return bad;
-    """
     for scheme in ("light", "dark"):
         with browser(1280, 1200, scheme) as driver:
             open_console(driver, platform)
-            assert driver.execute_script(checks) == [], scheme
+            assert driver.execute_script(ACCESSIBILITY) == [], scheme
