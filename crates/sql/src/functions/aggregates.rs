@@ -92,7 +92,8 @@ impl Kind {
     }
 
     fn keep<F: Float>(self, kept: &mut F, value: F) {
-        if if self == Self::Max { value.is_greater(*kept) } else { kept.is_greater(value) } {
+        let is_better = if self == Self::Max { value.is_greater(*kept) } else { kept.is_greater(value) };
+        if is_better {
             *kept = value;
         }
     }
