@@ -1,13 +1,29 @@
 //! `decimal`: digits of any number and a scale with each value. Ours have up to 38 digits and a scale per column.
 use polybolos_tables::TableError;
 
-/// What CQL has for a number of `digits` of which `scale` are behind the point.
-pub(crate) fn to_cql(digits: i128, scale: i8) -> Vec<u8> {
-    let bytes = digits.to_be_bytes();
-    // Bytes that only repeat the sign are left out.
-    let is_filler = |at: usize| bytes[at] == if digits < 0 { u8::MAX } else { 0 } && (bytes[at] ^ bytes[at + 1]) & 0x80 == 0;
-    let first = (0..bytes.len() - 1).find(|at| !is_filler(*at)).unwrap_or(bytes.len() - 1);
-    [&i32::from(scale).to_be_bytes(), &bytes[first..]].concat()
+const SCALE_BYTES: usize = 4;
+
+/// What CQL has for a number, in `buffer`.
+pub(crate) struct Written {
+    buffer: [u8; SCALE_BYTES + 16],
+    start: usize,
+}
+
+impl Written {
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+}
+
+/// A number of `digits` of which `scale` are behind the point: the scale, then as few bytes as the digits need.
+pub(crate) fn to_cql(digits: i128, scale: i8) -> Written {
+    // At least one bit is the sign's; whole bytes that only repeat it are left out.
+    let sign_bits = if digits < 0 { digits.leading_ones() } else { digits.leading_zeros() };
+    let start = (sign_bits as usize - 1) / 8;
+    let mut buffer = [0; SCALE_BYTES + 16];
+    buffer[SCALE_BYTES..].copy_from_slice(&digits.to_be_bytes());
+    buffer[start..start + SCALE_BYTES].copy_from_slice(&i32::from(scale).to_be_bytes());
+    Written { buffer, start }
 }
 
 /// The digits of a value of CQL at a column's scale.
@@ -42,17 +58,18 @@ mod tests {
             [(0, vec![0]), (127, vec![127]), (128, vec![0, 128]), (-128, vec![128]), (-129, vec![255, 127]), (-1, vec![255])]
         {
             let written = to_cql(digits, 2);
+            let written = written.bytes();
             assert_eq!((&written[..4], &written[4..]), (&[0, 0, 0, 2][..], bytes.as_slice()), "{digits}");
             assert_eq!(from_cql(&written[4..], 2, 10, 2).unwrap(), digits);
         }
         for digits in [i128::MAX, i128::MIN, 10_i128.pow(37), -(10_i128.pow(37))] {
-            assert_eq!(i128::from_be_bytes(to_cql(digits, 0)[4..].try_into().unwrap_or([0; 16])), digits);
+            assert_eq!(i128::from_be_bytes(to_cql(digits, 0).bytes()[4..].try_into().unwrap_or([0; 16])), digits);
         }
     }
 
     #[test]
     fn another_scale_is_read_where_no_digit_is_lost() {
-        let read = |digits: i128, stored: i32, scale: i8| from_cql(&to_cql(digits, 0)[4..], stored, 10, scale).ok();
+        let read = |digits: i128, stored: i32, scale: i8| from_cql(&to_cql(digits, 0).bytes()[4..], stored, 10, scale).ok();
         assert_eq!((read(15, 1, 3), read(1500, 3, 1), read(1501, 3, 1)), (Some(1500), Some(15), None));
         assert_eq!(
             (read(15, -2, 1), read(9_999_999_999, 0, 0), read(9_999_999_999, 0, 1)),

@@ -133,7 +133,7 @@ impl SerializeRow for Row<'_> {
                 Cells::Boolean(array) => cell.set_value(&[u8::from(array.value(row))]),
                 Cells::Binary(array) => cell.set_value(array.value(row)),
                 Cells::Date(array) => cell.set_value(&((i64::from(array.value(row)) + DATE_EPOCH) as u32).to_be_bytes()),
-                Cells::Decimal(array, scale) => cell.set_value(&decimal::to_cql(array.value(row), *scale)),
+                Cells::Decimal(array, scale) => cell.set_value(decimal::to_cql(array.value(row), *scale).bytes()),
                 Cells::Float32(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Float64(array) => cell.set_value(&array.value(row).to_be_bytes()),
                 Cells::Int8(array) => cell.set_value(&array.value(row).to_be_bytes()),

@@ -25,7 +25,7 @@ use scylla::{
 use crate::{
     decimal,
     errors::{of_paging, unavailable},
-    types::{is_uuid, quoted},
+    types::quoted,
 };
 
 const PAGE_ROWS: i32 = 2_000;
@@ -56,13 +56,11 @@ fn bind(predicate: &KeyPredicate, column: &ColumnType<'_>) -> Result<Option<CqlV
     Ok(Some(match values.data_type() {
         DataType::Utf8 => {
             let text = values.as_string::<i32>().value(0);
+            let uuid = || uuid::Uuid::parse_str(text).ok();
             match column {
-                column if !is_uuid(column) => CqlValue::Text(text.to_owned()),
-                column => {
-                    let Ok(uuid) = uuid::Uuid::parse_str(text) else { return Ok(None) };
-                    let is_time = matches!(column, ColumnType::Native(NativeType::Timeuuid));
-                    if is_time { CqlValue::Timeuuid(uuid.into()) } else { CqlValue::Uuid(uuid) }
-                }
+                ColumnType::Native(NativeType::Uuid) => return Ok(uuid().map(CqlValue::Uuid)),
+                ColumnType::Native(NativeType::Timeuuid) => return Ok(uuid().map(|uuid| CqlValue::Timeuuid(uuid.into()))),
+                _ => CqlValue::Text(text.to_owned()),
             }
         }
         DataType::Boolean => CqlValue::Boolean(values.as_boolean().value(0)),

@@ -396,11 +396,7 @@ impl BucketTable {
     /// Rows due at or before `through` end with this epoch: those of a TTL are gone when it begins, others when it is over.
     pub(crate) fn begin(&mut self, through: Option<i64>, default_expiry: Option<i64>) {
         self.default_expiry = default_expiry;
-        match (through, default_expiry) {
-            (Some(through), None) => self.endings.expiry.declare(through),
-            (Some(through), Some(_)) => self.endings.expiry.hide(through),
-            (None, _) => {}
-        }
+        self.endings.expiry.declare(through, default_expiry.is_some());
     }
 
     /// Recorded rows.

@@ -61,17 +61,13 @@ impl<T: Hash + Eq> Expiry<T> {
         }
     }
 
-    /// Declares what ends with the running task: the rows that it is given still meet that, and what it declares later does not.
-    pub fn declare(&mut self, through: i64) {
+    /// Declares what ends with the running task. `at_once`: it is no more for that task already; otherwise the rows that the task is given still meet it, and what
+    /// it declares later does not.
+    pub fn declare(&mut self, through: Option<i64>, at_once: bool) {
+        let Some(through) = through else { return };
         self.declared_before = self.declared;
-        self.hidden = self.hidden.max(self.declared_before);
         self.declared = self.declared.max(Some(through));
-    }
-
-    /// Declares what is no more already for the running task.
-    pub fn hide(&mut self, through: i64) {
-        self.declare(through);
-        self.hidden = self.declared;
+        self.hidden = if at_once { self.declared } else { self.hidden.max(self.declared_before) };
     }
 
     pub fn withdraw(&mut self) {

@@ -193,6 +193,10 @@ impl<'a> Grammar<'a> {
             self.views.push((name.clone(), query.clone()));
             return self.derived(&name, query);
         }
+        self.subquery(query)
+    }
+
+    fn subquery(&mut self, query: Query) -> From {
         let text = format!("({})", query.sql);
         self.derived(&text, query)
     }

@@ -71,13 +71,13 @@ impl Catalog {
         self.views.iter().find(|view| view.name == *name)
     }
 
-    /// # Errors
-    /// When there is none, with the near name.
     /// The job that writes a table.
     pub fn job_that_fills(&self, table: &RelationName) -> Option<&JobDefinition> {
         self.jobs.iter().find(|job| job.fills(table))
     }
 
+    /// # Errors
+    /// When there is none, with the near name.
     pub fn view(&self, name: &RelationName) -> Result<&ViewDefinition, SqlError> {
         self.find_view(name).ok_or_else(|| {
             let names: Vec<String> = self.views.iter().map(|view| view.name.to_string()).collect();

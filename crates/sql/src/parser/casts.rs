@@ -45,9 +45,16 @@ fn name_of(item: &SelectItem) -> Option<Ident> {
     }
 }
 
-fn column(expression: &Expr) -> Option<Ident> {
+/// What a column is named after: casts leave the name.
+pub(crate) fn beneath(expression: &Expr) -> &Expr {
     match expression {
-        Expr::Cast { expr, .. } | Expr::Nested(expr) => column(expr),
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => beneath(expr),
+        other => other,
+    }
+}
+
+fn column(expression: &Expr) -> Option<Ident> {
+    match beneath(expression) {
         Expr::Identifier(name) => Some(name.clone()),
         Expr::CompoundIdentifier(parts) => parts.last().cloned(),
         _ => None,

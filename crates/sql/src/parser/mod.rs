@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-pub(crate) use self::interval::microseconds;
+pub(crate) use self::{casts::beneath, interval::microseconds};
 use self::{cursor::Cursor, job::Blocks, window::Place};
 use crate::{
     error::{SqlError, did_you_mean},

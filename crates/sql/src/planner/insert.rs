@@ -18,6 +18,7 @@ use crate::{
     error::{SqlError, did_you_mean},
     functions,
     names::RelationName,
+    parser,
     statement::{Emit, Insert},
     types::SqlType,
 };
@@ -138,7 +139,7 @@ fn name_twins(body: &mut ast::SetExpr) {
             let mut known = BTreeSet::new();
             for (place, item) in select.projection.iter_mut().enumerate() {
                 let (name, expr) = match item {
-                    ast::SelectItem::UnnamedExpr(expr) => (named_by(expr), expr),
+                    ast::SelectItem::UnnamedExpr(expr) => (parser::beneath(expr).to_string(), expr),
                     ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr),
                     _ => continue,
                 };
@@ -154,14 +155,6 @@ fn name_twins(body: &mut ast::SetExpr) {
         }
         ast::SetExpr::Query(query) => name_twins(&mut query.body),
         _ => {}
-    }
-}
-
-/// What DataFusion calls a column after: casts leave the name.
-fn named_by(expr: &ast::Expr) -> String {
-    match expr {
-        ast::Expr::Cast { expr, .. } | ast::Expr::Nested(expr) => named_by(expr),
-        other => other.to_string(),
     }
 }
 

@@ -119,8 +119,7 @@ impl Grammar<'_> {
             1 => self.hop(false),
             _ => self.cumulate(false),
         };
-        let text = format!("({})", query.sql);
-        (self.derived(&text, query), closes_after_us)
+        (self.subquery(query), closes_after_us)
     }
 
     /// All columns, with names of their own, behind the window.
@@ -139,8 +138,7 @@ impl Grammar<'_> {
             }
             1 => {
                 let (query, _) = self.tumble(5, false);
-                let text = format!("({})", query.sql);
-                let from = self.derived(&text, query);
+                let from = self.subquery(query);
                 let seconds = *[10, 60].choose(self.rng).expect("sizes");
                 let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", from.columns[0].sql);
                 (self.by_window(&window, &from, &from.sql, is_top, from.rows / 2.0), seconds * SECOND_US)
@@ -159,8 +157,7 @@ impl Grammar<'_> {
             3 => {
                 let seconds = self.seconds();
                 let (query, closes_after_us) = self.tumble(seconds, false);
-                let text = format!("({})", query.sql);
-                let (left, right) = (self.derived(&text, query), self.table());
+                let (left, right) = (self.subquery(query), self.table());
                 let words = *["JOIN", "LEFT JOIN"].choose(self.rng).expect("joins");
                 let (l, r) = (left.columns[0].sql.clone(), Self::time_of(&right));
                 let (items, columns) = self.with_all(&l, &[&left, &right]);
