@@ -175,6 +175,11 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return format!("function {function} takes no arguments of these types; CAST them to what it takes");
     }
+    if let Some(name) = text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name)
+        && let Some((_, remedy)) = ELSEWHERE.iter().find(|(names, _)| names.contains(&name.to_ascii_lowercase().as_str()))
+    {
+        return format!("there is no function {name}; {remedy}");
+    }
     let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let shorter = text.replace(BEGGING, "");
     if shorter == text {
@@ -182,6 +187,49 @@ fn plain_message(error: &DataFusionError) -> String {
     }
     format!("{}; this is likely caused by a bug in DataFusion: write it in another way", shorter.trim().trim_end_matches('.'))
 }
+
+/// Functions of other systems, and what says the same here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (&["max_by", "arg_max", "argmax"], "write last_value(a ORDER BY b)"),
+    (&["min_by", "arg_min", "argmin"], "write first_value(a ORDER BY b)"),
+    (&["if", "iif"], "write CASE WHEN condition THEN a ELSE b END"),
+    (&["count_if", "countif"], "write count(*) FILTER (WHERE condition)"),
+    (&["listagg", "group_concat"], "write string_agg(text, ',' ORDER BY …)"),
+    (&["collect", "collect_list"], "write array_agg(x)"),
+    (&["collect_set"], "write array_agg(DISTINCT x)"),
+    (
+        &["split", "regexp_split_to_array", "regexp_split_to_table"],
+        "write string_to_array(text, ' '), and for rows CROSS JOIN UNNEST(…) AS t(word)",
+    ),
+    (&["regexp", "rlike"], "write regexp_like(text, pattern)"),
+    (&["timestampdiff", "datediff", "date_diff"], "write date_part('epoch', b) - date_part('epoch', a), which is in seconds"),
+    (&["timestampadd", "dateadd", "date_add", "date_sub"], "write ts + INTERVAL '1' HOUR"),
+    (&["to_timestamp_ltz"], "write to_timestamp_millis(n), or to_timestamp_seconds(n)"),
+    (&["unix_timestamp"], "write CAST(date_part('epoch', ts) AS BIGINT)"),
+    (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),
+    (
+        &[
+            "json_value",
+            "json_query",
+            "json_get",
+            "json_get_str",
+            "get_json_object",
+            "json_extract",
+            "json_extract_string",
+            "json_extract_scalar",
+            "json_extract_path_text",
+            "jsonb_extract_path_text",
+            "from_json",
+            "parse_json",
+            "json_parse",
+        ],
+        "declare the column that holds JSON as its type ROW or MAP, and write column.field or column['key']",
+    ),
+    (
+        &["json_object", "json_build_object", "jsonb_build_object", "to_json", "to_jsonb", "row_to_json"],
+        "no function makes JSON; declare a column of type ROW, MAP or ARRAY, which a topic's JSON has as it is",
+    ),
+];
 
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";

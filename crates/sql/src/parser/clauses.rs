@@ -2,8 +2,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
-    Statement, TableFactor, UnaryOperator, Visit, Visitor,
+    BinaryOperator, CeilFloorKind, DateTimeField, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr,
+    SetOperator, SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor,
 };
 
 use crate::{error::SqlError, location::Location};
@@ -56,6 +56,9 @@ impl Visitor for Clauses {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 ControlFlow::Break("TABLESAMPLE is not supported; choose rows by a column: WHERE id % 10 = 0".into())
             }
+            TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => ControlFlow::Break(
+                "PIVOT and UNPIVOT are not supported; write sum(v) FILTER (WHERE k = 'a') AS a, or UNION ALL".into(),
+            ),
             TableFactor::NestedJoin { table_with_joins, .. } => refuse_joins(&table_with_joins.joins),
             _ => ControlFlow::Continue(()),
         }
@@ -63,6 +66,9 @@ impl Visitor for Clauses {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<String> {
         match expression {
+            Expr::Floor { field: CeilFloorKind::DateTimeField(field), .. } if *field != DateTimeField::NoDateTime => {
+                ControlFlow::Break(format!("FLOOR(… TO {field}) is not supported; write date_trunc('{}', …)", field.to_string().to_lowercase()))
+            }
             Expr::SimilarTo { .. } => {
                 ControlFlow::Break("SIMILAR TO is not supported; write LIKE, or a regular expression: text ~ '^f.*$'".into())
             }
@@ -103,8 +109,14 @@ fn counted(body: &SetExpr) -> Option<SetOperator> {
     if counts { Some(*op) } else { counted(left).or_else(|| counted(right)) }
 }
 
-/// A column that two tables have in common is the left one's alone to DataFusion, and NULL where only the right one has a row.
+/// Of ASOF DataFusion shows only the syntax tree. A column that two tables have in common is the left one's alone to DataFusion, and NULL where only the right one has a row.
 fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
+    if joins.iter().any(|join| matches!(join.join_operator, JoinOperator::AsOf { .. })) {
+        return ControlFlow::Break(
+            "ASOF JOIN is not supported; write JOIN … ON a.k = b.k AND b.ts <= a.ts, and keep the newest: ROW_NUMBER() OVER (PARTITION BY a.id ORDER BY b.ts DESC) = 1"
+                .into(),
+        );
+    }
     let refused = joins.iter().find_map(|join| match &join.join_operator {
         JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => Some(("RIGHT", constraint)),
         JoinOperator::FullOuter(constraint) => Some(("FULL", constraint)),

@@ -98,7 +98,7 @@ pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert)
     }
     match tables.looked_up.iter().find(|table| !matches!(table.connector, Connector::Cassandra(_))) {
         Some(table) => refuse(format!(
-            "{subject} looks up {} ({}); only Cassandra tables are looked up, so join it without FOR SYSTEM_TIME AS OF",
+            "{subject} looks up {} ({}); only Cassandra tables are looked up; for the version of that time join it ON key AND r.ts <= s.ts and keep the newest, ROW_NUMBER() OVER (PARTITION BY s.id ORDER BY r.ts DESC) = 1",
             table.name,
             table.connector.name()
         )),
