@@ -109,7 +109,8 @@ fn counted(body: &SetExpr) -> Option<SetOperator> {
     if counts { Some(*op) } else { counted(left).or_else(|| counted(right)) }
 }
 
-/// Of ASOF DataFusion shows only the syntax tree. A column that two tables have in common is the left one's alone to DataFusion, and NULL where only the right one has a row.
+/// Joins that DataFusion does not know, and those by columns of the same name where the left side may lack a row: such a column is the left one's
+/// alone to DataFusion, and NULL there.
 fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
     if joins.iter().any(|join| matches!(join.join_operator, JoinOperator::AsOf { .. })) {
         return ControlFlow::Break(

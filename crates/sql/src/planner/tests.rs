@@ -480,23 +480,15 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, ts FROM t", "values go to columns by their position"),
         ("other SELECT k, array_agg(v) FROM t GROUP BY k", "cannot be cast"),
         ("other SELECT k, sum(k) FROM t GROUP BY k", "function sum takes no arguments of these types; CAST them"),
-    ] {
-        let message = refused(job).await;
-        assert!(message.contains(said), "{job}: {message}");
-    }
-}
-
-#[tokio::test]
-async fn functions_of_other_systems_get_what_to_write_here() {
-    for (query, remedy) in [
         ("other SELECT max_by(k, v), 1 FROM t", "last_value(a ORDER BY b)"),
         ("other SELECT IF(v > 1, k, 'x'), 1 FROM t", "CASE WHEN"),
         ("other SELECT json_value(k, '$.a'), 1 FROM t", "type ROW or MAP"),
         ("other SELECT k, timestampdiff('second', ts, ts) FROM t", "date_part('epoch'"),
         ("other SELECT a.k, b.v FROM t a ASOF JOIN u b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k", "ASOF JOIN is not supported"),
     ] {
-        let error = refused(query).await;
-        assert!(error.contains(remedy), "{query}: {error}");
-        assert!(!error.contains("Did you mean"), "{query}: {error}");
+        let message = refused(job).await;
+        assert!(message.contains(said), "{job}: {message}");
+        // DataFusion's own guess, by spelling alone.
+        assert!(!message.contains("Did you mean"), "{job}: {message}");
     }
 }
