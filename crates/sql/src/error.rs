@@ -209,21 +209,18 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),
     (
         &[
-            "json_value",
-            "json_query",
-            "json_get",
             "json_get_str",
-            "get_json_object",
             "json_extract",
             "json_extract_string",
             "json_extract_scalar",
             "json_extract_path_text",
             "jsonb_extract_path_text",
-            "from_json",
-            "parse_json",
-            "json_parse",
         ],
-        "declare the column that holds JSON as its type ROW or MAP, and write column.field or column['key']",
+        "write json_value(text, '$.a.b'), or text ->> 'a'",
+    ),
+    (
+        &["from_json", "parse_json", "json_parse"],
+        "declare the column that holds JSON as its type ROW or MAP, or read a text by json_value(text, '$.a.b')",
     ),
     (
         &["json_object", "json_build_object", "jsonb_build_object", "to_json", "to_jsonb", "row_to_json"],

@@ -10,6 +10,7 @@
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
 //! | `mod(a, b)` | `a % b` |
 //! | `as_uuid(text)` | the UUID in small letters; an error where it is none |
+//! | `json_value`, `json_query`, `json_exists`, `get_json_object`, `json_get`, `->`, `->>` and others | what is at a place in a text of JSON |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
@@ -17,6 +18,7 @@
 mod aggregates;
 mod date_format;
 mod event_time;
+mod json;
 mod nulls;
 mod numeric;
 mod session;
@@ -86,5 +88,5 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     for function in aggregates::refined() {
         registry.register_udaf(function)?;
     }
-    Ok(())
+    json::register(registry)
 }

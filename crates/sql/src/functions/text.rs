@@ -12,7 +12,7 @@ use datafusion::{
 use regex::Regex;
 use uuid::Uuid;
 
-fn is_text(data_type: &DataType) -> bool {
+pub(super) fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{
-        array::{Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
         util::pretty::pretty_format_batches,
     },
     catalog::TableProvider,
@@ -482,13 +482,51 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, sum(k) FROM t GROUP BY k", "function sum takes no arguments of these types; CAST them"),
         ("other SELECT max_by(k, v), 1 FROM t", "last_value(a ORDER BY b)"),
         ("other SELECT IF(v > 1, k, 'x'), 1 FROM t", "CASE WHEN"),
-        ("other SELECT json_value(k, '$.a'), 1 FROM t", "type ROW or MAP"),
+        ("other SELECT json_extract(k, '$.a'), 1 FROM t", "json_value("),
         ("other SELECT k, timestampdiff('second', ts, ts) FROM t", "date_part('epoch'"),
         ("other SELECT a.k, b.v FROM t a ASOF JOIN u b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k", "ASOF JOIN is not supported"),
+        (
+            "other SELECT 'x', a FROM (SELECT k, v FROM t) PIVOT(sum(v) FOR k IN ('a' AS a)) AS p",
+            "sum(v) FILTER (WHERE k = 'a') AS a",
+        ),
+        ("other SELECT CAST(FLOOR(ts TO HOUR) AS STRING), v FROM t", "write date_trunc('hour', …)"),
+        ("other SELECT t.k, u.v FROM t JOIN u FOR SYSTEM_TIME AS OF t.ts ON t.k = u.k", "ROW_NUMBER() OVER"),
     ] {
         let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
         // DataFusion's own guess, by spelling alone.
         assert!(!message.contains("Did you mean"), "{job}: {message}");
     }
+}
+
+#[tokio::test]
+async fn json_in_text_is_read() {
+    let planner = planner(declared(TABLES));
+    let json = r#"'{"a": {"b": [1, "x", {"c": null}]}, "t": "42", "f": true}'"#;
+    let cases = [
+        (format!("json_value({json}, '$.a.b[0]')"), Some("1")),
+        (format!("json_value({json}, '$.a.b[1]')"), Some("x")),
+        (format!("json_value({json}, '$.a.b')"), None),
+        (format!("json_value({json}, '$.a.b[2].c')"), None),
+        (format!("json_value({json}, '$.f')"), Some("true")),
+        (format!("json_query({json}, '$.a.b[2]')"), Some(r#"{"c": null}"#)),
+        (format!("json_query({json}, '$.t')"), None),
+        (format!("get_json_object({json}, '$.a.b')"), Some(r#"[1, "x", {"c": null}]"#)),
+        (format!("CAST(json_exists({json}, '$.a.b[2].c') AS STRING)"), Some("true")),
+        (format!("CAST(json_exists({json}, '$.z') AS STRING)"), Some("false")),
+        (format!("{json} -> 'a' -> 'b' ->> 1"), Some("x")),
+        (format!("{json} -> 't'"), Some("\"42\"")),
+        (format!("CAST(CAST({json} ->> 't' AS INT) + 1 AS STRING)"), Some("43")),
+        ("json_value('no JSON', '$.a')".to_owned(), None),
+        ("json_value(CAST(NULL AS STRING), '$.a')".to_owned(), None),
+    ];
+    for (expression, expected) in cases {
+        let mut statements = parse(&format!("SELECT CAST({expression} AS STRING)")).unwrap();
+        let StatementKind::Query(query) = statements.remove(0).kind else { panic!("not a query: {expression}") };
+        let plan = planner.plan_query(&query).await.unwrap_or_else(|error| panic!("{expression}: {error}"));
+        let rows = SessionContext::new().execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+        assert_eq!(rows[0].column(0).as_string_view().iter().next().unwrap(), expected, "{expression}");
+    }
+    let error = refused("other SELECT json_value(k, '$..a'), v FROM t").await;
+    assert!(error.contains("for example $.a.b[0]"), "{error}");
 }

@@ -1,0 +1,223 @@
+//! Functions over text that holds JSON. SQL's and Hive's take a path (`$.a.b[0]`), the operators of PostgreSQL one step; both are those of
+//! `datafusion-functions-json` underneath. What is no JSON has nothing at any path.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{AsArray, StringArray},
+        datatypes::{DataType, Field, FieldRef},
+    },
+    common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
+    execution::FunctionRegistry,
+    logical_expr::{
+        ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+    },
+    sql::sqlparser::ast::BinaryOperator,
+};
+use datafusion_functions_json::udfs;
+
+use super::text::is_text;
+
+/// Registers the functions and the operators `->` and `->>`.
+pub(super) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for gives in [Gives::Scalar, Gives::Nested, Gives::Anything, Gives::Presence] {
+        registry.register_udf(Arc::new(ScalarUDF::new_from_impl(JsonPath::new(gives))))?;
+    }
+    registry.register_udf(Arc::new(ScalarUDF::new_from_impl(JsonGet::new())))?;
+    for function in [udfs::json_as_text_udf(), udfs::json_contains_udf(), udfs::json_length_udf()] {
+        registry.register_udf(function)?;
+    }
+    registry.register_expr_planner(Arc::new(Operators))
+}
+
+/// `json -> step` and `json ->> step`.
+#[derive(Debug)]
+struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(&self, expression: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let function = match expression.op {
+            BinaryOperator::Arrow => Arc::new(ScalarUDF::new_from_impl(JsonGet::new())),
+            BinaryOperator::LongArrow => udfs::json_as_text_udf(),
+            _ => return Ok(PlannerResult::Original(expression)),
+        };
+        Ok(PlannerResult::Planned(function.call(vec![expression.left, expression.right])))
+    }
+}
+
+/// `json_get(json, step, …)`: the JSON that is there, itself as text. The library's has a type of its own for what may be anything.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JsonGet {
+    signature: Signature,
+}
+
+impl JsonGet {
+    fn new() -> Self {
+        Self { signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for JsonGet {
+    fn name(&self) -> &str {
+        "json_get"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        udfs::json_get_json_udf().return_type(arguments)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        udfs::json_get_json_udf().invoke_with_args(arguments)
+    }
+}
+
+/// What a function gives of what is at its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Gives {
+    Scalar,
+    Nested,
+    Anything,
+    Presence,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct JsonPath {
+    gives: Gives,
+    signature: Signature,
+}
+
+impl JsonPath {
+    fn new(gives: Gives) -> Self {
+        Self { gives, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for JsonPath {
+    fn name(&self) -> &str {
+        match self.gives {
+            Gives::Scalar => "json_value",
+            Gives::Nested => "json_query",
+            Gives::Anything => "get_json_object",
+            Gives::Presence => "json_exists",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [json, path] if is_text(json) && is_text(path) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            _ => plan_err!("{} takes a text that holds JSON and a path, for example '$.a.b[0]'", self.name()),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(if self.gives == Gives::Presence { DataType::Boolean } else { DataType::Utf8 })
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        if let [_, Some(path)] = arguments.scalar_arguments
+            && let Some(Some(path)) = path.try_as_str()
+        {
+            steps(path)?;
+        }
+        Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, true)))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [json, ColumnarValue::Scalar(path)] = arguments.args.as_slice() else {
+            return exec_err!("{} takes the same path for all rows, for example '$.a.b[0]'", self.name());
+        };
+        let Some(Some(path)) = path.try_as_str() else {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from(arguments.return_type())?));
+        };
+        let with_steps: Vec<ColumnarValue> =
+            std::iter::once(json.clone()).chain(steps(path)?.into_iter().map(ColumnarValue::Scalar)).collect();
+        let found = |function: &ScalarUDF, data_type: DataType| {
+            let fields = with_steps.iter().map(|value| Arc::new(Field::new("", value.data_type(), true)));
+            function.invoke_with_args(ScalarFunctionArgs {
+                arg_fields: fields.collect(),
+                args: with_steps.clone(),
+                number_rows: arguments.number_rows,
+                return_field: Arc::new(Field::new("", data_type, true)),
+                config_options: arguments.config_options.clone(),
+            })
+        };
+        let texts = |function: &ScalarUDF| found(function, DataType::Utf8)?.to_array(arguments.number_rows);
+        match self.gives {
+            Gives::Presence => found(&udfs::json_contains_udf(), DataType::Boolean),
+            Gives::Anything => found(&udfs::json_as_text_udf(), DataType::Utf8),
+            Gives::Nested => {
+                let raw = texts(&udfs::json_get_json_udf())?;
+                let nested = raw.as_string::<i32>().iter().map(|text| text.filter(|text| is_nested(text)));
+                Ok(ColumnarValue::Array(Arc::new(nested.collect::<StringArray>())))
+            }
+            Gives::Scalar => {
+                let (raw, text) = (texts(&udfs::json_get_json_udf())?, texts(&udfs::json_as_text_udf())?);
+                let both = raw.as_string::<i32>().iter().zip(text.as_string::<i32>());
+                let scalars = both.map(|(raw, text)| text.filter(|_| !raw.is_some_and(is_nested)));
+                Ok(ColumnarValue::Array(Arc::new(scalars.collect::<StringArray>())))
+            }
+        }
+    }
+}
+
+fn is_nested(raw: &str) -> bool {
+    raw.starts_with(['{', '['])
+}
+
+/// The steps of a path: names as text, places in arrays as numbers.
+fn steps(path: &str) -> Result<Vec<ScalarValue>> {
+    let wrong =
+        || plan_err!("the JSON path {path:?} is not understood; write $, .name, ['name'] and [number], for example $.a.b[0]");
+    let trimmed = path.trim();
+    let Some(mut rest) = trimmed.strip_prefix("lax ").unwrap_or(trimmed).trim_start().strip_prefix('$') else { return wrong() };
+    let mut steps = Vec::new();
+    while !rest.is_empty() {
+        let step;
+        if let Some(name) = rest.strip_prefix('.') {
+            let end = name.find(['.', '[']).unwrap_or(name.len());
+            let plain = name[..end].chars().all(|character| character.is_alphanumeric() || "_-$".contains(character));
+            if end == 0 || !plain {
+                return wrong();
+            }
+            step = ScalarValue::from(&name[..end]);
+            rest = &name[end..];
+        } else if let Some(name) = rest.strip_prefix("['") {
+            let Some((name, after)) = name.split_once("']") else { return wrong() };
+            step = ScalarValue::from(name);
+            rest = after;
+        } else {
+            let place = rest.strip_prefix('[').and_then(|place| place.split_once(']'));
+            let Some((Ok(place), after)) = place.map(|(place, after)| (place.parse::<u32>(), after)) else { return wrong() };
+            step = ScalarValue::Int64(Some(i64::from(place)));
+            rest = after;
+        }
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_steps() {
+        let read = steps("$.a['b c'][2].d_1").unwrap();
+        assert_eq!(read, [ScalarValue::from("a"), ScalarValue::from("b c"), ScalarValue::Int64(Some(2)), ScalarValue::from("d_1")]);
+        assert_eq!(steps("$").unwrap(), []);
+        assert_eq!(steps("lax $.a").unwrap(), [ScalarValue::from("a")]);
+        for wrong in ["", "a.b", "$a", "$.", "$.a[", "$.a[-1]", "$.a[*]", "$..a", "$.*"] {
+            let error = steps(wrong).unwrap_err().to_string();
+            assert!(error.contains("for example $.a.b[0]"), "{wrong}: {error}");
+        }
+    }
+}
