@@ -9,6 +9,7 @@ use datafusion_postgres::pgwire::{
     api::{Type, portal::Portal},
     error::{PgWireError, PgWireResult},
 };
+use uuid::Uuid;
 
 use super::report;
 use crate::{
@@ -84,7 +85,7 @@ fn literal<S: Clone>(portal: &Portal<S>, at: usize, kind: &Type) -> PgWireResult
         return of_text(text, kind).ok_or_else(|| bad(format!("parameter ${} is no {}: {text}", at + 1, kind.name())));
     }
     let readable = element(kind).unwrap_or_else(|| kind.clone());
-    if readable == Type::NUMERIC || arrow_name(&readable).is_none() {
+    if arrow_name(&readable).is_none() {
         return Err(bad(format!("parameter ${} of type {} cannot be sent in binary; send it as text", at + 1, kind.name())));
     }
     of_binary(bytes, kind).ok_or_else(|| bad(format!("parameter ${} is no {}", at + 1, kind.name())))
@@ -168,7 +169,7 @@ fn of_text(text: &str, kind: &Type) -> Option<String> {
             whole.then(|| format!("X'{digits}'"))?
         }
         // However it is grouped.
-        Type::UUID => uuid(&text.trim().replace(['-', '{', '}'], "").to_ascii_lowercase())?,
+        Type::UUID => uuid(Uuid::try_parse(&text.trim().replace(['-', '{', '}'], "")).ok()?),
         _ => scan::quoted(text),
     })
 }
@@ -199,7 +200,8 @@ fn of_binary(bytes: &[u8], kind: &Type) -> Option<String> {
             timestamp(EPOCH.and_time(NaiveTime::MIN).checked_add_signed(since_epoch)?)
         }
         Type::BYTEA => format!("X'{}'", hexadecimal(bytes)),
-        Type::UUID => uuid(&hexadecimal(bytes))?,
+        Type::UUID => uuid(Uuid::from_slice(bytes).ok()?),
+        Type::NUMERIC => of_text(&digits(bytes)?, kind)?,
         Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN => scan::quoted(std::str::from_utf8(bytes).ok()?),
         _ => return None,
     })
@@ -277,9 +279,31 @@ fn int(bytes: &mut &[u8]) -> Option<i32> {
     Some(i32::from_be_bytes(*first))
 }
 
-fn uuid(digits: &str) -> Option<String> {
-    let is_one = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_one.then(|| format!("'{}-{}-{}-{}-{}'", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]))
+fn uuid(value: Uuid) -> String {
+    format!("'{value}'")
+}
+
+/// A NUMERIC in decimal notation; none where it is NaN or infinite. Four words go before the digits, which are to the base of 10000: how
+/// many there are, the power of the first one, the sign, and how many decimal digits stand behind the point.
+fn digits(bytes: &[u8]) -> Option<String> {
+    const NEGATIVE: i16 = 0x4000;
+    let words: Vec<i16> = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
+    let [count, power, sign, scale, digits @ ..] = words.as_slice() else { return None };
+    let is_whole = bytes.len().is_multiple_of(2) && usize::try_from(*count).ok()? == digits.len();
+    if !is_whole || !matches!(*sign, 0 | NEGATIVE) || digits.iter().any(|digit| !(0..10_000).contains(digit)) {
+        return None;
+    }
+    let (power, scale) = (i32::from(*power), usize::try_from(*scale).ok()?);
+    let group = |place: i32| {
+        let digit = usize::try_from(power - place).ok().and_then(|at| digits.get(at));
+        format!("{:04}", digit.unwrap_or(&0))
+    };
+    let whole: String = (0..=power).rev().map(group).collect();
+    let fraction: String = (1..).map(|place: i32| group(-place)).take(scale.div_ceil(4)).collect();
+    let whole = whole.trim_start_matches('0');
+    let sign = if *sign == NEGATIVE { "-" } else { "" };
+    let point = if scale == 0 { "" } else { "." };
+    Some(format!("{sign}{}{point}{}", if whole.is_empty() { "0" } else { whole }, &fraction[..scale]))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -337,6 +361,10 @@ mod tests {
         }
     }
 
+    fn numeric(words: &[i16]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
     #[test]
     fn binary_parameters_become_the_same_literals() {
         let head: Vec<u8> = vec![0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 21, 0, 0, 0, 2, 0, 0, 0, 1];
@@ -346,6 +374,16 @@ mod tests {
             (vec![], Type::BYTEA, Some("X''")),
             ((0..16).collect(), Type::UUID, Some("'00010203-0405-0607-0809-0a0b0c0d0e0f'")),
             (vec![1], Type::UUID, None),
+            (numeric(&[1, 0, 0, 0, 7]), Type::NUMERIC, Some("(7)")),
+            (numeric(&[2, 0, 0, 2, 1, 5000]), Type::NUMERIC, Some("(1.50)")),
+            (numeric(&[3, 1, 0x4000, 1, 7, 0, 2500]), Type::NUMERIC, Some("(-70000.2)")),
+            (numeric(&[1, -2, 0, 6, 1200]), Type::NUMERIC, Some("(0.000012)")),
+            (numeric(&[1, 1, 0, 0, 12]), Type::NUMERIC, Some("(120000)")),
+            (numeric(&[0, 0, 0, 0]), Type::NUMERIC, Some("(0)")),
+            (numeric(&[0, 0, 0, 3]), Type::NUMERIC, Some("(0.000)")),
+            (numeric(&[0, 0, -0x4000, 0]), Type::NUMERIC, None),
+            (numeric(&[2, 0, 0, 0, 7]), Type::NUMERIC, None),
+            (numeric(&[1, 0, 0, 0, 10_000]), Type::NUMERIC, None),
             (3_500_000_i64.to_be_bytes().to_vec(), Type::TIME, Some("CAST('00:00:03.500' AS TIME)")),
             (86_400_000_000_i64.to_be_bytes().to_vec(), Type::TIME, None),
             ((-1_i32).to_be_bytes().to_vec(), Type::DATE, Some("DATE '1999-12-31'")),
