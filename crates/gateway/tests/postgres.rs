@@ -121,6 +121,40 @@ async fn tools_find_tables_and_columns() {
 }
 
 #[tokio::test]
+async fn backslash_commands_tell_what_there_is() {
+    let address = door().await;
+    for (command, expected) in [
+        ("\\d+ created_users", "first_name|text||||extended|||"),
+        ("\\d \"Adults\"", "id|text||not null|"),
+        ("\\d+ \"Adults\"", "View definition:\nSELECT id FROM created_users WHERE age > 17"),
+        ("\\sv \"Adults\"", "VIEW public.\"Adults\" AS\nSELECT id FROM created_users WHERE age > 17"),
+        ("\\d+", "public|created_users|table|admin|permanent||0 bytes|\n"),
+        ("\\dt+", "public|created_users|table|admin|permanent||0 bytes|\n"),
+        ("\\dv", "public|Adults|view|admin\n"),
+        ("\\dn+", "public|admin||\n"),
+        ("\\l+", "polybolos|admin|UTF-8|en_US.UTF-8|en_US.UTF-8||libc||0 bytes|pg_default|\n"),
+        ("\\du", "admin|Superuser, Create role, Create DB|"),
+        ("\\dp", "public|created_users|table|||\n"),
+        ("\\df+", "(0 rows)"),
+        ("\\dT+", "(0 rows)"),
+        ("\\ddp", "(0 rows)"),
+    ] {
+        let said = psql_as(address, "admin", TOKEN, "polybolos", &["-A", "-c", command]).await;
+        assert!(said.out.contains(expected), "{command}: {} {}", said.out, said.err);
+        assert_eq!(said.err, "", "{command}");
+        assert!(!said.out.contains("postgres"), "{command}: {}", said.out);
+    }
+    let reader = psql_as(address, "reader", READER_TOKEN, "polybolos", &["-At", "-c", "\\dv", "-c", "\\du"]).await;
+    assert!(reader.out.starts_with("public|Adults|view|reader\nreader||"), "{} {}", reader.out, reader.err);
+    for command in ["\\di", "\\ds", "\\dm"] {
+        assert!(psql(address, command).await.err.contains("Did not find any relations"), "{command}");
+    }
+    for command in ["\\sf nowhere", "\\sv nowhere"] {
+        assert!(psql(address, command).await.err.contains("\"nowhere\" not found"), "{command}");
+    }
+}
+
+#[tokio::test]
 async fn errors_have_codes_and_hints() {
     let address = door().await;
     for (sql, code) in [("SELEC 1", "42601"), ("SELECT * FROM nowhere", "42P01"), ("SELECT nothing FROM created_users", "42703")] {

@@ -1,5 +1,5 @@
-//! A session that sees the engine's catalog as PostgreSQL would show it: one database `polybolos`, `pg_catalog` beside the engine's
-//! schemas, PostgreSQL's functions. The engine's own session is left alone.
+//! Sessions that see the engine's catalog as PostgreSQL would show it: one database `polybolos`, `pg_catalog` beside the engine's
+//! schemas, PostgreSQL's functions, everything owned by whoever is logged in. The engine's own session is left alone.
 use std::sync::Arc;
 
 use datafusion::{
@@ -8,10 +8,13 @@ use datafusion::{
     execution::session_state::SessionStateBuilder,
     prelude::SessionContext,
 };
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{context::EmptyContextProvider, setup_pg_catalog};
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
+    PgCatalogSchemaProvider, PgCatalogStaticTables, context::EmptyContextProvider, setup_pg_catalog,
+};
 use parking_lot::RwLock;
 
-use super::{DATABASE, functions};
+use super::{DATABASE, functions, relations::Relations, tables::PgCatalog, views::Views};
+use crate::{auth::Principal, engine::Engine};
 
 const PG_CATALOG: &str = "pg_catalog";
 
@@ -43,24 +46,55 @@ impl CatalogProvider for Overlay {
     }
 }
 
-pub fn session(engine: &SessionContext) -> Result<SessionContext> {
-    let state = engine.state();
-    let name = &state.config_options().catalog.default_catalog;
-    let Some(catalog) = engine.catalog(name) else {
-        return datafusion::common::config_err!("the engine's session has no catalog {name}");
-    };
-    let list = MemoryCatalogProviderList::new();
-    list.register_catalog(DATABASE.to_owned(), Arc::new(Overlay { engine: catalog, pg_catalog: RwLock::new(None) }));
-    let schema = state.config_options().catalog.default_schema.clone();
-    let config = state
-        .config()
-        .clone()
-        .with_default_catalog_and_schema(DATABASE, schema)
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
-    let state = SessionStateBuilder::new_from_existing(state).with_config(config).with_catalog_list(Arc::new(list)).build();
-    let session = SessionContext::new_with_state(state);
-    setup_pg_catalog(&session, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
-    functions::register(&session);
-    Ok(session)
+/// What all logins share.
+pub struct Catalog {
+    base: SessionContext,
+    engine: Arc<dyn CatalogProvider>,
+    emulated: Arc<dyn SchemaProvider>,
+    views: Views,
+}
+
+impl Catalog {
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self> {
+        let session = engine.session();
+        let state = session.state();
+        let name = &state.config_options().catalog.default_catalog;
+        let Some(catalog) = session.catalog(name) else {
+            return datafusion::common::config_err!("the engine's session has no catalog {name}");
+        };
+        let overlay = Arc::new(Overlay { engine: catalog.clone(), pg_catalog: RwLock::new(None) });
+        let list: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+        list.register_catalog(DATABASE.to_owned(), overlay.clone());
+        let schema = state.config_options().catalog.default_schema.clone();
+        let config = state
+            .config()
+            .clone()
+            .with_default_catalog_and_schema(DATABASE, schema)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        let state = SessionStateBuilder::new_from_existing(state).with_config(config).with_catalog_list(list.clone()).build();
+        let base = SessionContext::new_with_state(state);
+        setup_pg_catalog(&base, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
+        functions::register(&base);
+        let views = Views::new(engine);
+        let relations = Relations::new(list, views.clone());
+        let tables = Arc::new(PgCatalogStaticTables::try_new()?);
+        let emulated: Arc<dyn SchemaProvider> =
+            Arc::new(PgCatalogSchemaProvider::try_new(relations, tables, EmptyContextProvider)?);
+        overlay.register_schema(PG_CATALOG, emulated.clone())?;
+        Ok(Self { base, engine: catalog, emulated, views })
+    }
+
+    /// The session of one login.
+    pub fn session(&self, owner: &Principal) -> SessionContext {
+        let pg_catalog: Arc<dyn SchemaProvider> =
+            Arc::new(PgCatalog::new(self.emulated.clone(), owner.clone(), self.views.clone()));
+        let overlay = Overlay { engine: self.engine.clone(), pg_catalog: RwLock::new(Some(pg_catalog)) };
+        let list = MemoryCatalogProviderList::new();
+        list.register_catalog(DATABASE.to_owned(), Arc::new(overlay));
+        let state = SessionStateBuilder::new_from_existing(self.base.state()).with_catalog_list(Arc::new(list)).build();
+        let session = SessionContext::new_with_state(state);
+        functions::register_owner(&session, &owner.name);
+        session
+    }
 }

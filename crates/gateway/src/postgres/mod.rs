@@ -7,9 +7,13 @@ mod functions;
 mod login;
 mod parameters;
 mod query;
+mod relations;
+mod rewrite;
 mod route;
 mod session;
 mod shown;
+mod tables;
+mod views;
 
 use std::{io, sync::Arc};
 

@@ -22,7 +22,9 @@ use datafusion_postgres::{
 use futures::Sink;
 
 use super::{
-    answer, catalog, parameters, report,
+    answer,
+    catalog::Catalog,
+    parameters, report,
     route::{Route, route},
     session::{self, Session},
     shown,
@@ -37,7 +39,7 @@ use crate::{
 /// A statement after Parse.
 #[derive(Clone)]
 pub enum Prepared {
-    Session(Box<session::Statement>),
+    Session(Arc<Session>, Box<session::Statement>),
     /// The schema is as it is shown.
     Engine {
         sql: String,
@@ -55,18 +57,24 @@ pub struct Queries {
 /// What both protocols need.
 pub struct Preparer {
     engine: Arc<dyn Engine>,
-    session: Session,
+    catalog: Catalog,
     parser: PostgresCompatibilityParser,
 }
 
 impl Queries {
     pub fn new(engine: Arc<dyn Engine>) -> Result<Self, EngineError> {
-        let session = Session::new(catalog::session(&engine.session())?);
-        Ok(Self { preparer: Arc::new(Preparer { engine, session, parser: PostgresCompatibilityParser::new() }) })
+        let catalog = Catalog::new(engine.clone())?;
+        Ok(Self { preparer: Arc::new(Preparer { engine, catalog, parser: PostgresCompatibilityParser::new() }) })
     }
 }
 
 impl Preparer {
+    /// Each connection has one, made when it first asks for it.
+    fn session<C: ClientInfo>(&self, client: &C) -> PgWireResult<Arc<Session>> {
+        let principal = principal(client)?;
+        Ok(client.session_extensions().get_or_insert_with(|| Session::new(self.catalog.session(&principal))))
+    }
+
     /// `in_block`: after a BEGIN, which we keep no promise of.
     async fn execute<C: ClientInfo>(&self, client: &C, sql: &str, in_block: bool) -> PgWireResult<Vec<Answer>> {
         let principal = principal(client)?;
@@ -156,14 +164,13 @@ impl SimpleQueryHandler for Queries {
         for sql in scan::statements(query) {
             match route(&self.preparer.parser, sql) {
                 Route::Session => {
-                    for response in self.preparer.session.run(client, sql).await? {
-                        match response {
-                            Response::TransactionStart(_) => in_block = true,
-                            Response::TransactionEnd(_) => in_block = false,
-                            _ => {}
-                        }
-                        responses.push(response);
+                    let response = self.preparer.session(client)?.run(client, sql).await?;
+                    match response {
+                        Response::TransactionStart(_) => in_block = true,
+                        Response::TransactionEnd(_) => in_block = false,
+                        _ => {}
                     }
+                    responses.push(response);
                 }
                 Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
                 Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
@@ -203,9 +210,9 @@ impl QueryParser for Preparer {
         };
         Ok(Some(match route(&self.parser, sql) {
             Route::Session => {
-                let parsed = self.session.parser().parse_sql(client, sql, types).await?;
-                let Some(statement) = parsed else { return Ok(None) };
-                Prepared::Session(Box::new(statement))
+                let session = self.session(client)?;
+                let Some(statement) = session.prepare(client, sql).await? else { return Ok(None) };
+                Prepared::Session(session, Box::new(statement))
             }
             Route::Deallocate(name) => Prepared::Deallocate(name),
             Route::Nothing(tag) => Prepared::Nothing(tag),
@@ -220,7 +227,7 @@ impl QueryParser for Preparer {
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
         match statement {
-            Prepared::Session(statement) => self.session.parser().get_parameter_types(statement),
+            Prepared::Session(session, statement) => session.parser().get_parameter_types(statement),
             Prepared::Engine { parameters, .. } => Ok(parameters.clone()),
             Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
         }
@@ -228,7 +235,7 @@ impl QueryParser for Preparer {
 
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         match statement {
-            Prepared::Session(statement) => self.session.parser().get_result_schema(statement, format),
+            Prepared::Session(session, statement) => session.parser().get_result_schema(statement, format),
             Prepared::Engine { schema, .. } => arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None),
             Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
         }
@@ -252,7 +259,7 @@ impl ExtendedQueryHandler for Queries {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         match &portal.statement.statement {
-            Prepared::Session(statement) => self.preparer.session.run_prepared(client, statement, portal).await,
+            Prepared::Session(session, statement) => session.run_prepared(client, statement, portal).await,
             Prepared::Deallocate(name) => Ok(deallocate(client.portal_store(), name.as_deref())),
             Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
             Prepared::Engine { sql, parameters, schema } => {

@@ -1,16 +1,25 @@
-//! The session's own statements: settings, transactions, and queries over PostgreSQL's catalog, run here by `datafusion-postgres`.
+//! The session's own statements: settings, transactions, and queries over PostgreSQL's catalog, run here as `datafusion-postgres` runs
+//! them, with rewrites of our own.
 use std::{fmt::Debug, sync::Arc};
 
-use datafusion::{arrow::datatypes::DataType, logical_expr::LogicalPlan, prelude::SessionContext};
+use datafusion::{
+    arrow::datatypes::DataType,
+    dataframe::DataFrame,
+    error::DataFusionError,
+    logical_expr::LogicalPlan,
+    prelude::SessionContext,
+    sql::{parser, sqlparser::ast},
+};
 use datafusion_postgres::{
     DfSessionService,
     arrow_pg::datatypes::df::{deserialize_parameters_with_server_types, encode_dataframe},
+    datafusion_pg_catalog::sql::PostgresCompatibilityParser,
     hooks::{QueryHook, set_show::SetShowHook, transactions::TransactionStatementHook},
     pgwire::{
         api::{
             ClientInfo, ClientPortalStore, Type,
-            portal::Portal,
-            query::{ExtendedQueryHandler, SimpleQueryHandler},
+            portal::{Format, Portal},
+            query::ExtendedQueryHandler,
             results::Response,
             stmt::QueryParser,
             store::PortalStore,
@@ -22,12 +31,16 @@ use datafusion_postgres::{
 };
 use futures::Sink;
 
+use super::{answer, rewrite::rewrite};
+use crate::error::EngineError;
+
 /// The text, and what it parsed to.
 pub type Statement = <DfSessionService as ExtendedQueryHandler>::Statement;
 type Parser = <DfSessionService as ExtendedQueryHandler>::QueryParser;
 
 pub struct Session {
     context: Arc<SessionContext>,
+    grammar: PostgresCompatibilityParser,
     service: DfSessionService,
     hooks: Vec<Arc<dyn QueryHook>>,
 }
@@ -36,21 +49,60 @@ impl Session {
     pub fn new(context: SessionContext) -> Self {
         let context = Arc::new(context);
         let hooks: Vec<Arc<dyn QueryHook>> = vec![Arc::new(SetShowHook), Arc::new(TransactionStatementHook)];
-        Self { service: DfSessionService::new_with_hooks(context.clone(), hooks.clone()), context, hooks }
+        let service = DfSessionService::new_with_hooks(context.clone(), hooks.clone());
+        Self { service, context, grammar: PostgresCompatibilityParser::new(), hooks }
     }
 
+    /// Tells types of what [`Session::prepare`] made.
     pub fn parser(&self) -> Arc<Parser> {
         self.service.query_parser()
     }
 
-    pub async fn run<C>(&self, client: &mut C, sql: &str) -> PgWireResult<Vec<Response>>
+    /// Runs one statement.
+    pub async fn run<C>(&self, client: &mut C, sql: &str) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        SimpleQueryHandler::do_query(&self.service, client, sql).await
+        let Some(parsed) = self.parse(sql)? else {
+            return Ok(Response::EmptyQuery);
+        };
+        for hook in &self.hooks {
+            if let Some(response) = hook.handle_simple_query(&parsed, &self.context, client).await {
+                return response;
+            }
+        }
+        let text = parsed.to_string();
+        let work = async { self.context.sql(&text).await.map_err(EngineError::from) };
+        let frame = answer::in_time(client, work).await?;
+        respond(client, frame, &Format::UnifiedText).await
+    }
+
+    pub async fn prepare<C>(&self, client: &C, sql: &str) -> PgWireResult<Option<Statement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let Some(parsed) = self.parse(sql)? else { return Ok(None) };
+        let text = parsed.to_string();
+        for hook in &self.hooks {
+            if let Some(plan) = hook.handle_extended_parse_query(&parsed, &self.context, client).await {
+                return Ok(Some((text, Some((parsed, plan?)))));
+            }
+        }
+        let state = self.context.state();
+        let plan = state.statement_to_plan(parser::Statement::Statement(Box::new(parsed.clone()))).await.map_err(failed)?;
+        Ok(Some((text, Some((parsed, plan)))))
+    }
+
+    fn parse(&self, sql: &str) -> PgWireResult<Option<ast::Statement>> {
+        let mut statements = self.grammar.parse(sql).map_err(|error| failed(DataFusionError::from(error)))?;
+        let mut statement = statements.pop();
+        if let Some(statement) = &mut statement {
+            rewrite(statement);
+        }
+        Ok(statement)
     }
 
     pub async fn run_prepared<C, S>(&self, client: &mut C, statement: &Statement, portal: &Portal<S>) -> PgWireResult<Response>
@@ -76,9 +128,13 @@ impl Session {
         }
         let bound = plan.clone().replace_params_with_values(&values).map_err(failed)?;
         let frame = self.context.execute_logical_plan(bound).await.map_err(failed)?;
-        let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-        Ok(Response::Query(encode_dataframe(frame, &portal.result_column_format, Some(options)).await?))
+        respond(client, frame, &portal.result_column_format).await
     }
+}
+
+async fn respond<C: ClientInfo>(client: &C, frame: DataFrame, format: &Format) -> PgWireResult<Response> {
+    let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
+    Ok(Response::Query(encode_dataframe(frame, format, Some(options)).await?))
 }
 
 /// In the order of their numbers.
@@ -89,6 +145,6 @@ fn parameter_types(plan: &LogicalPlan) -> PgWireResult<Vec<Option<DataType>>> {
 }
 
 /// The door's error handler gives it a code.
-fn failed(error: datafusion::error::DataFusionError) -> PgWireError {
+fn failed(error: DataFusionError) -> PgWireError {
     PgWireError::ApiError(Box::new(error))
 }

@@ -1,4 +1,5 @@
-//! A small engine for the doors: a plain DataFusion session with a table of users, and two statements of our dialect.
+//! A small engine for the doors: a plain DataFusion session with a table of users, and a few statements of our dialect, among them what
+//! tells of a view that the session does not know.
 #![allow(dead_code, clippy::unwrap_used)]
 use std::sync::Arc;
 
@@ -59,7 +60,15 @@ impl MemoryEngine {
         if words.first().is_some_and(|word| word == "SLEEP") {
             tokio::time::sleep(std::time::Duration::from_secs(30)).await;
         }
-        let sql = if words == ["SHOW", "JOBS"] { "SELECT 'j' AS name, 'running' AS state" } else { sql };
+        let sql = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["SHOW", "JOBS"] => "SELECT 'j' AS name, 'running' AS state",
+            ["SHOW", "VIEWS"] => "SELECT 'public' AS table_schema, 'Adults' AS view_name, 'created_users' AS reads",
+            ["SHOW", "CREATE", "VIEW", ..] => {
+                "SELECT 'CREATE VIEW \"Adults\" AS SELECT id FROM created_users WHERE age > 17' AS create_statement"
+            }
+            ["DESCRIBE", ..] => "SELECT 'id' AS column_name, 'VARCHAR' AS data_type, 'false' AS nullable, '' AS extra",
+            _ => sql,
+        };
         let frame = self.session.sql(sql).await?;
         let stream = frame.execute_stream().await?;
         let schema = stream.schema();

@@ -1,0 +1,195 @@
+//! What PostgreSQL's clients write and DataFusion does not plan, rewritten after the emulation's own rules: arrays made of a query, single
+//! values taken from a query, the text of a view.
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        DataType, Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement, Value, ValueWithSpan,
+        Visit, VisitMut, Visitor, VisitorMut,
+    },
+    dialect::PostgreSqlDialect,
+    parser::Parser,
+};
+
+use super::functions::EXISTING;
+use crate::scan;
+
+pub fn rewrite(statement: &mut Statement) {
+    let _ = statement.visit(&mut Rewriter);
+}
+
+struct Rewriter;
+
+impl VisitorMut for Rewriter {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
+        match expression {
+            Expr::Function(function) => {
+                let replacement = match (last(&function.name).as_str(), &function.args) {
+                    ("array", FunctionArguments::Subquery(query)) => array_of(query),
+                    ("pg_get_viewdef", FunctionArguments::List(list)) => {
+                        list.args.first().and_then(|view| view_text(&view.to_string()))
+                    }
+                    _ => None,
+                };
+                if let Some(replacement) = replacement {
+                    *expression = replacement;
+                }
+            }
+            Expr::Cast { expr, data_type, .. } => {
+                let is_oid = matches!(data_type, DataType::Custom(name, _) if last(name) == "oid");
+                take_first(expr);
+                if is_oid && let Some(existing) = existing(expr) {
+                    **expr = existing;
+                }
+            }
+            Expr::BinaryOp { left, right, .. } => {
+                take_first(left);
+                take_first(right);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn last(name: &ObjectName) -> String {
+    name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase()).unwrap_or_default()
+}
+
+/// `ARRAY(SELECT x …)`.
+fn array_of(query: &Query) -> Option<Expr> {
+    if is_of_nothing(query) {
+        return parsed("arrow_cast(make_array(), 'List(Utf8)')");
+    }
+    aggregated(query, "array_agg")
+}
+
+/// Policies and the options of tables do not exist here, and what is asked about them is not planned.
+fn is_of_nothing(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    let [from] = select.from.as_slice() else { return false };
+    let relation = from.relation.to_string().to_ascii_lowercase();
+    let relation = relation.strip_prefix("pg_catalog.").unwrap_or(&relation);
+    relation.starts_with("pg_policy ") || relation.starts_with("unnest(") && relation.contains("reloptions)")
+}
+
+/// A query in place of a value needs an aggregate, or DataFusion does not believe that it brings one row.
+fn take_first(expression: &mut Expr) {
+    let Expr::Subquery(query) = expression else { return };
+    if !calls_something(query)
+        && let Some(first) = aggregated(query, "first_value")
+    {
+        *expression = first;
+    }
+}
+
+/// Perhaps an aggregate.
+fn calls_something(query: &Query) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return true };
+    select.projection.iter().any(|item| item.to_string().contains('('))
+}
+
+fn aggregated(query: &Query, function: &str) -> Option<Expr> {
+    let mut query = query.clone();
+    if query.with.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
+        return None;
+    }
+    let order = query.order_by.take().map(|order| order.to_string());
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let is_whole = matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    if !is_whole || select.distinct.is_some() {
+        return None;
+    }
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] = select.projection.as_mut_slice() else {
+        return None;
+    };
+    let order = match order.as_deref() {
+        Some("ORDER BY 1") => format!(" ORDER BY {item}"),
+        Some(order) => format!(" {order}"),
+        None => String::new(),
+    };
+    *item = parsed(&format!("{function}({item}{order})"))?;
+    Some(Expr::Subquery(Box::new(query)))
+}
+
+/// `'name'::regclass::oid`, already a query, fails where nothing has that name.
+fn existing(expression: &Expr) -> Option<Expr> {
+    let Expr::Subquery(query) = expression else { return None };
+    let mut name = FirstText(None);
+    let _ = query.visit(&mut name);
+    parsed(&format!("{EXISTING}({expression}, {})", scan::quoted(&name.0?)))
+}
+
+struct FirstText(Option<String>);
+
+impl Visitor for FirstText {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        match &value.value {
+            Value::SingleQuotedString(text) => {
+                self.0 = Some(text.clone());
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn view_text(oid: &str) -> Option<Expr> {
+    parsed(&format!(
+        "(SELECT first_value(view_text.definition) FROM pg_catalog.pg_class AS view_class
+          JOIN pg_catalog.pg_namespace AS view_schema ON view_schema.oid = view_class.relnamespace
+          JOIN pg_catalog.pg_views AS view_text ON view_text.viewname = view_class.relname AND view_text.schemaname = view_schema.nspname
+          WHERE view_class.oid = {oid})"
+    ))
+}
+
+fn parsed(expression: &str) -> Option<Expr> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(expression).and_then(|mut parser| parser.parse_expr()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_become_values() {
+        for (sql, expected) in [
+            (
+                "SELECT ARRAY(SELECT b.rolname FROM m JOIN b ON m.roleid = b.oid WHERE m.member = r.oid) FROM r",
+                "SELECT (SELECT array_agg(b.rolname) FROM m JOIN b ON m.roleid = b.oid WHERE m.member = r.oid) FROM r",
+            ),
+            ("SELECT array(SELECT a FROM t ORDER BY b, c)", "SELECT (SELECT array_agg(a ORDER BY b, c) FROM t)"),
+            ("SELECT array(SELECT a FROM t ORDER BY 1)", "SELECT (SELECT array_agg(a ORDER BY a) FROM t)"),
+            ("SELECT array(SELECT DISTINCT a FROM t)", "SELECT array(SELECT DISTINCT a FROM t)"),
+            (
+                "SELECT array(SELECT x FROM unnest(c.reloptions) AS x), ARRAY(SELECT polname FROM pg_catalog.pg_policy AS pol)",
+                "SELECT arrow_cast(make_array(), 'List(Utf8)'), arrow_cast(make_array(), 'List(Utf8)')",
+            ),
+            (
+                "SELECT 1 FROM t WHERE t.a = 0 OR (SELECT c.b = 'c' FROM c WHERE c.a = t.a)",
+                "SELECT 1 FROM t WHERE t.a = 0 OR (SELECT first_value(c.b = 'c') FROM c WHERE c.a = t.a)",
+            ),
+            ("SELECT 1 FROM t WHERE t.a = (SELECT max(a) FROM c)", "SELECT 1 FROM t WHERE t.a = (SELECT max(a) FROM c)"),
+            (
+                "SELECT CAST((SELECT oid FROM p WHERE proname = 'f') AS oid)",
+                "SELECT CAST(polybolos_existing((SELECT first_value(oid) FROM p WHERE proname = 'f'), 'f') AS oid)",
+            ),
+        ] {
+            let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+            rewrite(&mut statement);
+            assert_eq!(statement.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_view_is_looked_up() {
+        let sql = "SELECT pg_get_viewdef(c.oid, true) FROM c";
+        let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+        rewrite(&mut statement);
+        assert!(statement.to_string().contains("WHERE view_class.oid = c.oid"), "{statement}");
+    }
+}
