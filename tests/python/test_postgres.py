@@ -1,8 +1,11 @@
-"""The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first."""
+"""The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first; and psql's commands."""
 import datetime
+import decimal
 import json
+import os
 import pathlib
 import re
+import subprocess
 import uuid
 
 import psycopg
@@ -88,6 +91,69 @@ def test_parameters_of_every_type(connect, form):
         assert found == (0,)
         assert connection.execute(f"SELECT %{form}", [None]).fetchone() == (None,)
         assert connection.execute(f"SELECT %{form}, %{form}, %{form}", [7, 7, None]).fetchone() == (7, 7, None)
+
+
+@pytest.mark.parametrize("form", ["s", "t", "b"])
+def test_numeric_parameters(connect, form):
+    with connect() as connection:
+        for value in map(decimal.Decimal, ["1.50", "-70000.25", "0.000012", "120000", "0"]):
+            assert float(connection.execute(f"SELECT %{form}", [value]).fetchone()[0]) == float(value)
+        for value in map(decimal.Decimal, ["1.50", "-70000.25"]):
+            query = f"SELECT count(*) FROM (VALUES (CAST('{value}' AS DECIMAL(20, 2)))) AS t (n) WHERE n = %{form}"
+            assert connection.execute(query, [value]).fetchone() == (1,), value
+        if form == "b":
+            with pytest.raises(psycopg.Error, match="is no numeric"):
+                connection.execute("SELECT %b", [decimal.Decimal("NaN")])
+
+
+def test_backslash_commands_of_psql(platform, connect):
+    host, port = platform.address("postgres")
+
+    def psql(command):
+        """Everything that it prints, unaligned."""
+        answer = subprocess.run(
+            ["psql", "-XAw", "-h", host, "-p", str(port), "-U", "admin", "-d", "polybolos", "-c", command], text=True, timeout=60,
+            env={**os.environ, "PGPASSWORD": platform.token}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        return answer.stdout
+
+    with connect() as connection:
+        connection.execute("CREATE TABLE psql_probe (\"Id\" STRING NOT NULL, n BIGINT) WITH ('connector' = 'blackhole')")
+        connection.execute("CREATE VIEW \"Psql_View\" AS SELECT \"Id\", n + 1 AS more FROM psql_probe WHERE n > 1")
+        query = 'SELECT "Id", n + 1 AS more FROM psql_probe WHERE n > 1'
+        try:
+            for command, expected in {
+                r"\d psql_probe": "Id|text||not null|\nn|bigint|||",
+                r"\d+ psql_probe": "Id|text||not null||extended|||\nn|bigint||||plain|||",
+                r'\d "Psql_View"': "View \"public.Psql_View\"",
+                r'\d public."Psql_View"': "more|bigint|||",
+                r'\d+ "Psql_View"': f"View definition:\n{query}\n",
+                r'\sv "Psql_View"': f"VIEW public.\"Psql_View\" AS\n{query}\n",
+                r"\d": "public|psql_probe|table|admin\n",
+                r"\d+": "public|Psql_View|view|admin|permanent||0 bytes|\n",
+                r"\dt+": "public|psql_probe|table|admin|permanent||0 bytes|\n",
+                r"\dv": "public|Psql_View|view|admin\n",
+                r"\dv+": "public|Psql_View|view|admin|permanent|0 bytes|\n",
+                r"\dn+": "public|admin||\n",
+                r"\l+": "polybolos|admin|UTF-8|en_US.UTF-8|en_US.UTF-8||libc||0 bytes|pg_default|\n(1 row)",
+                r"\du": "admin|Superuser, Create role, Create DB|",
+                r"\dp": "public|psql_probe|table|||\n",
+                r"\df": "(0 rows)",
+                r"\df+": "(0 rows)",
+                r"\dT": "(0 rows)",
+                r"\dT+": "(0 rows)",
+                r"\ddp": "(0 rows)",
+                r"\di": "Did not find any relations",
+                r"\ds": "Did not find any relations",
+                r"\dm": "Did not find any relations",
+                r"\sf nowhere": "\"nowhere\" not found",
+            }.items():
+                said = psql(command)
+                assert expected in said and ("ERROR" in said) == ("not found" in expected), f"{command}: {said}"
+            views = connection.execute("SELECT viewname, definition FROM pg_views WHERE viewowner = current_user").fetchall()
+            assert ("Psql_View", query) in views
+        finally:
+            connection.execute("DROP VIEW \"Psql_View\"")
+            connection.execute("DROP TABLE psql_probe")
 
 
 def test_a_transaction_says_that_it_takes_nothing_back(connect):
