@@ -19,7 +19,7 @@ mod verify;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use polybolos_service::exit::{Exit, Failure};
+use polybolos_service::exit::{self, Exit, Failure};
 
 /// Also of the C libraries that are linked in, librdkafka above all. See docs/reference/benchmarks.md for what it brings.
 #[global_allocator]
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            eprintln!("error: {}", exit::told(&error));
             error.downcast_ref::<Exit>().map_or(Failure::Failed, |exit| exit.failure).into()
         }
     }

@@ -1,8 +1,10 @@
 """Late rows go to `polybolos.late_rows`, and to a table that the job names."""
 
 import json
+import time
 import uuid
 
+from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
 
 
@@ -58,3 +60,39 @@ def test_an_insert_without_windows_beside_one_with_them_is_told_of(system):
     system.sql(f"DROP JOB {stem}_both")
     for name, insert in (("one", rows), ("other", windows)):
         assert "late" not in system.run("sql", "-c", f"CREATE JOB {stem}_{name} AS {insert}").stderr
+
+
+def test_each_table_says_how_long_the_watermark_waits_for_it(cluster):
+    stem = f"idle_{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic(f"{stem}_{side}", 1, 1) for side in "ab"]).values():
+        future.result()
+
+    def produce(side: str, *records: tuple[str, int]) -> None:
+        lines = "".join(json.dumps({"k": k, "ts": f"2026-01-01 00:{at // 60:02}:{at % 60:02}"}) + "\n" for k, at in records)
+        cluster.run("topic", "produce", f"{stem}_{side}", stdin=lines)
+
+    for side, timeout in (("a", "1 s"), ("b", "1 h")):
+        produce(side, ("x", 5))
+        cluster.sql(
+            f"CREATE TABLE {stem}_{side} (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "
+            f"WITH ('connector' = 'kafka', 'topic' = '{stem}_{side}', 'format' = 'json', 'scan.watermark.idle-timeout' = '{timeout}')"
+        )
+    cluster.sql(
+        f"CREATE TABLE {stem} (k STRING, a TIMESTAMP(3), b TIMESTAMP(3), PRIMARY KEY (k) NOT ENFORCED) "
+        f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{stem}', 'table.create' = 'true')"
+    )
+    cluster.sql(
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem} SELECT a.k, a.ts, b.ts FROM {stem}_a a JOIN {stem}_b b "
+        "ON a.k = b.k AND a.ts BETWEEN b.ts - INTERVAL '10' SECOND AND b.ts + INTERVAL '10' SECOND"
+    )
+    keys = lambda: sorted(row["k"] for row in cluster.sql(f"SELECT k FROM {stem}"))  # noqa: E731
+    read = lambda: cluster.sql(f"SELECT records_in, late_rows FROM polybolos.jobs WHERE name = '{stem}_job'")  # noqa: E731
+    wait_for("the first pair", lambda: keys() == ["x"])
+    produce("a", ("y", 100), ("z", 200))
+    wait_for("the side that goes on", lambda: read()[0]["records_in"] == 4)
+    # Longer than the impatient side's.
+    time.sleep(4)
+    produce("b", ("y", 100))
+    wait_for("the second pair", lambda: keys() == ["x", "y"])
+    assert read() == [{"records_in": 5, "late_rows": 0}]

@@ -18,7 +18,7 @@ use rdkafka::{
 use crate::{
     connection::Connection,
     context::QuietContext,
-    error::{KafkaError, Result},
+    error::{KafkaError, Result, is_away},
     topic_id,
 };
 
@@ -197,7 +197,7 @@ impl Admin {
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
-                Err(KafkaError::Refused { action, reason: code.to_string() })
+                Err(KafkaError::from_code(code, &self.connection.bootstrap_servers, action))
             }
             _ => Ok(()),
         }
@@ -231,7 +231,7 @@ impl Admin {
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
             Some(Err((_, code))) if !matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                Err(KafkaError::Refused { action, reason: code.to_string() })
+                Err(KafkaError::from_code(code, &self.connection.bootstrap_servers, action))
             }
             _ => Ok(()),
         }
@@ -242,8 +242,13 @@ impl Admin {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let action = format!("asking for settings of topic {topic:?}");
         let answers = self.clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        let answers = answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))?;
-        let Some(Ok(settings)) = answers.into_iter().next() else { return Ok(None) };
+        let servers = &self.connection.bootstrap_servers;
+        let answers = answers.map_err(|error| KafkaError::from_client(error, servers, action.clone()))?;
+        let settings = match answers.into_iter().next() {
+            Some(Ok(settings)) => settings,
+            Some(Err(code)) if is_away(code) => return Err(KafkaError::from_code(code, servers, action)),
+            _ => return Ok(None),
+        };
         Ok(settings.get(name).and_then(|entry| entry.value.clone()))
     }
 

@@ -103,11 +103,19 @@ impl KafkaError {
         match error {
             Client::ClientConfig(_, reason, name, _) => Self::Property { name, reason },
             Client::ClientCreation(reason) => Self::Refused { action: action.into(), reason },
+            // Its own function has no code for these.
+            Client::AdminOp(code) => Self::from_code(code, servers, action),
             other => match other.rdkafka_error_code() {
-                Some(code) if is_away(code) => Self::Away { servers: servers.into(), reason: format!("{}: {code}", action.into()) },
-                Some(code) => Self::Refused { action: action.into(), reason: code.to_string() },
+                Some(code) => Self::from_code(code, servers, action),
                 None => Self::Refused { action: action.into(), reason: other.to_string() },
             },
+        }
+    }
+
+    pub(crate) fn from_code(code: Code, servers: &str, action: impl Into<String>) -> Self {
+        match is_away(code) {
+            true => Self::Away { servers: servers.into(), reason: format!("{}: {code}", action.into()) },
+            false => Self::Refused { action: action.into(), reason: code.to_string() },
         }
     }
 }
@@ -136,4 +144,20 @@ pub(crate) fn is_away(code: Code) -> bool {
             | Code::SSL
             | Code::Authentication
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::KafkaError as Client;
+
+    use super::*;
+
+    #[test]
+    fn an_admin_request_that_nobody_answers_is_no_refusal() {
+        let told = |code| KafkaError::from_client(Client::AdminOp(code), "here:9092", "asking");
+        for code in [Code::OperationTimedOut, Code::BrokerTransportFailure, Code::LeaderNotAvailable] {
+            assert!(told(code).is_retryable(), "{code}");
+        }
+        assert!(matches!(told(Code::TopicAuthorizationFailed), KafkaError::Refused { .. }));
+    }
 }

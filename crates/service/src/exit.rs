@@ -32,3 +32,28 @@ impl Exit {
         Self { failure, message: message.into() }
     }
 }
+
+/// An error and its causes in one line. Some errors tell their causes themselves.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = std::io::Error::other("no such file");
+        let error = Err::<(), _>(missing).context("cannot read x: no such file").context("a.toml").unwrap_err();
+        assert_eq!(told(&error), "a.toml: cannot read x: no such file");
+    }
+}

@@ -96,6 +96,9 @@ pub enum Life {
     /// Stopped by an error that needs somebody: `reason` names object and remedy.
     Failed {
         reason: String,
+        /// What could not be published. Once it is, the job goes on by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stuck: Option<(SinkId, Epoch)>,
     },
     /// The last swap of an incarnation; its files may go.
     Dropped,
@@ -136,6 +139,9 @@ pub struct SourcePosition {
     /// Where the incarnation began, by partition; others began at 0. `None`: with a savepoint, or before this was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<BTreeMap<i32, i64>>,
+    /// Records of an earlier topic of this name were read: it was deleted and made again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_made_again: bool,
     /// Next offset to read, by partition.
     pub next: BTreeMap<i32, i64>,
     /// Largest record timestamp seen, milliseconds since 1970, by partition (of a part that reads several: the largest of them all).

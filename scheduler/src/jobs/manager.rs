@@ -149,7 +149,7 @@ impl JobManager {
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
         match (unreadable(&manifest, &spec), &manifest.life) {
             (None, _) => manifest.layout = spec.template.layout(),
-            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason },
+            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason, stuck: None },
             (Some(_), _) => {}
         }
         let replace = manifest.replace.clone();

@@ -37,7 +37,7 @@ use polybolos_sql::{
     statement::Emit,
 };
 use polybolos_streaming::{
-    coordinator::{CoordinatorConfig, OnDataLoss, PartLayout},
+    coordinator::{CoordinatorConfig, IDLE_TIMEOUT_US, OnDataLoss, PartLayout},
     ids::{Incarnation, SinkId, SourceId},
     manifest::{DEAD_LETTERS, LATE_ROWS},
 };
@@ -120,13 +120,7 @@ pub async fn job_spec(
         config.layout = PartLayout::Shared { most: plan.options.parallelism };
         config.has_timers = template.flow().dataflow.graph().has_timers();
         config.timer_granule_us = plan.event_time.granule_us.unwrap_or(1).max(1);
-        for source in &template.flow().spec.event_times {
-            config.watermarked.insert(SourceId(source.source));
-        }
-        let timeouts = plan.watermarks.iter().filter_map(|source| source.idle_timeout_us);
-        if let Some(timeout) = timeouts.min() {
-            config.idle_timeout_us = u64::try_from(timeout).ok();
-        }
+        config.watermarked = idle_timeouts(platform, plan, &topics)?;
         JobTemplate::Stateful(template)
     } else {
         JobTemplate::Stateless(stateless(platform, session, definition, plan).await?)
@@ -373,6 +367,31 @@ impl Sources<'_> {
 }
 
 /// How executors find a table's event time in its records.
+/// By source with a watermark, how long the watermark waits for a silent partition: as its table says, of several tables the most patient.
+fn idle_timeouts(platform: &PlatformTables, plan: &JobPlan, topics: &Topics) -> anyhow::Result<BTreeMap<SourceId, Option<u64>>> {
+    let mut timeouts = BTreeMap::new();
+    for watermark in &plan.watermarks {
+        let Some((_, source)) = watermarked(platform, plan, watermark, topics)? else { continue };
+        let timeout = watermark.idle_timeout_us.map_or(IDLE_TIMEOUT_US, i64::unsigned_abs);
+        let patience = timeouts.entry(source).or_insert(Some(timeout));
+        *patience = (*patience).max(Some(timeout));
+    }
+    Ok(timeouts)
+}
+
+/// The table that a watermark is of, and its topic's number, where the job reads it.
+fn watermarked<'a>(
+    platform: &PlatformTables,
+    plan: &'a JobPlan,
+    watermark: &WatermarkSource,
+    topics: &Topics,
+) -> anyhow::Result<Option<(&'a TableDefinition, SourceId)>> {
+    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
+    let Some(table) = tables.find(|table| table.name == watermark.table) else { return Ok(None) };
+    let Connector::Kafka(kafka) = &table.connector else { return Ok(None) };
+    Ok(topics.id_of(&platform.connection(kafka)?, &kafka.topic).map(|source| (table, source)))
+}
+
 fn event_time(
     platform: &PlatformTables,
     session: &SessionState,
@@ -380,10 +399,7 @@ fn event_time(
     watermark: &WatermarkSource,
     topics: &Topics,
 ) -> anyhow::Result<Option<(EventTime, Schema)>> {
-    let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
-    let Some(table) = tables.find(|table| table.name == watermark.table) else { return Ok(None) };
-    let Connector::Kafka(kafka) = &table.connector else { return Ok(None) };
-    let Some(source) = topics.id_of(&platform.connection(kafka)?, &kafka.topic) else { return Ok(None) };
+    let Some((table, source)) = watermarked(platform, plan, watermark, topics)? else { return Ok(None) };
     let stored = table.stored();
     let schema = stored.arrow_schema();
     let mut needs: Vec<String> = watermark.expression.column_refs().into_iter().map(|column| column.name.clone()).collect();

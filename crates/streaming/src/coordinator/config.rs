@@ -1,5 +1,5 @@
 //! A coordinator's settings; durations in microseconds.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     frame::{OffsetRange, PartWork, SourceRange},
@@ -10,14 +10,15 @@ use crate::{
 
 pub const SECOND_US: u64 = 1_000_000;
 
+/// Of a partition where its table does not say otherwise.
+pub const IDLE_TIMEOUT_US: u64 = 30 * SECOND_US;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct CoordinatorConfig {
     pub pace: PaceConfig,
     pub layout: PartLayout,
-    /// Sources whose table has a WATERMARK.
-    pub watermarked: BTreeSet<SourceId>,
-    /// The watermark does not wait for a partition that had nothing to read for so long; `None`: it waits for ever.
-    pub idle_timeout_us: Option<u64>,
+    /// Sources whose table has a WATERMARK. It does not wait for a partition that had nothing to read for so long; `None`: it waits for ever.
+    pub watermarked: BTreeMap<SourceId, Option<u64>>,
     /// The plan emits when event time passes, also without records (windows, joins that expire). Needs [`PartLayout::Shared`].
     pub has_timers: bool,
     /// Timers are due at multiples of this event time only (the greatest common divisor of all windows' sizes and slides), so that the watermark's
@@ -77,8 +78,7 @@ impl Default for CoordinatorConfig {
         Self {
             pace: PaceConfig::default(),
             layout: PartLayout::PerPartition,
-            watermarked: BTreeSet::new(),
-            idle_timeout_us: Some(30 * SECOND_US),
+            watermarked: BTreeMap::new(),
             has_timers: false,
             timer_granule_us: 1,
             compact_from_runs: 32,

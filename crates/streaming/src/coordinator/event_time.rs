@@ -2,7 +2,7 @@
 //! partitions that are not idle, over all sources that have a watermark; it never falls. A partition that has seen no event time yet holds it back
 //! until it is idle. When all are idle, nothing holds it back: it is the largest event time, as if the partition that leads had fallen silent last.
 //!
-//! A partition is idle once the broker, asked for the second time [`CoordinatorConfig::idle_timeout_us`] after its first answer, still says that there is
+//! A partition is idle once the broker, asked for the second time [its timeout](CoordinatorConfig::watermarked) after its first answer, still says that there is
 //! nothing to read, by the monotonic clock; and is awake again as soon as the broker or an executor tells of a record. Time that passes while nobody is
 //! asked counts for nothing: a machine that is short of breath must not make records late.
 use std::collections::BTreeMap;
@@ -64,8 +64,8 @@ impl EventTimes {
     fn relevant(&self, config: &CoordinatorConfig) -> Option<impl Iterator<Item = (&SourcePartition, &Partition)> + Clone> {
         let is_there = |source: &SourceId| self.partitions.keys().any(|key| key.source == *source);
         let watermarked = config.watermarked.clone();
-        let relevant = move |(key, _): &(&SourcePartition, &Partition)| watermarked.contains(&key.source);
-        config.watermarked.iter().all(is_there).then(|| self.partitions.iter().filter(relevant))
+        let relevant = move |(key, _): &(&SourcePartition, &Partition)| watermarked.contains_key(&key.source);
+        config.watermarked.keys().all(is_there).then(|| self.partitions.iter().filter(relevant))
     }
 
     /// What a recorded epoch has seen.
@@ -83,9 +83,10 @@ impl EventTimes {
 
     /// The broker has answered what was asked at `asked_us`.
     pub fn answered(&mut self, source: SourceId, sources: &Sources, asked_us: u64, now_us: u64, config: &CoordinatorConfig) {
-        let activities = sources.activities().filter(|(key, _)| key.source == source && config.watermarked.contains(&source));
+        let Some(&timeout_us) = config.watermarked.get(&source) else { return };
+        let activities = sources.activities().filter(|(key, _)| key.source == source);
         for (key, _) in activities.filter(|(_, activity)| *activity == Activity::Quiet) {
-            self.partitions.entry(key).or_default().is_quiet(asked_us, now_us, config.idle_timeout_us);
+            self.partitions.entry(key).or_default().is_quiet(asked_us, now_us, timeout_us);
         }
     }
 
@@ -95,7 +96,7 @@ impl EventTimes {
             return;
         }
         self.partitions.retain(|key, _| sources.position(*key).is_some());
-        for (key, activity) in sources.activities().filter(|(key, _)| config.watermarked.contains(&key.source)) {
+        for (key, activity) in sources.activities().filter(|(key, _)| config.watermarked.contains_key(&key.source)) {
             self.partitions.entry(key).or_default().look(activity);
         }
         let Some(relevant) = self.relevant(config) else { return };

@@ -42,14 +42,14 @@ use swap::{Purpose, Swap, Verdict};
 
 pub use self::{
     action::{Action, EpochPublished, EpochRecorded, PublishOrder},
-    config::{CoordinatorConfig, OnDataLoss, PartLayout, Rule, SECOND_US},
+    config::{CoordinatorConfig, IDLE_TIMEOUT_US, OnDataLoss, PartLayout, Rule, SECOND_US},
     event::{AttemptOutcome, Command, Event, ManifestAnswer, Now, PublishFailure, SwapReply},
     status::{JobStatus, Limit, Phase},
 };
 use crate::{
     frame::{Closing, Frame, SourceRange, timers_lie_between},
-    ids::{Attempt, ExecutorId, Generation, Nonce, SinkId, Version},
-    manifest::{DEAD_LETTERS, EpochRecord, Life, Manifest, StateRun},
+    ids::{Attempt, Epoch, ExecutorId, Generation, Nonce, SinkId, Version},
+    manifest::{DEAD_LETTERS, EpochRecord, LATE_ROWS, Life, Manifest, StateRun},
     pace::{Observed, Pace},
     report::{CompactReport, Counts, PartFile, PartReport, PublishReport, StepTimes},
     window::WriteWindow,
@@ -296,7 +296,7 @@ impl JobCoordinator {
             Life::Running => {}
             Life::Paused => return Phase::Paused,
             Life::Stopped | Life::Dropped => return Phase::Stopped { draining: !self.publishing.is_drained(&self.manifest) },
-            Life::Failed { reason } => return Phase::Failed { reason: reason.clone() },
+            Life::Failed { reason, .. } => return Phase::Failed { reason: reason.clone() },
         }
         if let Some(swap) = self.swap.as_ref().filter(|swap| swap.is_record()) {
             return Phase::Recording { epoch: swap.manifest.epoch, since_us: swap.started_us };
@@ -366,6 +366,11 @@ impl JobCoordinator {
         self.check_deadline(now, actions);
         if self.wanted != Life::Dropped {
             self.publishing.advance(now, &self.manifest, &self.executors, &self.config, actions);
+        }
+        if let Life::Failed { stuck: Some((sink, epoch)), .. } = &self.wanted
+            && self.publishing.has(*sink, *epoch)
+        {
+            self.wanted = Life::Running;
         }
         let recording = self.computed.is_some() || self.swap.as_ref().is_some_and(Swap::is_record);
         if self.drop_when_drained && !recording && self.publishing.is_drained(&self.manifest) {
@@ -937,11 +942,12 @@ impl JobCoordinator {
         }
         let stands = self.publishing.failed(&failure, now.monotonic_us, &self.config);
         if stands && !failure.retryable && self.wanted == Life::Running {
-            self.fail(
-                format!("sink {}: {}; repair it and resume the job, what is recorded waits for it", failure.sink, failure.message),
-                now,
-                actions,
+            let reason = format!(
+                "{}: {}; repair it: what is recorded waits for it, then the job goes on",
+                sink_name(failure.sink),
+                failure.message
             );
+            self.fail_until(reason, Some((failure.sink, failure.epoch)), now, actions);
         }
     }
 
@@ -977,12 +983,24 @@ impl JobCoordinator {
 
     /// The job needs somebody: nothing more is computed, what is recorded is still published.
     fn fail(&mut self, reason: String, now: Now, actions: &mut Vec<Action>) {
+        self.fail_until(reason, None, now, actions);
+    }
+
+    fn fail_until(&mut self, reason: String, stuck: Option<(SinkId, Epoch)>, now: Now, actions: &mut Vec<Action>) {
         if matches!(self.wanted, Life::Failed { .. } | Life::Dropped) {
             return;
         }
         self.abandon(now, actions);
-        self.wanted = Life::Failed { reason: reason.clone() };
+        self.wanted = Life::Failed { reason: reason.clone(), stuck };
         actions.push(Action::Failed { reason });
+    }
+}
+
+fn sink_name(sink: SinkId) -> String {
+    match sink {
+        DEAD_LETTERS => "dead letters".to_owned(),
+        LATE_ROWS => "late rows".to_owned(),
+        SinkId(number) => format!("sink {number}"),
     }
 }
 

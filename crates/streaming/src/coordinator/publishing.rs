@@ -248,6 +248,11 @@ impl Publishing {
         self.sinks.iter().map(|(id, sink)| (*id, sink.through)).collect()
     }
 
+    /// Whether a sink has all rows of an epoch.
+    pub fn has(&self, sink: SinkId, epoch: Epoch) -> bool {
+        self.sinks.get(&sink).is_some_and(|sink| sink.through >= epoch)
+    }
+
     pub fn troubles(&self) -> BTreeMap<SinkId, String> {
         self.sinks.iter().filter_map(|(id, sink)| Some((*id, sink.trouble.clone()?))).collect()
     }

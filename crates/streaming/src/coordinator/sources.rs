@@ -22,6 +22,8 @@ struct Source {
     topic: String,
     topic_id: Option<String>,
     away: Option<String>,
+    /// Where the topic began when it was made again.
+    made_again: Option<BTreeMap<i32, i64>>,
     /// The broker has told of the topic since the job began to read or went on.
     is_known: bool,
 }
@@ -73,7 +75,13 @@ impl Sources {
         for (&source, position) in &manifest.sources {
             sources.insert(
                 source,
-                Source { topic: position.topic.clone(), topic_id: position.topic_id.clone(), away: None, is_known: false },
+                Source {
+                    topic: position.topic.clone(),
+                    topic_id: position.topic_id.clone(),
+                    away: None,
+                    made_again: None,
+                    is_known: false,
+                },
             );
             for (&partition, &next) in &position.next {
                 partitions.insert(SourcePartition { source, partition }, Partition::at(next));
@@ -190,23 +198,29 @@ impl Sources {
 
     /// Call it before a frame is chosen, with nothing being computed: records below the beginning are gone.
     pub fn skip_lost(&mut self, on_data_loss: OnDataLoss) -> Result<bool, DataLoss> {
-        let mut moved = false;
+        let (mut moved, mut all_lost) = (false, vec![]);
         for (key, partition) in &mut self.partitions {
             if partition.next >= partition.beginning {
                 continue;
             }
             if on_data_loss == OnDataLoss::Fail {
                 let topic = &self.sources[&key.source].topic;
-                return Err(DataLoss(format!(
-                    "topic \"{topic}\" partition {}: records [{}, {}) were deleted by retention before the job read them; raise the topic's retention and restart the job, or set \
-                     on_data_loss = 'continue'",
-                    key.partition, partition.next, partition.beginning
-                )));
+                let lost =
+                    format!("topic \"{topic}\" partition {}: records [{}, {})", key.partition, partition.next, partition.beginning);
+                all_lost.push(lost);
+                continue;
             }
             self.lost += (partition.beginning - partition.next) as u64;
             partition.next = partition.beginning;
             partition.available = partition.available.max(partition.next);
             moved = true;
+        }
+        if !all_lost.is_empty() {
+            return Err(DataLoss(format!(
+                "{} were deleted by retention before the job read them; raise the topic's retention and restart the job, or set \
+                 on_data_loss = 'continue'",
+                all_lost.join(", ")
+            )));
         }
         Ok(moved)
     }
@@ -222,6 +236,7 @@ impl Sources {
         }
         if let Some(source) = self.sources.get_mut(&id) {
             source.topic_id = topic_id;
+            source.made_again = Some(beginnings.clone());
         }
     }
 
@@ -298,6 +313,10 @@ impl Sources {
                 continue;
             };
             position.topic_id.clone_from(&source.topic_id);
+            if let Some(beginnings) = &source.made_again {
+                position.was_made_again = true;
+                position.first = position.first.take().map(|_| beginnings.clone());
+            }
             position.next = self.of(*id).map(|(key, partition)| (key.partition, partition.next)).collect();
             let next = &position.next;
             position.max_timestamp_ms.retain(|partition, _| next.contains_key(partition));

@@ -13,13 +13,12 @@ use crate::{
     report::CompactFailure,
 };
 
-const IDLE_US: u64 = 30 * SECOND_US;
+const IDLE_US: u64 = IDLE_TIMEOUT_US;
 
 fn config() -> CoordinatorConfig {
     CoordinatorConfig {
         layout: PartLayout::Shared { most: 1 },
-        watermarked: BTreeSet::from([SOURCE]),
-        idle_timeout_us: Some(IDLE_US),
+        watermarked: BTreeMap::from([(SOURCE, Some(IDLE_US))]),
         has_timers: true,
         compact_from_runs: 2,
         pace: PaceConfig { rest_us: 0, unpublished_at_ease: 100, ..PaceConfig::default() },
@@ -345,7 +344,7 @@ fn an_epoch_in_which_only_time_passes_and_that_always_fails_fails_the_job() {
 
 #[test]
 fn recorded_deltas_become_runs_and_merged_runs_take_their_place() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeSet::new(), compact_from_runs: 3, ..config() });
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), compact_from_runs: 3, ..config() });
     bench.epoch(&[(0, 1)], 0);
     bench.epoch(&[(0, 1)], 5);
     assert_eq!(bench.runs(), [("epoch-2", 1, 2)], "the first epoch changed nothing");
@@ -376,7 +375,7 @@ fn recorded_deltas_become_runs_and_merged_runs_take_their_place() {
 
 #[test]
 fn files_go_when_they_are_neither_published_nor_state_any_more() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeSet::new(), position_delay_us: 1, ..config() });
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
     let retention_us = bench.coordinator.config.file_retention_us;
     bench.epoch(&[(0, 1)], 5);
     let order = bench.orders()[0].clone();
@@ -407,7 +406,7 @@ fn files_go_when_they_are_neither_published_nor_state_any_more() {
 
 #[test]
 fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeSet::new(), position_delay_us: 1, ..config() });
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
     let retention_us = bench.coordinator.config.file_retention_us;
     for _ in 0..2 {
         bench.epoch(&[(0, 1)], 5);
@@ -435,7 +434,7 @@ fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
 
 #[test]
 fn nothing_is_deleted_while_savepoints_are_not_known() {
-    let stateful = CoordinatorConfig { watermarked: BTreeSet::new(), position_delay_us: 1, ..config() };
+    let stateful = CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() };
     let retention_us = stateful.file_retention_us;
     let mut bench = Bench::leading_as(manifest(), stateful);
     bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
@@ -477,7 +476,7 @@ fn rows_of_an_earlier_run_that_are_gone_are_forgotten_by_a_swap() {
 
 #[test]
 fn a_takeover_forgets_an_order_and_its_late_file_is_rubbish() {
-    let stateful = || CoordinatorConfig { watermarked: BTreeSet::new(), ..config() };
+    let stateful = || CoordinatorConfig { watermarked: BTreeMap::new(), ..config() };
     let mut bench = leading(stateful());
     bench.epoch(&[(0, 1)], 5);
     bench.epoch(&[(0, 1)], 5);
@@ -503,7 +502,7 @@ fn a_takeover_forgets_an_order_and_its_late_file_is_rubbish() {
 
 #[test]
 fn compaction_that_fails_is_told_and_holds_nothing_up() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeSet::new(), ..config() });
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), ..config() });
     bench.epoch(&[(0, 1)], 5);
     bench.epoch(&[(0, 1)], 5);
     let runs = bench.compact_order().expect("an order");

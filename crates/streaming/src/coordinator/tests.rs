@@ -164,14 +164,8 @@ fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
     assert_eq!((manifest.counts.refused, manifest.published[&SINK]), (3, Epoch(1)));
 }
 
-/// An executor that wakes long after its order was given to another says what was true then.
-#[test]
-fn a_failure_of_an_old_order_does_not_fail_the_job() {
-    let mut bench = Bench::leading();
-    bench.compute();
-    bench.store();
-    let order = bench.orders()[0].clone();
-    let failure = PublishFailure {
+fn missing_table(order: &PublishOrder) -> PublishFailure {
+    PublishFailure {
         generation: Generation(1),
         sink: order.sink,
         epoch: order.epoch,
@@ -179,16 +173,44 @@ fn a_failure_of_an_old_order_does_not_fail_the_job() {
         executor: order.executor.clone(),
         message: "the table is missing".into(),
         retryable: false,
-    };
-    bench.published(&order, None);
-    bench.send(Event::PublishFailed(failure.clone()));
-    assert!(!bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "{:?}", bench.done);
+    }
+}
 
+/// An executor that wakes long after its order was given to another says what was true then.
+#[test]
+fn a_failure_of_an_old_order_does_not_fail_the_job() {
     let mut bench = Bench::leading();
     bench.compute();
     bench.store();
-    bench.send(Event::PublishFailed(failure));
-    assert!(bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "one of the order that stands does");
+    let order = bench.orders()[0].clone();
+    bench.published(&order, None);
+    bench.send(Event::PublishFailed(missing_table(&order)));
+    assert!(!bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "{:?}", bench.done);
+}
+
+#[test]
+fn a_job_that_a_sink_stopped_goes_on_when_the_sink_has_what_waited() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    bench.send(Event::PublishFailed(missing_table(&orders[0])));
+    assert!(bench.done.iter().any(|action| matches!(action, Action::Failed { .. })), "{:?}", bench.done);
+    bench.published(&orders[1], None);
+    bench.store();
+    let life = &bench.coordinator.manifest().life;
+    assert!(
+        matches!(life, Life::Failed { reason, stuck: Some((SINK, Epoch(1))) } if reason.contains("the table is missing")),
+        "{life:?}"
+    );
+    bench.done.clear();
+    bench.now.monotonic_us += CoordinatorConfig::default().max_backoff_us;
+    bench.send(Event::Tick);
+    let again = bench.orders();
+    assert_eq!(again, [orders[0].clone()]);
+    bench.published(&again[0], None);
+    bench.store();
+    assert_eq!(bench.coordinator.manifest().life, Life::Running);
 }
 
 /// Reading ahead would go on from the old topic's offsets, which the new one may never reach.

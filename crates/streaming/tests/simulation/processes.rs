@@ -1,6 +1,6 @@
 //! Scheduler processes: each stands for election, and the one that leads runs the job's coordinator and carries out what it says, as the runner of the scheduler
 //! does. A paused process finds everything that was meant for it when it wakes, in any order.
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use polybolos_streaming::{
     coordinator::{
@@ -196,8 +196,7 @@ impl World {
             position_delay_us: 200 * MS,
             max_unpublished_epochs: MAX_UNPUBLISHED,
             layout: if self.plan.stateful { PartLayout::Shared { most: self.plan.sharing } } else { PartLayout::PerPartition },
-            watermarked: if self.plan.stateful { BTreeSet::from([SOURCE]) } else { BTreeSet::new() },
-            idle_timeout_us: Some(400 * MS),
+            watermarked: self.plan.stateful.then_some((SOURCE, Some(400 * MS))).into_iter().collect(),
             has_timers: self.plan.stateful,
             compact_from_runs: 3,
             compact_timeout_us: 400 * MS,

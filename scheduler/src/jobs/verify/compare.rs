@@ -64,7 +64,7 @@ pub fn compare(
     let found = normalised(found, &types)?;
     let mut wanted: HashMap<Vec<u8>, Vec<Place>> = HashMap::new();
     for (batch, arrays) in expected.iter().enumerate() {
-        for (row, key) in key_rows(&converter, arrays, &keys)?.into_iter().enumerate() {
+        for (row, key) in key_rows(&converter, arrays, &keys, table.partition_key.len() == 1)?.into_iter().enumerate() {
             // A row without a whole key is a dead letter.
             let Some(key) = key else { continue };
             wanted.entry(key).or_default().push((batch, row));
@@ -73,7 +73,7 @@ pub fn compare(
     let mut compared = Compared::default();
     let telling = Telling { table, columns, keys: &keys, kept };
     for arrays in &found {
-        for (row, key) in key_rows(&converter, arrays, &keys)?.into_iter().enumerate() {
+        for (row, key) in key_rows(&converter, arrays, &keys, table.partition_key.len() == 1)?.into_iter().enumerate() {
             compared.rows += 1;
             let Some(places) = key.and_then(|key| wanted.remove(&key)) else {
                 telling.note(&mut compared, "extra", None, Some((arrays, row)))?;
@@ -108,17 +108,18 @@ fn normalised(batches: &[RecordBatch], types: &[DataType]) -> anyhow::Result<Vec
     batches.iter().map(of).collect()
 }
 
-/// The key of each row; none where a column of it is NULL or an empty text, which no table takes.
-fn key_rows(converter: &RowConverter, arrays: &[ArrayRef], keys: &[usize]) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
+/// The key of each row; none where a column of it is NULL, or the partition key is one empty text, which no table takes.
+fn key_rows(
+    converter: &RowConverter,
+    arrays: &[ArrayRef],
+    keys: &[usize],
+    partition_key_is_one: bool,
+) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
     let key_arrays: Vec<ArrayRef> = keys.iter().map(|&key| arrays[key].clone()).collect();
     let rows = converter.convert_columns(&key_arrays)?;
-    let alone = key_arrays.len() == 1;
+    let partition_key = key_arrays.first().filter(|_| partition_key_is_one).and_then(|array| array.as_string_opt::<i32>());
     let is_whole = |row: usize| {
-        key_arrays.iter().all(|array| {
-            let is_empty =
-                alone && array.as_string_opt::<i32>().is_some_and(|texts| texts.is_valid(row) && texts.value(row).is_empty());
-            array.is_valid(row) && !is_empty
-        })
+        key_arrays.iter().all(|array| array.is_valid(row)) && partition_key.is_none_or(|texts| !texts.value(row).is_empty())
     };
     Ok(rows.iter().enumerate().map(|(row, key)| is_whole(row).then(|| key.as_ref().to_vec())).collect())
 }
@@ -253,5 +254,23 @@ mod tests {
         assert_eq!(all.differences, [changed, extra]);
         let open = compared(&expected, &found, true);
         assert_eq!((open.count, open.open), (2, 2));
+    }
+
+    #[test]
+    fn only_a_partition_key_of_one_column_may_not_be_empty() {
+        let columns = ["k".to_owned(), "v".to_owned()];
+        let missing = |partition_key: &[&str], clustering_key: &[&str]| {
+            let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let table = TableSchema {
+                name: TableName::new("s", "t"),
+                columns: vec![Column::new("k", DataType::Utf8), Column::new("v", DataType::Float64)],
+                partition_key: owned(partition_key),
+                clustering_key: owned(clustering_key),
+            };
+            compare(&table, &columns, &rows(&[(Some(""), Some(1.0))]), &[], 2, false).expect("compared").count
+        };
+        assert_eq!(missing(&["k"], &["v"]), 0);
+        assert_eq!(missing(&["k", "v"], &[]), 1);
+        assert_eq!(missing(&["v"], &["k"]), 1);
     }
 }

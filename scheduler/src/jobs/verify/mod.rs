@@ -17,6 +17,7 @@ use datafusion::arrow::array::RecordBatch;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use polybolos_kafka::admin::Admin;
+use polybolos_service::exit;
 use polybolos_sql::{
     catalog::{Catalog, JobDefinition},
     statement::Emit,
@@ -117,11 +118,8 @@ impl JobManager {
         let manager = self.clone();
         self.spawn(async move {
             let outcome = manager.verified(&verification, &queries, catalog, &definition, &handle).await;
-            *verification.outcome.write() = outcome.unwrap_or_else(|error| Outcome {
-                state: State::Failed,
-                message: format!("{error:#}").replace('\n', " "),
-                ..Outcome::default()
-            });
+            *verification.outcome.write() =
+                outcome.unwrap_or_else(|error| Outcome { state: State::Failed, message: exit::told(&error), ..Outcome::default() });
         });
         Ok(())
     }
@@ -153,8 +151,14 @@ impl JobManager {
         let oracle =
             Oracle::new(self, queries, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
         verification.records_total.store(oracle.records, Relaxed);
-        for (index, (insert, (schema, columns, found))) in oracle.plan.inserts.iter().zip(tables).enumerate() {
-            let expected = oracle.rows(index).await?;
+        for (index, (insert, table)) in oracle.plan.inserts.iter().zip(tables).enumerate() {
+            let Some(AtRest { schema, columns, rows: found }) = table else {
+                remarks.push(format!("{} keeps no rows that could be verified", insert.target.name));
+                continue;
+            };
+            let expected = oracle.rows(index).await.with_context(|| {
+                format!("job {} cannot be verified: its query fails where the job set rows aside", definition.name)
+            })?;
             let closing = insert.emit == Emit::OnWindowClose;
             let compared = compare(&schema, &columns, &expected, &found, KEPT.saturating_sub(outcome.differences.len()), closing)?;
             outcome.rows += compared.rows;
@@ -174,13 +178,14 @@ impl JobManager {
         definition: &JobDefinition,
         catalog: &Arc<Catalog>,
         handle: &JobHandle,
-    ) -> anyhow::Result<(Manifest, Vec<(TableSchema, Vec<String>, Vec<RecordBatch>)>)> {
+    ) -> anyhow::Result<(Manifest, Vec<Option<AtRest>>)> {
         let manifest = handle.at_rest().await?.manifest;
         let plan = self.plan(catalog.clone(), definition).await?;
         let mut tables = vec![];
         for insert in &plan.inserts {
             let Some(schema) = insert.target.table_schema() else {
-                bail!("table {} keeps no rows that could be verified", insert.target.name);
+                tables.push(None);
+                continue;
             };
             let request = ScanRequest { table: schema.clone(), columns: insert.columns.clone(), predicates: vec![], limit: None };
             let mut rows = vec![];
@@ -190,10 +195,20 @@ impl JobManager {
                     rows.push(batch?);
                 }
             }
-            tables.push((schema, insert.columns.clone(), rows));
+            tables.push(Some(AtRest { schema, columns: insert.columns.clone(), rows }));
+        }
+        if tables.iter().all(Option::is_none) {
+            bail!("job {} fills only tables that keep no rows, so nothing can be verified", definition.name);
         }
         Ok((manifest, tables))
     }
+}
+
+/// A table that keeps rows, and the columns that the job fills.
+struct AtRest {
+    schema: TableSchema,
+    columns: Vec<String>,
+    rows: Vec<RecordBatch>,
 }
 
 /// What is left of the job's input.
@@ -217,6 +232,9 @@ async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Re
                 handle.spec.name
             );
         };
+        if position.was_made_again {
+            retained.gone.push(format!("topic {} was made again, and what was read of the earlier one is gone", spec.topic));
+        }
         let partitions: Vec<i32> = position.next.keys().copied().collect();
         let offsets = Admin::connect(&spec.connection)?.offsets(&spec.topic, &partitions).await.context("the job's topics")?;
         for partition in partitions {
