@@ -1,5 +1,5 @@
-//! Hosts Ballista's executor. Its heartbeats are slow on purpose: liveness is the control stream's business, and an executor that misses
-//! five beats ends itself.
+//! Hosts Ballista's executor. It takes tasks from any scheduler, and sends their statuses to the one that each came from, so that it
+//! stays when another scheduler leads. Liveness is the control stream's business.
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 
 use crate::{ExecutorSettings, engine::EpochEngine};
 
-/// Five missed beats end an executor: so long may a leader be away before executors have to start anew.
-const HEARTBEAT_SECONDS: u64 = 12;
+/// Never, as it were: beats go to the scheduler that led first and is gone perhaps, and five missed ones end an executor. The leader beats
+/// in its stead while the control stream lasts.
+const HEARTBEAT_SECONDS: u64 = 24 * 60 * 60;
 
 /// The ports that Ballista's executor listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

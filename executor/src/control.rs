@@ -35,6 +35,9 @@ const BEAT: Duration = Duration::from_millis(250);
 /// A leader that sends no grant for so long is gone, or this process slept: dial again.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A scheduler answers a greeting at once, or is stopped.
+const DIAL: Duration = Duration::from_secs(1);
+
 /// Between two attempts to find a leader.
 const REDIAL: Duration = Duration::from_millis(200);
 
@@ -48,13 +51,8 @@ pub struct Control {
     reports: mpsc::Receiver<PartReport>,
     grant: Arc<PublishGrant>,
     publishing: Publishing,
-    ballista: Option<Hosted>,
-}
-
-/// The running Ballista executor and the scheduler it belongs to.
-struct Hosted {
-    scheduler: String,
-    task: JoinHandle<Result<(), String>>,
+    /// Ballista's executor, once there was a leader to start it against. It answers whichever scheduler sends it tasks.
+    ballista: Option<JoinHandle<Result<(), String>>>,
 }
 
 /// How one connection ended.
@@ -115,8 +113,7 @@ impl Control {
         shutdown: &CancellationToken,
     ) -> Outcome {
         let dial = async {
-            let endpoint =
-                Endpoint::from_shared(format!("http://{scheduler}"))?.connect_timeout(Duration::from_secs(1)).tcp_nodelay(true);
+            let endpoint = Endpoint::from_shared(format!("http://{scheduler}"))?.tcp_nodelay(true);
             let mut client = ExecutorControlServiceClient::new(endpoint.connect().await?);
             let (outgoing, messages) = mpsc::channel(OUTGOING);
             outgoing.send(request(Request::Hello(self.hello(ports)))).await?;
@@ -125,7 +122,7 @@ impl Control {
         };
         let dialled = tokio::select! {
             () = shutdown.cancelled() => return Outcome::Shutdown,
-            dialled = timeout(SILENCE, dial) => dialled,
+            dialled = timeout(DIAL, dial) => dialled,
         };
         let (outgoing, mut incoming) = match dialled {
             Ok(Ok(connection)) => connection,
@@ -140,6 +137,8 @@ impl Control {
         let mut source_states: HashMap<SourceKey, Option<String>> = HashMap::new();
         let mut heard = tokio::time::Instant::now();
         let mut welcomed = false;
+        // When the probe was answered. A beat that was sent later and is answered says that the leader took this executor.
+        let mut answered_us = None;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Outcome::Shutdown,
@@ -151,17 +150,26 @@ impl Control {
                         Err(status) => return Outcome::Next(status.message().to_owned()),
                     };
                     match message {
-                        Some(Response::Refusal(refusal)) => return Outcome::Next(refusal.reason),
+                        Some(Response::Refusal(refusal)) => {
+                            if welcomed {
+                                tracing::warn!(%scheduler, reason = %refusal.reason, "the leader refuses this executor");
+                            }
+                            return Outcome::Next(refusal.reason);
+                        }
                         Some(Response::Welcome(welcome)) => {
                             if let Err(outcome) = self.join(scheduler, ports, &welcome, &outgoing).await {
                                 return outcome;
                             }
                             welcomed = true;
-                            if let Some(ready) = on_ready.take() {
-                                ready();
-                            }
+                            answered_us = Some(self.grant.now_us());
                         }
                         Some(message) => {
+                            if let Response::Grant(grant) = &message
+                                && answered_us.is_some_and(|answered_us| grant.asked_us > answered_us)
+                                && let Some(ready) = on_ready.take()
+                            {
+                                ready();
+                            }
                             let begun = match &message {
                                 Response::Prefetch(prefetch) => prefetch.source.clone().map(source_key),
                                 _ => None,
@@ -231,11 +239,6 @@ impl Control {
         welcome: &wire::Welcome,
         outgoing: &mpsc::Sender<wire::AttachRequest>,
     ) -> Result<(), Outcome> {
-        if let Some(hosted) = &self.ballista
-            && hosted.scheduler != scheduler
-        {
-            return Err(Outcome::Restart(format!("the leader is now {scheduler}")));
-        }
         self.services.follow(Generation(welcome.generation));
         let content = match self.services.store.get(&welcome.probe_key).await {
             Ok(Some((bytes, _))) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -249,7 +252,7 @@ impl Control {
                 .with_context(|| format!("{scheduler:?} is not host:port"))
                 .and_then(|(host, port)| ballista::start(&self.settings, ports, host, port, self.services.clone()));
             match started {
-                Ok(task) => self.ballista = Some(Hosted { scheduler: scheduler.to_owned(), task }),
+                Ok(task) => self.ballista = Some(task),
                 Err(error) => return Err(Outcome::Restart(format!("{error:#}"))),
             }
         }
@@ -258,8 +261,8 @@ impl Control {
     }
 
     async fn ballista_ended(&mut self) -> Option<String> {
-        let hosted = self.ballista.as_mut().filter(|hosted| hosted.task.is_finished())?;
-        Some(match (&mut hosted.task).await {
+        let ballista = self.ballista.as_mut().filter(|ballista| ballista.is_finished())?;
+        Some(match ballista.await {
             Ok(Ok(())) => "Ballista's executor ended itself".into(),
             Ok(Err(error)) => format!("Ballista's executor failed: {error}"),
             Err(error) => format!("Ballista's executor failed: {error}"),

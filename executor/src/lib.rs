@@ -43,7 +43,7 @@ pub struct ExecutorSettings {
 pub enum Ended {
     /// It was told to.
     Shutdown,
-    /// Its Ballista part ended or must follow another leader: the process has to start anew.
+    /// Its Ballista part ended: the process has to start anew.
     Restart(String),
 }
 

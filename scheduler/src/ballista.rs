@@ -8,8 +8,9 @@ use ballista_core::{
     BALLISTA_PROTOCOL_VERSION, JobId,
     extension::SessionConfigExt,
     serde::protobuf::{
-        ExecutorOperatingSystemSpecification, ExecutorRegistration, ExecutorResource, ExecutorSpecification, ExecutorStoppedParams,
-        JobStatus, RegisterExecutorParams, executor_resource::Resource, scheduler_grpc_server::SchedulerGrpc,
+        ExecutorOperatingSystemSpecification, ExecutorRegistration, ExecutorResource, ExecutorSpecification, ExecutorStatus,
+        ExecutorStoppedParams, HeartBeatParams, JobStatus, RegisterExecutorParams, executor_resource::Resource, executor_status,
+        scheduler_grpc_server::SchedulerGrpc,
     },
 };
 use ballista_scheduler::{
@@ -54,6 +55,8 @@ impl JobIdGenerator for RandomIds {
 /// Room for one message per stage and the last one, which would otherwise be lost.
 const STATUS_CHANNEL: usize = 32;
 
+const NEVER_SECONDS: u64 = 365 * 24 * 60 * 60;
+
 fn session_config() -> SessionConfig {
     SessionConfig::new_with_ballista().with_target_partitions(1).with_round_robin_repartition(false)
 }
@@ -75,11 +78,12 @@ impl Ballista {
             event_loop_buffer_size: 1_000_000,
             finished_job_data_clean_up_interval_seconds: 1,
             finished_job_state_clean_up_interval_seconds: 1,
-            // The control stream notices a lost executor; these only catch what it cannot.
-            executor_timeout_seconds: 90,
+            // The control stream notices a lost executor. Ballista would also stop those that it counts as lost, and after a long sleep
+            // that is all of them, though they serve another leader.
+            executor_timeout_seconds: NEVER_SECONDS,
             expire_dead_executor_interval_seconds: 5,
             executor_termination_grace_period: 0,
-            no_executors_grace_period_seconds: 90,
+            no_executors_grace_period_seconds: NEVER_SECONDS,
             job_id_generator: Some(Arc::new(RandomIds)),
             override_config_producer: Some(Arc::new(session_config)),
             override_session_builder: Some(Arc::new(session_state)),
@@ -121,20 +125,22 @@ impl Ballista {
 
     /// Registers an executor that runs already and knew an earlier leader.
     pub async fn register(&self, hello: &Hello) -> anyhow::Result<()> {
-        let metadata = ExecutorRegistration {
-            id: hello.executor_id.clone(),
-            host: Some(hello.host.clone()),
-            port: hello.flight_port,
-            grpc_port: hello.grpc_port,
-            specification: Some(ExecutorSpecification {
-                resources: vec![ExecutorResource { resource: Some(Resource::Vcores(hello.vcores)) }],
-            }),
-            os_info: Some(ExecutorOperatingSystemSpecification::default()),
-            ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
-        };
-        let request = tonic::Request::new(RegisterExecutorParams { metadata: Some(metadata) });
+        let request = tonic::Request::new(RegisterExecutorParams { metadata: Some(registration(hello)) });
         self.server.register_executor(request).await.context("Ballista refuses the executor")?;
         Ok(())
+    }
+
+    /// Says in an executor's stead that it is alive; one that Ballista has given up, because a task could not be handed to it, is taken again.
+    pub async fn beat(&self, hello: &Hello) {
+        let params = HeartBeatParams {
+            executor_id: hello.executor_id.clone(),
+            metrics: Vec::new(),
+            status: Some(ExecutorStatus { status: Some(executor_status::Status::Active(String::new())) }),
+            metadata: Some(registration(hello)),
+        };
+        if let Err(error) = self.server.heart_beat_from_executor(tonic::Request::new(params)).await {
+            tracing::warn!(executor = %hello.executor_id, %error, "Ballista did not take the beat of an executor");
+        }
     }
 
     /// Tells Ballista that an executor is gone: its tasks run elsewhere at once.
@@ -143,6 +149,20 @@ impl Ballista {
         if let Err(error) = self.server.executor_stopped(tonic::Request::new(params)).await {
             tracing::warn!(%executor, %error, "Ballista did not take the loss of an executor");
         }
+    }
+}
+
+fn registration(hello: &Hello) -> ExecutorRegistration {
+    ExecutorRegistration {
+        id: hello.executor_id.clone(),
+        host: Some(hello.host.clone()),
+        port: hello.flight_port,
+        grpc_port: hello.grpc_port,
+        specification: Some(ExecutorSpecification {
+            resources: vec![ExecutorResource { resource: Some(Resource::Vcores(hello.vcores)) }],
+        }),
+        os_info: Some(ExecutorOperatingSystemSpecification::default()),
+        ballista_protocol_version: BALLISTA_PROTOCOL_VERSION,
     }
 }
 

@@ -26,6 +26,9 @@ use crate::ballista::Ballista;
 /// No beat for so long: the executor is lost.
 const LOST_AFTER: Duration = Duration::from_millis(1_200);
 
+/// So long is an executor without tasks at most when Ballista has given it up.
+const BALLISTA_BEAT: Duration = Duration::from_secs(10);
+
 /// Orders waiting for one executor's stream. A full one means that it hangs, and it will be lost in a moment.
 const ORDERS: usize = 8192;
 
@@ -149,11 +152,18 @@ impl Executors {
         }
     }
 
-    /// Looks for executors that fell silent, for ever.
+    /// Looks for executors that fell silent, and tells Ballista of the others, for ever.
     pub async fn watch(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        let mut beats = tokio::time::interval(BALLISTA_BEAT);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = beats.tick() => {
+                    tokio::spawn(self.clone().beat_for_all());
+                    continue;
+                }
+            }
             let silent: Vec<(ExecutorId, u64)> = {
                 let connected = self.connected.read();
                 let late = connected.iter().filter(|(_, executor)| executor.heard.elapsed() > LOST_AFTER);
@@ -162,6 +172,13 @@ impl Executors {
             for (executor, connection) in silent {
                 self.lose(&executor, connection, "no beat on the control stream").await;
             }
+        }
+    }
+
+    async fn beat_for_all(self: Arc<Self>) {
+        let hellos: Vec<wire::Hello> = self.connected.read().values().map(|executor| executor.hello.clone()).collect();
+        for hello in &hellos {
+            self.ballista.beat(hello).await;
         }
     }
 
@@ -300,6 +317,9 @@ impl Executors {
             }
         }
         self.lose(&executor, connection, "the control stream ended").await;
+        if !joined && !self.connected.read().contains_key(&executor) && self.ballista.knows(executor.as_str()).await {
+            self.ballista.lost(executor.as_str(), "it did not join").await;
+        }
     }
 
     fn join(

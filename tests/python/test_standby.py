@@ -122,6 +122,9 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     time.sleep(3)
     assert records(1) > before
     assert "starting anew" in (services.folder / "scheduler-0.log").read_text() or leader.poll() is not None
+    # Executors follow the new leader with what they hold.
+    for executor in range(2):
+        assert "starting anew" not in (services.folder / f"executor-{executor}.log").read_text()
 
     load.stop()
     settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sent}
