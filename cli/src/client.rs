@@ -10,6 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::Connect;
 
+/// So long a statement runs before the platform is asked whether it is there, and so long may that answer take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A file may be large and the way slow.
 const FILE_TIME: Duration = Duration::from_secs(3_600);
 
@@ -131,6 +134,20 @@ impl Client {
         Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
     }
 
+    /// The answer to a statement, which may take its time while the platform is there.
+    async fn answered(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        let mut sent = std::pin::pin!(request.send());
+        loop {
+            tokio::select! {
+                answer = &mut sent => return Ok(answer.map_err(|error| self.unreachable(&error))?),
+                () = tokio::time::sleep(PATIENCE) => {
+                    let health = self.request(reqwest::Method::GET, &["healthz"])?.timeout(PATIENCE);
+                    health.send().await.map_err(|error| self.unreachable(&error))?;
+                }
+            }
+        }
+    }
+
     /// The answer, or the error that it tells.
     async fn check(answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
         let status = answer.status();
@@ -147,7 +164,7 @@ impl Client {
     /// Runs statements; the last one's rows.
     pub async fn sql(&self, sql: &str, limit: usize) -> anyhow::Result<Rows> {
         let request = self.request(reqwest::Method::POST, &["api", "v1", "sql"])?.json(&json!({ "sql": sql, "limit": limit }));
-        let answer = Self::check(request.send().await.map_err(|error| self.unreachable(&error))?).await?;
+        let answer = Self::check(self.answered(request).await?).await?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("the platform answered {status} without JSON"))?;
         Ok(serde_json::from_value(body)?)

@@ -1,6 +1,7 @@
 //! The services of a cluster: `polybolos scheduler`, `executor`, `ingest`.
 use std::{
     net::IpAddr,
+    num::NonZeroUsize,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -133,7 +134,7 @@ impl Tls {
 struct Executor {
     host: IpAddr,
     schedulers: Vec<String>,
-    vcores: usize,
+    vcores: NonZeroUsize,
     state_memory_mib: u64,
     work_dir: PathBuf,
 }
@@ -172,7 +173,7 @@ impl Config {
         if self.storage.url.is_empty() {
             return Ok(Some(Arc::new(LocalStore::open(&self.storage.path).await?)));
         }
-        let (address, settings) = (S3Address::parse(&self.storage.url)?, self.s3.settings());
+        let (address, settings) = (S3Address::parse(&self.storage.url).context("storage.url")?, self.s3.settings());
         let store = patiently("the store", stop, || S3Store::open(address.clone(), &settings), StoreError::is_away).await?;
         Ok(store.map(|store| Arc::new(store) as _))
     }
@@ -267,8 +268,15 @@ fn remove_of_dead(work_dir: &Path) {
     }
 }
 
+fn is_host_and_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
+        bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
+    }
     let stop = shutdown::on_signals()?;
     let Some(store) = config.store(&stop).await? else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
@@ -284,7 +292,7 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
         host: config.executor.host,
         flight_port: 0,
         grpc_port: 0,
-        vcores: config.executor.vcores,
+        vcores: config.executor.vcores.get(),
         work_dir: own_folder.join("shuffle"),
     };
     let ended = polybolos_executor::run(settings, parts, || println!("ready executor"), stop).await;

@@ -15,7 +15,7 @@ pub struct Arguments {
     command: Option<String>,
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,
-    /// Most rows of an answer.
+    /// Most rows of an answer, 10 000 at most.
     #[arg(long, default_value_t = 1_000)]
     limit: usize,
     #[command(flatten)]

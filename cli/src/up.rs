@@ -104,7 +104,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         http_port: port(7400)?,
         postgres_port: port(7432)?,
         flight_sql_port: port(7433)?,
-        mode: "embedded".into(),
+        mode: polybolos_scheduler::EMBEDDED.into(),
         allowed_locations: arguments.allow_location.clone(),
         // Nobody else can lead in a locked folder, so neither a disk that takes its time to sync nor a pause deposes anybody.
         lease: LeaseConfig { lease_us: 24 * 3_600_000_000, renew_us: 10_000_000, look_us: 50_000, ..LeaseConfig::default() },

@@ -77,6 +77,9 @@ use crate::{
     system::SystemTables,
 };
 
+/// The mode of a platform in one process.
+pub const EMBEDDED: &str = "embedded";
+
 /// What a scheduler is made of; the caller connects stores and backends.
 pub struct SchedulerParts {
     pub store: Arc<dyn Store>,
@@ -96,7 +99,7 @@ pub struct SchedulerSettings {
     pub http_port: u16,
     pub postgres_port: u16,
     pub flight_sql_port: u16,
-    /// `embedded` or `cluster`.
+    /// [`EMBEDDED`] or `cluster`.
     pub mode: String,
     pub lease: LeaseConfig,
     /// Places below which SQL may write and read files.
@@ -124,10 +127,14 @@ pub struct Scheduler {
 /// Opens all doors and stands for election.
 pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown: CancellationToken) -> anyhow::Result<Scheduler> {
     let stop = shutdown.child_token();
-    let internal = ports::bind(settings.host, settings.internal_port, "executors", "--internal-port or --port-offset").await?;
-    let http_listener = ports::bind(settings.host, settings.http_port, "the console", "--port-offset").await?;
-    let postgres_listener = ports::bind(settings.host, settings.postgres_port, "PostgreSQL clients", "--port-offset").await?;
-    let flight_listener = ports::bind(settings.host, settings.flight_sql_port, "Flight SQL clients", "--port-offset").await?;
+    let bound = async |port: u16, door: &str, key: &str| {
+        let flag = if settings.mode == EMBEDDED { "--port-offset".to_owned() } else { format!("scheduler.{key}") };
+        ports::bind(settings.host, port, door, &flag).await
+    };
+    let internal = bound(settings.internal_port, "executors", "internal_port").await?;
+    let http_listener = bound(settings.http_port, "the console", "http_port").await?;
+    let postgres_listener = bound(settings.postgres_port, "PostgreSQL clients", "postgres_port").await?;
+    let flight_listener = bound(settings.flight_sql_port, "Flight SQL clients", "flight_sql_port").await?;
     let internal_endpoint = format!("{}:{}", settings.host, internal.local_addr()?.port());
 
     let leader_id = uuid::Uuid::new_v4().simple().to_string();

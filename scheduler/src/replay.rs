@@ -72,7 +72,7 @@ impl Grant for Always {
 }
 
 /// `polybolos.replayed_letters`.
-fn marks() -> TableSchema {
+pub fn marks() -> TableSchema {
     TableSchema {
         name: TableName::new("polybolos", "replayed_letters"),
         columns: vec![

@@ -18,6 +18,8 @@ use parking_lot::RwLock;
 use polybolos_operators::{dead_letters, providers::KeyedTable};
 use polybolos_tables::TableBackend;
 
+use crate::replay;
+
 /// One column of a system table.
 pub enum Values {
     Text(Vec<Option<String>>),
@@ -88,7 +90,7 @@ impl SystemTables {
 
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.sources.read().keys().cloned().collect();
-        names.extend(["dead_letters".into(), "late_rows".into()]);
+        names.extend(["dead_letters".into(), "late_rows".into(), "replayed_letters".into()]);
         names
     }
 
@@ -96,6 +98,7 @@ impl SystemTables {
         let stored = match name {
             "dead_letters" => Some(dead_letters::table()),
             "late_rows" => Some(dead_letters::late_rows()),
+            "replayed_letters" => Some(replay::marks()),
             _ => None,
         };
         if let Some(table) = stored {

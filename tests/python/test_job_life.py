@@ -247,7 +247,7 @@ def test_dead_letters_are_sent_back_once(system, names):
     )
     insert = f"INSERT INTO {names['table']} SELECT id, %s FROM {names['source']}"
     system.sql(f"CREATE JOB {names['job']} AS {insert % 'CAST(v AS INT)'}")
-    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT id, topic FROM polybolos.dead_letters WHERE job = '{names['job']}'"))
+    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT id, topic, topic_offset FROM polybolos.dead_letters WHERE job = '{names['job']}'"))
     assert letter["topic"] == names["topic"]
     system.sql(f"DROP JOB {names['job']}")
     better = "CASE WHEN v = 'seven' THEN 7 ELSE CAST(v AS INT) END"
@@ -255,6 +255,8 @@ def test_dead_letters_are_sent_back_once(system, names):
     done = system.run("dlq", "replay", "--job", names["job"])
     assert "1 dead letters sent back, 0 were before" in done.stderr, done.stderr
     wait_for("the row", lambda: system.sql(f"SELECT v FROM {names['table']} WHERE id = 'a'") == [{"v": 7}])
+    [mark] = system.sql(f"SELECT topic, topic_offset FROM polybolos.replayed_letters WHERE id = '{letter['id']}'")
+    assert mark["topic"] == letter["topic"] and mark["topic_offset"] > letter["topic_offset"], mark
     again = system.run("dlq", "replay", letter["id"])
     assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
     partitions = [json.loads(line) for line in system.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]

@@ -1,6 +1,6 @@
 //! Configuration files: one commented default file per service, file < environment < flag. Unknown keys are an error that suggests the near
 //! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`.
-use std::{fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use thiserror::Error;
@@ -65,13 +65,15 @@ pub fn resolve_reference(text: &str) -> Result<String, ConfigError> {
 
 /// Loads a service's configuration: `defaults` (the commented default file), over it the file at `path`, over it the environment.
 pub fn load<T: DeserializeOwned>(defaults: &str, path: Option<&Path>) -> Result<T, ConfigError> {
-    load_with(defaults, path, &|name| std::env::var(name).ok())
+    let text =
+        |(name, value): (std::ffi::OsString, std::ffi::OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    load_with(defaults, path, std::env::vars_os().filter_map(text).collect())
 }
 
 fn load_with<T: DeserializeOwned>(
     defaults: &str,
     path: Option<&Path>,
-    environment: &dyn Fn(&str) -> Option<String>,
+    mut environment: BTreeMap<String, String>,
 ) -> Result<T, ConfigError> {
     let shown = path.map_or_else(|| "default configuration".to_owned(), |path| path.display().to_string());
     let invalid = |message: String| ConfigError::Invalid { path: shown.clone(), message: message.trim_end().replace('\n', " ") };
@@ -81,8 +83,11 @@ fn load_with<T: DeserializeOwned>(
         let given: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
         overlay(&mut table, given, "").map_err(invalid)?;
     }
-    from_environment(&mut table, "POLYBOLOS", environment).map_err(invalid)?;
-    T::deserialize(Value::Table(table)).map_err(|error| invalid(error.to_string()))
+    from_environment(&mut table, "POLYBOLOS", &mut environment).map_err(invalid)?;
+    T::deserialize(Value::Table(table)).map_err(|error| {
+        let plain = error.to_string().replace("expected u16", "expected a number from 0 to 65535");
+        invalid(plain.replace("a nonzero usize", "a number from 1 on"))
+    })
 }
 
 /// Every key that may be given stands in the default file, so an unknown one is a mistake.
@@ -105,14 +110,18 @@ fn overlay(into: &mut Table, given: Table, section: &str) -> Result<(), String> 
     Ok(())
 }
 
-fn from_environment(table: &mut Table, prefix: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+/// Takes what is set out of the environment. What is left and nearly the name of a setting is a mistake; other programs of ours, and
+/// references to secrets, have names of their own.
+fn from_environment(table: &mut Table, prefix: &str, environment: &mut BTreeMap<String, String>) -> Result<(), String> {
+    let mut names = Vec::with_capacity(table.len());
     for (key, value) in table.iter_mut() {
         let name = format!("{prefix}_{}", key.to_uppercase().replace('-', "_"));
         if let Value::Table(inner) = value {
             from_environment(inner, &name, environment)?;
             continue;
         }
-        let Some(text) = environment(&name) else { continue };
+        names.push(name.clone());
+        let Some(text) = environment.remove(&name) else { continue };
         *value = match value {
             Value::String(_) => Value::String(text),
             Value::Array(_) => Value::Array(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
@@ -120,8 +129,15 @@ fn from_environment(table: &mut Table, prefix: &str, environment: &dyn Fn(&str) 
                 .parse::<Table>()
                 .ok()
                 .and_then(|mut parsed| parsed.remove("x"))
-                .ok_or_else(|| format!("environment variable {name} is {text:?}, which is not a {}", value.type_str()))?,
+                .ok_or_else(|| format!("environment variable {name} is {text:?}, which is not of type {}", value.type_str()))?,
         };
+    }
+    for given in environment.keys().filter_map(|name| Some((name, name.strip_prefix(prefix)?.strip_prefix('_')?))) {
+        let (name, key) = given;
+        let meant = names.iter().find(|known| strsim::damerau_levenshtein(&known[prefix.len() + 1..], key) <= 2);
+        if let Some(meant) = meant {
+            return Err(format!("environment variable {name} is no setting; did you mean {meant}?"));
+        }
     }
     Ok(())
 }
@@ -144,32 +160,34 @@ mod tests {
         peers: Vec<String>,
     }
 
-    fn with_file(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    fn with_file(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().expect("file");
         std::fs::write(file.path(), text).expect("writes");
-        load_with(DEFAULTS, Some(file.path()), environment)
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load_with(DEFAULTS, Some(file.path()), environment.collect())
     }
 
     #[test]
     fn file_over_defaults_and_environment_over_file() {
-        let config = with_file("[server]\nport = 1\n", &|_| None).expect("loads");
+        let config = with_file("[server]\nport = 1\n", &[]).expect("loads");
         assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 1));
-        let environment = |name: &str| match name {
-            "POLYBOLOS_SERVER_PORT" => Some("2".to_owned()),
-            "POLYBOLOS_SERVER_PEERS" => Some("a:1, b:2".to_owned()),
-            _ => None,
-        };
+        let environment = [("POLYBOLOS_SERVER_PORT", "2"), ("POLYBOLOS_SERVER_PEERS", "a:1, b:2"), ("POLYBOLOS_SERVER_TOKEN", "t")];
         let config = with_file("[server]\nport = 1\n", &environment).expect("loads");
         assert_eq!((config.server.port, config.server.peers), (2, vec!["a:1".to_owned(), "b:2".to_owned()]));
     }
 
     #[test]
     fn mistakes_are_named_with_the_near_word() {
-        let error = with_file("[server]\nprot = 1\n", &|_| None).expect_err("must fail").to_string();
+        let error = with_file("[server]\nprot = 1\n", &[]).expect_err("must fail").to_string();
         assert!(error.contains("unknown key \"server.prot\"; did you mean \"port\"?"), "{error}");
-        let error =
-            with_file("", &|name| (name == "POLYBOLOS_SERVER_PORT").then(|| "many".into())).expect_err("must fail").to_string();
-        assert!(error.contains("POLYBOLOS_SERVER_PORT"), "{error}");
+        for (name, value, said) in [
+            ("POLYBOLOS_SERVER_PORT", "many", "POLYBOLOS_SERVER_PORT is \"many\", which is not of type integer"),
+            ("POLYBOLOS_SERVER_PROT", "1", "POLYBOLOS_SERVER_PROT is no setting; did you mean POLYBOLOS_SERVER_PORT?"),
+            ("POLYBOLOS_SERVER_PORT", "65536", "expected a number from 0 to 65535"),
+        ] {
+            let error = with_file("", &[(name, value)]).expect_err("must fail").to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

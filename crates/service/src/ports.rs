@@ -24,7 +24,7 @@ pub async fn bind(host: IpAddr, port: u16, door: &str, flag: &str) -> anyhow::Re
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!("port {port} for {door} is taken by another process; end it or choose another port with {flag}")
+            bail!("port {port} for {door} is taken already; end what listens there or choose another with {flag}")
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {address} for {door}; see {flag}")),
     }
