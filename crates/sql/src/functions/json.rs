@@ -1,10 +1,12 @@
 //! Functions over text that holds JSON. SQL's and Hive's take a path (`$.a.b[0]`), the operators of PostgreSQL one step; both are those of
-//! `datafusion-functions-json` underneath. What is no JSON has nothing at any path.
+//! `datafusion-functions-json` underneath. What is no JSON has nothing at any path; of what is broken, all before
+//! that is there.
 use std::sync::Arc;
 
 use datafusion::{
     arrow::{
         array::{AsArray, StringArray},
+        compute::is_not_null,
         datatypes::{DataType, Field, FieldRef},
     },
     common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
@@ -24,8 +26,9 @@ pub(super) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     for gives in [Gives::Scalar, Gives::Nested, Gives::Anything, Gives::Presence] {
         registry.register_udf(Arc::new(ScalarUDF::new_from_impl(JsonPath::new(gives))))?;
     }
-    registry.register_udf(Arc::new(ScalarUDF::new_from_impl(JsonGet::new())))?;
-    for function in [udfs::json_as_text_udf(), udfs::json_contains_udf(), udfs::json_length_udf()] {
+    for function in
+        [get(), as_text(), Steps::of("json_contains", udfs::json_contains_udf()), Steps::of("json_length", udfs::json_length_udf())]
+    {
         registry.register_udf(function)?;
     }
     registry.register_expr_planner(Arc::new(Operators))
@@ -38,8 +41,8 @@ struct Operators;
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expression: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let function = match expression.op {
-            BinaryOperator::Arrow => Arc::new(ScalarUDF::new_from_impl(JsonGet::new())),
-            BinaryOperator::LongArrow => udfs::json_as_text_udf(),
+            BinaryOperator::Arrow => get(),
+            BinaryOperator::LongArrow => as_text(),
             _ => return Ok(PlannerResult::Original(expression)),
         };
         Ok(PlannerResult::Planned(function.call(vec![expression.left, expression.right])))
@@ -47,32 +50,65 @@ impl ExprPlanner for Operators {
 }
 
 /// `json_get(json, step, …)`: the JSON that is there, itself as text. The library's has a type of its own for what may be anything.
+fn get() -> Arc<ScalarUDF> {
+    Steps::of("json_get", udfs::json_get_json_udf())
+}
+
+fn as_text() -> Arc<ScalarUDF> {
+    Steps::of("json_as_text", udfs::json_as_text_udf())
+}
+
+/// A function of the library with steps of any whole number, and a length as numbers are here.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct JsonGet {
+struct Steps {
+    name: &'static str,
+    inner: Arc<ScalarUDF>,
     signature: Signature,
 }
 
-impl JsonGet {
-    fn new() -> Self {
-        Self { signature: Signature::variadic_any(Volatility::Immutable) }
+impl Steps {
+    fn of(name: &'static str, inner: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(Self { name, inner, signature: Signature::user_defined(Volatility::Immutable) }))
     }
 }
 
-impl ScalarUDFImpl for JsonGet {
+impl ScalarUDFImpl for Steps {
     fn name(&self) -> &str {
-        "json_get"
+        self.name
     }
 
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let wrong = || plan_err!("{} takes a text that holds JSON, and steps: names as text, places as whole numbers", self.name);
+        let Some((json, steps)) = arguments.split_first() else { return wrong() };
+        if !is_text(json) {
+            return wrong();
+        }
+        let mut coerced = vec![DataType::Utf8];
+        for step in steps {
+            coerced.push(match step {
+                text if is_text(text) => DataType::Utf8,
+                number if number.is_integer() => DataType::Int64,
+                _ => return wrong(),
+            });
+        }
+        Ok(coerced)
+    }
+
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        udfs::json_get_json_udf().return_type(arguments)
+        let inner = self.inner.return_type(arguments)?;
+        Ok(if inner == DataType::UInt64 { DataType::Int64 } else { inner })
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        udfs::json_get_json_udf().invoke_with_args(arguments)
+        let to = arguments.return_type().clone();
+        let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
+        let field = Field::new(self.name, self.inner.return_type(&types)?, true);
+        let answer = self.inner.invoke_with_args(ScalarFunctionArgs { return_field: Arc::new(field), ..arguments })?;
+        answer.cast_to(&to, None)
     }
 }
 
@@ -123,10 +159,13 @@ impl ScalarUDFImpl for JsonPath {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        if let [_, Some(path)] = arguments.scalar_arguments
-            && let Some(Some(path)) = path.try_as_str()
-        {
-            steps(path)?;
+        match arguments.scalar_arguments {
+            [_, Some(path)] => {
+                if let Some(Some(path)) = path.try_as_str() {
+                    steps(path)?;
+                }
+            }
+            _ => return plan_err!("{} takes the same path for all rows, for example '$.a.b[0]'", self.name()),
         }
         Ok(Arc::new(Field::new(self.name(), self.return_type(&[])?, true)))
     }
@@ -152,6 +191,11 @@ impl ScalarUDFImpl for JsonPath {
         };
         let texts = |function: &ScalarUDF| found(function, DataType::Utf8)?.to_array(arguments.number_rows);
         match self.gives {
+            // All of a text is there if it is JSON.
+            Gives::Presence if with_steps.len() == 1 => {
+                let raw = texts(&udfs::json_get_json_udf())?;
+                Ok(ColumnarValue::Array(Arc::new(is_not_null(&raw)?)))
+            }
             Gives::Presence => found(&udfs::json_contains_udf(), DataType::Boolean),
             Gives::Anything => found(&udfs::json_as_text_udf(), DataType::Utf8),
             Gives::Nested => {
@@ -190,8 +234,10 @@ fn steps(path: &str) -> Result<Vec<ScalarValue>> {
             }
             step = ScalarValue::from(&name[..end]);
             rest = &name[end..];
-        } else if let Some(name) = rest.strip_prefix("['") {
-            let Some((name, after)) = name.split_once("']") else { return wrong() };
+        } else if let Some((quote, name)) = rest.strip_prefix("[").and_then(|name| Some((name.get(..1)?, name.get(1..)?)))
+            && (quote == "'" || quote == "\"")
+        {
+            let Some((name, after)) = name.split_once(&format!("{quote}]")) else { return wrong() };
             step = ScalarValue::from(name);
             rest = after;
         } else {
@@ -211,8 +257,17 @@ mod tests {
 
     #[test]
     fn paths_are_steps() {
-        let read = steps("$.a['b c'][2].d_1").unwrap();
-        assert_eq!(read, [ScalarValue::from("a"), ScalarValue::from("b c"), ScalarValue::Int64(Some(2)), ScalarValue::from("d_1")]);
+        let read = steps("$.a['b c'][\"e\"][2].d_1").unwrap();
+        assert_eq!(
+            read,
+            [
+                ScalarValue::from("a"),
+                ScalarValue::from("b c"),
+                ScalarValue::from("e"),
+                ScalarValue::Int64(Some(2)),
+                ScalarValue::from("d_1")
+            ]
+        );
         assert_eq!(steps("$").unwrap(), []);
         assert_eq!(steps("lax $.a").unwrap(), [ScalarValue::from("a")]);
         for wrong in ["", "a.b", "$a", "$.", "$.a[", "$.a[-1]", "$.a[*]", "$..a", "$.*"] {

@@ -1,11 +1,11 @@
 //! A place in a statement's tokens, and the small steps that our own statements are read with. What follows is never guessed: an error
 //! says where, what was expected and what stands there.
 use datafusion::sql::sqlparser::{
-    dialect::GenericDialect,
     parser::{Parser, ParserError},
     tokenizer::{Token, TokenWithSpan, Word},
 };
 
+use super::dialect::Generic;
 use crate::{
     error::SqlError,
     limits::Limits,
@@ -263,7 +263,7 @@ impl<'a> Cursor<'a> {
     /// Hands the rest to sqlparser, which must read all of it.
     pub fn rest<T>(&mut self, read: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, SqlError> {
         let at = self.at();
-        let mut parser = Parser::new(&GenericDialect {})
+        let mut parser = Parser::new(&Generic)
             .with_recursion_limit(self.limits.expression_depth + 16)
             .with_tokens_with_locations(self.tokens[self.index..].to_vec());
         let value = read(&mut parser).map_err(|error| self.translate(error, at))?;

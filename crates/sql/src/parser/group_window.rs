@@ -7,11 +7,11 @@ use datafusion::sql::sqlparser::{
         Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, TableAlias,
         TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
     },
-    dialect::GenericDialect,
     parser::Parser,
 };
 
 use super::{
+    dialect::Generic,
     tokenise,
     window::{Place, lower},
 };
@@ -122,9 +122,8 @@ impl Rewriter {
     /// The one table of a query that is given as text.
     fn table(&self, sql: &str) -> Result<TableFactor, SqlError> {
         let tokens = lower(&tokenise(sql)?, self.place).map_err(|error| SqlError::invalid_at(self.at, error.to_string()))?;
-        let mut parser = Parser::new(&GenericDialect {})
-            .with_recursion_limit(self.place.limits.expression_depth + 16)
-            .with_tokens_with_locations(tokens);
+        let mut parser =
+            Parser::new(&Generic).with_recursion_limit(self.place.limits.expression_depth + 16).with_tokens_with_locations(tokens);
         let query = parser.parse_query().map_err(|error| SqlError::syntax(self.at, error.to_string()))?;
         let mut select = query.body.as_select().cloned();
         let table = select.as_mut().and_then(|select| select.from.pop());

@@ -3,9 +3,11 @@
 mod casts;
 mod clauses;
 mod cursor;
+mod dialect;
 mod group_window;
 mod interval;
 mod job;
+mod numbers;
 mod precedence;
 mod session;
 mod table;
@@ -16,12 +18,11 @@ mod window;
 
 use datafusion::sql::sqlparser::{
     ast,
-    dialect::GenericDialect,
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
 pub(crate) use self::{casts::beneath, interval::microseconds};
-use self::{cursor::Cursor, job::Blocks, window::Place};
+use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
     error::{SqlError, did_you_mean},
     limits::Limits,
@@ -115,7 +116,7 @@ pub(crate) fn column_type(words: &str) -> Result<SqlType, SqlError> {
 }
 
 pub(crate) fn tokenise(sql: &str) -> Result<Vec<TokenWithSpan>, SqlError> {
-    Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().map_err(|error| {
+    Tokenizer::new(&Generic, sql).tokenize_with_location().map_err(|error| {
         let at = Location::from(error.location);
         let at = if at.line == 0 { Location::START } else { at };
         SqlError::syntax(at, lower_first(&error.message))
@@ -273,6 +274,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
     cursor.take(usize::MAX);
     precedence::mend(&mut query);
+    numbers::keep_digits(&mut query);
     casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;

@@ -7,10 +7,10 @@ use datafusion::sql::sqlparser::{
         Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
         visit_expressions_mut,
     },
-    dialect::GenericDialect,
     parser::Parser,
 };
 
+use super::dialect::Generic;
 use crate::{error::SqlError, location::Location};
 
 /// Rewrites every SELECT of `query` that joins a table with its own arrays.
@@ -120,7 +120,7 @@ impl Rewriter {
             }
         };
         let sql = format!("SELECT * FROM ({sql}) AS {name}");
-        let parsed = Parser::new(&GenericDialect {}).try_with_sql(&sql).and_then(|mut parser| parser.parse_query());
+        let parsed = Parser::new(&Generic).try_with_sql(&sql).and_then(|mut parser| parser.parse_query());
         let query = parsed.map_err(|error| SqlError::syntax(self.at, error.to_string()))?;
         let mut select = query.body.as_select().cloned();
         let table = select.as_mut().and_then(|select| select.from.pop());

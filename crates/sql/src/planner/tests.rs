@@ -518,6 +518,12 @@ async fn json_in_text_is_read() {
         (format!("{json} -> 't'"), Some("\"42\"")),
         (format!("CAST(CAST({json} ->> 't' AS INT) + 1 AS STRING)"), Some("43")),
         ("json_value('no JSON', '$.a')".to_owned(), None),
+        ("CAST(json_exists('no JSON', '$') AS STRING)".to_owned(), Some("false")),
+        (format!("CAST(json_exists({json}, '$') AS STRING)"), Some("true")),
+        (format!("CAST(json_length({json}, 'a', 'b') - CAST(1 AS INT) AS STRING)"), Some("2")),
+        (format!("json_get({json} -> 'a', 'b', CAST(1 AS INT))"), Some("\"x\"")),
+        (format!("'t:' || {json} ->> 't' || '!'"), Some("t:42!")),
+        (format!("CAST({json} ->> 't' = '42' AS STRING)"), Some("true")),
         ("json_value(CAST(NULL AS STRING), '$.a')".to_owned(), None),
     ];
     for (expression, expected) in cases {
@@ -529,4 +535,8 @@ async fn json_in_text_is_read() {
     }
     let error = refused("other SELECT json_value(k, '$..a'), v FROM t").await;
     assert!(error.contains("for example $.a.b[0]"), "{error}");
+    let error = refused("other SELECT json_value(k, k), v FROM t").await;
+    assert!(error.contains("json_value takes the same path for all rows"), "{error}");
+    let error = refused("other SELECT k -> 1.5, v FROM t").await;
+    assert!(error.contains("steps: names as text"), "{error}");
 }

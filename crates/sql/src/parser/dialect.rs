@@ -1,0 +1,167 @@
+//! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL.
+use std::any::TypeId;
+
+use datafusion::sql::sqlparser::{
+    dialect::{Dialect, GenericDialect},
+    parser::{Parser, ParserError},
+    tokenizer::Token,
+};
+
+/// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
+const STEP: u8 = 27;
+const JOINED: u8 = 26;
+
+#[derive(Debug)]
+pub(crate) struct Generic;
+
+macro_rules! as_generic {
+    ($($ability:ident)*) => {
+        $(fn $ability(&self) -> bool {
+            GenericDialect {}.$ability()
+        })*
+    };
+}
+
+impl Dialect for Generic {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<GenericDialect>()
+    }
+
+    fn is_delimited_identifier_start(&self, character: char) -> bool {
+        GenericDialect {}.is_delimited_identifier_start(character)
+    }
+
+    fn is_identifier_start(&self, character: char) -> bool {
+        GenericDialect {}.is_identifier_start(character)
+    }
+
+    fn is_identifier_part(&self, character: char) -> bool {
+        GenericDialect {}.is_identifier_part(character)
+    }
+
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        match parser.peek_token_ref().token {
+            Token::Arrow | Token::LongArrow => Some(Ok(STEP)),
+            Token::StringConcat => Some(Ok(JOINED)),
+            _ => None,
+        }
+    }
+
+    // All that the generic dialect says of itself.
+    as_generic! {
+        supports_unicode_string_literal
+        supports_partition_by_after_order_by
+        supports_array_join_syntax
+        supports_group_by_expr
+        supports_group_by_with_modifier
+        supports_left_associative_joins_without_parens
+        supports_connect_by
+        supports_match_recognize
+        supports_pipe_operator
+        supports_start_transaction_modifier
+        supports_window_function_null_treatment_arg
+        supports_dictionary_syntax
+        supports_window_clause_named_window_reference
+        supports_parenthesized_set_variables
+        supports_select_wildcard_except
+        support_map_literal_syntax
+        allow_extract_custom
+        allow_extract_single_quotes
+        supports_extract_comma_syntax
+        supports_create_view_comment_syntax
+        supports_parens_around_table_factor
+        supports_values_as_table_factor
+        supports_create_index_with_clause
+        supports_explain_with_utility_options
+        supports_limit_comma
+        supports_update_order_by
+        supports_from_first_select
+        supports_projection_trailing_commas
+        supports_asc_desc_in_column_definition
+        supports_try_convert
+        supports_bitwise_shift_operators
+        supports_comment_on
+        supports_load_extension
+        supports_named_fn_args_with_assignment_operator
+        supports_struct_literal
+        supports_empty_projections
+        supports_nested_comments
+        supports_multiline_comment_hints
+        supports_user_host_grantee
+        supports_string_escape_constant
+        supports_array_typedef_with_brackets
+        supports_match_against
+        supports_set_names
+        supports_comma_separated_set_assignments
+        supports_filter_during_aggregation
+        supports_select_wildcard_exclude
+        supports_data_type_signed_suffix
+        supports_interval_options
+        supports_quote_delimited_string
+        supports_select_wildcard_replace
+        supports_select_wildcard_ilike
+        supports_select_wildcard_rename
+        supports_optimize_table
+        supports_install
+        supports_detach
+        supports_prewhere
+        supports_with_fill
+        supports_limit_by
+        supports_interpolate
+        supports_settings
+        supports_select_format
+        supports_comment_optimizer_hint
+        supports_constraint_keyword_without_name
+        supports_key_column_option
+        supports_comma_separated_trim
+        supports_cte_without_as
+        supports_select_item_multi_column_alias
+        supports_xml_expressions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use datafusion::sql::sqlparser::ast::{Expr, visit_expressions_mut};
+    use regex::Regex;
+
+    use super::*;
+
+    #[test]
+    fn steps_into_json_are_taken_before_they_are_compared() {
+        let places = Regex::new(r"Span\(Location\(\d+,\d+\)\.\.Location\(\d+,\d+\)\)").unwrap();
+        for (written, meant) in [
+            ("p ->> 'a' = 'x' AND q", "((p ->> 'a') = 'x') AND q"),
+            ("'x' = p ->> 'a'", "'x' = (p ->> 'a')"),
+            ("a.p ->> 'k' = b.p ->> 'k'", "(a.p ->> 'k') = (b.p ->> 'k')"),
+            ("p -> 'a' ->> 'b' LIKE 'x%'", "((p -> 'a') ->> 'b') LIKE 'x%'"),
+            ("p ->> 'a' IS NULL", "(p ->> 'a') IS NULL"),
+            ("p ->> 'a' IN ('x')", "(p ->> 'a') IN ('x')"),
+            ("p ->> 'a' BETWEEN 'x' AND 'y'", "(p ->> 'a') BETWEEN 'x' AND 'y'"),
+            ("p ->> 'k' || '!'", "(p ->> 'k') || '!'"),
+            ("'p=' || p ->> 'k' || '!'", "('p=' || (p ->> 'k')) || '!'"),
+            ("p -> n - 1", "p -> (n - 1)"),
+            ("'a' || n + 1 = 'b'", "('a' || (n + 1)) = 'b'"),
+            ("p ->> 'n'::int", "p ->> ('n'::int)"),
+        ] {
+            let tree = |sql: &str| {
+                let parsed = Parser::new(&Generic).try_with_sql(sql).and_then(|mut parser| parser.parse_expr());
+                let tree = format!("{:?}", without_brackets(parsed.unwrap()));
+                places.replace_all(&tree, "").into_owned()
+            };
+            assert_eq!(tree(written), tree(meant), "{written}");
+        }
+    }
+
+    fn without_brackets(mut expression: Expr) -> Expr {
+        let _: ControlFlow<()> = visit_expressions_mut(&mut expression, |expression| {
+            if let Expr::Nested(inner) = expression {
+                *expression = inner.as_ref().clone();
+            }
+            ControlFlow::Continue(())
+        });
+        expression
+    }
+}
