@@ -96,14 +96,22 @@ def test_parameters_of_every_type(connect, form):
 @pytest.mark.parametrize("form", ["s", "t", "b"])
 def test_numeric_parameters(connect, form):
     with connect() as connection:
-        for value in map(decimal.Decimal, ["1.50", "-70000.25", "0.000012", "120000", "0"]):
+        for value in map(decimal.Decimal, ["1.50", "-70000.25", "0.000012", "120000", "0", "1E+10"]):
             assert float(connection.execute(f"SELECT %{form}", [value]).fetchone()[0]) == float(value)
-        for value in map(decimal.Decimal, ["1.50", "-70000.25"]):
+        for value in map(decimal.Decimal, ["1.50", "-70000.25", "123456789012345678.12"]):
             query = f"SELECT count(*) FROM (VALUES (CAST('{value}' AS DECIMAL(20, 2)))) AS t (n) WHERE n = %{form}"
             assert connection.execute(query, [value]).fetchone() == (1,), value
         if form == "b":
             with pytest.raises(psycopg.Error, match="is no numeric"):
                 connection.execute("SELECT %b", [decimal.Decimal("NaN")])
+
+
+@pytest.mark.parametrize("form", ["s", "t", "b"])
+def test_interval_parameters(connect, form):
+    length = datetime.timedelta(days=1, hours=2, microseconds=7)
+    with connect() as connection:
+        answer = connection.execute(f"SELECT TIMESTAMP '2026-01-01 00:00:00' + %{form}", [length]).fetchone()
+    assert answer == (datetime.datetime(2026, 1, 2, 2, 0, 0, 7),)
 
 
 def test_backslash_commands_of_psql(platform, connect):

@@ -124,6 +124,7 @@ fn arrow_name(kind: &Type) -> Option<&'static str> {
         Type::DATE => "Date32",
         Type::TIME => "Time64(Nanosecond)",
         Type::TIMESTAMP | Type::TIMESTAMPTZ => "Timestamp(Microsecond, None)",
+        Type::INTERVAL => "Interval(MonthDayNano)",
         Type::BYTEA => "Binary",
         Type::UUID | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN => "Utf8",
         _ => return None,
@@ -158,8 +159,13 @@ fn of_text(text: &str, kind: &Type) -> Option<String> {
             let plain = digits.strip_prefix('-').unwrap_or(digits);
             let fits =
                 plain.bytes().any(|byte| byte.is_ascii_digit()) && plain.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-            fits.then(|| format!("({digits})"))?
+            match fits {
+                true => format!("({digits})"),
+                // 1E+10.
+                false => float(digits.parse().ok().filter(|value: &f64| value.is_finite())?),
+            }
         }
+        Type::INTERVAL => format!("INTERVAL {}", scan::quoted(&interval(text))),
         Type::DATE => format!("CAST({} AS DATE)", scan::quoted(text)),
         Type::TIME => format!("CAST({} AS TIME)", scan::quoted(text)),
         Type::TIMESTAMP | Type::TIMESTAMPTZ => format!("CAST({} AS TIMESTAMP)", scan::quoted(text)),
@@ -172,6 +178,17 @@ fn of_text(text: &str, kind: &Type) -> Option<String> {
         Type::UUID => uuid(Uuid::try_parse(&text.trim().replace(['-', '{', '}'], "")).ok()?),
         _ => scan::quoted(text),
     })
+}
+
+/// `1 day -2:00:07.5` in words alone.
+fn interval(text: &str) -> String {
+    let word = |word: &str| {
+        let Some((hours, rest)) = word.split_once(':') else { return word.to_owned() };
+        let (minutes, seconds) = rest.split_once(':').unwrap_or((rest, "0"));
+        let sign = if hours.starts_with('-') { "-" } else { "" };
+        format!("{hours} hours {sign}{minutes} minutes {sign}{seconds} seconds")
+    };
+    text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn of_binary(bytes: &[u8], kind: &Type) -> Option<String> {
@@ -198,6 +215,11 @@ fn of_binary(bytes: &[u8], kind: &Type) -> Option<String> {
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             let since_epoch = TimeDelta::microseconds(i64::from_be_bytes(bytes.try_into().ok()?));
             timestamp(EPOCH.and_time(NaiveTime::MIN).checked_add_signed(since_epoch)?)
+        }
+        Type::INTERVAL => {
+            let (micros, mut rest) = bytes.split_first_chunk()?;
+            let (days, months) = (int(&mut rest)?, int(&mut rest)?);
+            format!("INTERVAL '{months} months {days} days {} microseconds'", i64::from_be_bytes(*micros))
         }
         Type::BYTEA => format!("X'{}'", hexadecimal(bytes)),
         Type::UUID => uuid(Uuid::from_slice(bytes).ok()?),
@@ -366,6 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn intervals_are_written_in_words() {
+        for (text, expected) in [
+            ("1 day 2:00:00.000007", "1 day 2 hours 00 minutes 00.000007 seconds"),
+            ("-0:00:07.5", "-0 hours -00 minutes -07.5 seconds"),
+            ("3 mons", "3 mons"),
+        ] {
+            assert_eq!(interval(text), expected);
+        }
+    }
+
+    #[test]
     fn binary_parameters_become_the_same_literals() {
         let head: Vec<u8> = vec![0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 21, 0, 0, 0, 2, 0, 0, 0, 1];
         let array = [head, vec![0, 0, 0, 2, 0xff, 0xfe], vec![0xff; 4]].concat();
@@ -374,6 +407,12 @@ mod tests {
             (vec![], Type::BYTEA, Some("X''")),
             ((0..16).collect(), Type::UUID, Some("'00010203-0405-0607-0809-0a0b0c0d0e0f'")),
             (vec![1], Type::UUID, None),
+            (
+                [vec![0, 0, 0, 0, 0, 15, 66, 64], (-1_i32).to_be_bytes().to_vec(), vec![0, 0, 0, 2]].concat(),
+                Type::INTERVAL,
+                Some("INTERVAL '2 months -1 days 1000000 microseconds'"),
+            ),
+            (vec![0; 8], Type::INTERVAL, None),
             (numeric(&[1, 0, 0, 0, 7]), Type::NUMERIC, Some("(7)")),
             (numeric(&[2, 0, 0, 2, 1, 5000]), Type::NUMERIC, Some("(1.50)")),
             (numeric(&[3, 1, 0x4000, 1, 7, 0, 2500]), Type::NUMERIC, Some("(-70000.2)")),
