@@ -147,15 +147,16 @@ def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], 
 class Servers:
     """A real Kafka and a real Cassandra of a test's own, which it may kill."""
 
-    def __init__(self, log: pathlib.Path):
+    def __init__(self, log: pathlib.Path, *arguments: str):
         self.log = log
         # By default a Cassandra that is killed forgets what it acknowledged in the last moment; one node has nobody to ask.
         settings = ["--cassandra-setting", "commitlog_sync=batch", "--cassandra-setting", "commitlog_sync_period=0ms"]
-        self.process = subprocess.Popen([SERVERS, "--control", *settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"), text=True)
+        self.process = subprocess.Popen([SERVERS, "--control", *settings, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"), text=True)
         ready = self.process.stdout.readline().split()
         assert ready and ready[0] == "ready", log.read_text()[-3000:]
         addresses = dict(word.split("=") for word in ready[1:])
-        self.kafka, self.cassandra = addresses["kafka"], addresses["cassandra"]
+        self.kafka, self.cassandra = addresses["kafka"], addresses.get("cassandra")
+        self.kafka_login = addresses.get("kafka-login")
 
     def order(self, order: str) -> None:
         self.process.stdin.write(f"{order}\n")
@@ -312,3 +313,21 @@ def system(request, fresh_platform):
     platform = fresh_platform("--no-pipelines")
     platform.start()
     return platform
+
+
+def openssl(*arguments: str):
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def certificates(tmp_path) -> pathlib.Path:
+    """An authority, and a certificate of this machine that it signed."""
+    ca, key, request, certificate = (str(tmp_path / name) for name in ("ca.pem", "key.pem", "request.pem", "certificate.pem"))
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test authority",
+            "-keyout", str(tmp_path / "ca-key.pem"), "-out", ca, "-days", "2")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
+            "-keyout", key, "-out", request)
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", str(tmp_path / "ca-key.pem"), "-CAcreateserial",
+            "-extfile", str(tmp_path / "names"), "-out", certificate, "-days", "2")
+    return tmp_path

@@ -9,24 +9,6 @@ from adbc_driver_flightsql import DatabaseOptions
 from conftest import BINARY
 
 
-def openssl(*arguments: str):
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-@pytest.fixture
-def certificates(tmp_path) -> pathlib.Path:
-    """An authority, and a certificate of this machine that it signed."""
-    ca, key, request, certificate = (str(tmp_path / name) for name in ("ca.pem", "key.pem", "request.pem", "certificate.pem"))
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test authority",
-            "-keyout", str(tmp_path / "ca-key.pem"), "-out", ca, "-days", "2")
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost",
-            "-keyout", key, "-out", request)
-    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
-    openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", str(tmp_path / "ca-key.pem"), "-CAcreateserial",
-            "-extfile", str(tmp_path / "names"), "-out", certificate, "-days", "2")
-    return tmp_path
-
-
 def test_every_door_speaks_tls(fresh_platform, certificates):
     tls = ("--tls-certificate", str(certificates / "certificate.pem"), "--tls-key", str(certificates / "key.pem"))
     platform = fresh_platform("--no-pipelines", *tls)

@@ -17,13 +17,16 @@ use rdkafka::{
 
 use crate::{
     connection::Connection,
-    context::QuietContext,
+    context::{FailureContext, QuietContext},
     error::{KafkaError, Result, is_away},
     topic_id,
 };
 
 /// Any one call.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reasons why nobody answers come as quickly as this, if any do.
+const REASONS: Duration = Duration::from_millis(50);
 
 /// For a topic's id, per server; without an answer it is unknown.
 const TOPIC_ID: Duration = Duration::from_secs(1);
@@ -47,7 +50,7 @@ pub struct Offsets {
 /// What asks a cluster. A client of librdkafka has threads and connections of its own, so all who ask the same cluster share one pair.
 struct Clients {
     admin: AdminClient<DefaultClientContext>,
-    consumer: BaseConsumer<QuietContext>,
+    consumer: BaseConsumer<FailureContext>,
 }
 
 /// Those that are in use.
@@ -62,7 +65,7 @@ impl Clients {
         let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
         let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
         let admin = config.create().map_err(failed)?;
-        let clients = Arc::new(Self { admin, consumer: config.create_with_context(QuietContext).map_err(failed)? });
+        let clients = Arc::new(Self { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? });
         known.retain(|_, clients| clients.strong_count() > 0);
         known.insert(connection.clone(), Arc::downgrade(&clients));
         Ok(clients)
@@ -91,12 +94,29 @@ impl Admin {
     async fn blocking<T: Send + 'static>(
         &self,
         action: String,
-        work: impl FnOnce(&BaseConsumer<QuietContext>) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+        work: impl FnOnce(&BaseConsumer<FailureContext>) -> rdkafka::error::KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
         let clients = self.clients.clone();
-        let outcome = tokio::task::spawn_blocking(move || work(&clients.consumer)).await;
+        let outcome = tokio::task::spawn_blocking(move || {
+            let consumer = &clients.consumer;
+            let outcome = work(consumer);
+            match outcome {
+                Ok(_) => consumer.context().forget(),
+                // It has no topics: all that comes are reasons.
+                Err(_) => while consumer.poll(REASONS).is_some() {},
+            }
+            outcome
+        })
+        .await;
         let outcome = outcome.map_err(|error| KafkaError::Bug(error.to_string()))?;
-        outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
+        let failures = self.clients.consumer.context();
+        outcome.map_err(|error| match KafkaError::from_client(error, &self.connection.bootstrap_servers, action) {
+            KafkaError::Away { servers, reason } => {
+                let why = failures.last().map(|why| format!(": {why}")).unwrap_or_default();
+                KafkaError::Away { servers, reason: format!("{reason}{why}") }
+            }
+            other => other,
+        })
     }
 
     /// All topics but Kafka's own, with their partition counts.

@@ -55,6 +55,9 @@ struct Arguments {
     /// One more line for Kafka's server.properties; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     kafka_property: Vec<(String, String)>,
+    /// A second port of Kafka, where this user logs in (SASL/PLAIN)
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = user_password)]
+    kafka_login: Option<(String, String)>,
     /// One more line for cassandra.yaml, instead of ours with that key; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     cassandra_setting: Vec<(String, String)>,
@@ -79,6 +82,11 @@ enum Only {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn user_password(text: &str) -> Result<(String, String), String> {
+    let (user, password) = text.split_once(':').ok_or("write it as USER:PASSWORD")?;
+    Ok((user.to_owned(), password.to_owned()))
 }
 
 /// The servers that were asked for.
@@ -138,6 +146,7 @@ fn start(arguments: &Arguments, cancel: &Cancel) -> Result<Running> {
         port: arguments.kafka_port,
         partitions: arguments.partitions,
         heap_mb: arguments.kafka_heap,
+        sasl: arguments.kafka_login.clone(),
         properties: arguments.kafka_property.clone(),
         cancel: cancel.clone(),
         ..KafkaOptions::default()
@@ -165,6 +174,9 @@ fn announce(running: &Running) -> Result<()> {
     let mut line = "ready".to_owned();
     for (name, server) in running.named() {
         line.push_str(&format!(" {name}={}", server.address()));
+    }
+    if let Some(address) = running.kafka.as_ref().and_then(LocalServer::sasl_address) {
+        line.push_str(&format!(" kafka-login={address}"));
     }
     say(&line)
 }
