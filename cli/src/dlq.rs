@@ -43,14 +43,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sql = match &arguments.what {
         What::List { job, lines } => {
             let filter = job.as_ref().map(|job| format!("WHERE job = {}", literal(job))).unwrap_or_default();
-            format!("SELECT id, job, step, error, raw_bytes FROM polybolos.dead_letters {filter} ORDER BY id LIMIT {lines}")
+            format!("SELECT id, job, step, error, raw_bytes FROM polybolos.dead_letters {filter} ORDER BY id LIMIT {}", lines + 1)
         }
         What::Replay { id: Some(id), .. } => format!("REPLAY DEAD LETTERS {}", literal(id)),
         What::Replay { job: Some(job), .. } => format!("REPLAY DEAD LETTERS FOR JOB {}", identifier(job)),
         What::Replay { .. } => "REPLAY DEAD LETTERS".to_owned(),
         What::Show { id } => format!("SELECT * FROM polybolos.dead_letters WHERE id = {}", literal(id)),
     };
-    let rows = client.sql(&sql, 10_000).await?;
+    let mut rows = client.sql(&sql, 10_000).await?;
     if let (What::Show { id }, true) = (&arguments.what, rows.rows.is_empty()) {
         let message = format!("dead letter {id} does not exist; `polybolos dlq list` shows all");
         return Err(Exit::new(Failure::Failed, message).into());
@@ -59,6 +59,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let (What::List { job: Some(name), .. }, true) = (&arguments.what, rows.rows.is_empty()) {
         job::must_exist(&client, name).await?;
     }
+    let more = matches!(&arguments.what, What::List { lines, .. } if rows.rows.len() > *lines);
+    if more {
+        rows.rows.pop();
+    }
     output::print(&rows, arguments.output);
+    if more {
+        eprintln!("there are more; -n shows more of them, --job those of one job");
+    }
     Ok(())
 }

@@ -224,8 +224,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let token = auth::token(&folder.join("token"))?;
     let roles = Some(PathBuf::from(&config.scheduler.roles_file)).filter(|path| !path.as_os_str().is_empty());
-    let Some(store) = config.store(&stop).await? else { return Ok(()) };
-    let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
+    let users = Users::new(&token, roles.as_deref())?;
     let settings = SchedulerSettings {
         host: config.scheduler.host,
         internal_port: config.scheduler.internal_port,
@@ -237,11 +236,14 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         lease: LeaseConfig::default(),
         tls: config.tls.read()?,
     };
+    // What is wrong here is told before anything is waited for.
+    let Some(store) = config.store(&stop).await? else { return Ok(()) };
+    let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let parts = SchedulerParts {
         store,
         tables,
         kafka: Connection::new(config.kafka.bootstrap_servers.clone()),
-        users: Users::new(&token, roles.as_deref())?,
+        users,
         places: Arc::new(Places::new(config.s3.settings())),
         registry: telemetry::metrics()?,
     };

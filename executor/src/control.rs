@@ -192,7 +192,8 @@ impl Control {
                     if let Some(ended) = self.ballista_ended().await {
                         return Outcome::Restart(ended);
                     }
-                    if outgoing.try_send(request(Request::Beat(self.beat()))).is_err() {
+                    // A stream that the scheduler has closed tells why it did.
+                    if matches!(outgoing.try_send(request(Request::Beat(self.beat()))), Err(mpsc::error::TrySendError::Full(_))) {
                         return Outcome::Next("the stream to the scheduler is stuck".into());
                     }
                     self.announce_source_states(&outgoing, &mut source_states);

@@ -174,6 +174,10 @@ impl TableBackend for CassandraBackend {
         Ok(self.known(table))
     }
 
+    fn unusable(&self, table: &TableName) -> Vec<String> {
+        self.unsupported.lock().get(table).cloned().unwrap_or_default()
+    }
+
     async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError> {
         let name = &schema.name;
         let keyspace = quoted(&name.keyspace);
@@ -245,8 +249,7 @@ impl TableBackend for CassandraBackend {
     ) -> Result<Arc<dyn TableWriter>, TableError> {
         for column in columns {
             if table.column(column).is_none() {
-                let unsupported = self.unsupported.lock().get(&table.name).cloned().unwrap_or_default();
-                let reason = unsupported.into_iter().find(|line| line.contains(&format!("{column:?}")));
+                let reason = self.unusable(&table.name).into_iter().find(|line| line.contains(&format!("{column:?}")));
                 let message = match reason {
                     Some(reason) => format!("table {} cannot be written: {reason}; leave the column out", table.name),
                     None => format!("table {} has no column {column:?}", table.name),

@@ -119,7 +119,7 @@ async fn decimals_keep_their_digits() {
     };
     backend.create(&table, &CreateOptions::default()).await.unwrap();
     let stored = backend.describe(&table.name).await.unwrap().unwrap();
-    check::columns(&table, &stored).unwrap();
+    check::columns(&backend, &table, &stored).unwrap();
 
     let columns = ["id", "price"].map(str::to_owned).to_vec();
     let prices = [Some(0), Some(-1), Some(128), Some(10_i128.pow(38) - 1), None];

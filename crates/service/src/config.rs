@@ -16,6 +16,8 @@ pub enum ConfigError {
     Reference(String),
 }
 
+const PREFIX: &str = "POLYBOLOS";
+
 /// A value that cannot print itself. In files it may be a reference, `${env:NAME}` or `${file:path}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -83,7 +85,9 @@ fn load_with<T: DeserializeOwned>(
         let given: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
         overlay(&mut table, given, "").map_err(invalid)?;
     }
-    from_environment(&mut table, "POLYBOLOS", &mut environment).map_err(invalid)?;
+    let mut settings = vec![];
+    from_environment(&mut table, PREFIX, &mut environment, &mut settings).map_err(invalid)?;
+    refuse_misspelt(&environment, &settings).map_err(invalid)?;
     T::deserialize(Value::Table(table)).map_err(|error| {
         let plain = error.to_string().replace("expected u16", "expected a number from 0 to 65535");
         invalid(plain.replace("a nonzero usize", "a number from 1 on"))
@@ -110,17 +114,20 @@ fn overlay(into: &mut Table, given: Table, section: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// Takes what is set out of the environment. What is left and nearly the name of a setting is a mistake; other programs of ours, and
-/// references to secrets, have names of their own.
-fn from_environment(table: &mut Table, prefix: &str, environment: &mut BTreeMap<String, String>) -> Result<(), String> {
-    let mut names = Vec::with_capacity(table.len());
+/// Takes what is set out of the environment, and notes the names of all settings.
+fn from_environment(
+    table: &mut Table,
+    prefix: &str,
+    environment: &mut BTreeMap<String, String>,
+    settings: &mut Vec<String>,
+) -> Result<(), String> {
     for (key, value) in table.iter_mut() {
         let name = format!("{prefix}_{}", key.to_uppercase().replace('-', "_"));
         if let Value::Table(inner) = value {
-            from_environment(inner, &name, environment)?;
+            from_environment(inner, &name, environment, settings)?;
             continue;
         }
-        names.push(name.clone());
+        settings.push(name.clone());
         let Some(text) = environment.remove(&name) else { continue };
         *value = match value {
             Value::String(_) => Value::String(text),
@@ -132,10 +139,13 @@ fn from_environment(table: &mut Table, prefix: &str, environment: &mut BTreeMap<
                 .ok_or_else(|| format!("environment variable {name} is {text:?}, which is not of type {}", value.type_str()))?,
         };
     }
-    for given in environment.keys().filter_map(|name| Some((name, name.strip_prefix(prefix)?.strip_prefix('_')?))) {
-        let (name, key) = given;
-        let meant = names.iter().find(|known| strsim::damerau_levenshtein(&known[prefix.len() + 1..], key) <= 2);
-        if let Some(meant) = meant {
+    Ok(())
+}
+
+/// What no setting has taken and is nearly the name of one is a mistake; other programs of ours, and references to secrets, have names of their own.
+fn refuse_misspelt(left: &BTreeMap<String, String>, settings: &[String]) -> Result<(), String> {
+    for name in left.keys().filter(|name| name.starts_with(PREFIX)) {
+        if let Some(meant) = settings.iter().find(|setting| strsim::damerau_levenshtein(setting, name) <= 2) {
             return Err(format!("environment variable {name} is no setting; did you mean {meant}?"));
         }
     }
@@ -183,6 +193,7 @@ mod tests {
         for (name, value, said) in [
             ("POLYBOLOS_SERVER_PORT", "many", "POLYBOLOS_SERVER_PORT is \"many\", which is not of type integer"),
             ("POLYBOLOS_SERVER_PROT", "1", "POLYBOLOS_SERVER_PROT is no setting; did you mean POLYBOLOS_SERVER_PORT?"),
+            ("POLYBOLOS_SEVER_PORT", "1", "POLYBOLOS_SEVER_PORT is no setting; did you mean POLYBOLOS_SERVER_PORT?"),
             ("POLYBOLOS_SERVER_PORT", "65536", "expected a number from 0 to 65535"),
         ] {
             let error = with_file("", &[(name, value)]).expect_err("must fail").to_string();

@@ -320,7 +320,7 @@ impl JobManager {
             }
             None => return Err(TableError::NoSuchTable { table: declared.name.to_string() }.into()),
         };
-        polybolos_tables::check::columns(&declared, &stored)?;
+        polybolos_tables::check::columns(&**tables, &declared, &stored)?;
         // Rows that expire end as deletions (EPOCHS rule 14).
         if options.write.ttl_ms.is_some() {
             polybolos_tables::check::deletes(&**tables, &declared.name).await?;
@@ -340,7 +340,7 @@ impl JobManager {
             let tables = &self.platform.tables;
             tables.create(&table, &Default::default()).await.with_context(|| format!("'late_rows.table' {}", table.name))?;
             if let Some(stored) = tables.describe(&table.name).await? {
-                let same = polybolos_tables::check::columns(&table, &stored);
+                let same = polybolos_tables::check::columns(&**tables, &table, &stored);
                 same.context("'late_rows.table' must have the columns of polybolos.late_rows")?;
             }
         }
