@@ -101,8 +101,9 @@ def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platfor
     assert platform.stop() == 0
     manifest, = (platform.folder / "store").glob("jobs/*/manifest")
     # The store's counter, then a header line with a checksum over what follows but its last line end.
-    head, body = manifest.read_bytes().split(b"\n", 1)
-    counter, header = head[:8], head[8:].decode().split(" ")
+    counter, text = manifest.read_bytes()[:8], manifest.read_bytes()[8:]
+    head, body = text.split(b"\n", 1)
+    header = head.decode().split(" ")
     written = json.loads(body)
     assert written["state"] and written["layout"][0].startswith("state in format ") and "Aggregate" in written["layout"][1], written
     written["layout"][0] = "state in format 0"
