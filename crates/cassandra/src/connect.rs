@@ -174,8 +174,9 @@ impl TableBackend for CassandraBackend {
         Ok(self.known(table))
     }
 
-    fn unusable(&self, table: &TableName) -> Vec<String> {
-        self.unsupported.lock().get(table).cloned().unwrap_or_default()
+    fn unusable(&self, table: &TableName, column: &str) -> Option<String> {
+        let start = format!("column {column:?}:");
+        self.unsupported.lock().get(table)?.iter().find(|line| line.starts_with(&start)).cloned()
     }
 
     async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError> {
@@ -249,8 +250,7 @@ impl TableBackend for CassandraBackend {
     ) -> Result<Arc<dyn TableWriter>, TableError> {
         for column in columns {
             if table.column(column).is_none() {
-                let reason = self.unusable(&table.name).into_iter().find(|line| line.contains(&format!("{column:?}")));
-                let message = match reason {
+                let message = match self.unusable(&table.name, column) {
                     Some(reason) => format!("table {} cannot be written: {reason}; leave the column out", table.name),
                     None => format!("table {} has no column {column:?}", table.name),
                 };

@@ -121,9 +121,9 @@ pub trait TableBackend: Debug + Send + Sync {
     /// The stored table, or `None` where there is none.
     async fn describe(&self, table: &TableName) -> Result<Option<TableSchema>, TableError>;
 
-    /// Columns of a described table that cannot be used: `column "c": why not`.
-    fn unusable(&self, _table: &TableName) -> Vec<String> {
-        vec![]
+    /// Of a column that a described table has and that cannot be used: `column "c": why not`.
+    fn unusable(&self, _table: &TableName, _column: &str) -> Option<String> {
+        None
     }
 
     /// Creates keyspace and table where missing; an existing table is left as it is (check it with `describe`).
