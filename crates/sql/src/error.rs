@@ -190,11 +190,11 @@ fn plain_message(error: &DataFusionError) -> String {
 
 /// Functions of other systems, and what says the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["max_by", "arg_max", "argmax"], "write last_value(a ORDER BY b)"),
-    (&["min_by", "arg_min", "argmin"], "write first_value(a ORDER BY b)"),
-    (&["if", "iif"], "write CASE WHEN condition THEN a ELSE b END"),
-    (&["count_if", "countif"], "write count(*) FILTER (WHERE condition)"),
-    (&["listagg", "group_concat"], "write string_agg(text, ',' ORDER BY …)"),
+    (&["max_by", "arg_max", "argmax"], "write max_by(value, order)"),
+    (&["min_by", "arg_min", "argmin"], "write min_by(value, order)"),
+    (&["if", "iif"], "write if(condition, a, b)"),
+    (&["count_if", "countif"], "write count_if(condition)"),
+    (&["listagg", "group_concat"], "write listagg(text, ',')"),
     (&["collect", "collect_list"], "write array_agg(x)"),
     (&["collect_set"], "write array_agg(DISTINCT x)"),
     (
@@ -202,10 +202,9 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "write string_to_array(text, ' '), and for rows CROSS JOIN UNNEST(…) AS t(word)",
     ),
     (&["regexp", "rlike"], "write regexp_like(text, pattern)"),
-    (&["timestampdiff", "datediff", "date_diff"], "write date_part('epoch', b) - date_part('epoch', a), which is in seconds"),
-    (&["timestampadd", "dateadd", "date_add", "date_sub"], "write ts + INTERVAL '1' HOUR"),
-    (&["to_timestamp_ltz"], "write to_timestamp_millis(n), or to_timestamp_seconds(n)"),
-    (&["unix_timestamp"], "write CAST(date_part('epoch', ts) AS BIGINT)"),
+    (&["timestampdiff", "datediff", "date_diff"], "write timestampdiff(SECOND, a, b), in any unit"),
+    (&["timestampadd", "dateadd", "date_add", "date_sub"], "write timestampadd(HOUR, n, ts), or ts + INTERVAL '1' HOUR"),
+    (&["to_timestamp_ltz"], "write to_timestamp_ltz(milliseconds, 3)"),
     (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),
     (
         &[
@@ -222,10 +221,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         &["from_json", "parse_json", "json_parse"],
         "declare the column that holds JSON as its type ROW or MAP, or read a text by json_value(text, '$.a.b')",
     ),
-    (
-        &["json_object", "json_build_object", "jsonb_build_object", "to_json", "to_jsonb", "row_to_json"],
-        "no function makes JSON; declare a column of type ROW, MAP or ARRAY, which a topic's JSON has as it is",
-    ),
+    (&["json_objectagg", "json_object_agg", "jsonb_object_agg"], "write json_arrayagg(named_struct('k', k, 'v', v))"),
 ];
 
 /// What DataFusion adds to each of its internal errors.

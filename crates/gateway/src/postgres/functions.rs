@@ -96,18 +96,30 @@ fn constant(session: &SessionContext, name: &str, counts: &[usize], value: Scala
     function(session, name, counts, value.data_type(), move |_| Ok(ColumnarValue::Scalar(value.clone())));
 }
 
+/// Settings that clients ask for, and that nothing changes.
+pub const SETTINGS: [(&str, &str); 14] = [
+    ("client_encoding", "UTF8"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("integer_datetimes", "on"),
+    ("is_superuser", "off"),
+    ("lc_collate", "C.UTF-8"),
+    ("max_identifier_length", "63"),
+    ("max_index_keys", "32"),
+    ("search_path", "public"),
+    ("server_encoding", "UTF8"),
+    ("server_version", "16.6"),
+    ("server_version_num", SERVER_VERSION_NUMBER),
+    ("standard_conforming_strings", "on"),
+    ("timezone", "UTC"),
+];
+
+pub fn setting(name: &str) -> Option<&'static str> {
+    SETTINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+}
+
 fn current_setting(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
-    each(&arguments[0], |name| match name.to_ascii_lowercase().as_str() {
-        "server_version_num" => Some(SERVER_VERSION_NUMBER),
-        "server_version" => Some("16.6"),
-        "search_path" => Some("public"),
-        "timezone" => Some("UTC"),
-        "is_superuser" => Some("off"),
-        "max_index_keys" => Some("32"),
-        "standard_conforming_strings" | "integer_datetimes" => Some("on"),
-        "server_encoding" | "client_encoding" => Some("UTF8"),
-        _ => None,
-    })
+    each(&arguments[0], setting)
 }
 
 /// Settings are kept by SET alone; the answer is the value that was asked for, as PostgreSQL answers.

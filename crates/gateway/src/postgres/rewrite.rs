@@ -4,17 +4,28 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        DataType, Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement, Value, ValueWithSpan,
-        Visit, VisitMut, Visitor, VisitorMut,
+        DataType, Expr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, Value,
+        ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
 
-use super::functions::EXISTING;
+use super::functions::{EXISTING, SETTINGS, setting};
 use crate::scan;
 
 pub fn rewrite(statement: &mut Statement) {
+    if let Statement::ShowVariable { variable } = statement {
+        match variable.as_mut_slice() {
+            [name] if name.value.eq_ignore_ascii_case("timezone") => *variable = vec![Ident::new("TIME"), Ident::new("ZONE")],
+            [name] => {
+                if let Some(shown) = shown(&name.value) {
+                    *statement = Statement::Query(shown);
+                }
+            }
+            _ => {}
+        }
+    }
     let _ = statement.visit(&mut Rewriter);
 }
 
@@ -52,6 +63,20 @@ impl VisitorMut for Rewriter {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// SHOW of what nothing changes; what SET changes is shown by who keeps it.
+fn shown(name: &str) -> Option<Box<Query>> {
+    let sql = if name.eq_ignore_ascii_case("all") {
+        let row = |(name, value): &(&str, &str)| format!("({}, {}, '')", scan::quoted(name), scan::quoted(value));
+        let rows = SETTINGS.iter().map(row).collect::<Vec<_>>().join(", ");
+        format!("SELECT name, setting, description FROM (VALUES {rows}) AS settings (name, setting, description)")
+    } else {
+        let name = name.to_ascii_lowercase();
+        let value = setting(&name).filter(|_| name != "search_path")?;
+        format!("SELECT {} AS {name}", scan::quoted(value))
+    };
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(&sql).and_then(|mut parser| parser.parse_query()).ok()
 }
 
 fn last(name: &ObjectName) -> String {
@@ -178,6 +203,19 @@ mod tests {
                 "SELECT CAST((SELECT oid FROM p WHERE proname = 'f') AS oid)",
                 "SELECT CAST(polybolos_existing((SELECT first_value(oid) FROM p WHERE proname = 'f'), 'f') AS oid)",
             ),
+        ] {
+            let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+            rewrite(&mut statement);
+            assert_eq!(statement.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn settings_are_shown() {
+        for (sql, expected) in [
+            ("SHOW server_encoding", "SELECT 'UTF8' AS server_encoding"),
+            ("SHOW timezone", "SHOW TIME ZONE"),
+            ("SHOW search_path", "SHOW search_path"),
         ] {
             let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
             rewrite(&mut statement);

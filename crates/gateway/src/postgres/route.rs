@@ -5,6 +5,7 @@ use std::{collections::HashSet, ops::ControlFlow};
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query, Statement, Visit, Visitor};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 
+use super::functions::setting;
 use crate::scan;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -17,20 +18,19 @@ pub enum Route {
     Nothing(&'static str),
 }
 
-/// SHOW words that are ours and no setting of PostgreSQL.
-const OUR_SHOWS: [&str; 12] = [
-    "jobs",
-    "tables",
-    "topics",
-    "models",
-    "executors",
-    "epochs",
-    "savepoints",
-    "settings",
-    "schemas",
-    "columns",
-    "functions",
-    "partitions",
+/// The words of SHOW that the session answers, beside the settings that nothing changes. All others are ours, or unknown.
+const SESSION_SHOWS: [&str; 11] = [
+    "all",
+    "application_name",
+    "bytea_output",
+    "catalogs",
+    "datestyle",
+    "extra_float_digits",
+    "intervalstyle",
+    "statement_timeout",
+    "time",
+    "transaction",
+    "transaction_isolation",
 ];
 
 /// Table functions that read nothing, yet may bring many rows.
@@ -71,8 +71,9 @@ fn of(statement: &Statement, parameters: usize) -> Route {
             Route::Session
         }
         Statement::ShowVariable { variable } => match variable.first() {
-            Some(word) if OUR_SHOWS.contains(&word.value.to_ascii_lowercase().as_str()) => Route::Engine,
-            _ => Route::Session,
+            Some(word) if setting(&word.value).is_some() => Route::Session,
+            Some(word) if SESSION_SHOWS.contains(&word.value.to_ascii_lowercase().as_str()) => Route::Session,
+            _ => Route::Engine,
         },
         Statement::Deallocate { name, .. } => {
             Route::Deallocate((!name.value.eq_ignore_ascii_case("all")).then(|| name.value.clone()))
@@ -165,6 +166,9 @@ mod tests {
             "BEGIN",
             "SET application_name = 'x'",
             "SHOW server_version",
+            "SHOW TimeZone",
+            "SHOW ALL",
+            "SHOW TRANSACTION ISOLATION LEVEL",
             "SELECT relname FROM pg_class",
             "SELECT * FROM information_schema.columns",
             "WITH t AS (SELECT oid FROM pg_catalog.pg_class) SELECT * FROM t",
@@ -180,6 +184,7 @@ mod tests {
             "SELECT * FROM users",
             "SHOW JOBS",
             "SHOW TABLES",
+            "SHOW nonsense",
             "CREATE JOB j AS INSERT INTO a SELECT * FROM b",
             "PAUSE JOB j",
             "SELECT * FROM users, pg_class",

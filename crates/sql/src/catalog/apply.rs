@@ -10,6 +10,7 @@ use crate::{
     limits::Limits,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
     options::job::JobOptions,
+    parser::with_options,
     statement::{CreateJob, CreateView, Insert, RestartFrom, Statement, StatementKind},
 };
 
@@ -214,10 +215,15 @@ fn upgraded(catalog: &Catalog, create: &CreateJob, sql: &str) -> Result<Catalog,
     let before = catalog.job(&create.name)?;
     let mut others = catalog.clone();
     others.jobs.retain(|job| job.name != create.name);
+    let mut create = create.clone();
     // It is kept as what would make it.
-    let sql = format!("CREATE{}", sql.get("UPGRADE".len()..).unwrap_or_default());
+    let mut sql = format!("CREATE{}", sql.get("UPGRADE".len()..).unwrap_or_default());
+    if create.options.is_empty() {
+        create.options = before.statement(Limits::default())?.options;
+        sql = with_options(&sql, &create.options)?;
+    }
     let same = Change { now_us: before.created_at_us, incarnation: before.incarnation.clone() };
-    let mut next = with_job(&others, create, &sql, &same)?;
+    let mut next = with_job(&others, &create, &sql, &same)?;
     for job in next.jobs.iter_mut().filter(|job| job.name == create.name) {
         job.options.start.clone_from(&before.options.start);
     }
@@ -319,6 +325,19 @@ mod tests {
         assert_eq!(job.sql, "CREATE JOB j AS BEGIN INSERT INTO s SELECT upper(k) FROM t; INSERT INTO s2 SELECT k FROM t; END");
         assert_eq!(job.targets.len(), 2);
         assert!(matches!(job.statement(Limits::default()), Ok(create) if create.inserts.len() == 2));
+        let optioned = after(
+            &next,
+            "UPGRADE JOB j WITH ('on_error' = 'fail', 'dead_letters.topic' = 'it''s') AS INSERT INTO s SELECT k FROM t",
+            "o",
+        )
+        .unwrap();
+        let kept = after(&optioned, "UPGRADE JOB j AS INSERT INTO s SELECT k FROM t WHERE k > 'a'", "o").unwrap();
+        let (optioned, kept) = (optioned.job("j").unwrap(), kept.job("j").unwrap());
+        assert_eq!(kept.options, optioned.options);
+        assert_eq!(
+            kept.sql,
+            "CREATE JOB j WITH ('on_error' = 'fail', 'dead_letters.topic' = 'it''s') AS INSERT INTO s SELECT k FROM t WHERE k > 'a'"
+        );
         assert!(after(&catalog, "UPGRADE JOB nobody AS INSERT INTO s SELECT k FROM t", "other").is_err());
     }
 }

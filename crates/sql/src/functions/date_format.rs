@@ -1,4 +1,4 @@
-//! `date_format(time, pattern)` as Flink has it: the pattern letters of Java's `DateTimeFormatter`, as far as numbers go. Instants are shown in
+//! `date_format(time, pattern)` as Flink has it: the pattern letters of Java's `DateTimeFormatter`, names in English. Instants are shown in
 //! UTC. DataFusion's own `date_format` is `to_char`, whose patterns have `%`: those go on meaning what they do there.
 use std::{fmt::Write, sync::Arc};
 
@@ -27,6 +27,13 @@ enum Piece {
     /// The last two digits.
     ShortYear,
     Month(usize),
+    /// In English, whole or its first three letters.
+    MonthName {
+        is_whole: bool,
+    },
+    DayName {
+        is_whole: bool,
+    },
     Day(usize),
     DayOfYear(usize),
     /// 0–23.
@@ -74,6 +81,8 @@ fn pieces(pattern: &str) -> Result<Vec<Piece>> {
             ('y' | 'u', 2) => Piece::ShortYear,
             ('y' | 'u', digits) => Piece::Year(digits),
             ('M' | 'L', digits @ 1..=2) => Piece::Month(digits),
+            ('M' | 'L', letters @ 3..=4) => Piece::MonthName { is_whole: letters == 4 },
+            ('E', letters @ 1..=4) => Piece::DayName { is_whole: letters == 4 },
             ('d', digits @ 1..=2) => Piece::Day(digits),
             ('D', digits @ 1..=3) => Piece::DayOfYear(digits),
             ('H', digits @ 1..=2) => Piece::Hour(digits),
@@ -85,7 +94,7 @@ fn pieces(pattern: &str) -> Result<Vec<Piece>> {
             (other, count) => {
                 let letters: String = std::iter::repeat_n(other, count).collect();
                 return plan_err!(
-                    "the pattern {pattern:?} of date_format has {letters}; known are yyyy, yy, MM, dd, HH, hh, mm, ss, SSS, a, DDD, and text in single quotes"
+                    "the pattern {pattern:?} of date_format has {letters}; known are yyyy, yy, MMMM, MMM, MM, EEEE, EEE, dd, HH, hh, mm, ss, SSS, a, DDD, and text in single quotes"
                 );
             }
         });
@@ -93,11 +102,57 @@ fn pieces(pattern: &str) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
+const MONTHS: [&str; 12] =
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+
+/// 1970 began on a Thursday.
+const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+
+fn name(names: &[&'static str], place: i64, is_whole: bool) -> &'static str {
+    let name = names[usize::try_from(place).unwrap_or_default()];
+    if is_whole { name } else { &name[..3] }
+}
+
+/// The same pattern as `strptime` and DataFusion's `to_timestamp` read it.
+pub(crate) fn strptime(pattern: &str) -> Result<String> {
+    let mut text = String::new();
+    for piece in pieces(pattern)? {
+        text.push_str(match piece {
+            Piece::Text(literal) => {
+                text.push_str(&literal.replace('%', "%%"));
+                continue;
+            }
+            Piece::Fraction(digits) => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "%{digits}f");
+                continue;
+            }
+            Piece::Year(_) => "%Y",
+            Piece::ShortYear => "%y",
+            Piece::Month(_) => "%m",
+            Piece::MonthName { is_whole: true } => "%B",
+            Piece::MonthName { is_whole: false } => "%b",
+            Piece::DayName { is_whole: true } => "%A",
+            Piece::DayName { is_whole: false } => "%a",
+            Piece::Day(_) => "%d",
+            Piece::DayOfYear(_) => "%j",
+            Piece::Hour(_) => "%H",
+            Piece::HalfDayHour(_) => "%I",
+            Piece::Minute(_) => "%M",
+            Piece::Second(_) => "%S",
+            Piece::HalfDay => "%p",
+        });
+    }
+    Ok(text)
+}
+
 /// A moment in parts.
 struct Moment {
     year: i64,
     month: i64,
     day: i64,
+    /// Since a Thursday, 0–6.
+    day_of_week: i64,
     day_of_year: i64,
     second_of_day: i64,
     nanosecond: i64,
@@ -119,7 +174,8 @@ impl Moment {
         let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         // 306 days from March to December.
         let day_of_year = if month <= 2 { day_of_march_year - 306 + 1 } else { day_of_march_year + 59 + i64::from(is_leap) + 1 };
-        Self { year, month, day, day_of_year, second_of_day: seconds.rem_euclid(SECONDS_PER_DAY), nanosecond }
+        let day_of_week = days.rem_euclid(7);
+        Self { year, month, day, day_of_week, day_of_year, second_of_day: seconds.rem_euclid(SECONDS_PER_DAY), nanosecond }
     }
 
     fn write(&self, pieces: &[Piece], text: &mut String) {
@@ -127,6 +183,14 @@ impl Moment {
             let (number, digits) = match piece {
                 Piece::Text(literal) => {
                     text.push_str(literal);
+                    continue;
+                }
+                Piece::MonthName { is_whole } => {
+                    text.push_str(name(&MONTHS, self.month - 1, *is_whole));
+                    continue;
+                }
+                Piece::DayName { is_whole } => {
+                    text.push_str(name(&DAYS, self.day_of_week, *is_whole));
                     continue;
                 }
                 Piece::HalfDay => {
@@ -292,6 +356,7 @@ mod tests {
             ("yyyy-MM-dd'T'HH:mm:ss.SSS", "2026-11-24T05:00:07.123"),
             ("yy/M/d h 'o''clock' a", "26/11/24 5 o'clock AM"),
             ("DDD", "328"),
+            ("EEE, d MMM yyyy, EEEE MMMM", "Tue, 24 Nov 2026, Tuesday November"),
         ] {
             assert_eq!(formatted(seconds, 123_000_000, pattern), expected, "{pattern}");
         }
@@ -299,7 +364,9 @@ mod tests {
         assert_eq!(formatted(951_782_400, 0, "yyyy-MM-dd DDD"), "2000-02-29 060");
         assert_eq!(formatted(978_220_800, 0, "yyyy-MM-dd DDD"), "2000-12-31 366");
         assert_eq!(formatted(981_072_000, 0, "yyyy-MM-dd DDD hh a"), "2001-02-02 033 12 AM");
-        assert!(pieces("yyyy EEEE").is_err());
+        assert_eq!(formatted(-86_400, 0, "E MMM"), "Wed Dec");
+        assert_eq!(strptime("EEE dd/MMM/yy hh:mm:ss.SSS a 'at 5 %'").unwrap(), "%a %d/%b/%y %I:%M:%S.%3f %p at 5 %%");
+        assert!(pieces("yyyy QQ").is_err());
         assert!(pieces("'open").is_err());
     }
 }

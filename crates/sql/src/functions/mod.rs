@@ -8,6 +8,8 @@
 //! | `split_index(text, separator, index)` | the part at the index, from 0 on, NULL outside |
 //! | `count_char(text, character)` | how often the character's first byte is in the text |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
+//! | `timestampdiff('hour', a, b)`, `timestampadd('day', n, time)` | whole units from `a` to `b`; so many units later |
+//! | `to_json(value)` | the value as a text of JSON |
 //! | `mod(a, b)` | `a % b` |
 //! | `as_uuid(text)` | the UUID in small letters; an error where it is none |
 //! | `json_value`, `json_query`, `json_exists`, `get_json_object`, `json_get`, `->`, `->>` and others | what is at a place in a text of JSON |
@@ -24,6 +26,8 @@ mod numeric;
 mod session;
 mod sliding;
 mod text;
+mod time_units;
+mod to_json;
 mod windows;
 
 use std::sync::Arc;
@@ -31,9 +35,11 @@ use std::sync::Arc;
 use datafusion::{
     common::Result,
     execution::FunctionRegistry,
+    functions::math::signum,
     logical_expr::{ScalarUDF, WindowUDF},
 };
 
+pub(crate) use self::date_format::strptime;
 pub(crate) use self::nulls::ignoring;
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
 
@@ -47,6 +53,10 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
+        Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),
+        Arc::new(ScalarUDF::new_from_impl(time_units::Later::new())),
+        Arc::new(ScalarUDF::new_from_impl(to_json::ToJson::new())),
+        sign(),
         event_time(),
     ];
     functions.extend(numeric::date_parts());
@@ -62,6 +72,11 @@ pub fn windows() -> Vec<Arc<WindowUDF>> {
     let sessions = [SessionBound::Start, SessionBound::End];
     let sessions = sessions.map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound))));
     sessions.into_iter().chain(nulls::ignoring_nulls()).collect()
+}
+
+/// `signum` by the name that it has elsewhere.
+fn sign() -> Arc<ScalarUDF> {
+    Arc::new(signum().as_ref().clone().with_aliases(["sign"]))
 }
 
 /// The mark of a computed column that is a table's event time.

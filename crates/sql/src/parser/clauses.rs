@@ -2,8 +2,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CeilFloorKind, DateTimeField, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr,
-    SetOperator, SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor,
+    BinaryOperator, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
+    Statement, TableFactor, UnaryOperator, Visit, Visitor,
 };
 
 use crate::{error::SqlError, location::Location};
@@ -66,9 +66,6 @@ impl Visitor for Clauses {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<String> {
         match expression {
-            Expr::Floor { field: CeilFloorKind::DateTimeField(field), .. } if *field != DateTimeField::NoDateTime => {
-                ControlFlow::Break(format!("FLOOR(… TO {field}) is not supported; write date_trunc('{}', …)", field.to_string().to_lowercase()))
-            }
             Expr::SimilarTo { .. } => {
                 ControlFlow::Break("SIMILAR TO is not supported; write LIKE, or a regular expression: text ~ '^f.*$'".into())
             }

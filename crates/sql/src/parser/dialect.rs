@@ -1,11 +1,16 @@
-//! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL.
+//! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL, and which reads SQL's
+//! own words in JSON_OBJECT.
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::{
+    ast::Expr,
     dialect::{Dialect, GenericDialect},
+    keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
+
+use super::equivalents::call;
 
 /// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
 const STEP: u8 = 27;
@@ -45,6 +50,13 @@ impl Dialect for Generic {
             Token::StringConcat => Some(Ok(JOINED)),
             _ => None,
         }
+    }
+
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let [name, open] = parser.peek_tokens();
+        let is_object =
+            matches!(&name, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("json_object"));
+        (is_object && open == Token::LParen).then(|| json_object(parser))
     }
 
     // All that the generic dialect says of itself.
@@ -120,11 +132,38 @@ impl Dialect for Generic {
     }
 }
 
+/// `JSON_OBJECT(KEY 'a' VALUE x, …)`, as a call with names and values in turn.
+fn json_object(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    let mut args = Vec::new();
+    if !parser.consume_token(&Token::RParen) {
+        loop {
+            if let [Token::Word(word), Token::SingleQuotedString(_)] = &parser.peek_tokens()
+                && word.keyword == Keyword::KEY
+            {
+                parser.advance_token();
+            }
+            args.push(parser.parse_expr()?);
+            if parser.parse_keyword(Keyword::VALUE) {
+                args.push(parser.parse_expr()?);
+            }
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        // NULLs are members anyway.
+        let _ = parser.parse_keywords(&[Keyword::NULL, Keyword::ON, Keyword::NULL]);
+        parser.expect_token(&Token::RParen)?;
+    }
+    Ok(call("json_object", args))
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
 
-    use datafusion::sql::sqlparser::ast::{Expr, visit_expressions_mut};
+    use datafusion::sql::sqlparser::ast::visit_expressions_mut;
     use regex::Regex;
 
     use super::*;

@@ -1,14 +1,18 @@
 //! Reads `CREATE JOB`, `RESTART JOB`, `CREATE SAVEPOINT`, `INSERT INTO … SELECT … [EMIT …]` and the block of several INSERTs.
 use datafusion::{
     arrow::compute::kernels::cast_utils::string_to_timestamp_nanos,
-    sql::sqlparser::tokenizer::{Token, TokenWithSpan},
+    sql::sqlparser::{
+        keywords::Keyword,
+        tokenizer::{Token, TokenWithSpan},
+    },
 };
 
-use super::{cursor::Cursor, query, table::options};
+use super::{cursor::Cursor, query, table::options, tokenise};
 use crate::{
     error::SqlError,
+    location::LineIndex,
     options::kafka::StartupMode,
-    statement::{CreateJob, EarlierRows, Emit, Insert, RestartFrom, RestartJob, StatementKind},
+    statement::{CreateJob, EarlierRows, Emit, Insert, OptionEntry, RestartFrom, RestartJob, StatementKind},
 };
 
 /// Most INSERTs of one job.
@@ -29,6 +33,17 @@ pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError>
         return Err(cursor.expected_or("INSERT INTO or BEGIN", &hint));
     };
     Ok(CreateJob { name, if_not_exists, options, inserts })
+}
+
+/// The text of a `CREATE JOB` that has no WITH, with these options.
+pub(crate) fn with_options(sql: &str, options: &[OptionEntry]) -> Result<String, SqlError> {
+    let tokens = tokenise(sql)?;
+    let is_as = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::AS);
+    let (Some(place), false) = (tokens.iter().find(is_as), options.is_empty()) else { return Ok(sql.to_owned()) };
+    let (before, after) = sql.split_at(LineIndex::new(sql).offset(place.span.start.into()));
+    let quoted = |text: &str| Token::SingleQuotedString(text.replace('\'', "''"));
+    let pairs: Vec<String> = options.iter().map(|entry| format!("{} = {}", quoted(&entry.key), quoted(&entry.value))).collect();
+    Ok(format!("{before}WITH ({}) {after}", pairs.join(", ")))
 }
 
 /// After `RESTART JOB`: `name [FROM EARLIEST | LATEST | TIMESTAMP '…' | SAVEPOINT s] KEEP | REPLACE [DISCARD]`.

@@ -4,6 +4,7 @@ mod casts;
 mod clauses;
 mod cursor;
 mod dialect;
+mod equivalents;
 mod group_window;
 mod interval;
 mod job;
@@ -21,7 +22,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-pub(crate) use self::{casts::beneath, interval::microseconds};
+pub(crate) use self::{casts::beneath, interval::microseconds, job::with_options};
 use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
     error::{SqlError, did_you_mean},
@@ -275,6 +276,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     cursor.take(usize::MAX);
     precedence::mend(&mut query);
     numbers::keep_digits(&mut query);
+    equivalents::rewrite(&mut query, at)?;
     casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;

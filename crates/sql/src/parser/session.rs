@@ -2,7 +2,15 @@
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::cursor::Cursor;
-use crate::{error::SqlError, statement::SessionStatement};
+use crate::{
+    error::{SqlError, did_you_mean},
+    statement::SessionStatement,
+};
+
+const SHOW_WORDS: [&str; 6] = ["jobs", "tables", "views", "savepoints", "columns from", "timezone"];
+
+/// Settings that every door can show.
+const SHOWN: [&str; 2] = ["timezone", "transaction_isolation"];
 
 /// `word` is the first word, not yet consumed.
 pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStatement, SqlError> {
@@ -47,10 +55,22 @@ pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStateme
 
 /// After `SHOW`.
 pub(super) fn show_variable(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
-    if cursor.is_done() {
-        return Err(cursor.expected("JOBS, TABLES, VIEWS, CREATE TABLE t, CREATE JOB j or a setting"));
+    let at = cursor.at();
+    let unknown = cursor.clone();
+    if !cursor.is_done() {
+        let name = variable(cursor)?;
+        if SHOWN.contains(&name.as_str()) {
+            return Ok(SessionStatement::ShowVariable { name });
+        }
+        if let Some(near) = did_you_mean(&name, SHOW_WORDS) {
+            return Err(SqlError::Syntax {
+                at,
+                message: format!("SHOW {name} does not exist"),
+                hint: Some(format!("did you mean SHOW {}?", near.to_uppercase())),
+            });
+        }
     }
-    Ok(SessionStatement::ShowVariable { name: variable(cursor)? })
+    Err(unknown.expected("JOBS, TABLES, VIEWS, SAVEPOINTS, CREATE TABLE t, CREATE JOB j, CREATE VIEW v or TIMEZONE"))
 }
 
 fn set(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
@@ -122,4 +142,17 @@ fn text_to_end(cursor: &mut Cursor<'_>) -> String {
         text.push_str(&next);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parser::parse;
+
+    #[test]
+    fn what_cannot_be_shown_is_said() {
+        let message = |sql: &str| parse(sql).unwrap_err().to_string();
+        assert_eq!(message("SHOW JOBSS"), "SHOW jobss does not exist; did you mean SHOW JOBS?");
+        assert!(message("SHOW nonsense").contains("expected JOBS, TABLES"));
+        assert!(parse("SHOW timezone").is_ok() && parse("SHOW TRANSACTION ISOLATION LEVEL").is_ok());
+    }
 }

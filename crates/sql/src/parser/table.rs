@@ -1,7 +1,7 @@
 //! Reads `CREATE TABLE`.
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{cursor::Cursor, interval::read_interval, tokenise, types::read_type};
+use super::{cursor::Cursor, equivalents, interval::read_interval, tokenise, types::read_type};
 use crate::{
     catalog::Watermark,
     error::SqlError,
@@ -67,7 +67,9 @@ fn element(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlEr
         if rest.is_done() {
             return Err(rest.expected_or("an expression", &format!("write for example {name} AS upper(other)")));
         }
-        let computed = Some(rest.rest(|parser| parser.parse_expr())?.to_string());
+        let mut expression = rest.rest(|parser| parser.parse_expr())?;
+        equivalents::rewrite(&mut expression, at)?;
+        let computed = Some(expression.to_string());
         let column = ColumnClause { name, sql_type: crate::types::SqlType::String, not_null: false, metadata: None, computed, at };
         table.columns.push(column);
         return Ok(());
