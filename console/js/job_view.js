@@ -6,6 +6,7 @@ import { keepNoRows, keepsRows } from './tables.js';
 
 const STATES = { starting: 'Starting', running: 'Running', idle: 'Up to date', waiting: 'Waiting', paused: 'Paused', stopped: 'Stopped', failed: 'Failed' };
 const stateOf = (job) => STATES[job.state] ?? job.state;
+const behind = (job) => (job.lag_records === 0 ? 'nothing waits' : job.lag_ms == null ? '\u00a0' : `${milliseconds(job.lag_ms)} behind`);
 /** Failed jobs that the line above the picker names. */
 const NAMED_FAILURES = 3;
 const STEPS = ['fetch', 'decode', 'compute', 'write', 'record', 'publish'];
@@ -58,7 +59,7 @@ export class JobView {
     const total = STEPS.reduce((sum, step) => sum + (job.epoch_ms?.[step] ?? 0), 0);
     this.#figure('rate', rate(job.rows_per_s), `${bytes(job.bytes_per_s)}/s`);
     this.#figure('epoch', milliseconds(total), `epoch ${count(job.epoch)}${job.unpublished_epochs ? ` · ${count(job.unpublished_epochs)} unpublished` : ''}`);
-    this.#figure('lag', count(job.lag_records), job.lag_ms == null ? 'nothing waits' : `oldest ${milliseconds(job.lag_ms)}`);
+    this.#figure('lag', count(job.lag_records), behind(job));
     this.#figure('out', count(job.rows_out), `of ${count(job.records_in)} records read`);
     setText(this.#figures.letters.value, count(job.dead_letters));
     this.#figures.letters.value.classList.toggle('bad', job.dead_letters > 0);

@@ -1,5 +1,6 @@
 //! The picture of the platform that the console, `polybolos.*` tables and `job show` are drawn from.
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -10,8 +11,8 @@ use polybolos_gateway::status::{
     StepTimes, TableStatus, TopicStatus,
 };
 use polybolos_streaming::{
-    coordinator::{Limit, Phase},
-    ids::{Epoch, SinkId},
+    coordinator::{JobStatus as CoordinatorStatus, Limit, Phase},
+    ids::{Epoch, SinkId, SourcePartition},
     manifest::{DEAD_LETTERS, LATE_ROWS, Manifest},
 };
 
@@ -183,9 +184,11 @@ pub fn limiting(view: &View, handle: &JobHandle) -> String {
     }
 }
 
-pub fn state(phase: &Phase) -> JobState {
-    match phase {
+pub fn state(status: &CoordinatorStatus) -> JobState {
+    match &status.phase {
         Phase::TakingOver => JobState::Starting,
+        // Rows wait for a table that does not take them.
+        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Idle if !status.sink_troubles.is_empty() => JobState::Waiting,
         Phase::Computing { .. } | Phase::Recording { .. } => JobState::Running,
         Phase::Idle => JobState::Idle,
         Phase::Waiting { .. } => JobState::Waiting,
@@ -217,6 +220,16 @@ fn complete_through(manifest: &Manifest, sink: SinkId, published: Epoch, handle:
     CompleteThrough { table, offsets, event_time_ms: event_time_ms.map(|time| time.max(0) as u64) }
 }
 
+/// Of the partitions with unread records, how long ago the newest record that was read came. `None` where nothing waits, or none was read.
+fn lag_ms(manifest: &Manifest, ends: &BTreeMap<SourcePartition, i64>) -> Option<u64> {
+    let read = ends.iter().filter_map(|(key, end)| {
+        let position = manifest.sources.get(&key.source)?;
+        let waits = position.next.get(&key.partition)? < end;
+        position.max_timestamp_ms.get(&key.partition).filter(|_| waits)
+    });
+    read.min().map(|time| now_ms().saturating_sub(time.max(&0).unsigned_abs()))
+}
+
 fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
     let (status, manifest, newest) = (&view.status, &view.manifest, history.newest());
     let error = match &status.phase {
@@ -230,7 +243,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         .map(|(sink, epoch)| complete_through(manifest, *sink, *epoch, handle));
     JobStatus {
         name: handle.spec.name.clone(),
-        state: state(&status.phase),
+        state: state(status),
         limiting: limiting(view, handle),
         epoch: status.epoch.0,
         unpublished_epochs: status.unpublished_epochs,
@@ -243,7 +256,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         late_rows: manifest.counts.late,
         retries: history.retries,
         lag_records: status.lag_records,
-        lag_ms: None,
+        lag_ms: lag_ms(manifest, &view.ends),
         epoch_ms: steps(history.last_steps),
         complete_through: complete.collect(),
         error,

@@ -80,7 +80,7 @@ pub struct JobStatus {
     pub late_rows: u64,
     pub retries: u64,
     pub lag_records: u64,
-    /// Age of the oldest record that no recorded epoch has read; absent when there is none.
+    /// Of the partitions with unread records, how long ago the newest record that was read came; absent where nothing waits.
     pub lag_ms: Option<u64>,
     /// The last epoch.
     pub epoch_ms: StepTimes,

@@ -368,13 +368,13 @@ impl Sources<'_> {
 
 /// How executors find a table's event time in its records.
 /// By source with a watermark, how long the watermark waits for a silent partition: as its table says, of several tables the most patient.
-fn idle_timeouts(platform: &PlatformTables, plan: &JobPlan, topics: &Topics) -> anyhow::Result<BTreeMap<SourceId, Option<u64>>> {
+fn idle_timeouts(platform: &PlatformTables, plan: &JobPlan, topics: &Topics) -> anyhow::Result<BTreeMap<SourceId, u64>> {
     let mut timeouts = BTreeMap::new();
     for watermark in &plan.watermarks {
         let Some((_, source)) = watermarked(platform, plan, watermark, topics)? else { continue };
         let timeout = watermark.idle_timeout_us.map_or(IDLE_TIMEOUT_US, i64::unsigned_abs);
-        let patience = timeouts.entry(source).or_insert(Some(timeout));
-        *patience = (*patience).max(Some(timeout));
+        let patience = timeouts.entry(source).or_insert(timeout);
+        *patience = timeout.max(*patience);
     }
     Ok(timeouts)
 }

@@ -1,7 +1,7 @@
 //! Functions over text that holds JSON. SQL's and Hive's take a path (`$.a.b[0]`), the operators of PostgreSQL one step; both are those of
 //! `datafusion-functions-json` underneath. What is no JSON has nothing at any path; of what is broken, all before
 //! that is there.
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -204,9 +204,8 @@ impl ScalarUDFImpl for JsonPath {
                 Ok(ColumnarValue::Array(Arc::new(nested.collect::<StringArray>())))
             }
             Gives::Scalar => {
-                let (raw, text) = (texts(&udfs::json_get_json_udf())?, texts(&udfs::json_as_text_udf())?);
-                let both = raw.as_string::<i32>().iter().zip(text.as_string::<i32>());
-                let scalars = both.map(|(raw, text)| text.filter(|_| !raw.is_some_and(is_nested)));
+                let raw = texts(&udfs::json_get_json_udf())?;
+                let scalars = raw.as_string::<i32>().iter().map(|raw| raw.and_then(scalar));
                 Ok(ColumnarValue::Array(Arc::new(scalars.collect::<StringArray>())))
             }
         }
@@ -215,6 +214,18 @@ impl ScalarUDFImpl for JsonPath {
 
 fn is_nested(raw: &str) -> bool {
     raw.starts_with(['{', '['])
+}
+
+/// What the JSON of a scalar says, as text.
+fn scalar(raw: &str) -> Option<Cow<'_, str>> {
+    if is_nested(raw) || raw == "null" {
+        return None;
+    }
+    match raw.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')) {
+        Some(inner) if !inner.contains('\\') => Some(Cow::Borrowed(inner)),
+        Some(_) => serde_json::from_str(raw).ok().map(Cow::Owned),
+        None => Some(Cow::Borrowed(raw)),
+    }
 }
 
 /// The steps of a path: names as text, places in arrays as numbers.

@@ -553,6 +553,7 @@ async fn json_in_text_is_read() {
         (format!("json_value({json}, '$.a.b')"), None),
         (format!("json_value({json}, '$.a.b[2].c')"), None),
         (format!("json_value({json}, '$.f')"), Some("true")),
+        (r#"json_value('{"a": "x\u00e9\n\"y"}', '$.a')"#.to_owned(), Some("xé\n\"y")),
         (format!("json_query({json}, '$.a.b[2]')"), Some(r#"{"c": null}"#)),
         (format!("json_query({json}, '$.t')"), None),
         (format!("get_json_object({json}, '$.a.b')"), Some(r#"[1, "x", {"c": null}]"#)),

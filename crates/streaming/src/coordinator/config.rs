@@ -17,8 +17,8 @@ pub const IDLE_TIMEOUT_US: u64 = 30 * SECOND_US;
 pub struct CoordinatorConfig {
     pub pace: PaceConfig,
     pub layout: PartLayout,
-    /// Sources whose table has a WATERMARK. It does not wait for a partition that had nothing to read for so long; `None`: it waits for ever.
-    pub watermarked: BTreeMap<SourceId, Option<u64>>,
+    /// Sources whose table has a WATERMARK. It does not wait for a partition that had nothing to read for so long.
+    pub watermarked: BTreeMap<SourceId, u64>,
     /// The plan emits when event time passes, also without records (windows, joins that expire). Needs [`PartLayout::Shared`].
     pub has_timers: bool,
     /// Timers are due at multiples of this event time only (the greatest common divisor of all windows' sizes and slides), so that the watermark's

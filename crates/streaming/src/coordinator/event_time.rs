@@ -123,9 +123,9 @@ impl Partition {
         }
     }
 
-    fn is_quiet(&mut self, asked_us: u64, now_us: u64, timeout_us: Option<u64>) {
+    fn is_quiet(&mut self, asked_us: u64, now_us: u64, timeout_us: u64) {
         let since_us = *self.quiet_since_us.get_or_insert(now_us);
-        self.is_idle = timeout_us.is_some_and(|timeout_us| self.is_idle || asked_us >= since_us + timeout_us);
+        self.is_idle |= asked_us >= since_us + timeout_us;
     }
 }
 
@@ -160,25 +160,22 @@ mod tests {
     #[test]
     fn only_time_that_is_known_to_be_quiet_counts() {
         let mut it = Partition::default();
-        it.is_quiet(0, 1, Some(10));
-        it.is_quiet(9, 10, Some(10));
+        it.is_quiet(0, 1, 10);
+        it.is_quiet(9, 10, 10);
         assert!(!it.is_idle);
         it.look(Activity::Unknown);
-        it.is_quiet(12, 12, Some(10));
+        it.is_quiet(12, 12, 10);
         assert!(!it.is_idle, "Kafka was away");
-        it.is_quiet(21, 30, Some(10));
+        it.is_quiet(21, 30, 10);
         assert!(!it.is_idle, "the answer may be as old as the question");
         it.look(Activity::Quiet);
         assert!(!it.is_idle, "nobody was asked");
-        it.is_quiet(22, 31, Some(10));
+        it.is_quiet(22, 31, 10);
         assert!(it.is_idle);
         it.look(Activity::Unknown);
         assert!(it.is_idle, "nothing says that it woke up");
         it.look(Activity::Busy);
         assert!(!it.is_idle);
-        it.is_quiet(100, 100, None);
-        it.is_quiet(200, 200, None);
-        assert!(!it.is_idle, "never, without a timeout");
     }
 
     proptest! {

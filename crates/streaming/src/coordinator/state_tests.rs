@@ -18,7 +18,7 @@ const IDLE_US: u64 = IDLE_TIMEOUT_US;
 fn config() -> CoordinatorConfig {
     CoordinatorConfig {
         layout: PartLayout::Shared { most: 1 },
-        watermarked: BTreeMap::from([(SOURCE, Some(IDLE_US))]),
+        watermarked: BTreeMap::from([(SOURCE, IDLE_US)]),
         has_timers: true,
         compact_from_runs: 2,
         pace: PaceConfig { rest_us: 0, unpublished_at_ease: 100, ..PaceConfig::default() },

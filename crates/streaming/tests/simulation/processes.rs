@@ -196,7 +196,7 @@ impl World {
             position_delay_us: 200 * MS,
             max_unpublished_epochs: MAX_UNPUBLISHED,
             layout: if self.plan.stateful { PartLayout::Shared { most: self.plan.sharing } } else { PartLayout::PerPartition },
-            watermarked: self.plan.stateful.then_some((SOURCE, Some(400 * MS))).into_iter().collect(),
+            watermarked: self.plan.stateful.then_some((SOURCE, 400 * MS)).into_iter().collect(),
             has_timers: self.plan.stateful,
             compact_from_runs: 3,
             compact_timeout_us: 400 * MS,
