@@ -1,8 +1,8 @@
-//! What the driver says, in our words: is it away, or is the answer no.
+//! What the driver says, in our words: is it away, or is the answer no; and is a no about a row or about its table.
 use std::error::Error;
 
 use polybolos_tables::TableError;
-use scylla::errors::{DbError, ExecutionError, PagerExecutionError, RequestAttemptError};
+use scylla::errors::{DbError, ExecutionError, PagerExecutionError, PrepareError, RequestAttemptError};
 
 pub(crate) const STORE: &str = "Cassandra";
 
@@ -10,18 +10,54 @@ pub(crate) fn unavailable(message: impl Into<String>, source: impl Error + Send 
     TableError::Unavailable { store: STORE.into(), message: message.into(), source: Some(Box::new(source)) }
 }
 
-/// Whether the server understood the request and refuses it for what it says. Everything else may pass.
-fn is_refusal(error: &DbError) -> bool {
-    matches!(
-        error,
-        DbError::SyntaxError
-            | DbError::Invalid
-            | DbError::AlreadyExists { .. }
-            | DbError::FunctionFailure { .. }
-            | DbError::Unauthorized
-            | DbError::ConfigError
-            | DbError::ProtocolError
-    )
+/// What a no is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Values that cannot be sent as what their columns are: nothing but the row is at fault.
+    Values,
+    /// What was sent: the row, or what has become of its table. The server's words do not always tell.
+    Request,
+    /// The table, its keyspace, or our rights to it: every row is refused alike.
+    Table,
+}
+
+/// An answer that is no.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub about: About,
+    pub message: String,
+}
+
+/// Words of the server's that are about a table, whatever is written to it.
+const ABOUT_TABLES: [&str; 11] = [
+    "unconfigured table",
+    "unconfigured columnfamily",
+    "undefined column",
+    "unknown identifier",
+    "unprepared",
+    "cannot assign value",
+    "cannot cast value",
+    "partition key parts are missing",
+    "clustering keys are missing",
+    "primary key columns found in where clause",
+    "cannot directly modify",
+];
+
+fn is_about_a_table(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let is_missing = message.contains("does not exist") || message.contains("doesn't exist");
+    (is_missing && (message.contains("table ") || message.contains("keyspace ")))
+        || ABOUT_TABLES.iter().any(|words| message.contains(words))
+}
+
+/// Whether the server understood the request and refuses it for what it says, and what it is about. Everything else may pass.
+fn about(error: &DbError, message: &str) -> Option<About> {
+    Some(match error {
+        DbError::Unauthorized | DbError::ConfigError | DbError::SyntaxError | DbError::AlreadyExists { .. } => About::Table,
+        DbError::Invalid if is_about_a_table(message) => About::Table,
+        DbError::Invalid | DbError::FunctionFailure { .. } | DbError::ProtocolError => About::Request,
+        _ => return None,
+    })
 }
 
 /// What the driver tells at the end of its own words.
@@ -29,20 +65,107 @@ fn innermost(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), innermost)
 }
 
-pub(crate) fn of_execution(doing: &str, error: ExecutionError) -> TableError {
-    let refusal = match &error {
-        ExecutionError::LastAttemptError(RequestAttemptError::DbError(db, message)) if is_refusal(db) => Some(message.clone()),
-        ExecutionError::LastAttemptError(RequestAttemptError::SerializationError(error)) => Some(error.to_string()),
-        ExecutionError::LastAttemptError(RequestAttemptError::CqlRequestSerialization(error)) => Some(innermost(error)),
-        ExecutionError::BadQuery(error) => Some(error.to_string()),
-        _ => None,
+fn of_attempt(error: &RequestAttemptError) -> Option<Refusal> {
+    let (about, message) = match error {
+        RequestAttemptError::DbError(DbError::Unauthorized, message) => {
+            (About::Table, format!("{message}; GRANT it, or set cassandra.username to a user that has it"))
+        }
+        RequestAttemptError::DbError(error, message) => (about(error, message)?, message.clone()),
+        RequestAttemptError::SerializationError(error) => (About::Values, error.to_string()),
+        RequestAttemptError::CqlRequestSerialization(error) => (About::Values, innermost(error)),
+        _ => return None,
     };
+    Some(Refusal { about, message })
+}
+
+/// The no in an error, if it is one.
+pub(crate) fn refusal(error: &ExecutionError) -> Option<Refusal> {
+    match error {
+        ExecutionError::LastAttemptError(error) => of_attempt(error),
+        ExecutionError::PrepareError(error) => of_prepare(error),
+        ExecutionError::BadQuery(error) => Some(Refusal { about: About::Values, message: error.to_string() }),
+        _ => None,
+    }
+}
+
+fn of_prepare(error: &PrepareError) -> Option<Refusal> {
+    match error {
+        PrepareError::AllAttemptsFailed { first_attempt } => of_attempt(first_attempt),
+        _ => None,
+    }
+}
+
+fn told(doing: &str, refusal: Option<Refusal>, error: impl Error + Send + Sync + 'static) -> TableError {
     match refusal {
-        Some(message) => TableError::Rejected { message: format!("{doing}: {message}"), source: Some(Box::new(error)) },
+        Some(Refusal { message, .. }) => {
+            TableError::Rejected { message: format!("{doing}: {message}"), source: Some(Box::new(error)) }
+        }
         None => unavailable(format!("{doing}: {error}"), error),
     }
 }
 
+pub(crate) fn of_execution(doing: &str, error: ExecutionError) -> TableError {
+    told(doing, refusal(&error), error)
+}
+
+/// A statement without values: a no to it is about its table.
+pub(crate) fn of_preparing(doing: &str, error: PrepareError) -> TableError {
+    told(doing, of_prepare(&error), error)
+}
+
 pub(crate) fn of_paging(doing: &str, error: PagerExecutionError) -> TableError {
     unavailable(format!("{doing}: {error}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(error: DbError, message: &str) -> ExecutionError {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, message.into()))
+    }
+
+    #[test]
+    fn a_no_is_about_the_table_where_every_row_would_get_it() {
+        let about = |error, message: &str| refusal(&answer(error, message)).map(|refusal| refusal.about);
+        for message in [
+            "table al_remade does not exist",
+            "Keyspace 'lk' does not exist",
+            "keyspace lk does not exist",
+            "unconfigured table t",
+            "Undefined column name v in table lk.t",
+            "Unknown identifier v",
+            "Cannot assign value (int)? to v of type text",
+            "Some partition key parts are missing: a",
+        ] {
+            assert_eq!(about(DbError::Invalid, message), Some(About::Table), "{message}");
+        }
+        for message in [
+            "Key may not be empty",
+            "Key length of 70000 is longer than maximum of 65535",
+            "Invalid null value in condition for column id",
+            "Expected 4 or 0 byte int (8)",
+            "Batch too large",
+        ] {
+            assert_eq!(about(DbError::Invalid, message), Some(About::Request), "{message}");
+        }
+        let forbidden = "User bob has no MODIFY permission on <table lk.t> or any of its parents";
+        assert_eq!(about(DbError::Unauthorized, forbidden), Some(About::Table));
+        assert_eq!(about(DbError::ConfigError, "no such strategy"), Some(About::Table));
+        assert_eq!(about(DbError::Overloaded, "table t does not exist"), None);
+    }
+
+    #[test]
+    fn what_may_pass_is_away_and_a_no_says_what_to_do() {
+        assert!(of_execution("writing to lk.t", answer(DbError::Overloaded, "busy")).is_retryable());
+        let told =
+            of_execution("writing to lk.t", answer(DbError::Unauthorized, "User bob has no MODIFY permission on <table lk.t>"));
+        assert!(!told.is_retryable());
+        assert!(told.to_string().starts_with("writing to lk.t: User bob has no MODIFY permission"), "{told}");
+        assert!(told.to_string().contains("GRANT it"), "{told}");
+        let gone = PrepareError::AllAttemptsFailed {
+            first_attempt: RequestAttemptError::DbError(DbError::Invalid, "table t does not exist".into()),
+        };
+        assert!(!of_preparing("reading lk.t", gone).is_retryable());
+    }
 }

@@ -25,7 +25,7 @@ use scylla::{
 
 use crate::{
     encode::{Marks, Rows},
-    errors::{of_execution, unavailable},
+    errors::{About, of_execution, of_preparing, refusal},
     types::quoted,
 };
 
@@ -81,17 +81,18 @@ async fn prepare(
     consistency: Consistency,
 ) -> Result<PreparedStatement, TableError> {
     let doing = format!("preparing {what} {}", table.name);
-    let mut prepared = session.prepare(statement).await.map_err(|error| {
-        let text = error.to_string();
-        if text.contains("Database returned an error") && !text.contains("timeout") {
-            TableError::Rejected { message: format!("{doing}: {text}"), source: Some(Box::new(error)) }
-        } else {
-            unavailable(format!("{doing}: {text}"), error)
-        }
-    })?;
+    let mut prepared = session.prepare(statement).await.map_err(|error| of_preparing(&doing, error))?;
     prepared.set_is_idempotent(true);
     prepared.set_consistency(consistency);
     Ok(prepared)
+}
+
+/// Why a batch was not written.
+enum Unsent {
+    /// The table or its store: no row of it was taken.
+    Failed(TableError),
+    /// The answer to this batch is no.
+    Refused(About, TableError),
 }
 
 /// One kind of change: its statement, and the rows it is bound to.
@@ -164,14 +165,14 @@ impl CassandraWriter {
         hosts
     }
 
-    /// One driver batch, with retries. `Rejected` is the server's no to its content.
-    async fn send(&self, changes: &Changes<'_>, members: &[usize], grant: &dyn Grant, retries: &mut u64) -> Result<(), TableError> {
+    /// One driver batch, with retries.
+    async fn send(&self, changes: &Changes<'_>, members: &[usize], grant: &dyn Grant, retries: &mut u64) -> Result<(), Unsent> {
         let (statement, rows) = (changes.statement, &changes.rows);
         let doing = format!("writing to {}", self.table.name);
         let mut pause = BACKOFF;
         for attempt in 0..=self.options.retries {
             if !grant.holds() {
-                return Err(TableError::GrantExpired);
+                return Err(Unsent::Failed(TableError::GrantExpired));
             }
             let outcome = if let [row] = members {
                 self.session.execute_unpaged(statement, rows.row(*row)).await.map(|_| ())
@@ -185,17 +186,20 @@ impl CassandraWriter {
             };
             let error = match outcome {
                 Ok(()) => return Ok(()),
-                Err(error) => of_execution(&doing, error),
+                Err(error) => error,
             };
-            if !error.is_retryable() || attempt == self.options.retries {
-                return Err(error);
+            if let Some(refusal) = refusal(&error) {
+                return Err(Unsent::Refused(refusal.about, of_execution(&doing, error)));
+            }
+            if attempt == self.options.retries {
+                return Err(Unsent::Failed(of_execution(&doing, error)));
             }
             *retries += 1;
             let jitter = self.jitter.lock().random_range(0.5..=1.0);
             tokio::time::sleep(pause.mul_f64(jitter)).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
-        Err(TableError::Bug("the retry loop ended without an answer".into()))
+        Err(Unsent::Failed(TableError::Bug("the retry loop ended without an answer".into())))
     }
 
     /// Sends a group; rows that the server refuses come back, found by halving.
@@ -207,22 +211,43 @@ impl CassandraWriter {
     ) -> Result<(Vec<Refused>, u64), TableError> {
         let (mut refused, mut retries) = (vec![], 0);
         let mut pending = vec![members];
+        let mut is_sound = false;
         while let Some(members) = pending.pop() {
-            match self.send(changes, &members, grant, &mut retries).await {
-                Ok(()) => {}
-                Err(TableError::Rejected { message, source }) => match members.as_slice() {
-                    // A missing table or a right that was taken away refuses every row alike: nobody's data is at fault.
-                    _ if is_about_the_table(&message) => return Err(TableError::Rejected { message, source }),
-                    [row] => refused.push(Refused { row: *row, error: message }),
-                    more => {
-                        let (left, right) = more.split_at(more.len() / 2);
-                        pending.extend([left.to_vec(), right.to_vec()]);
-                    }
-                },
-                Err(error) => return Err(error),
+            let (about, error) = match self.send(changes, &members, grant, &mut retries).await {
+                Ok(()) => continue,
+                Err(Unsent::Failed(error)) => return Err(error),
+                Err(Unsent::Refused(about, error)) => (about, error),
+            };
+            // A missing table or a right that was taken away refuses every row alike: nobody's data is at fault.
+            if about == About::Table {
+                return Err(error);
             }
+            let [row] = members.as_slice() else {
+                let (left, right) = members.split_at(members.len() / 2);
+                pending.extend([left.to_vec(), right.to_vec()]);
+                continue;
+            };
+            if about == About::Request && !is_sound {
+                // What is wrong with a table is said in other words by every version: what counts is whether the statement still stands.
+                self.still_stands(changes.statement).await?;
+                is_sound = true;
+                // The table may have come back since the row was refused.
+                pending.push(members);
+                continue;
+            }
+            refused.push(Refused { row: *row, error: error.to_string() });
         }
         Ok((refused, retries))
+    }
+
+    /// That the server takes a statement, and for the same types as when it was prepared.
+    async fn still_stands(&self, statement: &PreparedStatement) -> Result<(), TableError> {
+        let doing = format!("writing to {}", self.table.name);
+        let again = self.session.prepare(statement.get_statement()).await.map_err(|error| of_preparing(&doing, error))?;
+        if again.get_variable_col_specs().as_slice() == statement.get_variable_col_specs().as_slice() {
+            return Ok(());
+        }
+        Err(TableError::Rejected { message: format!("{doing}: its columns have other types than before"), source: None })
     }
 }
 
@@ -231,13 +256,6 @@ fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -
     batch.set_is_idempotent(true);
     batch.set_consistency(consistency);
     batch
-}
-
-fn is_about_the_table(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["unconfigured table", "keyspace", "unauthorized", "no permission", "unprepared", "unknown identifier", "undefined column"]
-        .iter()
-        .any(|words| message.contains(words))
 }
 
 impl CassandraWriter {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Decimal128Array, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray, Decimal128Array, Int32Array, RecordBatch, StringArray},
     datatypes::{DataType, Decimal128Type},
 };
 use futures::TryStreamExt;
@@ -32,6 +32,23 @@ fn keyspace() -> String {
     format!("t{}", uuid::Uuid::new_v4().simple())
 }
 
+/// Somebody else's session with a keyspace.
+struct Cql(scylla::client::session::Session);
+
+impl Cql {
+    async fn connect(keyspace: &str) -> Self {
+        let builder = scylla::client::session_builder::SessionBuilder::new().known_node(address()).user("cassandra", "cassandra");
+        let cql = Self(builder.build().await.unwrap());
+        let replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}";
+        cql.run(&format!("CREATE KEYSPACE {keyspace} WITH replication = {replication}")).await;
+        cql
+    }
+
+    async fn run(&self, statement: &str) {
+        self.0.query_unpaged(statement, ()).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deletes_and_expiry_are_as_in_every_store() {
     conformance::run(&backend().await, &keyspace()).await;
@@ -40,18 +57,8 @@ async fn deletes_and_expiry_are_as_in_every_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_forgets_deletions_is_refused() {
     let keyspace = keyspace();
-    let session = scylla::client::session_builder::SessionBuilder::new()
-        .known_node(address())
-        .user("cassandra", "cassandra")
-        .build()
-        .await
-        .unwrap();
-    for statement in [
-        format!("CREATE KEYSPACE {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}"),
-        format!("CREATE TABLE {keyspace}.t (k text PRIMARY KEY) WITH gc_grace_seconds = 60"),
-    ] {
-        session.query_unpaged(statement, ()).await.unwrap();
-    }
+    let session = Cql::connect(&keyspace).await;
+    session.run(&format!("CREATE TABLE {keyspace}.t (k text PRIMARY KEY) WITH gc_grace_seconds = 60")).await;
     let backend = backend().await;
     let name = TableName::new(&keyspace, "t");
     assert_eq!(backend.gc_grace_seconds(&name).await.unwrap(), Some(60));
@@ -141,4 +148,33 @@ async fn decimals_keep_their_digits() {
     }
     read.sort();
     assert_eq!(read.into_iter().map(|(_, price)| price).collect::<Vec<_>>(), prices);
+}
+
+/// Rows with a text `id` and an integer `v`.
+fn ids_and_numbers(rows: &[(&str, i32)]) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
+    let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.1)));
+    RecordBatch::try_from_iter([("id", ids), ("v", numbers)]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_not_to_blame_for_its_table() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text PRIMARY KEY, v int)")).await;
+    let name = TableName::new(&keyspace, "t");
+    let table = backend.describe(&name).await.unwrap().unwrap();
+    let writer = backend.writer(&table, &["id", "v"].map(str::to_owned), &WriteOptions::default()).await.unwrap();
+    // A row at fault is alone with it.
+    let outcome = writer.write(&ids_and_numbers(&[("a", 1), ("", 2), ("b", 3)]), 1_000, &Always).await.unwrap();
+    assert_eq!((outcome.rows, outcome.refused.len(), outcome.refused[0].row), (2, 1, 1), "{outcome:?}");
+    cql.run(&format!("DROP TABLE {keyspace}.t")).await;
+    for rows in [&[("a", 1), ("b", 2)][..], &[("a", 1)]] {
+        let error = writer.write(&ids_and_numbers(rows), 1_000, &Always).await.unwrap_err();
+        assert!(!error.is_retryable() && error.to_string().contains("does not exist"), "{error}");
+    }
+    // Once it is there again, it is written to again.
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text PRIMARY KEY, v int)")).await;
+    let outcome = writer.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap();
+    assert_eq!((outcome.rows, outcome.refused.len()), (1, 0));
 }
