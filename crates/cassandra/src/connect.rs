@@ -1,23 +1,22 @@
 //! A session with a cluster, and the tables there.
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use parking_lot::Mutex;
 use polybolos_tables::{
-    Column, CreateOptions, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
+    CreateOptions, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
     TableWriter, WriteOptions,
 };
 use scylla::{
     client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
-    cluster::metadata::{ColumnKind, ColumnType, Table},
     statement::Consistency,
 };
 
 use crate::{
+    catalog::Catalog,
     errors::{of_execution, unavailable},
     scan,
-    types::{quoted, to_arrow, to_cql},
+    types::{quoted, to_cql},
     writer::CassandraWriter,
 };
 
@@ -64,14 +63,16 @@ const OWN_KEYSPACES: [&str; 8] = [
     "system_metrics",
 ];
 
+/// How long the driver may take to read the schema of a keyspace in which something changed. It reads nothing where nothing changed.
+pub(crate) const SCHEMA_REFRESH: Duration = Duration::from_secs(1);
+
 /// Of the tables that we create: Cassandra's own default, whatever the cluster's guardrails say (EPOCHS rule 14).
 const GC_GRACE_SECONDS: u64 = 864_000;
 
 pub struct CassandraBackend {
     session: Arc<Session>,
+    catalog: Arc<Catalog>,
     reads: Arc<scan::PreparedReads>,
-    /// Columns that exist and cannot be written or read, by table: named when somebody wants them.
-    unsupported: Mutex<HashMap<TableName, Vec<String>>>,
 }
 
 impl fmt::Debug for CassandraBackend {
@@ -89,12 +90,16 @@ impl CassandraBackend {
         let mut builder = SessionBuilder::new()
             .known_nodes(&config.contact_points)
             .pool_size(PoolSize::PerHost(connections))
+            .cluster_metadata_refresh_interval(SCHEMA_REFRESH)
             .default_execution_profile_handle(profile.into_handle());
         if !config.username.is_empty() {
             builder = builder.user(&config.username, &config.password);
         }
         match builder.build().await {
-            Ok(session) => Ok(Self { session: Arc::new(session), reads: Arc::default(), unsupported: Mutex::default() }),
+            Ok(session) => {
+                let session = Arc::new(session);
+                Ok(Self { catalog: Arc::new(Catalog::new(session.clone())), reads: Arc::default(), session })
+            }
             Err(error) => {
                 let text = error.to_string();
                 if text.contains("uthentication") || text.contains("incorrect") {
@@ -113,51 +118,6 @@ impl CassandraBackend {
     async fn run(&self, doing: &str, statement: String) -> Result<(), TableError> {
         self.session.query_unpaged(statement, ()).await.map(|_| ()).map_err(|error| of_execution(doing, error))
     }
-
-    async fn refresh(&self) -> Result<(), TableError> {
-        self.session.refresh_metadata().await.map_err(|error| unavailable("reading the schema", error))
-    }
-
-    /// A table that another process may have made a moment ago is looked for once more.
-    fn known(&self, table: &TableName) -> Option<TableSchema> {
-        let state = self.session.get_cluster_state();
-        let found = state.get_keyspace(&table.keyspace)?.tables.get(&table.table)?;
-        let (schema, unsupported) = schema(table, found);
-        self.unsupported.lock().insert(table.clone(), unsupported);
-        Some(schema)
-    }
-}
-
-/// Supported columns (key columns first, others by name), and what cannot be used, each with its reason.
-fn schema(name: &TableName, table: &Table) -> (TableSchema, Vec<String>) {
-    let (mut columns, mut unsupported) = (vec![], vec![]);
-    let mut others: Vec<&String> = table.columns.keys().collect();
-    others.sort();
-    let keys: Vec<&String> = table.partition_key.iter().chain(&table.clustering_key).collect();
-    others.retain(|column| !keys.contains(column));
-    for column_name in keys.into_iter().chain(others) {
-        let Some(column) = table.columns.get(column_name) else { continue };
-        let reason = match (&column.kind, &column.typ) {
-            (ColumnKind::Static, _) => Some("static columns are shared by rows, so a row cannot be written twice safely"),
-            (_, ColumnType::Collection { frozen: false, .. }) => Some("collections that are not frozen grow when written twice"),
-            (_, typ) if to_arrow(typ).is_none() => Some("its type is not supported"),
-            _ => None,
-        };
-        match (reason, to_arrow(&column.typ)) {
-            (None, Some(data_type)) => {
-                let native_type = Some(format!("{:?}", column.typ).to_lowercase());
-                columns.push(Column { name: column_name.clone(), data_type, native_type });
-            }
-            (reason, _) => unsupported.push(format!("column {column_name:?}: {}", reason.unwrap_or("its type is not supported"))),
-        }
-    }
-    let schema = TableSchema {
-        name: name.clone(),
-        columns,
-        partition_key: table.partition_key.clone(),
-        clustering_key: table.clustering_key.clone(),
-    };
-    (schema, unsupported)
 }
 
 #[async_trait]
@@ -167,16 +127,11 @@ impl TableBackend for CassandraBackend {
     }
 
     async fn describe(&self, table: &TableName) -> Result<Option<TableSchema>, TableError> {
-        if let Some(schema) = self.known(table) {
-            return Ok(Some(schema));
-        }
-        self.refresh().await?;
-        Ok(self.known(table))
+        self.catalog.current(table).await
     }
 
     fn unusable(&self, table: &TableName, column: &str) -> Option<String> {
-        let start = format!("column {column:?}:");
-        self.unsupported.lock().get(table)?.iter().find(|line| line.starts_with(&start)).cloned()
+        self.catalog.unusable(table, column)
     }
 
     async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError> {
@@ -209,7 +164,7 @@ impl TableBackend for CassandraBackend {
         self.run(&format!("creating table {name}"), statement).await?;
         let agreed = self.session.await_schema_agreement().await;
         agreed.map_err(|error| unavailable(format!("waiting until all nodes know table {name}"), error))?;
-        self.refresh().await
+        self.catalog.refresh().await
     }
 
     async fn gc_grace_seconds(&self, table: &TableName) -> Result<Option<u64>, TableError> {
@@ -223,7 +178,7 @@ impl TableBackend for CassandraBackend {
     }
 
     async fn list(&self) -> Result<Vec<TableName>, TableError> {
-        self.refresh().await?;
+        self.catalog.refresh().await?;
         let state = self.session.get_cluster_state();
         let mut tables = vec![];
         for (keyspace, content) in state.keyspaces_iter().filter(|(name, _)| !OWN_KEYSPACES.contains(name)) {
@@ -257,7 +212,7 @@ impl TableBackend for CassandraBackend {
                 return Err(TableError::Unsupported { message });
             }
         }
-        Ok(Arc::new(CassandraWriter::prepare(self.session.clone(), table, columns, options).await?))
+        Ok(Arc::new(CassandraWriter::prepare(self.session.clone(), self.catalog.clone(), table, columns, options).await?))
     }
 
     fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {

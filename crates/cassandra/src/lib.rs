@@ -1,12 +1,13 @@
 //! Apache Cassandra as a keyed table: upserts with write timestamps in same-replica batches, scans by token range.
 //!
-//! * [`connect`]: a session and its schema;
+//! * [`connect`]: a session with a cluster; [`catalog`]: its tables;
 //! * [`types`]: CQL types in Arrow;
 //! * [`writer`]: the sink;
 //! * [`encode`]: Arrow values as CQL bytes, without a box per cell; [`decimal`]: of numbers with a point;
 //! * [`scan`]: token ranges into batches.
 #![forbid(unsafe_code)]
 
+mod catalog;
 pub mod connect;
 mod decimal;
 mod encode;

@@ -31,6 +31,21 @@ pub(crate) fn is_uuid(native: &ColumnType<'_>) -> bool {
     matches!(native, ColumnType::Native(NativeType::Uuid | NativeType::Timeuuid))
 }
 
+/// A column's type as [`polybolos_tables::Column::native_type`] has it: `native(text)`.
+pub(crate) fn native_name(native: &ColumnType<'_>) -> String {
+    format!("{native:?}").to_lowercase()
+}
+
+/// A marker that stands for a value of a stored type and no other: `(text)?`. A table may be dropped and made again under a prepared
+/// statement. The driver prepares it again and tells nobody, and values are bytes to it: with the type in the statement, the server refuses
+/// it instead of taking a number's bytes for a text.
+pub(crate) fn typed_mark(native: Option<&str>) -> String {
+    match native.and_then(|native| native.strip_prefix("native(")?.strip_suffix(')')) {
+        Some(native) => format!("({native})?"),
+        None => "?".to_owned(),
+    }
+}
+
 /// How a column of an Arrow type is created.
 pub(crate) fn to_cql(data_type: &DataType) -> Option<&'static str> {
     Some(match data_type {
@@ -54,4 +69,20 @@ pub(crate) fn to_cql(data_type: &DataType) -> Option<&'static str> {
 /// A name quoted for CQL.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_name_the_stored_type() {
+        let mark = |native| typed_mark(Some(&native_name(&ColumnType::Native(native))));
+        assert_eq!(
+            [NativeType::BigInt, NativeType::Text, NativeType::Timeuuid].map(mark),
+            ["(bigint)?", "(text)?", "(timeuuid)?"].map(str::to_owned)
+        );
+        assert_eq!(typed_mark(Some("uuid")), "?");
+        assert_eq!(typed_mark(None), "?");
+    }
 }

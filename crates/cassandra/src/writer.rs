@@ -7,11 +7,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arrow::array::RecordBatch;
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, TimeUnit},
+};
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use polybolos_tables::{Grant, Refused, TableError, TableSchema, TableWriter, WriteOptions, WriteOutcome};
+use polybolos_tables::{Column, Grant, Refused, TableError, TableSchema, TableWriter, WriteOptions, WriteOutcome};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use scylla::{
@@ -24,9 +27,10 @@ use scylla::{
 };
 
 use crate::{
+    catalog::Catalog,
     encode::{Marks, Rows},
-    errors::{About, of_execution, of_preparing, refusal},
-    types::quoted,
+    errors::{About, STORE, of_execution, of_preparing, refusal},
+    types::{native_name, quoted, typed_mark},
 };
 
 /// First pause before a retry; doubled each time, with jitter.
@@ -41,9 +45,13 @@ pub(crate) struct CassandraWriter {
     /// `options.batch_rows` times `insert`: what most groups are, made once.
     full: Batch,
     delete: PreparedStatement,
+    /// The columns written, in the order in which batches have them.
+    columns: Vec<String>,
     /// Where the key's columns are among those written, in the key's order.
     key: Vec<usize>,
+    /// The table for which the statements were prepared.
     table: TableSchema,
+    catalog: Arc<Catalog>,
     options: WriteOptions,
     consistency: Consistency,
     jitter: Mutex<ChaCha8Rng>,
@@ -98,6 +106,8 @@ enum Unsent {
 /// One kind of change: its statement, and the rows it is bound to.
 struct Changes<'a> {
     statement: &'a PreparedStatement,
+    /// The columns that the rows have, of the types that they have.
+    declared: TableSchema,
     rows: Rows<'a>,
     count: usize,
 }
@@ -105,34 +115,76 @@ struct Changes<'a> {
 impl CassandraWriter {
     pub async fn prepare(
         session: Arc<Session>,
-        table: &TableSchema,
+        catalog: Arc<Catalog>,
+        declared: &TableSchema,
         columns: &[String],
         options: &WriteOptions,
     ) -> Result<Self, TableError> {
         let consistency = consistency(&options.consistency)?;
+        let Some(table) = catalog.current(&declared.name).await? else {
+            return Err(TableError::NoSuchTable { table: declared.name.to_string() });
+        };
+        let wanted = declared.columns.iter().filter(|column| columns.contains(&column.name)).cloned().collect();
+        catalog.check(&TableSchema { columns: wanted, ..declared.clone() }, &table)?;
         let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
-        let marks = vec!["?"; columns.len()].join(", ");
+        let mark = |name: &str| typed_mark(native_type(&table, name));
+        let marks = columns.iter().map(|name| mark(name)).collect::<Vec<_>>().join(", ");
         let name = format!("{}.{}", quoted(&table.name.keyspace), quoted(&table.name.table));
         let ttl = if options.ttl_ms.is_some() { " AND TTL ?" } else { "" };
         let insert = format!("INSERT INTO {name} ({}) VALUES ({marks}) USING TIMESTAMP ?{ttl}", names.join(", "));
-        let keys: Vec<String> = table.primary_key().map(|key| format!("{} = ?", quoted(key))).collect();
+        let keys: Vec<String> = table.primary_key().map(|key| format!("{} = {}", quoted(key), mark(key))).collect();
         let delete = format!("DELETE FROM {name} USING TIMESTAMP ? WHERE {}", keys.join(" AND "));
         let position = |key: &str| {
             let found = columns.iter().position(|column| column == key);
             found.ok_or_else(|| TableError::Bug(format!("key column {key} of {} is not written", table.name)))
         };
-        let insert = prepare(&session, table, "an INSERT into", insert, consistency).await?;
+        let insert = prepare(&session, &table, "an INSERT into", insert, consistency).await?;
+        if !is_bound_as(&insert, columns, &table) {
+            return Err(changed(&table));
+        }
         Ok(Self {
             full: batch_of(&insert, options.batch_rows, consistency),
             insert,
-            delete: prepare(&session, table, "a DELETE from", delete, consistency).await?,
+            delete: prepare(&session, &table, "a DELETE from", delete, consistency).await?,
+            columns: columns.to_vec(),
             key: table.primary_key().map(position).collect::<Result<_, _>>()?,
             session,
-            table: table.clone(),
+            table,
+            catalog,
             options: options.clone(),
             consistency,
             jitter: Mutex::new(ChaCha8Rng::from_os_rng()),
         })
+    }
+
+    /// What a batch takes the table for.
+    fn declared<'a>(&self, batch: &RecordBatch, names: impl Iterator<Item = &'a str>) -> TableSchema {
+        let fields = batch.schema_ref().fields();
+        let columns = names.zip(fields).map(|(name, field)| Column::new(name, stored_type(field.data_type()))).collect();
+        TableSchema { columns, ..self.table.clone() }
+    }
+
+    /// That the table is the one for which the statements were prepared, and takes these rows.
+    ///
+    /// A table that was dropped and made again with another type is refused by the server itself, as statements name their types
+    /// ([`typed_mark`]). What it does not see is another key of the same columns, and a type that takes the bytes of the one before
+    /// (blob takes all, text takes ascii, varint takes int and bigint, timestamp and bigint each other): of those, rows may be written
+    /// until the driver has read the schema, [`crate::connect::SCHEMA_REFRESH`] after the event at most.
+    fn check(&self, declared: &TableSchema) -> Result<(), TableError> {
+        // Without a table the server says why.
+        let Some(stored) = self.catalog.known(&self.table.name) else { return Ok(()) };
+        self.catalog.check(declared, &stored)?;
+        let is_same = |name: &String| native_type(&self.table, name) == native_type(&stored, name);
+        if self.columns.iter().all(is_same) { Ok(()) } else { Err(changed(&self.table)) }
+    }
+
+    /// What has become of a table that takes no rows, in the words of the check before a job; else the server's own.
+    async fn explained(&self, declared: &TableSchema, error: TableError) -> TableError {
+        match self.catalog.current(&self.table.name).await {
+            Ok(Some(stored)) => self.catalog.check(declared, &stored).err().unwrap_or(error),
+            Ok(None) => TableError::NoSuchTable { table: self.table.name.to_string() },
+            Err(_) => error,
+        }
     }
 
     /// Row numbers in driver batches: same replicas, bounded in rows and bytes.
@@ -220,7 +272,7 @@ impl CassandraWriter {
             };
             // A missing table or a right that was taken away refuses every row alike: nobody's data is at fault.
             if about == About::Table {
-                return Err(error);
+                return Err(self.explained(&changes.declared, error).await);
             }
             let [row] = members.as_slice() else {
                 let (left, right) = members.split_at(members.len() / 2);
@@ -229,7 +281,9 @@ impl CassandraWriter {
             };
             if about == About::Request && !is_sound {
                 // What is wrong with a table is said in other words by every version: what counts is whether the statement still stands.
-                self.still_stands(changes.statement).await?;
+                if let Err(error) = self.still_stands(changes.statement).await {
+                    return Err(self.explained(&changes.declared, error).await);
+                }
                 is_sound = true;
                 // The table may have come back since the row was refused.
                 pending.push(members);
@@ -247,8 +301,37 @@ impl CassandraWriter {
         if again.get_variable_col_specs().as_slice() == statement.get_variable_col_specs().as_slice() {
             return Ok(());
         }
-        Err(TableError::Rejected { message: format!("{doing}: its columns have other types than before"), source: None })
+        Err(changed(&self.table))
     }
+}
+
+fn native_type<'a>(table: &'a TableSchema, column: &str) -> Option<&'a str> {
+    table.column(column)?.native_type.as_deref()
+}
+
+/// The type of column that rows of a type go to: of times the store knows instants only.
+fn stored_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        other => other.clone(),
+    }
+}
+
+/// The next try prepares its statements for the table as it is then.
+fn changed(table: &TableSchema) -> TableError {
+    let message = format!("table {} was changed, and its statements have to be prepared again", table.name);
+    TableError::Unavailable { store: STORE.into(), message, source: None }
+}
+
+/// Whether an INSERT of `columns` was prepared for the table that we looked at: it may have been made again in between.
+fn is_bound_as(insert: &PreparedStatement, columns: &[String], table: &TableSchema) -> bool {
+    let bound = insert.get_variable_col_specs();
+    let are_types_as_known =
+        columns.iter().zip(bound.iter()).all(|(name, spec)| native_type(table, name) == Some(native_name(spec.typ()).as_str()));
+    let parts = insert.get_variable_pk_indexes().iter();
+    let mut key: Vec<(u16, Option<&String>)> = parts.map(|part| (part.sequence, columns.get(usize::from(part.index)))).collect();
+    key.sort_unstable();
+    are_types_as_known && key.into_iter().map(|(_, name)| name).eq(table.partition_key.iter().map(Some))
 }
 
 fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -> Batch {
@@ -260,6 +343,7 @@ fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -
 
 impl CassandraWriter {
     async fn send_all(&self, changes: Changes<'_>, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
+        self.check(&changes.declared)?;
         let groups = self.groups(&changes);
         let bytes = (0..changes.count).map(|row| changes.rows.size(row) as u64).sum();
         let mut outcome = WriteOutcome { bytes, ..WriteOutcome::default() };
@@ -305,7 +389,8 @@ impl TableWriter for CassandraWriter {
             },
         };
         let rows = Rows::new(batch, Marks::Insert { timestamp_us, ttl_seconds })?;
-        self.send_all(Changes { statement: &self.insert, rows, count: batch.num_rows() }, grant).await
+        let declared = self.declared(batch, self.columns.iter().map(String::as_str));
+        self.send_all(Changes { statement: &self.insert, declared, rows, count: batch.num_rows() }, grant).await
     }
 
     async fn delete(&self, keys: &RecordBatch, timestamp_us: i64, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
@@ -314,7 +399,8 @@ impl TableWriter for CassandraWriter {
             return Err(TableError::Bug(format!("a batch of deletes for {} has {got} columns, its key {want}", self.table.name)));
         }
         let rows = Rows::new(keys, Marks::Delete { timestamp_us })?;
-        self.send_all(Changes { statement: &self.delete, rows, count: keys.num_rows() }, grant).await
+        let declared = self.declared(keys, self.table.primary_key());
+        self.send_all(Changes { statement: &self.delete, declared, rows, count: keys.num_rows() }, grant).await
     }
 }
 

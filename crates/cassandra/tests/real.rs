@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use polybolos_cassandra::{CassandraBackend, CassandraConfig};
 use polybolos_tables::{
     Column, CreateOptions, Grant, KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, TableName, TableSchema,
-    WriteOptions, check,
+    TableWriter, WriteOptions, check,
 };
 
 #[path = "../../tables/tests/conformance/mod.rs"]
@@ -177,4 +177,48 @@ async fn a_row_is_not_to_blame_for_its_table() {
     cql.run(&format!("CREATE TABLE {keyspace}.t (id text PRIMARY KEY, v int)")).await;
     let outcome = writer.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap();
     assert_eq!((outcome.rows, outcome.refused.len()), (1, 0));
+}
+
+/// What is asked of the server again and again is prepared once, and the server forgets it with the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_made_again_is_written_only_where_it_fits() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    let name = TableName::new(&keyspace, "t");
+    let made_again = async |columns: &str| {
+        cql.run(&format!("DROP TABLE IF EXISTS {keyspace}.t")).await;
+        cql.run(&format!("CREATE TABLE {keyspace}.t ({columns})")).await;
+    };
+    let writer = async || {
+        let table = backend.describe(&name).await.unwrap().unwrap();
+        backend.writer(&table, &["id", "v"].map(str::to_owned), &WriteOptions::default()).await.unwrap()
+    };
+    let refused = async |writer: &dyn TableWriter, rows: &[(&str, i32)], why: &str| {
+        let error = writer.write(&ids_and_numbers(rows), 1_000, &Always).await.unwrap_err();
+        assert!(matches!(error, TableError::Mismatch { .. }), "{error:?}");
+        assert!(error.to_string().contains(why), "{error}");
+        let rows = cql.0.query_unpaged(format!("SELECT id FROM {keyspace}.t"), ()).await.unwrap().into_rows_result().unwrap();
+        assert_eq!(rows.rows_num(), 0);
+    };
+    made_again("id text PRIMARY KEY, v int").await;
+    let old = writer().await;
+    assert_eq!(old.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap().rows, 1);
+
+    // The server refuses at once.
+    let why = format!("table {keyspace}.t does not fit its declaration: column \"v\" is declared Int32 and stored Utf8");
+    made_again("id text PRIMARY KEY, v text").await;
+    for rows in [&[("a", 1)][..], &[("a", 1), ("b", 2)]] {
+        refused(&*old, rows, &why).await;
+        refused(&*writer().await, rows, &why).await;
+    }
+    // What it takes is found out once the driver has read the schema, which a description waits for.
+    made_again("id text PRIMARY KEY, v blob").await;
+    backend.describe(&name).await.unwrap();
+    refused(&*old, &[("a", 1)], "column \"v\" is declared Int32 and stored Binary").await;
+    made_again("id text, v int, PRIMARY KEY (v, id)").await;
+    backend.describe(&name).await.unwrap();
+    refused(&*old, &[("a", 1)], "its primary key is declared ((id)) and stored ((v), id)").await;
+    // Repaired.
+    made_again("id text PRIMARY KEY, v int, more text").await;
+    assert_eq!(writer().await.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap().rows, 1);
 }

@@ -26,7 +26,12 @@ pub async fn deletes(backend: &dyn TableBackend, table: &TableName) -> Result<()
 
 /// Refuses a stored table that is not as declared.
 pub fn columns(backend: &dyn TableBackend, declared: &TableSchema, stored: &TableSchema) -> Result<(), TableError> {
-    let mismatches = mismatches(declared, stored, |column| backend.unusable(&declared.name, column));
+    fits(declared, stored, |column| backend.unusable(&declared.name, column))
+}
+
+/// The same for a backend itself: `unusable` is its [`TableBackend::unusable`].
+pub fn fits(declared: &TableSchema, stored: &TableSchema, unusable: impl Fn(&str) -> Option<String>) -> Result<(), TableError> {
+    let mismatches = mismatches(declared, stored, unusable);
     if mismatches.is_empty() { Ok(()) } else { Err(TableError::Mismatch { table: declared.name.to_string(), mismatches }) }
 }
 
