@@ -14,8 +14,9 @@ use crate::{
     types::{native_name, to_arrow},
 };
 
-/// How long nodes may take to tell which schema they have; without an answer the schema is read.
+/// How long nodes may take to tell which schema they have, and to tell the schema: the driver would wait for a cluster that is away.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(2);
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Catalog {
     session: Arc<Session>,
@@ -31,7 +32,10 @@ impl Catalog {
     }
 
     pub async fn refresh(&self) -> Result<(), TableError> {
-        self.session.refresh_metadata().await.map_err(|error| unavailable("reading the schema", error))
+        match tokio::time::timeout(SCHEMA_TIMEOUT, self.session.refresh_metadata()).await {
+            Ok(read) => read.map_err(|error| unavailable("reading the schema", error)),
+            Err(error) => Err(unavailable("reading the schema", error)),
+        }
     }
 
     /// A table as the driver last heard of it: at most [`crate::connect::SCHEMA_REFRESH`] and an event's way ago.
@@ -43,17 +47,28 @@ impl Catalog {
         Some(schema)
     }
 
-    /// A table as it is. The schema is read again only when its version is another than when it was read last.
+    /// The first clustering column of a table as the driver last heard of it: `Some(None)` where it has none.
+    pub fn first_clustering_column(&self, table: &TableName) -> Option<Option<String>> {
+        let state = self.session.get_cluster_state();
+        Some(state.get_keyspace(&table.keyspace)?.tables.get(&table.table)?.clustering_key.first().cloned())
+    }
+
+    /// A table as it is. The schema is read again only when its version is another than when it was read last. Of a cluster that is away:
+    /// the table as it was.
     pub async fn current(&self, table: &TableName) -> Result<Option<TableSchema>, TableError> {
         // Asked before the schema is read: what changes in between has another version, and is read once more.
         let asked = tokio::time::timeout(VERSION_TIMEOUT, self.session.check_schema_agreement()).await;
-        let version = asked.ok().and_then(Result::ok).flatten();
-        let is_current = version.is_some() && *self.seen.lock() == version;
+        let version = asked.ok().and_then(Result::ok);
+        let is_current = match version {
+            // Nodes that do not answer cannot tell what changed, and whoever wants the table will hear the same from them.
+            None => true,
+            Some(agreed) => agreed.is_some() && *self.seen.lock() == agreed,
+        };
         if let (true, Some(known)) = (is_current, self.known(table)) {
             return Ok(Some(known));
         }
         self.refresh().await?;
-        *self.seen.lock() = version;
+        *self.seen.lock() = version.flatten();
         Ok(self.known(table))
     }
 

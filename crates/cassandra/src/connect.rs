@@ -237,6 +237,6 @@ impl TableBackend for CassandraBackend {
     }
 
     fn scan(&self, request: &ScanRequest, slice: &ScanSlice) -> BoxStream<'static, Result<arrow::array::RecordBatch, TableError>> {
-        scan::scan(self.session.clone(), self.reads.clone(), request.clone(), slice.clone())
+        scan::scan(self.session.clone(), self.catalog.clone(), self.reads.clone(), request.clone(), slice.clone())
     }
 }

@@ -13,6 +13,11 @@ impl Written {
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
     }
+
+    /// Without the scale: a `varint`.
+    pub fn digits(&self) -> &[u8] {
+        &self.buffer[self.start + SCALE_BYTES..]
+    }
 }
 
 /// A number of `digits` of which `scale` are behind the point: the scale, then as few bytes as the digits need.
@@ -29,9 +34,7 @@ pub(crate) fn to_cql(digits: i128, scale: i8) -> Written {
 /// The digits of a value of CQL at a column's scale.
 pub(crate) fn from_cql(bytes: &[u8], stored: i32, precision: u8, scale: i8) -> Result<i128, TableError> {
     let unfit = || TableError::Unsupported {
-        message: format!(
-            "a decimal of scale {stored} that Cassandra has does not fit DECIMAL({precision}, {scale}); declare more digits"
-        ),
+        message: format!("a decimal of scale {stored} that does not fit DECIMAL({precision}, {scale}); declare more digits"),
     };
     let mut whole = [if bytes.first().is_some_and(|first| first & 0x80 != 0) { u8::MAX } else { 0 }; 16];
     let start = whole.len().checked_sub(bytes.len()).ok_or_else(unfit)?;
@@ -61,6 +64,7 @@ mod tests {
             let written = written.bytes();
             assert_eq!((&written[..4], &written[4..]), (&[0, 0, 0, 2][..], bytes.as_slice()), "{digits}");
             assert_eq!(from_cql(&written[4..], 2, 10, 2).unwrap(), digits);
+            assert_eq!(to_cql(digits, 2).digits(), bytes);
         }
         for digits in [i128::MAX, i128::MIN, 10_i128.pow(37), -(10_i128.pow(37))] {
             assert_eq!(i128::from_be_bytes(to_cql(digits, 0).bytes()[4..].try_into().unwrap_or([0; 16])), digits);

@@ -2,7 +2,9 @@
 use std::error::Error;
 
 use polybolos_tables::TableError;
-use scylla::errors::{DbError, ExecutionError, PagerExecutionError, PrepareError, RequestAttemptError};
+use scylla::errors::{
+    DbError, ExecutionError, NextPageError, NextRowError, PagerExecutionError, PrepareError, RequestAttemptError, RequestError,
+};
 
 pub(crate) const STORE: &str = "Cassandra";
 
@@ -29,9 +31,7 @@ pub(crate) struct Refusal {
 }
 
 /// Words of the server's that are about a table, whatever is written to it.
-const ABOUT_TABLES: [&str; 11] = [
-    "unconfigured table",
-    "unconfigured columnfamily",
+const ABOUT_TABLES: [&str; 9] = [
     "undefined column",
     "unknown identifier",
     "unprepared",
@@ -44,10 +44,15 @@ const ABOUT_TABLES: [&str; 11] = [
 ];
 
 fn is_about_a_table(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    is_about_no_table(message) || ABOUT_TABLES.iter().any(|words| lower.contains(words))
+}
+
+/// Whether an answer says that there is no such table or keyspace.
+pub(crate) fn is_about_no_table(message: &str) -> bool {
     let message = message.to_lowercase();
     let is_missing = message.contains("does not exist") || message.contains("doesn't exist");
-    (is_missing && (message.contains("table ") || message.contains("keyspace ")))
-        || ABOUT_TABLES.iter().any(|words| message.contains(words))
+    message.contains("unconfigured ") || (is_missing && (message.contains("table ") || message.contains("keyspace ")))
 }
 
 /// Whether the server understood the request and refuses it for what it says, and what it is about. Everything else may pass.
@@ -114,7 +119,30 @@ pub(crate) fn of_preparing(doing: &str, error: PrepareError) -> TableError {
 }
 
 pub(crate) fn of_paging(doing: &str, error: PagerExecutionError) -> TableError {
-    unavailable(format!("{doing}: {error}"), error)
+    let refusal = match &error {
+        PagerExecutionError::PrepareError(error) => of_prepare(error),
+        PagerExecutionError::SerializationError(error) => Some(Refusal { about: About::Values, message: error.to_string() }),
+        PagerExecutionError::NextPageError(error) => of_page(error),
+        _ => None,
+    };
+    told(doing, refusal, error)
+}
+
+/// A row, or the page that it should have been in.
+pub(crate) fn of_row(doing: &str, error: NextRowError) -> TableError {
+    let refusal = match &error {
+        NextRowError::NextPageError(error) => of_page(error),
+        NextRowError::RowDeserializationError(error) => Some(Refusal { about: About::Values, message: error.to_string() }),
+        _ => None,
+    };
+    told(doing, refusal, error)
+}
+
+fn of_page(error: &NextPageError) -> Option<Refusal> {
+    match error {
+        NextPageError::RequestFailure(RequestError::LastAttemptError(error)) => of_attempt(error),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -167,5 +195,11 @@ mod tests {
             first_attempt: RequestAttemptError::DbError(DbError::Invalid, "table t does not exist".into()),
         };
         assert!(!of_preparing("reading lk.t", gone).is_retryable());
+        let page = |error, message: &str| {
+            let attempt = RequestError::LastAttemptError(RequestAttemptError::DbError(error, message.into()));
+            NextRowError::NextPageError(NextPageError::RequestFailure(attempt))
+        };
+        assert!(!of_row("reading lk.t", page(DbError::Invalid, "Undefined column name v in table lk.t")).is_retryable());
+        assert!(of_row("reading lk.t", page(DbError::IsBootstrapping, "soon")).is_retryable());
     }
 }

@@ -1,5 +1,6 @@
 //! CQL types in Arrow, both ways. Targets that republishing would damage (counters, collections that are not frozen) are refused.
 use arrow::datatypes::{DataType, TimeUnit};
+use polybolos_tables::{TableError, TableName};
 use scylla::cluster::metadata::{ColumnType, NativeType};
 
 /// The type of a decimal of which no declaration says how many digits it has.
@@ -29,6 +30,60 @@ pub(crate) fn to_arrow(native: &ColumnType<'_>) -> Option<DataType> {
 /// Whether a column keeps a UUID, which is text everywhere else.
 pub(crate) fn is_uuid(native: &ColumnType<'_>) -> bool {
     matches!(native, ColumnType::Native(NativeType::Uuid | NativeType::Timeuuid))
+}
+
+/// Whether values of a stored type are read as a declared one: the same, or one that has room for each of them. A varint may have more
+/// digits than there is room for; then the row says so.
+pub(crate) fn can_read(stored: &ColumnType<'_>, declared: &DataType) -> bool {
+    use NativeType::{BigInt, Counter, Decimal, Double, Float, Int, SmallInt, Timestamp, TinyInt, Varint};
+    let ColumnType::Native(native) = stored else { return false };
+    match declared {
+        DataType::Int16 => matches!(native, TinyInt | SmallInt),
+        DataType::Int32 => matches!(native, TinyInt | SmallInt | Int),
+        DataType::Int64 => matches!(native, TinyInt | SmallInt | Int | BigInt | Counter | Varint),
+        DataType::Float64 => matches!(native, Float | Double),
+        DataType::Decimal128(..) => matches!(native, Decimal | Varint),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => matches!(native, Timestamp),
+        _ => to_arrow(stored).is_some_and(|read| read == *declared),
+    }
+}
+
+/// What a statement calls a type.
+fn sql_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 => "STRING".into(),
+        DataType::Boolean => "BOOLEAN".into(),
+        DataType::Binary => "BYTES".into(),
+        DataType::Date32 => "DATE".into(),
+        DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Float64 => "DOUBLE".into(),
+        DataType::Float32 => "FLOAT".into(),
+        DataType::Int8 => "TINYINT".into(),
+        DataType::Int16 => "SMALLINT".into(),
+        DataType::Int32 => "INT".into(),
+        DataType::Int64 => "BIGINT".into(),
+        DataType::Timestamp(_, None) => "TIMESTAMP".into(),
+        DataType::Timestamp(_, Some(_)) => "TIMESTAMP_LTZ".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "TIME".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Of a column whose values cannot be read as what it is declared: why, and what to declare.
+pub(crate) fn unreadable(table: &TableName, column: &str, stored: &ColumnType<'_>, declared: &DataType) -> TableError {
+    let remedy = match (stored, to_arrow(stored)) {
+        (ColumnType::Native(NativeType::Decimal), _) => "declare it DECIMAL(p, s)".to_owned(),
+        (ColumnType::Native(NativeType::Varint), _) => "declare it DECIMAL(38, 0)".to_owned(),
+        (ColumnType::Native(NativeType::Counter), _) => "declare it BIGINT".to_owned(),
+        (_, Some(data_type)) => format!("declare it {}", sql_name(&data_type)),
+        (_, None) => "leave it out of the declaration".to_owned(),
+    };
+    let native = native_name(stored);
+    let native = native.strip_prefix("native(").and_then(|name| name.strip_suffix(')')).unwrap_or(&native);
+    let declared = sql_name(declared);
+    TableError::Unsupported {
+        message: format!("column {column:?} of {table} is stored as {native} and declared {declared}; {remedy}"),
+    }
 }
 
 /// A column's type as [`polybolos_tables::Column::native_type`] has it: `native(text)`.
@@ -84,5 +139,39 @@ mod tests {
         );
         assert_eq!(typed_mark(Some("uuid")), "?");
         assert_eq!(typed_mark(None), "?");
+    }
+
+    #[test]
+    fn a_column_is_read_as_what_has_room_for_it() {
+        let native = ColumnType::Native;
+        let decimal = DataType::Decimal128(38, 0);
+        for (stored, declared) in [
+            (NativeType::TinyInt, DataType::Int32),
+            (NativeType::SmallInt, DataType::Int32),
+            (NativeType::Int, DataType::Int64),
+            (NativeType::Counter, DataType::Int64),
+            (NativeType::Varint, DataType::Int64),
+            (NativeType::Varint, decimal.clone()),
+            (NativeType::Float, DataType::Float64),
+            (NativeType::Inet, DataType::Utf8),
+            (NativeType::Timestamp, DataType::Timestamp(TimeUnit::Millisecond, None)),
+        ] {
+            assert!(can_read(&native(stored.clone()), &declared), "{stored:?} as {declared}");
+        }
+        for (stored, declared) in [
+            (NativeType::Int, DataType::Int16),
+            (NativeType::BigInt, DataType::Int32),
+            (NativeType::Double, DataType::Float32),
+            (NativeType::Int, DataType::Utf8),
+            (NativeType::Duration, DataType::Utf8),
+            (NativeType::BigInt, decimal),
+        ] {
+            assert!(!can_read(&native(stored.clone()), &declared), "{stored:?} as {declared}");
+        }
+        let error = unreadable(&TableName::new("ty", "all"), "v", &native(NativeType::Varint), &DataType::Utf8);
+        let message = "column \"v\" of ty.all is stored as varint and declared STRING; declare it DECIMAL(38, 0)";
+        assert_eq!(error.to_string(), message);
+        let error = unreadable(&TableName::new("ty", "all"), "v", &native(NativeType::Duration), &DataType::Utf8);
+        assert!(error.to_string().ends_with("stored as duration and declared STRING; leave it out of the declaration"), "{error}");
     }
 }

@@ -331,7 +331,7 @@ fn is_bound_as(insert: &PreparedStatement, columns: &[String], table: &TableSche
     let parts = insert.get_variable_pk_indexes().iter();
     let mut key: Vec<(u16, Option<&String>)> = parts.map(|part| (part.sequence, columns.get(usize::from(part.index)))).collect();
     key.sort_unstable();
-    are_types_as_known && key.into_iter().map(|(_, name)| name).eq(table.partition_key.iter().map(Some))
+    are_types_as_known && (key.is_empty() || key.into_iter().map(|(_, name)| name).eq(table.partition_key.iter().map(Some)))
 }
 
 fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -> Batch {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Decimal128Array, Int32Array, RecordBatch, StringArray},
+    array::{ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Decimal128Type},
 };
 use futures::TryStreamExt;
@@ -221,4 +221,107 @@ async fn a_table_that_was_made_again_is_written_only_where_it_fits() {
     // Repaired.
     made_again("id text PRIMARY KEY, v int, more text").await;
     assert_eq!(writer().await.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap().rows, 1);
+}
+
+async fn read(backend: &CassandraBackend, request: &ScanRequest) -> Result<Vec<RecordBatch>, TableError> {
+    let mut read = vec![];
+    for slice in backend.slices(request, 2).await? {
+        read.extend(backend.scan(request, &slice).try_collect::<Vec<RecordBatch>>().await?);
+    }
+    Ok(read)
+}
+
+fn rows(batches: &[RecordBatch]) -> usize {
+    batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+fn declared(keyspace: &str, columns: &[(&str, DataType)], clustering: &[&str]) -> TableSchema {
+    TableSchema {
+        name: TableName::new(keyspace, "t"),
+        columns: columns.iter().map(|(name, data_type)| Column::new(*name, data_type.clone())).collect(),
+        partition_key: vec![columns[0].0.into()],
+        clustering_key: clustering.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_of_static_columns_alone_has_no_row() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text, sub int, shared text STATIC, v int, PRIMARY KEY (id, sub))")).await;
+    for id in 0..20 {
+        cql.run(&format!("INSERT INTO {keyspace}.t (id, shared) VALUES ('static {id}', 's')")).await;
+    }
+    cql.run(&format!("INSERT INTO {keyspace}.t (id, sub, v) VALUES ('a', 1, 2)")).await;
+    let table = declared(&keyspace, &[("id", DataType::Utf8), ("sub", DataType::Int32), ("v", DataType::Int32)], &["sub"]);
+    let request = |columns: &[&str]| ScanRequest {
+        table: table.clone(),
+        columns: columns.iter().map(|&name| name.to_owned()).collect(),
+        predicates: vec![],
+        limit: None,
+    };
+    for columns in [&["id", "sub", "v"][..], &["v"], &[]] {
+        assert_eq!(rows(&read(&backend, &request(columns)).await.unwrap()), 1, "{columns:?}");
+        // What is no row counts towards no limit.
+        assert_eq!(rows(&read(&backend, &ScanRequest { limit: Some(1), ..request(columns) }).await.unwrap()), 1, "{columns:?}");
+    }
+    for (id, found) in [("a", 1), ("static 1", 0)] {
+        let values = Arc::new(StringArray::from(vec![id])) as ArrayRef;
+        let predicates = vec![KeyPredicate { column: "id".into(), op: PredicateOp::Eq, values }];
+        assert_eq!(rows(&read(&backend, &ScanRequest { predicates, ..request(&["sub", "v"]) }).await.unwrap()), found, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_does_not_fit_is_no_outage() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    let error = async |table: TableSchema, columns: &[&str]| {
+        let columns = columns.iter().map(|&name| name.to_owned()).collect();
+        let error = read(&backend, &ScanRequest { table, columns, predicates: vec![], limit: None }).await.unwrap_err();
+        assert!(!error.is_retryable(), "{error}");
+        error.to_string()
+    };
+    let id = || ("id", DataType::Utf8);
+    let missing = error(declared(&keyspace, &[id()], &[]), &["id"]).await;
+    assert!(missing.contains(&format!("table {keyspace}.t does not exist")), "{missing}");
+    let nowhere = error(declared("nowhere_at_all", &[id()], &[]), &["id"]).await;
+    assert!(nowhere.contains("table nowhere_at_all.t does not exist"), "{nowhere}");
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text, a text, sub int, big varint, PRIMARY KEY (id, sub))")).await;
+    let undefined = error(declared(&keyspace, &[id(), ("none", DataType::Utf8)], &[]), &["none"]).await;
+    assert!(
+        undefined.contains(&format!("table {keyspace}.t does not fit its declaration: it has no column \"none\"")),
+        "{undefined}"
+    );
+    let key = error(declared(&keyspace, &[("a", DataType::Utf8)], &[]), &["a"]).await;
+    assert!(key.contains("its primary key is declared ((a)) and stored ((id), sub)"), "{key}");
+    let typed = error(declared(&keyspace, &[id(), ("big", DataType::Utf8)], &[]), &["big"]).await;
+    assert!(typed.contains(&format!("column \"big\" of {keyspace}.t is stored as varint and declared STRING")), "{typed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_are_read_as_what_has_room_for_them_and_keys_as_they_are_now() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id int PRIMARY KEY, tiny tinyint, real float, big varint)")).await;
+    cql.run(&format!("INSERT INTO {keyspace}.t (id, tiny, real, big) VALUES (7, -3, 1.5, 300)")).await;
+    let columns =
+        [("id", DataType::Int64), ("tiny", DataType::Int32), ("real", DataType::Float64), ("big", DataType::Decimal128(38, 0))];
+    let table = declared(&keyspace, &columns, &[]);
+    let values = Arc::new(Int64Array::from(vec![7])) as ArrayRef;
+    let predicates = vec![KeyPredicate { column: "id".into(), op: PredicateOp::Eq, values }];
+    let columns = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let request = ScanRequest { table, columns, predicates, limit: None };
+    let found = read(&backend, &request).await.unwrap();
+    assert_eq!(rows(&found), 1);
+    assert_eq!(found[0].column(3).as_primitive::<Decimal128Type>().value(0), 300);
+    // The kept statement must not compare a number's bytes with texts.
+    cql.run(&format!("DROP TABLE {keyspace}.t")).await;
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text PRIMARY KEY, tiny tinyint, real float, big varint)")).await;
+    for _ in 0..2 {
+        let error = read(&backend, &request).await.unwrap_err();
+        assert!(!error.is_retryable(), "{error}");
+    }
+    let error = read(&backend, &request).await.unwrap_err().to_string();
+    assert!(error.contains("column \"id\"") && error.contains("is stored as text and declared BIGINT"), "{error}");
 }
