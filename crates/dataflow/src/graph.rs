@@ -48,7 +48,7 @@ mod times;
 use crate::{
     bounds,
     delta::batch_of,
-    event_time::{self, TimeColumns},
+    event_time::{self, Lateness, TimeColumn, TimeColumns},
     operators::{
         Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Once, Operator, Side,
         SortedRows, TopN, Union, Unnest, Window, may_fail,
@@ -148,20 +148,20 @@ impl Graph {
         session: &SessionState,
         sinks: Vec<SinkPlan>,
         find_source: &FindSource<'_>,
-        granule_us: Option<i64>,
+        lateness: Option<&Lateness>,
     ) -> Result<Self> {
         let mut physical = Vec::with_capacity(sinks.len());
         for sink in sinks {
             physical.push(SinkPlan { plan: planning::plan(session, &sink.plan).await?, emit: sink.emit });
         }
-        Self::lower(&physical, find_source, granule_us)
+        Self::lower(&physical, find_source, lateness)
     }
 
-    /// Lowers planned INSERTs. `granule_us`: the length of the job's shortest windows, after whose end a row is late.
+    /// Lowers planned INSERTs. `lateness`: by which windows' ends a row is late; `None`: no row is.
     pub fn lower(
         sinks: &[SinkPlan<Arc<dyn ExecutionPlan>>],
         find_source: &FindSource<'_>,
-        granule_us: Option<i64>,
+        lateness: Option<&Lateness>,
     ) -> Result<Self> {
         let mut builder = Builder {
             nodes: vec![],
@@ -170,7 +170,7 @@ impl Graph {
             whole: BTreeMap::new(),
             known: HashMap::new(),
             find_source,
-            granule_us,
+            lateness: lateness.cloned(),
             emit: Emit::OnUpdate,
         };
         let mut ends = vec![];
@@ -298,7 +298,7 @@ struct Builder<'a> {
     /// By all that there is to tell of a node: what is said twice is computed once.
     known: HashMap<String, usize>,
     find_source: &'a FindSource<'a>,
-    granule_us: Option<i64>,
+    lateness: Option<Lateness>,
     emit: Emit,
 }
 
@@ -362,6 +362,9 @@ impl Builder<'_> {
         changing: bool,
         times: TimeColumns,
     ) -> usize {
+        let is_delayed = operator.has_timers();
+        let times: TimeColumns =
+            times.into_iter().map(|time| if is_delayed { time.map(TimeColumn::delayed) } else { time }).collect();
         let text = format!("{operator:?} of {inputs:?} as {schema:?} {times:?} {changing}");
         if let Some(&known) = self.known.get(&text).filter(|_| !operator.is_volatile()) {
             return known;
@@ -531,7 +534,7 @@ impl Builder<'_> {
     fn project(&mut self, input: usize, expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> usize {
         let times = expressions
             .iter()
-            .map(|expression| event_time::of_expression(expression, &self.nodes[input].times, self.granule_us))
+            .map(|expression| event_time::of_expression(expression, &self.nodes[input].times, self.lateness.as_ref()))
             .collect();
         let changing = self.nodes[input].changing;
         self.operator(Map::Project { expressions, schema: schema.clone() }, vec![input], schema, changing, times)
@@ -661,7 +664,7 @@ impl Builder<'_> {
         let node = self.lower(input)?;
         let node = self.guarded(node, expressions.iter().flat_map(|expression| expression.expressions()));
         let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
-        let session = times::session(expressions, &self.nodes[node].times, self.granule_us);
+        let session = times::session(expressions, &self.nodes[node].times, self.lateness.as_ref());
         let mut times = self.partition_times(node, &rows, expressions[0].partition_by(), output.fields().len());
         if let Some(session) = &session {
             times[rows.columns + session.end] = Some(session.time);
@@ -793,7 +796,7 @@ impl Builder<'_> {
         let time = |key: usize| {
             let (expression, _) = group_by.expr().get(key)?;
             let is_in_all = group_by.groups().iter().all(|hidden| !hidden[key]);
-            event_time::of_expression(expression, before, self.granule_us).filter(|_| is_in_all)
+            event_time::of_expression(expression, before, self.lateness.as_ref()).filter(|_| is_in_all)
         };
         let times = before.iter().copied().chain((0..groups).map(time)).collect();
         let expand = Expand { group_by, schema: schema.clone() };

@@ -23,6 +23,6 @@ pub mod planning;
 
 pub use dataflow::{Dataflow, EpochInput, EpochOutput};
 pub use delta::Delta;
-pub use event_time::TimeColumn;
+pub use event_time::{Lateness, TimeColumn};
 pub use graph::{Emit, Graph, SinkPlan, SourceLeaf};
 pub use operators::{ByPart, Exchange, FailedRow, NoPeers, Peers};

@@ -74,11 +74,7 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     }
     if insert.is_stateful {
         line(text, "stateless", "no: rows depend on those before them");
-        if let Some(granule_us) = plan.event_time.granule_us {
-            let words = match granule_us {
-                0 => "a row is late once its time is below the watermark".to_owned(),
-                granule_us => format!("a row is late once its {} ms of event time are below the watermark", granule_us / 1_000),
-            };
+        if let Some(words) = plan.event_time.lateness() {
             line(text, "late rows", &words);
         }
         let emit = match insert.emit {

@@ -217,7 +217,7 @@ async fn stateful(
         incarnation: Incarnation(incarnation.to_owned()),
         plan_id: plan_id(&sections, plan.options.state_ttl_us),
         lanes: usize::from(plan.options.state_partitions),
-        granule_us: plan.event_time.granule_us,
+        window_ends: plan.event_time.ends.iter().map(|ends| (ends.every_us, ends.offset_us)).collect(),
         ttl_us: plan.options.state_ttl_us,
         event_times,
         sinks: sections,

@@ -71,7 +71,7 @@ fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
             if let Some((before, after)) = first_difference(&old.kept(), &new.kept()) {
                 return Some(changed(before, after));
             }
-            if old.spec.granule_us != new.spec.granule_us || old.spec.event_times != new.spec.event_times {
+            if old.spec.window_ends != new.spec.window_ends || old.spec.event_times != new.spec.event_times {
                 return Some("its rows would be late by another rule, as its windows or watermarks are others".into());
             }
             (old.spec.ttl_us != new.spec.ttl_us).then(|| "'state.ttl' is another, and state is kept by it".into())

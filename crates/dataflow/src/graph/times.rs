@@ -6,7 +6,7 @@ use datafusion::{common::JoinType, physical_expr::window::WindowExpr, physical_p
 use super::Builder;
 use crate::{
     bounds::Bound,
-    event_time::{self, TimeColumn, TimeColumns},
+    event_time::{self, Lateness, TimeColumn, TimeColumns},
     operators::{Session, SortedRows},
 };
 
@@ -79,7 +79,7 @@ pub(super) fn shown(join_type: JoinType, left: &[Option<TimeColumn>], right: &[O
 pub(super) fn session(
     expressions: &[Arc<dyn WindowExpr>],
     input: &[Option<TimeColumn>],
-    granule_us: Option<i64>,
+    lateness: Option<&Lateness>,
 ) -> Option<Session> {
     let name = |expression: &Arc<dyn WindowExpr>| expression.name().split('(').next().map(|name| name.trim().to_lowercase());
     let arguments = expressions.first()?.expressions();
@@ -90,7 +90,7 @@ pub(super) fn session(
         return None;
     }
     let end = expressions.iter().position(|expression| name(expression).as_deref() == Some("session_end"))?;
-    let time = event_time::of_expression(arguments.first()?, input, granule_us)?;
+    let time = event_time::of_expression(arguments.first()?, input, lateness)?;
     // A row that touches a session is at its end at the latest.
-    Some(Session { end, time: TimeColumn { step_us: 1, ..time } })
+    Some(Session { end, time: TimeColumn { step_us: 1, is_source: false, ..time } })
 }

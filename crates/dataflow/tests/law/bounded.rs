@@ -18,7 +18,7 @@ const EPOCH_MS: i64 = 5_000;
 const ROWS: usize = 700;
 
 /// A job that reads two tables of a row every half a second for long, of which each epoch brings five seconds.
-pub fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
+pub fn long_case(sql: &str, every_us: i64, emits_on_close: bool) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let rows = ROWS;
     let tables: Vec<Table> = ["t0", "t1"].iter().map(|name| Table::random(name, rows, Shape::steady(), &mut rng)).collect();
@@ -34,7 +34,7 @@ pub fn long_case(sql: &str, granule_us: i64, emits_on_close: bool) -> Case {
         sql: sql.to_owned(),
         columns: Vec::new(),
         constructs: BTreeSet::new(),
-        granules: vec![granule_us],
+        ends: vec![(every_us.max(1), 0)],
         closing: emits_on_close.then(|| "0".to_owned()),
     };
     Case {
@@ -86,8 +86,8 @@ fn what_is_held_does_not_grow_where_event_time_bounds_it() {
         ("SELECT w, count(DISTINCT k) AS n FROM (SELECT k, unnest(hop_starts(ts, 5000000, 10000000, 0)) AS w FROM t0) GROUP BY w".to_owned(), 5 * SECOND_US, true),
         ("SELECT w, max(k) AS n FROM (SELECT k, unnest(cumulate_ends(ts, 5000000, 10000000, 0)) AS w FROM t0) GROUP BY w".to_owned(), 5 * SECOND_US, false),
     ];
-    for (sql, granule_us, emits_on_close) in cases {
-        let held = held(&long_case(&sql, granule_us, emits_on_close));
+    for (sql, every_us, emits_on_close) in cases {
+        let held = held(&long_case(&sql, every_us, emits_on_close));
         // Half a minute of both tables at the most, of five minutes.
         let most = held.iter().max().copied().unwrap_or_default();
         assert!(most > 0 && most <= 120, "{most} entries are held of {sql}: {held:?}");

@@ -108,11 +108,12 @@ impl Case {
         watermarks
     }
 
-    /// What the job's windows have in common: rows are late by it. Without windows, or event time, no row is.
-    pub fn granule_us(&self) -> Option<i64> {
+    /// When the job's windows end, each kind every so many microseconds, so many after multiples of that: rows are late by it. Without windows, or event
+    /// time, no row is.
+    pub fn window_ends(&self) -> Option<Vec<(i64, i64)>> {
         self.delay_ms?;
-        let granules = self.statements.iter().flat_map(|statement| &statement.granules).copied();
-        granules.reduce(|one, other| if one == 0 || other == 0 { 0 } else { greatest_common_divisor(one, other) })
+        let ends: Vec<(i64, i64)> = self.statements.iter().flat_map(|statement| &statement.ends).copied().collect();
+        (!ends.is_empty()).then_some(ends)
     }
 
     /// The same without EMIT ON WINDOW CLOSE.
@@ -146,10 +147,6 @@ impl Case {
         }
         text
     }
-}
-
-fn greatest_common_divisor(one: i64, other: i64) -> i64 {
-    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
 }
 
 fn arrivals(tables: &[Table], partitions: usize, one_row_epochs: bool, rng: &mut ChaCha8Rng) -> (Vec<Arrival>, usize) {

@@ -11,7 +11,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use polybolos_dataflow::{
-    Dataflow, Delta, Emit, EpochInput, EpochOutput, Graph, SinkPlan, SourceLeaf,
+    Dataflow, Delta, Emit, EpochInput, EpochOutput, Graph, Lateness, SinkPlan, SourceLeaf,
     event_time::{microseconds, of_source},
 };
 use polybolos_state::{JobState, MemorySpill, Passed, Share, Spill, merge_runs};
@@ -32,7 +32,8 @@ struct Running {
     sources: Vec<(usize, Vec<usize>)>,
     /// By table: the column of its event time.
     event_times: Vec<usize>,
-    granule_us: Option<i64>,
+    ends: Option<Vec<(i64, i64)>>,
+    lateness: Option<Lateness>,
     whole: Option<usize>,
     runs: Vec<Vec<RecordBatch>>,
     running: Passed,
@@ -60,7 +61,8 @@ enum Memory {
 
 pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
-    let granule_us = case.granule_us();
+    let ends = case.window_ends();
+    let lateness = ends.clone().and_then(Lateness::of);
     let leaves = RefCell::new(Vec::<(usize, Vec<usize>)>::new());
     let graph = runtime.block_on(async {
         let context = SessionContext::new_with_state(oracle::session());
@@ -85,10 +87,11 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
             });
             let event_time = case.tables[scan.number].event_time().0;
             let whole = Some(scan.number) == case.whole;
-            let times = scan.columns.iter().map(|column| granule_us.filter(|_| *column == event_time && !whole).map(of_source));
+            let times =
+                scan.columns.iter().map(|column| lateness.as_ref().filter(|_| *column == event_time && !whole).map(of_source));
             Some(SourceLeaf { source, times: times.collect(), label: String::new(), whole })
         };
-        Graph::build(&context.state(), sinks, &find, granule_us).await.map_err(|error| format!("refused: {error}"))
+        Graph::build(&context.state(), sinks, &find, lateness.as_ref()).await.map_err(|error| format!("refused: {error}"))
     })?;
     let leaves = leaves.into_inner();
     let sources = graph.sources().iter().map(|source| leaves[*source].clone()).collect();
@@ -99,7 +102,8 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         graph,
         sources,
         event_times,
-        granule_us,
+        ends,
+        lateness,
         whole: case.whole,
         runs: Vec::new(),
         running: Passed::default(),
@@ -139,20 +143,17 @@ impl Running {
 
     /// The rows that are not late, and how many are.
     fn on_time(&self, table: usize, batch: &RecordBatch, watermark_us: Option<i64>) -> Result<(RecordBatch, usize), String> {
-        let granule_us = self.granule_us.filter(|_| Some(table) != self.whole);
-        let (Some(granule), Some(watermark)) = (granule_us, watermark_us) else { return Ok((batch.clone(), 0)) };
+        let lateness = self.lateness.as_ref().filter(|_| Some(table) != self.whole);
+        let (Some(lateness), Some(watermark)) = (lateness, watermark_us) else { return Ok((batch.clone(), 0)) };
         let times = microseconds(batch.column(self.event_times[table])).map_err(|error| error.to_string())?;
         let times = times.as_any().downcast_ref::<Int64Array>().ok_or("event times are no integers")?;
+        let late_before_us = lateness.late_before_us(watermark);
         let kept: BooleanArray =
-            (0..times.len()).map(|row| Some(times.is_null(row) || !is_late(times.value(row), granule, watermark))).collect();
+            (0..times.len()).map(|row| Some(times.is_null(row) || times.value(row) >= late_before_us)).collect();
         let on_time = filter_record_batch(batch, &kept).map_err(|error| error.to_string())?;
         let late = batch.num_rows() - on_time.num_rows();
         Ok((on_time, late))
     }
-}
-
-fn is_late(at: i64, granule: i64, watermark: i64) -> bool {
-    if granule == 0 { at < watermark } else { at.div_euclid(granule) * granule + granule <= watermark }
 }
 
 impl Engine for Running {
@@ -164,8 +165,8 @@ impl Engine for Running {
         self.graph.growing()
     }
 
-    fn granule_us(&self) -> Option<i64> {
-        self.granule_us
+    fn window_ends(&self) -> Option<Vec<(i64, i64)>> {
+        self.ends.clone()
     }
 
     fn run(&mut self, feed: &Feed) -> Result<Ran, String> {

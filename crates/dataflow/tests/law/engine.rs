@@ -44,8 +44,8 @@ pub struct Ran {
 }
 
 pub trait Engine {
-    /// What the windows of the job have in common, if it judges rows late.
-    fn granule_us(&self) -> Option<i64>;
+    /// When the windows of the job end, if it judges rows late.
+    fn window_ends(&self) -> Option<Vec<(i64, i64)>>;
     /// Computes an epoch; nothing of it is kept until [`Self::record`].
     fn run(&mut self, feed: &Feed) -> Result<Ran, String>;
     fn discard(&mut self);

@@ -45,7 +45,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     let mut engine = start(case)?;
     let mut answers = vec![Answer::default(); case.statements.len()];
     let mut kept = Kept::default();
-    let granule_us = engine.granule_us();
+    let ends = engine.window_ends();
     for (number, epoch) in case.epochs.iter().enumerate() {
         let feed = Feed::of(case, number);
         match epoch.crash {
@@ -76,7 +76,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
         if !epoch.is_checked && number + 1 < case.epochs.len() {
             continue;
         }
-        let (rows, late) = oracle::on_time(case, number, granule_us);
+        let (rows, late) = oracle::on_time(case, number, ends.as_deref());
         let watermark_us = ran.fired_us;
         if kept.late != late {
             return Err(format!("after epoch {number}: {} late rows instead of {late}", kept.late));

@@ -44,18 +44,20 @@ fn context_in(session: SessionState, case: &Case, rows: &[Vec<usize>]) -> Result
     Ok(context)
 }
 
-/// The rows of each table that came up to and with `epoch` and were not late. `granule_us` is what the windows of the job have in common: a row is late
-/// when the first of them that could hold it is closed.
-pub fn on_time(case: &Case, epoch: usize, granule_us: Option<i64>) -> (Vec<Vec<usize>>, usize) {
+/// The rows of each table that came up to and with `epoch` and were not late. `ends`: when the windows of the job end, every so often, so much after multiples
+/// of that; a row is late when the first end after it has passed.
+pub fn on_time(case: &Case, epoch: usize, ends: Option<&[(i64, i64)]>) -> (Vec<Vec<usize>>, usize) {
     let watermarks = case.watermarks_us();
     let mut rows = vec![Vec::new(); case.tables.len()];
     let mut late = 0;
     for arrival in case.arrivals.iter().filter(|arrival| arrival.epoch <= epoch) {
         let time_ms = case.tables[arrival.table].event_time_ms(arrival.row).filter(|_| Some(arrival.table) != case.whole);
         let time_us = time_ms.map(|ms| ms * 1_000);
-        let is_late = match (granule_us, time_us, watermarks[arrival.epoch]) {
-            (Some(0), Some(time), Some(watermark)) => time < watermark,
-            (Some(granule), Some(time), Some(watermark)) => time.div_euclid(granule) * granule + granule <= watermark,
+        let is_late = match (ends, time_us, watermarks[arrival.epoch]) {
+            (Some(ends), Some(time), Some(watermark)) => {
+                let next = |(every, offset): &(i64, i64)| (time - offset).div_euclid(*every) * every + offset + every;
+                ends.iter().any(|end| next(end) <= watermark)
+            }
             _ => false,
         };
         if is_late {

@@ -122,7 +122,7 @@ fn row_by_row(case: &Case) -> Generated {
     }
     let filter = mild_predicate(&scope, &mut rng);
     let sql = format!("SELECT {} FROM {} AS a WHERE {filter}", items.join(", "), table.name);
-    Generated { sql, columns, constructs: BTreeSet::new(), granules: vec![], closing: None }
+    Generated { sql, columns, constructs: BTreeSet::new(), ends: vec![], closing: None }
 }
 
 /// The case, with what [`row_by_row`] adds as its last statement, and its jobs.

@@ -114,8 +114,8 @@ pub struct Generated {
     pub sql: String,
     pub columns: Vec<Name>,
     pub constructs: BTreeSet<Construct>,
-    /// Lengths of windows, microseconds; 0: it uses event time itself.
-    pub granules: Vec<i64>,
+    /// Windows end every so many microseconds, so many after multiples of that; every one: it uses event time itself.
+    pub ends: Vec<(i64, i64)>,
     /// With EMIT ON WINDOW CLOSE: rows come out once the watermark is at or past this, an expression over the columns.
     pub closing: Option<String>,
 }
@@ -128,7 +128,7 @@ pub struct Grammar<'a> {
     /// `WITH` parts: name, text, columns.
     views: Vec<(String, Query)>,
     constructs: BTreeSet<Construct>,
-    granules: Vec<i64>,
+    ends: Vec<(i64, i64)>,
     closing: Option<String>,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Grammar<'a> {
             names: 0,
             views: Vec::new(),
             constructs: BTreeSet::new(),
-            granules: Vec::new(),
+            ends: Vec::new(),
             closing: None,
         };
         let depth = [0, 1, 1, 2, 2, 3].choose(grammar.rng).copied().expect("depths");
@@ -149,8 +149,8 @@ impl<'a> Grammar<'a> {
         let views: Vec<String> = grammar.views.iter().map(|(name, view)| format!("{name} AS ({})", view.sql)).collect();
         let with = if views.is_empty() { String::new() } else { format!("WITH {} ", views.join(", ")) };
         let closing = grammar.closing.take().filter(|_| grammar.chance(0.5));
-        let Self { constructs, granules, .. } = grammar;
-        Generated { sql: format!("{with}{}", query.sql), columns: query.columns, constructs, granules, closing }
+        let Self { constructs, ends, .. } = grammar;
+        Generated { sql: format!("{with}{}", query.sql), columns: query.columns, constructs, ends, closing }
     }
 
     fn fresh(&mut self, prefix: &str) -> String {
@@ -214,7 +214,7 @@ impl<'a> Grammar<'a> {
                 continue;
             }
             let (names, views, constructs) = (self.names, self.views.len(), self.constructs.clone());
-            let granules = self.granules.len();
+            let ends = self.ends.len();
             self.constructs.insert(construct);
             if let Some(query) = self.shape(construct, depth, is_top)
                 && query.rows <= MOST_ROWS
@@ -224,7 +224,7 @@ impl<'a> Grammar<'a> {
             self.names = names;
             self.views.truncate(views);
             self.constructs = constructs;
-            self.granules.truncate(granules);
+            self.ends.truncate(ends);
             self.closing = None;
         }
     }

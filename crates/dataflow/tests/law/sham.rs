@@ -55,7 +55,7 @@ impl<'a> Sham<'a> {
 }
 
 impl Engine for Sham<'_> {
-    fn granule_us(&self) -> Option<i64> {
+    fn window_ends(&self) -> Option<Vec<(i64, i64)>> {
         None
     }
 

@@ -100,6 +100,7 @@ pub fn fuse_scans(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>
 impl Flow {
     pub fn build(spec: Arc<EpochSpec>, context: &TaskContext) -> Result<Self> {
         let plans = spec.plans(context)?;
+        let lateness = spec.lateness();
         let leaves: Mutex<Vec<Leaf>> = Mutex::default();
         let failure = Mutex::new(None);
         let find = |plan: &Arc<dyn ExecutionPlan>| {
@@ -115,7 +116,7 @@ impl Flow {
                     Some(scan) => (scan.clone(), vec![]),
                     None => lookup::of_plan(plan).map_err(fail).ok()??,
                 };
-                let times = lookup::times_of(&stages, times_of(&spec, &scan), spec.granule_us);
+                let times = lookup::times_of(&stages, times_of(&spec, &scan), lateness.as_ref());
                 let label = lookup::describe(&stages);
                 (Leaf::Records(scan, stages), times, label)
             };
@@ -128,7 +129,7 @@ impl Flow {
             });
             Some(SourceLeaf { source, times, label, whole })
         };
-        let graph = Graph::lower(&plans, &find, spec.granule_us);
+        let graph = Graph::lower(&plans, &find, lateness.as_ref());
         if let Some(error) = failure.into_inner() {
             return Err(error);
         }
@@ -247,7 +248,7 @@ struct Member {
 
 /// Event time, over the decoded columns of `scan`.
 fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> Result<Option<ScanTime>> {
-    let (Some(time), Some(granule_us)) = (event_time_of(spec, scan), spec.granule_us) else { return Ok(None) };
+    let (Some(time), Some(lateness)) = (event_time_of(spec, scan), spec.lateness()) else { return Ok(None) };
     let decoded = scan.decoded();
     let position = |name: &String| {
         scan.spec().fields.iter().zip(decoded.fields()).position(|(source, field)| match source {
@@ -263,20 +264,21 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
         PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
     let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;
     let expression = moved(&expression, |column| columns.get(column).copied())?;
-    Ok(Some(ScanTime { expression, delay_us: time.delay_us, granule_us }))
+    Ok(Some(ScanTime { expression, delay_us: time.delay_us, lateness }))
 }
 
 /// Which output columns of a scan are event time.
 fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> {
     let column = event_time_of(spec, scan).and_then(|time| time.column.as_ref());
+    let lateness = spec.lateness();
+    let lateness = lateness.as_ref();
     let of_field = |field: &Arc<datafusion::arrow::datatypes::Field>| {
-        spec.granule_us.filter(|_| Some(field.name()) == column).map(event_time::of_source)
+        lateness.filter(|_| Some(field.name()) == column).map(event_time::of_source)
     };
     let mut times: Vec<_> = scan.decoded().fields().iter().map(of_field).collect();
     for step in scan.steps() {
         if let Step::Project { expressions, .. } = step {
-            times =
-                expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, spec.granule_us)).collect();
+            times = expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, lateness)).collect();
         }
     }
     times

@@ -11,7 +11,7 @@ use datafusion::{
     common::{DataFusionError, Result},
     physical_plan::PhysicalExpr,
 };
-use polybolos_dataflow::event_time::microseconds;
+use polybolos_dataflow::event_time::{Lateness, microseconds};
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
 use super::lookup::Stage;
@@ -28,7 +28,7 @@ pub struct ScanTime {
     /// Over the decoded columns.
     pub expression: Arc<dyn PhysicalExpr>,
     pub delay_us: i64,
-    pub granule_us: i64,
+    pub lateness: Lateness,
 }
 
 /// One scan of the job's plans: its steps over what is decoded for all scans of its source.
@@ -113,7 +113,7 @@ impl EpochScan {
         Ok(())
     }
 
-    /// Rows whose granule has ended at the watermark are late. Rows without a time are not.
+    /// Rows are late that fall into a window which has ended at the watermark. Rows without a time are not.
     fn set_late_aside(
         &self,
         batch: RecordBatch,
@@ -130,11 +130,9 @@ impl EpochScan {
             scanned.event_time_us = scanned.event_time_us.max(Some(newest.saturating_sub(time.delay_us)));
         }
         let Some(watermark) = watermark_us else { return Ok((batch, records)) };
-        let is_late = |at: i64| match time.granule_us {
-            0 => at < watermark,
-            granule => at - at.rem_euclid(granule) + granule <= watermark,
-        };
-        let in_time: BooleanArray = (0..times.len()).map(|row| Some(times.is_null(row) || !is_late(times.value(row)))).collect();
+        let late_before_us = time.lateness.late_before_us(watermark);
+        let in_time: BooleanArray =
+            (0..times.len()).map(|row| Some(times.is_null(row) || times.value(row) >= late_before_us)).collect();
         if in_time.true_count() == in_time.len() {
             return Ok((batch, records));
         }

@@ -7,7 +7,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 use datafusion_proto::{physical_plan::AsExecutionPlan, protobuf::PhysicalPlanNode};
-use polybolos_dataflow::{Emit, SinkPlan};
+use polybolos_dataflow::{Emit, Lateness, SinkPlan};
 use polybolos_streaming::ids::{Incarnation, SinkId};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -46,8 +46,8 @@ pub struct EpochSpec {
     /// Tells one plan of an incarnation from the next.
     pub plan_id: u64,
     pub lanes: usize,
-    /// `None`: no row is late.
-    pub granule_us: Option<i64>,
+    /// When windows end, as [`Lateness`] takes it: a row below the last end that the watermark has passed is late. Empty: no row is late.
+    pub window_ends: Vec<(i64, i64)>,
     /// State that nothing else bounds ends so long after its last change.
     #[serde(default)]
     pub ttl_us: Option<i64>,
@@ -63,6 +63,11 @@ pub fn encode_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<u8>> {
 }
 
 impl EpochSpec {
+    /// Which rows are late; `None`: none is.
+    pub fn lateness(&self) -> Option<Lateness> {
+        Lateness::of(self.window_ends.iter().copied())
+    }
+
     /// The plans of all INSERTs.
     pub fn plans(&self, context: &TaskContext) -> Result<Vec<SinkPlan<Arc<dyn ExecutionPlan>>>> {
         let codec = PolybolosCodec::default();

@@ -1,6 +1,7 @@
 //! Where a job's event time comes from, and what it is used for. A column is event time when it is a table's watermark column, unchanged or
-//! moved by a fixed length; cut into windows it says by its value when a group is finished. The engine judges lateness by the greatest
-//! common divisor of all windows' lengths, the *granule*: a row is late when its granule has ended at the watermark.
+//! moved by a fixed length; cut into windows it says by its value when a group is finished. The engine judges lateness by when windows end: a row is late
+//! when the first window that it falls into has ended at the watermark. Timers are due at multiples of the *granule*, the greatest common divisor of all
+//! windows' lengths and offsets.
 use std::collections::BTreeSet;
 
 use datafusion::{
@@ -31,27 +32,85 @@ pub struct WatermarkSource {
     pub idle_timeout_us: Option<i64>,
 }
 
+/// When windows of one kind end: so far apart, and so far after the multiples of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WindowEnds {
+    pub every_us: i64,
+    pub offset_us: i64,
+}
+
+impl WindowEnds {
+    /// Of sessions and interval joins, for which a row is late as soon as its time is below the watermark.
+    pub const ALWAYS: Self = Self { every_us: 1, offset_us: 0 };
+
+    fn new(every_us: i64, offset_us: i64) -> Self {
+        let every_us = every_us.max(1);
+        Self { every_us, offset_us: offset_us.rem_euclid(every_us) }
+    }
+
+    /// Whether each end of the others is one of these.
+    fn include(self, other: Self) -> bool {
+        other.every_us % self.every_us == 0 && (other.offset_us - self.offset_us) % self.every_us == 0
+    }
+
+    /// Ends among which are those of both.
+    fn common(self, other: Self) -> Self {
+        Self::new(gcd(gcd(self.every_us, other.every_us), self.offset_us - other.offset_us), self.offset_us)
+    }
+}
+
 /// What a job uses event time for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventTimeUse {
-    /// `None`: for nothing, so that no row is late. `Some(0)`: otherwise than through windows of a fixed length (sessions, interval joins), so
-    /// that a row is late once its time is below the watermark. Else the greatest common divisor of the windows' lengths and offsets.
+    /// `None`: for nothing, so that no row is late. `Some(0)`: otherwise than through windows of a fixed length (sessions, interval joins). Else the greatest
+    /// common divisor of the windows' lengths and offsets.
     pub granule_us: Option<i64>,
+    /// When the windows end by which rows are late, in order, each that says more than the others.
+    pub ends: Vec<WindowEnds>,
 }
 
 impl EventTimeUse {
     /// Both uses in one job.
+    #[must_use]
     pub fn and(self, other: Self) -> Self {
         let granule_us = match (self.granule_us, other.granule_us) {
             (Some(0), _) | (_, Some(0)) => Some(0),
             (Some(a), Some(b)) => Some(gcd(a, b)),
             (known, None) | (None, known) => known,
         };
-        Self { granule_us }
+        let mut all = [self.ends, other.ends].concat();
+        all.sort_unstable();
+        // What others include ends less often, or is the same.
+        let mut ends: Vec<WindowEnds> = Vec::with_capacity(all.len());
+        for one in all {
+            if !ends.iter().any(|known| known.include(one)) {
+                ends.push(one);
+            }
+        }
+        Self { granule_us, ends }
     }
 
-    fn add(&mut self, granule_us: i64) {
-        *self = self.and(Self { granule_us: Some(granule_us) });
+    fn add(&mut self, granule_us: i64, ends: WindowEnds) {
+        *self = std::mem::take(self).and(Self { granule_us: Some(granule_us), ends: vec![ends] });
+    }
+
+    /// When a row is late, in words; `None`: never.
+    pub fn lateness(&self) -> Option<String> {
+        let of_one = |ends: &WindowEnds| match (ends.every_us / 1_000, ends.offset_us / 1_000) {
+            (every_ms, 0) => format!("every {every_ms} ms"),
+            (every_ms, offset_ms) => format!("every {every_ms} ms from {offset_ms} ms on"),
+        };
+        match self.ends.as_slice() {
+            [] => None,
+            [WindowEnds::ALWAYS] => Some("a row is late once its time is below the watermark".to_owned()),
+            [WindowEnds { every_us, offset_us: 0 }] => {
+                Some(format!("a row is late once its {} ms of event time are below the watermark", every_us / 1_000))
+            }
+            ends => Some(format!(
+                "a row is late once the first window that it falls into has ended at the watermark; windows end {}",
+                ends.iter().map(of_one).collect::<Vec<_>>().join(", and ")
+            )),
+        }
     }
 }
 
@@ -88,8 +147,8 @@ pub(super) fn sources(state: &SessionState, tables: &[TableDefinition]) -> Resul
 pub(super) enum Time {
     /// The time itself, or moved by a fixed length.
     Raw,
-    /// A bound of windows; their lengths are multiples of it.
-    Bin { granule_us: i64 },
+    /// A bound of windows; their lengths are multiples of the granule.
+    Bin { granule_us: i64, ends: WindowEnds },
     /// A bound of sessions.
     Session,
 }
@@ -200,7 +259,7 @@ impl Lineage<'_> {
             Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus) => {
                 let moved_us = literal_us(&binary.right)?;
                 match self.of(&binary.left, input)? {
-                    Time::Bin { granule_us } => Some(Time::Bin { granule_us: gcd_bound(granule_us, moved_us) }),
+                    Time::Bin { granule_us, ends } => Some(Time::Bin { granule_us: gcd_bound(granule_us, moved_us), ends }),
                     other => Some(other),
                 }
             }
@@ -210,25 +269,35 @@ impl Lineage<'_> {
 
     fn of_function(&self, function: &ScalarFunction, input: &LogicalPlan) -> Option<Time> {
         let lengths = |arguments: &[Expr]| arguments.iter().map(literal_us).collect::<Option<Vec<i64>>>();
-        let (time, lengths) = match (function.func.name(), function.args.as_slice()) {
+        let (time, lengths, ends) = match (function.func.name(), function.args.as_slice()) {
             (EVENT_TIME, [_]) => return Some(Time::Raw),
             ("date_bin", [width, time, origin @ ..]) => {
-                let mut all = vec![literal_us(width)?];
-                all.extend(lengths(origin)?);
-                (time, all)
+                let width_us = literal_us(width)?;
+                let origin = lengths(origin)?;
+                let ends = WindowEnds::new(width_us, origin.first().copied().unwrap_or_default());
+                (time, [vec![width_us], origin].concat(), ends)
             }
-            ("date_trunc", [Expr::Literal(unit, _), time]) => (time, vec![unit_us(unit.try_as_str()??)?]),
-            (name, [time, rest @ ..])
-                if [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds].iter().any(|kind| kind.name() == name) =>
-            {
-                (time, lengths(rest)?)
+            ("date_trunc", [Expr::Literal(unit, _), time]) => {
+                let width_us = unit_us(unit.try_as_str()??)?;
+                (time, vec![width_us], WindowEnds::new(width_us, 0))
+            }
+            (name, [time, rest @ ..]) if name == MultipleWindows::HopStarts.name() => {
+                let lengths = lengths(rest)?;
+                let [slide_us, size_us, offset_us] = *lengths.as_slice() else { return None };
+                (time, lengths, WindowEnds::new(slide_us, offset_us.saturating_add(size_us)))
+            }
+            (name, [time, rest @ ..]) if name == MultipleWindows::CumulateEnds.name() => {
+                let lengths = lengths(rest)?;
+                let [step_us, _, offset_us] = *lengths.as_slice() else { return None };
+                (time, lengths, WindowEnds::new(step_us, offset_us))
             }
             _ => return None,
         };
         let granule_us = lengths.into_iter().fold(0, gcd);
         match self.of(time, input)? {
-            Time::Raw => Some(Time::Bin { granule_us }),
-            Time::Bin { granule_us: inner } => Some(Time::Bin { granule_us: gcd(granule_us, inner) }),
+            Time::Raw => Some(Time::Bin { granule_us, ends }),
+            // Windows over windows close with those that they are made of.
+            Time::Bin { granule_us: inner, ends } => Some(Time::Bin { granule_us: gcd(granule_us, inner), ends }),
             Time::Session => Some(Time::Session),
         }
     }
@@ -268,7 +337,9 @@ impl Lineage<'_> {
             LogicalPlan::Union(union) => {
                 let times: Option<Vec<Time>> = union.inputs.iter().map(|input| self.of_output(index, input)).collect();
                 times?.into_iter().reduce(|a, b| match (a, b) {
-                    (Time::Bin { granule_us: a }, Time::Bin { granule_us: b }) => Time::Bin { granule_us: gcd(a, b) },
+                    (Time::Bin { granule_us: a, ends }, Time::Bin { granule_us: b, ends: others }) => {
+                        Time::Bin { granule_us: gcd(a, b), ends: ends.common(others) }
+                    }
                     (Time::Session, _) | (_, Time::Session) => Time::Session,
                     _ => Time::Raw,
                 })
@@ -291,8 +362,8 @@ impl Lineage<'_> {
 fn count(usage: &mut EventTimeUse, time: Time) {
     match time {
         Time::Raw => {}
-        Time::Bin { granule_us } => usage.add(granule_us),
-        Time::Session => usage.add(0),
+        Time::Bin { granule_us, ends } => usage.add(granule_us, ends),
+        Time::Session => usage.add(0, WindowEnds::ALWAYS),
     }
 }
 
@@ -365,12 +436,37 @@ mod tests {
 
     #[test]
     fn uses_combine() {
-        let of = |granule_us| EventTimeUse { granule_us };
-        assert_eq!(of(Some(10)).and(of(Some(4))), of(Some(2)));
+        let of = |granule_us: Option<i64>| {
+            let ends = |granule_us: i64| WindowEnds::new(granule_us, 0);
+            EventTimeUse { granule_us, ends: granule_us.map(ends).into_iter().collect() }
+        };
+        let both = of(Some(10)).and(of(Some(4)));
+        assert_eq!((both.granule_us, both.ends), (Some(2), vec![WindowEnds::new(4, 0), WindowEnds::new(10, 0)]));
+        assert_eq!(of(Some(10)).and(of(Some(5))), of(Some(5)));
         assert_eq!(of(None).and(of(Some(4))), of(Some(4)));
         assert_eq!(of(Some(0)).and(of(Some(4))), of(Some(0)));
         assert_eq!(of(None).and(of(None)), of(None));
         assert_eq!(gcd_bound(10_000_000, 9_999_000), 10_000_000);
         assert_eq!(gcd_bound(10_000_000, 5_000_000), 5_000_000);
+    }
+
+    #[test]
+    fn ends_are_told_once() {
+        let ends = |all: &[(i64, i64)]| {
+            let mut usage = EventTimeUse::default();
+            all.iter().for_each(|(every_us, offset_us)| usage.add(*every_us, WindowEnds::new(*every_us, *offset_us)));
+            usage
+        };
+        assert_eq!(ends(&[(60_000_000, 1_000_000)]).ends, [WindowEnds { every_us: 60_000_000, offset_us: 1_000_000 }]);
+        assert_eq!(ends(&[(10, -3)]).ends, [WindowEnds { every_us: 10, offset_us: 7 }]);
+        assert_eq!(ends(&[(30, 23), (10, 3), (10, 13)]).ends, [WindowEnds { every_us: 10, offset_us: 3 }]);
+        assert_eq!(ends(&[(10, 3), (10, 4)]).ends.len(), 2);
+        assert_eq!(WindowEnds::new(10, 3).common(WindowEnds::new(15, 13)), WindowEnds::new(5, 3));
+        assert_eq!(ends(&[]).lateness(), None);
+        assert_eq!(ends(&[(0, 0)]).lateness().unwrap(), "a row is late once its time is below the watermark");
+        let words = ends(&[(10_000_000, 0)]).lateness().unwrap();
+        assert_eq!(words, "a row is late once its 10000 ms of event time are below the watermark");
+        let words = ends(&[(15_000_000, 1_000_000), (10_000_000, 0)]).lateness().unwrap();
+        assert!(words.ends_with("windows end every 10000 ms, and every 15000 ms from 1000 ms on"), "{words}");
     }
 }

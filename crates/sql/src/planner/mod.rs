@@ -19,7 +19,7 @@ use datafusion::{
 
 use self::event_time::Lineage;
 pub use self::{
-    event_time::{EventTimeUse, WatermarkSource},
+    event_time::{EventTimeUse, WatermarkSource, WindowEnds},
     insert::InsertPlan,
 };
 use crate::{
@@ -241,7 +241,7 @@ impl Planner {
         }
         let usage = lineage.usage(&planned.plan)?;
         planned.judges_time = usage.granule_us.is_some();
-        job.event_time = job.event_time.and(usage);
+        job.event_time = std::mem::take(&mut job.event_time).and(usage);
         for source in event_time::sources(state, &planned.sources)? {
             if !job.watermarks.contains(&source) {
                 job.watermarks.push(source);

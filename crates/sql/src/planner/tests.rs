@@ -263,6 +263,20 @@ async fn event_time_is_followed_through_the_plan() {
         assert_eq!(planned.event_time.granule_us, granule_us, "{job}\n{}", planned.inserts[0].plan.display_indent());
         assert_eq!(planned.watermarks.is_empty(), granule_us.is_none(), "{job}");
     }
+    let grouped = |windows: &str| format!("sink SELECT k, count(*), window_end FROM TABLE({windows}) GROUP BY k, window_end");
+    let joined = "sink SELECT a.k, a.v, a.window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) a JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '15' SECOND)) b ON a.k = b.k AND a.window_start = b.window_start".to_owned();
+    for (job, ends) in [
+        (grouped("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '60' SECOND, INTERVAL '1' SECOND)"), vec![(60, 1)]),
+        (grouped("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '60' SECOND, INTERVAL '-1' SECOND)"), vec![(60, 59)]),
+        (grouped("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)"), vec![(4, 2)]),
+        (grouped("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '20' SECOND)"), vec![(5, 0)]),
+        (joined, vec![(10, 0), (15, 0)]),
+    ] {
+        let planned = plan(&job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        let found: Vec<(i64, i64)> =
+            planned.event_time.ends.iter().map(|ends| (ends.every_us / 1_000_000, ends.offset_us / 1_000_000)).collect();
+        assert_eq!(found, ends, "{job}");
+    }
     let planned = plan("sink SELECT k, count(*), window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start EMIT ON WINDOW CLOSE").await.unwrap();
     assert_eq!(planned.inserts[0].emit, Emit::OnWindowClose);
     let first = "sink SELECT k, v, ts FROM (SELECT *, row_number() OVER (PARTITION BY window_start, k ORDER BY v DESC, ts) AS n FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))) WHERE n = 1 EMIT ON WINDOW CLOSE";

@@ -72,7 +72,7 @@ impl Grammar<'_> {
     fn tumble(&mut self, seconds: i64, is_top: bool) -> (Query, i64) {
         let from = self.table();
         let time = Self::time_of(&from);
-        self.granules.push(seconds * SECOND_US);
+        self.ends.push((seconds * SECOND_US, 0));
         let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {time})");
         let source = from.sql.clone();
         (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), seconds * SECOND_US)
@@ -90,9 +90,12 @@ impl Grammar<'_> {
 
     fn hop(&mut self, is_top: bool) -> (Query, i64) {
         let table = self.table();
-        let (slide, size, offset) = *[(5, 10, 0), (2, 10, 0), (10, 30, 0), (10, 15, 5)].choose(self.rng).expect("hops");
+        let (slide, size, offset) =
+            *[(5, 10, 0), (2, 10, 0), (10, 30, 0), (10, 15, 5), (4, 10, -3), (15, 15, 0), (10, 10, 3), (60, 60, -1)]
+                .choose(self.rng)
+                .expect("hops");
         let [slide_us, size_us, offset_us] = [slide, size, offset].map(|seconds: i64| seconds * SECOND_US);
-        self.granules.extend([slide_us, size_us, offset_us].into_iter().filter(|us| *us > 0));
+        self.ends.push((slide_us, offset_us + size_us));
         let windows = format!("hop_starts({}, {slide_us}, {size_us}, {offset_us})", Self::time_of(&table));
         let (window, from) = self.unnested(&table, &windows);
         let source = from.sql.clone();
@@ -101,10 +104,11 @@ impl Grammar<'_> {
 
     fn cumulate(&mut self, is_top: bool) -> (Query, i64) {
         let table = self.table();
-        let (step, size) = *[(5, 10), (2, 10), (10, 60)].choose(self.rng).expect("steps");
-        let [step_us, size_us] = [step, size].map(|seconds: i64| seconds * SECOND_US);
-        self.granules.extend([step_us, size_us]);
-        let windows = format!("cumulate_ends({}, {step_us}, {size_us}, 0)", Self::time_of(&table));
+        let (step, size, offset) =
+            *[(5, 10, 0), (2, 10, 0), (10, 60, 0), (5, 15, -2), (10, 30, 1)].choose(self.rng).expect("steps");
+        let [step_us, size_us, offset_us] = [step, size, offset].map(|seconds: i64| seconds * SECOND_US);
+        self.ends.push((step_us, offset_us));
+        let windows = format!("cumulate_ends({}, {step_us}, {size_us}, {offset_us})", Self::time_of(&table));
         let (window, from) = self.unnested(&table, &windows);
         let source = from.sql.clone();
         (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), 0)
@@ -189,7 +193,7 @@ impl Grammar<'_> {
         let table = self.table();
         let time = Self::time_of(&table);
         let gap_us = [1, 3, 15].choose(self.rng).expect("gaps") * SECOND_US;
-        self.granules.push(0);
+        self.ends.push((1, 0));
         let key = table.columns[1].sql.clone();
         let partition = if self.chance(0.7) { format!("PARTITION BY {key} ") } else { String::new() };
         let alias = self.fresh("a");
@@ -214,7 +218,7 @@ impl Grammar<'_> {
     fn window_top_n(&mut self, is_top: bool) -> Query {
         let from = self.table();
         let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
-        self.granules.push(seconds * SECOND_US);
+        self.ends.push((seconds * SECOND_US, 0));
         let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(&from));
         let key = if self.chance(0.5) { format!(", {}", from.columns[1].sql) } else { String::new() };
         let order = self.total_order(&from.columns);
@@ -247,7 +251,7 @@ impl Grammar<'_> {
             2 => format!("{l} + {before_sql} >= {r} AND {after_sql} + {r} >= {l}"),
             _ => format!("NOT ({r} > {l} + {before_sql}) AND {l} - {after_sql} <= {r}"),
         };
-        self.granules.push(0);
+        self.ends.push((1, 0));
         let on = self.equal_keys(&left, &right)?;
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
         let mut items = vec![(l, Kind::Time, true), (r, Kind::Time, true)];
@@ -265,7 +269,7 @@ impl Grammar<'_> {
         let (left, right) = (self.table(), self.table());
         let words = *["JOIN", "LEFT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
         let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
-        self.granules.push(seconds * SECOND_US);
+        self.ends.push((seconds * SECOND_US, 0));
         let window = |from: &From| format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(from));
         let (l, r) = (window(&left), window(&right));
         let on = self.equal_keys(&left, &right)?;

@@ -24,7 +24,7 @@ use datafusion::{
     },
 };
 use parking_lot::Mutex;
-use polybolos_dataflow::{TimeColumn, event_time};
+use polybolos_dataflow::{Lateness, TimeColumn, event_time};
 use polybolos_tables::{KeyPredicate, PredicateOp, TableBackend};
 
 use self::cache::LookupCache;
@@ -221,12 +221,12 @@ fn constant(steps: &[Step], is_it: impl Fn(&Arc<dyn PhysicalExpr>, &[Step]) -> b
 }
 
 /// What stages make of a scan's event time.
-pub fn times_of(stages: &[Stage], mut times: Vec<Option<TimeColumn>>, granule_us: Option<i64>) -> Vec<Option<TimeColumn>> {
+pub fn times_of(stages: &[Stage], mut times: Vec<Option<TimeColumn>>, lateness: Option<&Lateness>) -> Vec<Option<TimeColumn>> {
     for stage in stages {
         times = match stage {
             Stage::Step(Step::Filter(_)) => times,
             Stage::Step(Step::Project { expressions, .. }) => {
-                expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, granule_us)).collect()
+                expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, lateness)).collect()
             }
             Stage::Lookup(join) => {
                 times.extend(join.right.fields().iter().map(|_| None));
