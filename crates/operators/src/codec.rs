@@ -7,19 +7,19 @@ use datafusion::{
         datatypes::{Schema, SchemaRef},
         ipc::{reader::StreamReader, writer::StreamWriter},
     },
-    common::{DataFusionError, Result, internal_datafusion_err},
+    common::{DataFusionError, Result, internal_datafusion_err, plan_datafusion_err},
     execution::TaskContext,
     physical_plan::{ExecutionPlan, PhysicalExpr},
 };
 use datafusion_proto::{
     physical_plan::{
-        PhysicalExtensionCodec, PhysicalProtoConverterExtension, from_proto::parse_physical_expr, to_proto::serialize_physical_expr,
+        PhysicalExtensionCodec, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension, to_proto::serialize_physical_expr,
     },
     protobuf::PhysicalExprNode,
 };
 use parking_lot::Mutex;
 use polybolos_proto::plan::v1 as proto;
-use prost::Message;
+use prost::{DecodeError, Message};
 
 use crate::{
     epoch::{exec::EpochExec, spec::EpochSpec},
@@ -73,7 +73,9 @@ impl PhysicalExtensionCodec for PolybolosCodec {
             _ => Err(internal_datafusion_err!("a plan node of ours has one child, not {}", inputs.len())),
         };
         match node.node {
-            Some(proto::plan_node::Node::RecordScan(scan)) => decode_record_scan(&scan, child()?, context, self),
+            Some(proto::plan_node::Node::RecordScan(scan)) => {
+                decode_record_scan(&scan, child()?, &PhysicalPlanDecodeContext::new(context, self), converter)
+            }
             Some(proto::plan_node::Node::PartWrite(write)) => Ok(Arc::new(PartWriteExec::new(from_json(&write.spec)?, child()?))),
             Some(proto::plan_node::Node::Epoch(epoch)) => {
                 let spec = self.epoch_spec(&epoch.spec)?;
@@ -136,8 +138,8 @@ fn encode_record_scan(scan: &RecordScanExec, codec: &PolybolosCodec) -> Result<p
 fn decode_record_scan(
     scan: &proto::RecordScan,
     child: Arc<dyn ExecutionPlan>,
-    context: &TaskContext,
-    codec: &PolybolosCodec,
+    context: &PhysicalPlanDecodeContext<'_>,
+    converter: &dyn PhysicalProtoConverterExtension,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let decoded = decode_schema(&scan.decoded_schema)?;
     let mut schema = decoded.clone();
@@ -147,9 +149,8 @@ fn decode_record_scan(
             .expressions
             .iter()
             .map(|bytes| {
-                let node =
-                    PhysicalExprNode::decode(bytes.as_slice()).map_err(|error| internal_datafusion_err!("expression: {error}"))?;
-                parse_physical_expr(&node, context, &schema, codec)
+                let node = PhysicalExprNode::decode(bytes.as_slice()).map_err(|error| unreadable("expression", &error))?;
+                converter.proto_to_physical_expr(&node, &schema, context)
             })
             .collect::<Result<Vec<_>>>()?;
         let step = match (step.names.is_empty(), expressions.as_slice()) {
@@ -160,6 +161,16 @@ fn decode_record_scan(
         steps.push(step);
     }
     Ok(Arc::new(RecordScanExec::new(Arc::new(from_json(&scan.spec)?), decoded, steps.into(), child)))
+}
+
+/// Why a message could not be read. Expressions are messages in messages, and those are read only so deep.
+pub(crate) fn unreadable(what: &str, error: &DecodeError) -> DataFusionError {
+    if error.to_string().contains("recursion limit reached") {
+        return plan_datafusion_err!(
+            "the job's expressions are nested too deeply (about 40 levels); compute a part of them in a job of its own, into a table that this one reads, or write them flatter"
+        );
+    }
+    internal_datafusion_err!("{what}: {error}")
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {

@@ -8,7 +8,10 @@ use datafusion::{
     physical_expr::expressions::Column,
     physical_plan::{ExecutionPlan, PhysicalExpr},
 };
-use datafusion_proto::{physical_plan::from_proto::parse_physical_expr, protobuf::PhysicalExprNode};
+use datafusion_proto::{
+    physical_plan::{PhysicalPlanDecodeContext, PhysicalProtoConverterExtension},
+    protobuf::PhysicalExprNode,
+};
 use parking_lot::Mutex;
 use polybolos_dataflow::{Dataflow, Exchange, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time, graph::kept::Kept};
 use polybolos_kafka::decode::Field;
@@ -18,13 +21,14 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{
+    cases::CasesToldOnce,
     held::HeldState,
     lookup::{self, Stage},
     scan::{EpochScan, Reader, ScanTime},
     spec::{EpochSpec, EventTime, SinkSection},
 };
 use crate::{
-    codec::PolybolosCodec,
+    codec::{PolybolosCodec, unreadable},
     file_scan::FileScanExec,
     files::FileTable,
     part_write::Keeping,
@@ -260,9 +264,9 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
     let schema = Schema::new(
         columns.iter().zip(&time.needs).map(|(&column, name)| decoded.field(column).clone().with_name(name)).collect::<Vec<_>>(),
     );
-    let node =
-        PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| internal_datafusion_err!("event time: {error}"))?;
-    let expression = parse_physical_expr(&node, context, &schema, &PolybolosCodec::default())?;
+    let node = PhysicalExprNode::decode(time.expression.as_slice()).map_err(|error| unreadable("event time", &error))?;
+    let codec = PolybolosCodec::default();
+    let expression = CasesToldOnce.proto_to_physical_expr(&node, &schema, &PhysicalPlanDecodeContext::new(context, &codec))?;
     let expression = moved(&expression, |column| columns.get(column).copied())?;
     Ok(Some(ScanTime { expression, delay_us: time.delay_us, lateness }))
 }

@@ -4,6 +4,7 @@
 //! Ballista sees one node, [`exec::EpochExec`], over a descriptor source. What it runs travels inside it as [`spec::EpochSpec`]: the job's physical plans as bytes, from
 //! which an executor makes the dataflow once per job ([`flow`]) and keeps it beside the job's state ([`held`]). Exchanges stay inside
 //! the stage: a stage boundary costs more than everything else (docs/adr/0009).
+pub mod cases;
 pub mod compact;
 pub mod exec;
 pub mod flow;

@@ -1,18 +1,22 @@
 //! What an executor is told of a job with state, once for all its epochs.
 use std::sync::Arc;
 
-use datafusion::{
-    common::{Result, internal_datafusion_err},
-    execution::TaskContext,
-    physical_plan::ExecutionPlan,
+use datafusion::{common::Result, execution::TaskContext, physical_plan::ExecutionPlan};
+use datafusion_proto::{
+    physical_plan::{AsExecutionPlan, PhysicalPlanDecodeContext, PhysicalProtoConverterExtension},
+    protobuf::PhysicalPlanNode,
 };
-use datafusion_proto::{physical_plan::AsExecutionPlan, protobuf::PhysicalPlanNode};
 use polybolos_dataflow::{Emit, Lateness, SinkPlan};
 use polybolos_streaming::ids::{Incarnation, SinkId};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::{codec::PolybolosCodec, part_write::Keeping, steps::Check};
+use super::cases::CasesToldOnce;
+use crate::{
+    codec::{PolybolosCodec, unreadable},
+    part_write::Keeping,
+    steps::Check,
+};
 
 /// One INSERT of the job: its query's physical plan, and what becomes of the rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +77,8 @@ impl EpochSpec {
         let codec = PolybolosCodec::default();
         let decode = |section: &SinkSection| {
             let node = PhysicalPlanNode::decode(section.plan.as_slice())
-                .map_err(|error| internal_datafusion_err!("the plan of job {}: {error}", self.job))?;
-            let plan = node.try_into_physical_plan(context, &codec)?;
+                .map_err(|error| unreadable(&format!("the plan of job {}", self.job), &error))?;
+            let plan = CasesToldOnce.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(context, &codec))?;
             let emit = if section.emit_on_close { Emit::OnWindowClose } else { Emit::OnUpdate };
             Ok(SinkPlan { plan, emit })
         };
