@@ -9,7 +9,7 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, new_null_array},
-    datatypes::{Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
     common::{JoinType, NullEquality, Result, ScalarValue, not_impl_err},
@@ -661,6 +661,12 @@ impl Builder<'_> {
         expressions: &[Arc<dyn WindowExpr>],
         output: SchemaRef,
     ) -> Result<usize> {
+        for (expression, column) in expressions.iter().zip(&output.fields()[input.schema().fields().len()..]) {
+            let name = expression.name().to_lowercase();
+            check_order(name.split('(').next().unwrap_or_default().trim(), column.data_type())?;
+            // What DataFusion refuses to make now it refuses in every epoch.
+            expression.create_window_fn()?;
+        }
         let node = self.lower(input)?;
         let node = self.guarded(node, expressions.iter().flat_map(|expression| expression.expressions()));
         let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
@@ -738,6 +744,7 @@ impl Builder<'_> {
             if function.fun().name() == "nth_value" {
                 return not_impl_err!("nth_value(…) of a group is not supported; write array_agg(x ORDER BY y)[n]");
             }
+            check_order(function.fun().name(), function.field().data_type())?;
             let distinct = function.is_distinct()
                 && matches!(function.fun().name(), "count" | "sum" | "avg")
                 && function.order_bys().is_empty();
@@ -933,6 +940,14 @@ impl Builder<'_> {
         let (node, keys) = self.with_columns(node, &keys)?;
         Ok((node, (columns, keys)))
     }
+}
+
+/// DataFusion plans the least of what has no order, and fails on the first row.
+fn check_order(function: &str, data_type: &DataType) -> Result<()> {
+    if matches!(function, "min" | "max") && matches!(data_type, DataType::Map(..) | DataType::Union(..)) {
+        return not_impl_err!("{function}(…) of a MAP is not supported, as maps have no order; write {function}(m['key'])");
+    }
+    Ok(())
 }
 
 /// An expression whose floats are never -0.0, which is a key of its own as bytes and the same group as 0.0 to DataFusion.

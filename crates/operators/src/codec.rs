@@ -22,7 +22,7 @@ use polybolos_proto::plan::v1 as proto;
 use prost::{DecodeError, Message};
 
 use crate::{
-    epoch::{exec::EpochExec, spec::EpochSpec},
+    epoch::{cases::CasesToldOnce, exec::EpochExec, spec::EpochSpec},
     file_scan::FileScanExec,
     lookup_scan::LookupScanExec,
     part_write::PartWriteExec,
@@ -161,6 +161,14 @@ fn decode_record_scan(
         steps.push(step);
     }
     Ok(Arc::new(RecordScanExec::new(Arc::new(from_json(&scan.spec)?), decoded, steps.into(), child)))
+}
+
+/// Writes a scan and reads it again, as an executor does.
+pub(crate) fn check_travels(scan: &RecordScanExec, context: &TaskContext) -> Result<()> {
+    let codec = PolybolosCodec::default();
+    let written = encode_record_scan(scan, &codec)?;
+    let context = PhysicalPlanDecodeContext::new(context, &codec);
+    decode_record_scan(&written, scan.child().clone(), &context, &CasesToldOnce).map(drop)
 }
 
 /// Why a message could not be read. Expressions are messages in messages, and those are read only so deep.

@@ -20,6 +20,7 @@ use polybolos_streaming::{
 };
 
 use crate::{
+    codec::check_travels,
     epoch::{exec::EpochExec, flow::Flow, peers::Peer, spec::EpochSpec},
     part_write::{PartWriteExec, WriteSpec},
     record_scan::{OnError, RecordScanExec},
@@ -60,6 +61,11 @@ impl PlanTemplate {
         spec.on_error = identity.on_error;
         spec.checks = checks;
         Ok(Self { incarnation: identity.incarnation, scan: Arc::new(scan.with_spec(spec)), write })
+    }
+
+    /// Reads the plan as an executor does, so that what it could not open is refused when the job is made. `context` knows our functions.
+    pub fn check(&self, context: &TaskContext) -> Result<()> {
+        check_travels(&self.scan, context)
     }
 
     pub fn scan(&self) -> &RecordScanExec {

@@ -230,15 +230,17 @@ mod tests {
             array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StructArray, UInt32Array},
             datatypes::{Field as ArrowField, Fields},
         },
+        execution::TaskContext,
         functions::core::get_field,
         logical_expr::Operator,
-        physical_expr::expressions::{binary, col, lit},
+        physical_expr::expressions::{binary, case, col, lit},
     };
 
     use polybolos_kafka::connection::Connection;
 
     use super::*;
     use crate::{
+        codec::check_travels,
         record_scan::{OnError, ScanSpec},
         steps,
         task::descriptor_source,
@@ -291,6 +293,25 @@ mod tests {
         let columns = wanted.iter().map(|(column, name)| (member(&schema, column, name), (*name).to_owned())).collect();
         let steps = [Step::Filter(of_kind), Step::project(columns, &schema).expect("a projection")];
         RecordScanExec::new(Arc::new(spec), schema, steps.into(), descriptor_source(&[]).expect("a source"))
+    }
+
+    #[test]
+    fn what_an_executor_could_not_read_is_refused() {
+        let (plain, schema, context) = (scan(1, &[]), table(), TaskContext::default());
+        let nested = |levels: i32| {
+            (0..levels).fold(lit(-1_i64), |inner, level| {
+                let kind = col("kind", &schema).expect("a column");
+                let is_it = binary(kind, Operator::Eq, lit(level), &schema).expect("a condition");
+                case(None, vec![(is_it, lit(i64::from(level)))], Some(inner)).expect("a case")
+            })
+        };
+        let deep = |levels: i32| {
+            let step = Step::project(vec![(nested(levels), "n".to_owned())], &schema).expect("a projection");
+            RecordScanExec::new(plain.spec().clone(), schema.clone(), vec![step].into(), plain.child().clone())
+        };
+        check_travels(&deep(10), &context).expect("ten levels travel");
+        let error = check_travels(&deep(60), &context).expect_err("sixty do not").to_string();
+        assert!(error.contains("nested too deeply") && !error.contains('\n'), "{error}");
     }
 
     fn answer(steps: &[Step], batch: RecordBatch) -> Vec<RecordBatch> {

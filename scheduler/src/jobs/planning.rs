@@ -183,7 +183,10 @@ async fn stateless(
         incarnation: Incarnation(definition.incarnation.clone()),
         on_error: on_error(plan),
     };
-    Ok(PlanTemplate::build(session, &insert.plan, identity, WriteSpec { sink: SinkId(0), keeping }, checks).await?)
+    let write = WriteSpec { sink: SinkId(0), keeping };
+    let template = PlanTemplate::build(session, &insert.plan, identity, write, checks).await?;
+    template.check(&*execution::plan_context()?).with_context(|| format!("job {}", definition.name))?;
+    Ok(template)
 }
 
 async fn stateful(

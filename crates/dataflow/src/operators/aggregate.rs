@@ -48,6 +48,14 @@ impl Call {
         Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
     }
 
+    /// Makes once what evaluates it: what DataFusion refuses then it refuses in every epoch.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.function.groups_accumulator_supported() {
+            true => self.function.create_groups_accumulator().map(drop),
+            false => self.function.create_accumulator().map(drop),
+        }
+    }
+
     pub fn evaluate_arguments(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         self.arguments.iter().map(|argument| argument.evaluate(batch)?.into_array(batch.num_rows())).collect()
     }
@@ -243,6 +251,7 @@ impl Aggregate {
     pub fn try_new(grouping: Grouping) -> Result<Self> {
         let mut states = vec![];
         for call in &grouping.calls {
+            call.check()?;
             states.extend(call.function.state_fields()?);
         }
         let mut distinct: Vec<Vec<usize>> = vec![];
@@ -253,7 +262,10 @@ impl Aggregate {
                 None => distinct.push(vec![index]),
             }
         }
-        Ok(Self { grouping, states, distinct })
+        let aggregate = Self { grouping, states, distinct };
+        aggregate.grouping.key_format()?;
+        aggregate.state_format()?;
+        Ok(aggregate)
     }
 
     fn state_format(&self) -> Result<RowFormat> {

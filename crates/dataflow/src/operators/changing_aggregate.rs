@@ -57,14 +57,25 @@ const ROWS: usize = 0;
 impl ChangingAggregate {
     pub fn try_new(grouping: Grouping) -> Result<Self> {
         let keeping = |call: &Call| {
-            Ok(match Linear::of(call)? {
+            let linear = Linear::of(call)?;
+            match linear {
+                Some(_) => call.check()?,
+                None => call.function.create_accumulator().map(drop)?,
+            }
+            Ok(match linear {
                 Some(linear) if call.distinct => Keeping::LinearOfDistinct(linear),
                 Some(linear) => Keeping::Linear(linear),
                 None => Keeping::Multiset(Multiset::of(call)),
             })
         };
         let keeping = grouping.calls.iter().map(keeping).collect::<Result<_>>()?;
-        Ok(Self { grouping, keeping })
+        let aggregate = Self { grouping, keeping };
+        aggregate.grouping.key_format()?;
+        aggregate.value_format()?;
+        for (call, _) in aggregate.grouping.calls.iter().zip(&aggregate.keeping).filter(|(_, keeping)| keeping.has_table()) {
+            aggregate.argument_format(call)?;
+        }
+        Ok(aggregate)
     }
 
     fn value_format(&self) -> Result<RowFormat> {

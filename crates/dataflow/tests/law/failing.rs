@@ -31,6 +31,21 @@ fn run(sql: &str, keys: &[i32]) -> (Answer, Vec<String>, Vec<(i64, i64)>) {
     (answer, failed, changes)
 }
 
+/// What would fail in every epoch is told when the job is made.
+#[test]
+fn what_nothing_can_evaluate_is_refused() {
+    for (sql, reason) in [
+        ("SELECT k, approx_percentile_cont(id, 1.5) AS p FROM t0 GROUP BY k", "between 0.0 and 1.0"),
+        ("SELECT k, approx_percentile_cont(id, 1.5) AS p FROM (SELECT DISTINCT k, id FROM t0) GROUP BY k", "between 0.0 and 1.0"),
+        ("SELECT k, min(map(['a'], [id])) AS m FROM t0 GROUP BY k", "maps have no order"),
+        ("SELECT k, max(map(['a'], [id])) OVER (PARTITION BY k) AS m FROM t0", "maps have no order"),
+    ] {
+        let error = dataflow::start(&long_case(sql, 0, false)).err().unwrap_or_default();
+        assert!(error.contains(reason), "{sql}: {error:?}");
+    }
+    assert!(dataflow::start(&long_case("SELECT k, approx_percentile_cont(id, 0.5) AS p FROM t0 GROUP BY k", 0, false)).is_ok());
+}
+
 /// The row is there before its divisor is zero, and after.
 #[test]
 fn what_fails_above_an_aggregate_is_set_aside_and_comes_back() {
