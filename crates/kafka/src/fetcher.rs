@@ -2,6 +2,7 @@
 //! out exact ranges. A thread per consumer takes records from one queue per partition into chunks; a partition that holds enough is left
 //! alone, and librdkafka stops fetching it, so a backlog of any size takes bounded memory and nothing is fetched twice.
 mod buffer;
+mod comeback;
 mod polling;
 mod source;
 

@@ -26,6 +26,13 @@ pub(super) enum Fault {
     Disorder(i64),
 }
 
+impl Fault {
+    /// Whether reading may go on by itself. Records that are gone stay gone: the leader sees it and says where to go on.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoSuchTopic | Self::Denied(_) | Self::Lost { kept: None, .. })
+    }
+}
+
 /// One assignment of the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Placement {
@@ -56,6 +63,10 @@ pub(super) struct Buffer {
     /// The broker's log was seen to reach no further than `end`, after all that came.
     end_is_known: bool,
     fault: Option<Fault>,
+    /// Faults in a row, with nothing brought in between.
+    failures: u32,
+    /// Where to begin once its readers are gone: they had to be waited for.
+    later: Option<i64>,
 }
 
 impl Buffer {
@@ -74,7 +85,23 @@ impl Buffer {
         self.bytes = 0;
         self.needed = i64::MIN;
         self.fault = None;
+        self.failures = 0;
+        self.later = None;
         self.place(None);
+    }
+
+    /// After a fault: from the offset that was asked for, and with nothing of what came before it.
+    pub fn begin_again(&mut self) {
+        let failures = self.failures;
+        self.move_to(self.start);
+        self.failures = failures;
+    }
+
+    /// The client that made the placement is no more: the next one goes on. What is in fault stays so.
+    pub fn place_again(&mut self) {
+        if self.fault.is_none() {
+            self.place(None);
+        }
     }
 
     fn place(&mut self, known_end: Option<i64>) {
@@ -87,6 +114,11 @@ impl Buffer {
     /// Whether reading on from `offset` needs no other place.
     pub fn covers(&self, offset: i64) -> bool {
         self.fault.is_none() && (self.start..=self.end).contains(&offset)
+    }
+
+    /// Where reading began, or what was released last.
+    pub fn start(&self) -> i64 {
+        self.start
     }
 
     pub fn end(&self) -> i64 {
@@ -103,6 +135,15 @@ impl Buffer {
 
     pub fn fail(&mut self, fault: Fault) {
         self.fault = Some(fault);
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub fn later(&mut self) -> &mut Option<i64> {
+        &mut self.later
     }
 
     pub fn readers(&mut self) -> &mut usize {
@@ -140,6 +181,10 @@ impl Buffer {
     /// Whether more shall be taken in: there is room, or somebody waits for it.
     pub fn has_room(&self, limit: usize) -> bool {
         self.fault.is_none() && (self.bytes < limit || self.end < self.needed)
+    }
+
+    pub fn wants_placement(&self) -> bool {
+        self.fault.is_none() && self.wanted.is_some()
     }
 
     /// The placement to make now, if another than the present one is wanted.
@@ -203,6 +248,7 @@ impl Buffer {
         }
         self.at_end = false;
         self.end_is_known = false;
+        self.failures = 0;
         self.end = offsets.end;
         self.bytes += chunk.footprint();
         let added = (chunk.len() as u64, chunk.bytes() as u64);
@@ -220,6 +266,7 @@ impl Buffer {
             return;
         }
         self.at_end = true;
+        self.failures = 0;
         // The log may have grown by a hole: where the event comes again though nothing else came, and also while a placement was being made, whose event then
         // speaks of more than what was known before.
         self.end_is_known = false;
@@ -351,6 +398,24 @@ mod tests {
         assert_eq!(buffer.add(place, &chunk([100])), (0, 0));
         assert_eq!(buffer.add(again, &chunk([50, 51])).0, 2);
         assert_eq!(buffer.end(), 52);
+    }
+
+    #[test]
+    fn after_a_fault_all_begins_again_where_it_was_asked_for() {
+        let (mut buffer, place) = placed(5);
+        buffer.add(place, &chunk(5..9));
+        buffer.release(7);
+        for failures in 1..3 {
+            buffer.fail(Fault::NoSuchTopic);
+            assert_eq!(buffer.failures(), failures);
+            buffer.begin_again();
+            let again = buffer.next_placement().unwrap();
+            assert_eq!((again.offset, buffer.bytes()), (7, 0));
+            assert_eq!(buffer.add(place, &chunk([9])), (0, 0), "of before the fault");
+        }
+        let again = buffer.placed.unwrap().number;
+        assert_eq!(buffer.add(again, &chunk([7, 8])).0, 2);
+        assert_eq!(buffer.failures(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A source's consumer thread: makes the placements that its buffers want and takes records from one queue per partition. It sleeps until
 //! librdkafka or a reader rings; nothing here polls busily.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use rdkafka::{
 use super::{
     Announcer, FetcherConfig,
     buffer::{Fault, Placement},
+    comeback::Comebacks,
     source::{Plan, Source},
 };
 use crate::{
@@ -58,6 +59,9 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// Longest sleep: what has no bell (errors, log lines) is looked after so often.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Between two looks whether partitions are back that could not be read.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Between two questions for the end of a log, and two looks whether brokers are back.
 const ASK: Duration = Duration::from_millis(250);
 
@@ -86,6 +90,9 @@ struct Polling {
     /// An error said that a broker could not be reached: look.
     suspected: Option<String>,
     looked: Option<Instant>,
+    comebacks: Comebacks,
+    /// When it was looked whether partitions are back.
+    looked_back: Option<Instant>,
 }
 
 /// What came through a queue that several partitions share.
@@ -99,19 +106,13 @@ struct Mixed {
 
 /// Makes the consumer and its thread. Nothing is asked of the cluster yet.
 pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metrics, announcer: Announcer) -> Result<()> {
-    let connection = source.connection();
-    let client_config = connection.client_config(DEFAULTS, FIXED);
-    let consumer = client_config.create_with_context::<_, BaseConsumer<QuietContext>>(QuietContext);
-    let mut consumer =
-        consumer.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a consumer"))?;
-    let bell = source.bell.clone();
-    consumer.set_nonempty_callback(move || bell.ring());
+    let consumer = consumer_of(source)?;
     let mut polling = Polling {
         source: source.clone(),
         config: *config,
         metrics,
         announcer,
-        consumer: Arc::new(consumer),
+        consumer,
         assigned: BTreeMap::new(),
         queues: BTreeMap::new(),
         chunk_size: (0, 0),
@@ -119,10 +120,23 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         brought: BTreeMap::new(),
         suspected: None,
         looked: None,
+        comebacks: Comebacks::default(),
+        looked_back: None,
     };
     let thread = std::thread::Builder::new().name("kafka-fetch".into());
     let spawned = thread.spawn(move || polling.run());
     spawned.map(drop).map_err(|error| KafkaError::Bug(format!("no thread for a consumer: {error}")))
+}
+
+fn consumer_of(source: &Source) -> Result<Arc<BaseConsumer<QuietContext>>> {
+    let connection = source.connection();
+    let client_config = connection.client_config(DEFAULTS, FIXED);
+    let consumer = client_config.create_with_context::<_, BaseConsumer<QuietContext>>(QuietContext);
+    let mut consumer =
+        consumer.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a consumer"))?;
+    let bell = source.bell.clone();
+    consumer.set_nonempty_callback(move || bell.ring());
+    Ok(Arc::new(consumer))
 }
 
 /// However the thread ends, nobody waits for it.
@@ -139,6 +153,9 @@ impl Polling {
             let config = &self.config;
             let plan = self.source.plan(&self.assigned, config.partition_bytes, config.source_bytes, config.idle);
             let Some(plan) = plan else { return };
+            if plan.renew {
+                self.renew();
+            }
             if let Err(error) = self.assign(&plan) {
                 tracing::error!(topic = self.source.topic(), %error, "partitions cannot be assigned");
             }
@@ -148,11 +165,26 @@ impl Polling {
             }
             self.ask(&plan);
             self.look();
+            self.look_back(&plan);
             if brought {
                 self.announcer.changed();
             } else {
                 self.source.bell.wait(TICK);
             }
+        }
+    }
+
+    /// A topic that is made again under a running client leaves behind what belongs to the old one: faults that wait in the queues of its partitions and have no
+    /// number to tell their placement by, and epochs of leaders that are above those of the new topic. Only another client knows nothing of them.
+    fn renew(&mut self) {
+        match consumer_of(&self.source) {
+            Ok(consumer) => {
+                // Queues first: they belong to the old one.
+                self.queues.clear();
+                self.assigned.clear();
+                self.consumer = consumer;
+            }
+            Err(error) => tracing::error!(topic = self.source.topic(), %error, "no new consumer; the old one goes on"),
         }
     }
 
@@ -365,6 +397,30 @@ impl Polling {
             }
         }
         self.source.bell.ring();
+    }
+
+    /// Partitions that could not be read: are they back?
+    fn look_back(&mut self, plan: &Plan) {
+        self.comebacks.keep(&plan.failed);
+        if plan.failed.is_empty() || self.looked_back.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        let there = self.partitions_there();
+        let now = Instant::now();
+        self.looked_back = Some(now);
+        for failed in &plan.failed {
+            if self.comebacks.is_due(*failed, there.contains(&failed.partition), now) {
+                self.source.begin_again(failed.partition);
+                self.source.bell.ring();
+            }
+        }
+    }
+
+    /// None while nobody answers.
+    fn partitions_there(&self) -> BTreeSet<i32> {
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(self.source.topic()), ANSWER) else { return BTreeSet::new() };
+        let topics = metadata.topics().iter().filter(|topic| topic.name() == self.source.topic() && topic.error().is_none());
+        topics.flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect()
     }
 
     /// After an error: are the brokers away? While they are: are they back?

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::{
     FetchTopic,
     buffer::{Buffer, Fault, Placement},
+    comeback::Failed,
 };
 use crate::{
     connection::Connection,
@@ -59,7 +60,19 @@ struct State {
     lasting: bool,
     read_at: Option<Instant>,
     away: Option<String>,
+    /// The client may hold something of a topic that is no more: faults it has yet to tell of, leaders, how far logs reached. The next placement needs another one.
+    stale: bool,
     ending: Option<Ending>,
+}
+
+impl State {
+    /// Begins anew elsewhere. Back goes nobody in one and the same topic.
+    fn move_to(&mut self, partition: i32, start: i64) {
+        if let Some(buffer) = self.partitions.get_mut(&partition) {
+            self.stale |= start < buffer.start();
+            buffer.move_to(start);
+        }
+    }
 }
 
 pub(super) struct Source {
@@ -73,6 +86,8 @@ pub(super) struct Source {
 
 /// What the thread has to do now.
 pub(super) struct Plan {
+    /// A new client has to make the placements, which are all there are.
+    pub renew: bool,
     /// Partitions that nobody wants any more.
     pub dropped: Vec<i32>,
     pub placements: Vec<(i32, Placement)>,
@@ -82,6 +97,8 @@ pub(super) struct Plan {
     pub questions: Vec<i32>,
     /// The same, once they are quiet.
     pub quiet_questions: Vec<i32>,
+    /// Partitions that are to be read ahead and cannot be, for a reason that may pass.
+    pub failed: Vec<Failed>,
 }
 
 impl Source {
@@ -117,9 +134,12 @@ impl Source {
             let number = state.highest_placement;
             let buffer = state.partitions.entry(*partition).or_insert_with(|| Buffer::at(*start, number));
             if buffer.covers(*start) {
+                *buffer.later() = None;
                 buffer.release(*start);
             } else if *buffer.readers() == 0 {
-                buffer.move_to(*start);
+                state.move_to(*partition, *start);
+            } else {
+                *buffer.later() = Some(*start);
             }
         }
         drop(state);
@@ -187,7 +207,8 @@ impl Source {
         }
         let alone = *buffer.readers() == usize::from(waiting.counted);
         if let (Some(fault), true) = (buffer.fault().cloned(), waiting.counted) {
-            if alone {
+            // What is read ahead stays, to be tried again.
+            if alone && !state.lasting {
                 state.partitions.remove(&partition);
                 waiting.counted = false;
             }
@@ -232,9 +253,15 @@ impl Source {
         if state.ending.is_some() {
             return None;
         }
+        let renew = state.stale && state.partitions.values().any(Buffer::wants_placement);
+        if renew {
+            state.stale = false;
+            state.partitions.values_mut().for_each(Buffer::place_again);
+        }
         let limit = partition_bytes.min(source_bytes / state.partitions.len().max(1));
         let dropped = assigned.keys().filter(|partition| !state.partitions.contains_key(partition)).copied().collect();
-        let mut plan = Plan { dropped, placements: vec![], open: vec![], questions: vec![], quiet_questions: vec![] };
+        let mut plan =
+            Plan { renew, dropped, placements: vec![], open: vec![], questions: vec![], quiet_questions: vec![], failed: vec![] };
         let (mut highest, lasting) = (state.highest_placement, state.lasting);
         for (partition, buffer) in &mut state.partitions {
             if let Some(placement) = buffer.next_placement() {
@@ -246,6 +273,9 @@ impl Source {
             }
             if lasting && buffer.may_end_in_hole() {
                 plan.quiet_questions.push(*partition);
+            }
+            if lasting && *buffer.readers() == 0 && buffer.fault().is_some_and(Fault::may_pass) {
+                plan.failed.push(Failed { partition: *partition, start: buffer.start(), failures: buffer.failures() });
             }
             let number = plan.placements.last().filter(|(placed, _)| placed == partition).map(|(_, placement)| placement.number);
             if let Some(number) = number.or_else(|| assigned.get(partition).copied())
@@ -298,12 +328,29 @@ impl Source {
 
     pub fn fail(&self, partition: i32, placement: u64, fault: Fault) {
         let mut state = self.state.lock();
+        let mut is_stale = false;
         if let Some(buffer) = state.partitions.get_mut(&partition).filter(|buffer| buffer.is_placed(placement)) {
-            tracing::warn!(topic = %self.topic, partition, ?fault, "partition cannot be read on");
+            if buffer.failures() == 0 {
+                tracing::warn!(topic = %self.topic, partition, ?fault, "partition cannot be read on");
+            } else {
+                tracing::debug!(topic = %self.topic, partition, ?fault, failures = buffer.failures(), "partition still cannot be read");
+            }
+            is_stale = fault == Fault::NoSuchTopic;
             buffer.fail(fault);
         }
+        state.stale |= is_stale;
         drop(state);
         self.arrived.notify_waiters();
+    }
+
+    /// Reads a partition again that was in fault, unless somebody did that already.
+    pub fn begin_again(&self, partition: i32) {
+        let mut state = self.state.lock();
+        let Some(buffer) = state.partitions.get_mut(&partition) else { return };
+        if buffer.fault().is_some_and(Fault::may_pass) && *buffer.readers() == 0 {
+            tracing::info!(topic = %self.topic, partition, offset = buffer.start(), "partition is read again");
+            buffer.begin_again();
+        }
     }
 
     pub fn set_away(&self, away: Option<String>) {
@@ -332,10 +379,129 @@ impl Drop for Waiting<'_> {
         if !self.counted {
             return;
         }
-        if let Some(buffer) = self.source.state.lock().partitions.get_mut(&self.partition) {
+        let mut state = self.source.state.lock();
+        if let Some(buffer) = state.partitions.get_mut(&self.partition) {
             *buffer.readers() = buffer.readers().saturating_sub(1);
+            if *buffer.readers() == 0
+                && let Some(start) = buffer.later().take()
+                && !buffer.covers(start)
+            {
+                state.move_to(self.partition, start);
+            }
         }
+        drop(state);
         // One that wants another place may go now.
         self.source.arrived.notify_waiters();
+        self.source.bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{ChunkBuilder, RawRecord};
+
+    fn source() -> Arc<Source> {
+        Source::new(FetchTopic::new(&Connection::new("nowhere:9092"), "t"))
+    }
+
+    fn chunk(offsets: std::ops::Range<i64>) -> RecordChunk {
+        let mut builder = ChunkBuilder::new();
+        for offset in offsets {
+            builder.push(RawRecord { offset, timestamp: None, key: None, payload: Some(b"{}") }, std::iter::empty());
+        }
+        builder.finish()
+    }
+
+    /// What the thread would do, done.
+    fn planned(source: &Source, assigned: &mut BTreeMap<i32, u64>) -> Plan {
+        let plan = source.plan(assigned, 1 << 20, 1 << 20, Duration::from_secs(60)).expect("it runs");
+        if plan.renew {
+            assigned.clear();
+        }
+        for partition in &plan.dropped {
+            assigned.remove(partition);
+        }
+        assigned.extend(plan.placements.iter().map(|(partition, placement)| (*partition, placement.number)));
+        plan
+    }
+
+    fn offsets(plan: &Plan) -> Vec<(i32, i64)> {
+        plan.placements.iter().map(|(partition, placement)| (*partition, placement.offset)).collect()
+    }
+
+    #[test]
+    fn a_topic_made_again_is_read_by_another_client_however_late_the_old_one_tells() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch(&BTreeMap::from([(0, 0), (1, 0)]));
+        assert!(!planned(&source, &mut assigned).renew);
+        source.add(0, assigned[&0], &chunk(0..5));
+        source.release(0, 5);
+        let old = assigned.clone();
+        for (partition, placement) in &old {
+            source.fail(*partition, *placement, Fault::NoSuchTopic);
+        }
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, plan.placements.len()), (false, 0), "nothing is wanted yet");
+        assert_eq!(plan.failed.iter().map(|failed| failed.start).collect::<Vec<_>>(), [5, 0]);
+        // The leader has found the new topic.
+        source.prefetch(&BTreeMap::from([(0, 0), (1, 0)]));
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 0)]));
+        source.fail(0, old[&0], Fault::NoSuchTopic);
+        assert_eq!(source.position(0, assigned[&0]), Some(0), "what is told of an old placement counts no more");
+        // A fault of the new placement is not the end: nobody will ask for the partition once more.
+        source.fail(0, assigned[&0], Fault::NoSuchTopic);
+        let plan = planned(&source, &mut assigned);
+        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1 }]);
+        source.add(1, assigned[&1], &chunk(0..3));
+        source.begin_again(0);
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 3)]), "the other one goes on");
+        assert!(plan.failed.is_empty());
+        source.add(0, assigned[&0], &chunk(0..25));
+        assert_eq!(source.position(0, assigned[&0]), Some(25));
+        assert!(!planned(&source, &mut assigned).renew);
+    }
+
+    #[test]
+    fn going_back_without_a_fault_needs_another_client_too() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch(&BTreeMap::from([(0, 7)]));
+        planned(&source, &mut assigned);
+        source.prefetch(&BTreeMap::from([(0, 9)]));
+        assert!(!planned(&source, &mut assigned).renew, "retention took something");
+        source.prefetch(&BTreeMap::from([(0, 0)]));
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0)]));
+    }
+
+    #[tokio::test]
+    async fn a_start_that_came_while_somebody_read_is_kept_to_afterwards() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch(&BTreeMap::from([(0, 5)]));
+        planned(&source, &mut assigned);
+        let reading = source.read(0, OffsetRange::new(5, 9));
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading).await.is_err(), "there is nothing to read");
+        {
+            let mut reading = Box::pin(source.read(0, OffsetRange::new(5, 9)));
+            assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+            source.prefetch(&BTreeMap::from([(0, 0)]));
+            assert!(planned(&source, &mut assigned).placements.is_empty(), "it is still read");
+        }
+        assert_eq!(offsets(&planned(&source, &mut assigned)), [(0, 0)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_outlives_a_reader_that_met_a_fault() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch(&BTreeMap::from([(0, 0)]));
+        planned(&source, &mut assigned);
+        let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 9)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+        source.fail(0, assigned[&0], Fault::NoSuchTopic);
+        assert!(planned(&source, &mut assigned).failed.is_empty(), "the reader is told first");
+        assert!(matches!(reading.await, Err(KafkaError::NoSuchTopic { .. })));
+        assert_eq!(planned(&source, &mut assigned).failed.len(), 1);
     }
 }
