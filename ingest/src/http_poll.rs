@@ -1,8 +1,16 @@
 //! One polled HTTP API: ask, map, deliver, wait, for ever. What was answered is delivered before the next question; a broker that is away
 //! holds the feed up and loses nothing.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use polybolos_kafka::produce::Producer;
+use polybolos_kafka::{error::KafkaError, produce::Producer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reqwest::{StatusCode, Url, header, redirect::Policy};
@@ -20,6 +28,9 @@ use crate::{
 
 /// Redirects followed for one request, each judged like the first address.
 const MAX_REDIRECTS: usize = 5;
+
+/// How often it is told that records wait for Kafka.
+const TELL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Error)]
 enum PollError {
@@ -162,16 +173,13 @@ fn failed(source: reqwest::Error, timeout: Duration) -> PollError {
     PollError::Http { message: cause::in_words(&source, timeout), source }
 }
 
-/// Delivers all records, however long the broker is away; false when shut down before that.
+/// Delivers all records, however long the broker is away; false when shut down before that. The client itself sends them until they are there, since only it can do that
+/// without writing one twice; what comes back here was never sent.
 async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, metrics: &Metrics, shutdown: &CancellationToken) -> bool {
     let mut left = records;
     let mut pause = Duration::from_millis(100);
     loop {
-        let sends = left.iter().map(|record| producer.send(&feed.topic, record.key.as_deref(), &record.payload));
-        let outcomes = tokio::select! {
-            () = shutdown.cancelled() => return false,
-            outcomes = futures::future::join_all(sends) => outcomes,
-        };
+        let Some(outcomes) = send_all(feed, &left, producer, metrics, shutdown).await else { return false };
         let mut failed = vec![];
         let mut last_error = None;
         for (record, outcome) in left.into_iter().zip(outcomes) {
@@ -200,6 +208,36 @@ async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, metrics
         }
         pause = (pause * 2).min(Duration::from_secs(5));
     }
+}
+
+/// What became of each record; `None` when shut down before that. Tells, while they wait, how many do.
+async fn send_all(
+    feed: &Feed,
+    records: &[Record],
+    producer: &Producer,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Option<Vec<Result<(i32, i64), KafkaError>>> {
+    let answered = AtomicUsize::new(0);
+    let sends = records.iter().map(|record| send(feed, record, producer, &answered));
+    let mut outcomes = pin!(futures::future::join_all(sends));
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            outcomes = &mut outcomes => return Some(outcomes),
+            () = tokio::time::sleep(TELL) => {
+                metrics.failures.with_label_values(&[&feed.name]).inc();
+                let records = records.len() - answered.load(Ordering::Relaxed);
+                tracing::warn!(feed = %feed.name, kafka = producer.servers(), records, "records not delivered yet; trying again");
+            }
+        }
+    }
+}
+
+async fn send(feed: &Feed, record: &Record, producer: &Producer, answered: &AtomicUsize) -> Result<(i32, i64), KafkaError> {
+    let outcome = producer.send(&feed.topic, record.key.as_deref(), &record.payload).await;
+    answered.fetch_add(1, Ordering::Relaxed);
+    outcome
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub async fn run(
         }
     }
     on_ready();
-    let producer = Arc::new(Producer::connect(&connection)?);
+    let producer = Arc::new(Producer::connect_patient(&connection)?);
     let tasks = TaskTracker::new();
     for (index, feed) in feeds.into_iter().enumerate() {
         tracing::info!(feed = %feed.name, topic = %feed.topic, "feed starts");

@@ -22,6 +22,10 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 const FIXED: &[(&str, &str)] = &[("enable.idempotence", "true")];
 
+/// Whoever sends a record again that the client gave up gives it another sequence number, and the broker takes it for another record though it may have the first.
+/// Both names are of one setting.
+const PATIENT: &[(&str, &str)] = &[("enable.idempotence", "true"), ("message.timeout.ms", "0"), ("delivery.timeout.ms", "0")];
+
 /// Wait for room in the client's queue.
 const QUEUE: Duration = Duration::from_secs(10);
 
@@ -37,11 +41,27 @@ impl fmt::Debug for Producer {
 }
 
 impl Producer {
+    /// One that answers in time: a record that is not delivered in ten seconds is given up, and nobody knows whether the broker has it.
     pub fn connect(connection: &Connection) -> Result<Self> {
-        let client = connection.client_config(DEFAULTS, FIXED).create();
+        Self::connect_with(connection, FIXED)
+    }
+
+    /// One that never gives a record up, however long the brokers are away: it is there once when `send` has answered. Who cannot wait drops the future, and the
+    /// producer.
+    pub fn connect_patient(connection: &Connection) -> Result<Self> {
+        Self::connect_with(connection, PATIENT)
+    }
+
+    fn connect_with(connection: &Connection, fixed: &[(&str, &str)]) -> Result<Self> {
+        let client = connection.client_config(DEFAULTS, fixed).create();
         let client =
             client.map_err(|error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting a producer"))?;
         Ok(Self { servers: connection.bootstrap_servers.clone(), client })
+    }
+
+    /// Where the brokers are.
+    pub fn servers(&self) -> &str {
+        &self.servers
     }
 
     /// Sends one record and waits for its delivery; answers partition and offset.
@@ -102,5 +122,25 @@ impl Producer {
     /// Waits until nothing is under way.
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         self.client.flush(timeout).map_err(|error| KafkaError::from_client(error, &self.servers, "flushing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_patient_producer_gives_no_record_up() {
+        let mut connection = Connection::new("127.0.0.1:1");
+        connection.properties.insert("message.timeout.ms".into(), "100".into());
+        let config = connection.client_config(DEFAULTS, PATIENT);
+        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+            assert_eq!(config.get(name), Some("0"));
+        }
+        let producer = Producer::connect(&connection).unwrap();
+        assert!(producer.send("t", None, b"{}").await.is_err(), "given up in time");
+        let producer = Producer::connect_patient(&connection).unwrap();
+        let send = producer.send("t", None, b"{}");
+        assert!(tokio::time::timeout(Duration::from_secs(3), send).await.is_err(), "it waits");
     }
 }
