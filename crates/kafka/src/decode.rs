@@ -2,6 +2,7 @@
 //! columns that are wanted and skips, but checks, the rest. A record that cannot become a row is taken back from the columns and reported;
 //! every record is either a row or a failure, so rows never shift against offsets.
 mod column;
+mod decimal;
 mod fault;
 mod metadata;
 mod nested;

@@ -106,6 +106,7 @@ fn broken_records_are_failures_with_good_messages() {
     fails(DataType::Utf8, r#"{"c":5}"#, r#"column "c": expected a string, found 5"#);
     fails(DataType::Boolean, r#"{"c":"yes"}"#, "true or false");
     fails(DataType::Decimal128(5, 2), r#"{"c":123456.7}"#, "DECIMAL(5, 2)");
+    fails(DataType::Decimal128(5, 2), r#"{"c":999.995}"#, "DECIMAL(5, 2)");
     fails(DataType::Binary, r#"{"c":"***"}"#, "base64");
     fails(DataType::Date32, r#"{"c":"2023-02-30"}"#, "a date like");
     let deep = format!(r#"{{"c":1,"d":{}{}}}"#, "[".repeat(64), "]".repeat(64));
@@ -127,6 +128,9 @@ fn good_values() {
     assert_eq!(ok(DataType::UInt64, r#"{"c":18446744073709551615}"#), json!(u64::MAX));
     assert_eq!(ok(DataType::Float64, r#"{"c":0.1}"#), json!(0.1));
     assert_eq!(ok(DataType::Decimal128(6, 2), r#"{"c":"-12.50"}"#), json!(-12.5));
+    assert_eq!(ok(DataType::Decimal128(10, 2), r#"{"c":12.349}"#), json!(12.35));
+    assert_eq!(ok(DataType::Decimal128(10, 2), r#"{"c":"-12.349"}"#), json!(-12.35));
+    assert_eq!(ok(DataType::Decimal128(10, 2), r#"{"c":0.005}"#), json!(0.01));
     assert_eq!(ok(DataType::Utf8, r#"{"c":"فارسی \"é\" \u00e9\ud83d\ude00\/\n"}"#), json!("فارسی \"é\" é😀/\n"));
     assert_eq!(ok(DataType::Utf8View, r#"{"c":"abc"}"#), json!("abc"));
     assert_eq!(ok(DataType::LargeUtf8, r#"{"c":"abc"}"#), json!("abc"));

@@ -1,13 +1,13 @@
-//! Columns of numbers, booleans and nothing. A number that does not fit its column is a fault, never a NULL and never rounded.
+//! Columns of numbers, booleans and nothing. A number that does not fit its column is a fault, never a NULL; only decimals are rounded, to their scale.
 use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ArrowPrimitiveType, BooleanArray, BooleanBufferBuilder, NullArray, PrimitiveArray};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::kernels::cast_utils::parse_decimal;
 use arrow::datatypes::DecimalType;
 
 use super::column::Column;
+use super::decimal;
 use super::fault::{Fault, Outcome};
 use super::scan::Scanner;
 use super::validity::Validity;
@@ -180,7 +180,7 @@ where
     }
 }
 
-/// Decimals, as numbers or in quotes; digits past the scale are rounded half up.
+/// Decimals, as numbers or in quotes; digits past the scale are rounded, half away from zero.
 pub(super) struct DecimalColumn<T: DecimalType> {
     values: Values<T>,
     precision: u8,
@@ -209,11 +209,9 @@ impl<T: DecimalType + Send> Column for DecimalColumn<T> {
             }
             _ => return refuse(scanner, "a decimal"),
         };
-        let value = parse_decimal::<T>(text, self.precision, self.scale)
-            .map_err(|_| out_of_range(text, format_args!("DECIMAL({}, {})", self.precision, self.scale)))?;
-        if !T::is_valid_decimal_precision(value, self.precision) {
-            return Err(out_of_range(text, format_args!("DECIMAL({}, {})", self.precision, self.scale)));
-        }
+        let value = decimal::parse::<T>(text, self.precision, self.scale);
+        let value = value.filter(|value| T::is_valid_decimal_precision(*value, self.precision));
+        let value = value.ok_or_else(|| out_of_range(text, format_args!("DECIMAL({}, {})", self.precision, self.scale)))?;
         self.values.push(value);
         Ok(())
     }
