@@ -110,6 +110,13 @@ impl<'a> Scanner<'a> {
         self.depth -= 1;
     }
 
+    /// Passes one value and answers its text, as it stands there; stands on its first byte.
+    pub fn value_text(&mut self) -> Outcome<&'a str> {
+        let start = self.pos;
+        self.skip_value()?;
+        Ok(&self.text[start..self.pos])
+    }
+
     /// A second scanner behind the quote that this one stands on.
     pub fn at_string(&self) -> Self {
         Self { pos: self.pos + 1, ..*self }

@@ -1,4 +1,4 @@
-//! Columns of text and of bytes. Bytes stand in JSON as base64, as Flink writes them.
+//! Columns of text and of bytes. Bytes stand in JSON as base64, as Flink writes them. An object or list becomes text as it stands in the record.
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, StringArray};
@@ -66,6 +66,10 @@ impl Column for TextColumn {
             Some(b'"') => {
                 scanner.advance();
                 if self.is_text { self.read_string(scanner) } else { self.read_base64(scanner) }
+            }
+            Some(b'{' | b'[') if self.is_text => {
+                self.data.extend_from_slice(scanner.value_text()?.as_bytes());
+                self.close()
             }
             Some(b'-' | b'0'..=b'9') if self.is_text && self.scalars_as_text => {
                 let number = scanner.number()?;
