@@ -42,6 +42,8 @@ enum PollError {
     Status { status: StatusCode, retry_after: Option<Duration> },
     #[error("the answer is empty ({0})")]
     Empty(StatusCode),
+    #[error("the answer is compressed ({0:?}), though it was asked for as it is; feeds read answers without Content-Encoding")]
+    Encoded(String),
     #[error("the answer is larger than max_response_bytes = {0}")]
     TooLarge(usize),
     #[error("more than {MAX_REDIRECTS} redirects")]
@@ -134,7 +136,7 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
             client = client.resolve(host, address);
         }
         let mut request = client.build().map_err(failed)?.get(url.clone());
-        for (name, value) in &http.headers {
+        for (name, value) in headers(http) {
             request = request.header(name, value);
         }
         let answer = request.send().await.map_err(failed)?;
@@ -154,7 +156,25 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
     Err(PollError::Redirects)
 }
 
+/// Answers are read as they come, so none shall come compressed.
+fn headers(http: &HttpPoll) -> impl Iterator<Item = (&str, &str)> {
+    const ENCODING: &str = "accept-encoding";
+    let is_given = http.headers.keys().any(|name| name.eq_ignore_ascii_case(ENCODING));
+    let ours = (!is_given).then_some((ENCODING, "identity"));
+    http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(ours)
+}
+
+/// How the body is compressed.
+fn encoding(answer: &reqwest::Response) -> Option<String> {
+    let encoding = answer.headers().get(header::CONTENT_ENCODING)?;
+    let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_owned();
+    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then_some(encoding)
+}
+
 async fn read_body(mut answer: reqwest::Response, http: &HttpPoll) -> Result<Vec<u8>, PollError> {
+    if let Some(encoding) = encoding(&answer) {
+        return Err(PollError::Encoded(encoding));
+    }
     let limit = http.max_response_bytes;
     let mut body = vec![];
     while let Some(chunk) = answer.chunk().await.map_err(|source| failed(source, http.timeout))? {
@@ -252,5 +272,26 @@ mod tests {
             let error = read_body(answer.into(), &http).await.expect_err("there is nothing in it");
             assert!(error.to_string().starts_with(&format!("the answer is empty ({status} ")), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_answer_is_called_so() {
+        let http: HttpPoll = toml::from_str("url = 'http://127.0.0.1/'").expect("settings");
+        let answer = |encoding: &str| {
+            let answer = axum::http::Response::builder().header("content-encoding", encoding).body("{}");
+            reqwest::Response::from(answer.expect("an answer"))
+        };
+        let error = read_body(answer("gzip"), &http).await.expect_err("nobody unpacks it");
+        assert!(error.to_string().contains("compressed (\"gzip\")"), "{error}");
+        assert_eq!(read_body(answer("identity"), &http).await.expect("it is not compressed"), b"{}");
+    }
+
+    #[test]
+    fn answers_are_asked_for_as_they_are_unless_the_feed_says_otherwise() {
+        let of = |text: &str| toml::from_str::<HttpPoll>(&format!("url = 'http://127.0.0.1/'\n{text}")).expect("settings");
+        let plain = of("headers = { accept = 'application/json' }");
+        assert_eq!(headers(&plain).collect::<Vec<_>>(), [("accept", "application/json"), ("accept-encoding", "identity")]);
+        let given = of("headers = { Accept-Encoding = 'br' }");
+        assert_eq!(headers(&given).collect::<Vec<_>>(), [("Accept-Encoding", "br")]);
     }
 }
