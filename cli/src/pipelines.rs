@@ -5,15 +5,12 @@ use anyhow::{Context, bail};
 use polybolos_ingest::config::{Feed, Pipeline, Variables};
 use polybolos_scheduler::Scheduler;
 
-/// The feeds of all folders.
-pub fn feeds(folders: &[PathBuf], variables: Variables<'_>) -> anyhow::Result<Vec<Feed>> {
+/// The feeds of all folders. `remedy` says how the command at hand names others. A list from the environment that is empty comes as one empty name.
+pub fn feeds(folders: &[PathBuf], remedy: &str, variables: Variables<'_>) -> anyhow::Result<Vec<Feed>> {
     let mut feeds = vec![];
-    for folder in folders {
+    for folder in folders.iter().filter(|folder| !folder.as_os_str().is_empty()) {
         if !folder.is_dir() {
-            bail!(
-                "pipeline folder {} does not exist; choose others with --pipelines, or none with --no-pipelines",
-                folder.display()
-            );
+            bail!("pipeline folder {} does not exist; {remedy}", folder.display());
         }
         feeds.extend(Pipeline::load(folder, variables)?.feeds);
     }
@@ -26,4 +23,17 @@ pub async fn apply(scheduler: &Scheduler, folder: &Path) -> anyhow::Result<()> {
         scheduler.execute_as_admin(&file.text).await.with_context(|| format!("{}/{}", folder.display(), file.name))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_folder_is_told_in_the_words_of_the_command_and_an_empty_name_is_none() {
+        let of = |folder: &str| feeds(&[PathBuf::from(folder)], "set ingest.pipelines to others", &|_| None);
+        let error = of("/nowhere/at/all").expect_err("it is not there").to_string();
+        assert_eq!(error, "pipeline folder /nowhere/at/all does not exist; set ingest.pipelines to others");
+        assert!(of("").expect("nothing to read").is_empty());
+    }
 }

@@ -306,11 +306,12 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
+    const REMEDY: &str = "set ingest.pipelines to folders with an ingest.toml";
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
-    let feeds = pipelines::feeds(&config.ingest.pipelines, &|name| std::env::var(name).ok())?;
+    let feeds = pipelines::feeds(&config.ingest.pipelines, REMEDY, &|name| std::env::var(name).ok())?;
     if feeds.is_empty() {
-        bail!("none of the pipelines has a feed; set ingest.pipelines to folders with an ingest.toml");
+        bail!("no feed to run: none of the folders of ingest.pipelines has one, or it names none; {REMEDY}");
     }
     let connection = Connection::new(config.kafka.bootstrap_servers.clone());
     polybolos_ingest::service::run(feeds, connection, &telemetry::metrics()?, || println!("ready ingest"), stop).await

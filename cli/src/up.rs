@@ -89,7 +89,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let users_api = format!("http://{}/api/", feed_listener.local_addr()?);
     let variables = |name: &str| std::env::var(name).ok().or_else(|| (name == "USERS_API_URL").then(|| users_api.clone()));
     let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
-    let feeds = pipelines::feeds(&folders, &variables)?;
+    let feeds = pipelines::feeds(&folders, "choose others with --pipelines, or none with --no-pipelines", &variables)?;
 
     let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
     let kafka = Connection::new(broker.address().to_string());
