@@ -322,6 +322,14 @@ async fn a_topic_made_again_is_not_the_same() {
     let error = read(&fetcher, &topic, 0, 100, 101).await.unwrap_err();
     println!("after making it again: {error}");
     assert!(matches!(error, KafkaError::DataLost { .. } | KafkaError::NoSuchTopic { .. }), "{error}");
+    // Said once, where the new topic begins.
+    fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 0)]));
+    let until = Instant::now() + DEADLINE;
+    while fetcher.available().iter().all(|available| available.end != 5) {
+        assert!(Instant::now() < until, "the new topic is not read ahead");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_exact(&read(&fetcher, &topic, 0, 0, 5).await.unwrap(), 0, OffsetRange::new(0, 5), 10);
     let restarted = Fetcher::new(FetcherConfig::default(), &prometheus::Registry::new()).unwrap();
     assert_exact(&read(&restarted, &topic, 0, 0, 5).await.unwrap(), 0, OffsetRange::new(0, 5), 10);
 }
