@@ -86,7 +86,7 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Prepares a client; nothing is asked of the cluster yet.
+    /// Prepares a client; nothing is asked of the cluster yet. Properties that librdkafka refuses are told here, and are the user's fault.
     pub fn connect(connection: &Connection) -> Result<Self> {
         Ok(Self { connection: connection.clone(), clients: Clients::of(connection)?, groups: Arc::default() })
     }

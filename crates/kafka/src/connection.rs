@@ -63,6 +63,27 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        admin::Admin,
+        error::{Blame, KafkaError},
+    };
+
+    /// What making a client with these properties says.
+    fn refused(properties: &[(&str, &str)]) -> KafkaError {
+        let mut connection = Connection::new("localhost:9092");
+        connection.properties.extend(properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Admin::connect(&connection).expect_err("it is refused")
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_refuses_is_the_users_fault_and_no_outage() {
+        let error = refused(&[("bootstrap.server", "here:9092")]);
+        assert!(error.to_string().starts_with("property 'properties.bootstrap.server' is refused: No such"), "{error}");
+        assert!(error.blame() == Blame::User && !error.is_retryable());
+        let error = refused(&[("security.protocol", "ssl"), ("ssl.ca.location", "/nowhere/at/all.pem")]);
+        assert!(matches!(&error, KafkaError::Property { .. } | KafkaError::Properties { .. }), "{error}");
+        assert!(error.blame() == Blame::User && !error.is_retryable());
+    }
 
     #[test]
     fn secrets_are_not_shown() {

@@ -22,6 +22,9 @@ pub enum KafkaError {
     /// librdkafka does not know a property or refuses its value. The value is not shown: it may be a secret.
     #[error("property 'properties.{name}' is refused: {reason}; librdkafka's CONFIGURATION page lists what there is")]
     Property { name: String, reason: String },
+    /// librdkafka knows each property, and refuses them together: one lacks another, or names a file that is not there.
+    #[error("no client for Kafka at {servers} can be made: {reason}; correct 'properties.*'")]
+    Properties { servers: String, reason: String },
     #[error("topic {topic:?} does not exist; create it, or correct 'topic'")]
     NoSuchTopic { topic: String },
     #[error("topic {topic:?} has no partition {partition}")]
@@ -83,6 +86,7 @@ impl KafkaError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Property { .. }
+            | Self::Properties { .. }
             | Self::NoSuchTopic { .. }
             | Self::NoSuchPartition { .. }
             | Self::Denied { .. }
@@ -102,7 +106,7 @@ impl KafkaError {
         use rdkafka::error::KafkaError as Client;
         match error {
             Client::ClientConfig(_, reason, name, _) => Self::Property { name, reason },
-            Client::ClientCreation(reason) => Self::Refused { action: action.into(), reason },
+            Client::ClientCreation(reason) => Self::Properties { servers: servers.into(), reason },
             // Its own function has no code for these.
             Client::AdminOp(code) => Self::from_code(code, servers, action),
             other => match other.rdkafka_error_code() {

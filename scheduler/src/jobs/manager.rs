@@ -107,10 +107,21 @@ impl JobManager {
     pub async fn prepare(&self, catalog: Arc<Catalog>, definition: &JobDefinition) -> anyhow::Result<Vec<String>> {
         let plan = self.plan(catalog, definition).await?;
         self.find_files(&plan).await?;
+        self.check_clients(&plan)?;
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
         self.own_targets(definition, &plan).await?;
         planning::notices(&plan, &spec.template)
+    }
+
+    /// That a client can be made for each topic which the job reads: one that librdkafka refuses stays refused, and the job would never start.
+    fn check_clients(&self, plan: &JobPlan) -> anyhow::Result<()> {
+        for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
+            let Connector::Kafka(options) = &table.connector else { continue };
+            let connection = self.platform.connection(options)?;
+            Admin::connect(&connection).with_context(|| format!("table {}", table.name))?;
+        }
+        Ok(())
     }
 
     /// That there is something to read in the files which the job reads once, when it starts.
@@ -306,7 +317,8 @@ impl JobManager {
             // Of an upsert topic the broker may forget all but a key's last record.
             let upserts = matches!(target.connector, Connector::UpsertKafka(_));
             let config: &[(&str, &str)] = if upserts { &[("cleanup.policy", "compact")] } else { &[] };
-            let ensured = Admin::connect(&written.connection)?.ensure_topic(&written.topic, None, config).await;
+            let admin = Admin::connect(&written.connection).with_context(|| format!("table {}", target.name))?;
+            let ensured = admin.ensure_topic(&written.topic, None, config).await;
             return ensured.with_context(|| format!("topic {:?} of table {}", written.topic, target.name));
         }
         let (Connector::Cassandra(options), Some(declared)) = (&target.connector, target.table_schema()) else { return Ok(()) };
