@@ -96,6 +96,9 @@ fn end_with_the_pipe() {
     }));
 }
 
+/// Statements are planned on the runtime's threads, and nested ones go deep; only what is touched takes memory.
+const STACK_BYTES: usize = 32 << 20;
+
 fn main() -> ExitCode {
     end_with_the_pipe();
     let cli = match Cli::try_parse() {
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
     };
     // Two libraries bring a TLS provider each; one is chosen for the process.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: no runtime: {error}");

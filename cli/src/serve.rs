@@ -287,6 +287,8 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     // One for each executor on this machine; what is in it is of no use to anybody after its end.
     let own_folder = config.executor.work_dir.join(std::process::id().to_string());
     remove_of_dead(&config.executor.work_dir);
+    std::fs::create_dir_all(&own_folder)
+        .with_context(|| format!("cannot create the work folder {}; set executor.work_dir to another", own_folder.display()))?;
     let state = StateSpace::new(state_memory(config.executor.state_memory_mib), own_folder.join("spill"));
     let parts = ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state };
     let settings = ExecutorSettings {
@@ -320,6 +322,8 @@ pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
 /// The same process starts anew: what it held in memory belongs to a leader that is gone.
 fn restart(why: &str) -> anyhow::Result<()> {
     tracing::warn!(why, "starting anew");
+    // What is wrong may not be over at once.
+    std::thread::sleep(RETRY);
     let program = std::env::current_exe()?;
     let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
     Err(error).context("cannot start anew")

@@ -250,6 +250,13 @@ fn session_answer(session: &SessionStatement, tag: &str) -> Result<Answer, Engin
             let value = if name == "timezone" { "UTC" } else { "read committed" };
             Ok(show::text(name, [value].into_iter())?)
         }
+        SessionStatement::Set { name, .. } if name.contains('.') => {
+            let mut answer = Answer::done(tag);
+            answer.notices.push(format!(
+                "SET {name} changes nothing here; a job's options stand in its statement, for example CREATE JOB j WITH ('state.ttl' = '1 h', 'parallelism' = '2') AS …"
+            ));
+            Ok(answer)
+        }
         _ => Ok(Answer::done(tag)),
     }
 }

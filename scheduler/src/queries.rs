@@ -39,6 +39,9 @@ const THREADS: usize = 16;
 /// So much less than everything else are queries' threads in a hurry.
 const NICE: i32 = 5;
 
+/// Nested queries go deep; only what is touched takes memory.
+const STACK_BYTES: usize = 32 << 20;
+
 pub struct Queries {
     session: SessionContext,
     memory_only: Arc<RuntimeEnv>,
@@ -59,6 +62,7 @@ impl Queries {
             .enable_all()
             .worker_threads(THREADS)
             .thread_name("queries")
+            .thread_stack_size(STACK_BYTES)
             .on_thread_start(|| {
                 if let Err(error) = rustix::process::nice(NICE) {
                     tracing::debug!(%error, "queries run with the priority of everything else");

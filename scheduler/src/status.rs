@@ -243,6 +243,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         .map(|(sink, epoch)| complete_through(manifest, *sink, *epoch, handle));
     JobStatus {
         name: handle.spec.name.clone(),
+        incarnation: Some(handle.incarnation.to_string()),
         state: state(status),
         limiting: limiting(view, handle),
         epoch: status.epoch.0,

@@ -70,6 +70,7 @@ pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
             Values::Time(jobs.iter().map(|job| job.complete_through.first()?.event_time_ms.map(|time| time as i64)).collect()),
         ),
         ("error", text(&jobs, |job| job.error.clone())),
+        ("incarnation", text(&jobs, |job| job.incarnation.clone())),
     ])
 }
 

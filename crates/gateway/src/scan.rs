@@ -14,6 +14,7 @@ fn marks(sql: &str) -> Vec<Mark> {
     let mut marks = Vec::new();
     let mut at = 0;
     let mut questions = 0;
+    let mut block = Block::default();
     while at < bytes.len() {
         at = match bytes[at] {
             b'\'' => after_quoted(bytes, at, b'\'', is_escape_string(bytes, at)),
@@ -22,8 +23,20 @@ fn marks(sql: &str) -> Vec<Mark> {
             b'/' if bytes.get(at + 1) == Some(&b'*') => after_comment(bytes, at),
             b'$' => dollar(sql, at, &mut marks),
             b';' => {
-                marks.push(Mark::Semicolon(at));
+                if !block.is_open {
+                    marks.push(Mark::Semicolon(at));
+                    block = Block::default();
+                }
                 at + 1
+            }
+            b'(' | b')' => {
+                block.parenthesis(bytes[at] == b'(');
+                at + 1
+            }
+            byte if is_name(byte) => {
+                let end = at + bytes[at..].iter().take_while(|byte| is_name(**byte)).count();
+                block.word(&sql[at..end].to_ascii_uppercase());
+                end
             }
             b'?' => {
                 questions += 1;
@@ -34,6 +47,46 @@ fn marks(sql: &str) -> Vec<Mark> {
         };
     }
     marks
+}
+
+/// `CREATE JOB … AS BEGIN INSERT …; INSERT …; END`: its inner semicolons end no statement.
+#[derive(Default)]
+struct Block {
+    /// The words of the statement so far, as far as they matter.
+    progress: usize,
+    is_open: bool,
+    cases: usize,
+    depth: usize,
+}
+
+impl Block {
+    fn parenthesis(&mut self, opens: bool) {
+        self.depth = if opens { self.depth + 1 } else { self.depth.saturating_sub(1) };
+    }
+
+    fn word(&mut self, word: &str) {
+        if self.is_open {
+            match word {
+                "CASE" => self.cases += 1,
+                "END" if self.cases > 0 => self.cases -= 1,
+                "END" => self.is_open = false,
+                _ => {}
+            }
+            return;
+        }
+        self.progress = match (self.progress, word) {
+            (0, "EXPLAIN" | "VERBOSE") => 0,
+            (0, "CREATE" | "UPGRADE") => 1,
+            (1, "JOB") => 2,
+            (2, "AS") if self.depth == 0 => 3,
+            (2, _) => 2,
+            (3, "BEGIN") => {
+                self.is_open = true;
+                4
+            }
+            _ => 5,
+        };
+    }
 }
 
 /// `E'…'`, where a backslash hides the next character.
@@ -157,6 +210,8 @@ mod tests {
             statements(broken);
         }
         assert!(statements(" ; ;").is_empty());
+        let block = "CREATE JOB j WITH ('a' = 'b') AS BEGIN INSERT INTO t SELECT CASE a WHEN 1 THEN 'END;' END FROM s; INSERT INTO u SELECT 1 FROM s; END";
+        assert_eq!(statements(&format!("SELECT 1; {block}; BEGIN; SELECT 2")), ["SELECT 1", block, "BEGIN", "SELECT 2"]);
     }
 
     #[test]

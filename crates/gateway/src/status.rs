@@ -64,6 +64,8 @@ pub enum JobState {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobStatus {
     pub name: String,
+    /// This life of the job: what the ids of its dead letters and late rows begin with. Absent until it has started.
+    pub incarnation: Option<String>,
     pub state: JobState,
     /// In words: what limits the job now.
     pub limiting: String,

@@ -7,6 +7,9 @@ use datafusion::sql::sqlparser::{
 
 use crate::{error::SqlError, location::Location};
 
+/// A query inside of another takes as much stack as so many levels of an expression, and one for its parentheses.
+const QUERY_LEVELS: usize = 3;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a script.
@@ -40,10 +43,19 @@ impl Limits {
         // Depth of everything below the innermost level.
         let mut outer = 0;
         let mut after_as = false;
+        let mut after_open = false;
         for token in tokens {
             if matches!(token.token, Token::Whitespace(_)) {
                 continue;
             }
+            let is_query = matches!(&token.token, Token::Word(word) if matches!(word.keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES));
+            if after_open
+                && is_query
+                && let Some(level) = levels.last_mut()
+            {
+                level.relations += QUERY_LEVELS;
+            }
+            after_open = token.token == Token::LParen;
             match &token.token {
                 Token::LParen | Token::LBracket | Token::LBrace => {
                     if let Some(level) = levels.last_mut() {

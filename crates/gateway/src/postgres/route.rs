@@ -140,9 +140,13 @@ impl Visitor for Asked {
             Expr::Cast { data_type: DataType::Regclass, .. } => self.of_session = true,
             Expr::Cast { data_type: DataType::Custom(name, _), .. } => {
                 let name = last(name);
-                self.of_session |= name == "oid" || name == "name" || name.starts_with("reg");
+                let is_of_session = name == "oid" || name == "name" || name.starts_with("reg");
+                self.of_session |= is_of_session;
+                self.computes |= !is_of_session;
             }
-            Expr::Cast { data_type: DataType::TinyInt(_), .. } => self.computes = true,
+            Expr::Cast { data_type: DataType::Text | DataType::Int(_) | DataType::Integer(_), .. } => {}
+            // The engine knows its own types better.
+            Expr::Cast { .. } => self.computes = true,
             _ => {}
         }
         ControlFlow::Continue(())
@@ -198,6 +202,7 @@ mod tests {
             "SELECT * FROM range(1, 3)",
             "SELECT make_array(make_array(1))",
             "SELECT CAST(1 AS TINYINT)",
+            "SELECT CAST('2026-01-01' AS TIMESTAMP_LTZ(3))",
             "nonsense",
         ] {
             assert_eq!(route(&parser, sql), Route::Engine, "{sql}");

@@ -40,6 +40,15 @@ pub struct ColumnDefinition {
     pub kind: ColumnKind,
 }
 
+impl ColumnDefinition {
+    /// Computed as what the clock says when the row is read.
+    fn is_of_the_clock(&self) -> bool {
+        let ColumnKind::Computed { expression } = &self.kind else { return false };
+        let expression = expression.to_ascii_lowercase();
+        ["proctime()", "now()", "current_timestamp"].iter().any(|clock| expression.contains(clock))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ColumnKind {
@@ -321,6 +330,10 @@ impl TableDefinition {
             return Err(SqlError::unsupported(message));
         }
         match self.column(&watermark.column) {
+            Some(column) if column.is_of_the_clock() => Err(SqlError::unsupported(format!(
+                "the watermark of table {} is for {}, which is the time of processing and has none; leave WATERMARK out, or take the record's time: ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL",
+                self.name, column.name
+            ))),
             Some(column) if column.sql_type.is_timestamp() => Ok(()),
             Some(column) => Err(SqlError::invalid(format!(
                 "the watermark of table {} is for {}, a {}; it takes a TIMESTAMP or TIMESTAMP_LTZ column",

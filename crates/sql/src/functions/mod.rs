@@ -9,6 +9,7 @@
 //! | `count_char(text, character)` | how often the character's first byte is in the text |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
 //! | `timestampdiff('hour', a, b)`, `timestampadd('day', n, time)` | whole units from `a` to `b`; so many units later |
+//! | `time AT TIME ZONE 'zone'` | of an instant, the time on clocks there; of a time on clocks there, the instant |
 //! | `to_json(value)` | the value as a text of JSON |
 //! | `mod(a, b)` | `a % b` |
 //! | `as_uuid(text)` | the UUID in small letters; an error where it is none |
@@ -18,6 +19,7 @@
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
+mod at_time_zone;
 mod date_format;
 mod event_time;
 mod json;
@@ -53,9 +55,10 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
+        Arc::new(ScalarUDF::new_from_impl(at_time_zone::AtTimeZone::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Later::new())),
-        Arc::new(ScalarUDF::new_from_impl(to_json::ToJson::new())),
+        to_json(),
         sign(),
         event_time(),
     ];
@@ -72,6 +75,11 @@ pub fn windows() -> Vec<Arc<WindowUDF>> {
     let sessions = [SessionBound::Start, SessionBound::End];
     let sessions = sessions.map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound))));
     sessions.into_iter().chain(nulls::ignoring_nulls()).collect()
+}
+
+/// Any value as a text of JSON.
+pub(crate) fn to_json() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(to_json::ToJson::new()))
 }
 
 /// `signum` by the name that it has elsewhere.

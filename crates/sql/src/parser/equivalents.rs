@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Value, VisitMut,
-    helpers::attached_token::AttachedToken, visit_expressions_mut,
+    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Subscript,
+    Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
 };
 
 use crate::{error::SqlError, functions::strptime, location::Location};
@@ -29,6 +29,12 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         }
         Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(ceiling(expr, &unit.to_string().to_lowercase()))
+        }
+        // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
+        Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
+            None
         }
         Expr::Function(function) => call_of(function)?,
         _ => None,
@@ -114,12 +120,28 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             only(function, Expr::IsNotNull(Box::new(item)));
             Some(call("to_json", [Expr::Function(function.clone())]))
         }
+        ("map_entries", _) => return Err("map_entries is not supported; write map_keys(m) and map_values(m)".into()),
         ("json_string" | "to_jsonb" | "row_to_json", [_]) => {
             rename(function, "to_json");
             None
         }
         _ => None,
     })
+}
+
+/// `items[1].sku` is `items[1]['sku']`. What comes before the first bracket may be a table's name.
+fn name_members(is_value: bool, chain: &mut [AccessExpr]) {
+    let mut is_value = is_value;
+    for access in chain {
+        match access {
+            AccessExpr::Dot(Expr::Identifier(name)) if is_value => {
+                let name = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() };
+                *access = AccessExpr::Subscript(Subscript::Index { index: text(&name) });
+            }
+            AccessExpr::Dot(_) => {}
+            AccessExpr::Subscript(_) => is_value = true,
+        }
+    }
 }
 
 /// Inside of another, what makes JSON is what it is made of: its text would be a string there.
@@ -290,6 +312,9 @@ mod tests {
             ("to_date(t, '%d.%m.%Y')", "to_date(t, '%d.%m.%Y')"),
             ("FLOOR(ts TO HOUR)", "date_trunc('hour', ts)"),
             ("FLOOR(a)", "FLOOR(a)"),
+            ("ts AT TIME ZONE 'Europe/Paris'", "at_time_zone(ts, 'Europe/Paris')"),
+            ("o.items[1].sku", "o.items[1]['sku']"),
+            ("(r).a.\"B\"", "(r)['a']['B']"),
             (
                 "CEIL(ts TO DAY)",
                 "CASE WHEN date_trunc('day', ts) = ts THEN date_trunc('day', ts) ELSE timestampadd('day', 1, date_trunc('day', ts)) END",

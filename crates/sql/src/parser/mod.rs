@@ -185,7 +185,10 @@ const REFUSED: [(&str, &str); 21] = [
     ("ANALYZE", "ANALYZE does not exist, tables have no statistics; write EXPLAIN ANALYZE SELECT … for a query"),
     ("VACUUM", "VACUUM does not exist; Cassandra compacts by itself"),
     ("CALL", "CALL does not exist; there are no procedures"),
-    ("EXECUTE", "EXECUTE is not supported as a statement; use your driver's prepared statements"),
+    (
+        "EXECUTE",
+        "EXECUTE is not supported as a statement; use your driver's prepared statements, or for a set of INSERTs CREATE JOB name AS BEGIN INSERT …; INSERT …; END",
+    ),
     ("PREPARE", "PREPARE is not supported as a statement; use your driver's prepared statements"),
     ("LISTEN", "LISTEN does not exist; query the table again, or read the topic"),
     ("NOTIFY", "NOTIFY does not exist; produce a record to a topic"),

@@ -22,6 +22,10 @@ pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStateme
             words_to_end(cursor);
             Ok(SessionStatement::Reset { name: "all".to_owned() })
         }
+        "BEGIN" | "START" if cursor.is_word("STATEMENT") => Err(SqlError::unsupported_at(
+            cursor.at(),
+            "a statement set is a job: CREATE JOB name AS BEGIN INSERT INTO …; INSERT INTO …; END",
+        )),
         "BEGIN" | "START" => {
             // ISOLATION LEVEL, READ ONLY and the like change nothing: every statement stands alone.
             words_to_end(cursor);

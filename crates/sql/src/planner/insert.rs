@@ -248,8 +248,11 @@ fn value(
 ) -> Result<Expr, SqlError> {
     let (qualifier, field) = query.schema().qualified_field(index);
     let (given_type, wanted) = (given.field(index).data_type(), target.data_type(column));
+    let is_written_as_json = given_type.is_nested() && wanted == DataType::Utf8;
     // Literals of VALUES are of the type that they can be read as.
-    if !can_cast_types(given_type, &wanted) || !(is_assigned(given_type, &wanted) || matches!(query, LogicalPlan::Values(_))) {
+    let is_cast = is_assigned(given_type, &wanted) || matches!(query, LogicalPlan::Values(_));
+    let fits = is_written_as_json || (is_cast && can_cast_types(given_type, &wanted));
+    if !fits {
         let (given, name) = (given_type, field.name());
         let remedy = if can_cast_types(given, &wanted) {
             format!(
@@ -268,6 +271,7 @@ fn value(
     let column_of_query = Expr::Column(Column::from((qualifier, field)));
     let given = match *given_type == wanted {
         true => column_of_query,
+        false if is_written_as_json => functions::to_json().call(vec![column_of_query]),
         false => Expr::Cast(Cast::new(Box::new(column_of_query), wanted)),
     };
     let given = if column.sql_type == SqlType::Uuid { functions::as_uuid().call(vec![given]) } else { given };

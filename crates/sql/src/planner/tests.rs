@@ -504,6 +504,8 @@ async fn refusals_say_what_to_write() {
             "sum(v) FILTER (WHERE k = 'a') AS a",
         ),
         ("other SELECT t.k, u.v FROM t JOIN u FOR SYSTEM_TIME AS OF t.ts ON t.k = u.k", "ROW_NUMBER() OVER"),
+        ("other SELECT CAST(ts AT TIME ZONE 'Nowhere/X' AS STRING), v FROM t", "there is no time zone \"Nowhere/X\""),
+        ("other SELECT map_entries(MAP {k: v})[1], v FROM t", "map_keys(m)"),
     ] {
         let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
@@ -545,6 +547,12 @@ async fn functions_of_flink_answer_as_there() {
         (format!("CEIL({at} TO DAY)"), Some("2026-02-01T00:00:00")),
         ("CEIL(TIMESTAMP '2026-02-01 00:00:00' TO DAY)".to_owned(), Some("2026-02-01T00:00:00")),
         ("sign(-3)".to_owned(), Some("-1.0")),
+        // New York's summer time began at 07:00 UTC on that day.
+        ("TO_TIMESTAMP_LTZ(1710030600500, 3) AT TIME ZONE 'America/New_York'".to_owned(), Some("2024-03-09T19:30:00.500")),
+        ("date_format(TO_TIMESTAMP_LTZ(1710054000, 0) AT TIME ZONE 'America/New_York', 'HH:mm')".to_owned(), Some("03:00")),
+        ("TIMESTAMP '2024-07-01 12:00:00' AT TIME ZONE 'Europe/Paris'".to_owned(), Some("2024-07-01T10:00:00Z")),
+        ("date_trunc('day', TO_TIMESTAMP_LTZ(1710030600500, 3) AT TIME ZONE '+09:00')".to_owned(), Some("2024-03-10T00:00:00")),
+        ("(named_struct('a', make_array(named_struct('sku', 'x')))).a[1].sku".to_owned(), Some("x")),
         (
             format!(
                 "JSON_OBJECT('n' VALUE 1, KEY 't' VALUE {at}, 'x' VALUE NULL, 'a' VALUE JSON_ARRAY('q\"', 'z'), 'd' VALUE CAST(1.50 AS DECIMAL(5, 2)))"
