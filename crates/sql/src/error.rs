@@ -1,7 +1,10 @@
 //! Everything that can be wrong with a statement, in one line that names the object and what to write instead.
 use std::fmt;
 
-use datafusion::error::DataFusionError;
+use datafusion::{
+    common::{Column, SchemaError},
+    error::DataFusionError,
+};
 use polybolos_tables::Blame;
 use thiserror::Error;
 
@@ -165,10 +168,21 @@ impl From<DataFusionError> for SqlError {
 /// DataFusion's words without its prefixes and backtraces.
 fn plain_message(error: &DataFusionError) -> String {
     let root = error.find_root();
+    if let DataFusionError::SchemaError(schema, _) = root
+        && let SchemaError::FieldNotFound { field, valid_fields } = schema.as_ref()
+    {
+        return no_column(field, valid_fields);
+    }
     let text = match root {
         DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => text.clone(),
         DataFusionError::External(source) => source.to_string(),
-        other => other.strip_backtrace(),
+        other => {
+            let text = other.strip_backtrace();
+            ["Arrow error: ", "Cast error: "]
+                .iter()
+                .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text))
+                .to_owned()
+        }
     };
     if let Some((before, _)) = text.split_once("' failed to match any signature")
         && let Some((_, function)) = before.rsplit_once('\'')
@@ -180,6 +194,25 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return format!("there is no function {name}; {remedy}");
     }
+    if let Some((name, guess)) = text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once("'.")) {
+        let guess = guess.split('\'').nth(1);
+        return match guess.and_then(|guess| did_you_mean(name, [guess])) {
+            Some(near) => format!("there is no function {name}; did you mean {near}?"),
+            None => format!("there is no function {name}; SELECT DISTINCT routine_name FROM information_schema.routines lists all"),
+        };
+    }
+    if let Some((clause, rest)) = text.strip_prefix("Column in ").and_then(|rest| rest.split_once(" must be in GROUP BY"))
+        && let Some(column) = rest.split('"').nth(1)
+    {
+        let name = column.rsplit('.').next().unwrap_or(column);
+        return format!(
+            "column {column} in {clause} is neither grouped nor aggregated; add it to GROUP BY, or write for example first_value({name})"
+        );
+    }
+    if let Some(node) = text.strip_prefix("Unsupported ast node in sqltorel: ") {
+        let kind: String = node.chars().take_while(|letter| letter.is_ascii_alphanumeric()).collect();
+        return format!("{kind} is not supported; write it by functions and operators of PostgreSQL");
+    }
     let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let shorter = text.replace(BEGGING, "");
     if shorter == text {
@@ -187,6 +220,27 @@ fn plain_message(error: &DataFusionError) -> String {
     }
     format!("{}; this is likely caused by a bug in DataFusion: write it in another way", shorter.trim().trim_end_matches('.'))
 }
+
+fn no_column(field: &Column, known: &[Column]) -> String {
+    let names: Vec<String> = known.iter().map(Column::flat_name).collect();
+    let near = did_you_mean(&field.name, known.iter().map(|column| column.name.as_str()));
+    let is_other_case = |near: &str| near.eq_ignore_ascii_case(&field.name);
+    let name = field.quoted_flat_name();
+    match near {
+        Some(near) if is_other_case(near) && near != field.name => {
+            format!("there is no column {name}; did you mean {near}? A name in double quotes keeps its case")
+        }
+        Some(near) if near != field.name => format!("there is no column {name}; did you mean {near}?"),
+        _ => {
+            let shown = names.iter().take(SHOWN_COLUMNS).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if names.len() > SHOWN_COLUMNS { ", …" } else { "" };
+            format!("there is no column {name} (a text takes single quotes); there are {shown}{more}")
+        }
+    }
+}
+
+/// So many are listed where a name is near to none.
+const SHOWN_COLUMNS: usize = 16;
 
 /// Functions of other systems, and what says the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[

@@ -47,6 +47,10 @@ impl Catalog {
 
     /// What to write instead of a table that does not exist.
     fn near_table(&self, name: &str) -> String {
+        if ["tumble", "hop", "cumulate", "session"].contains(&name) {
+            let function = name.to_uppercase();
+            return format!("write FROM TABLE({function}(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))");
+        }
         let tables = self.tables.iter().map(|table| table.name.to_string());
         let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
         match did_you_mean(name, names.iter().map(String::as_str)) {

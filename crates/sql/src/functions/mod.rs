@@ -41,8 +41,8 @@ use datafusion::{
     logical_expr::{ScalarUDF, WindowUDF},
 };
 
-pub(crate) use self::date_format::strptime;
 pub(crate) use self::nulls::ignoring;
+pub(crate) use self::{date_format::strptime, numeric::NAMED_CAST};
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
 
 /// Every scalar function.
@@ -54,6 +54,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(text::CountChar::new())),
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
+        Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
         Arc::new(ScalarUDF::new_from_impl(at_time_zone::AtTimeZone::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),

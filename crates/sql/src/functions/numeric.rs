@@ -122,6 +122,45 @@ impl ScalarUDFImpl for Modulo {
     }
 }
 
+pub(crate) const NAMED_CAST: &str = "named_cast";
+
+/// `named_cast(CAST(a AS t), 't')`: the cast, under a name that is not that of `a`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct NamedCast {
+    signature: Signature,
+}
+
+impl NamedCast {
+    pub fn new() -> Self {
+        Self { signature: Signature::any(2, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for NamedCast {
+    fn name(&self) -> &str {
+        NAMED_CAST
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments[0].clone())
+    }
+
+    fn simplify(&self, arguments: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        match arguments.into_iter().next() {
+            Some(cast) => Ok(ExprSimplifyResult::Simplified(cast)),
+            None => plan_err!("{NAMED_CAST} takes a cast"),
+        }
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        not_replaced(NAMED_CAST)
+    }
+}
+
 /// `proctime()` outside jobs: `now()`. In jobs it is a reading of the epoch's clock.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct ProcTime {

@@ -4,11 +4,15 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Subscript,
-    Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
+    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Query,
+    Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
 };
 
-use crate::{error::SqlError, functions::strptime, location::Location};
+use crate::{
+    error::SqlError,
+    functions::{NAMED_CAST, strptime},
+    location::Location,
+};
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
     // Those inside come first.
@@ -22,6 +26,21 @@ pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), Sql
     }
 }
 
+/// A query in which each CAST has a name of its own: to DataFusion a cast is called as what is cast, so that `sum(a)` and `sum(CAST(a AS DOUBLE))` could
+/// not stand in one query.
+pub(crate) fn with_named_casts(query: &Query) -> Query {
+    let mut query = query.clone();
+    let done: ControlFlow<()> = visit_expressions_mut(&mut query, |expression| {
+        if let Expr::Cast { data_type, .. } = expression {
+            let words = text(&data_type.to_string());
+            *expression = call(NAMED_CAST, [expression.clone(), words]);
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+    query
+}
+
 fn replace(expression: &mut Expr) -> Result<(), String> {
     let replacement = match expression {
         Expr::Floor { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
@@ -32,6 +51,11 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         }
         // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
+        Expr::RLike { negated, expr, pattern, .. } => {
+            let matches = call("regexp_like", [(**expr).clone(), (**pattern).clone()]);
+            let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
+            Some(if *negated { not(matches) } else { matches })
+        }
         Expr::CompoundFieldAccess { root, access_chain } => {
             name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
             None
@@ -59,7 +83,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let Some(name) = name.as_ident().filter(|name| name.quote_style.is_none()) else { return Ok(None) };
     let name = name.value.to_ascii_lowercase();
     if let ("localtimestamp", FunctionArguments::None) = (name.as_str(), &function.args) {
-        return Ok(Some(call("arrow_cast", [call("now", []), text("Timestamp(Microsecond, None)")])));
+        return Ok(Some(clock_time()));
     }
     let FunctionArguments::List(list) = &mut function.args else { return Ok(None) };
     let Some(arguments) = plain(&list.args) else { return Ok(None) };
@@ -103,6 +127,9 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         ("unix_timestamp", [time]) => Some(unix_timestamp(time.clone())),
         ("unix_timestamp", [time, pattern]) => Some(unix_timestamp(parsed_time("to_timestamp", time, pattern)?)),
         ("to_timestamp" | "to_date", [time, pattern]) => Some(parsed_time(&name, time, pattern)?),
+        // The precision says nothing: it is that of the clock.
+        ("current_timestamp" | "now", [Expr::Value(_)]) => Some(call("now", [])),
+        ("localtimestamp", [] | [Expr::Value(_)]) => Some(clock_time()),
         ("current_row_timestamp", []) => Some(call("now", [])),
         ("json_object" | "json_build_object" | "jsonb_build_object", members) => {
             if members.len() % 2 != 0 {
@@ -228,6 +255,11 @@ fn instant(number: Expr, precision: &str) -> Result<Expr, String> {
     Ok(call("arrow_cast", [call(function, [number]), text(&format!("Timestamp({unit}, Some(\"UTC\"))"))]))
 }
 
+/// What clocks show, in UTC.
+fn clock_time() -> Expr {
+    call("arrow_cast", [call("now", []), text("Timestamp(Microsecond, None)")])
+}
+
 /// Whole seconds since 1970.
 fn unix_timestamp(time: Expr) -> Expr {
     let epoch = Expr::Value(Value::SingleQuotedString("1970-01-01 00:00:00".into()).into());
@@ -312,6 +344,8 @@ mod tests {
             ("to_date(t, '%d.%m.%Y')", "to_date(t, '%d.%m.%Y')"),
             ("FLOOR(ts TO HOUR)", "date_trunc('hour', ts)"),
             ("FLOOR(a)", "FLOOR(a)"),
+            ("a NOT RLIKE '^x'", "NOT regexp_like(a, '^x')"),
+            ("current_timestamp(3)", "now()"),
             ("ts AT TIME ZONE 'Europe/Paris'", "at_time_zone(ts, 'Europe/Paris')"),
             ("o.items[1].sku", "o.items[1]['sku']"),
             ("(r).a.\"B\"", "(r)['a']['B']"),

@@ -11,6 +11,7 @@ mod views;
 use std::sync::Arc;
 
 use datafusion::{
+    common::{DataFusionError, SchemaError},
     execution::{SessionState, SessionStateBuilder, context::SQLOptions},
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
     prelude::SessionConfig,
@@ -31,6 +32,7 @@ use crate::{
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA},
     options::job::JobOptions,
+    parser::with_named_casts,
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
     statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert},
 };
@@ -302,11 +304,30 @@ pub fn job_config(config: SessionConfig, target_partitions: usize) -> SessionCon
 }
 
 async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
-    let statement = ast::Statement::Query(Box::new(query.clone()));
-    let plan = state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await?;
+    let planned = async |query: ast::Query| {
+        let statement = ast::Statement::Query(Box::new(query));
+        state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await
+    };
+    let plan = match planned(query.clone()).await {
+        Err(error) if has_twins(&error) => planned(with_named_casts(query)).await?,
+        planned => planned?,
+    };
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan)?;
     Ok(plan)
+}
+
+/// Whether two expressions have one name, as a cast has to DataFusion that of what is cast.
+fn has_twins(error: &DataFusionError) -> bool {
+    let root = error.find_root();
+    let is_twin = |message: &str| message.contains("require unique expression names");
+    match root {
+        DataFusionError::SchemaError(schema, _) => {
+            matches!(schema.as_ref(), SchemaError::DuplicateUnqualifiedField { .. } | SchemaError::DuplicateQualifiedField { .. })
+        }
+        DataFusionError::Plan(message) => is_twin(message),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -504,6 +504,15 @@ async fn refusals_say_what_to_write() {
             "sum(v) FILTER (WHERE k = 'a') AS a",
         ),
         ("other SELECT t.k, u.v FROM t JOIN u FOR SYSTEM_TIME AS OF t.ts ON t.k = u.k", "ROW_NUMBER() OVER"),
+        ("other SELECT k, v, count(*) FROM t GROUP BY k", "column t.v in SELECT is neither grouped nor aggregated"),
+        (
+            "other SELECT k, v FROM t WHERE k = \"buy\"",
+            "there is no column buy (a text takes single quotes); there are t.k, t.v, t.ts",
+        ),
+        ("other SELECT \"K\", v FROM t", "did you mean k? A name in double quotes keeps its case"),
+        ("other SELECT window_start, 1 FROM TUMBLE(t, ts, INTERVAL '1 minute')", "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)"),
+        ("other SELECT hex(v), v FROM t", "there is no function hex; SELECT DISTINCT routine_name"),
+        ("other SELECT uper(k), v FROM t", "there is no function uper; did you mean upper?"),
         ("other SELECT CAST(ts AT TIME ZONE 'Nowhere/X' AS STRING), v FROM t", "there is no time zone \"Nowhere/X\""),
         ("other SELECT map_entries(MAP {k: v})[1], v FROM t", "map_keys(m)"),
     ] {
@@ -521,6 +530,22 @@ async fn answer(planner: &Planner, expression: &str) -> Option<String> {
     let plan = planner.plan_query(&query).await.unwrap_or_else(|error| panic!("{expression}: {error}"));
     let rows = SessionContext::new().execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
     rows[0].column(0).as_string_view().iter().next().unwrap().map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_cast_stands_beside_what_is_cast() {
+    for job in [
+        "other SELECT 'x', sum(a) FROM (SELECT sum(v) AS a, sum(CAST(v AS DOUBLE)) AS b FROM t)",
+        "other SELECT k, b FROM (SELECT k, lag(v) OVER w AS a, lag(CAST(v AS INT)) OVER w AS b FROM t WINDOW w AS (PARTITION BY k ORDER BY ts))",
+        "other SELECT k, v FROM (SELECT k, v, CAST(v AS STRING) FROM t)",
+    ] {
+        let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        assert!(
+            !planned.inserts[0].plan.display_indent().to_string().contains("named_cast(CAST"),
+            "{}",
+            planned.inserts[0].plan.display_indent()
+        );
+    }
 }
 
 #[tokio::test]
