@@ -56,7 +56,7 @@ impl Client {
         let address = connect.http.clone().or_else(|| endpoints.get("http").cloned());
         let address = address.ok_or_else(|| {
             unreachable(format!(
-                "no platform runs on the data folder {folder}; start one with `polybolos up`, or give --data-dir or --http"
+                "no platform runs on the data folder {folder}, or none that writes endpoints.json; start one with `polybolos up`, or give --data-dir, or --http and --token-file"
             ))
         })?;
         let token = match &connect.token {
@@ -80,7 +80,9 @@ impl Client {
 
     pub fn endpoint(&self, name: &str) -> anyhow::Result<&str> {
         let found = self.endpoints.get(name).map(String::as_str);
-        found.ok_or_else(|| Exit::new(Failure::Unreachable, format!("the platform has no {name} endpoint")).into())
+        found.ok_or_else(|| {
+            Exit::new(Failure::Unreachable, format!("the platform does not say where {name} is; give --{name}")).into()
+        })
     }
 
     /// A file of the platform, into a new file here. It has its name only once all of it is there.

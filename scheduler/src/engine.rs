@@ -304,7 +304,10 @@ pub(crate) fn any_error(error: anyhow::Error) -> EngineError {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
             });
             let kind = if away { ErrorKind::Unavailable } else { ErrorKind::Invalid };
-            EngineError::new(kind, format!("{error:#}").replace('\n', " "))
+            // DataFusion's names for kinds of errors say nothing to whoever wrote the statement.
+            let told = ["Error during planning: ", "This feature is not implemented: ", "External error: "];
+            let message = told.iter().fold(format!("{error:#}").replace('\n', " "), |message, kind| message.replace(kind, ""));
+            EngineError::new(kind, message)
         }
     }
 }

@@ -129,7 +129,8 @@ impl PlatformEngine {
             self.catalog.current().job(job).map_err(sql_error)?;
         }
         let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
-        answer.notices.push(format!("{} dead letters sent back, {} were before", replayed.sent, replayed.known));
+        let letters = if replayed.sent == 1 { "letter" } else { "letters" };
+        answer.notices.push(format!("{} dead {letters} sent back, {} were before", replayed.sent, replayed.known));
         if replayed.left > 0 {
             answer.notices.push(format!(
                 "{} have no whole record to send: rows that a table refused, or records longer than what is kept of them",

@@ -78,10 +78,17 @@ impl StatusSource {
     }
 
     fn jobs(&self) -> Vec<JobStatus> {
+        let is_alone = self.executors.list().is_empty();
         self.entries()
             .into_iter()
             .map(|(name, entry)| match entry {
-                Entry::Running(handle) => handle.with_history(|history| job(&handle, &handle.view(), history)),
+                Entry::Running(handle) => {
+                    let mut status = handle.with_history(|history| job(&handle, &handle.view(), history));
+                    if is_alone && matches!(status.state, JobState::Starting | JobState::Running | JobState::Waiting) {
+                        status.limiting = "no executor is connected; start one with polybolos executor".into();
+                    }
+                    status
+                }
                 Entry::Starting { error, .. } => {
                     JobStatus { name, limiting: error.clone(), error: Some(error), ..JobStatus::default() }
                 }

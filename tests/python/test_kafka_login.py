@@ -61,7 +61,8 @@ def test_a_job_reads_and_writes_a_kafka_that_wants_a_login_over_tls(broker, fres
         "CREATE TABLE misspelt (id STRING, v INT) WITH ('connector' = 'kafka', 'topic' = 'numbers', 'format' = 'json', "
         f"'properties.bootstrap.server' = '{broker.kafka_login}')"
     )
-    refused = platform.run("sql", "-c", "CREATE JOB never AS INSERT INTO doubles SELECT id, v FROM misspelt", check=False)
+    platform.sql("CREATE TABLE nowhere (id STRING, v INT) WITH ('connector' = 'blackhole')")
+    refused = platform.run("sql", "-c", "CREATE JOB never AS INSERT INTO nowhere SELECT id, v FROM misspelt", check=False)
     assert refused.returncode == 1, refused.stderr
     assert "misspelt" in refused.stderr and "property 'properties.bootstrap.server' is refused" in refused.stderr, refused.stderr
     assert [row for row in platform.sql("SHOW JOBS") if "never" in row.values()] == []

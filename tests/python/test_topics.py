@@ -106,6 +106,32 @@ def test_a_topic_made_again_under_the_same_name(system, mode, records):
     job.statement("DROP")
 
 
+def test_topics_made_again_under_running_jobs_are_read_on(cluster):
+    """Executors that read ahead meet the end of a topic at some moment of their own; all partitions must come back."""
+    jobs = [Job(cluster, f"anew_{number}", ", 'on_data_loss' = 'continue'", partitions=4) for number in range(8)]
+    for job in jobs:
+        for partition in range(4):
+            job.produce(range(5 * partition, 5 * partition + 5), partition)
+    for job in jobs:
+        wait_for("the first rows", lambda job=job: job.numbers() == set(range(20)))
+    for job in jobs:
+        done(job.admin.delete_topics([job.name]))
+    for job in jobs:
+        wait_for("the topic's end", lambda job=job: job.name not in job.admin.list_topics(timeout=5).topics)
+    for _ in range(2):
+        jobs[0].wait_until_looked_at()
+    for job in jobs:
+        wait_for("the topic anew", lambda job=job: job.create_topic() is None)
+    # What is told late of the old topic must not stop the new one.
+    jobs[0].wait_until_looked_at()
+    for job in jobs:
+        for partition in range(4):
+            job.produce(range(100 + 25 * partition, 125 + 25 * partition), partition)
+    for job in jobs:
+        wait_for("the new topic's rows", lambda job=job: job.numbers() == set(range(20)) | set(range(100, 200)))
+        job.statement("DROP")
+
+
 def test_added_partitions_are_read_from_their_beginning(system):
     job = Job(system, "grows", ", 'scan.startup.mode' = 'latest-offset'", partitions=1)
     job.produce(range(10))

@@ -79,7 +79,8 @@ pub async fn insert(
         number += 1;
         written += outcome.rows;
         if let Some(refused) = outcome.refused.first() {
-            bail!("{table} refused {} rows; the first: {}; {written} rows were written", outcome.refused.len(), refused.error);
+            let rows = if outcome.refused.len() == 1 { "row" } else { "rows" };
+            bail!("{table} refused {} {rows}; the first: {}; {written} were written", outcome.refused.len(), refused.error);
         }
     }
     Ok(written)

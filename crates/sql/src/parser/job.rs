@@ -120,7 +120,9 @@ fn block(cursor: &mut Cursor<'_>, job: &str) -> Result<Vec<Insert>, SqlError> {
             break;
         }
         if !cursor.is_word("INSERT") {
-            let hint = format!("a block holds INSERTs only: CREATE JOB {job} AS BEGIN INSERT …; INSERT …; END");
+            let hint = format!(
+                "a block holds INSERTs only: CREATE JOB {job} AS BEGIN INSERT …; INSERT …; END (in psql, which cuts at semicolons, write \\; for those inside)"
+            );
             return Err(cursor.expected_or("INSERT INTO or END", &hint));
         }
         let at = cursor.at();
