@@ -6,17 +6,33 @@ use polybolos_tables::{Column, TableError, TableName, TableSchema, check};
 use scylla::{
     client::session::Session,
     cluster::metadata::{ColumnKind, ColumnType, Table},
+    statement::{Statement, prepared::PreparedStatement},
 };
 use uuid::Uuid;
 
 use crate::{
-    errors::unavailable,
+    errors::{of_preparing, unavailable},
     types::{native_name, to_arrow},
 };
 
 /// How long nodes may take to tell which schema they have, and to tell the schema: the driver would wait for a cluster that is away.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(2);
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The driver asks all nodes and waits for the last of them.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Has a statement prepared; a no to it is about its table.
+pub(crate) async fn prepared(
+    session: &Session,
+    doing: &str,
+    statement: impl Into<Statement>,
+) -> Result<PreparedStatement, TableError> {
+    match tokio::time::timeout(PREPARE_TIMEOUT, session.prepare(statement)).await {
+        Ok(prepared) => prepared.map_err(|error| of_preparing(doing, error)),
+        Err(error) => Err(unavailable(format!("{doing}: a node does not answer"), error)),
+    }
+}
 
 pub(crate) struct Catalog {
     session: Arc<Session>,

@@ -43,9 +43,25 @@ const ABOUT_TABLES: [&str; 9] = [
     "cannot directly modify",
 ];
 
+/// A guardrail of the operator's that any row meets, whatever its values: a consistency level, say.
+fn is_about_all_rows(lower: &str) -> bool {
+    lower.contains("guardrail") && !["size", "items", "page", "in_select"].iter().any(|value| lower.contains(value))
+}
+
+/// Passes by itself: a full disk, a cache of rights that cannot be read while nodes are away.
+fn may_pass(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    lower.contains("disk usage exceeds") || lower.contains("unable to perform")
+}
+
+/// What a node says, too, that has yet to hear of a table or a column.
+pub(crate) fn may_be_behind(message: &str) -> bool {
+    is_about_no_table(message) || message.to_lowercase().contains("undefined column")
+}
+
 fn is_about_a_table(message: &str) -> bool {
     let lower = message.to_lowercase();
-    is_about_no_table(message) || ABOUT_TABLES.iter().any(|words| lower.contains(words))
+    is_about_all_rows(&lower) || is_about_no_table(message) || ABOUT_TABLES.iter().any(|words| lower.contains(words))
 }
 
 /// Whether an answer says that there is no such table or keyspace.
@@ -58,6 +74,7 @@ pub(crate) fn is_about_no_table(message: &str) -> bool {
 /// Whether the server understood the request and refuses it for what it says, and what it is about. Everything else may pass.
 fn about(error: &DbError, message: &str) -> Option<About> {
     Some(match error {
+        _ if may_pass(message) => return None,
         DbError::Unauthorized | DbError::ConfigError | DbError::SyntaxError | DbError::AlreadyExists { .. } => About::Table,
         DbError::Invalid if is_about_a_table(message) => About::Table,
         DbError::Invalid | DbError::FunctionFailure { .. } | DbError::ProtocolError => About::Request,
@@ -72,7 +89,7 @@ fn innermost(error: &dyn Error) -> String {
 
 fn of_attempt(error: &RequestAttemptError) -> Option<Refusal> {
     let (about, message) = match error {
-        RequestAttemptError::DbError(DbError::Unauthorized, message) => {
+        RequestAttemptError::DbError(DbError::Unauthorized, message) if !may_pass(message) => {
             (About::Table, format!("{message}; GRANT it, or set cassandra.username to a user that has it"))
         }
         RequestAttemptError::DbError(error, message) => (about(error, message)?, message.clone()),
@@ -128,6 +145,16 @@ pub(crate) fn of_paging(doing: &str, error: PagerExecutionError) -> TableError {
     told(doing, refusal, error)
 }
 
+/// Whether the server knows a kept statement by another name now.
+pub(crate) fn is_renamed(error: &PagerExecutionError) -> bool {
+    matches!(
+        error,
+        PagerExecutionError::NextPageError(NextPageError::RequestFailure(RequestError::LastAttemptError(
+            RequestAttemptError::RepreparedIdChanged { .. }
+        )))
+    )
+}
+
 /// A row, or the page that it should have been in.
 pub(crate) fn of_row(doing: &str, error: NextRowError) -> TableError {
     let refusal = match &error {
@@ -165,6 +192,7 @@ mod tests {
             "Unknown identifier v",
             "Cannot assign value (int)? to v of type text",
             "Some partition key parts are missing: a",
+            "Guardrail write_consistency_levels violated: Provided values [ONE] are not allowed for write consistency levels",
         ] {
             assert_eq!(about(DbError::Invalid, message), Some(About::Table), "{message}");
         }
@@ -174,12 +202,19 @@ mod tests {
             "Invalid null value in condition for column id",
             "Expected 4 or 0 byte int (8)",
             "Batch too large",
+            "Guardrail column_value_size violated: Value of column 'v' has size 2MiB, this exceeds the failure threshold of 1MiB",
         ] {
             assert_eq!(about(DbError::Invalid, message), Some(About::Request), "{message}");
         }
         let forbidden = "User bob has no MODIFY permission on <table lk.t> or any of its parents";
         assert_eq!(about(DbError::Unauthorized, forbidden), Some(About::Table));
         assert_eq!(about(DbError::ConfigError, "no such strategy"), Some(About::Table));
+        assert_eq!(
+            about(DbError::Unauthorized, "Unable to perform authorization of permissions: Cannot achieve consistency level"),
+            None
+        );
+        let full = "Guardrail replica_disk_usage violated: Write request failed because disk usage exceeds failure threshold";
+        assert_eq!(about(DbError::Invalid, full), None);
         assert_eq!(about(DbError::Overloaded, "table t does not exist"), None);
     }
 

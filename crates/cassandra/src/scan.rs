@@ -18,15 +18,14 @@ use polybolos_tables::{Column, KeyPredicate, ScanRequest, ScanSlice, TableError,
 use scylla::{
     client::session::Session,
     cluster::metadata::{ColumnType, NativeType},
-    errors::PrepareError,
     statement::{Statement, prepared::PreparedStatement},
     value::{CqlTimestamp, CqlValue, CqlVarint, Row},
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{self, Catalog},
     decimal,
-    errors::{is_about_no_table, of_paging, of_preparing, of_row},
+    errors::{is_about_no_table, is_renamed, may_be_behind, of_paging, of_row, unavailable},
     types::{can_read, native_name, quoted, typed_mark, unreadable},
 };
 
@@ -152,19 +151,19 @@ impl ReadText {
 }
 
 impl PreparedReads {
-    async fn of(&self, session: &Session, text: &ReadText) -> Result<PreparedStatement, PrepareError> {
+    async fn of(&self, session: &Session, text: &ReadText, doing: &str) -> Result<PreparedStatement, TableError> {
         let plain = text.plain();
         if let Some(known) = self.0.lock().get(&plain) {
             return Ok(known.clone());
         }
         let statement = |text: String| Statement::new(text).with_page_size(PAGE_ROWS);
-        let mut prepared = session.prepare(statement(plain.clone())).await?;
+        let mut prepared = catalog::prepared(session, doing, statement(plain.clone())).await?;
         if !text.keys.is_empty() {
             // The statement is kept, and its table may be made again with another key: the server must then refuse it, and not compare a
             // number's bytes with texts.
             let marks: Vec<String> =
                 prepared.get_variable_col_specs().iter().map(|column| typed_mark(Some(&native_name(column.typ())))).collect();
-            prepared = session.prepare(statement(text.with(marks.into_iter()))).await?;
+            prepared = catalog::prepared(session, doing, statement(text.with(marks.into_iter()))).await?;
         }
         prepared.set_is_idempotent(true);
         let mut known = self.0.lock();
@@ -208,9 +207,9 @@ async fn start(
     let (selected, sure) = selected(&request, clustering);
     let (text, range) = text(&request, &slice, &selected, sure.is_some())?;
     let doing = format!("reading {}", table.name);
-    let mut prepared = match reads.of(&session, &text).await {
+    let mut prepared = match reads.of(&session, &text, &doing).await {
         Ok(prepared) => prepared,
-        Err(error) => return Err(explained(&catalog, &request, of_preparing(&doing, error)).await),
+        Err(error) => return Err(explained(&catalog, &request, error).await),
     };
     let values = match range {
         Some(range) => range,
@@ -228,8 +227,13 @@ async fn start(
     let pager = match session.execute_iter(prepared, values).await {
         Ok(pager) => pager,
         Err(error) => {
-            reads.forget(&text);
-            return Err(explained(&catalog, &request, of_paging(&doing, error)).await);
+            let is_renamed = is_renamed(&error);
+            let error = of_paging(&doing, error);
+            // What may pass does not make the statement another.
+            if is_renamed || !error.is_retryable() {
+                reads.forget(&text);
+            }
+            return Err(explained(&catalog, &request, error).await);
         }
     };
     // Of the first page, and before a row is decoded: a kept statement does not know what has become of its table.
@@ -310,6 +314,7 @@ async fn explained(catalog: &Catalog, request: &ScanRequest, error: TableError) 
         Ok(Some(stored)) => {
             let declared = wanted(request, &stored, |column| catalog.unusable(name, column).is_some());
             match catalog.check(&declared, &stored) {
+                Ok(()) if may_be_behind(&error.to_string()) => unavailable(format!("{error}, which not all nodes say"), error),
                 Ok(()) => error,
                 Err(mismatch) => {
                     let message = format!("{mismatch}; declare the table as it is stored");

@@ -27,9 +27,9 @@ use scylla::{
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, prepared},
     encode::{Marks, Rows},
-    errors::{About, STORE, of_execution, of_preparing, refusal},
+    errors::{About, STORE, may_be_behind, of_execution, refusal},
     types::{native_name, quoted, typed_mark},
 };
 
@@ -89,7 +89,7 @@ async fn prepare(
     consistency: Consistency,
 ) -> Result<PreparedStatement, TableError> {
     let doing = format!("preparing {what} {}", table.name);
-    let mut prepared = session.prepare(statement).await.map_err(|error| of_preparing(&doing, error))?;
+    let mut prepared = prepared(session, &doing, statement).await?;
     prepared.set_is_idempotent(true);
     prepared.set_consistency(consistency);
     Ok(prepared)
@@ -181,7 +181,11 @@ impl CassandraWriter {
     /// What has become of a table that takes no rows, in the words of the check before a job; else the server's own.
     async fn explained(&self, declared: &TableSchema, error: TableError) -> TableError {
         match self.catalog.current(&self.table.name).await {
-            Ok(Some(stored)) => self.catalog.check(declared, &stored).err().unwrap_or(error),
+            Ok(Some(stored)) => match self.catalog.check(declared, &stored) {
+                Ok(()) if may_be_behind(&error.to_string()) => changed(&self.table),
+                Ok(()) => error,
+                Err(mismatch) => mismatch,
+            },
             Ok(None) => TableError::NoSuchTable { table: self.table.name.to_string() },
             Err(_) => error,
         }
@@ -297,7 +301,7 @@ impl CassandraWriter {
     /// That the server takes a statement, and for the same types as when it was prepared.
     async fn still_stands(&self, statement: &PreparedStatement) -> Result<(), TableError> {
         let doing = format!("writing to {}", self.table.name);
-        let again = self.session.prepare(statement.get_statement()).await.map_err(|error| of_preparing(&doing, error))?;
+        let again = prepared(&self.session, &doing, statement.get_statement()).await?;
         if again.get_variable_col_specs().as_slice() == statement.get_variable_col_specs().as_slice() {
             return Ok(());
         }

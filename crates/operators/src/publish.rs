@@ -43,6 +43,9 @@ use crate::{
 pub enum SinkSpec {
     Table {
         table: TableName,
+        /// By which rows replace each other; `None`: by whichever the table has.
+        #[serde(default)]
+        key: Option<DeclaredKey>,
         columns: Vec<String>,
         options: WriteOptions,
     },
@@ -67,6 +70,29 @@ pub enum SinkSpec {
         name: String,
     },
     Blackhole,
+}
+
+/// A table's primary key, as it was declared. A table that was made again with another one must not be taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredKey {
+    pub partition: Vec<String>,
+    pub clustering: Vec<String>,
+}
+
+/// A table that rows go to, as a sink has it.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    table: &'a TableName,
+    key: Option<&'a DeclaredKey>,
+    columns: &'a [String],
+    options: &'a WriteOptions,
+}
+
+impl Target<'_> {
+    /// Under which its writer is kept.
+    fn writer_key(&self) -> String {
+        format!("{}({}) {:?} {:?}", self.table, self.columns.join(","), self.key, self.options)
+    }
 }
 
 impl SinkSpec {
@@ -180,8 +206,9 @@ impl Publisher {
                 tracing::info!(target: "print", table = %name, epoch = %order.epoch, "\n{}", printed(&batches)?);
             }
             SinkSpec::Topic { target } => letters = self.write_topic(order, target, &batches, grant, &mut report).await?,
-            SinkSpec::Table { table, columns, options } => {
-                letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
+            SinkSpec::Table { table, key, columns, options } => {
+                let target = Target { table, key: key.as_ref(), columns, options };
+                letters = self.write_table(order, target, &batches, grant, &mut report).await?;
             }
             SinkSpec::Files { target } => {
                 let published = files::write(&self.services.places, order, target, &batches, grant).await?;
@@ -189,11 +216,12 @@ impl Publisher {
                 letters = refused_rows(order, &target.place, &batches, published)?;
             }
             SinkSpec::Letters { table, columns, options, others, topic } => {
-                letters = self.write_table(order, (table, columns.as_slice(), options), &batches, grant, &mut report).await?;
+                let target = Target { table, key: None, columns, options };
+                letters = self.write_table(order, target, &batches, grant, &mut report).await?;
                 // What these refuse has no third place; the system's table has it.
                 let mut copy = PublishReport { rows: 0, ..report.clone() };
                 for other in others {
-                    let refused = self.write_table(order, (other, columns.as_slice(), options), &batches, grant, &mut copy).await?;
+                    let refused = self.write_table(order, Target { table: other, ..target }, &batches, grant, &mut copy).await?;
                     if !refused.is_empty() {
                         tracing::warn!(job = %order.job, table = %other, rows = refused.len(), "a table refused letters; {table} has them");
                     }
@@ -232,13 +260,13 @@ impl Publisher {
     async fn write_table(
         &self,
         order: &Order,
-        (table, columns, options): (&TableName, &[String], &WriteOptions),
+        target: Target<'_>,
         batches: &[RecordBatch],
         grant: &dyn Grant,
         report: &mut PublishReport,
     ) -> Result<Vec<DeadLetter>, PublishError> {
         let mut letters = vec![];
-        let writer = self.writer(table, columns, options).await?;
+        let writer = self.writer(target).await?;
         // The row of the part that a batch begins with: a refused row's identity must not depend on how rows are cut into batches.
         let mut first = 0;
         for batch in batches {
@@ -251,14 +279,14 @@ impl Publisher {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
-                    self.writers.lock().remove(&writer_key(table, columns, options));
+                    self.writers.lock().remove(&target.writer_key());
                     return Err(error.into());
                 }
             };
             report.rows += outcome.rows;
             report.retries += outcome.retries;
             for refused in &outcome.refused {
-                letters.push(refused_row(order, table, batch, first, refused)?);
+                letters.push(refused_row(order, target.table, batch, first, refused)?);
             }
             first += batch.num_rows();
         }
@@ -278,19 +306,18 @@ impl Publisher {
         Ok(part::decode_sink(&order.file.name, &bytes, order.file.crc32, order.sink)?)
     }
 
-    async fn writer(
-        &self,
-        table: &TableName,
-        columns: &[String],
-        options: &WriteOptions,
-    ) -> Result<Arc<dyn TableWriter>, PublishError> {
-        let key = writer_key(table, columns, options);
+    async fn writer(&self, target: Target<'_>) -> Result<Arc<dyn TableWriter>, PublishError> {
+        let key = target.writer_key();
         if let Some(writer) = self.writers.lock().get(&key) {
             return Ok(writer.clone());
         }
-        let schema = self.services.tables.describe(table).await?;
-        let schema = schema.ok_or_else(|| TableError::NoSuchTable { table: table.to_string() })?;
-        let writer = self.services.tables.writer(&schema, columns, options).await?;
+        let schema = self.services.tables.describe(target.table).await?;
+        let mut schema = schema.ok_or_else(|| TableError::NoSuchTable { table: target.table.to_string() })?;
+        if let Some(declared) = target.key {
+            schema.partition_key.clone_from(&declared.partition);
+            schema.clustering_key.clone_from(&declared.clustering);
+        }
+        let writer = self.services.tables.writer(&schema, target.columns, target.options).await?;
         self.writers.lock().insert(key, writer.clone());
         Ok(writer)
     }
@@ -304,10 +331,6 @@ impl Publisher {
         let rows = BTreeMap::from([(DEAD_LETTERS, letters.len() as u64)]);
         Ok(PartFile { part: order.file.part, name, bytes: bytes.len() as u64, crc32, rows, state_bytes, state_end: None })
     }
-}
-
-fn writer_key(table: &TableName, columns: &[String], options: &WriteOptions) -> String {
-    format!("{table}({}) {options:?}", columns.join(","))
 }
 
 /// Rows with a sign in front, one table per run of rows or deletes.

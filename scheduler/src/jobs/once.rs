@@ -50,7 +50,7 @@ pub async fn insert(
     if let SinkSpec::Topic { target } = &sink {
         return insert_into_topic(target, rows).await;
     }
-    let (SinkSpec::Table { table, columns, options }, Keeping::LastPerKey(key)) = (&sink, &keeping) else {
+    let (SinkSpec::Table { table, columns, options, .. }, Keeping::LastPerKey(key)) = (&sink, &keeping) else {
         while let Some(batch) = rows.next().await {
             let batch = batch?;
             written += batch.num_rows() as u64;

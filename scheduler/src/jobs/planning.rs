@@ -139,7 +139,7 @@ fn letters_sink(platform: &PlatformTables, table: TableSchema, others: Vec<Table
     let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let options = WriteOptions { batch_rows: 1, ..WriteOptions::default() };
     if topic.is_none() && others.is_empty() {
-        return SinkSpec::Table { table: table.name, columns, options };
+        return SinkSpec::Table { table: table.name, key: None, columns, options };
     }
     let key = table.primary_key().filter_map(|key| columns.iter().position(|column| column == key)).collect();
     let topic = topic.map(|topic| TopicTarget {

@@ -4,7 +4,7 @@ use polybolos_kafka::encode::{self, EncodeOptions};
 use polybolos_operators::{
     part_write::Keeping,
     publish::{
-        SinkSpec,
+        DeclaredKey, SinkSpec,
         files::{self, FilesTarget},
         topic::TopicTarget,
     },
@@ -49,8 +49,12 @@ pub fn sink(platform: &PlatformTables, insert: &InsertPlan) -> anyhow::Result<(K
                 refuse_empty: alone && stored.partition_key.iter().any(|part| part == name),
             });
             let checks = checks.collect();
-            let spec =
-                SinkSpec::Table { table: stored.name.clone(), columns: insert.columns.clone(), options: options.write.clone() };
+            let spec = SinkSpec::Table {
+                table: stored.name.clone(),
+                key: Some(DeclaredKey { partition: stored.partition_key.clone(), clustering: stored.clustering_key.clone() }),
+                columns: insert.columns.clone(),
+                options: options.write.clone(),
+            };
             (Keeping::LastPerKey(key), checks, spec)
         }
         Connector::Kafka(_) => {
