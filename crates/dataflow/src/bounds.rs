@@ -17,7 +17,7 @@ use datafusion::{
     physical_plan::{PhysicalExpr, joins::utils::JoinFilter},
 };
 
-use crate::event_time::{literal_us, unit_us};
+use crate::event_time::{is_utc, literal_us, unit_us};
 
 /// A column of the left and one of the right, by index in their inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ impl Sum {
         }
         if let Some(cast) = expression.downcast_ref::<CastExpr>() {
             let rounds_us = match cast.cast_type() {
+                // A cast to another zone moves what has none.
+                DataType::Timestamp(_, Some(zone)) if !is_utc(zone) => return None,
                 DataType::Timestamp(unit, _) | DataType::Duration(unit) => unit_us(*unit) - 1,
                 DataType::Interval(_) => unit_us(TimeUnit::Microsecond) - 1,
                 _ => return None,

@@ -134,7 +134,11 @@ pub fn of_expression(
         return input.get(column.index()).copied().flatten();
     }
     if let Some(cast) = expression.downcast_ref::<CastExpr>() {
-        let DataType::Timestamp(unit, _) = cast.cast_type() else { return None };
+        let DataType::Timestamp(unit, zone) = cast.cast_type() else { return None };
+        // A cast to another zone moves what has none.
+        if zone.as_ref().is_some_and(|zone| !is_utc(zone)) {
+            return None;
+        }
         let time = of_expression(cast.expr(), input, lateness)?;
         // What is rounded to whole units is late when it was before.
         let is_source = time.is_source && lateness.is_some_and(|lateness| lateness.is_in_steps_of(unit_us(*unit)));
@@ -196,8 +200,11 @@ fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>], late
             Some(time.moved(-origin_us).rounded(width_us)?.moved(origin_us))
         }
         "date_trunc" => {
-            let (time, width_us) = (time(1)?, truncation_us(arguments.first()?)?);
-            if ends(time, width_us, 0) { Some(closing(width_us, width_us)) } else { time.rounded(width_us) }
+            let (time, (width_us, offset_us)) = (time(1)?, truncation_us(arguments.first()?)?);
+            if ends(time, width_us, offset_us) {
+                return Some(closing(width_us, gcd(width_us, offset_us)));
+            }
+            Some(time.moved(-offset_us).rounded(width_us)?.moved(offset_us))
         }
         // Starts of windows of the size that is the third argument.
         "hop_starts" => {
@@ -231,16 +238,22 @@ pub fn of_source(lateness: &Lateness) -> TimeColumn {
     TimeColumn { closes_after_us: every_us, step_us: gcd(every_us, offset_us), is_source: true }
 }
 
-/// The length of what `date_trunc` truncates to, where it has one.
-fn truncation_us(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
+pub(crate) fn is_utc(zone: &str) -> bool {
+    zone.eq_ignore_ascii_case("utc") || zone == "+00:00"
+}
+
+/// The length of what `date_trunc` truncates to, where it has one, and where it begins: weeks on Mondays, and 1970 on a Thursday.
+fn truncation_us(expression: &Arc<dyn PhysicalExpr>) -> Option<(i64, i64)> {
+    const DAY_US: i64 = 86_400_000_000;
     let literal = expression.downcast_ref::<Literal>()?.value().try_as_str()??.to_ascii_lowercase();
     Some(match literal.as_str() {
-        "microsecond" => 1,
-        "millisecond" => 1_000,
-        "second" => 1_000_000,
-        "minute" => 60_000_000,
-        "hour" => 3_600_000_000,
-        "day" => 86_400_000_000,
+        "microsecond" => (1, 0),
+        "millisecond" => (1_000, 0),
+        "second" => (1_000_000, 0),
+        "minute" => (60_000_000, 0),
+        "hour" => (3_600_000_000, 0),
+        "day" => (DAY_US, 0),
+        "week" => (7 * DAY_US, 4 * DAY_US),
         _ => return None,
     })
 }

@@ -6,10 +6,11 @@ use datafusion::{
     common::DFSchema,
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{Expr, ExprSchemable},
+    sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias,
 };
 
 use super::{ColumnDefinition, ColumnKind, TableDefinition};
-use crate::{cast_types::CastTypes, error::SqlError, functions, names::RelationName, types::SqlType};
+use crate::{cast_types::CastTypes, error::SqlError, functions, names::RelationName, parser, types::SqlType};
 
 /// Fills in the types that follow from expressions.
 pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) -> Result<(), SqlError> {
@@ -27,7 +28,7 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
     state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
     for column in columns {
         let ColumnKind::Computed { expression } = &column.kind else { continue };
-        let planned = state.create_logical_expr(expression, &schema)?;
+        let planned = planned(&state, expression, &schema)?;
         let found = planned.get_type(&schema)?;
         let Some(sql_type) = SqlType::of_arrow(&found) else {
             let message =
@@ -40,6 +41,12 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
     Ok(())
 }
 
+/// Read by our own grammar, as the expressions of queries are.
+fn planned(state: &SessionState, expression: &str, schema: &DFSchema) -> Result<Expr, SqlError> {
+    let expr = parser::expression(expression)?;
+    Ok(state.create_logical_expr_from_sql_expr(SQLExprWithAlias { expr, alias: None }, schema)?)
+}
+
 /// All columns of `table` as expressions over its stored ones, which `state` can plan.
 pub(crate) fn expressions(state: &SessionState, table: &TableDefinition) -> Result<Vec<Expr>, SqlError> {
     let schema: &Schema = &table.stored().arrow_schema();
@@ -48,7 +55,7 @@ pub(crate) fn expressions(state: &SessionState, table: &TableDefinition) -> Resu
     for column in &table.columns {
         let expression = match &column.kind {
             ColumnKind::Computed { expression } => {
-                let computed = state.create_logical_expr(expression, &schema)?;
+                let computed = planned(state, expression, &schema)?;
                 // In its declared type, whatever literals have become since.
                 let computed = computed.cast_to(&table.data_type(column), &schema)?;
                 let is_event_time = table.watermark.as_ref().is_some_and(|watermark| watermark.column == column.name);

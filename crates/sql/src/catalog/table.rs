@@ -45,7 +45,8 @@ impl ColumnDefinition {
     fn is_of_the_clock(&self) -> bool {
         let ColumnKind::Computed { expression } = &self.kind else { return false };
         let expression = expression.to_ascii_lowercase();
-        ["proctime()", "now()", "current_timestamp"].iter().any(|clock| expression.contains(clock))
+        let beneath = expression.strip_prefix("cast(").and_then(|cast| cast.split(" as ").next()).unwrap_or(&expression);
+        ["proctime()", "now()", "current_timestamp", "current_timestamp()"].contains(&beneath.trim())
     }
 }
 

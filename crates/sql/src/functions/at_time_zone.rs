@@ -1,18 +1,17 @@
 //! `time AT TIME ZONE 'Europe/Paris'`, as PostgreSQL has it: of an instant, what clocks show there; of a time on clocks there, the instant.
-//! DataFusion's only labels an instant with a zone, which every function reads in a way of its own.
+//! DataFusion's only labels an instant with a zone, which every function reads in a way of its own. A time that clocks show twice is taken for
+//! standard time, one that they skip for what they would have shown without.
 use std::sync::Arc;
 
+use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use datafusion::{
     arrow::{
-        array::timezone::Tz,
-        datatypes::{DataType, Field, FieldRef, TimeUnit},
+        array::{AsArray, Int64Array, timezone::Tz},
+        compute::cast,
+        datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit},
     },
     common::{Result, exec_err, plan_err},
-    functions::datetime::to_local_time,
-    logical_expr::{
-        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, cast,
-        simplify::{ExprSimplifyResult, SimplifyContext},
-    },
+    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 
 use super::text::is_text;
@@ -36,6 +35,27 @@ fn other(time: &DataType) -> DataType {
         DataType::Timestamp(unit, None) => DataType::Timestamp(*unit, Some(UTC.into())),
         _ => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
     }
+}
+
+/// How far clocks that show `local` are ahead of UTC, in seconds.
+fn offset_of_local(zone: Tz, local: NaiveDateTime) -> i32 {
+    let seconds = |offset: <Tz as TimeZone>::Offset| offset.fix().local_minus_utc();
+    match zone.offset_from_local_datetime(&local) {
+        MappedLocalTime::Single(offset) => seconds(offset),
+        // Summer time is ahead of standard time.
+        MappedLocalTime::Ambiguous(first, second) => seconds(first).min(seconds(second)),
+        MappedLocalTime::None => {
+            let before = local.checked_sub_signed(TimeDelta::days(1)).unwrap_or(local);
+            zone.offset_from_local_datetime(&before).earliest().map_or(0, seconds)
+        }
+    }
+}
+
+/// A time in units of which a second has so many, moved to or from the clocks of a zone. `None` where no calendar reaches.
+fn moved(time: i64, per_second: i64, zone: Tz, is_instant: bool) -> Option<i64> {
+    let at = DateTime::from_timestamp(time.div_euclid(per_second), 0)?.naive_utc();
+    let ahead = if is_instant { zone.offset_from_utc_datetime(&at).fix().local_minus_utc() } else { -offset_of_local(zone, at) };
+    time.checked_add(i64::from(ahead).checked_mul(per_second)?)
 }
 
 impl ScalarUDFImpl for AtTimeZone {
@@ -72,22 +92,49 @@ impl ScalarUDFImpl for AtTimeZone {
         Ok(Arc::new(Field::new(self.name(), other(arguments.arg_fields[0].data_type()), true)))
     }
 
-    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        let Ok([time, Expr::Literal(zone, _)]) = <[Expr; 2]>::try_from(arguments) else {
-            return plan_err!("AT TIME ZONE takes one zone for all rows, in quotes");
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [time, ColumnarValue::Scalar(zone)] = arguments.args.as_slice() else {
+            return exec_err!("AT TIME ZONE takes one zone for all rows, in quotes");
         };
-        let zone = zone.try_as_str().flatten().unwrap_or_default().to_owned();
-        let DataType::Timestamp(unit, from) = context.get_data_type(&time)? else {
-            return plan_err!("AT TIME ZONE takes a timestamp");
+        let zone: Tz = zone.try_as_str().flatten().unwrap_or_default().parse()?;
+        let times = time.to_array(arguments.number_rows)?;
+        let DataType::Timestamp(unit, label) = times.data_type() else { return exec_err!("AT TIME ZONE takes a timestamp") };
+        let per_second = match unit {
+            TimeUnit::Second => 1,
+            TimeUnit::Millisecond => 1_000,
+            TimeUnit::Microsecond => 1_000_000,
+            TimeUnit::Nanosecond => 1_000_000_000,
         };
-        let there = cast(time, DataType::Timestamp(unit, Some(zone.into())));
-        Ok(ExprSimplifyResult::Simplified(match from {
-            Some(_) => to_local_time().call(vec![there]),
-            None => cast(there, DataType::Timestamp(unit, Some(UTC.into()))),
-        }))
+        let numbers = cast(&times, &DataType::Int64)?;
+        let one = |time: Option<i64>| match time.map(|time| moved(time, per_second, zone, label.is_some())) {
+            Some(None) => exec_err!("AT TIME ZONE leaves the range of times"),
+            Some(known) => Ok(known),
+            None => Ok(None),
+        };
+        let there = numbers.as_primitive::<Int64Type>().iter().map(one).collect::<Result<Int64Array>>()?;
+        Ok(ColumnarValue::Array(cast(&there, &other(times.data_type()))?))
     }
+}
 
-    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("AT TIME ZONE is replaced when a plan is optimised; optimise the plan first")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_read_as_postgresql_reads_them() {
+        let zone: Tz = "Europe/Paris".parse().unwrap();
+        let at = |text: &str| text.parse::<NaiveDateTime>().unwrap().and_utc().timestamp();
+        for (local, instant) in [
+            ("2024-07-01T12:00:00", "2024-07-01T10:00:00"),
+            ("2024-01-01T12:00:00", "2024-01-01T11:00:00"),
+            // Shown twice, and not at all.
+            ("2024-10-27T02:30:00", "2024-10-27T01:30:00"),
+            ("2024-03-31T02:30:00", "2024-03-31T01:30:00"),
+        ] {
+            assert_eq!(moved(at(local), 1, zone, false), Some(at(instant)), "{local}");
+        }
+        assert_eq!(moved(at("2024-10-27T00:30:00"), 1, zone, true), Some(at("2024-10-27T02:30:00")));
+        assert_eq!(moved(at("2024-10-27T01:30:00"), 1, zone, true), Some(at("2024-10-27T02:30:00")));
+        assert_eq!(moved(i64::MAX, 1, zone, true), None);
     }
 }

@@ -116,11 +116,25 @@ fn name(names: &[&'static str], place: i64, is_whole: bool) -> &'static str {
 /// The same pattern as `strptime` and DataFusion's `to_timestamp` read it.
 pub(crate) fn strptime(pattern: &str) -> Result<String> {
     let mut text = String::new();
-    for piece in pieces(pattern)? {
+    let pieces = pieces(pattern)?;
+    let has = |wanted: fn(&Piece) -> bool| pieces.iter().any(wanted);
+    let (has_hour, has_half_hour) =
+        (has(|piece| matches!(piece, Piece::Hour(_))), has(|piece| matches!(piece, Piece::HalfDayHour(_))));
+    // The parser would take midnight for a time of which a part is missing.
+    if (has_hour || has_half_hour) && !has(|piece| matches!(piece, Piece::Minute(_))) {
+        return plan_err!("the pattern {pattern:?} has hours and no minutes, so it reads no time; write HH:mm");
+    }
+    if has_half_hour != has(|piece| matches!(piece, Piece::HalfDay)) {
+        return plan_err!("the pattern {pattern:?} needs both hh and a, as in 'hh:mm a'; write HH for hours from 0 to 23");
+    }
+    for piece in pieces {
         text.push_str(match piece {
             Piece::Text(literal) => {
                 text.push_str(&literal.replace('%', "%%"));
                 continue;
+            }
+            Piece::Fraction(digits) if ![3, 6, 9].contains(&digits) => {
+                return plan_err!("the pattern {pattern:?} has {digits} digits of a second; write SSS, SSSSSS or SSSSSSSSS");
             }
             Piece::Fraction(digits) => {
                 // Writing to a String cannot fail.
@@ -366,7 +380,9 @@ mod tests {
         assert_eq!(formatted(981_072_000, 0, "yyyy-MM-dd DDD hh a"), "2001-02-02 033 12 AM");
         assert_eq!(formatted(-86_400, 0, "E MMM"), "Wed Dec");
         assert_eq!(strptime("EEE dd/MMM/yy hh:mm:ss.SSS a 'at 5 %'").unwrap(), "%a %d/%b/%y %I:%M:%S.%3f %p at 5 %%");
-        assert!(pieces("yyyy QQ").is_err());
+        for wrong in ["yyyy QQ", "yyyy-MM-dd HH", "hh:mm", "HH:mm a", "ss.S"] {
+            assert!(strptime(wrong).is_err(), "{wrong}");
+        }
         assert!(pieces("'open").is_err());
     }
 }

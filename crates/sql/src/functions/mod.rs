@@ -42,7 +42,11 @@ use datafusion::{
 };
 
 pub(crate) use self::nulls::ignoring;
-pub(crate) use self::{date_format::strptime, numeric::NAMED_CAST};
+pub(crate) use self::{
+    date_format::strptime,
+    numeric::NAMED_CAST,
+    to_json::{JSON_OF, RAW, VALUE},
+};
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
 
 /// Every scalar function.
@@ -60,6 +64,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Later::new())),
         to_json(),
+        Arc::new(ScalarUDF::new_from_impl(to_json::JsonOf::new())),
         sign(),
         event_time(),
     ];

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::StringBuilder,
+        array::{Array, ArrayRef, AsArray, StringArray, StringBuilder},
+        compute::cast,
         datatypes::{DataType, Field},
         json::writer::{EncoderOptions, make_encoder},
     },
@@ -38,28 +39,103 @@ impl ScalarUDFImpl for ToJson {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [value] = arguments.args.as_slice() else { return exec_err!("to_json takes one value") };
-        let rows = arguments.number_rows;
-        let values = value.to_array(rows)?;
-        let field = Arc::new(Field::new("value", values.data_type().clone(), true));
-        let options = EncoderOptions::default()
-            .with_explicit_nulls(true)
-            .with_timestamp_format("%Y-%m-%d %H:%M:%S%.f".into())
-            .with_timestamp_tz_format("%Y-%m-%d %H:%M:%S%.fZ".into());
-        let mut encoder = make_encoder(&field, &values, &options)?;
-        let mut texts = StringBuilder::with_capacity(rows, rows * 32);
-        let mut bytes = Vec::new();
-        for row in 0..rows {
-            if encoder.is_null(row) {
-                texts.append_null();
-                continue;
-            }
-            bytes.clear();
-            encoder.encode(row, &mut bytes);
-            match std::str::from_utf8(&bytes) {
-                Ok(text) => texts.append_value(text),
-                Err(error) => return exec_err!("to_json: {error}"),
-            }
+        Ok(ColumnarValue::Array(Arc::new(encoded(&value.to_array(arguments.number_rows)?)?)))
+    }
+}
+
+/// Each value as JSON; NULL where it is NULL.
+fn encoded(values: &ArrayRef) -> Result<StringArray> {
+    let rows = values.len();
+    let field = Arc::new(Field::new("value", values.data_type().clone(), true));
+    let options = EncoderOptions::default()
+        .with_explicit_nulls(true)
+        .with_timestamp_format("%Y-%m-%d %H:%M:%S%.f".into())
+        .with_timestamp_tz_format("%Y-%m-%d %H:%M:%S%.fZ".into());
+    let mut encoder = make_encoder(&field, values, &options)?;
+    let mut texts = StringBuilder::with_capacity(rows, rows * 32);
+    let mut bytes = Vec::new();
+    for row in 0..rows {
+        if encoder.is_null(row) {
+            texts.append_null();
+            continue;
         }
-        Ok(ColumnarValue::Array(Arc::new(texts.finish())))
+        bytes.clear();
+        encoder.encode(row, &mut bytes);
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => texts.append_value(text),
+            Err(error) => return exec_err!("to_json: {error}"),
+        }
+    }
+    Ok(texts.finish())
+}
+
+pub(crate) const JSON_OF: &str = "json_of";
+
+/// Marks of what follows: a value, and a text that is JSON already.
+pub(crate) const VALUE: &str = "=";
+pub(crate) const RAW: &str = "~";
+
+/// `json_of('{', '=name', value, '~name', json, …)` and `json_of('[', '=', value, …)`: what JSON_OBJECT and JSON_ARRAY are. Each value is encoded by
+/// itself, so that numbers stay numbers beside texts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct JsonOf {
+    signature: Signature,
+}
+
+impl JsonOf {
+    pub fn new() -> Self {
+        Self { signature: Signature::variadic_any(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for JsonOf {
+    fn name(&self) -> &str {
+        JSON_OF
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let word = |value: &ColumnarValue| match value {
+            ColumnarValue::Scalar(word) => word.try_as_str().flatten().map(str::to_owned),
+            ColumnarValue::Array(_) => None,
+        };
+        let Some((Some(open), members)) = arguments.args.split_first().map(|(open, members)| (word(open), members)) else {
+            return exec_err!("{JSON_OF} begins with {{ or [");
+        };
+        let mut parts = Vec::with_capacity(members.len() / 2);
+        for pair in members.chunks_exact(2) {
+            let Some(mark) = word(&pair[0]) else { return exec_err!("{JSON_OF} takes marks that all rows have") };
+            let values = pair[1].to_array(rows)?;
+            let name = mark.get(1..).unwrap_or_default();
+            let name = if open == "{" { format!("{}:", serde_json::Value::from(name)) } else { String::new() };
+            let texts =
+                if mark.starts_with(RAW) { cast(&values, &DataType::Utf8)?.as_string::<i32>().clone() } else { encoded(&values)? };
+            parts.push((name, texts));
+        }
+        let close = if open == "{" { "}" } else { "]" };
+        let mut made = StringBuilder::with_capacity(rows, rows * 64);
+        let mut text = String::new();
+        for row in 0..rows {
+            text.clear();
+            text.push_str(&open);
+            for (place, (name, values)) in parts.iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                text.push_str(name);
+                text.push_str(if values.is_null(row) { "null" } else { values.value(row) });
+            }
+            text.push_str(close);
+            made.append_value(&text);
+        }
+        Ok(ColumnarValue::Array(Arc::new(made.finish())))
     }
 }

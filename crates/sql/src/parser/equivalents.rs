@@ -10,9 +10,12 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::{
     error::SqlError,
-    functions::{NAMED_CAST, strptime},
+    functions::{JSON_OF, NAMED_CAST, RAW, VALUE, strptime},
     location::Location,
 };
+
+/// Most bytes of what is written twice in place of once: nested, it grows with each level.
+const MAX_REPEATED: usize = 4_096;
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
     // Those inside come first.
@@ -46,15 +49,16 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         Expr::Floor { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(call("date_trunc", [text(&unit.to_string().to_lowercase()), (**expr).clone()]))
         }
-        Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
-            Some(ceiling(expr, &unit.to_string().to_lowercase()))
+        Expr::Ceil { field: CeilFloorKind::DateTimeField(unit), .. } if *unit != DateTimeField::NoDateTime => {
+            let lower = unit.to_string().to_lowercase();
+            return Err(format!("CEIL(… TO {unit}) is not supported; write date_trunc('{lower}', ts) + INTERVAL '1 {lower}'"));
         }
         // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
         Expr::RLike { negated, expr, pattern, .. } => {
             let matches = call("regexp_like", [(**expr).clone(), (**pattern).clone()]);
             let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
-            Some(if *negated { not(matches) } else { matches })
+            Some(Expr::Nested(Box::new(if *negated { not(matches) } else { matches })))
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
             name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
@@ -67,14 +71,6 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         *expression = replacement;
     }
     Ok(())
-}
-
-/// The next full unit, or the time itself if it is one.
-fn ceiling(time: &Expr, unit: &str) -> Expr {
-    let floor = call("date_trunc", [text(unit), time.clone()]);
-    let is_full = Expr::BinaryOp { left: Box::new(floor.clone()), op: BinaryOperator::Eq, right: Box::new(time.clone()) };
-    let next = call("timestampadd", [text(unit), Expr::Value(Value::Number("1".into(), false).into()), floor.clone()]);
-    case(is_full, floor, next)
 }
 
 /// What a call is here; `None`: what it says. A call may be changed in place.
@@ -107,6 +103,12 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             rename(function, "string_agg");
             None
         }
+        // It stands there twice.
+        ("max_by" | "arg_max" | "argmax" | "min_by" | "arg_min" | "argmin", [_, order])
+            if order.to_string().len() > MAX_REPEATED =>
+        {
+            return Err(format!("the order of {name} is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+        }
         ("max_by" | "arg_max" | "argmax", [value, order]) => {
             by_order("last_value", value.clone(), order.clone(), function);
             None
@@ -135,20 +137,35 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             if members.len() % 2 != 0 {
                 return Err(format!("{name} takes pairs of a name and a value; the last name has no value"));
             }
-            Some(call("to_json", [call("named_struct", members.iter().map(as_value))]))
+            let mut parts = vec![text("{")];
+            for pair in members.chunks_exact(2) {
+                let name = name_of(&pair[0]).ok_or_else(|| format!("{name} takes names in quotes, and {} is none", pair[0]))?;
+                let (mark, value) = as_json(&pair[1]);
+                parts.extend([text(&format!("{mark}{name}")), value]);
+            }
+            Some(call(JSON_OF, parts))
         }
         ("json_array" | "json_build_array" | "jsonb_build_array", items) => {
-            Some(call("to_json", [call("make_array", items.iter().map(as_value))]))
+            let items = items.iter().flat_map(|item| {
+                let (mark, value) = as_json(item);
+                [text(mark), value]
+            });
+            Some(call(JSON_OF, std::iter::once(text("[")).chain(items)))
         }
         ("json_arrayagg", [item]) => {
-            let item = as_value(item);
-            rename(function, "array_agg");
-            set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(item.clone()))]);
-            only(function, Expr::IsNotNull(Box::new(item)));
-            Some(call("to_json", [Expr::Function(function.clone())]))
+            let (mark, value) = as_json(item);
+            let value = if mark == RAW { value } else { call("to_json", [value]) };
+            set_arguments(function, vec![argument(value), argument(text(","))]);
+            rename(function, "string_agg");
+            let join = |left: Expr, right: Expr| Expr::BinaryOp {
+                left: Box::new(left),
+                op: BinaryOperator::StringConcat,
+                right: Box::new(right),
+            };
+            Some(Expr::Nested(Box::new(join(join(text("["), Expr::Function(function.clone())), text("]")))))
         }
         ("map_entries", _) => return Err("map_entries is not supported; write map_keys(m) and map_values(m)".into()),
-        ("json_string" | "to_jsonb" | "row_to_json", [_]) => {
+        ("json_string" | "to_json" | "to_jsonb" | "row_to_json", [_]) => {
             rename(function, "to_json");
             None
         }
@@ -171,14 +188,33 @@ fn name_members(is_value: bool, chain: &mut [AccessExpr]) {
     }
 }
 
-/// Inside of another, what makes JSON is what it is made of: its text would be a string there.
-fn as_value(expression: &Expr) -> Expr {
-    match expression {
-        Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) if name.to_string() == "to_json" => {
-            plain(&list.args).and_then(|inner| inner.into_iter().next()).unwrap_or_else(|| expression.clone())
+/// A value's mark, and the value. What makes JSON itself is nested inside of another, where its text would be a string.
+fn as_json(value: &Expr) -> (&'static str, Expr) {
+    let makes_json = match value {
+        Expr::Function(function) => {
+            [JSON_OF, "to_json", "json_query"].contains(&function.name.to_string().to_ascii_lowercase().as_str())
         }
-        other => other.clone(),
+        // `[` || … || `]`
+        Expr::Nested(inner) => {
+            matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::StringConcat, right, .. } if **right == text("]"))
+        }
+        _ => false,
+    };
+    (if makes_json { RAW } else { VALUE }, value.clone())
+}
+
+fn name_of(expression: &Expr) -> Option<&str> {
+    match expression {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(name) => Some(name),
+            _ => None,
+        },
+        _ => None,
     }
+}
+
+fn argument(expression: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expression))
 }
 
 /// The arguments, if they are all expressions and have no names.
@@ -344,25 +380,31 @@ mod tests {
             ("to_date(t, '%d.%m.%Y')", "to_date(t, '%d.%m.%Y')"),
             ("FLOOR(ts TO HOUR)", "date_trunc('hour', ts)"),
             ("FLOOR(a)", "FLOOR(a)"),
-            ("a NOT RLIKE '^x'", "NOT regexp_like(a, '^x')"),
+            ("a NOT RLIKE '^x'", "(NOT regexp_like(a, '^x'))"),
             ("current_timestamp(3)", "now()"),
             ("ts AT TIME ZONE 'Europe/Paris'", "at_time_zone(ts, 'Europe/Paris')"),
             ("o.items[1].sku", "o.items[1]['sku']"),
             ("(r).a.\"B\"", "(r)['a']['B']"),
             (
-                "CEIL(ts TO DAY)",
-                "CASE WHEN date_trunc('day', ts) = ts THEN date_trunc('day', ts) ELSE timestampadd('day', 1, date_trunc('day', ts)) END",
+                "JSON_OBJECT('a' VALUE x, KEY 'b' VALUE IF(y, 1, 2), 'c' VALUE TO_JSON(z))",
+                "json_of('{', '=a', x, '=b', CASE WHEN y THEN 1 ELSE 2 END, '~c', to_json(z))",
             ),
-            (
-                "JSON_OBJECT('a' VALUE x, KEY 'b' VALUE IF(y, 1, 2))",
-                "to_json(named_struct('a', x, 'b', CASE WHEN y THEN 1 ELSE 2 END))",
-            ),
-            ("json_object('a', JSON_ARRAY(1, 2))", "to_json(named_struct('a', make_array(1, 2)))"),
-            ("JSON_ARRAYAGG(a + 1)", "to_json(array_agg(a + 1) FILTER (WHERE (a + 1 IS NOT NULL)))"),
+            ("json_object('a', JSON_ARRAY(1, 'x'))", "json_of('{', '~a', json_of('[', '=', 1, '=', 'x'))"),
+            ("JSON_OBJECT()", "json_of('{')"),
+            ("JSON_ARRAYAGG(a + 1 ORDER BY b)", "('[' || string_agg(to_json(a + 1), ',' ORDER BY b) || ']')"),
+            ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "('[' || string_agg(json_of('{', '=a', x), ',') || ']')"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),
         ] {
             assert_eq!(rewritten(written).unwrap(), meant, "{written}");
         }
+    }
+
+    #[test]
+    fn what_is_nested_does_not_grow_without_bound() {
+        let nested = |start: &str, end: &str| format!("{}1{}", start.repeat(60), end.repeat(60));
+        assert!(rewritten(&nested("max_by(1, ", ")")).unwrap_err().to_string().contains("in a subquery"));
+        assert!(rewritten(&nested("json_arrayagg(", ")")).unwrap().len() < 10_000);
+        assert!(rewritten(&nested("json_array(", ")")).unwrap().len() < 10_000);
     }
 
     #[test]
@@ -372,6 +414,9 @@ mod tests {
             ("to_timestamp_ltz(n, 4)", "takes 0, 3, 6 or 9"),
             ("to_timestamp(t, 'yyyy QQ')", "QQ"),
             ("json_object('a', 1, 'b')", "pairs"),
+            ("json_object(a, 1)", "names in quotes"),
+            ("CEIL(ts TO DAY)", "date_trunc('day', ts) + INTERVAL '1 day'"),
+            ("to_timestamp(t, 'yyyy-MM-dd HH')", "minutes"),
         ] {
             let error = rewritten(written).unwrap_err().to_string();
             assert!(error.contains(reason), "{written}: {error}");

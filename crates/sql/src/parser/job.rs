@@ -38,8 +38,11 @@ pub(super) fn create_job(cursor: &mut Cursor<'_>) -> Result<CreateJob, SqlError>
 /// The text of a `CREATE JOB` that has no WITH, with these options.
 pub(crate) fn with_options(sql: &str, options: &[OptionEntry]) -> Result<String, SqlError> {
     let tokens = tokenise(sql)?;
+    let words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+    // CREATE, JOB and the name, which may be any word.
+    let mut after_name = words.skip(3);
     let is_as = |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.keyword == Keyword::AS);
-    let (Some(place), false) = (tokens.iter().find(is_as), options.is_empty()) else { return Ok(sql.to_owned()) };
+    let (Some(place), false) = (after_name.find(is_as), options.is_empty()) else { return Ok(sql.to_owned()) };
     let (before, after) = sql.split_at(LineIndex::new(sql).offset(place.span.start.into()));
     let quoted = |text: &str| Token::SingleQuotedString(text.replace('\'', "''"));
     let pairs: Vec<String> = options.iter().map(|entry| format!("{} = {}", quoted(&entry.key), quoted(&entry.value))).collect();

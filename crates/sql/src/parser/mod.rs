@@ -108,6 +108,14 @@ pub(crate) fn watermark_delay(column: &str, expression: &str) -> Option<i64> {
     table::stored_delay(column, expression, Limits::default())
 }
 
+/// A stored expression, as queries have it.
+pub(crate) fn expression(text: &str) -> Result<ast::Expr, SqlError> {
+    let tokens = tokenise(text)?;
+    let mut expression = Cursor::new(&tokens, Location::START, Limits::default()).rest(|parser| parser.parse_expr())?;
+    precedence::mend(&mut expression);
+    Ok(expression)
+}
+
 /// A column's type by its words alone.
 pub(crate) fn column_type(words: &str) -> Result<SqlType, SqlError> {
     let tokens = tokenise(words)?;

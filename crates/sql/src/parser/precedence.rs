@@ -2,11 +2,11 @@
 //! binds less tightly than its parent, and stands in no parentheses, comes from there.
 use std::{mem, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, Value, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value, VisitMut, visit_expressions_mut};
 
-pub(super) fn mend(query: &mut Query) {
+pub(super) fn mend<T: VisitMut>(node: &mut T) {
     // Those inside come first.
-    let done: ControlFlow<()> = visit_expressions_mut(query, |expression| {
+    let done: ControlFlow<()> = visit_expressions_mut(node, |expression| {
         turn(expression);
         ControlFlow::Continue(())
     });

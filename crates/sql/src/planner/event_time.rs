@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use datafusion::{
-    arrow::datatypes::IntervalMonthDayNano,
+    arrow::datatypes::{DataType, IntervalMonthDayNano},
     common::{Column, Result, ScalarValue, tree_node::TreeNodeRecursion},
     execution::SessionState,
     logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator, expr::ScalarFunction, utils::split_conjunction},
@@ -248,7 +248,11 @@ impl Lineage<'_> {
         match expression {
             Expr::Alias(alias) => self.of(&alias.expr, input),
             Expr::Column(column) => self.of_column(column, input),
-            Expr::Cast(cast) => self.of(&cast.expr, input),
+            // A cast to another zone moves what has none.
+            Expr::Cast(cast) => match cast.field.data_type() {
+                DataType::Timestamp(_, Some(zone)) if !zone.eq_ignore_ascii_case("utc") && **zone != *"+00:00" => None,
+                _ => self.of(&cast.expr, input),
+            },
             Expr::ScalarFunction(function) => self.of_function(function, input),
             Expr::WindowFunction(function) => {
                 let name = function.fun.name();
@@ -278,8 +282,8 @@ impl Lineage<'_> {
                 (time, [vec![width_us], origin].concat(), ends)
             }
             ("date_trunc", [Expr::Literal(unit, _), time]) => {
-                let width_us = unit_us(unit.try_as_str()??)?;
-                (time, vec![width_us], WindowEnds::new(width_us, 0))
+                let (width_us, offset_us) = unit_us(unit.try_as_str()??)?;
+                (time, vec![width_us, offset_us], WindowEnds::new(width_us, offset_us))
             }
             (name, [time, rest @ ..]) if name == MultipleWindows::HopStarts.name() => {
                 let lengths = lengths(rest)?;
@@ -395,15 +399,17 @@ fn literal_us(expression: &Expr) -> Option<i64> {
     }
 }
 
-/// Bounds of `date_trunc` are multiples of these.
-fn unit_us(unit: &str) -> Option<i64> {
+/// How far apart bounds of `date_trunc` are, and how far after the multiples of that. Weeks begin on Mondays, and 1970 on a Thursday; months have no length.
+fn unit_us(unit: &str) -> Option<(i64, i64)> {
+    const DAY_US: i64 = 86_400_000_000;
     Some(match unit.to_ascii_lowercase().as_str() {
-        "microsecond" => 1,
-        "millisecond" => 1_000,
-        "second" => 1_000_000,
-        "minute" => 60_000_000,
-        "hour" => 3_600_000_000,
-        "day" | "week" | "month" | "quarter" | "year" => 86_400_000_000,
+        "microsecond" => (1, 0),
+        "millisecond" => (1_000, 0),
+        "second" => (1_000_000, 0),
+        "minute" => (60_000_000, 0),
+        "hour" => (3_600_000_000, 0),
+        "day" => (DAY_US, 0),
+        "week" => (7 * DAY_US, 4 * DAY_US),
         _ => return None,
     })
 }

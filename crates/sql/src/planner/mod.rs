@@ -309,7 +309,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await
     };
     let plan = match planned(query.clone()).await {
-        Err(error) if has_twins(&error) => planned(with_named_casts(query)).await?,
+        Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

@@ -569,8 +569,13 @@ async fn functions_of_flink_answer_as_there() {
         ("TO_DATE('31/01/26', 'dd/MM/yy')".to_owned(), Some("2026-01-31")),
         (format!("DATE_FORMAT({at}, 'EEE d MMMM')"), Some("Sat 31 January")),
         (format!("FLOOR({at} TO HOUR)"), Some("2026-01-31T10:00:00")),
-        (format!("CEIL({at} TO DAY)"), Some("2026-02-01T00:00:00")),
-        ("CEIL(TIMESTAMP '2026-02-01 00:00:00' TO DAY)".to_owned(), Some("2026-02-01T00:00:00")),
+        ("JSON_ARRAY(1, 'a', 2.5, NULL, JSON_OBJECT())".to_owned(), Some(r#"[1,"a",2.5,null,{}]"#)),
+        ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE 1))".to_owned(), Some(r#"[{"a":1}]"#)),
+        (
+            "CAST(TIMESTAMP '2024-07-01 12:00:00' AT TIME ZONE 'Europe/Paris' < TIMESTAMP '2024-07-01 10:30:00' AS STRING)"
+                .to_owned(),
+            Some("true"),
+        ),
         ("sign(-3)".to_owned(), Some("-1.0")),
         // New York's summer time began at 07:00 UTC on that day.
         ("TO_TIMESTAMP_LTZ(1710030600500, 3) AT TIME ZONE 'America/New_York'".to_owned(), Some("2024-03-09T19:30:00.500")),
