@@ -45,7 +45,8 @@ const ABOUT_TABLES: [&str; 9] = [
 
 /// A guardrail of the operator's that any row meets, whatever its values: a consistency level, say.
 fn is_about_all_rows(lower: &str) -> bool {
-    lower.contains("guardrail") && !["size", "items", "page", "in_select"].iter().any(|value| lower.contains(value))
+    let name = lower.split_once("guardrail ").and_then(|(_, rest)| rest.split_whitespace().next());
+    name.is_some_and(|name| !["size", "items", "page", "in_select"].iter().any(|value| name.contains(value)))
 }
 
 /// Passes by itself: a full disk, a cache of rights that cannot be read while nodes are away.

@@ -23,7 +23,7 @@ use polybolos_streaming::{
     manifest::DEAD_LETTERS,
     report::{PartFile, PublishReport},
 };
-use polybolos_tables::{Grant, Refused, TableError, TableName, TableWriter, WriteOptions};
+use polybolos_tables::{Grant, Refused, TableError, TableName, TableSchema, TableWriter, WriteOptions};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -77,6 +77,13 @@ pub enum SinkSpec {
 pub struct DeclaredKey {
     pub partition: Vec<String>,
     pub clustering: Vec<String>,
+}
+
+impl DeclaredKey {
+    /// A stored table as it was declared.
+    pub fn of(self, stored: TableSchema) -> TableSchema {
+        TableSchema { partition_key: self.partition, clustering_key: self.clustering, ..stored }
+    }
 }
 
 /// A table that rows go to, as a sink has it.
@@ -312,11 +319,11 @@ impl Publisher {
             return Ok(writer.clone());
         }
         let schema = self.services.tables.describe(target.table).await?;
-        let mut schema = schema.ok_or_else(|| TableError::NoSuchTable { table: target.table.to_string() })?;
-        if let Some(declared) = target.key {
-            schema.partition_key.clone_from(&declared.partition);
-            schema.clustering_key.clone_from(&declared.clustering);
-        }
+        let stored = schema.ok_or_else(|| TableError::NoSuchTable { table: target.table.to_string() })?;
+        let schema = match target.key {
+            Some(key) => key.clone().of(stored),
+            None => stored,
+        };
         let writer = self.services.tables.writer(&schema, target.columns, target.options).await?;
         self.writers.lock().insert(key, writer.clone());
         Ok(writer)

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use polybolos_operators::publish::SinkSpec;
+use polybolos_operators::publish::{DeclaredKey, SinkSpec};
 use polybolos_streaming::{coordinator::Event, manifest::Replace};
 use polybolos_tables::{Grant, ScanRequest, TableBackend, TableError, TableName, WriteOptions};
 use tokio_util::sync::CancellationToken;
@@ -37,19 +37,19 @@ pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBacke
             return;
         }
     }
-    let targets: Vec<(TableName, WriteOptions)> = handle
+    let targets: Vec<(TableName, Option<DeclaredKey>, WriteOptions)> = handle
         .spec
         .sinks
         .iter()
         .filter(|(id, _)| !polybolos_streaming::manifest::is_shared(**id))
         .filter_map(|(_, (_, sink))| match sink {
-            SinkSpec::Table { table, options, .. } => Some((table.clone(), options.clone())),
+            SinkSpec::Table { table, key, options, .. } => Some((table.clone(), key.clone(), options.clone())),
             _ => None,
         })
         .collect();
-    for (table, options) in targets {
+    for (table, key, options) in targets {
         loop {
-            match delete_before(&*tables, &table, &options, replace.before_us, &shutdown).await {
+            match delete_before(&*tables, (&table, key.as_ref()), &options, replace.before_us, &shutdown).await {
                 Ok(keys) => {
                     tracing::info!(job = %handle.spec.name, %table, keys, "rows of the earlier run that were not written again are deleted");
                     break;
@@ -76,12 +76,16 @@ fn is_due(handle: &JobHandle, replace: &Replace) -> bool {
 
 async fn delete_before(
     tables: &dyn TableBackend,
-    table: &TableName,
+    (table, key): (&TableName, Option<&DeclaredKey>),
     options: &WriteOptions,
     before_us: i64,
     shutdown: &CancellationToken,
 ) -> Result<u64, TableError> {
-    let Some(schema) = tables.describe(table).await? else { return Err(TableError::NoSuchTable { table: table.to_string() }) };
+    let Some(stored) = tables.describe(table).await? else { return Err(TableError::NoSuchTable { table: table.to_string() }) };
+    let schema = match key {
+        Some(key) => key.clone().of(stored),
+        None => stored,
+    };
     let key: Vec<String> = schema.primary_key().map(str::to_owned).collect();
     let writer = tables.writer(&schema, &key, options).await?;
     let request = ScanRequest { table: schema, columns: key, predicates: vec![], limit: None };

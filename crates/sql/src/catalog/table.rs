@@ -1,7 +1,10 @@
 //! One table as the catalog keeps it, and the checks that make it one: types the connector can hold, keys that exist, known options.
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::ControlFlow, sync::Arc};
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    sql::sqlparser::ast::{Expr, visit_expressions},
+};
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +44,15 @@ pub struct ColumnDefinition {
 }
 
 impl ColumnDefinition {
-    /// Computed as what the clock says when the row is read.
+    /// Computed of nothing that a record has: of the clock, then, when the row is read.
     fn is_of_the_clock(&self) -> bool {
         let ColumnKind::Computed { expression } = &self.kind else { return false };
-        let expression = expression.to_ascii_lowercase();
-        let beneath = expression.strip_prefix("cast(").and_then(|cast| cast.split(" as ").next()).unwrap_or(&expression);
-        ["proctime()", "now()", "current_timestamp", "current_timestamp()"].contains(&beneath.trim())
+        let Ok(expression) = crate::parser::expression(expression) else { return false };
+        let names = visit_expressions(&expression, |part| match part {
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        names.is_continue()
     }
 }
 

@@ -11,7 +11,10 @@ use datafusion::{
         datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit},
     },
     common::{Result, exec_err, plan_err},
-    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{
+        ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility, cast as logical_cast,
+        simplify::{ExprSimplifyResult, SimplifyContext},
+    },
 };
 
 use super::text::is_text;
@@ -90,6 +93,17 @@ impl ScalarUDFImpl for AtTimeZone {
             return plan_err!("there is no time zone {zone:?}; write for example 'Europe/Paris', 'UTC' or '+02:00'");
         }
         Ok(Arc::new(Field::new(self.name(), other(arguments.arg_fields[0].data_type()), true)))
+    }
+
+    /// In UTC clocks show what an instant is: a cast, which windows and the watermark see through.
+    fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if let [time, Expr::Literal(zone, _)] = arguments.as_slice()
+            && zone.try_as_str().flatten().is_some_and(|zone| zone.eq_ignore_ascii_case("utc") || zone == "+00:00")
+        {
+            let to = other(&context.get_data_type(time)?);
+            return Ok(ExprSimplifyResult::Simplified(logical_cast(time.clone(), to)));
+        }
+        Ok(ExprSimplifyResult::Original(arguments))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

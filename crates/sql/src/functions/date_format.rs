@@ -124,6 +124,12 @@ pub(crate) fn strptime(pattern: &str) -> Result<String> {
     if (has_hour || has_half_hour) && !has(|piece| matches!(piece, Piece::Minute(_))) {
         return plan_err!("the pattern {pattern:?} has hours and no minutes, so it reads no time; write HH:mm");
     }
+    if has(|piece| matches!(piece, Piece::Minute(_))) && !(has_hour || has_half_hour) {
+        return plan_err!("the pattern {pattern:?} has minutes and no hours, so it reads no time; write HH:mm");
+    }
+    if has(|piece| matches!(piece, Piece::Fraction(_))) && !has(|piece| matches!(piece, Piece::Second(_))) {
+        return plan_err!("the pattern {pattern:?} has a second's digits and no seconds; write ss.SSS");
+    }
     if has_half_hour != has(|piece| matches!(piece, Piece::HalfDay)) {
         return plan_err!("the pattern {pattern:?} needs both hh and a, as in 'hh:mm a'; write HH for hours from 0 to 23");
     }
@@ -380,7 +386,7 @@ mod tests {
         assert_eq!(formatted(981_072_000, 0, "yyyy-MM-dd DDD hh a"), "2001-02-02 033 12 AM");
         assert_eq!(formatted(-86_400, 0, "E MMM"), "Wed Dec");
         assert_eq!(strptime("EEE dd/MMM/yy hh:mm:ss.SSS a 'at 5 %'").unwrap(), "%a %d/%b/%y %I:%M:%S.%3f %p at 5 %%");
-        for wrong in ["yyyy QQ", "yyyy-MM-dd HH", "hh:mm", "HH:mm a", "ss.S"] {
+        for wrong in ["yyyy QQ", "yyyy-MM-dd HH", "hh:mm", "HH:mm a", "HH:mm:ss.S", "mm", "HH:mm.SSS"] {
             assert!(strptime(wrong).is_err(), "{wrong}");
         }
         assert!(pieces("'open").is_err());

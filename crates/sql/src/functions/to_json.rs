@@ -76,7 +76,7 @@ pub(crate) const VALUE: &str = "=";
 pub(crate) const RAW: &str = "~";
 
 /// `json_of('{', '=name', value, '~name', json, …)` and `json_of('[', '=', value, …)`: what JSON_OBJECT and JSON_ARRAY are. Each value is encoded by
-/// itself, so that numbers stay numbers beside texts.
+/// itself, so that numbers stay numbers beside texts. `json_of('[]', '=', list)` is the list's items that are not NULL, as JSON_ARRAYAGG has them.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct JsonOf {
     signature: Signature,
@@ -110,14 +110,19 @@ impl ScalarUDFImpl for JsonOf {
         let Some((Some(open), members)) = arguments.args.split_first().map(|(open, members)| (word(open), members)) else {
             return exec_err!("{JSON_OF} begins with {{ or [");
         };
+        if members.len() % 2 != 0 {
+            return exec_err!("{JSON_OF} takes a value after each mark");
+        }
+        if let ("[]", [mark, list]) = (open.as_str(), members) {
+            return items(&list.to_array(rows)?, word(mark).as_deref() == Some(RAW));
+        }
         let mut parts = Vec::with_capacity(members.len() / 2);
         for pair in members.chunks_exact(2) {
             let Some(mark) = word(&pair[0]) else { return exec_err!("{JSON_OF} takes marks that all rows have") };
             let values = pair[1].to_array(rows)?;
             let name = mark.get(1..).unwrap_or_default();
             let name = if open == "{" { format!("{}:", serde_json::Value::from(name)) } else { String::new() };
-            let texts =
-                if mark.starts_with(RAW) { cast(&values, &DataType::Utf8)?.as_string::<i32>().clone() } else { encoded(&values)? };
+            let texts = texts(&values, mark.starts_with(RAW))?;
             parts.push((name, texts));
         }
         let close = if open == "{" { "}" } else { "]" };
@@ -138,4 +143,25 @@ impl ScalarUDFImpl for JsonOf {
         }
         Ok(ColumnarValue::Array(Arc::new(made.finish())))
     }
+}
+
+fn texts(values: &ArrayRef, are_json: bool) -> Result<StringArray> {
+    if are_json { Ok(cast(values, &DataType::Utf8)?.as_string::<i32>().clone()) } else { encoded(values) }
+}
+
+/// Lists without their NULLs.
+fn items(lists: &ArrayRef, are_json: bool) -> Result<ColumnarValue> {
+    let Some(lists) = lists.as_list_opt::<i32>() else { return exec_err!("{JSON_OF} makes a list of a list") };
+    let texts = texts(lists.values(), are_json)?;
+    let mut made = StringBuilder::with_capacity(lists.len(), lists.len() * 64);
+    for (row, ends) in lists.value_offsets().windows(2).enumerate() {
+        if lists.is_null(row) {
+            made.append_null();
+            continue;
+        }
+        let places = usize::try_from(ends[0]).unwrap_or_default()..usize::try_from(ends[1]).unwrap_or_default();
+        let known: Vec<&str> = places.filter(|place| texts.is_valid(*place)).map(|place| texts.value(place)).collect();
+        made.append_value(format!("[{}]", known.join(",")));
+    }
+    Ok(ColumnarValue::Array(Arc::new(made.finish())))
 }

@@ -154,15 +154,9 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         }
         ("json_arrayagg", [item]) => {
             let (mark, value) = as_json(item);
-            let value = if mark == RAW { value } else { call("to_json", [value]) };
-            set_arguments(function, vec![argument(value), argument(text(","))]);
-            rename(function, "string_agg");
-            let join = |left: Expr, right: Expr| Expr::BinaryOp {
-                left: Box::new(left),
-                op: BinaryOperator::StringConcat,
-                right: Box::new(right),
-            };
-            Some(Expr::Nested(Box::new(join(join(text("["), Expr::Function(function.clone())), text("]")))))
+            set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]);
+            rename(function, "array_agg");
+            Some(call(JSON_OF, [text("[]"), text(mark), Expr::Function(function.clone())]))
         }
         ("map_entries", _) => return Err("map_entries is not supported; write map_keys(m) and map_values(m)".into()),
         ("json_string" | "to_json" | "to_jsonb" | "row_to_json", [_]) => {
@@ -190,14 +184,12 @@ fn name_members(is_value: bool, chain: &mut [AccessExpr]) {
 
 /// A value's mark, and the value. What makes JSON itself is nested inside of another, where its text would be a string.
 fn as_json(value: &Expr) -> (&'static str, Expr) {
-    let makes_json = match value {
-        Expr::Function(function) => {
-            [JSON_OF, "to_json", "json_query"].contains(&function.name.to_string().to_ascii_lowercase().as_str())
-        }
-        // `[` || … || `]`
-        Expr::Nested(inner) => {
-            matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::StringConcat, right, .. } if **right == text("]"))
-        }
+    let mut inner = value;
+    while let Expr::Nested(within) = inner {
+        inner = within;
+    }
+    let makes_json = match inner {
+        Expr::Function(function) => [JSON_OF, "to_json"].contains(&function.name.to_string().to_ascii_lowercase().as_str()),
         _ => false,
     };
     (if makes_json { RAW } else { VALUE }, value.clone())
@@ -211,10 +203,6 @@ fn name_of(expression: &Expr) -> Option<&str> {
         },
         _ => None,
     }
-}
-
-fn argument(expression: Expr) -> FunctionArg {
-    FunctionArg::Unnamed(FunctionArgExpr::Expr(expression))
 }
 
 /// The arguments, if they are all expressions and have no names.
@@ -391,8 +379,9 @@ mod tests {
             ),
             ("json_object('a', JSON_ARRAY(1, 'x'))", "json_of('{', '~a', json_of('[', '=', 1, '=', 'x'))"),
             ("JSON_OBJECT()", "json_of('{')"),
-            ("JSON_ARRAYAGG(a + 1 ORDER BY b)", "('[' || string_agg(to_json(a + 1), ',' ORDER BY b) || ']')"),
-            ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "('[' || string_agg(json_of('{', '=a', x), ',') || ']')"),
+            ("JSON_ARRAYAGG(DISTINCT a ORDER BY a)", "json_of('[]', '=', array_agg(DISTINCT a ORDER BY a))"),
+            ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "json_of('[]', '~', array_agg(json_of('{', '=a', x)))"),
+            ("JSON_ARRAY((a || ']'), (to_json(b)))", "json_of('[', '=', (a || ']'), '~', (to_json(b)))"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),
         ] {
             assert_eq!(rewritten(written).unwrap(), meant, "{written}");

@@ -571,6 +571,8 @@ async fn functions_of_flink_answer_as_there() {
         (format!("FLOOR({at} TO HOUR)"), Some("2026-01-31T10:00:00")),
         ("JSON_ARRAY(1, 'a', 2.5, NULL, JSON_OBJECT())".to_owned(), Some(r#"[1,"a",2.5,null,{}]"#)),
         ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE 1))".to_owned(), Some(r#"[{"a":1}]"#)),
+        ("JSON_OBJECT('a' VALUE ('[' || 'x' || ']'))".to_owned(), Some(r#"{"a":"[x]"}"#)),
+        ("TIMESTAMP '2024-07-01 12:00:00' AT TIME ZONE 'UTC'".to_owned(), Some("2024-07-01T12:00:00Z")),
         (
             "CAST(TIMESTAMP '2024-07-01 12:00:00' AT TIME ZONE 'Europe/Paris' < TIMESTAMP '2024-07-01 10:30:00' AS STRING)"
                 .to_owned(),
