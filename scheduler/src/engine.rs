@@ -274,7 +274,7 @@ pub fn sql_error(error: SqlError) -> EngineError {
     };
     let (message, code) = (error.placed(), error.sqlstate());
     match error {
-        SqlError::Plan { source, .. } => EngineError { message, ..EngineError::from(*source) },
+        SqlError::Plan { source, .. } => EngineError::from(*source).with_message(message),
         _ => EngineError::new(kind, message).with_sqlstate(code),
     }
 }

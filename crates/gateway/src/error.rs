@@ -43,7 +43,7 @@ pub struct EngineError {
     /// What the person can do.
     pub hint: Option<String>,
     /// PostgreSQL's code, where it says more than the kind's.
-    pub code: Option<&'static str>,
+    code: Option<&'static str>,
 }
 
 impl fmt::Display for EngineError {
@@ -63,6 +63,11 @@ impl EngineError {
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn with_message(mut self, message: String) -> Self {
+        self.message = message;
         self
     }
 
@@ -152,8 +157,9 @@ impl From<datafusion::error::DataFusionError> for EngineError {
                 ErrorKind::Invalid
             }
             DataFusionError::ArrowError(arrow, _) => {
-                code = data_code(arrow);
-                if code.is_some() { ErrorKind::Invalid } else { ErrorKind::Failed }
+                let told;
+                (told, code) = of_values(arrow);
+                told
             }
             DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
             DataFusionError::ResourcesExhausted(_) => ErrorKind::LimitExceeded,
@@ -165,19 +171,18 @@ impl From<datafusion::error::DataFusionError> for EngineError {
 
 impl From<ArrowError> for EngineError {
     fn from(error: ArrowError) -> Self {
-        let code = data_code(&error);
-        let kind = if code.is_some() { ErrorKind::Invalid } else { ErrorKind::Failed };
+        let (kind, code) = of_values(&error);
         Self { code, ..Self::new(kind, one_line(&error.to_string())) }
     }
 }
 
-/// What is wrong with a value, as PostgreSQL numbers it.
-fn data_code(error: &ArrowError) -> Option<&'static str> {
+/// What is wrong with a value is the statement's fault, and has a number of PostgreSQL's.
+fn of_values(error: &ArrowError) -> (ErrorKind, Option<&'static str>) {
     match error {
-        ArrowError::DivideByZero => Some(DIVISION_BY_ZERO),
-        ArrowError::ArithmeticOverflow(_) => Some(OUT_OF_RANGE),
-        ArrowError::CastError(_) | ArrowError::ParseError(_) => Some(INVALID_TEXT),
-        _ => None,
+        ArrowError::DivideByZero => (ErrorKind::Invalid, Some(DIVISION_BY_ZERO)),
+        ArrowError::ArithmeticOverflow(_) => (ErrorKind::Invalid, Some(OUT_OF_RANGE)),
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => (ErrorKind::Invalid, Some(INVALID_TEXT)),
+        _ => (ErrorKind::Failed, None),
     }
 }
 

@@ -80,9 +80,10 @@ pub struct DeclaredKey {
 }
 
 impl DeclaredKey {
-    /// A stored table as it was declared.
-    pub fn of(self, stored: TableSchema) -> TableSchema {
-        TableSchema { partition_key: self.partition, clustering_key: self.clustering, ..stored }
+    /// A stored table as it was declared, if that is known.
+    pub fn applied(key: Option<&Self>, stored: TableSchema) -> TableSchema {
+        let Some(Self { partition, clustering }) = key.cloned() else { return stored };
+        TableSchema { partition_key: partition, clustering_key: clustering, ..stored }
     }
 }
 
@@ -320,10 +321,7 @@ impl Publisher {
         }
         let schema = self.services.tables.describe(target.table).await?;
         let stored = schema.ok_or_else(|| TableError::NoSuchTable { table: target.table.to_string() })?;
-        let schema = match target.key {
-            Some(key) => key.clone().of(stored),
-            None => stored,
-        };
+        let schema = DeclaredKey::applied(target.key, stored);
         let writer = self.services.tables.writer(&schema, target.columns, target.options).await?;
         self.writers.lock().insert(key, writer.clone());
         Ok(writer)

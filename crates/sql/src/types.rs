@@ -24,6 +24,11 @@ use crate::names::quoted;
 /// The time zone of instants.
 pub const UTC: &str = "UTC";
 
+/// Whether a timestamp's zone is UTC, by either of its names.
+pub(crate) fn is_utc(zone: &str) -> bool {
+    zone.eq_ignore_ascii_case(UTC) || zone == "+00:00"
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SqlType {

@@ -82,10 +82,7 @@ async fn delete_before(
     shutdown: &CancellationToken,
 ) -> Result<u64, TableError> {
     let Some(stored) = tables.describe(table).await? else { return Err(TableError::NoSuchTable { table: table.to_string() }) };
-    let schema = match key {
-        Some(key) => key.clone().of(stored),
-        None => stored,
-    };
+    let schema = DeclaredKey::applied(key, stored);
     let key: Vec<String> = schema.primary_key().map(str::to_owned).collect();
     let writer = tables.writer(&schema, &key, options).await?;
     let request = ScanRequest { table: schema, columns: key, predicates: vec![], limit: None };

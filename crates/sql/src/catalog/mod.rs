@@ -47,9 +47,8 @@ impl Catalog {
 
     /// What to write instead of a table that does not exist.
     fn near_table(&self, name: &str) -> String {
-        if ["tumble", "hop", "cumulate", "session"].contains(&name) {
-            let function = name.to_uppercase();
-            return format!("write FROM TABLE({function}(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))");
+        if let Some(call) = crate::parser::call_of(name) {
+            return format!("write FROM TABLE({call})");
         }
         let tables = self.tables.iter().map(|table| table.name.to_string());
         let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();

@@ -17,8 +17,8 @@ use datafusion::{
     },
 };
 
-use super::text::is_text;
-use crate::types::UTC;
+use super::{text::is_text, time_units::per_second};
+use crate::types::{UTC, is_utc};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct AtTimeZone {
@@ -98,7 +98,7 @@ impl ScalarUDFImpl for AtTimeZone {
     /// In UTC clocks show what an instant is: a cast, which windows and the watermark see through.
     fn simplify(&self, arguments: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
         if let [time, Expr::Literal(zone, _)] = arguments.as_slice()
-            && zone.try_as_str().flatten().is_some_and(|zone| zone.eq_ignore_ascii_case("utc") || zone == "+00:00")
+            && zone.try_as_str().flatten().is_some_and(is_utc)
         {
             let to = other(&context.get_data_type(time)?);
             return Ok(ExprSimplifyResult::Simplified(logical_cast(time.clone(), to)));
@@ -113,12 +113,7 @@ impl ScalarUDFImpl for AtTimeZone {
         let zone: Tz = zone.try_as_str().flatten().unwrap_or_default().parse()?;
         let times = time.to_array(arguments.number_rows)?;
         let DataType::Timestamp(unit, label) = times.data_type() else { return exec_err!("AT TIME ZONE takes a timestamp") };
-        let per_second = match unit {
-            TimeUnit::Second => 1,
-            TimeUnit::Millisecond => 1_000,
-            TimeUnit::Microsecond => 1_000_000,
-            TimeUnit::Nanosecond => 1_000_000_000,
-        };
+        let per_second = per_second(*unit);
         let numbers = cast(&times, &DataType::Int64)?;
         let one = |time: Option<i64>| match time.map(|time| moved(time, per_second, zone, label.is_some())) {
             Some(None) => exec_err!("AT TIME ZONE leaves the range of times"),

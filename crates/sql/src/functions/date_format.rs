@@ -16,6 +16,8 @@ use datafusion::{
     },
 };
 
+use super::time_units::per_second;
+
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// One piece of a pattern.
@@ -338,10 +340,7 @@ impl ScalarUDFImpl for DateFormat {
 /// Seconds since 1970 and the nanoseconds after them.
 fn split(times: &ArrayRef) -> Result<(Int64Array, Int64Array)> {
     let per_second = match times.data_type() {
-        DataType::Timestamp(TimeUnit::Second, _) => 1,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000_000,
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000_000,
+        DataType::Timestamp(unit, _) => per_second(*unit),
         DataType::Date32 => {
             let days = cast(times, &DataType::Int64)?;
             let days = days.as_primitive::<Int64Type>();

@@ -45,6 +45,7 @@ pub(crate) use self::nulls::ignoring;
 pub(crate) use self::{
     date_format::strptime,
     numeric::NAMED_CAST,
+    time_units::is_unit,
     to_json::{JSON_OF, RAW, VALUE},
 };
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Datelike, Months, Utc};
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, Int64Array},
+        array::{AsArray, Int64Array},
         compute::cast,
         datatypes::{DataType, Field, FieldRef, Int64Type, TimeUnit, TimestampMicrosecondType},
     },
@@ -15,12 +15,30 @@ use datafusion::{
 
 use super::text::is_text;
 
+/// In a second.
+const MICROS: i64 = 1_000_000;
+
 const MICROSECONDS: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
     Microseconds(i64),
     Months(u32),
+}
+
+/// Whether it is the name of a unit, in small letters and without a plural.
+pub(crate) fn is_unit(name: &str) -> bool {
+    length(name).is_ok()
+}
+
+/// How many of a timestamp's units a second has.
+pub(super) fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
 }
 
 fn length(unit: &str) -> Result<Length> {
@@ -201,22 +219,22 @@ impl ScalarUDFImpl for Later {
         };
         let (length, rows) = (unit_of(unit, "timestampadd")?, arguments.number_rows);
         let (count, time) = (count.to_array(rows)?, time.to_array(rows)?);
-        let per_microsecond = match time.data_type() {
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000,
-            _ => 1,
-        };
-        let own: Int64Array = cast(&time, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
-        let microseconds = microseconds(&ColumnarValue::Array(time.clone()), rows)?;
-        let moved =
-            each(&microseconds, count.as_primitive::<Int64Type>(), "timestampadd", |time, count| later(time, count, length))?;
-        let moved: ArrayRef = Arc::new(moved);
-        let DataType::Timestamp(time_unit, _) = time.data_type() else { return exec_err!("timestampadd takes a timestamp") };
-        let zoneless = cast(&cast(&moved, &MICROSECONDS)?, &DataType::Timestamp(*time_unit, None))?;
-        let numbers = cast(&zoneless, &DataType::Int64)?;
-        let numbers = numbers.as_primitive::<Int64Type>();
-        // What a nanosecond has beyond its microsecond stays.
-        let exact = each(numbers, &own, "timestampadd", |moved, own| moved.checked_add(own.rem_euclid(per_microsecond)))?;
-        Ok(ColumnarValue::Array(cast(&exact, time.data_type())?))
+        let DataType::Timestamp(of, _) = time.data_type() else { return exec_err!("timestampadd takes a timestamp") };
+        let per_second = per_second(*of);
+        let numbers = cast(&time, &DataType::Int64)?;
+        let (numbers, count) = (numbers.as_primitive::<Int64Type>(), count.as_primitive::<Int64Type>());
+        let moved = each(numbers, count, "timestampadd", |time, count| {
+            if per_second <= MICROS {
+                // No unit is finer than the timestamp, so nothing is cut.
+                let per_unit = MICROS / per_second;
+                return Some(later(time.checked_mul(per_unit)?, count, length)? / per_unit);
+            }
+            // What a nanosecond has beyond its microsecond stays.
+            let per_micro = per_second / MICROS;
+            let moved = later(time.div_euclid(per_micro), count, length)?;
+            moved.checked_mul(per_micro)?.checked_add(time.rem_euclid(per_micro))
+        })?;
+        Ok(ColumnarValue::Array(cast(&moved, time.data_type())?))
     }
 }
 

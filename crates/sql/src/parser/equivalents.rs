@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::{
     error::SqlError,
-    functions::{JSON_OF, NAMED_CAST, RAW, VALUE, strptime},
+    functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
     location::Location,
 };
 
@@ -249,7 +249,6 @@ fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {
 
 /// `DAY`, also as a text or in the plural, in small letters.
 fn unit_name(unit: &Expr) -> Option<String> {
-    const UNITS: [&str; 10] = ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
     let word = match unit {
         Expr::Identifier(word) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
         Expr::Value(value) => match &value.value {
@@ -260,7 +259,7 @@ fn unit_name(unit: &Expr) -> Option<String> {
     };
     let word = word.strip_prefix("sql_tsi_").unwrap_or(&word);
     let singular = word.strip_suffix('s').unwrap_or(word);
-    UNITS.contains(&singular).then(|| singular.to_owned())
+    is_unit(singular).then(|| singular.to_owned())
 }
 
 /// An instant, from so many seconds or smaller units since 1970.

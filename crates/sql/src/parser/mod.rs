@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-pub(crate) use self::{casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options};
+pub(crate) use self::{casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options, window::call_of};
 use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
     error::{SqlError, did_you_mean},

@@ -39,6 +39,12 @@ enum Function {
 const FUNCTIONS: [(&str, Function); 4] =
     [("TUMBLE", Function::Tumble), ("HOP", Function::Hop), ("CUMULATE", Function::Cumulate), ("SESSION", Function::Session)];
 
+/// How a window function of that name is called, for messages.
+pub(crate) fn call_of(name: &str) -> Option<&'static str> {
+    let (_, function) = FUNCTIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    function.usage().split(": ").next()
+}
+
 impl Function {
     fn of(token: &Token) -> Option<Self> {
         let Token::Word(word) = token else { return None };

@@ -16,6 +16,7 @@ use crate::{
     error::SqlError,
     functions::{EVENT_TIME, MultipleWindows, SessionBound},
     names::RelationName,
+    types::is_utc,
 };
 
 /// A declared table with a watermark, as a job reads it.
@@ -250,7 +251,7 @@ impl Lineage<'_> {
             Expr::Column(column) => self.of_column(column, input),
             // A cast to another zone moves what has none.
             Expr::Cast(cast) => match cast.field.data_type() {
-                DataType::Timestamp(_, Some(zone)) if !zone.eq_ignore_ascii_case("utc") && **zone != *"+00:00" => None,
+                DataType::Timestamp(_, Some(zone)) if !is_utc(zone) => None,
                 _ => self.of(&cast.expr, input),
             },
             Expr::ScalarFunction(function) => self.of_function(function, input),

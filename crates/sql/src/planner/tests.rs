@@ -561,6 +561,10 @@ async fn functions_of_flink_answer_as_there() {
             "TIMESTAMPADD(HOUR, 1, arrow_cast('2026-01-01T00:00:00.000000001', 'Timestamp(Nanosecond, None)'))".to_owned(),
             Some("2026-01-01T01:00:00.000000001"),
         ),
+        (
+            "TIMESTAMPADD(HOUR, 1, arrow_cast('1969-12-31T23:00:00.000000001', 'Timestamp(Nanosecond, None)'))".to_owned(),
+            Some("1970-01-01T00:00:00.000000001"),
+        ),
         ("TIMESTAMPADD(DAY, NULL, now())".to_owned(), None),
         ("TO_TIMESTAMP_LTZ(1500, 3)".to_owned(), Some("1970-01-01T00:00:01.500Z")),
         (format!("UNIX_TIMESTAMP({at})"), Some("1769856030")),
