@@ -12,7 +12,7 @@ use datafusion::{
 use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
-    decode::{DecodeOptions, Field, TimestampFormat},
+    decode::{DecodeOptions, Field, TimestampFormat, Tombstones},
 };
 use polybolos_operators::{
     file_scan::FilesProvider,
@@ -24,9 +24,10 @@ use polybolos_operators::{
 };
 use polybolos_persist::{Place, Places};
 use polybolos_sql::{
-    catalog::{ColumnKind, Connector, MetadataKey, TableDefinition},
+    catalog::{ColumnDefinition, ColumnKind, Connector, MetadataKey, TableDefinition},
     options::filesystem::{FileFormat as SqlFileFormat, FilesystemOptions},
     options::kafka::{BoundedMode, Format, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
+    options::upsert_kafka::KeyFormat,
     schema::{Providers, Use},
 };
 use polybolos_streaming::{
@@ -131,6 +132,7 @@ impl PlatformTables {
             options: DecodeOptions {
                 timestamp_format: timestamp_format(json.timestamp_format),
                 fail_on_missing_field: json.fail_on_missing_field,
+                tombstones: tombstones(table),
                 ..DecodeOptions::default()
             },
             on_error: OnError::DeadLetter,
@@ -138,21 +140,41 @@ impl PlatformTables {
         };
         // Computed columns are expressions over these.
         let table = table.stored();
-        let fields = table.columns.iter().filter_map(|column| match &column.kind {
-            ColumnKind::Computed { .. } => None,
-            ColumnKind::Physical => Some(Field::Json { name: column.name.clone() }),
-            ColumnKind::Metadata { from, .. } => Some(match from {
-                MetadataKey::Topic => Field::Topic,
-                MetadataKey::Partition => Field::Partition,
-                MetadataKey::Offset => Field::Offset,
-                MetadataKey::Timestamp => Field::Timestamp,
-                MetadataKey::TimestampType => Field::TimestampType,
-                MetadataKey::Key => Field::Key,
-                MetadataKey::Headers => Field::Headers,
-            }),
-        });
-        Ok(Arc::new(KafkaTable::new(table.arrow_schema(), fields.collect(), spec, reading)))
+        let mut fields: Vec<Field> = table.columns.iter().map(|column| field(&table, column)).collect();
+        if table.keeps_last_record() {
+            // As in the schema that they are read with.
+            fields.extend([Field::Partition, Field::Offset, Field::Tombstone]);
+        }
+        Ok(Arc::new(KafkaTable::new(table.read_schema(), fields, spec, reading)))
     }
+}
+
+/// Where in a record a column is.
+fn field(table: &TableDefinition, column: &ColumnDefinition) -> Field {
+    let name = column.name.clone();
+    match (&column.kind, &table.connector) {
+        (ColumnKind::Metadata { from, .. }, _) => match from {
+            MetadataKey::Topic => Field::Topic,
+            MetadataKey::Partition => Field::Partition,
+            MetadataKey::Offset => Field::Offset,
+            MetadataKey::Timestamp => Field::Timestamp,
+            MetadataKey::TimestampType => Field::TimestampType,
+            MetadataKey::Key => Field::Key,
+            MetadataKey::Headers => Field::Headers,
+        },
+        (_, Connector::UpsertKafka(options)) if table.is_key(&name) => match options.key {
+            KeyFormat::Json => Field::KeyJson { name },
+            KeyFormat::Raw => Field::Key,
+        },
+        _ => Field::Json { name },
+    }
+}
+
+/// Of a topic that keeps a row per key; what must be there in every row.
+fn tombstones(table: &TableDefinition) -> Option<Tombstones> {
+    let in_payload = |column: &&ColumnDefinition| column.kind == ColumnKind::Physical && !table.is_key(&column.name);
+    let required = table.columns.iter().filter(in_payload).filter(|column| !column.nullable).map(|column| column.name.clone());
+    table.keeps_last_record().then(|| Tombstones { required: required.collect() })
 }
 
 #[async_trait]
@@ -160,6 +182,7 @@ impl Providers for PlatformTables {
     async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
         match &table.connector {
             Connector::Kafka(options) => self.kafka_table(table, options, usage),
+            Connector::UpsertKafka(options) => self.kafka_table(table, &options.reading(), usage),
             Connector::Cassandra(options) => {
                 let schema = table.table_schema().ok_or_else(|| plan_datafusion_err!("table {} has no primary key", table.name))?;
                 if usage == Use::Lookup {
@@ -176,13 +199,6 @@ impl Providers for PlatformTables {
                     Use::Stream | Use::Lookup => FilesProvider::of_job(files, table.arrow_schema()),
                     Use::Bounded => FilesProvider::of_query(files, table.arrow_schema(), self.places.clone()),
                 }))
-            }
-            Connector::UpsertKafka(options) => {
-                let why = format!(
-                    "table {} (upsert-kafka) is only written; to read its records, declare topic {:?} with 'connector' = 'kafka'",
-                    table.name, options.topic
-                );
-                Ok(Unreadable::table(table, why))
             }
             Connector::Blackhole | Connector::Print { .. } => {
                 let why = format!("table {} takes rows and keeps none; there is nothing to read", table.name);

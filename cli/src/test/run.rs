@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context, bail};
 use polybolos_golden::{
     rows::Rows,
-    script::{FILES, Script},
+    script::{FILES, Record, Script},
 };
 use polybolos_kafka::{admin::Admin, connection::Connection, produce::Producer};
 use polybolos_sql::names::RelationName;
@@ -143,8 +143,8 @@ enum Awaited {
 /// The case's records, on their way.
 struct Feed<'a> {
     script: &'a Script,
-    /// Topic and line, those of all topics evenly mixed, so that event time passes in all of them.
-    records: Vec<(&'a str, &'a str)>,
+    /// With their topics, those of all evenly mixed, so that event time passes in all of them.
+    records: Vec<(&'a str, &'a Record)>,
     given: usize,
     /// With the address that it is connected to: a platform that was started again has another.
     producer: Option<(String, Producer)>,
@@ -153,13 +153,13 @@ struct Feed<'a> {
 impl<'a> Feed<'a> {
     fn new(script: &'a Script) -> Self {
         let mut placed = vec![];
-        for (topic, lines) in &script.topics {
-            for (index, line) in lines.iter().enumerate() {
-                placed.push(((2 * index + 1) * PLACES / (2 * lines.len()), topic.as_str(), line.as_str()));
+        for (topic, records) in &script.topics {
+            for (index, record) in records.iter().enumerate() {
+                placed.push(((2 * index + 1) * PLACES / (2 * records.len()), topic.as_str(), record));
             }
         }
         placed.sort_by_key(|(place, topic, _)| (*place, *topic));
-        Self { script, records: placed.into_iter().map(|(_, topic, line)| (topic, line)).collect(), given: 0, producer: None }
+        Self { script, records: placed.into_iter().map(|(_, topic, record)| (topic, record)).collect(), given: 0, producer: None }
     }
 
     fn left(&self) -> usize {
@@ -178,7 +178,9 @@ impl<'a> Feed<'a> {
             _ => Producer::connect(&Connection::new(address.to_owned()))?,
         };
         let end = self.given.saturating_add(count).min(self.records.len());
-        let sends = self.records[self.given..end].iter().map(|(topic, line)| producer.send(topic, None, line.as_bytes()));
+        let bytes = |text: &'a Option<String>| text.as_deref().map(str::as_bytes);
+        let records = self.records[self.given..end].iter();
+        let sends = records.map(|(topic, record)| producer.send_to(topic, None, bytes(&record.key), bytes(&record.value)));
         for outcome in futures::future::join_all(sends).await {
             outcome.context("a record could not be produced")?;
         }
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn records_of_several_topics_are_mixed_evenly_and_keep_their_order() {
-        let lines = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let lines = |texts: &[&str]| texts.iter().map(|text| Record::from(&(*text).to_owned())).collect();
         let topics = BTreeMap::from([
             ("a".to_owned(), lines(&["1", "2", "3", "4"])),
             ("b".to_owned(), lines(&["x", "y"])),
@@ -271,7 +273,7 @@ mod tests {
         ]);
         let script = Script { topics, ..Script::default() };
         let feed = Feed::new(&script);
-        let mixed: Vec<&str> = feed.records.iter().map(|(_, line)| *line).collect();
+        let mixed: Vec<&str> = feed.records.iter().filter_map(|(_, record)| record.value.as_deref()).collect();
         assert_eq!(mixed, ["1", "x", "2", "3", "y", "4"]);
         assert_eq!((feed.left(), feed.given_to("a")), (6, 0));
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
     names::{RelationName, SYSTEM_SCHEMA, quoted},
+    options::upsert_kafka::KeyFormat,
     show,
     statement::StatementKind,
     validate::Validation,
@@ -29,12 +30,29 @@ pub struct Script {
     /// Names and statements of the jobs.
     pub jobs: Vec<(String, String)>,
     /// Every topic that the jobs read, with the case's records for it; none for what other jobs write.
-    pub topics: BTreeMap<String, Vec<String>>,
+    pub topics: BTreeMap<String, Vec<Record>>,
     /// Per job, the topics it reads.
     pub reads: BTreeMap<String, BTreeSet<String>>,
     /// By folder in [`FILES`], the lines of a file.
     pub files: BTreeMap<String, Vec<String>>,
 }
+
+/// A record of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub key: Option<String>,
+    /// `None`: a tombstone.
+    pub value: Option<String>,
+}
+
+impl From<&String> for Record {
+    fn from(line: &String) -> Self {
+        Self { key: None, value: Some(line.clone()) }
+    }
+}
+
+/// Of a line for an upsert-kafka table, the member that says that the row is deleted, as Debezium's transformation to flat records has it.
+const DELETED: &str = "__deleted";
 
 /// The tables that `--update` writes where the case expects nothing yet: those that jobs fill from the case's input alone.
 pub fn filled_by_input(catalog: &Catalog, case: &Case) -> Vec<RelationName> {
@@ -65,7 +83,7 @@ pub fn filled_by_input(catalog: &Catalog, case: &Case) -> Vec<RelationName> {
 
 /// The tables over an input's topic, or the table it is named after.
 fn named<'a>(catalog: &'a Catalog, input: &Input) -> Vec<&'a TableDefinition> {
-    let over_topic = |table: &&TableDefinition| matches!(&table.connector, Connector::Kafka(kafka) if kafka.topic == input.name);
+    let over_topic = |table: &&TableDefinition| table.topic().is_some_and(|topic| topic.topic == input.name);
     match catalog.find_table(&relation(&input.name)) {
         Some(table) => vec![table],
         None => catalog.tables.iter().filter(over_topic).collect(),
@@ -90,7 +108,7 @@ pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) ->
     }
     for job in catalog.jobs.iter().filter(|job| jobs.contains(&job.name)) {
         for source in &job.sources {
-            if let Connector::Kafka(kafka) = &catalog.table(source)?.connector {
+            if let Some(kafka) = catalog.table(source)?.topic() {
                 script.topics.entry(kafka.topic.clone()).or_default();
                 script.reads.entry(job.name.clone()).or_default().insert(kafka.topic.clone());
             }
@@ -107,7 +125,9 @@ fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> R
     let place = case.folder.join("input").join(format!("{}.ndjson", input.name));
     let tables = named(catalog, input);
     let topic = match tables.first().map(|table| &table.connector) {
-        Some(Connector::Kafka(kafka)) => kafka.topic.clone(),
+        Some(Connector::Kafka(_) | Connector::UpsertKafka(_)) => {
+            tables[0].topic().map(|topic| topic.topic.clone()).unwrap_or_default()
+        }
         Some(Connector::Cassandra(_)) => {
             script.setup.extend(inserts(&place.display().to_string(), tables[0], &input.lines)?);
             return Ok(());
@@ -122,7 +142,14 @@ fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> R
         }
     };
     match script.topics.get_mut(&topic) {
-        Some(lines) => lines.extend(input.lines.iter().cloned()),
+        Some(records) => {
+            let place = place.display().to_string();
+            for (number, line) in input.lines.iter().enumerate() {
+                records.push(
+                    record(tables[0], line).map_err(|why| GoldenError::invalid(&place, format!("line {}: {why}", number + 1)))?,
+                );
+            }
+        }
         None => {
             let message = format!(
                 "no job that the case needs reads topic {topic}; leave the file out, or expect a table that is filled from it"
@@ -131,6 +158,24 @@ fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> R
         }
     }
     Ok(())
+}
+
+/// A line as a record: of an upsert-kafka table, with the key that its columns make.
+fn record(table: &TableDefinition, line: &String) -> Result<Record, String> {
+    let (Connector::UpsertKafka(options), Some(primary_key)) = (&table.connector, &table.primary_key) else {
+        return Ok(line.into());
+    };
+    let row: Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
+    let member =
+        |name: &str| row.get(name).cloned().ok_or_else(|| format!("it has no {name}, which is in the key of {}", table.name));
+    let members = primary_key.columns().map(|name| Ok((name.to_owned(), member(name)?))).collect::<Result<Vec<_>, String>>()?;
+    let key = match (options.key, members.as_slice()) {
+        (KeyFormat::Raw, [(_, Value::String(text))]) => text.clone(),
+        (KeyFormat::Raw, _) => return Err("its key must be text, as the table has 'key.format' = 'raw'".into()),
+        (KeyFormat::Json, _) => Value::Object(members.into_iter().collect()).to_string(),
+    };
+    let is_deleted = row.get(DELETED).is_some_and(|deleted| *deleted == Value::Bool(true) || *deleted == "true");
+    Ok(Record { key: Some(key), value: (!is_deleted).then(|| line.clone()) })
 }
 
 /// Names of the jobs that fill the targets, and of those that fill what these read.
@@ -252,7 +297,8 @@ mod tests {
         assert_eq!(filled_by_input(&validation.catalog, &case), [RelationName::public("a")]);
         let script = script(&validation, &case, &[RelationName::public("a")]).expect("a script");
         assert_eq!(script.jobs.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a_job"]);
-        assert_eq!(script.topics, BTreeMap::from([("raw".to_owned(), vec!["{}".to_owned(), "{}".to_owned()])]));
+        let record = Record { key: None, value: Some("{}".into()) };
+        assert_eq!(script.topics, BTreeMap::from([("raw".to_owned(), vec![record.clone(), record])]));
         assert_eq!(script.setup.len(), 4);
         assert!(!script.setup[0].contains("elsewhere"), "{}", script.setup[0]);
         assert!(script.setup[2].contains("'table.create' = 'true'"), "{}", script.setup[2]);
@@ -288,6 +334,26 @@ mod tests {
         let declared = &script.setup[1];
         assert!(declared.contains("'file:///files-of-this-run/rooms'") && declared.contains("'format' = 'json'"), "{declared}");
         assert!(!declared.contains("lake") && !declared.contains("parquet"), "{declared}");
+    }
+
+    #[tokio::test]
+    async fn rows_of_an_upsert_table_have_their_key_and_end_with_a_tombstone() {
+        let pipeline = "
+            CREATE TABLE users (id INT, region STRING, name STRING, PRIMARY KEY (region, id) NOT ENFORCED)
+              WITH ('connector' = 'upsert-kafka', 'topic' = 'users', 'key.format' = 'json', 'value.format' = 'json');
+            CREATE TABLE a (region STRING, n BIGINT, PRIMARY KEY (region) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 'k');
+            CREATE JOB a_job AS INSERT INTO a SELECT region, count(*) FROM users GROUP BY region;";
+        let validation = validate(&[SourceFile { name: "p.sql".into(), text: pipeline.into() }]).await;
+        assert!(validation.problems.is_empty(), "{:?}", validation.problems);
+        let rows = "{\"id\": 1, \"region\": \"eu\", \"name\": \"Ann\"}\n{\"id\": 1, \"region\": \"eu\", \"__deleted\": true}";
+        let script = script(&validation, &case(&[("users", rows)]), &[RelationName::public("a")]).expect("a script");
+        let [first, last] = script.topics["users"].as_slice() else { panic!("{:?}", script.topics) };
+        let key = |record: &Record| serde_json::from_str::<Value>(record.key.as_ref().expect("a key")).expect("JSON");
+        assert_eq!((key(first), key(last)), (serde_json::json!({"region": "eu", "id": 1}), key(first)));
+        assert!(first.value.as_ref().is_some_and(|value| value.contains("Ann")) && last.value.is_none(), "{script:?}");
+        let error =
+            super::script(&validation, &case(&[("users", "{\"id\": 1}")]), &[RelationName::public("a")]).expect_err("no key");
+        assert!(error.to_string().contains("line 1: it has no region"), "{error}");
     }
 
     #[tokio::test]

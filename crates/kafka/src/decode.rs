@@ -32,6 +32,12 @@ pub enum Field {
     Json {
         name: String,
     },
+    /// A member of the JSON object that the record's key is.
+    KeyJson {
+        name: String,
+    },
+    /// Whether the payload is null, which deletes the row of the record's key: a BOOLEAN.
+    Tombstone,
     /// The record's key: text (then it must be UTF-8) or bytes.
     Key,
     /// The payload as it is: text (then it must be UTF-8) or bytes.
@@ -78,6 +84,16 @@ pub struct DecodeOptions {
     /// An object that lacks a field that is read is a failure instead of a NULL.
     #[serde(default)]
     pub fail_on_missing_field: bool,
+    /// Of a topic that keeps a row per key: a null payload is a row whose members are all NULL, instead of a failure.
+    #[serde(default)]
+    pub tombstones: Option<Tombstones>,
+}
+
+/// Payloads may be null.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tombstones {
+    /// Members that may not be NULL where there is a payload; their columns are nullable for the tombstones.
+    pub required: Vec<String>,
 }
 
 impl Default for DecodeOptions {
@@ -89,6 +105,7 @@ impl Default for DecodeOptions {
             timestamp_format: TimestampFormat::Sql,
             scalars_as_text: false,
             fail_on_missing_field: false,
+            tombstones: None,
         }
     }
 }
@@ -113,7 +130,7 @@ pub struct DecodeFailure {
     pub error: String,
 }
 
-/// The message of a failure that a null payload is; callers may treat it as a delete instead.
+/// The message of a failure that a null payload is.
 pub const NULL_PAYLOAD: &str = "null payload";
 
 /// Reads records of one table; keeps its buffers from call to call.
@@ -122,6 +139,8 @@ pub struct JsonDecoder {
     fields: Vec<Field>,
     options: DecodeOptions,
     json: StructColumn,
+    /// Members of keys, where any is wanted.
+    key: Option<StructColumn>,
     metadata: metadata::Needs,
 }
 
@@ -138,24 +157,31 @@ impl JsonDecoder {
             return Err(KafkaError::Bug(format!("{} columns, but {} fields", schema.fields().len(), fields.len())));
         }
         let options = DecodeOptions { max_depth: options.max_depth.clamp(1, MAX_MAX_DEPTH), ..options };
-        let mut members = Vec::new();
+        let (mut members, mut key_members) = (Vec::new(), Vec::new());
         for (column, field) in schema.fields().iter().zip(&fields) {
-            let Field::Json { name } = field else {
-                metadata::check(column, field)?;
-                continue;
+            let (name, members, raw) = match field {
+                Field::Json { name } => (name, &mut members, options.format == Format::Raw),
+                Field::KeyJson { name } => (name, &mut key_members, false),
+                _ => {
+                    metadata::check(column, field)?;
+                    continue;
+                }
             };
-            if options.format == Format::Raw || column_for(column.data_type(), &options).is_none() {
+            if raw || column_for(column.data_type(), &options).is_none() {
                 return Err(KafkaError::UnsupportedColumn {
                     column: column.name().clone(),
                     data_type: column.data_type().to_string(),
-                    from: if options.format == Format::Raw { "a raw payload" } else { "JSON" },
+                    from: if raw { "a raw payload" } else { "JSON" },
                 });
             }
-            members.push(column.as_ref().clone().with_name(name));
+            let required = options.tombstones.iter().any(|tombstones| tombstones.required.contains(name));
+            members.push(column.as_ref().clone().with_name(name).with_nullable(column.is_nullable() && !required));
         }
-        let json = StructColumn::new(Fields::from(members), &options).expect("each column was checked");
+        let of = |members| StructColumn::new(Fields::from(members), &options).expect("each column was checked");
+        let key = (!key_members.is_empty()).then(|| of(key_members));
+        let json = of(members);
         let metadata = metadata::Needs::of(&schema, &fields);
-        Ok(Self { schema, fields, options, json, metadata })
+        Ok(Self { schema, fields, options, json, key, metadata })
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -171,15 +197,20 @@ impl JsonDecoder {
                 Ok(()) => rows.push(record as u32),
                 Err(fault) => {
                     self.json.truncate(rows.len());
+                    if let Some(key) = &mut self.key {
+                        key.truncate(rows.len());
+                    }
                     failures.push(DecodeFailure { record: record as u32, error: fault.line() });
                 }
             }
         }
         let mut json = self.json.finish_fields().into_iter();
+        let mut key = self.key.as_mut().map(StructColumn::finish_fields).unwrap_or_default().into_iter();
         let mut columns = Vec::with_capacity(self.fields.len());
         for (column, field) in self.schema.fields().iter().zip(&self.fields) {
             columns.push(match field {
                 Field::Json { .. } => json.next().expect("one array per member"),
+                Field::KeyJson { .. } => key.next().expect("one array per member"),
                 _ => metadata::column(column, field, chunk, &rows, topic, partition),
             });
         }
@@ -201,22 +232,38 @@ impl JsonDecoder {
         if self.options.format == Format::Raw {
             return Ok(());
         }
-        let payload = payload.ok_or_else(|| Fault::value(NULL_PAYLOAD.into()))?;
-        let text = std::str::from_utf8(payload)
-            .map_err(|error| Fault::value(format!("not UTF-8 from byte {} on; JSON must be", error.valid_up_to())))?;
-        let mut scanner = Scanner::new(text, self.options.max_depth);
-        match scanner.token() {
-            None => return Err(Fault::value("an empty record".into())),
-            Some(b'{') => {}
-            Some(_) => {
-                let found = scanner.glimpse();
-                scanner.skip_value()?;
-                return Err(Fault::value(format!("expected an object, found {found}")));
-            }
+        if let Some(members) = &mut self.key {
+            let key = chunk.key(record).ok_or_else(|| Fault::value("the record has no key".into()))?;
+            read_object(members, key, self.options.max_depth).map_err(Fault::of_key)?;
         }
-        self.json.read(&mut scanner)?;
-        scanner.end()
+        match payload {
+            Some(payload) => read_object(&mut self.json, payload, self.options.max_depth),
+            None if self.options.tombstones.is_some() => {
+                self.json.append_null();
+                Ok(())
+            }
+            None => Err(Fault::value(NULL_PAYLOAD.into())),
+        }
     }
+}
+
+/// Reads the one object that `bytes` must be.
+#[inline]
+fn read_object(members: &mut StructColumn, bytes: &[u8], max_depth: usize) -> Outcome {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Fault::value(format!("not UTF-8 from byte {} on; JSON must be", error.valid_up_to())))?;
+    let mut scanner = Scanner::new(text, max_depth);
+    match scanner.token() {
+        None => return Err(Fault::value("an empty record".into())),
+        Some(b'{') => {}
+        Some(_) => {
+            let found = scanner.glimpse();
+            scanner.skip_value()?;
+            return Err(Fault::value(format!("expected an object, found {found}")));
+        }
+    }
+    members.read(&mut scanner)?;
+    scanner.end()
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ mod value;
 use std::ops::Range;
 
 use arrow::{
-    array::RecordBatch,
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    compute::cast,
     datatypes::{DataType, Schema},
 };
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,19 @@ pub fn encode(batch: &RecordBatch, options: EncodeOptions) -> Result<Encoded> {
                 Err(error)
             }
         });
+    }
+    Ok(encoded)
+}
+
+/// Text or bytes as they are, without JSON around them.
+pub fn encode_raw(column: &ArrayRef) -> Result<Encoded> {
+    let column = cast(column, &DataType::Binary).map_err(|error| KafkaError::Bug(format!("a raw key: {error}")))?;
+    let values = column.as_binary::<i32>();
+    let mut encoded = Encoded { bytes: Vec::with_capacity(values.value_data().len()), rows: Vec::with_capacity(values.len()) };
+    for row in 0..values.len() {
+        let start = encoded.bytes.len();
+        encoded.bytes.extend_from_slice(values.value(row));
+        encoded.rows.push(if values.is_null(row) { Err("the key is NULL".into()) } else { Ok(start..encoded.bytes.len()) });
     }
     Ok(encoded)
 }

@@ -38,14 +38,12 @@ fn line(text: &mut String, label: &str, value: &str) {
 fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     let reading = Reading::of(&insert.plan);
     for source in &insert.sources {
-        let columns = reading.columns_of(&source.name);
+        let mut columns = reading.columns_of(&source.name);
+        columns.retain(|name| source.column(name).is_some());
         let until = if source.is_unbounded() { "unbounded" } else { "all at once when the job starts" };
         line(text, "source", &format!("{} ({}), {until}", source.name, place(source)));
-        let start = plan.options.start.as_ref().or(match &source.connector {
-            Connector::Kafka(options) => Some(&options.startup),
-            _ => None,
-        });
-        if let Some(start) = start {
+        let topic = source.topic();
+        if let Some(start) = plan.options.start.as_ref().or(topic.as_ref().map(|topic| &topic.startup)) {
             line(text, "starts at", &start_words(start));
         }
         line(text, "reads", &format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")));

@@ -80,7 +80,7 @@ pub use options::{
     filesystem::{FileFormat, FilesystemOptions},
     job::{JobOptions, OnError, StateUnbounded},
     kafka::{BoundedMode, KafkaOptions, OnDataLoss, StartupMode},
-    upsert_kafka::UpsertKafkaOptions,
+    upsert_kafka::{KeyFormat, UpsertKafkaOptions},
 };
 pub use parser::{parse, parse_one};
 pub use planner::{EventTimeUse, Explained, InsertPlan, JobPlan, Planner, WatermarkSource, WindowEnds};

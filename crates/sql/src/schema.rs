@@ -49,7 +49,7 @@ pub enum Use {
 /// Makes DataFusion tables of declared ones.
 #[async_trait]
 pub trait Providers: fmt::Debug + Send + Sync {
-    /// A table whose schema is [`TableDefinition::arrow_schema`]; `table` has no computed columns, which are planned over it. Called for every table that a query names and, for
+    /// A table whose schema is [`TableDefinition::read_schema`]; `table` has no computed columns, which are planned over it. Called for every table that a query names and, for
     /// `information_schema`, for all: ask Kafka and Cassandra nothing here, but when the plan is made.
     async fn provider(&self, table: &TableDefinition, usage: Use) -> Result<Arc<dyn TableProvider>>;
 
@@ -162,7 +162,7 @@ impl SchemaProvider for DeclaredSchema {
             return Ok(self.planned.read().get(&name).cloned());
         }
         let Some(table) = self.catalog.find_table(&name) else { return Ok(None) };
-        if table.has_computed_columns() {
+        if table.has_plan() {
             // Who only looks at the schema has planned nothing.
             let planned = self.planned.read().get(&table.name).cloned();
             return Ok(Some(planned.unwrap_or_else(|| Arc::new(EmptyTable::new(table.arrow_schema())))));

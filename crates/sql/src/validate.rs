@@ -136,7 +136,7 @@ pub struct Declared;
 #[async_trait]
 impl Providers for Declared {
     async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
-        Ok(Arc::new(EmptyTable::new(table.arrow_schema())))
+        Ok(Arc::new(EmptyTable::new(table.read_schema())))
     }
 
     fn system(&self, _: &str) -> Option<Arc<dyn TableProvider>> {

@@ -117,8 +117,8 @@ impl JobManager {
     /// That a client can be made for each topic which the job reads: one that librdkafka refuses stays refused, and the job would never start.
     fn check_clients(&self, plan: &JobPlan) -> anyhow::Result<()> {
         for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
-            let Connector::Kafka(options) = &table.connector else { continue };
-            let connection = self.platform.connection(options)?;
+            let Some(options) = table.topic() else { continue };
+            let connection = self.platform.connection(&options)?;
             Admin::connect(&connection).with_context(|| format!("table {}", table.name))?;
         }
         Ok(())
@@ -439,12 +439,9 @@ impl JobManager {
         let mut sources = BTreeMap::new();
         for (id, source) in &spec.sources {
             let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
-            let table = tables.find(|table| table.name.to_string() == source.table).map(|table| &table.connector);
-            let startup = match (&definition.options.start, table) {
-                (Some(start), _) => start.clone(),
-                (None, Some(Connector::Kafka(options))) => options.startup.clone(),
-                (None, _) => StartupMode::Earliest,
-            };
+            let table = tables.find(|table| table.name.to_string() == source.table);
+            let declared = table.and_then(|table| table.topic()).map(|topic| topic.into_owned().startup);
+            let startup = definition.options.start.clone().or(declared).unwrap_or_default();
             sources.insert(*id, first_position(source, &startup).await?);
         }
         Ok(Manifest {

@@ -66,12 +66,12 @@ impl Topics {
 fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Result<Topics> {
     let mut topics = Topics::default();
     for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
-        let kafka = match &table.connector {
-            Connector::Kafka(kafka) => kafka,
-            Connector::Filesystem(_) => continue,
+        let kafka = match (table.topic(), &table.connector) {
+            (Some(kafka), _) => kafka,
+            (None, Connector::Filesystem(_)) => continue,
             _ => bail!("job {job} reads {}, which is neither a Kafka table nor files", table.name),
         };
-        let connection = platform.connection(kafka)?;
+        let connection = platform.connection(&kafka)?;
         let of_headers = |kind: &ColumnKind| matches!(kind, ColumnKind::Metadata { from: MetadataKey::Headers, .. });
         let headers = table.columns.iter().any(|column| of_headers(&column.kind));
         if let Some(spec) = topics.id_of(&connection, &kafka.topic).and_then(|id| topics.specs.get_mut(&id)) {
@@ -146,6 +146,7 @@ fn letters_sink(platform: &PlatformTables, table: TableSchema, others: Vec<Table
         connection: platform.kafka.clone(),
         topic: topic.clone(),
         key,
+        raw_key: false,
         payload: (0..columns.len()).collect(),
         encode: EncodeOptions::default(),
     });
@@ -153,7 +154,7 @@ fn letters_sink(platform: &PlatformTables, table: TableSchema, others: Vec<Table
 }
 
 fn on_data_loss(plan: &JobPlan) -> OnDataLoss {
-    let continues = |table: &TableDefinition| matches!(&table.connector, Connector::Kafka(kafka) if kafka.on_data_loss == SqlOnDataLoss::Continue);
+    let continues = |table: &TableDefinition| table.topic().is_some_and(|kafka| kafka.on_data_loss == SqlOnDataLoss::Continue);
     let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources).filter(|table| table.is_unbounded()).peekable();
     let of_tables = tables.peek().is_some() && tables.all(continues);
     match plan.options.on_data_loss {
@@ -353,7 +354,7 @@ impl Sources<'_> {
         (spec.job, spec.incarnation) = (self.job.to_owned(), self.incarnation.to_owned());
         spec.on_error = on_error(self.plan);
         let decoded = scan.decoded();
-        let event_time = self.event_times.iter().find(|(time, _)| time.source == spec.source);
+        let event_time = self.event_times.iter().find(|(time, _)| time.is_of(&spec));
         let missing = |field: &&Arc<Field>| decoded.index_of(field.name()).is_err();
         let missing: Vec<Arc<Field>> = event_time.iter().flat_map(|(_, needed)| needed.fields()).filter(missing).cloned().collect();
         if missing.is_empty() {

@@ -15,6 +15,7 @@ use polybolos_sql::{
     options::{
         filesystem::FileFormat,
         kafka::{Format, JsonOptions},
+        upsert_kafka::KeyFormat,
     },
     planner::InsertPlan,
 };
@@ -67,7 +68,8 @@ pub fn sink(platform: &PlatformTables, insert: &InsertPlan) -> anyhow::Result<(K
             let checks = primary_key.columns().zip(&key);
             let checks = checks.map(|(name, &column)| Check { column, name: name.to_owned(), refuse_empty: false }).collect();
             let payload = (0..insert.columns.len()).filter(|column| options.value_has_key || !key.contains(column)).collect();
-            let target = TopicTarget { key: key.clone(), payload, ..topic(platform, insert)? };
+            let target =
+                TopicTarget { key: key.clone(), raw_key: options.key == KeyFormat::Raw, payload, ..topic(platform, insert)? };
             (Keeping::LastPerKey(key), checks, SinkSpec::Topic { target })
         }
     })
@@ -79,6 +81,7 @@ pub fn topic_of(platform: &PlatformTables, table: &TableDefinition) -> anyhow::R
         connection,
         topic: topic.clone(),
         key: vec![],
+        raw_key: false,
         payload: vec![],
         encode: encode_options(json),
     };

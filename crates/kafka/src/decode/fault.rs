@@ -25,6 +25,12 @@ impl Fault {
         self
     }
 
+    #[cold]
+    pub fn of_key(mut self: Box<Self>) -> Box<Self> {
+        self.message = format!("the record's key: {}", self.message);
+        self
+    }
+
     /// One line; data that it quotes is short and has no control characters.
     pub fn line(&self) -> String {
         if self.path.is_empty() {

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
+    ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
     TimestampMillisecondArray,
 };
 use arrow::compute::{can_cast_types, cast};
@@ -74,7 +74,8 @@ fn is_text(data_type: &DataType) -> bool {
 fn natural_type(column: &Column, field: &Field) -> DataType {
     match field {
         Field::Key | Field::Value if is_text(column.data_type()) => DataType::Utf8,
-        Field::Json { .. } | Field::Key | Field::Value => DataType::Binary,
+        Field::Json { .. } | Field::KeyJson { .. } | Field::Key | Field::Value => DataType::Binary,
+        Field::Tombstone => DataType::Boolean,
         Field::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, zone(column.data_type())),
         Field::TimestampType | Field::Topic => DataType::Utf8,
         Field::Offset => DataType::Int64,
@@ -102,7 +103,8 @@ pub(super) fn check(column: &Column, field: &Field) -> Result<()> {
         Field::Partition => (matches!(data_type, DataType::Int32 | DataType::Int64), "a partition"),
         Field::Topic => (is_text(data_type), "a topic"),
         Field::Headers => (header_fields(data_type).is_some(), "headers"),
-        Field::Json { .. } => (true, "JSON"),
+        Field::Tombstone => (*data_type == DataType::Boolean, "whether a payload is null"),
+        Field::Json { .. } | Field::KeyJson { .. } => (true, "JSON"),
     };
     if fits && (matches!(field, Field::Headers) || can_cast_types(&natural_type(column, field), data_type)) {
         return Ok(());
@@ -140,7 +142,8 @@ pub(super) fn column(column: &Column, field: &Field, chunk: &RecordChunk, rows: 
         Field::Partition => Arc::new(Int32Array::from_value(partition, rows.len())),
         Field::Topic => Arc::new(StringArray::new_repeated(topic, rows.len())),
         Field::Headers => headers(column.data_type(), chunk, rows),
-        Field::Json { .. } => unreachable!("members of the payload are decoded, not looked up"),
+        Field::Tombstone => Arc::new(records().map(|record| Some(chunk.payload(record).is_none())).collect::<BooleanArray>()),
+        Field::Json { .. } | Field::KeyJson { .. } => unreachable!("members of objects are decoded, not looked up"),
     };
     if array.data_type() == column.data_type() {
         return array;

@@ -273,6 +273,50 @@ fn raw_and_no_columns() {
 }
 
 #[test]
+fn keys_are_decoded_and_null_payloads_are_tombstones() {
+    let columns = vec![
+        Column::new("id", DataType::Int64, false),
+        Column::new("name", DataType::Utf8, true),
+        Column::new("age", DataType::Int32, true),
+        Column::new("gone", DataType::Boolean, false),
+    ];
+    let member = |name: &str| Field::Json { name: name.into() };
+    let fields = vec![Field::KeyJson { name: "id".into() }, member("name"), member("age"), Field::Tombstone];
+    let options = DecodeOptions { tombstones: Some(Tombstones { required: vec!["name".into()] }), ..DecodeOptions::default() };
+    let mut decoder = JsonDecoder::new(Arc::new(Schema::new(columns)), fields, options).unwrap();
+    let records: [(Option<&str>, Option<&str>); 8] = [
+        (Some(r#"{"id":1}"#), Some(r#"{"id":9,"name":"Ann","age":30}"#)),
+        (Some(r#"{"id":"x"}"#), Some(r#"{"name":"no number"}"#)),
+        (Some(r#"{"other":1,"id":2}"#), None),
+        (None, Some(r#"{"name":"no key"}"#)),
+        (Some(r#"{"id":3}"#), Some(r#"{"age":1}"#)),
+        (Some("3"), None),
+        (Some(r#"{"id":3} "#), Some(r#"{"name":"Bo","age":"old"}"#)),
+        (Some(r#"{"id":4}"#), Some(r#"{"name":"Cy"}"#)),
+    ];
+    let mut builder = ChunkBuilder::new();
+    for (offset, (key, payload)) in records.iter().enumerate() {
+        let (key, payload) = (key.map(str::as_bytes), payload.map(str::as_bytes));
+        builder.push(RawRecord { offset: offset as i64, timestamp: None, key, payload }, std::iter::empty());
+    }
+    let decoded = decoder.decode(&builder.finish(), 0..8, "t", 0).unwrap();
+    assert_eq!(decoded.records, [0, 2, 7]);
+    let ids = decoded.batch.column(0).as_primitive::<Int64Type>();
+    let names: Vec<_> = decoded.batch.column(1).as_string::<i32>().iter().collect();
+    let gone: Vec<_> = decoded.batch.column(3).as_boolean().iter().flatten().collect();
+    assert_eq!(
+        (ids.values().to_vec(), names, gone),
+        (vec![1, 2, 4], vec![Some("Ann"), None, Some("Cy")], vec![false, true, false])
+    );
+    let errors: Vec<(u32, &str)> = decoded.failures.iter().map(|failure| (failure.record, failure.error.as_str())).collect();
+    let words = [(1, "the record's key"), (3, "no key"), (4, "\"name\": missing"), (5, "expected an object"), (6, "\"age\"")];
+    assert_eq!(errors.len(), words.len(), "{errors:?}");
+    for ((record, error), (wanted, words)) in errors.iter().zip(words) {
+        assert!(*record == wanted && error.contains(words), "{record}: {error}");
+    }
+}
+
+#[test]
 fn types_json_cannot_fill_are_refused_by_name() {
     let schema = Arc::new(Schema::new(vec![Column::new("odd", DataType::Duration(TimeUnit::Second), true)]));
     let error = JsonDecoder::new(schema, vec![Field::Json { name: "odd".into() }], DecodeOptions::default()).unwrap_err();

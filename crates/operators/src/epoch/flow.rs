@@ -213,7 +213,7 @@ fn told(steps: &[Step]) -> String {
 
 /// The event time of a scan's table, as far as the scan decodes what it is made of.
 fn event_time_of<'a>(spec: &'a EpochSpec, scan: &RecordScanExec) -> Option<&'a EventTime> {
-    spec.event_times.iter().find(|time| time.source == scan.spec().source)
+    spec.event_times.iter().find(|time| time.is_of(scan.spec()))
 }
 
 /// Puts scans together that decode one source alike. With each scan, its place among the graph's sources.

@@ -15,6 +15,7 @@ use super::cases::CasesToldOnce;
 use crate::{
     codec::{PolybolosCodec, unreadable},
     part_write::Keeping,
+    record_scan::ScanSpec,
     steps::Check,
 };
 
@@ -41,6 +42,13 @@ pub struct EventTime {
     pub expression: Vec<u8>,
     pub needs: Vec<String>,
     pub delay_us: i64,
+}
+
+impl EventTime {
+    /// Whether rows of a scan of the source have a time. Records of a table that keeps the last of each key change rows, and are never late.
+    pub fn is_of(&self, scan: &ScanSpec) -> bool {
+        self.source == scan.source && scan.options.tombstones.is_none()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use datafusion::arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use polybolos_kafka::{
     connection::Connection,
-    encode::{EncodeOptions, encode},
+    encode::{EncodeOptions, Encoded, encode, encode_raw},
     error::KafkaError,
     publish::{PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id},
 };
@@ -23,6 +23,9 @@ pub struct TopicTarget {
     pub topic: String,
     /// Which columns are the record's key, in the key's order; empty: records have none, and rows cannot be taken back.
     pub key: Vec<usize>,
+    /// The key is its one column as it is, and no JSON.
+    #[serde(default)]
+    pub raw_key: bool,
     /// Which columns are in the payload.
     pub payload: Vec<usize>,
     pub encode: EncodeOptions,
@@ -32,11 +35,14 @@ impl TopicTarget {
     /// A batch of rows, or of the keys of deleted ones, as records.
     pub fn records(&self, batch: &RecordBatch) -> Result<Records, PublishError> {
         if is_delete(batch) {
-            return Ok(Records { keys: Some(encode(batch, self.encode)?), payloads: None });
+            return Ok(Records { keys: Some(self.keys(batch)?), payloads: None });
         }
-        let columns = |indexes: &[usize]| -> Result<_, PublishError> { Ok(encode(&batch.project(indexes)?, self.encode)?) };
-        let keys = if self.key.is_empty() { None } else { Some(columns(&self.key)?) };
-        Ok(Records { keys, payloads: Some(columns(&self.payload)?) })
+        let keys = if self.key.is_empty() { None } else { Some(self.keys(&batch.project(&self.key)?)?) };
+        Ok(Records { keys, payloads: Some(encode(&batch.project(&self.payload)?, self.encode)?) })
+    }
+
+    fn keys(&self, columns: &RecordBatch) -> Result<Encoded, PublishError> {
+        Ok(if self.raw_key { encode_raw(columns.column(0))? } else { encode(columns, self.encode)? })
     }
 }
 
@@ -144,6 +150,7 @@ mod tests {
             connection: Connection::new("nowhere:1"),
             topic: "t".into(),
             key: key.to_vec(),
+            raw_key: false,
             payload: payload.to_vec(),
             encode: EncodeOptions::default(),
         }
@@ -161,6 +168,8 @@ mod tests {
         let deletes = mark_delete(&rows.project(&[1]).expect("keys")).expect("marked");
         let deletes = target(&[1], &[0]).records(&deletes).expect("encodes");
         assert_eq!((text(&deletes.keys, 0).as_deref(), deletes.payloads.is_none()), (Some(r#"{"k":"a"}"#), true));
+        let raw = TopicTarget { raw_key: true, ..target(&[1], &[0]) }.records(&rows).expect("encodes");
+        assert_eq!(text(&raw.keys, 0).as_deref(), Some("a"));
         let appended = target(&[], &[0]).records(&rows).expect("encodes");
         assert_eq!((appended.keys.is_none(), text(&appended.payloads, 0).as_deref()), (true, Some(r#"{"n":0}"#)));
     }

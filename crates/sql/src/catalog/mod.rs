@@ -12,7 +12,10 @@ pub(crate) use self::apply::{references, sources, target};
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
-    table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
+    table::{
+        ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION,
+        TableDefinition, Watermark,
+    },
     view::ViewDefinition,
 };
 use crate::{

@@ -1,5 +1,5 @@
 //! One table as the catalog keeps it, and the checks that make it one: types the connector can hold, keys that exist, known options.
-use std::{fmt, ops::ControlFlow, sync::Arc};
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema, SchemaRef},
@@ -13,12 +13,20 @@ use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
     options::{
-        OptionReader, cassandra::CassandraOptions, filesystem::FilesystemOptions, kafka::KafkaOptions,
-        upsert_kafka::UpsertKafkaOptions,
+        OptionReader,
+        cassandra::CassandraOptions,
+        filesystem::FilesystemOptions,
+        kafka::KafkaOptions,
+        upsert_kafka::{KeyFormat, UpsertKafkaOptions},
     },
     statement::{ColumnClause, CreateTable, MetadataClause, PrimaryKeyClause},
     types::SqlType,
 };
+
+/// What an upsert-kafka table is read with beside its columns.
+pub const RECORD_PARTITION: &str = "record:partition";
+pub const RECORD_OFFSET: &str = "record:offset";
+pub const RECORD_IS_TOMBSTONE: &str = "record:is_tombstone";
 
 /// Most columns of a table.
 const MAX_COLUMNS: usize = 1_000;
@@ -151,7 +159,7 @@ impl Watermark {
 #[serde(tag = "connector", rename_all = "snake_case")]
 pub enum Connector {
     Kafka(KafkaOptions),
-    /// A topic that keeps the last record of each key; only written.
+    /// A topic that keeps the last record of each key.
     UpsertKafka(UpsertKafkaOptions),
     Cassandra(CassandraOptions),
     /// Files in a folder or bucket; only written.
@@ -192,6 +200,42 @@ impl TableDefinition {
         Arc::new(Schema::new(fields))
     }
 
+    /// What the connector gives when it is read: the columns; of an upsert-kafka table records, which are rows, tombstones (columns
+    /// beside the key are NULL then) and where they stand in the topic.
+    pub fn read_schema(&self) -> SchemaRef {
+        let columns = self.arrow_schema();
+        if !self.keeps_last_record() {
+            return columns;
+        }
+        let nullable = |field: &Arc<Field>| {
+            let in_payload = self.column(field.name()).is_some_and(|column| column.kind == ColumnKind::Physical);
+            let is_nullable = field.is_nullable() || (in_payload && !self.is_key(field.name()));
+            field.as_ref().clone().with_nullable(is_nullable)
+        };
+        let place =
+            [(RECORD_PARTITION, DataType::Int32), (RECORD_OFFSET, DataType::Int64), (RECORD_IS_TOMBSTONE, DataType::Boolean)];
+        let place = place.map(|(name, data_type)| Field::new(name, data_type, false));
+        Arc::new(Schema::new(columns.fields().iter().map(nullable).chain(place).collect::<Vec<_>>()))
+    }
+
+    /// Whether its rows are the last records of their keys, so that each record may change one.
+    pub fn keeps_last_record(&self) -> bool {
+        matches!(self.connector, Connector::UpsertKafka(_))
+    }
+
+    pub fn is_key(&self, column: &str) -> bool {
+        self.primary_key.iter().flat_map(PrimaryKey::columns).any(|name| name == column)
+    }
+
+    /// How its topic is read, if it stands over one.
+    pub fn topic(&self) -> Option<Cow<'_, KafkaOptions>> {
+        match &self.connector {
+            Connector::Kafka(options) => Some(Cow::Borrowed(options)),
+            Connector::UpsertKafka(options) => Some(Cow::Owned(options.reading())),
+            _ => None,
+        }
+    }
+
     /// The Arrow type of one of this table's columns: Cassandra keeps times and timestamps in units of its own.
     pub fn data_type(&self, column: &ColumnDefinition) -> DataType {
         let stored = match self.connector {
@@ -208,9 +252,9 @@ impl TableDefinition {
             .filter(|column| !matches!(column.kind, ColumnKind::Metadata { is_virtual: true, .. } | ColumnKind::Computed { .. }))
     }
 
-    /// Whether any column is computed, so that reading it takes a projection over [`Self::stored`].
-    pub fn has_computed_columns(&self) -> bool {
-        self.columns.iter().any(|column| matches!(column.kind, ColumnKind::Computed { .. }))
+    /// Whether reading it takes a plan over what its connector gives.
+    pub fn has_plan(&self) -> bool {
+        self.keeps_last_record() || self.columns.iter().any(|column| matches!(column.kind, ColumnKind::Computed { .. }))
     }
 
     /// The same table without its computed columns: what its connector knows.
@@ -250,12 +294,12 @@ impl TableDefinition {
 
     /// Whether reading it in a job never ends.
     pub fn is_unbounded(&self) -> bool {
-        matches!(&self.connector, Connector::Kafka(options) if options.bounded.is_none())
+        self.topic().is_some_and(|options| options.bounded.is_none())
     }
 
     /// Whether it has anything to read.
     pub fn is_readable(&self) -> bool {
-        matches!(self.connector, Connector::Kafka(_) | Connector::Cassandra(_) | Connector::Filesystem(_))
+        !matches!(self.connector, Connector::Blackhole | Connector::Print { .. })
     }
 
     /// Checks a declaration. Pure: nothing is asked of Kafka or Cassandra.
@@ -327,6 +371,28 @@ impl TableDefinition {
             column.nullable = false;
         }
         self.primary_key = Some(key);
+        self.check_record_key(clause)
+    }
+
+    /// That records of an upsert-kafka table can have the primary key as their key.
+    fn check_record_key(&self, clause: &PrimaryKeyClause) -> Result<(), SqlError> {
+        let (Connector::UpsertKafka(options), Some(key)) = (&self.connector, &self.primary_key) else { return Ok(()) };
+        let columns: Vec<&ColumnDefinition> = key.columns().filter_map(|name| self.column(name)).collect();
+        if let Some(column) = columns.iter().find(|column| column.kind != ColumnKind::Physical) {
+            let message = format!(
+                "the primary key of table {} names {}, which is not in the record's key; name columns that are neither METADATA nor computed",
+                self.name, column.name
+            );
+            return Err(SqlError::invalid_at(clause.at, message));
+        }
+        let is_raw = |column: &&ColumnDefinition| matches!(column.sql_type, SqlType::String | SqlType::Bytes);
+        if options.key == KeyFormat::Raw && !matches!(columns.as_slice(), [column] if is_raw(column)) {
+            let message = format!(
+                "table {} has 'key.format' = 'raw', which is for a primary key of one STRING or BYTES column; write 'json'",
+                self.name
+            );
+            return Err(SqlError::invalid_at(clause.at, message));
+        }
         Ok(())
     }
 
@@ -334,6 +400,13 @@ impl TableDefinition {
         let Some(watermark) = &self.watermark else { return Ok(()) };
         if matches!(self.connector, Connector::Filesystem(_)) {
             let message = format!("table {} is files, which a job reads all at once; leave WATERMARK out", self.name);
+            return Err(SqlError::unsupported(message));
+        }
+        if self.keeps_last_record() {
+            let message = format!(
+                "table {} (upsert-kafka) changes rows that it has, so none of them is late; leave WATERMARK out, and read the topic with 'connector' = 'kafka' for windows over its records",
+                self.name
+            );
             return Err(SqlError::unsupported(message));
         }
         match self.column(&watermark.column) {
@@ -429,7 +502,7 @@ fn computed_kind(
     create: &CreateTable,
     connector: &Connector,
 ) -> Result<ColumnKind, SqlError> {
-    if matches!(connector, Connector::Kafka(_)) {
+    if matches!(connector, Connector::Kafka(_) | Connector::UpsertKafka(_)) {
         return Ok(ColumnKind::Computed { expression: expression.to_owned() });
     }
     let message = format!(
@@ -446,7 +519,7 @@ fn metadata_kind(
     connector: &Connector,
 ) -> Result<ColumnKind, SqlError> {
     let here = format!("column {} of table {}", clause.name, create.name);
-    if !matches!(connector, Connector::Kafka(_)) {
+    if !matches!(connector, Connector::Kafka(_) | Connector::UpsertKafka(_)) {
         let message = format!("{here} is METADATA, which only Kafka tables have; leave METADATA out");
         return Err(SqlError::invalid_at(clause.at, message));
     }

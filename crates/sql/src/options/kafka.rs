@@ -193,7 +193,7 @@ fn startup(reader: &mut OptionReader<'_>) -> Result<StartupMode, SqlError> {
     })
 }
 
-fn bounded(reader: &mut OptionReader<'_>) -> Result<Option<BoundedMode>, SqlError> {
+pub(super) fn bounded(reader: &mut OptionReader<'_>) -> Result<Option<BoundedMode>, SqlError> {
     let choices: Vec<(&str, &str)> =
         std::iter::once("unbounded").chain(MODES[1..].iter().copied()).map(|mode| (mode, mode)).collect();
     let chosen = reader.choice("scan.bounded.mode", &choices)?.unwrap_or("unbounded");

@@ -84,7 +84,7 @@ pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert)
     let is_followed = |table: &TableDefinition| table.is_unbounded() || matches!(table.connector, Connector::Filesystem(_));
     if let Some(table) = tables.read.iter().find(|table| !is_followed(table)) {
         return refuse(match table.connector {
-            Connector::Kafka(_) => format!(
+            Connector::Kafka(_) | Connector::UpsertKafka(_) => format!(
                 "{subject} reads {}, which ends, beside tables that do not; leave 'scan.bounded.mode' out of its declaration",
                 table.name
             ),
@@ -175,17 +175,11 @@ fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlErro
 fn check_sources(sources: &[TableDefinition], insert: &Insert) -> Result<(), SqlError> {
     match sources.iter().find(|table| !table.is_readable()) {
         Some(table) => {
-            let message = match table.connector {
-                Connector::UpsertKafka(_) => format!(
-                    "table {} (upsert-kafka) is only written, as changes of a topic's keys cannot be followed yet; to read its records, declare the topic with 'connector' = 'kafka'",
-                    table.name
-                ),
-                _ => format!(
-                    "table {} ({}) only takes rows; read a Kafka or Cassandra table, or files",
-                    table.name,
-                    table.connector.name()
-                ),
-            };
+            let message = format!(
+                "table {} ({}) only takes rows; read a Kafka or Cassandra table, or files",
+                table.name,
+                table.connector.name()
+            );
             Err(SqlError::invalid_at(insert.at, message))
         }
         None => Ok(()),

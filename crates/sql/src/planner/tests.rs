@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{
-        array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        array::{AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
         util::pretty::pretty_format_batches,
     },
     catalog::TableProvider,
@@ -31,6 +31,8 @@ const TABLES: &str = "
     WITH ('connector' = 'cassandra', 'keyspace' = 's');
     CREATE TABLE other (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
     CREATE TABLE pair (a BIGINT, b BIGINT, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+    CREATE TABLE newest (k STRING, v BIGINT NOT NULL, twice AS v * 2, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'upsert-kafka', 'topic' = 'n', 'key.format' = 'json', 'value.format' = 'json');
     CREATE VIEW big (k, v, ts) AS SELECT k, v, ts FROM t WHERE v > 1;
 ";
 
@@ -166,6 +168,19 @@ struct Rows;
 #[async_trait]
 impl Providers for Rows {
     async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
+        if table.keeps_last_record() {
+            let batch = RecordBatch::try_new(
+                table.read_schema(),
+                vec![
+                    Arc::new(StringArray::from(vec!["a", "b", "a", "b", "c", "c"])),
+                    Arc::new(Int64Array::from(vec![Some(1), Some(2), Some(3), None, None, Some(4)])),
+                    Arc::new(Int32Array::from(vec![0, 1, 0, 1, 1, 1])),
+                    Arc::new(Int64Array::from(vec![0, 0, 5, 1, 2, 3])),
+                    Arc::new(BooleanArray::from(vec![false, false, false, true, true, false])),
+                ],
+            )?;
+            return Ok(Arc::new(MemTable::try_new(table.read_schema(), vec![vec![batch]])?));
+        }
         let batch = RecordBatch::try_new(
             table.arrow_schema(),
             vec![
@@ -195,6 +210,18 @@ async fn rows(query: &str) -> String {
         line.trim_matches('|').split('|').map(|cell| cell.trim().replace("1970-01-01T00:", "")).collect::<Vec<_>>().join(" ")
     };
     text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
+    assert_eq!(rows("SELECT * FROM newest ORDER BY k").await, "a 3 6\nc 4 8");
+    assert_eq!(rows("SELECT count(*) FROM newest AS n JOIN newest AS m ON n.v < m.v").await, "1");
+    let job = plan("other SELECT k, twice FROM newest WHERE v > 3").await.unwrap();
+    assert!(job.is_stateful && job.watermarks.is_empty());
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("row_number() PARTITION BY [public.newest.k]"), "{shown}");
+    let explained = crate::explain::job(&job, false);
+    assert!(explained.contains("reads       2 of 3 columns: k, v"), "{explained}");
 }
 
 #[tokio::test]

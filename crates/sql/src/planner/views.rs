@@ -1,17 +1,19 @@
-//! Views, and tables with computed columns: both are plans that stand where their name is written, made before the query that names them.
+//! Views, tables with computed columns, and tables whose rows are the last records of their keys: all are plans that stand where their name is
+//! written, made before the query that names them.
 use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     catalog::view::ViewTable,
     common::{Column, ScalarValue, TableReference},
     datasource::provider_as_source,
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    functions_window::row_number::row_number,
+    logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, not},
     sql::sqlparser::ast,
 };
 
 use super::{Planning, plan_in};
 use crate::{
-    catalog::{TableDefinition, computed, references},
+    catalog::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, TableDefinition, computed, references},
     error::SqlError,
     limits::Limits,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
@@ -34,7 +36,7 @@ enum Item {
 }
 
 impl Planning {
-    /// Plans every view and computed column that `query` stands on.
+    /// Plans every view and table with a plan that `query` stands on.
     pub(super) async fn prepare(&self, query: &ast::Query) -> Result<(), SqlError> {
         let mut order = Order::default();
         let named = references(query)?;
@@ -52,7 +54,7 @@ impl Planning {
         for item in order.items {
             match item {
                 Item::Table(table) => {
-                    let plan = self.computed(&table).await?;
+                    let plan = self.table(&table).await?;
                     self.ours.put(table.name.clone(), Arc::new(ViewTable::new(plan, None)));
                 }
                 Item::View(view) => {
@@ -84,17 +86,18 @@ impl Planning {
                 self.order(&source, order, depth + 1)?;
             }
             order.items.push(Item::View(create));
-        } else if let Some(table) = self.catalog.find_table(name).filter(|table| table.has_computed_columns()) {
+        } else if let Some(table) = self.catalog.find_table(name).filter(|table| table.has_plan()) {
             order.items.push(Item::Table(table.clone()));
         }
         Ok(())
     }
 
-    async fn computed(&self, table: &TableDefinition) -> Result<LogicalPlan, SqlError> {
+    async fn table(&self, table: &TableDefinition) -> Result<LogicalPlan, SqlError> {
         let provider = self.providers.provider(&table.stored(), self.usage).await?;
         let name = TableReference::partial(table.name.schema.clone(), table.name.name.clone());
         let scan = LogicalPlanBuilder::scan(name, provider_as_source(provider), None)?;
-        Ok(scan.project(computed::expressions(&self.state, table)?)?.build()?)
+        let rows = if table.keeps_last_record() { last_records(scan, table)? } else { scan };
+        Ok(rows.project(computed::expressions(&self.state, table)?)?.build()?)
     }
 
     /// A view's plan, its columns named.
@@ -124,6 +127,21 @@ impl Planning {
         let renamed: Vec<Expr> = renamed.collect();
         Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
     }
+}
+
+/// Of each key the record that stands last in the topic, unless it is a tombstone. A key's records are in one partition; where producers moved
+/// them to another, the higher offset counts.
+fn last_records(records: LogicalPlanBuilder, table: &TableDefinition) -> Result<LogicalPlanBuilder, SqlError> {
+    let column = |name: &str| Expr::Column(Column::new_unqualified(name));
+    let key = table.primary_key.iter().flat_map(|key| key.columns()).map(column);
+    let newest = [RECORD_OFFSET, RECORD_PARTITION].map(|name| column(name).sort(false, false));
+    let number = row_number().partition_by(key.collect()).order_by(newest.to_vec()).build()?;
+    let numbered = records.window([number])?;
+    let Some((_, field)) = numbered.schema().iter().last() else {
+        return Err(SqlError::invalid(format!("table {} has no columns", table.name)));
+    };
+    let is_last = column(field.name()).eq(lit(1_u64));
+    Ok(numbered.filter(is_last.and(not(column(RECORD_IS_TOMBSTONE))))?)
 }
 
 /// `SELECT person.id` over a ROW gives a column `id`, as in Flink.

@@ -245,16 +245,16 @@ impl fmt::Debug for Fixed {
 #[async_trait]
 impl Providers for Fixed {
     async fn provider(&self, table: &TableDefinition, usage: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
-        let options = match &table.connector {
-            Connector::Kafka(options) => options,
+        let options = match (table.topic(), &table.connector) {
+            (Some(options), _) => options,
             // As they are now.
-            Connector::Filesystem(_) => return self.platform.provider(table, Use::Bounded).await,
+            (None, Connector::Filesystem(_)) => return self.platform.provider(table, Use::Bounded).await,
             _ => return self.platform.provider(table, usage).await,
         };
         let ranges = self.ranges.get(&options.topic).cloned().unwrap_or_default();
         let incarnation = format!("verify-{}", uuid::Uuid::new_v4().simple());
         let reading = Reading::Query(Arc::new(FixedRanges { incarnation: incarnation.clone(), ranges }));
-        self.platform.topic(table, options, incarnation, reading)
+        self.platform.topic(table, &options, incarnation, reading)
     }
 
     fn system(&self, table: &str) -> Option<Arc<dyn TableProvider>> {
