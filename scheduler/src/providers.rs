@@ -24,9 +24,9 @@ use polybolos_operators::{
 };
 use polybolos_persist::{Place, Places};
 use polybolos_sql::{
-    catalog::{ColumnDefinition, ColumnKind, Connector, MetadataKey, TableDefinition},
+    catalog::{ColumnDefinition, ColumnKind, Connector, MetadataKey, Recorded, TableDefinition},
     options::filesystem::{FileFormat as SqlFileFormat, FilesystemOptions},
-    options::kafka::{BoundedMode, Format, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
+    options::kafka::{BoundedMode, KafkaOptions, StartupMode, TimestampFormat as SqlTimestampFormat},
     options::upsert_kafka::KeyFormat,
     schema::{Providers, Use},
 };
@@ -121,7 +121,7 @@ impl PlatformTables {
         reading: Reading,
     ) -> DataFusionResult<Arc<dyn TableProvider>> {
         let connection = self.connection(options)?;
-        let Format::Json(json) = &options.format;
+        let json = options.format.json();
         let spec = ScanSpec {
             job: String::new(),
             incarnation,
@@ -140,12 +140,22 @@ impl PlatformTables {
         };
         // Computed columns are expressions over these.
         let table = table.stored();
-        let mut fields: Vec<Field> = table.columns.iter().map(|column| field(&table, column)).collect();
-        if table.keeps_last_record() {
-            // As in the schema that they are read with.
-            fields.extend([Field::Partition, Field::Offset, Field::Tombstone]);
-        }
+        let fields = match table.keeps_last_record() {
+            false => table.columns.iter().map(|column| field(&table, column)).collect(),
+            true => table.recorded().into_iter().map(|(_, from)| recorded(&table, from)).collect(),
+        };
         Ok(Arc::new(KafkaTable::new(table.read_schema(), fields, spec, reading)))
+    }
+}
+
+/// Where in a record a column of records is.
+fn recorded(table: &TableDefinition, from: Recorded<'_>) -> Field {
+    match from {
+        Recorded::Column(column) => field(table, column),
+        Recorded::Member(name) => Field::Json { name: name.to_owned() },
+        Recorded::Partition => Field::Partition,
+        Recorded::Offset => Field::Offset,
+        Recorded::IsTombstone => Field::Tombstone,
     }
 }
 
@@ -170,8 +180,11 @@ fn field(table: &TableDefinition, column: &ColumnDefinition) -> Field {
     }
 }
 
-/// Of a topic that keeps a row per key; what must be there in every row.
+/// Of a topic that keeps a row per key; what must be there in every payload.
 fn tombstones(table: &TableDefinition) -> Option<Tombstones> {
+    if table.debezium().is_some() {
+        return Some(Tombstones::default());
+    }
     let in_payload = |column: &&ColumnDefinition| column.kind == ColumnKind::Physical && !table.is_key(&column.name);
     let required = table.columns.iter().filter(in_payload).filter(|column| !column.nullable).map(|column| column.name.clone());
     table.keeps_last_record().then(|| Tombstones { required: required.collect() })

@@ -12,11 +12,7 @@ use polybolos_operators::{
 };
 use polybolos_sql::{
     catalog::{Connector, TableDefinition},
-    options::{
-        filesystem::FileFormat,
-        kafka::{Format, JsonOptions},
-        upsert_kafka::KeyFormat,
-    },
+    options::{filesystem::FileFormat, kafka::JsonOptions, upsert_kafka::KeyFormat},
     planner::InsertPlan,
 };
 
@@ -86,10 +82,7 @@ pub fn topic_of(platform: &PlatformTables, table: &TableDefinition) -> anyhow::R
         encode: encode_options(json),
     };
     Ok(match &table.connector {
-        Connector::Kafka(options) => {
-            let Format::Json(json) = &options.format;
-            Some(target(platform.connection(options)?, &options.topic, json))
-        }
+        Connector::Kafka(options) => Some(target(platform.connection(options)?, &options.topic, options.format.json())),
         Connector::UpsertKafka(options) => {
             let connection = platform.connection_to(options.bootstrap_servers.as_deref(), &options.properties)?;
             Some(target(connection, &options.topic, &options.value))

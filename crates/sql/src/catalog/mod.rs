@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod computed;
 mod job;
+mod records;
 mod table;
 mod view;
 
@@ -12,10 +13,8 @@ pub(crate) use self::apply::{references, sources, target};
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
-    table::{
-        ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION,
-        TableDefinition, Watermark,
-    },
+    records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, member_column},
+    table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
     view::ViewDefinition,
 };
 use crate::{

@@ -23,11 +23,6 @@ use crate::{
     types::SqlType,
 };
 
-/// What an upsert-kafka table is read with beside its columns.
-pub const RECORD_PARTITION: &str = "record:partition";
-pub const RECORD_OFFSET: &str = "record:offset";
-pub const RECORD_IS_TOMBSTONE: &str = "record:is_tombstone";
-
 /// Most columns of a table.
 const MAX_COLUMNS: usize = 1_000;
 
@@ -200,29 +195,6 @@ impl TableDefinition {
         Arc::new(Schema::new(fields))
     }
 
-    /// What the connector gives when it is read: the columns; of an upsert-kafka table records, which are rows, tombstones (columns
-    /// beside the key are NULL then) and where they stand in the topic.
-    pub fn read_schema(&self) -> SchemaRef {
-        let columns = self.arrow_schema();
-        if !self.keeps_last_record() {
-            return columns;
-        }
-        let nullable = |field: &Arc<Field>| {
-            let in_payload = self.column(field.name()).is_some_and(|column| column.kind == ColumnKind::Physical);
-            let is_nullable = field.is_nullable() || (in_payload && !self.is_key(field.name()));
-            field.as_ref().clone().with_nullable(is_nullable)
-        };
-        let place =
-            [(RECORD_PARTITION, DataType::Int32), (RECORD_OFFSET, DataType::Int64), (RECORD_IS_TOMBSTONE, DataType::Boolean)];
-        let place = place.map(|(name, data_type)| Field::new(name, data_type, false));
-        Arc::new(Schema::new(columns.fields().iter().map(nullable).chain(place).collect::<Vec<_>>()))
-    }
-
-    /// Whether its rows are the last records of their keys, so that each record may change one.
-    pub fn keeps_last_record(&self) -> bool {
-        matches!(self.connector, Connector::UpsertKafka(_))
-    }
-
     pub fn is_key(&self, column: &str) -> bool {
         self.primary_key.iter().flat_map(PrimaryKey::columns).any(|name| name == column)
     }
@@ -333,6 +305,13 @@ impl TableDefinition {
                 );
                 return Err(SqlError::invalid(message));
             }
+            if self.keeps_last_record() {
+                let message = format!(
+                    "table {} needs the primary key of the database's table, as its records say what became of a row; add PRIMARY KEY (column) NOT ENFORCED",
+                    self.name
+                );
+                return Err(SqlError::invalid(message));
+            }
             if matches!(self.connector, Connector::Cassandra(_)) {
                 let message = format!(
                     "table {} needs a primary key, as rows in Cassandra are written by key; add PRIMARY KEY (column) NOT ENFORCED",
@@ -346,9 +325,9 @@ impl TableDefinition {
             let message = format!("table {} is files, whose rows have no primary key; leave PRIMARY KEY out", self.name);
             return Err(SqlError::unsupported_at(clause.at, message));
         }
-        if matches!(self.connector, Connector::Kafka(_)) {
+        if matches!(self.connector, Connector::Kafka(_)) && !self.keeps_last_record() {
             let message = format!(
-                "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, or write 'connector' = 'upsert-kafka' for a topic that a job keeps one row per key in",
+                "table {} is a Kafka topic, whose records have no primary key; leave PRIMARY KEY out, or write 'connector' = 'upsert-kafka' for a topic that keeps one row per key, 'format' = 'debezium-json' for the changes of a database's table",
                 self.name
             );
             return Err(SqlError::unsupported_at(clause.at, message));
@@ -374,19 +353,20 @@ impl TableDefinition {
         self.check_record_key(clause)
     }
 
-    /// That records of an upsert-kafka table can have the primary key as their key.
+    /// That records can say which row they are about.
     fn check_record_key(&self, clause: &PrimaryKeyClause) -> Result<(), SqlError> {
-        let (Connector::UpsertKafka(options), Some(key)) = (&self.connector, &self.primary_key) else { return Ok(()) };
+        let Some(key) = self.primary_key.as_ref().filter(|_| self.keeps_last_record()) else { return Ok(()) };
         let columns: Vec<&ColumnDefinition> = key.columns().filter_map(|name| self.column(name)).collect();
         if let Some(column) = columns.iter().find(|column| column.kind != ColumnKind::Physical) {
             let message = format!(
-                "the primary key of table {} names {}, which is not in the record's key; name columns that are neither METADATA nor computed",
+                "the primary key of table {} names {}, which no record says; name columns that are neither METADATA nor computed",
                 self.name, column.name
             );
             return Err(SqlError::invalid_at(clause.at, message));
         }
         let is_raw = |column: &&ColumnDefinition| matches!(column.sql_type, SqlType::String | SqlType::Bytes);
-        if options.key == KeyFormat::Raw && !matches!(columns.as_slice(), [column] if is_raw(column)) {
+        let key_is_raw = matches!(&self.connector, Connector::UpsertKafka(options) if options.key == KeyFormat::Raw);
+        if key_is_raw && !matches!(columns.as_slice(), [column] if is_raw(column)) {
             let message = format!(
                 "table {} has 'key.format' = 'raw', which is for a primary key of one STRING or BYTES column; write 'json'",
                 self.name
@@ -404,7 +384,7 @@ impl TableDefinition {
         }
         if self.keeps_last_record() {
             let message = format!(
-                "table {} (upsert-kafka) changes rows that it has, so none of them is late; leave WATERMARK out, and read the topic with 'connector' = 'kafka' for windows over its records",
+                "table {} changes rows that it has, so none of them is late; leave WATERMARK out, and declare the topic with 'connector' = 'kafka', 'format' = 'json' as well for windows over its records",
                 self.name
             );
             return Err(SqlError::unsupported(message));

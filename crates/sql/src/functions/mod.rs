@@ -16,6 +16,7 @@
 //! | `json_value`, `json_query`, `json_exists`, `get_json_object`, `json_get`, `->`, `->>` and others | what is at a place in a text of JSON |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
+//! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
@@ -25,6 +26,7 @@ mod event_time;
 mod json;
 mod nulls;
 mod numeric;
+mod required;
 mod session;
 mod sliding;
 mod text;
@@ -68,6 +70,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(to_json::JsonOf::new())),
         sign(),
         event_time(),
+        required(),
     ];
     functions.extend(numeric::date_parts());
     functions.extend(
@@ -97,6 +100,11 @@ fn sign() -> Arc<ScalarUDF> {
 /// The mark of a computed column that is a table's event time.
 pub(crate) fn event_time() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(event_time::EventTime::new()))
+}
+
+/// What may not be NULL.
+pub(crate) fn required() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(required::Required::new()))
 }
 
 /// What a column of UUIDs takes.

@@ -5,7 +5,9 @@
 //! | `topic` | a topic's name | required |
 //! | `properties.bootstrap.servers` | `host:port,…` | the platform's Kafka |
 //! | `properties.*` | passed to librdkafka (SASL, TLS, …); secrets as `${env:NAME}` | |
-//! | `format` | `json` | required |
+//! | `format` | `json`; `debezium-json`: changes of a database's table, as Debezium tells them | required |
+//! | `debezium-json.schema-include` | `true`: each record has its schema beside it | `false` |
+//! | `debezium-json.timestamp-format.standard` | as `json.timestamp-format.standard` | `SQL` |
 //! | `json.fail-on-missing-field` | `true`: a record that lacks a field that the query reads is a dead letter; `false`: the field is NULL | `false` |
 //! | `json.timestamp-format.standard` | `SQL` or `ISO-8601`: how timestamps are written (both are read) | `SQL` |
 //! | `json.encode.ignore-null-fields` | `true`: NULL fields are left out of records that are written; `false`: they are `null` | `false` |
@@ -44,6 +46,25 @@ pub struct KafkaOptions {
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     Json(JsonOptions),
+    /// What became of the rows of a database's table.
+    DebeziumJson(DebeziumOptions),
+}
+
+impl Format {
+    /// How rows are written in JSON.
+    pub fn json(&self) -> &JsonOptions {
+        match self {
+            Self::Json(json) => json,
+            Self::DebeziumJson(debezium) => &debezium.json,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebeziumOptions {
+    pub json: JsonOptions,
+    /// Records are `{"schema": …, "payload": …}`.
+    pub schema_include: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,24 +177,35 @@ pub(super) fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<Strin
 }
 
 fn format(reader: &mut OptionReader<'_>) -> Result<Format, SqlError> {
-    if let Some(entry) = reader.entry("format") {
-        if entry.value != "json" {
-            return Err(reader.wrong(entry, "'json', the one format of this version"));
+    reader.required("format", "json")?;
+    Ok(match reader.choice("format", &[("json", false), ("debezium-json", true)])?.unwrap_or_default() {
+        false => {
+            refuse_ignoring(reader, "json.ignore-parse-errors")?;
+            Format::Json(JsonOptions {
+                fail_on_missing_field: reader.boolean("json.fail-on-missing-field")?.unwrap_or_default(),
+                timestamp_format: reader.choice("json.timestamp-format.standard", &TIMESTAMP_FORMATS)?.unwrap_or_default(),
+                ignore_null_fields: reader.boolean("json.encode.ignore-null-fields")?.unwrap_or_default(),
+            })
         }
-    } else {
-        reader.required("format", "json")?;
-    }
-    if let Some(entry) = reader.entry("json.ignore-parse-errors") {
-        let message = format!(
-            "option 'json.ignore-parse-errors' of {} is not needed: a record that cannot be read becomes a dead letter and the job goes on; leave it out",
-            reader.object()
-        );
-        return Err(SqlError::invalid_at(entry.at, message));
-    }
-    let fail_on_missing_field = reader.boolean("json.fail-on-missing-field")?.unwrap_or_default();
-    let timestamp_format = reader.choice("json.timestamp-format.standard", &TIMESTAMP_FORMATS)?.unwrap_or_default();
-    let ignore_null_fields = reader.boolean("json.encode.ignore-null-fields")?.unwrap_or_default();
-    Ok(Format::Json(JsonOptions { fail_on_missing_field, timestamp_format, ignore_null_fields }))
+        true => {
+            refuse_ignoring(reader, "debezium-json.ignore-parse-errors")?;
+            let timestamp_format =
+                reader.choice("debezium-json.timestamp-format.standard", &TIMESTAMP_FORMATS)?.unwrap_or_default();
+            Format::DebeziumJson(DebeziumOptions {
+                json: JsonOptions { timestamp_format, ..JsonOptions::default() },
+                schema_include: reader.boolean("debezium-json.schema-include")?.unwrap_or_default(),
+            })
+        }
+    })
+}
+
+fn refuse_ignoring(reader: &mut OptionReader<'_>, key: &'static str) -> Result<(), SqlError> {
+    let Some(entry) = reader.entry(key) else { return Ok(()) };
+    let message = format!(
+        "option '{key}' of {} is not needed: a record that cannot be read becomes a dead letter and the job goes on; leave it out",
+        reader.object()
+    );
+    Err(SqlError::invalid_at(entry.at, message))
 }
 
 fn startup(reader: &mut OptionReader<'_>) -> Result<StartupMode, SqlError> {

@@ -159,6 +159,13 @@ fn name_twins(body: &mut ast::SetExpr) {
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
+    if target.debezium().is_some() {
+        let message = format!(
+            "table {} has 'format' = 'debezium-json', which is only read; write to a table with 'connector' = 'upsert-kafka'",
+            target.name
+        );
+        return Err(SqlError::unsupported_at(insert.at, message));
+    }
     let is_metadata = |column: &&ColumnDefinition| matches!(column.kind, ColumnKind::Metadata { is_virtual: false, .. });
     match target.columns.iter().find(is_metadata) {
         Some(column) => {

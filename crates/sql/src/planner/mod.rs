@@ -5,6 +5,7 @@ mod event_time;
 mod insert;
 mod lengths;
 mod over;
+mod records;
 mod refuse;
 mod views;
 

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 use datafusion::{
     arrow::{
-        array::{AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        json::ReaderBuilder,
         util::pretty::pretty_format_batches,
     },
     catalog::TableProvider,
@@ -33,6 +34,8 @@ const TABLES: &str = "
     CREATE TABLE pair (a BIGINT, b BIGINT, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
     CREATE TABLE newest (k STRING, v BIGINT NOT NULL, twice AS v * 2, PRIMARY KEY (k) NOT ENFORCED)
     WITH ('connector' = 'upsert-kafka', 'topic' = 'n', 'key.format' = 'json', 'value.format' = 'json');
+    CREATE TABLE changed (k STRING, v BIGINT NOT NULL, note STRING, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'debezium-json');
     CREATE VIEW big (k, v, ts) AS SELECT k, v, ts FROM t WHERE v > 1;
 ";
 
@@ -161,6 +164,23 @@ async fn a_kind_of_record_reads_its_own_fields() {
     assert!(!shown.contains("CASE"), "{shown}");
 }
 
+/// Of an upsert topic.
+const RECORDS: &str = r#"
+    {"k": "a", "v": 1, "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}
+    {"k": "b", "v": 2, "record:partition": 1, "record:offset": 0, "record:is_tombstone": false}
+    {"k": "a", "v": 3, "record:partition": 0, "record:offset": 5, "record:is_tombstone": false}
+    {"k": "b", "record:partition": 1, "record:offset": 1, "record:is_tombstone": true}
+    {"k": "c", "record:partition": 1, "record:offset": 2, "record:is_tombstone": true}
+    {"k": "c", "v": 4, "record:partition": 1, "record:offset": 3, "record:is_tombstone": false}"#;
+
+/// Of a topic of changes.
+const CHANGES: &str = r#"
+    {"record:op": "r", "record:after": {"k": "a", "v": 1, "note": "x"}, "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}
+    {"record:op": "c", "record:after": {"k": "b", "v": 2}, "record:partition": 0, "record:offset": 1, "record:is_tombstone": false}
+    {"record:op": "u", "record:before": {"k": "a", "v": 1}, "record:after": {"k": "a", "v": 3, "note": "y"}, "record:partition": 0, "record:offset": 2, "record:is_tombstone": false}
+    {"record:op": "d", "record:before": {"k": "b"}, "record:partition": 0, "record:offset": 3, "record:is_tombstone": false}
+    {"record:partition": 0, "record:offset": 4, "record:is_tombstone": true}"#;
+
 /// Three keys' rows, in milliseconds.
 #[derive(Debug)]
 struct Rows;
@@ -169,16 +189,9 @@ struct Rows;
 impl Providers for Rows {
     async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
         if table.keeps_last_record() {
-            let batch = RecordBatch::try_new(
-                table.read_schema(),
-                vec![
-                    Arc::new(StringArray::from(vec!["a", "b", "a", "b", "c", "c"])),
-                    Arc::new(Int64Array::from(vec![Some(1), Some(2), Some(3), None, None, Some(4)])),
-                    Arc::new(Int32Array::from(vec![0, 1, 0, 1, 1, 1])),
-                    Arc::new(Int64Array::from(vec![0, 0, 5, 1, 2, 3])),
-                    Arc::new(BooleanArray::from(vec![false, false, false, true, true, false])),
-                ],
-            )?;
+            let records = if table.debezium().is_some() { CHANGES } else { RECORDS };
+            let mut reader = ReaderBuilder::new(table.read_schema()).build(records.as_bytes())?;
+            let batch = reader.next().expect("a batch")?;
             return Ok(Arc::new(MemTable::try_new(table.read_schema(), vec![vec![batch]])?));
         }
         let batch = RecordBatch::try_new(
@@ -222,6 +235,20 @@ async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
     assert!(shown.contains("row_number() PARTITION BY [public.newest.k]"), "{shown}");
     let explained = crate::explain::job(&job, false);
     assert!(explained.contains("reads       2 of 3 columns: k, v"), "{explained}");
+}
+
+#[tokio::test]
+async fn rows_of_a_topic_of_changes_are_those_of_the_database() {
+    assert_eq!(rows("SELECT * FROM changed WHERE k >= 'a' ORDER BY k").await, "a 3 y");
+    assert_eq!(rows("SELECT sum(v) FROM changed").await, "3");
+    let job = plan("other SELECT k, v FROM changed").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(!shown.contains("note"), "only what is read is decoded: {shown}");
+    assert!(refused("changed SELECT k, v, 'n' FROM t").await.contains("only read"));
+    let without_key = "CREATE TABLE c (k STRING) WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'debezium-json')";
+    let change = Change { now_us: 0, incarnation: "a1".into() };
+    let error = apply(&Catalog::default(), &parse(without_key).unwrap()[0], &change).unwrap_err().to_string();
+    assert!(error.contains("primary key of the database's table"), "{error}");
 }
 
 #[tokio::test]

@@ -6,14 +6,13 @@ use datafusion::{
     catalog::view::ViewTable,
     common::{Column, ScalarValue, TableReference},
     datasource::provider_as_source,
-    functions_window::row_number::row_number,
-    logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, not},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     sql::sqlparser::ast,
 };
 
-use super::{Planning, plan_in};
+use super::{Planning, plan_in, records};
 use crate::{
-    catalog::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, TableDefinition, computed, references},
+    catalog::{TableDefinition, computed, references},
     error::SqlError,
     limits::Limits,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
@@ -96,7 +95,7 @@ impl Planning {
         let provider = self.providers.provider(&table.stored(), self.usage).await?;
         let name = TableReference::partial(table.name.schema.clone(), table.name.name.clone());
         let scan = LogicalPlanBuilder::scan(name, provider_as_source(provider), None)?;
-        let rows = if table.keeps_last_record() { last_records(scan, table)? } else { scan };
+        let rows = if table.keeps_last_record() { records::rows(scan, table)? } else { scan };
         Ok(rows.project(computed::expressions(&self.state, table)?)?.build()?)
     }
 
@@ -127,21 +126,6 @@ impl Planning {
         let renamed: Vec<Expr> = renamed.collect();
         Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
     }
-}
-
-/// Of each key the record that stands last in the topic, unless it is a tombstone. A key's records are in one partition; where producers moved
-/// them to another, the higher offset counts.
-fn last_records(records: LogicalPlanBuilder, table: &TableDefinition) -> Result<LogicalPlanBuilder, SqlError> {
-    let column = |name: &str| Expr::Column(Column::new_unqualified(name));
-    let key = table.primary_key.iter().flat_map(|key| key.columns()).map(column);
-    let newest = [RECORD_OFFSET, RECORD_PARTITION].map(|name| column(name).sort(false, false));
-    let number = row_number().partition_by(key.collect()).order_by(newest.to_vec()).build()?;
-    let numbered = records.window([number])?;
-    let Some((_, field)) = numbered.schema().iter().last() else {
-        return Err(SqlError::invalid(format!("table {} has no columns", table.name)));
-    };
-    let is_last = column(field.name()).eq(lit(1_u64));
-    Ok(numbered.filter(is_last.and(not(column(RECORD_IS_TOMBSTONE))))?)
 }
 
 /// `SELECT person.id` over a ROW gives a column `id`, as in Flink.

@@ -1,0 +1,106 @@
+"""Topics that say what became of rows: upsert topics of other producers, and changes of a database's table as Debezium tells them. Jobs and queries
+see the rows, as they change and go."""
+
+import json
+import random
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from conftest import wait_for
+
+CREATE = """
+CREATE TABLE {name} (id BIGINT, city STRING NOT NULL, n BIGINT, place BIGINT METADATA FROM 'offset' VIRTUAL, twice AS n * 2, PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = '{connector}', 'topic' = '{name}', {options});
+CREATE TABLE {name}_by_city (city STRING, people BIGINT, total BIGINT, PRIMARY KEY (city) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'changelogs', 'table' = '{name}_by_city', 'table.create' = 'true');
+CREATE JOB {name}_job WITH ('state.unbounded' = 'allow'{job}) AS
+  INSERT INTO {name}_by_city SELECT city, count(*), sum(twice) FROM {name} GROUP BY city;
+"""
+
+DEBEZIUM = "'format' = 'debezium-json'"
+KINDS = {
+    "upserts": ("upsert-kafka", "'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY'"),
+    "changes": ("kafka", DEBEZIUM),
+    "changes_with_schema": ("kafka", f"{DEBEZIUM}, 'debezium-json.schema-include' = 'true'"),
+}
+
+
+class Table:
+    """A table of a database, and the topic that tells of it."""
+
+    def __init__(self, system, kind: str):
+        self.system, self.kind, self.rows = system, kind, {}
+        self.producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
+
+    def send(self, key: dict | None, value: dict | None) -> None:
+        encoded = [None if it is None else json.dumps(it).encode() for it in (key, value)]
+        self.producer.produce(self.kind, key=encoded[0], value=encoded[1])
+
+    def change(self, op: str, before: dict | None, after: dict | None) -> None:
+        key = {"id": (after or before)["id"]}
+        if self.kind == "upserts":
+            self.send(key, after and {name: value for name, value in after.items() if name != "id"})
+            return
+        payload = {"before": before, "after": after, "op": op, "ts_ms": 1, "source": {"table": "people"}}
+        self.send(key, payload if self.kind == "changes" else {"schema": {"type": "struct"}, "payload": payload})
+        if op == "d":
+            self.send(key, None)
+
+    def put(self, id: int, city: str, n: int | None) -> None:
+        before = self.rows.get(id)
+        self.rows[id] = {"id": id, "city": city, "n": n}
+        self.change("u" if before else "c", before, self.rows[id])
+
+    def delete(self, id: int) -> None:
+        self.change("d", self.rows.pop(id), None)
+
+    def by_city(self) -> dict:
+        answer: dict[str, list] = {}
+        for row in self.rows.values():
+            answer.setdefault(row["city"], []).append(row["n"])
+        return {city: (len(ns), sum(2 * n for n in ns if n is not None) if any(n is not None for n in ns) else None) for city, ns in answer.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jobs_follow_rows_that_change_and_go(system, kind):
+    connector, options = KINDS[kind]
+    table = Table(system, kind)
+    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics([NewTopic(kind, 3, 1)]).values():
+        future.result()
+    dice = random.Random(kind)
+    for id in range(20):
+        table.put(id, dice.choice("abc"), id)
+    table.producer.flush(30)
+    shared = ", 'parallelism' = '2'" if system.__class__.__name__ == "Cluster" else ""
+    system.run("sql", "-c", CREATE.format(name=kind, connector=connector, options=options, job=shared))
+    for _ in range(5):
+        for _ in range(100):
+            id = dice.randrange(60)
+            if id in table.rows and dice.random() < 0.4:
+                table.delete(id)
+            else:
+                table.put(id, dice.choice("abcd"), dice.choice([None, dice.randrange(100)]))
+        table.producer.flush(30)
+        found = lambda: {row["city"]: (row["people"], row["total"]) for row in system.sql(f"SELECT * FROM {kind}_by_city")}  # noqa: E731
+        wait_for("the rows as they are", lambda: found() == table.by_city())
+    rows = {row["id"]: row for row in system.sql(f"SELECT id, city, n, twice FROM {kind}")}
+    assert rows == {id: row | {"twice": None if row["n"] is None else 2 * row["n"]} for id, row in table.rows.items()}
+    system.run("job", "verify", f"{kind}_job")
+
+    # What says of no row what became of it.
+    if kind == "upserts":
+        table.send(None, {"city": "x"})
+        table.send({"id": 1}, {"n": 1})
+    else:
+        wrapped = (lambda value: value) if kind == "changes" else (lambda value: {"payload": value})
+        table.send({"id": 1}, wrapped({"before": None, "after": None, "op": "t"}))
+        table.send({"id": 1}, wrapped({"before": None, "after": {"id": 1, "n": 1}, "op": "c"}))
+    table.producer.flush(30)
+    letters = wait_for(
+        "the dead letters",
+        lambda: len(found := system.sql(f"SELECT error FROM polybolos.dead_letters WHERE job = '{kind}_job'")) == 2 and found,
+    )
+    assert any("city" in letter["error"] and "NOT NULL" in letter["error"] for letter in letters), letters
+    assert found() == table.by_city()
+    system.run("sql", "-c", f"DROP JOB {kind}_job")
