@@ -66,7 +66,8 @@ class Table:
 def test_jobs_follow_rows_that_change_and_go(system, kind):
     connector, options = KINDS[kind]
     table = Table(system, kind)
-    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics([NewTopic(kind, 3, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic(kind, 3, 1)]).values():
         future.result()
     dice = random.Random(kind)
     for id in range(20):

@@ -2,7 +2,7 @@
 //! records, of which the planner makes rows.
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{ColumnDefinition, ColumnKind, Connector, TableDefinition};
 use crate::options::kafka::{DebeziumOptions, Format};
@@ -70,6 +70,7 @@ impl TableDefinition {
             recorded.extend(
                 options
                     .members(&image)
+                    .into_iter()
                     .map(|(name, data_type)| (Field::new(member_column(name), data_type, true), Recorded::Member(name))),
             );
         }
@@ -90,12 +91,12 @@ pub fn member_column(name: &str) -> String {
 
 impl DebeziumOptions {
     /// The members of a payload that are read; `image` is the type of a row.
-    fn members(&self, image: &DataType) -> impl Iterator<Item = (&'static str, DataType)> + use<> {
+    fn members(&self, image: &DataType) -> Vec<(&'static str, DataType)> {
         let members = [("before", image.clone()), ("after", image.clone()), ("op", DataType::Utf8)];
-        let payload = || {
-            let fields = members.clone().map(|(name, data_type)| Field::new(name, data_type, true));
-            vec![("payload", DataType::Struct(Fields::from(fields.to_vec())))]
-        };
-        if self.schema_include { payload().into_iter() } else { members.to_vec().into_iter() }
+        if !self.schema_include {
+            return members.into();
+        }
+        let fields = members.into_iter().map(|(name, data_type)| Field::new(name, data_type, true));
+        vec![("payload", DataType::Struct(fields.collect()))]
     }
 }
