@@ -282,7 +282,7 @@ impl Control {
                 match serde_json::from_str(&prefetch.connection) {
                     Ok::<Connection, _>(connection) => {
                         let starts: BTreeMap<i32, i64> = prefetch.starts.into_iter().collect();
-                        let topic = FetchTopic { connection: &connection, name: &prefetch.topic, headers: prefetch.headers };
+                        let topic = FetchTopic { connection: &connection, name: &prefetch.topic, headers: prefetch.headers, log: &prefetch.log };
                         services.fetcher.prefetch(source, topic, starts);
                     }
                     Err(error) => tracing::error!(%error, "the leader sent a connection that cannot be read"),
@@ -332,6 +332,7 @@ impl Control {
                 partition: available.partition,
                 end: available.end,
                 bytes: available.bytes,
+                log: available.log,
             };
             if outgoing.try_send(request(Request::Available(message))).is_ok() {
                 announced.insert(key, available.end);

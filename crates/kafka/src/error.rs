@@ -46,6 +46,9 @@ pub enum KafkaError {
         waited.as_millis(), away_text(away)
     )]
     Late { topic: String, partition: i32, start: i64, end: i64, waited: Duration, away: Option<String> },
+    /// Whoever reads ahead turned to another log in the middle of a read.
+    #[error("topic {topic:?} was made again, or lost records, while its partition {partition} was read; it is read anew")]
+    OtherLog { topic: String, partition: i32 },
     #[error("a record of {bytes} bytes is refused by topic {topic:?}: {limit}; make it smaller, or raise max.message.bytes")]
     TooLarge { topic: String, bytes: usize, limit: String },
     /// The broker answered, and the answer is no. `action` names the object.
@@ -80,7 +83,7 @@ fn away_text(away: &Option<String>) -> String {
 
 impl KafkaError {
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::Fenced { .. })
+        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::OtherLog { .. } | Self::Fenced { .. })
     }
 
     pub fn blame(&self) -> Blame {
@@ -94,9 +97,12 @@ impl KafkaError {
             | Self::Refused { .. }
             | Self::UnsupportedColumn { .. }
             | Self::UnwritableColumn { .. } => Blame::User,
-            Self::DataLost { .. } | Self::Away { .. } | Self::Late { .. } | Self::Fenced { .. } | Self::Closed => {
-                Blame::Environment
-            }
+            Self::DataLost { .. }
+            | Self::Away { .. }
+            | Self::Late { .. }
+            | Self::OtherLog { .. }
+            | Self::Fenced { .. }
+            | Self::Closed => Blame::Environment,
             Self::Bug(_) => Blame::Bug,
         }
     }

@@ -40,12 +40,14 @@ pub struct FetchTopic<'a> {
     pub name: &'a str,
     /// Whether records come with their headers: finding out that a record has none costs as much as a tenth of reading it.
     pub headers: bool,
+    /// Names the log that offsets count in, for who reads ahead: a topic made again under the same name is another one. Empty: not told.
+    pub log: &'a str,
 }
 
 impl<'a> FetchTopic<'a> {
-    /// With headers.
+    /// With headers, of a log that has no name.
     pub fn new(connection: &'a Connection, name: &'a str) -> Self {
-        Self { connection, name, headers: true }
+        Self { connection, name, headers: true, log: "" }
     }
 }
 
@@ -70,6 +72,8 @@ impl Default for FetcherConfig {
 pub struct Available {
     pub source: SourceKey,
     pub partition: i32,
+    /// The log that it was read of, as whoever had it read ahead called it.
+    pub log: String,
     pub end: i64,
     pub bytes: u64,
 }
@@ -100,13 +104,14 @@ impl Fetcher {
         Ok(Arc::new(Self { config, metrics: Metrics::new(registry)?, sources: Mutex::default(), changed: watch::Sender::new(0) }))
     }
 
-    /// Reads these partitions ahead from these offsets, and no others of the source. What is here already stays, and goes on.
+    /// Reads these partitions ahead from these offsets, and no others of the source. What is here already stays, and goes on, if it is of
+    /// the same log.
     pub fn prefetch(self: &Arc<Self>, key: SourceKey, topic: FetchTopic<'_>, starts: BTreeMap<i32, i64>) {
         if starts.is_empty() {
             return self.forget(&key);
         }
         match self.source(&key, topic) {
-            Ok(source) => source.prefetch(&starts),
+            Ok(source) => source.prefetch(topic.log, &starts),
             Err(error) => tracing::error!(topic = topic.name, %error, "cannot read ahead"),
         }
     }
@@ -139,8 +144,8 @@ impl Fetcher {
         let sources: Vec<_> = self.sources.lock().iter().map(|(key, source)| (key.clone(), source.clone())).collect();
         let mut available = vec![];
         for (key, source) in sources {
-            source.each_readable(|partition, end, bytes| {
-                available.push(Available { source: key.clone(), partition, end, bytes: bytes as u64 });
+            source.each_readable(|log, partition, end, bytes| {
+                available.push(Available { source: key.clone(), partition, log: log.to_owned(), end, bytes: bytes as u64 });
             });
         }
         self.metrics.buffered_bytes.set(available.iter().map(|available| available.bytes as i64).sum());

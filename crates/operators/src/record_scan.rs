@@ -68,7 +68,8 @@ impl ScanSpec {
 
     /// What is fetched for it.
     pub fn fetched(&self) -> FetchTopic<'_> {
-        FetchTopic { connection: &self.connection, name: &self.topic, headers: self.fields.contains(&Field::Headers) }
+        let headers = self.fields.contains(&Field::Headers);
+        FetchTopic { headers, ..FetchTopic::new(&self.connection, &self.topic) }
     }
 
     /// What becomes of record `record` of `chunk`.

@@ -195,6 +195,8 @@ struct Runner {
     assigned: BTreeMap<SourcePartition, ExecutorId>,
     /// Next offset to read ahead, by partition.
     wanted: BTreeMap<SourcePartition, i64>,
+    /// The log that each source's offsets count in.
+    logs: BTreeMap<SourceId, String>,
     ends: BTreeMap<SourcePartition, i64>,
     /// The one swap under way: its bytes never change.
     swap: Option<(Nonce, Version, Bytes)>,
@@ -252,6 +254,7 @@ pub fn start(
         members: vec![],
         assigned: BTreeMap::new(),
         wanted: BTreeMap::new(),
+        logs: BTreeMap::new(),
         ends: BTreeMap::new(),
         swap: None,
         queries: Arc::default(),
@@ -463,7 +466,7 @@ impl Runner {
         let records = available.end.saturating_sub(start).max(1) as u64;
         self.buffered.insert(partition, (available.end, available.bytes));
         let bytes_per_record = (available.bytes / records).min(u64::from(u32::MAX)) as u32;
-        Some(Event::Available { partition, end: available.end, bytes_per_record })
+        Some(Event::Available { partition, log: available.log.clone(), end: available.end, bytes_per_record })
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -478,8 +481,8 @@ impl Runner {
                 Action::CompactState { executor, runs } => self.compact(executor, runs),
                 Action::RevokePublishes => {}
                 Action::DeleteFiles { names } => self.delete(names),
-                Action::Prefetch { wanted } => {
-                    self.wanted = wanted;
+                Action::Prefetch { wanted, logs } => {
+                    (self.wanted, self.logs) = (wanted, logs);
                     self.reassign();
                 }
                 Action::Released { through } => self.release(through),
@@ -699,8 +702,9 @@ impl Runner {
                         continue;
                     }
                 };
+                let log = self.logs.get(source).cloned().unwrap_or_default();
                 let (source, topic) = (Some(self.wire_source(*source)), spec.topic.clone());
-                let prefetch = wire::Prefetch { source, connection, topic, starts, headers: spec.headers };
+                let prefetch = wire::Prefetch { source, connection, topic, starts, headers: spec.headers, log };
                 self.context.executors.order(executor, Order::Prefetch(prefetch));
             }
         }

@@ -63,9 +63,26 @@ struct State {
     /// The client may hold something of a topic that is no more: faults it has yet to tell of, leaders, how far logs reached. The next placement needs another one.
     stale: bool,
     ending: Option<Ending>,
+    /// The log that is read, by the name that `prefetch` gave it.
+    log: String,
+    /// How often another log was turned to.
+    turns: u64,
 }
 
 impl State {
+    /// Offsets of one log mean nothing in another: nothing that was read stays, and who waits for it is told.
+    fn turn_to(&mut self, log: &str) {
+        if self.log == log {
+            return;
+        }
+        log.clone_into(&mut self.log);
+        if !self.partitions.is_empty() {
+            self.partitions.clear();
+            self.turns += 1;
+            self.stale = true;
+        }
+    }
+
     /// Begins anew elsewhere. Back goes nobody in one and the same topic.
     fn move_to(&mut self, partition: i32, start: i64) {
         if let Some(buffer) = self.partitions.get_mut(&partition) {
@@ -102,7 +119,7 @@ pub(super) struct Plan {
 }
 
 impl Source {
-    pub fn new(FetchTopic { connection, name, headers }: FetchTopic<'_>) -> Arc<Self> {
+    pub fn new(FetchTopic { connection, name, headers, .. }: FetchTopic<'_>) -> Arc<Self> {
         let state = Mutex::new(State { read_at: Some(Instant::now()), ..State::default() });
         let (connection, topic) = (connection.clone(), name.to_owned());
         Arc::new(Self { connection, topic, headers, state, arrived: Notify::new(), bell: Arc::default() })
@@ -126,9 +143,10 @@ impl Source {
         is_enough && self.topic == topic.name && self.connection == *topic.connection && self.state.lock().ending.is_none()
     }
 
-    pub fn prefetch(&self, starts: &BTreeMap<i32, i64>) {
+    pub fn prefetch(&self, log: &str, starts: &BTreeMap<i32, i64>) {
         let mut state = self.state.lock();
         state.lasting = true;
+        state.turn_to(log);
         state.partitions.retain(|partition, buffer| starts.contains_key(partition) || *buffer.readers() > 0);
         for (partition, start) in starts {
             let number = state.highest_placement;
@@ -143,6 +161,8 @@ impl Source {
             }
         }
         drop(state);
+        // Readers of a log that is no more.
+        self.arrived.notify_waiters();
         self.bell.ring();
     }
 
@@ -169,17 +189,20 @@ impl Source {
         self.state.lock().away.clone()
     }
 
-    pub fn each_readable(&self, mut visit: impl FnMut(i32, i64, usize)) {
-        for (partition, buffer) in &self.state.lock().partitions {
+    /// Visits log, partition, end and bytes.
+    pub fn each_readable(&self, mut visit: impl FnMut(&str, i32, i64, usize)) {
+        let state = self.state.lock();
+        for (partition, buffer) in &state.partitions {
             if buffer.fault().is_none() {
-                visit(*partition, buffer.end(), buffer.bytes());
+                visit(&state.log, *partition, buffer.end(), buffer.bytes());
             }
         }
     }
 
     /// The range, once all of it is here; `None` when the consumer ended for want of readers.
     pub async fn read(&self, partition: i32, range: OffsetRange) -> Result<Option<Vec<RecordChunk>>> {
-        let mut waiting = Waiting { source: self, partition, counted: false };
+        let turns = self.state.lock().turns;
+        let mut waiting = Waiting { source: self, partition, turns, counted: false };
         loop {
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
@@ -198,6 +221,9 @@ impl Source {
             None => {}
             Some(Ending::Idle) => return Some(Ok(None)),
             Some(Ending::Closed) => return Some(Err(KafkaError::Closed)),
+        }
+        if state.turns != waiting.turns {
+            return Some(Err(KafkaError::OtherLog { topic: self.topic.clone(), partition }));
         }
         state.read_at = Some(Instant::now());
         let number = state.highest_placement;
@@ -371,6 +397,8 @@ impl Source {
 struct Waiting<'a> {
     source: &'a Source,
     partition: i32,
+    /// When it began: its count is one of the buffers that there were then.
+    turns: u64,
     counted: bool,
 }
 
@@ -380,7 +408,9 @@ impl Drop for Waiting<'_> {
             return;
         }
         let mut state = self.source.state.lock();
-        if let Some(buffer) = state.partitions.get_mut(&self.partition) {
+        if state.turns == self.turns
+            && let Some(buffer) = state.partitions.get_mut(&self.partition)
+        {
             *buffer.readers() = buffer.readers().saturating_sub(1);
             if *buffer.readers() == 0
                 && let Some(start) = buffer.later().take()
@@ -433,7 +463,7 @@ mod tests {
     #[test]
     fn a_topic_made_again_is_read_by_another_client_however_late_the_old_one_tells() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch(&BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
         assert!(!planned(&source, &mut assigned).renew);
         source.add(0, assigned[&0], &chunk(0..5));
         source.release(0, 5);
@@ -445,7 +475,7 @@ mod tests {
         assert_eq!((plan.renew, plan.placements.len()), (false, 0), "nothing is wanted yet");
         assert_eq!(plan.failed.iter().map(|failed| failed.start).collect::<Vec<_>>(), [5, 0]);
         // The leader has found the new topic.
-        source.prefetch(&BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
         let plan = planned(&source, &mut assigned);
         assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 0)]));
         source.fail(0, old[&0], Fault::NoSuchTopic);
@@ -467,11 +497,11 @@ mod tests {
     #[test]
     fn going_back_without_a_fault_needs_another_client_too() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch(&BTreeMap::from([(0, 7)]));
+        source.prefetch("first", &BTreeMap::from([(0, 7)]));
         planned(&source, &mut assigned);
-        source.prefetch(&BTreeMap::from([(0, 9)]));
+        source.prefetch("first", &BTreeMap::from([(0, 9)]));
         assert!(!planned(&source, &mut assigned).renew, "retention took something");
-        source.prefetch(&BTreeMap::from([(0, 0)]));
+        source.prefetch("first", &BTreeMap::from([(0, 0)]));
         let plan = planned(&source, &mut assigned);
         assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0)]));
     }
@@ -479,14 +509,14 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_came_while_somebody_read_is_kept_to_afterwards() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch(&BTreeMap::from([(0, 5)]));
+        source.prefetch("first", &BTreeMap::from([(0, 5)]));
         planned(&source, &mut assigned);
         let reading = source.read(0, OffsetRange::new(5, 9));
         assert!(tokio::time::timeout(Duration::from_millis(1), reading).await.is_err(), "there is nothing to read");
         {
             let mut reading = Box::pin(source.read(0, OffsetRange::new(5, 9)));
             assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
-            source.prefetch(&BTreeMap::from([(0, 0)]));
+            source.prefetch("first", &BTreeMap::from([(0, 0)]));
             assert!(planned(&source, &mut assigned).placements.is_empty(), "it is still read");
         }
         assert_eq!(offsets(&planned(&source, &mut assigned)), [(0, 0)]);
@@ -495,7 +525,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_ahead_outlives_a_reader_that_met_a_fault() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch(&BTreeMap::from([(0, 0)]));
+        source.prefetch("first", &BTreeMap::from([(0, 0)]));
         planned(&source, &mut assigned);
         let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 9)));
         assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
@@ -503,5 +533,51 @@ mod tests {
         assert!(planned(&source, &mut assigned).failed.is_empty(), "the reader is told first");
         assert!(matches!(reading.await, Err(KafkaError::NoSuchTopic { .. })));
         assert_eq!(planned(&source, &mut assigned).failed.len(), 1);
+    }
+
+    #[test]
+    fn what_was_read_of_a_topic_is_not_taken_for_its_successors() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
+        planned(&source, &mut assigned);
+        source.add(0, assigned[&0], &chunk(0..5));
+        let old = assigned.clone();
+        let ends = |source: &Source| {
+            let mut ends = vec![];
+            source.each_readable(|log, partition, end, _| ends.push((log.to_owned(), partition, end)));
+            ends
+        };
+        assert_eq!(ends(&source), [("first".to_owned(), 0, 5), ("first".to_owned(), 1, 0)]);
+        // Nothing was recorded: the new topic is read from the same offset.
+        source.prefetch("second", &BTreeMap::from([(0, 0), (1, 0)]));
+        assert_eq!(ends(&source), [("second".to_owned(), 0, 0), ("second".to_owned(), 1, 0)]);
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 0)]), "by a client that knows nothing of the old one");
+        assert_eq!(source.add(0, old[&0], &chunk(5..9)), (0, 0), "what is still on its way counts no more");
+        assert_eq!(source.add(0, assigned[&0], &chunk(0..3)).0, 3);
+        // The same order again, of another leader: nothing is fetched twice.
+        source.prefetch("second", &BTreeMap::from([(0, 0), (1, 0)]));
+        assert_eq!(source.position(0, assigned[&0]), Some(3));
+        assert!(!planned(&source, &mut assigned).renew);
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_a_topic_that_is_no_more_is_told() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch("first", &BTreeMap::from([(0, 0)]));
+        planned(&source, &mut assigned);
+        let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 9)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+        source.prefetch("second", &BTreeMap::from([(0, 0)]));
+        planned(&source, &mut assigned);
+        let mut next = Box::pin(source.read(0, OffsetRange::new(0, 2)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), next.as_mut()).await.is_err());
+        let told = reading.await;
+        assert!(matches!(&told, Err(error @ KafkaError::OtherLog { .. }) if error.is_retryable()));
+        // Only the second reader is counted.
+        source.prefetch("second", &BTreeMap::from([(0, 7)]));
+        assert!(planned(&source, &mut assigned).placements.is_empty(), "it still reads");
+        source.add(0, assigned[&0], &chunk(0..2));
+        assert_eq!(next.await.expect("it is there").expect("it runs").len(), 1);
     }
 }

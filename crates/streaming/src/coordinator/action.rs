@@ -49,9 +49,10 @@ pub enum Action {
         names: Vec<String>,
     },
     /// Read ahead from these offsets: the whole of what is wanted; partitions not named are no longer wanted. Sent when the set or a position changes by other means
-    /// than recording (which [`Action::Released`] tells).
+    /// than recording (which [`Action::Released`] tells). What was read of another log than the source's is of no use any more.
     Prefetch {
         wanted: BTreeMap<SourcePartition, i64>,
+        logs: BTreeMap<SourceId, String>,
     },
     /// Recorded: buffers below these offsets may go.
     Released {

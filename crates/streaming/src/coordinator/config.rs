@@ -162,6 +162,8 @@ pub enum OnDataLoss {
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
+    /// Sources: records are there to be read only if they are of the log that is read now (without: of whichever).
+    RecordsOfOneLog,
     /// Event time: the watermark never falls (without: it is what the partitions say now).
     WatermarkAscends,
     /// Event time: the watermark is where an epoch's own records took its timers (without: where the partitions put it).

@@ -21,9 +21,11 @@ pub struct Now {
 pub enum Event {
     /// Time has passed: send it when [`next_wakeup`](super::JobCoordinator::next_wakeup) is reached (earlier or more often does no harm).
     Tick,
-    /// Records of `partition` up to `end` (exclusive) can be read now. `bytes_per_record` is an estimate, 0 when unknown.
+    /// Records of `partition` up to `end` (exclusive) can be read now. `bytes_per_record` is an estimate, 0 when unknown. Of another log than the one that
+    /// [`Action::Prefetch`](super::Action::Prefetch) named last, it means nothing.
     Available {
         partition: SourcePartition,
+        log: String,
         end: i64,
         bytes_per_record: u32,
     },

@@ -182,7 +182,11 @@ impl JobCoordinator {
         }
         match event {
             Event::Tick => {}
-            Event::Available { partition, end, bytes_per_record } => self.sources.available(partition, end, bytes_per_record),
+            Event::Available { partition, log, end, bytes_per_record } => {
+                if log == self.sources.log(partition.source) || self.config.lacks(Rule::RecordsOfOneLog) {
+                    self.sources.available(partition, end, bytes_per_record);
+                }
+            }
             Event::Partitions { source, asked_us, topic_id, beginnings, ends } => {
                 match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss) {
                     Ok(changes) => {
@@ -471,7 +475,7 @@ impl JobCoordinator {
         }
         match self.sources.skip_lost(self.config.on_data_loss) {
             Ok(false) => {}
-            Ok(true) => actions.push(Action::Prefetch { wanted: self.sources.positions() }),
+            Ok(true) => actions.push(self.prefetch()),
             Err(DataLoss(reason)) => {
                 self.fail(reason, now, actions);
                 return self.swap_what_is_due(now, actions);
@@ -504,6 +508,10 @@ impl JobCoordinator {
         self.submitted_us = Some(now.monotonic_us);
         self.running = Some(Running::new(attempt, frame.clone(), &state, now.monotonic_us, deadline_us, limited));
         actions.push(Action::Submit { attempt, frame, state, deadline_us });
+    }
+
+    fn prefetch(&self) -> Action {
+        Action::Prefetch { wanted: self.sources.positions(), logs: self.sources.logs() }
     }
 
     fn delete_garbage(&mut self, now: Now, actions: &mut Vec<Action>) {
@@ -577,7 +585,7 @@ impl JobCoordinator {
 
     fn lead(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.standing = Standing::Leading;
-        actions.push(Action::Prefetch { wanted: self.sources.positions() });
+        actions.push(self.prefetch());
         self.advance(now, actions);
     }
 
@@ -912,7 +920,7 @@ impl JobCoordinator {
             self.trouble.forget();
         }
         if changes.moved && self.standing == Standing::Leading {
-            actions.push(Action::Prefetch { wanted: self.sources.positions() });
+            actions.push(self.prefetch());
         }
     }
 

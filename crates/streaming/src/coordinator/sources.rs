@@ -1,4 +1,7 @@
 //! The sources' positions and what there is to read: new partitions, what retention took, topics that were made again.
+//!
+//! Offsets count in a *log*: the topic as it was made once, until its end goes back. Each has a name of its own, which the order to read
+//! ahead carries and what was read repeats, so that no executor's buffer is taken for one of a later log.
 use std::collections::BTreeMap;
 
 use super::config::OnDataLoss;
@@ -21,6 +24,9 @@ pub(super) struct Sources {
 struct Source {
     topic: String,
     topic_id: Option<String>,
+    log: String,
+    /// How many there were since the job was taken over.
+    logs: u64,
     away: Option<String>,
     /// Where the topic began when it was made again.
     made_again: Option<BTreeMap<i32, i64>>,
@@ -44,6 +50,13 @@ struct Partition {
 impl Partition {
     fn at(next: i64) -> Self {
         Self { next, next_when_asked: next, beginning: i64::MIN, end: next, available: next, bytes_per_record: 0 }
+    }
+}
+
+impl Source {
+    fn begin_log(&mut self) {
+        self.logs += 1;
+        self.log = format!("{}#{}", self.topic_id.as_deref().unwrap_or_default(), self.logs);
     }
 }
 
@@ -78,6 +91,8 @@ impl Sources {
                 Source {
                     topic: position.topic.clone(),
                     topic_id: position.topic_id.clone(),
+                    log: position.topic_id.clone().unwrap_or_default(),
+                    logs: 0,
                     away: None,
                     made_again: None,
                     is_known: false,
@@ -94,7 +109,8 @@ impl Sources {
     pub fn rebase(&mut self, manifest: &Manifest) {
         let before = std::mem::replace(self, Self::new(manifest));
         for (key, known) in before.partitions {
-            if let Some(partition) = self.partitions.get_mut(&key) {
+            let is_same_log = before.sources.get(&key.source).is_some_and(|source| source.log == self.log(key.source));
+            if let Some(partition) = self.partitions.get_mut(&key).filter(|_| is_same_log) {
                 let Partition { beginning, end, available, bytes_per_record, .. } = known;
                 *partition = Partition { beginning, end, available, bytes_per_record, ..Partition::at(partition.next) };
             }
@@ -186,6 +202,9 @@ impl Sources {
                 }
                 // The same topic lost its tail: other records will take these offsets.
                 *partition = Partition { beginning, end, ..Partition::at(end) };
+                if let Some(source) = self.sources.get_mut(&id) {
+                    source.begin_log();
+                }
                 changes = Changes { moved: true, recreated: true };
                 continue;
             }
@@ -236,6 +255,7 @@ impl Sources {
         }
         if let Some(source) = self.sources.get_mut(&id) {
             source.topic_id = topic_id;
+            source.begin_log();
             source.made_again = Some(beginnings.clone());
         }
     }
@@ -299,6 +319,15 @@ impl Sources {
 
     pub fn lag(&self) -> u64 {
         self.partitions.values().map(|partition| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum()
+    }
+
+    /// The log that a source's offsets count in; a name that says nothing else.
+    pub fn log(&self, id: SourceId) -> &str {
+        self.sources.get(&id).map_or("", |source| &source.log)
+    }
+
+    pub fn logs(&self) -> BTreeMap<SourceId, String> {
+        self.sources.iter().map(|(id, source)| (*id, source.log.clone())).collect()
     }
 
     pub fn topic(&self, id: SourceId) -> &str {

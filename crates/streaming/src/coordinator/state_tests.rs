@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn available(&mut self, partition: i32, end: i64) {
-        self.send(Event::Available { partition: self::partition(partition), end, bytes_per_record: 1 });
+        self.send(Event::Available { partition: self::partition(partition), log: "first".into(), end, bytes_per_record: 1 });
     }
 
     /// The attempt's only part is computed; the record is under way.

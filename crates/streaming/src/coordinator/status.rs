@@ -158,7 +158,7 @@ mod tests {
         coordinator.on_event(NOW, Event::SwapReplied { nonce: Nonce("nonce-1".into()), reply });
         coordinator.on_event(NOW, Event::ExecutorJoined { executor: ExecutorId::new("e1") });
         let partition = SourcePartition { source: SOURCE, partition: 0 };
-        coordinator.on_event(NOW, Event::Available { partition, end: 10, bytes_per_record: 8 });
+        coordinator.on_event(NOW, Event::Available { partition, log: String::new(), end: 10, bytes_per_record: 8 });
         assert!(!matches!(coordinator.status().phase, Phase::Computing { .. }), "the topic may be another one");
         let (beginnings, ends) = (BTreeMap::from([(0, 0)]), BTreeMap::from([(0, 10)]));
         coordinator.on_event(NOW, Event::Partitions { source: SOURCE, asked_us: 0, topic_id: None, beginnings, ends });

@@ -91,7 +91,7 @@ impl Bench {
     fn compute(&mut self) {
         for partition in 0..2 {
             let partition = SourcePartition { source: SOURCE, partition };
-            self.send(Event::Available { partition, end: 3, bytes_per_record: 1 });
+            self.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
         }
         self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
         let (attempt, frame) = self.submitted().expect("an attempt");
@@ -225,6 +225,24 @@ fn a_record_of_a_topic_made_again_meanwhile_releases_nothing_of_its_successor() 
     let released = |action: &Action| if let Action::Released { through } = action { Some(through.clone()) } else { None };
     let released: Vec<_> = bench.done.iter().filter_map(released).collect();
     assert_eq!(released, [BTreeMap::new()]);
+}
+
+/// An executor may tell of the old topic's records after the new one was found, and before it is told to read that.
+#[test]
+fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
+    let mut bench = Bench::leading();
+    bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    let topic_id = Some("second".to_owned());
+    let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 3), (1, 3)]));
+    bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
+    let ordered = |action: &Action| if let Action::Prefetch { logs, .. } = action { Some(logs[&SOURCE].clone()) } else { None };
+    let log = bench.done.iter().rev().find_map(ordered).expect("an order to read ahead");
+    assert_ne!(log, "first");
+    let partition = SourcePartition { source: SOURCE, partition: 0 };
+    bench.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
+    assert!(bench.submitted().is_none(), "nobody has read the new topic yet");
+    bench.send(Event::Available { partition, log, end: 3, bytes_per_record: 1 });
+    assert!(bench.submitted().is_some());
 }
 
 /// Each move would cost a takeover: the new holder waits until what the old one had open has ended, and reads the position.

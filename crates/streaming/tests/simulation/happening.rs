@@ -46,6 +46,8 @@ pub enum ToProcess {
         manifest: Box<Manifest>,
     },
     Poll,
+    /// The order to read ahead has come to the executors.
+    ReadAhead,
     Listed {
         asked_us: u64,
         topic: usize,

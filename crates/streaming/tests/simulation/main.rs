@@ -150,6 +150,7 @@ needed! {
     rule_12_windows_ascend: Sabotage::Coordinator(Rule::WindowsAscend);
     rule_15_refused_rows_are_recorded_first: Sabotage::Coordinator(Rule::RecordRefused);
     state_is_merged_only_by_the_order_that_stands: Sabotage::Coordinator(Rule::CompactionOrdered);
+    records_are_of_the_log_that_is_read: Sabotage::Coordinator(Rule::RecordsOfOneLog);
     the_watermark_never_falls: Sabotage::Coordinator(Rule::WatermarkAscends);
     the_watermark_follows_the_timers: Sabotage::Coordinator(Rule::WatermarkFollowsTimers);
     rule_17_unpublished_epochs_are_bounded: Sabotage::Coordinator(Rule::BoundUnpublished);

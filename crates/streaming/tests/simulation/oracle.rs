@@ -125,7 +125,10 @@ impl World {
             for offset in start..end {
                 let log = &self.topics[topic].partitions[partition as usize];
                 let is_gone = offset < log.beginning && matches!(self.plan.fault, Fault::Retention | Fault::TopicRecreated);
-                let kind = log.records[offset as usize].kind;
+                let Some(kind) = log.records.get(offset as usize).map(|record| record.kind) else {
+                    self.violate(format_args!("epoch {} passes offset {topic}/{partition}/{offset}, which is not there", new.epoch));
+                    continue;
+                };
                 if covered.remove(&(topic, partition, offset)) {
                     self.oracle.counts.records_in += 1;
                 } else if is_gone {

@@ -24,6 +24,8 @@ use crate::{
 pub const MAX_UNPUBLISHED: u64 = 8;
 /// How long files outlive the last manifest that named them.
 pub const RETENTION_US: u64 = 5_000 * MS;
+/// For an order to read ahead to come to the executors.
+const ORDER_US: u64 = 80 * MS;
 /// 1 January 2026.
 const WALL_ZERO_US: i64 = 1_767_225_600_000_000;
 
@@ -36,8 +38,10 @@ pub struct Process {
     pub wall_offset_us: i64,
     pub coordinator: Option<Box<JobCoordinator>>,
     pub generation: Generation,
-    /// The life of the topic that it knows of.
-    pub topic: usize,
+    /// The log that executors shall read ahead for it.
+    log: String,
+    /// The log that they read ahead.
+    pub ahead: String,
     kept: Option<(Nonce, Version, Box<Manifest>)>,
     pub connected: BTreeMap<usize, Connection>,
     pub wanted: BTreeMap<SourcePartition, i64>,
@@ -76,7 +80,8 @@ impl World {
             wall_offset_us,
             coordinator: None,
             generation: Generation(0),
-            topic: 0,
+            log: String::new(),
+            ahead: String::new(),
             kept: None,
             connected: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -114,8 +119,12 @@ impl World {
             ToProcess::Loaded { generation, version, manifest } => self.recover(process, generation, version, *manifest),
             ToProcess::ListSavepoints => self.list_savepoints(process),
             ToProcess::Poll => self.poll(process),
+            ToProcess::ReadAhead => {
+                let this = &mut self.processes[process];
+                this.ahead.clone_from(&this.log);
+                this.announced.clear();
+            }
             ToProcess::Listed { asked_us, topic, beginnings, ends } => {
-                self.processes[process].topic = topic;
                 let topic_id = Some(format!("topic-{topic}"));
                 self.deliver(process, Event::Partitions { source: SOURCE, asked_us, topic_id, beginnings, ends });
                 self.list_topic(process);
@@ -160,7 +169,6 @@ impl World {
     }
 
     fn recover(&mut self, process: usize, generation: Generation, version: Version, manifest: Manifest) {
-        let topic = manifest.sources[&SOURCE].topic_id.as_deref().and_then(|id| id.strip_prefix("topic-")?.parse().ok());
         let config = self.coordinator_config();
         let mut count = 0u64;
         let nonces = move || {
@@ -171,7 +179,6 @@ impl World {
             JobCoordinator::recover(manifest, version, generation, config, nonces, self.clocks_of(process));
         let this = &mut self.processes[process];
         this.generation = generation;
-        this.topic = topic.unwrap_or_default();
         this.coordinator = Some(Box::new(coordinator));
         self.perform(process, actions);
         self.after(0, Happening::Process(process, ToProcess::Poll));
@@ -259,13 +266,16 @@ impl World {
             Action::CompactState { executor, runs } => self.order_compaction(process, executor, runs),
             Action::RevokePublishes | Action::EpochRecorded(_) | Action::EpochPublished(_) => {}
             Action::DeleteFiles { names } => self.delete(&names),
-            Action::Prefetch { wanted } => {
+            Action::Prefetch { wanted, logs } => {
                 // The first one says that it leads.
                 if self.processes[process].wanted.is_empty() {
                     self.after(3 * MS, Happening::Process(process, ToProcess::ListSavepoints));
                 }
-                self.processes[process].announced.clear();
-                self.processes[process].wanted = wanted;
+                let this = &mut self.processes[process];
+                this.announced.clear();
+                this.wanted = wanted;
+                this.log.clone_from(&logs[&SOURCE]);
+                self.after(ORDER_US, Happening::Process(process, ToProcess::ReadAhead));
             }
             Action::Released { through } => self.processes[process].wanted.extend(through),
             Action::CommitOffsets { next, .. } => {

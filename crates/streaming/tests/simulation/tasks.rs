@@ -15,7 +15,7 @@ use crate::{
     happening::{Happening, ToExecutor},
     state::{self, State},
     store::{Content, File, Row},
-    topic::Kind,
+    topic::{Kind, life_of},
     world::{INCARNATION, MS, SINK, World},
 };
 
@@ -67,7 +67,9 @@ impl World {
         if self.plan.fault == Fault::HeavyFrames && frame.rows() > HEAVY_ROWS {
             return self.faults.count(Fault::HeavyFrames);
         }
-        let (generation, topic) = (self.processes[process].generation, self.processes[process].topic);
+        // Tasks get what was read ahead, whatever the leader believes of it.
+        let topic = life_of(&self.processes[process].ahead).unwrap_or_default();
+        let generation = self.processes[process].generation;
         let recorded_us = self.processes[process].coordinator.as_ref().and_then(|it| it.manifest().fired_through_us());
         for part in &frame.parts {
             let task = Task {

@@ -28,6 +28,11 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
+/// The life of the topic that a log or an id is of.
+pub fn life_of(log: &str) -> Option<usize> {
+    log.strip_prefix("topic-")?.split('#').next()?.parse().ok()
+}
+
 #[derive(Debug, Default)]
 pub struct Partition {
     pub beginning: i64,

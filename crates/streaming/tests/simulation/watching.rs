@@ -3,6 +3,7 @@ use polybolos_streaming::{coordinator::Event, ids::ExecutorId};
 
 use crate::{
     happening::{Happening, ToExecutor, ToProcess},
+    topic::life_of,
     world::{MS, World},
 };
 
@@ -38,13 +39,15 @@ impl World {
         if self.processes[process].present().is_empty() {
             return;
         }
-        let ends = self.topics.last().expect("a topic").ends();
+        let log = self.processes[process].ahead.clone();
+        let Some(topic) = life_of(&log) else { return };
+        let ends = self.topics[topic].ends();
         for (partition, from) in self.processes[process].wanted.clone() {
             let Some(end) = ends.get(&partition.partition).copied().filter(|end| *end > from) else {
                 continue;
             };
             if self.processes[process].announced.insert(partition, end) != Some(end) {
-                self.deliver(process, Event::Available { partition, end, bytes_per_record: 100 });
+                self.deliver(process, Event::Available { partition, log: log.clone(), end, bytes_per_record: 100 });
             }
         }
     }
