@@ -187,6 +187,7 @@ pub fn limiting(view: &View, handle: &JobHandle) -> String {
         (_, Limit::Publishing { sink }, None) => format!("{} is slower than the job", name_of(sink)),
         (_, _, Some((sink, message))) => format!("{} does not take rows: {message}", name_of(sink)),
         (Phase::Waiting { why }, ..) => why.clone(),
+        (Phase::Idle, ..) if view.status.unpublished_epochs > 0 => "publishing".into(),
         (_, limit, None) => limit.to_string(),
     }
 }
@@ -197,6 +198,8 @@ pub fn state(status: &CoordinatorStatus) -> JobState {
         // Rows wait for a table that does not take them.
         Phase::Computing { .. } | Phase::Recording { .. } | Phase::Idle if !status.sink_troubles.is_empty() => JobState::Waiting,
         Phase::Computing { .. } | Phase::Recording { .. } => JobState::Running,
+        // There is nothing to read, and something to write.
+        Phase::Idle if status.unpublished_epochs > 0 => JobState::Running,
         Phase::Idle => JobState::Idle,
         Phase::Waiting { .. } => JobState::Waiting,
         Phase::Paused => JobState::Paused,

@@ -106,6 +106,52 @@ def test_a_topic_made_again_under_the_same_name(system, mode, records):
     job.statement("DROP")
 
 
+def test_what_was_read_ahead_of_a_topic_is_not_taken_for_its_successors(system):
+    """Nothing is recorded yet when the topic is made again, so both are read from the same offset."""
+    job = Job(system, "ahead", ", 'on_data_loss' = 'continue'")
+    wait_for("the first look", lambda: job.shown()["state"] == "idle")
+    job.statement("PAUSE")
+    job.wait_for_state("paused")
+    job.produce(range(10))
+    # Executors read ahead of a paused job.
+    job.wait_until_looked_at()
+    done(job.admin.delete_topics([job.name]))
+    wait_for("the topic's end", lambda: job.name not in job.admin.list_topics(timeout=5).topics)
+    wait_for("the topic anew", lambda: job.create_topic() is None)
+    job.produce(range(100, 140))
+    job.statement("RESUME")
+    wait_for("the new topic's rows", lambda: job.numbers() >= set(range(100, 140)))
+    assert job.numbers() == set(range(100, 140))
+    job.statement("DROP")
+
+
+def test_a_job_whose_topic_is_gone_says_so_and_goes_on_with_the_next(system):
+    name = "sink_gone"
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    done(admin.create_topics([NewTopic(f"{name}_in", 1, 1)]))
+    system.run("sql", "-c", f"""
+        CREATE TABLE {name}_in (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{name}_in', 'format' = 'json');
+        CREATE TABLE {name}_out (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{name}_out', 'format' = 'json');
+        CREATE JOB {name}_job AS INSERT INTO {name}_out SELECT id, n FROM {name}_in;""")
+    job = lambda: system.sql(f"SELECT * FROM polybolos.jobs WHERE name = '{name}_job'")[0]  # noqa: E731
+    rows = lambda: {row["n"] for row in system.sql(f"SELECT n FROM {name}_out")}  # noqa: E731
+    send = lambda numbers: system.run(  # noqa: E731
+        "topic", "produce", f"{name}_in", stdin="".join(json.dumps({"id": f"row-{n}", "n": n}) + "\n" for n in numbers)
+    )
+    send(range(5))
+    wait_for("the first rows", lambda: rows() == set(range(5)))
+    done(admin.delete_topics([f"{name}_out"]))
+    wait_for("the topic's end", lambda: f"{name}_out" not in admin.list_topics(timeout=5).topics)
+    send(range(5, 8))
+    failed = wait_for("the job naming the topic", lambda: (shown := job())["state"] == "failed" and shown)
+    assert f"{name}_out" in failed["error"] and "does not exist" in failed["error"], failed
+    assert f"{name}_out" not in admin.list_topics(timeout=5).topics, "it is not made again by itself"
+    done(admin.create_topics([NewTopic(f"{name}_out", 1, 1)]))
+    wait_for("the rows that waited", lambda: rows() == set(range(5, 8)))
+    wait_for("the job going on", lambda: job()["state"] == "idle")
+    system.run("sql", "-c", f"DROP JOB {name}_job")
+
+
 def test_topics_made_again_under_running_jobs_are_read_on(cluster):
     """Executors that read ahead meet the end of a topic at some moment of their own; all partitions must come back."""
     jobs = [Job(cluster, f"anew_{number}", ", 'on_data_loss' = 'continue'", partitions=4) for number in range(8)]

@@ -39,6 +39,11 @@ const ENVELOPE_BYTES: usize = 128;
 /// For finding the position.
 const ANSWER: Duration = Duration::from_secs(5);
 const FIND: Duration = Duration::from_secs(20);
+/// Between two looks whether the topic is still there, while records wait for it.
+const WATCH: Duration = Duration::from_secs(2);
+/// A broker may hear late of a topic that was just made: so often it is asked, with pauses between.
+const QUESTIONS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks whether everything has ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// How far the search for the last position first looks back, in offsets; doubled until there is one.
@@ -131,7 +136,11 @@ pub struct Sent {
 
 impl TopicPublisher {
     /// Takes the publisher over from whoever had it, and finds its position.
+    ///
+    /// # Errors
+    /// [`KafkaError::NoSuchTopic`] where the topic is gone: it is not made anew, as nobody would notice what went with it.
     pub async fn open(config: PublisherConfig) -> Result<Self> {
+        must_exist(&config.connection, &config.topic).await?;
         let record_bytes_max = record_bytes_max(&config.connection, &config.topic).await?;
         let opening = move || {
             let producer =
@@ -154,7 +163,8 @@ impl TopicPublisher {
 
     /// Sends a part's records, but those that the topic would refuse, and the position that says so. Parts come epoch after epoch.
     pub async fn send(self, epoch: u64, part: u16, records: Vec<Records>) -> Result<Sent> {
-        blocking(move || {
+        let (connection, topic) = (self.config.connection.clone(), self.config.topic.clone());
+        let sending = blocking(move || {
             let refused = refused(&records, self.record_bytes_max).into_iter().map(|(row, _)| row).collect();
             let position = self.position.with(epoch, part, refused);
             let marker = serde_json::to_vec(&position).map_err(|error| KafkaError::Bug(error.to_string()))?;
@@ -167,8 +177,12 @@ impl TopicPublisher {
             self.producer.begin()?;
             self.producer.send(outgoing(&records, &self.config.topic, self.record_bytes_max).chain([marker]))?;
             Ok(Sent { publisher: self, position })
-        })
-        .await
+        });
+        // The client goes on trying for long, and then cannot tell why. What is still being sent then is never committed.
+        tokio::select! {
+            sent = sending => sent,
+            error = found_missing(&connection, &topic) => Err(error),
+        }
     }
 }
 
@@ -230,6 +244,29 @@ pub fn refused(records: &[Records], record_bytes_max: usize) -> Vec<(u32, String
 fn outgoing<'a>(records: &'a [Records], topic: &'a str, bytes_max: usize) -> impl Iterator<Item = Outgoing<'a>> {
     let rows = records.iter().flat_map(move |records| (0..records.len()).filter_map(move |row| records.row(row, bytes_max).ok()));
     rows.map(move |(key, payload)| Outgoing { topic, partition: None, key, payload })
+}
+
+async fn must_exist(connection: &Connection, topic: &str) -> Result<()> {
+    let admin = Admin::connect(connection)?;
+    for question in 0..QUESTIONS {
+        if question > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if admin.describe(topic).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(KafkaError::NoSuchTopic { topic: topic.to_owned() })
+}
+
+/// Returns only when the topic is found to be gone.
+async fn found_missing(connection: &Connection, topic: &str) -> KafkaError {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if let Err(error @ KafkaError::NoSuchTopic { .. }) = must_exist(connection, topic).await {
+            return error;
+        }
+    }
 }
 
 async fn record_bytes_max(connection: &Connection, topic: &str) -> Result<usize> {

@@ -120,6 +120,8 @@ impl TransactionalProducer {
         let fixed = [
             ("enable.idempotence", "true"),
             ("transactional.id", id),
+            // A topic that was deleted is missed, not made again with whatever the broker's defaults are.
+            ("allow.auto.create.topics", "false"),
             ("transaction.timeout.ms", timeout_ms),
             ("batch.size", &batch_bytes),
         ];

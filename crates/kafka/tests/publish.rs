@@ -46,15 +46,18 @@ impl Sink {
         Self { connection, admin, topic, incarnation }
     }
 
-    async fn open(&self, number: u16) -> TopicPublisher {
-        let config = PublisherConfig {
+    fn publisher(&self, number: u16) -> PublisherConfig {
+        PublisherConfig {
             connection: self.connection.clone(),
             topic: self.topic.clone(),
             transactional_id: transactional_id(&self.incarnation, 0, number),
             positions_topic: positions_topic(&self.incarnation, 0),
             positions_partition: number.into(),
-        };
-        TopicPublisher::open(config).await.unwrap()
+        }
+    }
+
+    async fn open(&self, number: u16) -> TopicPublisher {
+        TopicPublisher::open(self.publisher(number)).await.unwrap()
     }
 
     /// Everything that readers of committed records see, read as a job's source does: exact ranges up to the ends that the broker tells.
@@ -256,6 +259,28 @@ async fn keys_tombstones_and_quiet_ends(servers: &str) {
     drop(publisher);
 }
 
+/// It is not made again behind the user's back, and goes on once it is.
+async fn a_topic_that_is_gone_is_missed(servers: &str) {
+    let sink = Sink::new(servers, &[]).await;
+    let open = sink.open(0).await.send(1, 0, records(1, 0)).await.unwrap().commit().await.unwrap();
+    sink.admin.delete_topic(&sink.topic).await.unwrap();
+    let until = std::time::Instant::now() + DEADLINE;
+    while sink.admin.describe(&sink.topic).await.unwrap().is_some() {
+        assert!(std::time::Instant::now() < until, "the topic stays");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let missed = open.send(2, 0, records(2, 0)).await.unwrap_err();
+    assert!(!missed.is_retryable(), "{missed}");
+    let missing = TopicPublisher::open(sink.publisher(0)).await.unwrap_err();
+    assert!(matches!(&missing, KafkaError::NoSuchTopic { topic } if *topic == sink.topic), "{missing}");
+    assert!(sink.admin.describe(&sink.topic).await.unwrap().is_none());
+    sink.admin.ensure_topic(&sink.topic, Some(PARTITIONS), &[]).await.unwrap();
+    let again = sink.open(0).await;
+    assert_eq!((again.position().published(1, 0), again.position().published(2, 0)), (Some(&[][..]), None));
+    again.send(2, 0, records(2, 0)).await.unwrap().commit().await.unwrap();
+    sink.holds(&payloads_of([(2, 0)].into_iter())).await;
+}
+
 /// A statement's rows: all or none.
 async fn one_transaction_is_all_or_none(servers: &str) {
     let sink = Sink::new(servers, &[]).await;
@@ -295,5 +320,6 @@ against_both!(
     a_zombie_is_fenced,
     large_rows_are_refused_by_number,
     keys_tombstones_and_quiet_ends,
+    a_topic_that_is_gone_is_missed,
     one_transaction_is_all_or_none
 );
