@@ -201,6 +201,7 @@ pub fn state(status: &CoordinatorStatus) -> JobState {
         // There is nothing to read, and something to write.
         Phase::Idle if status.unpublished_epochs > 0 => JobState::Running,
         Phase::Idle => JobState::Idle,
+        Phase::Waiting { .. } if status.limit == Limit::LookingAtTopics => JobState::Starting,
         Phase::Waiting { .. } => JobState::Waiting,
         Phase::Paused => JobState::Paused,
         Phase::Stopped { .. } | Phase::Fenced | Phase::Dropped => JobState::Stopped,
@@ -280,5 +281,43 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
                 epoch_ms: steps(point.steps),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use polybolos_streaming::ids::Generation;
+
+    use super::*;
+
+    fn coordinator(phase: Phase, limit: Limit, unpublished_epochs: u64) -> CoordinatorStatus {
+        CoordinatorStatus {
+            phase,
+            limit,
+            generation: Generation(1),
+            epoch: Epoch(7),
+            unpublished_epochs,
+            unpublished_bytes: 0,
+            published: BTreeMap::new(),
+            lag_records: 0,
+            watermark_us: None,
+            state_runs: 0,
+            state_bytes: 0,
+            compaction_trouble: None,
+            sink_troubles: BTreeMap::new(),
+            epoch_rows_limit: 1,
+        }
+    }
+
+    #[test]
+    fn a_job_is_idle_only_when_all_is_read_and_written() {
+        let waiting = || Phase::Waiting { why: "something".into() };
+        assert_eq!(state(&coordinator(waiting(), Limit::LookingAtTopics, 0)), JobState::Starting);
+        assert_eq!(state(&coordinator(waiting(), Limit::WaitingForExecutors, 0)), JobState::Waiting);
+        assert_eq!(state(&coordinator(Phase::Idle, Limit::NoNewData, 1)), JobState::Running);
+        assert_eq!(state(&coordinator(Phase::Idle, Limit::NoNewData, 0)), JobState::Idle);
+        let troubles = BTreeMap::from([(SinkId(0), "it is away".to_owned())]);
+        let troubled = CoordinatorStatus { sink_troubles: troubles, ..coordinator(Phase::Idle, Limit::NoNewData, 1) };
+        assert_eq!(state(&troubled), JobState::Waiting);
     }
 }

@@ -52,7 +52,7 @@ pub enum JobState {
     #[default]
     Starting,
     Running,
-    /// Everything there is has been computed and recorded.
+    /// Everything there is has been computed, recorded and published.
     Idle,
     /// Wants to work and cannot now; `limiting` says why.
     Waiting,

@@ -340,6 +340,9 @@ impl JobCoordinator {
         if self.running.is_some() {
             return away.unwrap_or(self.last_step);
         }
+        if !self.sources.are_known() {
+            return away.unwrap_or(Limit::LookingAtTopics);
+        }
         if !self.sources.has_backlog() && !self.timers_are_due() {
             return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
         }

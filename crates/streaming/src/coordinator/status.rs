@@ -67,6 +67,8 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     NoNewData,
+    /// The broker has not been asked yet what there is: the job has only just begun, or goes on.
+    LookingAtTopics,
     /// Records exist and have not arrived yet.
     Fetching,
     Decoding,
@@ -93,6 +95,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoNewData => f.write_str("no new data"),
+            Self::LookingAtTopics => f.write_str("looking at its topics"),
             Self::Fetching => f.write_str("waiting for records from Kafka"),
             Self::Decoding => f.write_str("decoding records"),
             Self::Computing => f.write_str("computing"),
@@ -159,7 +162,8 @@ mod tests {
         coordinator.on_event(NOW, Event::ExecutorJoined { executor: ExecutorId::new("e1") });
         let partition = SourcePartition { source: SOURCE, partition: 0 };
         coordinator.on_event(NOW, Event::Available { partition, log: String::new(), end: 10, bytes_per_record: 8 });
-        assert!(!matches!(coordinator.status().phase, Phase::Computing { .. }), "the topic may be another one");
+        assert_eq!(coordinator.status().limit, Limit::LookingAtTopics, "the topic may be another one");
+        assert_eq!(coordinator.status().phase, Phase::Waiting { why: "looking at its topics".into() });
         let (beginnings, ends) = (BTreeMap::from([(0, 0)]), BTreeMap::from([(0, 10)]));
         coordinator.on_event(NOW, Event::Partitions { source: SOURCE, asked_us: 0, topic_id: None, beginnings, ends });
         assert!(matches!(coordinator.status().phase, Phase::Computing { .. }), "{:?}", coordinator.status());
