@@ -12,7 +12,10 @@ use polybolos_kafka::{
     fetcher::{FetchTopic, SourceKey},
 };
 use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
-use polybolos_proto::executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient};
+use polybolos_proto::{
+    build::{BUILD, Build, mismatch},
+    executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient},
+};
 use polybolos_streaming::{
     ids::{Attempt, Generation, Incarnation},
     report::PartReport,
@@ -60,6 +63,8 @@ enum Outcome {
     Shutdown,
     /// Not the leader, or gone: try the next.
     Next(String),
+    /// One of the two has to be updated, which may happen at any time.
+    OtherBuild(String),
     Restart(String),
 }
 
@@ -83,6 +88,7 @@ impl Control {
         let ports = ballista::Ports::choose(&self.settings)?;
         let mut on_ready = Some(on_ready);
         let mut last_complaint = String::new();
+        let mut last_mismatch = String::new();
         loop {
             for scheduler in self.settings.schedulers.clone() {
                 let outcome = self.connect(&scheduler, ports, &mut on_ready, &shutdown).await;
@@ -90,6 +96,12 @@ impl Control {
                 match outcome {
                     Outcome::Shutdown => return Ok(Ended::Shutdown),
                     Outcome::Restart(why) => return Ok(Ended::Restart(why)),
+                    Outcome::OtherBuild(why) => {
+                        if why != last_mismatch {
+                            tracing::error!(%scheduler, "{why}");
+                            last_mismatch = why;
+                        }
+                    }
                     Outcome::Next(why) => {
                         if why != last_complaint {
                             tracing::info!(%scheduler, %why, "not connected to a leader; trying again");
@@ -150,6 +162,7 @@ impl Control {
                         Err(status) => return Outcome::Next(status.message().to_owned()),
                     };
                     match message {
+                        Some(Response::Refusal(refusal)) if refusal.other_build => return Outcome::OtherBuild(refusal.reason),
                         Some(Response::Refusal(refusal)) => {
                             if welcomed {
                                 tracing::warn!(%scheduler, reason = %refusal.reason, "the leader refuses this executor");
@@ -225,7 +238,8 @@ impl Control {
             flight_port: ports.flight.into(),
             grpc_port: ports.grpc.into(),
             vcores: self.settings.vcores as u32,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: BUILD.version.into(),
+            protocol: BUILD.protocol.into(),
             machine_id: polybolos_persist::machine_id(),
             rejoining: self.ballista.is_some(),
             exchange_port: self.exchange_port.into(),
@@ -240,6 +254,10 @@ impl Control {
         welcome: &wire::Welcome,
         outgoing: &mpsc::Sender<wire::AttachRequest>,
     ) -> Result<(), Outcome> {
+        let scheduler_build = Build { version: &welcome.version, protocol: &welcome.protocol };
+        if let Some(why) = mismatch(&self.settings.host.to_string(), BUILD, scheduler_build) {
+            return Err(Outcome::OtherBuild(why));
+        }
         self.services.follow(Generation(welcome.generation));
         let content = match self.services.store.get(&welcome.probe_key).await {
             Ok(Some((bytes, _))) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -15,4 +15,5 @@ pub mod plan {
     }
 }
 
+pub mod build;
 pub mod convert;

@@ -1,7 +1,7 @@
 //! The control stream, from the leader's side: who is here, who fell silent, and the messages in between. Knows nothing of jobs: events
 //! go to whoever registered for an incarnation.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +14,10 @@ use futures::Stream;
 use parking_lot::{Mutex, RwLock};
 use polybolos_operators::epoch::peers::Peer;
 use polybolos_persist::{Expected, Store};
-use polybolos_proto::executor::v1::{self as wire, executor_control_service_server::ExecutorControlService};
+use polybolos_proto::{
+    build::{BUILD, Build, mismatch},
+    executor::v1::{self as wire, executor_control_service_server::ExecutorControlService},
+};
 use polybolos_streaming::ids::{ExecutorId, Generation, Incarnation};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -77,6 +80,8 @@ pub struct Executors {
     connections: AtomicU64,
     connected: RwLock<BTreeMap<ExecutorId, Connected>>,
     listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
+    /// Why executors of other builds were sent away, each once: they come back again and again.
+    mismatches: Mutex<BTreeSet<String>>,
 }
 
 impl Executors {
@@ -89,6 +94,7 @@ impl Executors {
             connections: AtomicU64::new(0),
             connected: RwLock::default(),
             listeners: Mutex::default(),
+            mismatches: Mutex::default(),
         })
     }
 
@@ -245,21 +251,34 @@ impl Executors {
         let send = async |order: Order| orders.send(Ok(wire::AttachResponse { message: Some(order) })).await.is_ok();
         let generation = self.generation.load(Ordering::SeqCst);
         if generation == 0 {
-            send(Order::Refusal(wire::Refusal { reason: "this scheduler does not lead".into() })).await;
+            send(Order::Refusal(refusal("this scheduler does not lead".into()))).await;
             return;
         }
         let hello = match next(&mut incoming).await {
             Some(Heard::Hello(hello)) => hello,
             _ => return,
         };
+        if let Some(reason) = mismatch(&hello.host, Build { version: &hello.version, protocol: &hello.protocol }, BUILD) {
+            if self.mismatches.lock().insert(reason.clone()) {
+                tracing::error!("{reason}");
+            }
+            send(Order::Refusal(wire::Refusal { reason, other_build: true })).await;
+            return;
+        }
         let executor = ExecutorId(hello.executor_id.clone());
         // Rule 19: both must see the same store.
         let (probe_key, probe) = (format!("probes/{}", executor), uuid::Uuid::new_v4().to_string());
         if let Err(error) = self.write_probe(&probe_key, &probe).await {
-            send(Order::Refusal(wire::Refusal { reason: format!("the leader cannot write its store: {error}") })).await;
+            send(Order::Refusal(refusal(format!("the leader cannot write its store: {error}")))).await;
             return;
         }
-        let welcome = wire::Welcome { generation, leader: self.leader.clone(), probe_key: probe_key.clone() };
+        let welcome = wire::Welcome {
+            generation,
+            leader: self.leader.clone(),
+            probe_key: probe_key.clone(),
+            version: BUILD.version.into(),
+            protocol: BUILD.protocol.into(),
+        };
         if !send(Order::Welcome(welcome)).await {
             return;
         }
@@ -280,14 +299,14 @@ impl Executors {
                 self.store.describe()
             );
             tracing::error!(%reason, "executor refused");
-            send(Order::Refusal(wire::Refusal { reason })).await;
+            send(Order::Refusal(refusal(reason))).await;
             return;
         }
         if hello.rejoining
             && !self.ballista.knows(executor.as_str()).await
             && let Err(error) = self.ballista.register(&hello).await
         {
-            send(Order::Refusal(wire::Refusal { reason: format!("{error:#}") })).await;
+            send(Order::Refusal(refusal(format!("{error:#}")))).await;
             return;
         }
         let connection = self.connections.fetch_add(1, Ordering::SeqCst);
@@ -371,6 +390,10 @@ impl Connected {
             self.beat = wire::Beat { cpu_ms: self.beat.cpu_ms, ..beat };
         }
     }
+}
+
+fn refusal(reason: String) -> wire::Refusal {
+    wire::Refusal { reason, other_build: false }
 }
 
 async fn next(incoming: &mut Streaming<wire::AttachRequest>) -> Option<Heard> {
