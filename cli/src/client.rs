@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::Context;
 use futures::StreamExt;
-use polybolos_service::exit::{Exit, Failure};
+use polybolos_service::exit::{Exit, Failure, chained};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,7 +56,7 @@ impl Client {
         let address = connect.http.clone().or_else(|| endpoints.get("http").cloned());
         let address = address.ok_or_else(|| {
             unreachable(format!(
-                "no platform runs on the data folder {folder}, or none that writes endpoints.json; start one with `polybolos up`, or give --data-dir, or --http and --token-file"
+                "no platform runs on the data folder {folder}, or not on this machine; start one with `polybolos up`, or give --data-dir, or --http and --token-file"
             ))
         })?;
         let token = match &connect.token {
@@ -70,7 +70,9 @@ impl Client {
             Some(file) => {
                 let pem =
                     std::fs::read(file).with_context(|| format!("cannot read the certificate authority {}", file.display()))?;
-                http = http.add_root_certificate(reqwest::Certificate::from_pem(&pem)?);
+                let certificate = reqwest::Certificate::from_pem(&pem)
+                    .with_context(|| format!("the certificate authority {} cannot be used", file.display()))?;
+                http = http.add_root_certificate(certificate);
                 "https"
             }
         };
@@ -133,7 +135,7 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Exit {
-        Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {error}", self.address))
+        Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {}", self.address, chained(error)))
     }
 
     /// The answer to a statement, which may take its time while the platform is there.

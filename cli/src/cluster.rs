@@ -77,15 +77,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ]);
     let services_stop = CancellationToken::new();
     let mut services = JoinSet::new();
-    let mut start = |verb: &'static str, name: String| {
+    let mut start = |verb: &'static [&'static str], name: String| {
         services.spawn(supervise(verb, name, folder.clone(), environment.clone(), services_stop.clone()));
     };
-    start("scheduler", "scheduler".into());
+    start(&["scheduler", "--no-endpoints"], "scheduler".into());
     for number in 1..=arguments.executors {
-        start("executor", format!("executor-{number}"));
+        start(&["executor"], format!("executor-{number}"));
     }
     if !pipelines.is_empty() {
-        start("ingest", "ingest".into());
+        start(&["ingest"], "ingest".into());
     }
     let feed_task = tokio::spawn(demo::serve(feed, 42, services_stop.clone()));
 
@@ -109,7 +109,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Keeps one service running; its output goes to a log file.
 async fn supervise(
-    verb: &'static str,
+    verb: &'static [&'static str],
     name: String,
     folder: PathBuf,
     environment: BTreeMap<&'static str, String>,
@@ -119,7 +119,7 @@ async fn supervise(
     loop {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log").join(format!("{name}.log")))?;
         let mut child = Command::new(&program)
-            .arg(verb)
+            .args(verb)
             .envs(&environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -1,6 +1,7 @@
 //! The services of a cluster: `polybolos scheduler`, `executor`, `ingest`.
 use std::{
-    net::IpAddr,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use polybolos_scheduler::{DoorTls, SchedulerParts, SchedulerSettings};
 use polybolos_service::{
     auth::{self, Users},
     config::{self, Secret},
+    endpoints::EndpointsFile,
     memory, shutdown,
     telemetry::{self, LogSettings},
 };
@@ -44,6 +46,9 @@ pub struct Arguments {
     /// Print the commented default configuration.
     #[arg(long)]
     print_config: bool,
+    /// Leave endpoints.json to whoever started this.
+    #[arg(long, hide = true)]
+    no_endpoints: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,6 +168,19 @@ impl Config {
         Ok(Some(config))
     }
 
+    /// For the command line on this machine.
+    fn endpoints(&self) -> BTreeMap<&'static str, String> {
+        let Scheduler { host, http_port, postgres_port, flight_sql_port, .. } = self.scheduler;
+        let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
+        let door = |port| SocketAddr::new(host, port).to_string();
+        BTreeMap::from([
+            ("http", door(http_port)),
+            ("postgres", door(postgres_port)),
+            ("flight_sql", door(flight_sql_port)),
+            ("kafka", self.kafka.bootstrap_servers.clone()),
+        ])
+    }
+
     fn allowed_locations(&self) -> anyhow::Result<Vec<Place>> {
         let parsed = self.sql.allowed_locations.iter().map(|url| Place::parse(url)).collect::<Result<_, _>>();
         parsed.context("sql.allowed_locations")
@@ -249,6 +267,9 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     };
     let scheduler = polybolos_scheduler::start(settings, parts, stop).await?;
     println!("ready scheduler http={}:{}", config.scheduler.host, config.scheduler.http_port);
+    let endpoints = config.endpoints();
+    let written = (!arguments.no_endpoints).then(|| EndpointsFile::write(folder.join("endpoints.json"), &endpoints)).transpose();
+    let _removed_at_exit = written.with_context(|| format!("cannot write endpoints.json in {}", folder.display()))?;
     match scheduler.run().await? {
         polybolos_scheduler::Ended::Shutdown => Ok(()),
         polybolos_scheduler::Ended::Deposed => restart("another scheduler may lead now"),

@@ -76,8 +76,9 @@ impl PlatformEngine {
 
     pub(crate) fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
         self.jobs.read().clone().ok_or_else(|| {
+            let at = self.status.leader_door().map(|door| format!(" at {door}")).unwrap_or_default();
             EngineError::new(ErrorKind::Unavailable, "this scheduler does not lead at the moment")
-                .with_hint("ask the leader, or try again in a few seconds")
+                .with_hint(format!("ask the leader{at}, or try again in a few seconds"))
         })
     }
 

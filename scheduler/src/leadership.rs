@@ -1,6 +1,7 @@
 //! Carries out the election: reads and swaps the lease object, and tells when this process leads and when it must stop.
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use polybolos_persist::{Expected, Store, Swap, keys};
 use polybolos_streaming::{
     ids::{Generation, Version},
@@ -20,17 +21,27 @@ pub enum Standing {
     Deposed,
 }
 
-/// Runs one election to its end: until deposed, or released because of `shutdown`.
+/// Where a scheduler is found.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// By executors: `host:port`.
+    pub internal: String,
+    /// By people: the console's URL.
+    pub door: String,
+}
+
+/// Runs one election to its end: until deposed, or released because of `shutdown`. While another leads, `followed` says where.
 pub async fn run(
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
     config: LeaseConfig,
-    endpoint: String,
+    addresses: Addresses,
     standing: watch::Sender<Standing>,
+    followed: Arc<RwLock<Option<String>>>,
     shutdown: CancellationToken,
 ) {
     let holder = uuid::Uuid::new_v4().simple().to_string();
-    let mut election = Election::new(config, holder, endpoint);
+    let mut election = Election::new(config, holder, addresses.internal).with_door(addresses.door);
     let (answers, mut answered) = mpsc::channel(16);
     let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
     let mut releasing = false;
@@ -89,7 +100,8 @@ pub async fn run(
             None => election.release(now),
         };
         if let Some(leader) = newly_followed(&election, now, told) {
-            let LeaseRecord { endpoint, generation, .. } = leader;
+            let LeaseRecord { endpoint, door, generation, .. } = leader;
+            *followed.write() = Some(door.clone()).filter(|door| !door.is_empty());
             tracing::info!(leader = %endpoint, %generation, "this scheduler stands by, ready to take over from the leader");
             told = Some(*generation);
         }
@@ -162,7 +174,8 @@ mod tests {
         let mut election = Election::new(LeaseConfig::default(), "me", "here:7410");
         assert_eq!(election.on_event(0, LeaseEvent::Tick), [LeaseAction::Read]);
         assert_eq!(newly_followed(&election, 0, None), None);
-        let record = LeaseRecord { counter: 7, holder: "another".into(), endpoint: "there:7410".into(), generation: Generation(3) };
+        let (holder, endpoint) = ("another".into(), "there:7410".into());
+        let record = LeaseRecord { counter: 7, holder, endpoint, door: "http://there:7400".into(), generation: Generation(3) };
         election.on_event(1, LeaseEvent::Read(ReadAnswer::Found { version: Version::new("v7"), record: record.clone() }));
         assert_eq!(newly_followed(&election, 1, None), Some(&record));
         assert_eq!(newly_followed(&election, 1, Some(Generation(2))), Some(&record));

@@ -69,7 +69,7 @@ use crate::{
     control::{ControlService, Executors},
     engine::PlatformEngine,
     jobs::{manager::JobManager, runner::RunnerContext},
-    leadership::Standing,
+    leadership::{Addresses, Standing},
     metrics::Families,
     providers::PlatformTables,
     savepoints::Savepoints,
@@ -137,6 +137,12 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     let flight_listener = bound(settings.flight_sql_port, "Flight SQL clients", "flight_sql_port").await?;
     let internal_endpoint = format!("{}:{}", settings.host, internal.local_addr()?.port());
 
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let addresses = Addresses {
+        internal: internal_endpoint,
+        door: format!("{scheme}://{}:{}", settings.host, http_listener.local_addr()?.port()),
+    };
+
     let leader_id = uuid::Uuid::new_v4().simple().to_string();
     let clock = Arc::new(Clock::anchored(parts.tables.clock_us().await.ok()));
     let ballista = Ballista::start(&leader_id, &settings.host.to_string(), internal.local_addr()?.port()).await?;
@@ -163,6 +169,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         savepoints: savepoints.clone(),
         verifications: Arc::default(),
         leading_since_ms: RwLock::default(),
+        followed: Arc::default(),
     });
     system_tables::register(&system, &status);
     let services = query_services(&parts)?;
@@ -215,7 +222,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         served.map(|()| Ended::Shutdown).context("the Flight SQL door")
     });
 
-    tokio::spawn(leadership::run(parts.store.clone(), clock.clone(), settings.lease, internal_endpoint, sender, stop.clone()));
+    tokio::spawn(leadership::run(parts.store.clone(), clock.clone(), settings.lease, addresses, sender, status.followed.clone(), stop.clone()));
     let leader = Leading { ballista, executors, store: parts.store, savepoints, clock, catalog, platform, families, jobs, status };
     tasks.spawn(leader.follow(standing.clone(), stop.clone()));
     Ok(Scheduler { engine, standing, stop, tasks })

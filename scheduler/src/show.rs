@@ -36,12 +36,9 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
     }
 }
 
-/// Said with what only a leader has, which is empty elsewhere.
-const STANDS_BY: &str = "this scheduler stands by; the leader's doors show the jobs, their savepoints and the executors";
-
 /// Said with the answer of a query, of which some may only be known to the leader.
 pub fn notices(plan: &LogicalPlan, status: &StatusSource) -> Vec<String> {
-    if status.leads() || !asks_the_leader(plan) { vec![] } else { vec![STANDS_BY.into()] }
+    if status.leads() || !asks_the_leader(plan) { vec![] } else { vec![status.stands_by()] }
 }
 
 fn asks_the_leader(plan: &LogicalPlan) -> bool {
@@ -66,7 +63,7 @@ fn few(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch> {
 
 /// What the leader shows, and others have none of.
 fn of_the_leader(batch: RecordBatch, status: &StatusSource) -> Answer {
-    let notices = if status.leads() { vec![] } else { vec![STANDS_BY.into()] };
+    let notices = if status.leads() { vec![] } else { vec![status.stands_by()] };
     Answer { notices, ..rows(batch, "SHOW") }
 }
 

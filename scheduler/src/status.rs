@@ -39,6 +39,8 @@ pub struct StatusSource {
     pub savepoints: Arc<Savepoints>,
     pub verifications: Arc<Verifications>,
     pub leading_since_ms: RwLock<Option<u64>>,
+    /// Where people find the leader, while that is another scheduler.
+    pub followed: Arc<RwLock<Option<String>>>,
 }
 
 impl StatusSource {
@@ -49,7 +51,7 @@ impl StatusSource {
             now_ms: now_ms(),
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.mode.clone(),
-            leader: Leader { id: self.leader_id.clone(), is_me: self.leads(), since_ms: *self.leading_since_ms.read() },
+            leader: self.leader(),
             kafka: self.kafka(),
             cassandra: cassandra(&jobs),
             executors: self.executors(),
@@ -57,6 +59,23 @@ impl StatusSource {
             topics: self.topics(),
             jobs,
         }
+    }
+
+    /// Where the console of the scheduler is that leads, if this one stands by and was told.
+    pub fn leader_door(&self) -> Option<String> {
+        self.followed.read().clone()
+    }
+
+    fn leader(&self) -> Leader {
+        let is_me = self.leads();
+        let id = if is_me { self.leader_id.clone() } else { self.leader_door().unwrap_or_default() };
+        Leader { id, is_me, since_ms: *self.leading_since_ms.read() }
+    }
+
+    /// What a scheduler that stands by says with whatever only the leader has.
+    pub fn stands_by(&self) -> String {
+        let at = self.leader_door().map(|door| format!(", at {door}")).unwrap_or_default();
+        format!("this scheduler stands by; the leader's doors show the jobs, their savepoints and the executors{at}")
     }
 
     /// Whether this scheduler leads: one that stands by runs no jobs and has no executors.

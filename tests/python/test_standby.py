@@ -84,6 +84,9 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
         future.result()
     leader = services.start("scheduler", 0)
     wait_for("the leader", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 0 and services.sql("SELECT 1"))
+    # The command line on the scheduler's machine needs no addresses.
+    own = subprocess.run([BINARY, "sql", "-c", "SELECT 1", "--data-dir", str(services.folder)], capture_output=True, text=True, timeout=60)
+    assert own.returncode == 0, own.stderr
     services.start("executor", 0)
     services.start("executor", 1)
     wait_for("the executors", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 2)
@@ -103,6 +106,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
         notice = "this scheduler stands by; the leader's doors show the jobs"
         assert notice in services.run("sql", "-c", statement, at=1).stderr, statement
         assert notice not in services.run("sql", "-c", statement, at=0).stderr, statement
+    assert f", at http://127.0.0.1:{services.ports[0][1]}" in services.run("sql", "-c", "SHOW JOBS", at=1).stderr
     assert "stands by" not in services.run("sql", "-c", "SHOW TABLES", at=1).stderr
     hidden = services.run("job", "show", "standby_job", at=1)
     assert hidden.returncode == 1 and "job standby_job is not shown here: this scheduler stands by" in hidden.stderr, hidden.stderr

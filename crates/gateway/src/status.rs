@@ -24,6 +24,7 @@ pub struct Status {
 /// Which scheduler leads, as this one sees it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Leader {
+    /// Of the answering process if it leads, else where the leader's console is; empty where that is not known.
     pub id: String,
     /// Whether the answering process is the leader; otherwise it waits.
     pub is_me: bool,

@@ -44,6 +44,20 @@ pub fn told(error: &anyhow::Error) -> String {
     told.replace('\n', " ")
 }
 
+/// The same of any error. Those of HTTP clients say little themselves: what happened is among their sources.
+pub fn chained(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        source = cause.source();
+    }
+    told.replace('\n', " ")
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
@@ -55,5 +69,15 @@ mod tests {
         let missing = std::io::Error::other("no such file");
         let error = Err::<(), _>(missing).context("cannot read x: no such file").context("a.toml").unwrap_err();
         assert_eq!(told(&error), "a.toml: cannot read x: no such file");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("error sending request")]
+    struct Request(#[source] std::io::Error);
+
+    #[test]
+    fn sources_are_told() {
+        let error = Request(std::io::Error::other("invalid peer certificate: UnknownIssuer"));
+        assert_eq!(chained(&error), "error sending request: invalid peer certificate: UnknownIssuer");
     }
 }

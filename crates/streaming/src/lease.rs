@@ -20,6 +20,9 @@ pub struct LeaseRecord {
     pub holder: String,
     /// `host:port` where the leader answers.
     pub endpoint: String,
+    /// Where people find the leader; empty where it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub door: String,
     pub generation: Generation,
 }
 
@@ -95,6 +98,7 @@ pub struct Election {
     config: LeaseConfig,
     holder: String,
     endpoint: String,
+    door: String,
     role: Role,
     /// What the object held last, as far as known, and since when (by our clock).
     seen: Option<Seen>,
@@ -137,6 +141,7 @@ impl Election {
             config,
             holder: holder.into(),
             endpoint: endpoint.into(),
+            door: String::new(),
             role: Role::Standby,
             seen: None,
             asked: None,
@@ -145,6 +150,13 @@ impl Election {
             tried: 0,
             releasing: false,
         }
+
+    /// Tells standbys where people find this process when it leads.
+    #[must_use]
+    pub fn with_door(mut self, door: impl Into<String>) -> Self {
+        self.door = door.into();
+        self
+    }
     }
 
     /// The role by this clock: a leader whose time is over is deposed even before it hears of it. Ask it before anything that only a leader may do.
@@ -333,7 +345,7 @@ impl Election {
         let counter = above.max(self.tried) + 1;
         self.tried = counter;
         let holder = if self.releasing { String::new() } else { self.holder.clone() };
-        let record = LeaseRecord { counter, holder, endpoint: self.endpoint.clone(), generation };
+        let record = LeaseRecord { counter, holder, endpoint: self.endpoint.clone(), door: self.door.clone(), generation };
         self.asked = Some((Asked::Write { record: record.clone() }, now_us));
         actions.push(LeaseAction::Write { expected, record });
     }
