@@ -29,6 +29,9 @@ use crate::{
 /// Redirects followed for one request, each judged like the first address.
 const MAX_REDIRECTS: usize = 5;
 
+/// A server that asks for more patience than this is asked again all the same.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// How often it is told that records wait for Kafka.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -107,9 +110,10 @@ fn tell_skipped(feed: &Feed, skipped: &BTreeMap<Unusable, u64>, before: &BTreeMa
     }
 }
 
+/// What the server asks for is kept to, however long the feed's own pauses are; one that asks for none gets them.
 fn backoff(http: &HttpPoll, failures: u32, error: &PollError, jitter: &mut ChaCha8Rng) -> Duration {
     if let PollError::Status { retry_after: Some(pause), .. } = error {
-        return (*pause).min(http.max_retry_backoff);
+        return (*pause).min(RETRY_AFTER_MAX);
     }
     let longest = http.retry_period.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(http.max_retry_backoff);
     longest.mul_f64(jitter.random_range(0.5..=1.0))
@@ -284,6 +288,19 @@ mod tests {
         let error = read_body(answer("gzip"), &http).await.expect_err("nobody unpacks it");
         assert!(error.to_string().contains("compressed (\"gzip\")"), "{error}");
         assert_eq!(read_body(answer("identity"), &http).await.expect("it is not compressed"), b"{}");
+    }
+
+    #[test]
+    fn a_server_that_asks_for_patience_gets_it() {
+        let http: HttpPoll = toml::from_str("url = 'http://127.0.0.1/'\nmax_retry_backoff = '1s'").expect("settings");
+        let mut jitter = ChaCha8Rng::seed_from_u64(1);
+        let mut pause = |seconds: Option<u64>| {
+            let error = PollError::Status { status: StatusCode::TOO_MANY_REQUESTS, retry_after: seconds.map(Duration::from_secs) };
+            backoff(&http, 9, &error, &mut jitter)
+        };
+        assert_eq!(pause(Some(120)), Duration::from_secs(120));
+        assert_eq!(pause(Some(u64::MAX)), RETRY_AFTER_MAX);
+        assert!(pause(None) <= Duration::from_secs(1));
     }
 
     #[test]
