@@ -57,6 +57,22 @@ def test_a_restarted_job_is_a_new_incarnation_that_reads_again(system, names):
     assert count(system, names["table"]) == 11
 
 
+def test_a_job_over_a_table_with_rows_says_that_they_stay(system, names):
+    declare(system, names)
+    create = f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, v FROM {names['source']} WHERE v"
+    first = system.run("sql", "-c", f"{create} < 10")
+    assert "has rows already" not in first.stderr, first.stderr
+    wait_for("ten rows", lambda: count(system, names["table"]) == 10)
+    system.sql(f"DROP JOB {names['job']}")
+    second = system.run("sql", "-c", f"{create} < 4")
+    for words in (f"{names['table']} has rows already", f"VERIFY JOB {names['job']}", f"RESTART JOB {names['job']} FROM EARLIEST REPLACE"):
+        assert words in second.stderr, second.stderr
+    wait_for("the records", lambda: job(system, names)["records_in"] == 10)
+    assert count(system, names["table"]) == 10
+    system.sql(f"RESTART JOB {names['job']} FROM EARLIEST REPLACE")
+    wait_for("only the job's rows", lambda: count(system, names["table"]) == 4)
+
+
 def test_an_insert_over_what_ends_runs_to_its_end(system, names):
     declare(system, names)
     copy = f"{names['table']}_copy"

@@ -25,7 +25,7 @@ use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    once, planning, replace,
+    earlier_rows, once, planning, replace,
     runner::{self, JobHandle, RunnerContext, load_manifest},
     sink::{sink, topic_of},
     spec::{JobSpec, SourceSpec},
@@ -111,7 +111,9 @@ impl JobManager {
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
         self.own_targets(definition, &plan).await?;
-        planning::notices(&plan, &spec.template)
+        let mut notices = planning::notices(&plan, &spec.template)?;
+        notices.extend(earlier_rows::notices(&*self.platform.tables, &plan).await);
+        Ok(notices)
     }
 
     /// That a client can be made for each topic which the job reads: one that librdkafka refuses stays refused, and the job would never start.

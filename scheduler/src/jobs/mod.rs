@@ -8,6 +8,7 @@
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics;
+//! * [`earlier_rows`]: what tables hold before a job fills them;
 //! * [`once`]: an INSERT that ends, which is no job;
 //! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
 //! * [`upgrade`]: another definition that keeps the state;
@@ -16,6 +17,7 @@
 
 pub mod assignment;
 pub mod carry;
+pub mod earlier_rows;
 pub mod history;
 pub mod manager;
 pub mod once;
