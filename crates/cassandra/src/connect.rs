@@ -1,8 +1,9 @@
 //! A session with a cluster, and the tables there.
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use polybolos_tables::{
     CreateOptions, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
     TableWriter, WriteOptions,
@@ -73,7 +74,12 @@ pub struct CassandraBackend {
     session: Arc<Session>,
     catalog: Arc<Catalog>,
     reads: Arc<scan::PreparedReads>,
+    /// By what was asked for. Whoever lost one to an outage finds it here, instead of having a busy cluster prepare it again.
+    writers: Mutex<HashMap<String, Arc<CassandraWriter>>>,
 }
+
+/// More different writers than that are prepared again.
+const MAX_WRITERS: usize = 1_024;
 
 impl fmt::Debug for CassandraBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +104,8 @@ impl CassandraBackend {
         match builder.build().await {
             Ok(session) => {
                 let session = Arc::new(session);
-                Ok(Self { catalog: Arc::new(Catalog::new(session.clone())), reads: Arc::default(), session })
+                let catalog = Arc::new(Catalog::new(session.clone()));
+                Ok(Self { catalog, reads: Arc::default(), writers: Mutex::default(), session })
             }
             Err(error) => {
                 let text = error.to_string();
@@ -212,7 +219,21 @@ impl TableBackend for CassandraBackend {
                 return Err(TableError::Unsupported { message });
             }
         }
-        Ok(Arc::new(CassandraWriter::prepare(self.session.clone(), self.catalog.clone(), table, columns, options).await?))
+        let key = format!("{} {columns:?} {options:?}", table.name);
+        let kept = self.writers.lock().get(&key).cloned();
+        if let Some(kept) = kept
+            && kept.serves(table).await
+        {
+            return Ok(kept);
+        }
+        let writer = CassandraWriter::prepare(self.session.clone(), self.catalog.clone(), table, columns, options).await?;
+        let writer = Arc::new(writer);
+        let mut writers = self.writers.lock();
+        if writers.len() >= MAX_WRITERS {
+            writers.clear();
+        }
+        writers.insert(key, writer.clone());
+        Ok(writer)
     }
 
     fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {

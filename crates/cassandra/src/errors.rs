@@ -111,6 +111,12 @@ pub(crate) fn refusal(error: &ExecutionError) -> Option<Refusal> {
     }
 }
 
+/// Whether the server had forgotten a statement, and prepared it again as another one.
+pub(crate) fn is_of_another_statement(error: &ExecutionError) -> bool {
+    use RequestAttemptError::{RepreparedIdChanged, RepreparedIdMissingInBatch};
+    matches!(error, ExecutionError::LastAttemptError(RepreparedIdChanged { .. } | RepreparedIdMissingInBatch))
+}
+
 fn of_prepare(error: &PrepareError) -> Option<Refusal> {
     match error {
         PrepareError::AllAttemptsFailed { first_attempt } => of_attempt(first_attempt),

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -29,7 +32,7 @@ use scylla::{
 use crate::{
     catalog::{Catalog, prepared},
     encode::{Marks, Rows},
-    errors::{About, STORE, may_be_behind, of_execution, refusal},
+    errors::{About, STORE, is_of_another_statement, may_be_behind, of_execution, refusal},
     types::{native_name, quoted, typed_mark},
 };
 
@@ -51,6 +54,10 @@ pub(crate) struct CassandraWriter {
     key: Vec<usize>,
     /// The table for which the statements were prepared.
     table: TableSchema,
+    /// What it was asked for.
+    declared: TableSchema,
+    /// An answer said that the table, or what the server made of the statements, is another: they have to be prepared again.
+    stale: AtomicBool,
     catalog: Arc<Catalog>,
     options: WriteOptions,
     consistency: Consistency,
@@ -150,11 +157,20 @@ impl CassandraWriter {
             key: table.primary_key().map(position).collect::<Result<_, _>>()?,
             session,
             table,
+            declared: declared.clone(),
+            stale: AtomicBool::new(false),
             catalog,
             options: options.clone(),
             consistency,
             jitter: Mutex::new(ChaCha8Rng::from_os_rng()),
         })
+    }
+
+    /// Whether it does for who asks for a writer of this table now. A cluster that was away has what was prepared before.
+    pub async fn serves(&self, declared: &TableSchema) -> bool {
+        !self.stale.load(Ordering::Relaxed)
+            && self.declared == *declared
+            && matches!(self.catalog.current(&self.table.name).await, Ok(Some(table)) if table == self.table)
     }
 
     /// What a batch takes the table for.
@@ -244,6 +260,9 @@ impl CassandraWriter {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            if is_of_another_statement(&error) {
+                self.stale.store(true, Ordering::Relaxed);
+            }
             if let Some(refusal) = refusal(&error) {
                 return Err(Unsent::Refused(refusal.about, of_execution(&doing, error)));
             }
@@ -276,6 +295,7 @@ impl CassandraWriter {
             };
             // A missing table or a right that was taken away refuses every row alike: nobody's data is at fault.
             if about == About::Table {
+                self.stale.store(true, Ordering::Relaxed);
                 return Err(self.explained(&changes.declared, error).await);
             }
             let [row] = members.as_slice() else {
@@ -286,6 +306,7 @@ impl CassandraWriter {
             if about == About::Request && !is_sound {
                 // What is wrong with a table is said in other words by every version: what counts is whether the statement still stands.
                 if let Err(error) = self.still_stands(changes.statement).await {
+                    self.stale.store(true, Ordering::Relaxed);
                     return Err(self.explained(&changes.declared, error).await);
                 }
                 is_sound = true;
@@ -347,7 +368,7 @@ fn batch_of(insert: &PreparedStatement, rows: usize, consistency: Consistency) -
 
 impl CassandraWriter {
     async fn send_all(&self, changes: Changes<'_>, grant: &dyn Grant) -> Result<WriteOutcome, TableError> {
-        self.check(&changes.declared)?;
+        self.check(&changes.declared).inspect_err(|_| self.stale.store(true, Ordering::Relaxed))?;
         let groups = self.groups(&changes);
         let bytes = (0..changes.count).map(|row| changes.rows.size(row) as u64).sum();
         let mut outcome = WriteOutcome { bytes, ..WriteOutcome::default() };

@@ -202,6 +202,7 @@ async fn a_table_that_was_made_again_is_written_only_where_it_fits() {
     };
     made_again("id text PRIMARY KEY, v int").await;
     let old = writer().await;
+    assert!(Arc::ptr_eq(&old, &writer().await), "it is prepared once, whoever asks");
     assert_eq!(old.write(&ids_and_numbers(&[("a", 1)]), 1_000, &Always).await.unwrap().rows, 1);
 
     // The server refuses at once.
@@ -211,6 +212,7 @@ async fn a_table_that_was_made_again_is_written_only_where_it_fits() {
         refused(&*old, rows, &why).await;
         refused(&*writer().await, rows, &why).await;
     }
+    assert!(!Arc::ptr_eq(&old, &writer().await));
     // What it takes is found out once the driver has read the schema, which a description waits for.
     made_again("id text PRIMARY KEY, v blob").await;
     backend.describe(&name).await.unwrap();
