@@ -186,10 +186,11 @@ impl Config {
         parsed.context("sql.allowed_locations")
     }
 
-    /// Waits for a store on S3 as long as it is away; a wrong login, bucket or kind of server ends it.
+    /// Waits for a store on S3 as long as it is away, and for one in a folder as long as its disk is full; a wrong login, bucket or kind of server ends it.
     async fn store(&self, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Store>>> {
         if self.storage.url.is_empty() {
-            return Ok(Some(Arc::new(LocalStore::open(&self.storage.path).await?)));
+            let store = patiently("the store", stop, || LocalStore::open(&self.storage.path), is_full).await?;
+            return Ok(store.map(|store| Arc::new(store) as _));
         }
         let (address, settings) = (S3Address::parse(&self.storage.url).context("storage.url")?, self.s3.settings());
         let store = patiently("the store", stop, || S3Store::open(address.clone(), &settings), StoreError::is_away).await?;
@@ -207,6 +208,10 @@ impl Config {
         let backend = patiently("Cassandra", stop, || CassandraBackend::connect(&config), TableError::is_retryable).await?;
         Ok(backend.map(|backend| Arc::new(backend) as _))
     }
+}
+
+fn is_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
 }
 
 /// Tries until it connects, or says that waiting does not help; `None` when told to stop.

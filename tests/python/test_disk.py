@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 from confluent_kafka import Producer
-from conftest import Platform, wait_for
+from conftest import Cluster, Platform, wait_for
 
 TABLES = """
 CREATE TABLE kept (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'kept', 'format' = 'json');
@@ -130,27 +130,38 @@ def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platfor
     assert platform.stop() == 0
 
 
+def mount_small(folder: pathlib.Path, megabytes: int) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, text=True)
+    assert mounted.returncode == 0, f"a small file system is needed, which root may mount: {mounted.stderr}"
+
+
+def fill(folder: pathlib.Path) -> pathlib.Path:
+    """Leaves no room; answers what to delete to have some again."""
+    filler = folder / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while file.write(b"f" * 4096):
+                pass
+        except OSError:
+            pass
+    return filler
+
+
 def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(folder)], capture_output=True, text=True)
-    assert mounted.returncode == 0, f"a small file system is needed, which root may mount: {mounted.stderr}"
+    mount_small(folder, 96)
     platform = Platform(folder / "data", "--no-pipelines")
     try:
         filled(platform)
         epoch = shown(platform)["epoch"]
-        with open(folder / "filler", "wb", buffering=0) as filler:
-            try:
-                while filler.write(b"f" * 4096):
-                    pass
-            except OSError:
-                pass
+        filler = fill(folder)
         producer = Producer({"bootstrap.servers": platform.endpoints["kafka"], "message.timeout.ms": 90_000, "log_level": 0})
         for number in range(100, 200):
             producer.produce("kept", json.dumps({"id": f"row-{number}", "n": number}).encode())
         producer.poll(0)
         wait_for("the error", lambda: "No space left on device" in pathlib.Path(platform.err.name).read_text(), 20)
         producer.purge()
-        (folder / "filler").unlink()
+        filler.unlink()
         # The store under the broker takes nothing more after a failed write, so the platform has to be started again.
         platform.kill()
         platform.start()
@@ -164,3 +175,30 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
             platform.kill()
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
         folder.rmdir()
+
+
+def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_path):
+    cluster = Cluster(tmp_path / "data", "--no-pipelines", "--executors", "1")
+    store = cluster.folder / "store"
+    store.mkdir(parents=True)
+    mount_small(store, 16)
+    try:
+        filled(cluster)
+        epoch = shown(cluster)["epoch"]
+        filler = fill(store)
+        produce(cluster, range(100, 200))
+        log = cluster.folder / "log" / "scheduler.log"
+        wait_for("the error", lambda: "No space left on device" in log.read_text())
+        told = next(line for line in log.read_text().splitlines() if "No space left on device" in line)
+        assert "free some space" in told, told
+        # Longer than a lease: nobody leads, and nobody gives up.
+        time.sleep(8)
+        filler.unlink()
+        wait_for("the rows since", lambda: count(cluster) == 200)
+        assert shown(cluster)["epoch"] > epoch and shown(cluster)["records_in"] == 200
+        assert cluster.sql("SELECT count(*) AS n FROM polybolos.dead_letters WHERE job = 'kept_job'")[0]["n"] == 0
+        assert cluster.stop() == 0
+    finally:
+        if cluster.process and cluster.process.poll() is None:
+            cluster.kill()
+        subprocess.run(["umount", "--lazy", str(store)], check=True)
