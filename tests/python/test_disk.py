@@ -202,3 +202,51 @@ def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_
         if cluster.process and cluster.process.poll() is None:
             cluster.kill()
         subprocess.run(["umount", "--lazy", str(store)], check=True)
+
+
+def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_platform):
+    """A MiB has room for less than sixteen thousand groups; the others go to disk."""
+    platform = fresh_platform("--no-pipelines", "--state-memory-mib", "1")
+    spill = platform.folder / "spill"
+    spill.mkdir(parents=True)
+    mount_small(spill, 128)
+    try:
+        platform.start()
+        platform.run(
+            "sql",
+            "-c",
+            """
+            CREATE TABLE words (word STRING) WITH ('connector' = 'kafka', 'topic' = 'words', 'format' = 'json');
+            CREATE TABLE word_counts (word STRING, n BIGINT, PRIMARY KEY (word) NOT ENFORCED)
+              WITH ('connector' = 'cassandra', 'keyspace' = 'disk', 'table' = 'word_counts', 'table.create' = 'true');
+            CREATE JOB counting_words WITH ('state.unbounded' = 'allow') AS INSERT INTO word_counts SELECT word, count(*) FROM words GROUP BY word;
+            """,
+        )
+
+        def produce_words(words: range) -> None:
+            platform.run("topic", "produce", "words", stdin="".join(json.dumps({"word": f"word {number}"}) + "\n" for number in words))
+
+        def counted() -> dict:
+            return platform.sql("SELECT count(*) AS words, coalesce(sum(n), 0) AS records FROM word_counts")[0]
+
+        def told() -> str:
+            job = shown(platform)
+            return f"{job['limiting']} {job['error']}"
+
+        produce_words(range(5_000))
+        wait_for("groups in memory", lambda: counted() == {"words": 5_000, "records": 5_000})
+        filler = fill(spill)
+        # What an epoch adds goes to disk when the next one begins.
+        for words in (range(20_000), range(20_000, 40_000), range(1)):
+            produce_words(words)
+            time.sleep(2)
+        wait_for("the error", lambda: "executor.work_dir" in told())
+        assert shown(platform)["state"] in ("waiting", "failed") and "\n" not in told(), told()
+        filler.unlink()
+        wait_for("all groups", lambda: counted() == {"words": 40_000, "records": 45_001}, 120)
+        assert shown(platform)["records_in"] == 45_001
+        assert platform.stop() == 0
+    finally:
+        if platform.process and platform.process.poll() is None:
+            platform.kill()
+        subprocess.run(["umount", "--lazy", str(spill)], check=True)
