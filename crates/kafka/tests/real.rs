@@ -334,6 +334,39 @@ async fn a_topic_made_again_is_not_the_same() {
     assert_exact(&read(&restarted, &topic, 0, 0, 5).await.unwrap(), 0, OffsetRange::new(0, 5), 10);
 }
 
+/// Nobody has asked for any of it, so both topics are read from the same offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_ahead_of_a_topic_does_not_outlive_it() {
+    let topic = topic("outlived", 1, &[]).await;
+    topic.fill(0, 100, 10).await;
+    let (fetcher, connection) = (fetcher(FetcherConfig::default()), connection());
+    let prefetch = |log: &str| {
+        let fetched = FetchTopic { log, ..FetchTopic::new(&connection, &topic.name) };
+        fetcher.prefetch(key(0), fetched, BTreeMap::from([(0, 0)]));
+    };
+    let ahead = async |log: &str, end: i64| {
+        let until = Instant::now() + DEADLINE;
+        while !fetcher.available().iter().any(|available| available.log == log && available.end == end) {
+            assert!(Instant::now() < until, "{log} is not read ahead through {end}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    prefetch("first");
+    ahead("first", 100).await;
+    topic.delete().await;
+    let until = Instant::now() + DEADLINE;
+    while topic.admin.describe(&topic.name).await.unwrap().is_some() {
+        assert!(Instant::now() < until, "the topic does not go away");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    topic.admin.create_topic(&topic.name, 1, 1, &[]).await.unwrap();
+    topic.appears(1).await;
+    topic.fill(0, 5, 30).await;
+    prefetch("second");
+    ahead("second", 5).await;
+    assert_exact(&read(&fetcher, &topic, 0, 0, 5).await.unwrap(), 0, OffsetRange::new(0, 5), 30);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_any_size_takes_bounded_memory() {
     const RECORDS: i64 = 60_000;

@@ -1,7 +1,7 @@
 //! When a partition that could not be read is tried again. Nobody else would: who reads ahead is told once where to begin. Pure: no Kafka, no clock.
 //!
 //! A topic that was gone may come back as another of the same name, and offsets of the old one mean nothing there. The leader finds that out and says where to begin
-//! anew; it gets the time to. At the first offset there is nothing to confuse.
+//! anew; it gets the time to. Where nobody can tell one topic from the other, there is nothing to wait for at the first offset.
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -22,6 +22,8 @@ pub(super) struct Failed {
     pub start: i64,
     /// In a row, with nothing brought in between.
     pub failures: u32,
+    /// The leader knows which topic it is that is read, and tells when it is another.
+    pub is_known: bool,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +58,7 @@ fn wait(failed: Failed) -> Duration {
         0 | 1 => Duration::ZERO,
         failures => PAUSE.saturating_mul(1 << (failures - 2).min(8)).min(MAX_PAUSE),
     };
-    if failed.start > 0 { pause.max(SETTLE) } else { pause }
+    if failed.start > 0 || failed.is_known { pause.max(SETTLE) } else { pause }
 }
 
 #[cfg(test)]
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     fn failed(start: i64, failures: u32) -> Failed {
-        Failed { partition: 0, start, failures }
+        Failed { partition: 0, start, failures, is_known: false }
     }
 
     #[test]
@@ -76,6 +78,15 @@ mod tests {
         assert!(comebacks.is_due(failed(0, 2), true, now + PAUSE));
         assert!(!comebacks.is_due(failed(0, 100), true, now), "pauses grow");
         assert!(comebacks.is_due(failed(0, 100), true, now + MAX_PAUSE), "and end");
+    }
+
+    #[test]
+    fn the_first_offset_may_be_one_of_another_topic_that_the_leader_tells_of() {
+        let (mut comebacks, begun) = (Comebacks::default(), Instant::now());
+        let known = Failed { is_known: true, ..failed(0, 1) };
+        assert!(!comebacks.is_due(known, true, begun));
+        assert!(!comebacks.is_due(known, true, begun + SETTLE / 2));
+        assert!(comebacks.is_due(known, true, begun + SETTLE), "it is the same one");
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Source {
         let dropped = assigned.keys().filter(|partition| !state.partitions.contains_key(partition)).copied().collect();
         let mut plan =
             Plan { renew, dropped, placements: vec![], open: vec![], questions: vec![], quiet_questions: vec![], failed: vec![] };
-        let (mut highest, lasting) = (state.highest_placement, state.lasting);
+        let (mut highest, lasting, is_known) = (state.highest_placement, state.lasting, !state.log.is_empty());
         for (partition, buffer) in &mut state.partitions {
             if let Some(placement) = buffer.next_placement() {
                 highest = highest.max(placement.number);
@@ -301,7 +301,8 @@ impl Source {
                 plan.quiet_questions.push(*partition);
             }
             if lasting && *buffer.readers() == 0 && buffer.fault().is_some_and(Fault::may_pass) {
-                plan.failed.push(Failed { partition: *partition, start: buffer.start(), failures: buffer.failures() });
+                let (start, failures) = (buffer.start(), buffer.failures());
+                plan.failed.push(Failed { partition: *partition, start, failures, is_known });
             }
             let number = plan.placements.last().filter(|(placed, _)| placed == partition).map(|(_, placement)| placement.number);
             if let Some(number) = number.or_else(|| assigned.get(partition).copied())
@@ -483,7 +484,7 @@ mod tests {
         // A fault of the new placement is not the end: nobody will ask for the partition once more.
         source.fail(0, assigned[&0], Fault::NoSuchTopic);
         let plan = planned(&source, &mut assigned);
-        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1 }]);
+        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1, is_known: true }]);
         source.add(1, assigned[&1], &chunk(0..3));
         source.begin_again(0);
         let plan = planned(&source, &mut assigned);
