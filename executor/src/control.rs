@@ -300,7 +300,12 @@ impl Control {
                 match serde_json::from_str(&prefetch.connection) {
                     Ok::<Connection, _>(connection) => {
                         let starts: BTreeMap<i32, i64> = prefetch.starts.into_iter().collect();
-                        let topic = FetchTopic { connection: &connection, name: &prefetch.topic, headers: prefetch.headers, log: &prefetch.log };
+                        let topic = FetchTopic {
+                            connection: &connection,
+                            name: &prefetch.topic,
+                            headers: prefetch.headers,
+                            log: &prefetch.log,
+                        };
                         services.fetcher.prefetch(source, topic, starts);
                     }
                     Err(error) => tracing::error!(%error, "the leader sent a connection that cannot be read"),

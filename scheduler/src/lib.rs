@@ -222,7 +222,15 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         served.map(|()| Ended::Shutdown).context("the Flight SQL door")
     });
 
-    tokio::spawn(leadership::run(parts.store.clone(), clock.clone(), settings.lease, addresses, sender, status.followed.clone(), stop.clone()));
+    tokio::spawn(leadership::run(
+        parts.store.clone(),
+        clock.clone(),
+        settings.lease,
+        addresses,
+        sender,
+        status.followed.clone(),
+        stop.clone(),
+    ));
     let leader = Leading { ballista, executors, store: parts.store, savepoints, clock, catalog, platform, families, jobs, status };
     tasks.spawn(leader.follow(standing.clone(), stop.clone()));
     Ok(Scheduler { engine, standing, stop, tasks })

@@ -179,9 +179,13 @@ impl TopicPublisher {
             Ok(Sent { publisher: self, position })
         });
         // The client goes on trying for long, and then cannot tell why. What is still being sent then is never committed.
-        tokio::select! {
+        let sent = tokio::select! {
             sent = sending => sent,
             error = found_missing(&connection, &topic) => Err(error),
+        };
+        match sent {
+            Ok(sent) => Ok(sent),
+            Err(error) => Err(explained(&connection, &topic, error).await),
         }
     }
 }
@@ -189,11 +193,15 @@ impl TopicPublisher {
 impl Sent {
     /// Makes the part visible. After an error it may be or not: whoever opens the publisher next finds out.
     pub async fn commit(self) -> Result<TopicPublisher> {
-        blocking(move || {
+        let (connection, topic) = (self.publisher.config.connection.clone(), self.publisher.config.topic.clone());
+        let committing = blocking(move || {
             self.publisher.producer.commit()?;
             Ok(TopicPublisher { position: self.position, ..self.publisher })
-        })
-        .await
+        });
+        match committing.await {
+            Ok(publisher) => Ok(publisher),
+            Err(error) => Err(explained(&connection, &topic, error).await),
+        }
     }
 }
 
@@ -257,6 +265,17 @@ async fn must_exist(connection: &Connection, topic: &str) -> Result<()> {
         }
     }
     Err(KafkaError::NoSuchTopic { topic: topic.to_owned() })
+}
+
+/// What the broker refuses of a topic that is gone, in words that name it.
+async fn explained(connection: &Connection, topic: &str, error: KafkaError) -> KafkaError {
+    if error.is_retryable() {
+        return error;
+    }
+    match must_exist(connection, topic).await {
+        Err(missing @ KafkaError::NoSuchTopic { .. }) => missing,
+        _ => error,
+    }
 }
 
 /// Returns only when the topic is found to be gone.

@@ -150,13 +150,13 @@ impl Election {
             tried: 0,
             releasing: false,
         }
+    }
 
     /// Tells standbys where people find this process when it leads.
     #[must_use]
     pub fn with_door(mut self, door: impl Into<String>) -> Self {
         self.door = door.into();
         self
-    }
     }
 
     /// The role by this clock: a leader whose time is over is deposed even before it hears of it. Ask it before anything that only a leader may do.

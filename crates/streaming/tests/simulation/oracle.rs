@@ -126,7 +126,10 @@ impl World {
                 let log = &self.topics[topic].partitions[partition as usize];
                 let is_gone = offset < log.beginning && matches!(self.plan.fault, Fault::Retention | Fault::TopicRecreated);
                 let Some(kind) = log.records.get(offset as usize).map(|record| record.kind) else {
-                    self.violate(format_args!("epoch {} passes offset {topic}/{partition}/{offset}, which is not there", new.epoch));
+                    self.violate(format_args!(
+                        "epoch {} passes offset {topic}/{partition}/{offset}, which is not there",
+                        new.epoch
+                    ));
                     continue;
                 };
                 if covered.remove(&(topic, partition, offset)) {
