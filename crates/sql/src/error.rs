@@ -184,6 +184,9 @@ fn plain_message(error: &DataFusionError) -> String {
                 .to_owned()
         }
     };
+    if text.contains("a call to 'date_bin' function") {
+        return DATE_BIN.to_owned();
+    }
     if let Some((before, _)) = text.split_once("' failed to match any signature")
         && let Some((_, function)) = before.rsplit_once('\'')
     {
@@ -279,6 +282,9 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 ];
 
 /// What DataFusion adds to each of its internal errors.
+/// Of a call that most do not write: TUMBLE is made of it.
+const DATE_BIN: &str = "windows of TUMBLE, and date_bin, are of an INTERVAL over a TIMESTAMP or TIMESTAMP_LTZ column; CAST what is of another type in a subquery, or declare a computed column: at AS to_timestamp_ltz(millis, 3)";
+
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
 fn blame(error: &DataFusionError) -> Blame {

@@ -116,7 +116,7 @@ impl ScalarUDFImpl for WindowsFunction {
         match arguments {
             [time @ DataType::Timestamp(..), _, _, _] => Ok(vec![time.clone(), DataType::Int64, DataType::Int64, DataType::Int64]),
             _ => plan_err!(
-                "a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {}",
+                "a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {}: CAST it in a subquery, or declare a computed column",
                 described(arguments)
             ),
         }

@@ -202,7 +202,7 @@ mod tests {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
         assert_eq!(
             query.to_string(),
-            "SELECT B.k, window_start AS s FROM (SELECT *, date_bin(INTERVAL '10 seconds', ts) AS window_start, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '10 seconds' AS window_end, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '9999 milliseconds' AS window_time FROM (SELECT * FROM t B WHERE v > 1)) AS B GROUP BY B.k, window_start, window_end"
+            "SELECT B.k, window_start AS s FROM (SELECT *, date_bin(INTERVAL '10 seconds', ts) AS window_start, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '10 seconds' AS window_end, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '9999 milliseconds' AS window_time FROM (SELECT * FROM t B WHERE v > 1) WHERE ts IS NOT NULL) AS B GROUP BY B.k, window_start, window_end"
         );
     }
 }

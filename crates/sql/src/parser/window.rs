@@ -211,7 +211,7 @@ impl<'a> Call<'a> {
                 sql.text(&format!(" + {size} AS window_end, "))?;
                 bin(&mut sql)?;
                 sql.text(&format!(" + {} AS window_time FROM ", as_sql(read.lengths[0] - 1_000)))?;
-                sql.tokens(&read.data);
+                sql.timed(&read)?;
                 sql.text(")")
             }
             Function::Hop => {
@@ -252,7 +252,7 @@ impl<'a> Call<'a> {
                     sql.text(&format!(") AS window_{bound}"))?;
                 }
                 sql.text(" FROM ")?;
-                sql.tokens(&read.data);
+                sql.timed(&read)?;
                 sql.text("))")
             }
         }
@@ -473,6 +473,14 @@ impl Writer<'_> {
 
     fn tokens(&mut self, tokens: &[TokenWithSpan]) {
         self.out.extend_from_slice(tokens);
+    }
+
+    /// The rows that have a time: one without is in no window, and a list of windows has none for it either.
+    fn timed(&mut self, read: &Read<'_>) -> Result<(), SqlError> {
+        self.tokens(&read.data);
+        self.text(" WHERE ")?;
+        self.tokens(read.time);
+        self.text(" IS NOT NULL")
     }
 
     /// The start of the window of `width` that `time` is in, shifted by `offset`.

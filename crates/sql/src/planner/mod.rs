@@ -2,6 +2,8 @@
 //! what a stream can do and optimised with settings that suit Ballista.
 mod constants;
 mod event_time;
+mod failing;
+mod in_subquery;
 mod insert;
 mod lengths;
 mod over;
@@ -227,6 +229,7 @@ impl Planner {
         planned.plan = over::as_it_travels(lengths::of_fixed_length(planned.plan)?)?;
         insert::check_optimised(subject, &planned)?;
         refuse::check_optimised(subject, &planned.plan)?;
+        failing::refuse(subject, &planned.plan, state)?;
         planned.is_stateful = refuse::is_stateful(&planned.plan);
         let lineage = Lineage { tables: &planned.sources };
         if insert.emit == Emit::OnWindowClose && !lineage.groups_by_window(&planned.plan)? {
@@ -309,10 +312,12 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         let statement = ast::Statement::Query(Box::new(query));
         state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await
     };
+    let query = &in_subquery::of_several_columns(query)?;
     let plan = match planned(query.clone()).await {
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
+    let plan = in_subquery::told_apart(plan)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan)?;
     Ok(plan)

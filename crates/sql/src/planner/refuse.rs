@@ -5,7 +5,7 @@ use datafusion::{
         ScalarValue,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Distinct, Expr, JoinType, LogicalPlan, Volatility},
+    logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Volatility},
 };
 
 use crate::{error::SqlError, names::RelationName};
@@ -14,7 +14,10 @@ use crate::{error::SqlError, names::RelationName};
 pub(super) fn check_written(subject: &str, plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
-        refused = refuse_node(node).or_else(|| refuse_lookup(node)).or_else(|| refuse_volatile(node));
+        refused = refuse_node(node)
+            .or_else(|| refuse_lookup(node))
+            .or_else(|| refuse_volatile(node))
+            .or_else(|| refuse_windows_of_text(node));
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     if refused.is_none() {
@@ -200,6 +203,22 @@ fn strip_alias(plan: &LogicalPlan) -> &LogicalPlan {
         LogicalPlan::SubqueryAlias(alias) => strip_alias(&alias.input),
         other => other,
     }
+}
+
+/// TUMBLE over a column that is text: DataFusion would read each as a time, and where it is none the row fails.
+fn refuse_windows_of_text(node: &LogicalPlan) -> Option<String> {
+    let LogicalPlan::Projection(projection) = node else { return None };
+    projection.expr.iter().find_map(|expression| {
+        let Expr::Alias(alias) = expression else { return None };
+        let Expr::ScalarFunction(function) = alias.expr.as_ref() else { return None };
+        let [_, time, ..] = function.args.as_slice() else { return None };
+        let is_window = alias.name == "window_start" && function.name() == "date_bin";
+        let is_text = time.get_type(projection.input.schema()).is_ok_and(|data_type| data_type.is_string());
+        let name = time.try_as_col().filter(|_| is_window && is_text).map(|column| &column.name)?;
+        Some(format!(
+            "has windows over column {name}, which is STRING and no time; make one of it, in a subquery or as a computed column of the table: at AS CAST({name} AS TIMESTAMP(3)), and write DESCRIPTOR(at)"
+        ))
+    })
 }
 
 /// A function that answers differently each time may be asked once per record, where the record comes in, and not above state, where it

@@ -278,6 +278,50 @@ async fn windows_are_flinks() {
 }
 
 #[tokio::test]
+async fn a_row_without_a_time_is_in_no_window() {
+    let rows_of = "TABLE (SELECT * FROM (VALUES (1, TIMESTAMP '1970-01-01 00:00:01'), (2, NULL)) AS x (v, ts)), DESCRIPTOR(ts)";
+    for windows in [
+        format!("TUMBLE({rows_of}, INTERVAL '10' SECOND)"),
+        format!("HOP({rows_of}, INTERVAL '10' SECOND, INTERVAL '10' SECOND)"),
+        format!("CUMULATE({rows_of}, INTERVAL '10' SECOND, INTERVAL '10' SECOND)"),
+        format!("SESSION({rows_of}, INTERVAL '9' SECOND)"),
+    ] {
+        let counted = format!("SELECT window_end, count(*), sum(v) FROM {windows} GROUP BY window_end");
+        assert_eq!(rows(&counted).await, "00:10 1 1", "{windows}");
+    }
+    let planned = plan("sink SELECT k, count(*), TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE)");
+    let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("t.ts IS NOT NULL"), "{shown}");
+}
+
+#[tokio::test]
+async fn rows_are_in_what_a_subquery_gives() {
+    for (query, answer) in [
+        ("SELECT v FROM t WHERE (k, v) IN (SELECT k, max(v) FROM t GROUP BY k) ORDER BY v", "4\n5"),
+        ("SELECT v FROM t WHERE v = 1 OR ((k, v) IN (SELECT x.k, x.v + 1 FROM t AS x WHERE x.v = 3)) ORDER BY v", "1"),
+        (
+            "SELECT v FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) WHERE window_start IN (SELECT window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start HAVING count(*) > 1) ORDER BY v",
+            "1\n2\n3\n4",
+        ),
+        (
+            "SELECT n FROM (SELECT count(*) AS n FROM t GROUP BY k) WHERE n NOT IN (SELECT count(*) AS n FROM t GROUP BY v)",
+            "4",
+        ),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    for job in [
+        "other SELECT k, v FROM t WHERE (k, v) IN (SELECT k, v FROM u)",
+        "other SELECT k, v FROM t WHERE (k, v) IN (SELECT k, v FROM u WHERE v > 0) AND v > 1",
+        "sink SELECT k, v, ts FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) WHERE window_start IN (SELECT window_start FROM TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '1' HOUR)))",
+    ] {
+        let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        let shown = planned.inserts[0].plan.display_indent().to_string();
+        assert!(shown.contains("LeftSemi"), "{job}: {shown}");
+    }
+}
+
+#[tokio::test]
 async fn event_time_is_followed_through_the_plan() {
     for (job, granule_us) in [
         (
@@ -360,6 +404,9 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2",
         "other SELECT k, count(*) FROM (SELECT k, now() AS at FROM t) GROUP BY k, date_bin(INTERVAL '1 minute', at)",
         "other SELECT t.k, length(s.name) FROM t LEFT JOIN side FOR SYSTEM_TIME AS OF PROCTIME() AS s ON t.k = s.k",
+        "other SELECT date_trunc('HOUR', ts), max(date_part('hour', ts)) FROM t WHERE regexp_like(k, '^a.*$') GROUP BY 1",
+        "other SELECT regexp_replace(k, '(a)', '\\1', 'g'), count(*) FROM t WHERE k ~ '[ab]' AND regexp_count(k, 'a', 1) > 0 GROUP BY 1",
+        "other SELECT to_char(ts, '%Y-%m'), count(*) FROM t WHERE regexp_extract(k, '(a)', 1) = 'a' GROUP BY 1",
     ] {
         let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
         assert!(planned.is_stateful, "{job}");
@@ -538,6 +585,16 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "no fixed length"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", "date_bin"),
         ("other SELECT k, 1 FROM TABLE(HOP(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR, INTERVAL '2' HOUR))", "TIMESTAMP"),
+        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(k), INTERVAL '1' HOUR))", "column k, which is STRING and no time"),
+        ("other SELECT k, count(*) FROM t GROUP BY k, TUMBLE(v, INTERVAL '1' HOUR)", "declare a computed column"),
+        ("other SELECT date_trunc('hours', ts), v FROM t", "would fail on every row, at date_trunc"),
+        ("other SELECT k, sum(v) FROM t GROUP BY k, date_trunc('hours', ts)", "correct the constant"),
+        ("other SELECT regexp_replace(k, '(', 'x'), v FROM t", "would fail on every row"),
+        ("other SELECT k, v FROM t WHERE k ~ 'a('", "regex parse error"),
+        ("other SELECT regexp_extract(k, '[', 1), v FROM t", "would fail on every row"),
+        ("other SELECT k, date_part('fortnight', ts) FROM t", "would fail on every row"),
+        ("other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u)", "write NOT EXISTS"),
+        ("other SELECT k, v FROM t WHERE NOT ((k, v) IN (SELECT k, v FROM u))", "write EXISTS"),
         (
             "other SELECT k, 1 FROM TABLE(CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND, INTERVAL '10' SECOND))",
             "multiple of its step",

@@ -1,0 +1,106 @@
+//! What DataFusion does not plan of `x IN (SELECT …)`: several columns at once, and a column that is called as the subquery's.
+use std::ops::ControlFlow;
+
+use datafusion::{
+    common::{
+        Column, Result,
+        tree_node::{Transformed, TreeNode},
+    },
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    sql::sqlparser::ast::{self, BinaryOperator, Select, VisitMut, VisitorMut, visit_expressions},
+};
+
+use crate::{error::SqlError, parser};
+
+/// The query with `(a, b) IN (SELECT x, y …)` as `EXISTS (SELECT 1 FROM (SELECT x, y …) AS t (x, y) WHERE x = a AND y = b)`, where it is a condition of WHERE:
+/// there a NULL counts as false, as it does to EXISTS.
+///
+/// # Errors
+/// When it stands elsewhere, or is denied.
+pub(super) fn of_several_columns(query: &ast::Query) -> Result<ast::Query, SqlError> {
+    let mut query = query.clone();
+    if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut Tuples) {
+        return Err(*error);
+    }
+    let left = visit_expressions(&query, |expression| match tuple_in(expression) {
+        Some((_, _, negated)) => ControlFlow::Break(negated),
+        None => ControlFlow::Continue(()),
+    });
+    match left {
+        ControlFlow::Continue(()) => Ok(query),
+        ControlFlow::Break(true) => Err(SqlError::unsupported(
+            "(a, b) NOT IN (SELECT x, y …) is not supported, as one NULL would take every row away; write NOT EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)",
+        )),
+        ControlFlow::Break(false) => Err(SqlError::unsupported(
+            "(a, b) IN (SELECT x, y …) is supported as a condition of WHERE, by itself or beside AND and OR; write EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)",
+        )),
+    }
+}
+
+struct Tuples;
+
+impl VisitorMut for Tuples {
+    type Break = Box<SqlError>;
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        match select.selection.as_mut().map_or(Ok(()), rewrite) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Box::new(error)),
+        }
+    }
+}
+
+/// Several columns, the subquery, and whether they shall not be in it.
+fn tuple_in(expression: &ast::Expr) -> Option<(&[ast::Expr], &ast::Query, bool)> {
+    let ast::Expr::InSubquery { expr, subquery, negated } = expression else { return None };
+    match expr.as_ref() {
+        ast::Expr::Tuple(columns) => Some((columns.as_slice(), subquery.as_ref(), *negated)),
+        _ => None,
+    }
+}
+
+/// Rewrites what a condition says when it is true.
+fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
+    match condition {
+        ast::Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
+            rewrite(left)?;
+            rewrite(right)
+        }
+        ast::Expr::Nested(inner) => rewrite(inner),
+        _ => {
+            let Some((columns, subquery, false)) = tuple_in(condition) else { return Ok(()) };
+            let names: Vec<String> = (1..=columns.len()).map(|number| format!("\"value {number}\"")).collect();
+            let equal = |(name, column): (&String, &ast::Expr)| format!("\"values\".{name} = ({column})");
+            let equals: Vec<String> = names.iter().zip(columns).map(equal).collect();
+            *condition = parser::expression(&format!(
+                "EXISTS (SELECT 1 FROM ({subquery}) AS \"values\" ({}) WHERE {})",
+                names.join(", "),
+                equals.join(" AND ")
+            ))?;
+            Ok(())
+        }
+    }
+}
+
+/// The plan with another name for what a subquery of IN gives, where what it is compared with has the same one and belongs to no table either, as
+/// `window_start IN (SELECT window_start …)`: in the join that DataFusion makes of it the two could not be told apart.
+pub(super) fn told_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let node = |plan: LogicalPlan| match plan {
+        LogicalPlan::Filter(_) => plan.map_expressions(|expression| expression.transform_up(renamed)),
+        _ => Ok(Transformed::no(plan)),
+    };
+    Ok(plan.transform_up_with_subqueries(node)?.data)
+}
+
+fn renamed(expression: Expr) -> Result<Transformed<Expr>> {
+    let Expr::InSubquery(mut within) = expression else { return Ok(Transformed::no(expression)) };
+    let query = within.subquery.subquery.as_ref();
+    let (qualifier, field) = query.schema().qualified_field(0);
+    let is_twin = within.expr.column_refs().into_iter().any(|column| column.relation.is_none() && column.name == *field.name());
+    if !is_twin {
+        return Ok(Transformed::no(Expr::InSubquery(within)));
+    }
+    let other = Expr::Column(Column::from((qualifier, field))).alias(format!("{} of subquery", field.name()));
+    within.subquery.subquery = LogicalPlanBuilder::from(query.clone()).project([other])?.build()?.into();
+    Ok(Transformed::yes(Expr::InSubquery(within)))
+}
