@@ -17,6 +17,7 @@ pub const RAW_LIMIT: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
     /// `<incarnation>/<topic>/<partition>/<offset>` of a record, `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
+    /// `<incarnation>/sink-<n>/key-<uuid>` of the refused rows of one key, of which the newest is told,
     /// `<incarnation>/operator-<n>/<epoch>/<part>/<row>` of one that an expression above a join or an aggregate failed on.
     pub id: String,
     pub job: String,

@@ -327,12 +327,16 @@ fn compute_now(
         let id = format!("{}/operator-{}/{}/{part}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
         letters.dead.push(letter_of_row(id, &flow.spec.job, &failed.row, error)?);
     }
-    for (section, deltas) in flow.spec.sinks.iter().zip(output.sinks) {
-        let changes = section.changes(deltas)?;
+    for (index, (section, deltas)) in flow.spec.sinks.iter().zip(output.sinks).enumerate() {
+        let changes = section.changes(deltas, dataflow.graph().is_changing(index))?;
         outcome.counts.rows_out += changes.rows;
-        for (row, (batch, error)) in changes.refused.into_iter().enumerate() {
-            let id = format!("{}/sink-{}/{}/{}/{row}", task.incarnation, section.sink, task.epoch, task.work.part);
-            letters.dead.push(letter_of_row(id, &flow.spec.job, &batch, error)?);
+        for (row, refused) in changes.refused.into_iter().enumerate() {
+            let place = match refused.key {
+                Some(key) => format!("key-{key}"),
+                None => format!("{}/{}/{row}", task.epoch, task.work.part),
+            };
+            let id = format!("{}/sink-{}/{place}", task.incarnation, section.sink);
+            letters.dead.push(letter_of_row(id, &flow.spec.job, &refused.row, refused.why)?);
         }
         if !changes.batches.is_empty() {
             outcome.sinks.insert(section.sink, changes.batches);

@@ -7,8 +7,9 @@ use datafusion::{
     },
     common::Result,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use polybolos_dataflow::Delta;
+use uuid::Uuid;
 
 use super::spec::SinkSection;
 use crate::{changes::mark_delete, last_per_key::last_per_key, part_write::Keeping, steps::Check};
@@ -18,12 +19,21 @@ use crate::{changes::mark_delete, last_per_key::last_per_key, part_write::Keepin
 pub struct SinkChanges {
     pub batches: Vec<RecordBatch>,
     pub rows: u64,
-    /// The row as a batch of one, and why.
-    pub refused: Vec<(RecordBatch, String)>,
+    pub refused: Vec<RefusedRow>,
+}
+
+#[derive(Debug)]
+pub struct RefusedRow {
+    /// As a batch of one.
+    pub row: RecordBatch,
+    pub why: String,
+    /// Of an answer whose rows are taken back, what stands for the row's key: whatever the key's row becomes, there is one letter of it.
+    pub key: Option<Uuid>,
 }
 
 impl SinkSection {
-    pub fn changes(&self, deltas: Vec<Delta>) -> Result<SinkChanges> {
+    /// `is_changing`: whether rows of the answer may be taken back.
+    pub fn changes(&self, deltas: Vec<Delta>, is_changing: bool) -> Result<SinkChanges> {
         let mut changes = SinkChanges::default();
         let deltas: Vec<Delta> = deltas.into_iter().filter(|delta| delta.rows() > 0).collect();
         let Some(first) = deltas.first() else { return Ok(changes) };
@@ -60,6 +70,9 @@ impl SinkSection {
                 }
             }
         }
+        if let (Keeping::LastPerKey(key), true) = (&self.keeping, is_changing) {
+            changes.refused = newest_per_key(changes.refused, key)?;
+        }
         Ok(changes)
     }
 
@@ -69,12 +82,35 @@ impl SinkSection {
             let column = delta.batch().column(check.column).clone();
             let Some(passes) = Check::passes(check, &column)? else { continue };
             for row in there_after_all(&delta, (0..passes.len()).filter(|&row| !passes.value(row)).collect())? {
-                changes.refused.push((delta.batch().slice(row, 1), check.complaint(&column, row)));
+                let why = check.complaint(&column, row);
+                changes.refused.push(RefusedRow { row: delta.batch().slice(row, 1), why, key: None });
             }
             delta = delta.filter(&passes)?;
         }
         Ok(delta)
     }
+}
+
+/// The last row of each key, with what stands for it.
+fn newest_per_key(refused: Vec<RefusedRow>, key: &[usize]) -> Result<Vec<RefusedRow>> {
+    let mut known = HashSet::new();
+    let mut newest = vec![];
+    for row in refused.into_iter().rev() {
+        let key = key_id(&row.row, key)?;
+        if known.insert(key) {
+            newest.push(RefusedRow { key: Some(key), ..row });
+        }
+    }
+    newest.reverse();
+    Ok(newest)
+}
+
+/// The same for equal keys, at any time and place. A key that is refused may be too long to be an identity itself.
+fn key_id(row: &RecordBatch, key: &[usize]) -> Result<Uuid> {
+    let columns: Vec<_> = key.iter().map(|&column| row.column(column).clone()).collect();
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let rows = RowConverter::new(fields)?.convert_columns(&columns)?;
+    Ok(Uuid::new_v5(&Uuid::NAMESPACE_OID, rows.row(0).data()))
 }
 
 /// Those of these rows that are not taken away again within the epoch.
@@ -187,10 +223,14 @@ mod tests {
         SinkSection { sink: SinkId(0), keeping: Keeping::LastPerKey(vec![0]), checks, emit_on_close: false, plan: vec![] }
     }
 
+    fn values(changes: &SinkChanges) -> Vec<i64> {
+        changes.refused.iter().map(|refused| refused.row.column(1).as_primitive::<Int64Type>().value(0)).collect()
+    }
+
     #[test]
     fn without_a_key_every_row_comes_out_as_often_as_it_is_there() {
         let section = SinkSection { keeping: Keeping::All, checks: vec![], ..section() };
-        let changes = section.changes(vec![delta(&[(Some("a"), 1, 2), (Some("b"), 2, -1), (Some("c"), 3, 0)])]).expect("signs");
+        let changes = section.changes(vec![delta(&[(Some("a"), 1, 2), (Some("b"), 2, -1), (Some("c"), 3, 0)])], true).expect("signs");
         assert_eq!(changes.rows, 3);
         let [gone, added] = changes.batches.as_slice() else { panic!("{:?}", changes.batches) };
         assert!(is_delete(gone) && !is_delete(added));
@@ -205,10 +245,16 @@ mod tests {
             // As outer joins make them before the other side comes.
             delta(&[(None, 8, 1), (None, 9, 2), (None, 8, -1), (None, 9, -1), (None, 7, -1)]),
         ];
-        let changes = section().changes(deltas).expect("nets");
+        let changes = section().changes(deltas.clone(), true).expect("nets");
         assert_eq!(changes.rows, 3);
-        let refused: Vec<i64> = changes.refused.iter().map(|(row, _)| row.column(1).as_primitive::<Int64Type>().value(0)).collect();
-        assert_eq!(refused, [6, 9]);
+        assert_eq!(values(&changes), [9], "the newest of the key");
+        let later = section().changes(vec![delta(&[(None, 9, -1), (None, 10, 1)])], true).expect("nets");
+        assert_eq!(values(&later), [10]);
+        assert!(changes.refused[0].key.is_some() && changes.refused[0].key == later.refused[0].key);
+        // Rows that stay are one letter each.
+        let each = section().changes(deltas, false).expect("nets");
+        assert_eq!(values(&each), [6, 9]);
+        assert!(each.refused.iter().all(|refused| refused.key.is_none()));
         let [upserts, deletes] = changes.batches.as_slice() else { panic!("{:?}", changes.batches) };
         assert!(!is_delete(upserts) && is_delete(deletes));
         assert_eq!(upserts.column(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["changed", "new"]);
