@@ -8,7 +8,7 @@ use datafusion::{
     arrow::datatypes::{DataType, IntervalMonthDayNano},
     common::{Column, Result, ScalarValue, tree_node::TreeNodeRecursion},
     execution::SessionState,
-    logical_expr::{Aggregate, Expr, Join, LogicalPlan, Operator, expr::ScalarFunction, utils::split_conjunction},
+    logical_expr::{Aggregate, Expr, Join, JoinType, LogicalPlan, Operator, expr::ScalarFunction, utils::split_conjunction},
 };
 
 use crate::{
@@ -185,8 +185,9 @@ impl Lineage<'_> {
         Ok(usage)
     }
 
-    /// Whether some aggregation groups by windows, or something OVER is partitioned by them.
-    pub fn groups_by_window(&self, plan: &LogicalPlan) -> Result<bool> {
+    /// Whether rows come that are final when a window closes: some aggregation groups by windows, something OVER is partitioned by them, or an outer join is of
+    /// rows of one window or near each other.
+    pub fn closes_windows(&self, plan: &LogicalPlan) -> Result<bool> {
         let mut found = false;
         plan.apply_with_subqueries(|node| {
             found |= match node {
@@ -195,8 +196,19 @@ impl Lineage<'_> {
                     Expr::WindowFunction(function) => !self.windows(&function.params.partition_by, &window.input).is_empty(),
                     _ => false,
                 }),
+                LogicalPlan::Join(join) => join.join_type != JoinType::Inner && !self.joined(join).is_empty(),
                 _ => false,
             };
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(found)
+    }
+
+    /// Whether some join is of rows of one window, or near each other.
+    pub fn joins_windows(&self, plan: &LogicalPlan) -> Result<bool> {
+        let mut found = false;
+        plan.apply_with_subqueries(|node| {
+            found |= matches!(node, LogicalPlan::Join(join) if !self.joined(join).is_empty());
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(found)

@@ -232,15 +232,18 @@ impl Planner {
         failing::refuse(subject, &planned.plan, state)?;
         planned.is_stateful = refuse::is_stateful(&planned.plan);
         let lineage = Lineage { tables: &planned.sources };
-        if insert.emit == Emit::OnWindowClose && !lineage.groups_by_window(&planned.plan)? {
+        if insert.emit == Emit::OnWindowClose && !lineage.closes_windows(&planned.plan)? {
             let unwatched = event_time::without_watermark(&planned.sources);
-            let remedy = match unwatched.is_empty() {
-                true => "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or leave EMIT out"
-                    .to_owned(),
-                false => format!(
+            let remedy = if lineage.joins_windows(&planned.plan)? {
+                "what an inner join of windows gives never changes, and is written once in any case: leave EMIT out".to_owned()
+            } else if unwatched.is_empty() {
+                "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or compare those of both sides in the ON of an outer join, or leave EMIT out"
+                    .to_owned()
+            } else {
+                format!(
                     "declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {}, and group by a window over it",
                     unwatched.into_iter().collect::<Vec<_>>().join(", ")
-                ),
+                )
             };
             let message = format!("{subject} has EMIT ON WINDOW CLOSE and groups by no window that a watermark closes; {remedy}");
             return Err(SqlError::unsupported_at(insert.at, message));

@@ -379,6 +379,8 @@ async fn event_time_is_followed_through_the_plan() {
     assert_eq!(planned.inserts[0].emit, Emit::OnWindowClose);
     let first = "sink SELECT k, v, ts FROM (SELECT *, row_number() OVER (PARTITION BY window_start, k ORDER BY v DESC, ts) AS n FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))) WHERE n = 1 EMIT ON WINDOW CLOSE";
     assert_eq!(plan(first).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
+    let outer = "sink SELECT a.k, b.v, a.window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) a LEFT JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '10' SECOND)) b ON a.k = b.k AND a.window_start = b.window_start EMIT ON WINDOW CLOSE";
+    assert_eq!(plan(outer).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
     let [watermark] = planned.watermarks.as_slice() else { panic!("one table has a watermark") };
     assert_eq!((watermark.column.as_str(), watermark.delay_us, watermark.idle_timeout_us), ("ts", 5_000_000, Some(30_000_000)));
 }
@@ -575,6 +577,14 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, v FROM t UNION ALL VALUES ('a', 1)", "UNION ALL SELECT 'b', 2"),
         ("other WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k, v FROM r) SELECT * FROM r", "WITH RECURSIVE"),
         ("other SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE", "or leave EMIT out"),
+        (
+            "other SELECT a.k, b.v FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) a LEFT JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '1' HOUR)) b ON a.k = b.k EMIT ON WINDOW CLOSE",
+            "in the ON of an outer join",
+        ),
+        (
+            "other SELECT a.k, b.v FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)) a JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '1' HOUR)) b ON a.k = b.k AND a.window_start = b.window_start EMIT ON WINDOW CLOSE",
+            "never changes",
+        ),
         (
             "other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE",
             "declare WATERMARK FOR",

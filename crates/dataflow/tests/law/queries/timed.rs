@@ -40,7 +40,7 @@ impl Grammar<'_> {
             Construct::WindowTopN => self.window_top_n(is_top),
             Construct::IntervalJoin => self.interval_join(is_top)?,
             Construct::OverWindows => self.over_windows(is_top)?,
-            _ => self.window_join()?,
+            _ => self.window_join(is_top)?,
         })
     }
 
@@ -265,7 +265,7 @@ impl Grammar<'_> {
         Some(Query { sql, columns, rows })
     }
 
-    fn window_join(&mut self) -> Option<Query> {
+    fn window_join(&mut self, is_top: bool) -> Option<Query> {
         let (left, right) = (self.table(), self.table());
         let words = *["JOIN", "LEFT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
         let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
@@ -277,6 +277,9 @@ impl Grammar<'_> {
         let mut items = vec![(l.clone(), Kind::Time, true), (r.clone(), Kind::Time, true)];
         items.extend(self.projection(&both).into_iter().take(6));
         let (items, columns) = self.named(items);
+        // What an inner join pairs never changes, and comes out at once.
+        let window = format!("coalesce({}, {})", columns[0].sql, columns[1].sql);
+        self.closes(is_top && words != "JOIN", moved(&window, seconds * SECOND_US));
         let rows = (left.rows * right.rows / 16.0).max(left.rows.max(right.rows));
         let sql = format!("SELECT {items} FROM {} {words} {} ON {on} AND {l} = {r}", left.sql, right.sql);
         Some(Query { sql, columns, rows })
