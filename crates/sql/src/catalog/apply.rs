@@ -226,6 +226,8 @@ fn upgraded(catalog: &Catalog, create: &CreateJob, sql: &str) -> Result<Catalog,
     let mut next = with_job(&others, &create, &sql, &same)?;
     for job in next.jobs.iter_mut().filter(|job| job.name == create.name) {
         job.options.start.clone_from(&before.options.start);
+        let place = |table: &RelationName| before.targets.iter().position(|known| known == table);
+        job.targets.sort_by_key(|table| place(table).unwrap_or(usize::MAX));
     }
     Ok(next)
 }
@@ -338,6 +340,11 @@ mod tests {
             kept.sql,
             "CREATE JOB j WITH ('on_error' = 'fail', 'dead_letters.topic' = 'it''s') AS INSERT INTO s SELECT k FROM t WHERE k > 'a'"
         );
+        let turned =
+            after(&next, "UPGRADE JOB j AS BEGIN INSERT INTO s2 SELECT k FROM t; INSERT INTO s SELECT k FROM t WHERE k > 'b'; END", "o");
+        let turned = turned.unwrap();
+        let turned = turned.job("j").unwrap();
+        assert_eq!(turned.targets, job.targets, "a table keeps its place");
         assert!(after(&catalog, "UPGRADE JOB nobody AS INSERT INTO s SELECT k FROM t", "other").is_err());
     }
 }

@@ -16,7 +16,8 @@ pub struct JobDefinition {
     /// The statement as written. May hold secrets: show it through [`crate::redact::sql`].
     pub sql: String,
     pub options: JobOptions,
-    /// The tables it fills, one per INSERT, in their order. Earlier versions stored one, as `target`.
+    /// The tables it fills, one per INSERT. What is recorded of a table is known by its place here, so an upgrade leaves their order, also when it writes the
+    /// INSERTs in another. Earlier versions stored one, as `target`.
     #[serde(alias = "target", deserialize_with = "one_or_many")]
     pub targets: Vec<RelationName>,
     /// The tables it reads, through views too, sorted.

@@ -159,12 +159,18 @@ impl Planner {
         Ok(plan)
     }
 
-    /// A job that the catalog holds, from its text.
+    /// A job that the catalog holds, from its text, its INSERTs in the order of the tables that they fill.
     ///
     /// # Errors
     /// As [`Self::plan_job`]; also when an earlier version took what this one refuses.
     pub async fn plan_stored_job(&self, job: &JobDefinition, target_partitions: usize) -> Result<JobPlan, SqlError> {
-        self.plan_job(&job.statement(Limits::default())?, target_partitions).await
+        let mut create = job.statement(Limits::default())?;
+        let place = |insert: &Insert| {
+            let table = target(&self.catalog, insert).ok()?;
+            job.targets.iter().position(|known| *known == table)
+        };
+        create.inserts.sort_by_cached_key(place);
+        self.plan_job(&create, target_partitions).await
     }
 
     /// Whether an INSERT reads anything that never ends, so that it has to be a job.

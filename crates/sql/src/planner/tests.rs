@@ -449,6 +449,18 @@ async fn several_inserts_are_one_job() {
     assert_eq!(tags, ["CREATE JOB", "SELECT", "BEGIN", "COMMIT"]);
 }
 
+#[tokio::test]
+async fn an_upgrade_may_write_the_inserts_in_another_order() {
+    let job = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END";
+    let upgrade = "UPGRADE JOB j AS BEGIN INSERT INTO sink SELECT k, v, ts FROM t WHERE v > 1; INSERT INTO other SELECT k, v FROM t; END";
+    let catalog = declared(&format!("{TABLES}{job}; {upgrade}"));
+    let planner = planner(catalog.clone());
+    let planned = planner.plan_stored_job(catalog.job("j").unwrap(), 4).await.unwrap();
+    let filled: Vec<String> = planned.inserts.iter().map(|insert| insert.target.name.to_string()).collect();
+    assert_eq!(filled, ["other", "sink"]);
+    assert!(planned.inserts[1].plan.display_indent().to_string().contains("t.v > Int64(1)"));
+}
+
 fn error(statement: &str) -> String {
     let change = Change { now_us: 0, incarnation: "a2".into() };
     let tried = parse(statement).and_then(|statements| {
