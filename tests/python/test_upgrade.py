@@ -187,3 +187,5 @@ def test_what_cannot_keep_its_state_is_refused_and_runs_on(system, stem, tmp_pat
     expected = {first + number: key.upper() for number, key in enumerate(KEYS) if key != "k1"}
     wait_for("orders in the new way", lambda: {v: k for v, k in plain().items() if v >= first} == expected)
     assert all(k == k.lower() for v, k in plain().items() if v < first), "what is written stays"
+    verified = system.run("job", "verify", f"{stem}_plain_job", check=False)
+    assert verified.returncode == 4 and "was upgraded" in verified.stderr, verified.stdout + verified.stderr

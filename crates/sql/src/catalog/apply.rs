@@ -67,6 +67,7 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             let mut next = catalog.clone();
             for job in next.jobs.iter_mut().filter(|job| job.name == restart.name) {
                 job.incarnation.clone_from(&change.incarnation);
+                job.is_upgraded = false;
                 if let Some(RestartFrom::Offsets(start)) = &restart.from {
                     job.options.start = Some(start.clone());
                 }
@@ -205,6 +206,7 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
         views: read.views.iter().cloned().collect(),
         incarnation: change.incarnation.clone(),
         created_at_us: change.now_us,
+        is_upgraded: false,
     });
     next.jobs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(next)
@@ -226,6 +228,7 @@ fn upgraded(catalog: &Catalog, create: &CreateJob, sql: &str) -> Result<Catalog,
     let mut next = with_job(&others, &create, &sql, &same)?;
     for job in next.jobs.iter_mut().filter(|job| job.name == create.name) {
         job.options.start.clone_from(&before.options.start);
+        job.is_upgraded = true;
         let place = |table: &RelationName| before.targets.iter().position(|known| known == table);
         job.targets.sort_by_key(|table| place(table).unwrap_or(usize::MAX));
     }
@@ -326,6 +329,9 @@ mod tests {
         assert_eq!((&job.incarnation, &job.options.start), (&before.incarnation, &before.options.start));
         assert_eq!(job.sql, "CREATE JOB j AS BEGIN INSERT INTO s SELECT upper(k) FROM t; INSERT INTO s2 SELECT k FROM t; END");
         assert_eq!(job.targets.len(), 2);
+        assert!(job.is_upgraded && !before.is_upgraded);
+        let again = after(&next, "RESTART JOB j FROM EARLIEST REPLACE", "third").unwrap();
+        assert!(!again.job("j").unwrap().is_upgraded, "another life has one definition");
         assert!(matches!(job.statement(Limits::default()), Ok(create) if create.inserts.len() == 2));
         let optioned = after(
             &next,

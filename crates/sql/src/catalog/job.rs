@@ -29,6 +29,9 @@ pub struct JobDefinition {
     pub incarnation: String,
     /// Microseconds since 1970.
     pub created_at_us: i64,
+    /// Whether this life of the job began with another definition.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_upgraded: bool,
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RelationName>, D::Error> {

@@ -168,6 +168,12 @@ impl JobManager {
                 remarks.push(format!("{} rows of {} are not written, as their windows may be open", compared.open, schema.name));
             }
         }
+        if outcome.difference_count > 0 && definition.is_upgraded {
+            remarks.push(format!(
+                "job {} was upgraded, which leaves rows as they were written until their key changes, so differences may come of that; RESTART JOB {} FROM EARLIEST REPLACE writes all anew",
+                definition.name, definition.name
+            ));
+        }
         outcome.message = remarks.join("; ");
         Ok(outcome)
     }
