@@ -5,6 +5,7 @@ mod event_time;
 mod failing;
 mod in_subquery;
 mod insert;
+mod lateral;
 mod lengths;
 mod over;
 mod records;
@@ -326,7 +327,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
-    let plan = in_subquery::told_apart(plan)?;
+    let plan = lateral::numbered(in_subquery::told_apart(plan)?)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan)?;
     Ok(plan)

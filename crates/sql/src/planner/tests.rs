@@ -322,6 +322,32 @@ async fn rows_are_in_what_a_subquery_gives() {
 }
 
 #[tokio::test]
+async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
+    let of_each = "(SELECT DISTINCT k FROM t) AS x";
+    for (query, answer) in [
+        (
+            format!("SELECT x.k, l.v FROM {of_each}, LATERAL (SELECT v FROM t AS y WHERE y.k = x.k ORDER BY v DESC LIMIT 2) AS l ORDER BY 1, 2"),
+            "a 3\na 5\nb 4",
+        ),
+        (
+            format!("SELECT x.k, l.v FROM {of_each} CROSS JOIN LATERAL (SELECT y.v * 10 AS v FROM t AS y WHERE y.k = x.k AND y.v < 4 ORDER BY y.ts DESC LIMIT 1) AS l"),
+            "a 30",
+        ),
+        (
+            format!("SELECT x.k, l.v FROM {of_each} LEFT JOIN LATERAL (SELECT v FROM t AS y WHERE x.k = y.k AND v > 4 ORDER BY ts LIMIT 1) AS l ON TRUE ORDER BY 1"),
+            "a 5\nb",
+        ),
+    ] {
+        assert_eq!(rows(&query).await.trim_end(), answer, "{query}");
+    }
+    let planned = plan("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.k = u.k ORDER BY ts DESC LIMIT 2) AS l");
+    let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("row_number() PARTITION BY [t.k] ORDER BY [t.ts DESC"), "{shown}");
+    let message = refused("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.v < u.v ORDER BY ts DESC LIMIT 2) AS l").await;
+    assert!(message.contains("ROW_NUMBER()"), "{message}");
+}
+
+#[tokio::test]
 async fn event_time_is_followed_through_the_plan() {
     for (job, granule_us) in [
         (
