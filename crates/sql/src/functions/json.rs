@@ -5,11 +5,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{AsArray, StringArray},
+        array::{ArrayRef, AsArray, StringArray},
         compute::is_not_null,
         datatypes::{DataType, Field, FieldRef},
     },
-    common::{DFSchema, Result, ScalarValue, exec_err, plan_err},
+    common::{DFSchema, Result, ScalarValue, config::ConfigOptions, exec_err, plan_err},
     execution::FunctionRegistry,
     logical_expr::{
         ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -18,6 +18,7 @@ use datafusion::{
     sql::sqlparser::ast::BinaryOperator,
 };
 use datafusion_functions_json::udfs;
+use serde_json::value::RawValue;
 
 use super::text::is_text;
 
@@ -150,6 +151,9 @@ impl ScalarUDFImpl for JsonPath {
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
             [json, path] if is_text(json) && is_text(path) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            [json, path, wrapper] if self.gives == Gives::Nested && is_text(json) && is_text(path) && is_text(wrapper) => {
+                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Utf8])
+            }
             _ => plan_err!("{} takes a text that holds JSON and a path, for example '$.a.b[0]'", self.name()),
         }
     }
@@ -160,9 +164,19 @@ impl ScalarUDFImpl for JsonPath {
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         match arguments.scalar_arguments {
-            [_, Some(path)] => {
-                if let Some(Some(path)) = path.try_as_str() {
-                    steps(path)?;
+            [_, Some(path), wrapper @ ..] => {
+                if let Some(Some(path)) = path.try_as_str()
+                    && stages(path)?.len() > 1
+                    && self.gives != Gives::Nested
+                {
+                    return plan_err!("{} takes a path to one value, and {path} is many; write json_query(…, '{path}')", self.name());
+                }
+                match wrapper {
+                    [Some(wrapper), ..] => {
+                        Wrapper::of(wrapper)?;
+                    }
+                    [None, ..] => return plan_err!("{} takes the same wrapper for all rows", self.name()),
+                    [] => {}
                 }
             }
             _ => return plan_err!("{} takes the same path for all rows, for example '$.a.b[0]'", self.name()),
@@ -171,36 +185,35 @@ impl ScalarUDFImpl for JsonPath {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [json, ColumnarValue::Scalar(path)] = arguments.args.as_slice() else {
+        let [json, ColumnarValue::Scalar(path), rest @ ..] = arguments.args.as_slice() else {
             return exec_err!("{} takes the same path for all rows, for example '$.a.b[0]'", self.name());
         };
         let Some(Some(path)) = path.try_as_str() else {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from(arguments.return_type())?));
         };
-        let with_steps: Vec<ColumnarValue> =
-            std::iter::once(json.clone()).chain(steps(path)?.into_iter().map(ColumnarValue::Scalar)).collect();
-        let found = |function: &ScalarUDF, data_type: DataType| {
-            let fields = with_steps.iter().map(|value| Arc::new(Field::new("", value.data_type(), true)));
-            function.invoke_with_args(ScalarFunctionArgs {
-                arg_fields: fields.collect(),
-                args: with_steps.clone(),
-                number_rows: arguments.number_rows,
-                return_field: Arc::new(Field::new("", data_type, true)),
-                config_options: arguments.config_options.clone(),
-            })
-        };
-        let texts = |function: &ScalarUDF| found(function, DataType::Utf8)?.to_array(arguments.number_rows);
+        let mut stages = stages(path)?.into_iter();
+        let steps = stages.next().unwrap_or_default();
+        let (rows, config) = (arguments.number_rows, &arguments.config_options);
+        let found =
+            |function: &ScalarUDF, data_type: DataType| ask(function, data_type, json.clone(), steps.clone(), rows, config);
+        let texts = |function: &ScalarUDF| found(function, DataType::Utf8)?.to_array(rows);
         match self.gives {
             // All of a text is there if it is JSON.
-            Gives::Presence if with_steps.len() == 1 => {
+            Gives::Presence if steps.is_empty() => {
                 let raw = texts(&udfs::json_get_json_udf())?;
                 Ok(ColumnarValue::Array(Arc::new(is_not_null(&raw)?)))
             }
             Gives::Presence => found(&udfs::json_contains_udf(), DataType::Boolean),
             Gives::Anything => found(&udfs::json_as_text_udf(), DataType::Utf8),
             Gives::Nested => {
+                let wrapper = match rest {
+                    [] => Wrapper::None,
+                    [ColumnarValue::Scalar(wrapper), ..] => Wrapper::of(wrapper)?,
+                    _ => return exec_err!("{} takes the same wrapper for all rows", self.name()),
+                };
                 let raw = texts(&udfs::json_get_json_udf())?;
-                let nested = raw.as_string::<i32>().iter().map(|text| text.filter(|text| is_nested(text)));
+                let all = of_items(raw, stages.as_slice(), config)?;
+                let nested = all.as_string::<i32>().iter().map(|raw| raw.and_then(|raw| wrapper.around(raw)));
                 Ok(ColumnarValue::Array(Arc::new(nested.collect::<StringArray>())))
             }
             Gives::Scalar => {
@@ -208,6 +221,81 @@ impl ScalarUDFImpl for JsonPath {
                 let scalars = raw.as_string::<i32>().iter().map(|raw| raw.and_then(scalar));
                 Ok(ColumnarValue::Array(Arc::new(scalars.collect::<StringArray>())))
             }
+        }
+    }
+}
+
+/// What a function of the library says of what is at `steps`.
+fn ask(
+    function: &ScalarUDF,
+    data_type: DataType,
+    json: ColumnarValue,
+    steps: Vec<ScalarValue>,
+    number_rows: usize,
+    config_options: &Arc<ConfigOptions>,
+) -> Result<ColumnarValue> {
+    let args: Vec<ColumnarValue> = std::iter::once(json).chain(steps.into_iter().map(ColumnarValue::Scalar)).collect();
+    let fields = args.iter().map(|value| Arc::new(Field::new("", value.data_type(), true)));
+    function.invoke_with_args(ScalarFunctionArgs {
+        arg_fields: fields.collect(),
+        args,
+        number_rows,
+        return_field: Arc::new(Field::new("", data_type, true)),
+        config_options: config_options.clone(),
+    })
+}
+
+/// Of arrays, the array of what is at the later stages of their items; what an item lacks is left out. NULL where no array is.
+fn of_items(arrays: ArrayRef, stages: &[Vec<ScalarValue>], config: &Arc<ConfigOptions>) -> Result<ArrayRef> {
+    let Some((steps, later)) = stages.split_first() else { return Ok(arrays) };
+    let rows: Vec<Option<Vec<&RawValue>>> = arrays.as_string::<i32>().iter().map(|raw| serde_json::from_str(raw?).ok()).collect();
+    let items = StringArray::from_iter_values(rows.iter().flatten().flatten().map(|item| item.get()));
+    let count = items.len();
+    let found = ask(
+        &udfs::json_get_json_udf(),
+        DataType::Utf8,
+        ColumnarValue::Array(Arc::new(items)),
+        steps.clone(),
+        count,
+        config,
+    )?;
+    let found = of_items(found.to_array(count)?, later, config)?;
+    let mut found = found.as_string::<i32>().iter();
+    let mut joined = |items: Vec<&RawValue>| {
+        let parts = found.by_ref().take(items.len()).flatten();
+        // What a later [*] found is an array itself, whose items belong to one.
+        let parts = parts.map(|part| if later.is_empty() { part } else { &part[1..part.len() - 1] });
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        format!("[{}]", parts.join(","))
+    };
+    Ok(Arc::new(rows.into_iter().map(|items| items.map(&mut joined)).collect::<StringArray>()))
+}
+
+/// What becomes of what is no array or object.
+#[derive(Clone, Copy)]
+enum Wrapper {
+    None,
+    /// An array with it; an array stays.
+    Conditional,
+    /// An array with whatever is there.
+    Unconditional,
+}
+
+impl Wrapper {
+    fn of(word: &ScalarValue) -> Result<Self> {
+        match word.try_as_str().flatten() {
+            Some("conditional") => Ok(Self::Conditional),
+            Some("unconditional") => Ok(Self::Unconditional),
+            _ => plan_err!("json_query takes a text that holds JSON and a path; write WITH CONDITIONAL ARRAY WRAPPER for an array"),
+        }
+    }
+
+    fn around(self, raw: &str) -> Option<Cow<'_, str>> {
+        match self {
+            Self::None => is_nested(raw).then_some(Cow::Borrowed(raw)),
+            _ if raw == "null" => None,
+            Self::Conditional if raw.starts_with('[') => Some(Cow::Borrowed(raw)),
+            Self::Conditional | Self::Unconditional => Some(Cow::Owned(format!("[{raw}]"))),
         }
     }
 }
@@ -228,14 +316,21 @@ fn scalar(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The steps of a path: names as text, places in arrays as numbers.
-fn steps(path: &str) -> Result<Vec<ScalarValue>> {
-    let wrong =
-        || plan_err!("the JSON path {path:?} is not understood; write $, .name, ['name'] and [number], for example $.a.b[0]");
+/// The steps of a path: names as text, places in arrays as numbers. Each `[*]` begins another stage.
+fn stages(path: &str) -> Result<Vec<Vec<ScalarValue>>> {
+    let wrong = || {
+        plan_err!("the JSON path {path:?} is not understood; write $, .name, ['name'], [number] and [*], for example $.a.b[0]")
+    };
     let trimmed = path.trim();
     let Some(mut rest) = trimmed.strip_prefix("lax ").unwrap_or(trimmed).trim_start().strip_prefix('$') else { return wrong() };
+    let mut stages = Vec::new();
     let mut steps = Vec::new();
     while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix("[*]") {
+            stages.push(std::mem::take(&mut steps));
+            rest = after;
+            continue;
+        }
         let step;
         if let Some(name) = rest.strip_prefix('.') {
             let end = name.find(['.', '[']).unwrap_or(name.len());
@@ -259,30 +354,72 @@ fn steps(path: &str) -> Result<Vec<ScalarValue>> {
         }
         steps.push(step);
     }
-    Ok(steps)
+    stages.push(steps);
+    Ok(stages)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn query(json: &str, path: &str, wrapper: Option<&str>) -> Option<String> {
+        let values = [Some(json), Some(path), wrapper].into_iter().flatten();
+        let args: Vec<_> = values.map(|value| ColumnarValue::Scalar(ScalarValue::from(value))).collect();
+        let answer = JsonPath::new(Gives::Nested).invoke_with_args(ScalarFunctionArgs {
+            arg_fields: args.iter().map(|value| Arc::new(Field::new("", value.data_type(), true))).collect(),
+            args,
+            number_rows: 1,
+            return_field: Arc::new(Field::new("", DataType::Utf8, true)),
+            config_options: Arc::new(ConfigOptions::default()),
+        });
+        let array = answer.unwrap().to_array(1).unwrap();
+        array.as_string::<i32>().iter().next().unwrap().map(str::to_owned)
+    }
+
+    #[test]
+    fn all_items_are_an_array() {
+        let items = r#"{"a":[{"c":"c1"},{"d":1},{"c":[2, 3]},{"c":null}],"e":{"c":1}}"#;
+        assert_eq!(query(items, "lax $.a[*].c", None).unwrap(), r#"["c1",[2, 3],null]"#);
+        assert_eq!(query(items, "$.a[*].c[*]", None).unwrap(), "[2,3]");
+        assert_eq!(query("[[1,2],[],[3]]", "$[*][*]", None).unwrap(), "[1,2,3]");
+        assert_eq!(query("[]", "$[*].a", None).unwrap(), "[]");
+        assert_eq!(query(items, "$.e[*].c", None), None);
+        assert_eq!(query("no json", "$[*]", None), None);
+    }
+
+    #[test]
+    fn wrappers_are_as_in_flink() {
+        for (json, wrapper, expected) in [
+            ("{}", None, Some("{}")),
+            ("1", None, None),
+            ("{}", Some("conditional"), Some("[{}]")),
+            ("[1, 2]", Some("conditional"), Some("[1, 2]")),
+            ("[1, 2]", Some("unconditional"), Some("[[1, 2]]")),
+            ("1", Some("conditional"), Some("[1]")),
+            ("null", Some("unconditional"), None),
+        ] {
+            assert_eq!(query(json, "$", wrapper).as_deref(), expected, "{json} {wrapper:?}");
+        }
+    }
+
     #[test]
     fn paths_are_steps() {
-        let read = steps("$.a['b c'][\"e\"][2].d_1").unwrap();
+        let read = stages("$.a['b c'][\"e\"][2].d_1").unwrap();
         assert_eq!(
             read,
-            [
+            [[
                 ScalarValue::from("a"),
                 ScalarValue::from("b c"),
                 ScalarValue::from("e"),
                 ScalarValue::Int64(Some(2)),
                 ScalarValue::from("d_1")
-            ]
+            ]]
         );
-        assert_eq!(steps("$").unwrap(), []);
-        assert_eq!(steps("lax $.a").unwrap(), [ScalarValue::from("a")]);
-        for wrong in ["", "a.b", "$a", "$.", "$.a[", "$.a[-1]", "$.a[*]", "$..a", "$.*"] {
-            let error = steps(wrong).unwrap_err().to_string();
+        assert_eq!(stages("$").unwrap(), [Vec::<ScalarValue>::new()]);
+        assert_eq!(stages("lax $.a").unwrap(), [[ScalarValue::from("a")]]);
+        assert_eq!(stages("$.a[*].b[*]").unwrap(), [vec![ScalarValue::from("a")], vec![ScalarValue::from("b")], vec![]]);
+        for wrong in ["", "a.b", "$a", "$.", "$.a[", "$.a[-1]", "$.a[*", "$..a", "$.*"] {
+            let error = stages(wrong).unwrap_err().to_string();
             assert!(error.contains("for example $.a.b[0]"), "{wrong}: {error}");
         }
     }

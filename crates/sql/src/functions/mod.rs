@@ -7,6 +7,11 @@
 //! | `regexp_extract(text, regex [, group])` | the group of the first match (0, the whole, when left out), NULL where none matches |
 //! | `split_index(text, separator, index)` | the part at the index, from 0 on, NULL outside |
 //! | `count_char(text, character)` | how often the character's first byte is in the text |
+//! | `hex(value)`, `unhex(text)` | hexadecimal digits in capitals; the bytes that they are, NULL where they are none |
+//! | `locate(part, text [, from])` | where the part begins, counted from 1 on; 0 where it is not |
+//! | `split(text, separator)`, `str_to_map(text [, ',' [, '=']])` | an array of the parts; a map of the entries |
+//! | `last_day(date)` | the last day of its month |
+//! | `typeof(value)` | its type, as columns are declared |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
 //! | `timestampdiff('hour', a, b)`, `timestampadd('day', n, time)` | whole units from `a` to `b`; so many units later |
 //! | `time AT TIME ZONE 'zone'` | of an instant, the time on clocks there; of a time on clocks there, the instant |
@@ -23,15 +28,19 @@ mod aggregates;
 mod at_time_zone;
 mod date_format;
 mod event_time;
+mod hex;
 mod json;
+mod last_day;
 mod nulls;
 mod numeric;
 mod required;
 mod session;
 mod sliding;
+mod splitting;
 mod text;
 mod time_units;
 mod to_json;
+mod type_name;
 mod windows;
 
 use std::sync::Arc;
@@ -59,6 +68,13 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(text::RegexpExtract::new())),
         Arc::new(ScalarUDF::new_from_impl(text::SplitIndex::new())),
         Arc::new(ScalarUDF::new_from_impl(text::CountChar::new())),
+        Arc::new(ScalarUDF::new_from_impl(hex::Hex::new())),
+        Arc::new(ScalarUDF::new_from_impl(hex::Unhex::new())),
+        Arc::new(ScalarUDF::new_from_impl(last_day::LastDay::new())),
+        Arc::new(ScalarUDF::new_from_impl(splitting::Locate::new())),
+        Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
+        Arc::new(ScalarUDF::new_from_impl(splitting::StrToMap::new())),
+        Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),
@@ -128,3 +144,6 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     }
     json::register(registry)
 }
+
+#[cfg(test)]
+mod tests;

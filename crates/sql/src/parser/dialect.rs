@@ -1,16 +1,15 @@
 //! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL, and which reads SQL's
-//! own words in JSON_OBJECT.
+//! own words in JSON_OBJECT and its like.
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
     dialect::{Dialect, GenericDialect},
-    keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
 
-use super::equivalents::call;
+use super::json_clauses;
 
 /// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
 const STEP: u8 = 27;
@@ -53,10 +52,15 @@ impl Dialect for Generic {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
-        let [name, open] = parser.peek_tokens();
-        let is_object =
-            matches!(&name, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("json_object"));
-        (is_object && open == Token::LParen).then(|| json_object(parser))
+        let [Token::Word(word), Token::LParen] = parser.peek_tokens() else { return None };
+        if word.quote_style.is_some() {
+            return None;
+        }
+        if word.value.eq_ignore_ascii_case("ceiling") {
+            parser.advance_token();
+            return Some(parser.parse_ceil_floor_expr(true));
+        }
+        json_clauses::read(&word.value, parser)
     }
 
     // All that the generic dialect says of itself.
@@ -130,33 +134,6 @@ impl Dialect for Generic {
         supports_select_item_multi_column_alias
         supports_xml_expressions
     }
-}
-
-/// `JSON_OBJECT(KEY 'a' VALUE x, …)`, as a call with names and values in turn.
-fn json_object(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
-    parser.advance_token();
-    parser.expect_token(&Token::LParen)?;
-    let mut args = Vec::new();
-    if !parser.consume_token(&Token::RParen) {
-        loop {
-            if let [Token::Word(word), Token::SingleQuotedString(_)] = &parser.peek_tokens()
-                && word.keyword == Keyword::KEY
-            {
-                parser.advance_token();
-            }
-            args.push(parser.parse_expr()?);
-            if parser.parse_keyword(Keyword::VALUE) {
-                args.push(parser.parse_expr()?);
-            }
-            if !parser.consume_token(&Token::Comma) {
-                break;
-            }
-        }
-        // NULLs are members anyway.
-        let _ = parser.parse_keywords(&[Keyword::NULL, Keyword::ON, Keyword::NULL]);
-        parser.expect_token(&Token::RParen)?;
-    }
-    Ok(call("json_object", args))
 }
 
 #[cfg(test)]

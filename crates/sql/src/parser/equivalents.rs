@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Query,
     Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
 };
 
+use super::dates;
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
@@ -15,7 +16,23 @@ use crate::{
 };
 
 /// Most bytes of what is written twice in place of once: nested, it grows with each level.
-const MAX_REPEATED: usize = 4_096;
+pub(super) const MAX_REPEATED: usize = 4_096;
+
+/// Functions that have another name here.
+const RENAMED: [(&str, &str); 12] = [
+    ("approx_count_distinct", "approx_distinct"),
+    ("approx_percentile", "approx_percentile_cont"),
+    ("percentile_approx", "approx_percentile_cont"),
+    ("day", "dayofmonth"),
+    ("weekofyear", "week"),
+    ("lcase", "lower"),
+    ("ucase", "upper"),
+    ("regexp", "regexp_like"),
+    ("rlike", "regexp_like"),
+    ("truncate", "trunc"),
+    ("json_string", "to_json"),
+    ("to_jsonb", "to_json"),
+];
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
     // Those inside come first.
@@ -44,14 +61,40 @@ pub(crate) fn with_named_casts(query: &Query) -> Query {
     query
 }
 
+/// `count(DISTINCT a, b)` of a query counts the rows of both, of which neither is NULL: DataFusion counts distinct values of one expression alone. Jobs keep
+/// several.
+pub(super) fn count_together(query: &mut Query) {
+    let done: ControlFlow<()> = visit_expressions_mut(query, |expression| {
+        if let Expr::Function(function) = expression
+            && let Some(arguments) = counted_together(function)
+        {
+            let fields = arguments.iter().enumerate().flat_map(|(index, value)| [text(&format!("c{index}")), value.clone()]);
+            set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(call("named_struct", fields)))]);
+            let are_there = arguments.into_iter().map(|value| Expr::IsNotNull(Box::new(Expr::Nested(Box::new(value)))));
+            let and = |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(right) };
+            if let Some(condition) = are_there.reduce(and) {
+                only(function, condition);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+}
+
+fn counted_together(function: &Function) -> Option<Vec<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_count = function.name.to_string().eq_ignore_ascii_case("count");
+    let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    plain(&list.args).filter(|arguments| is_count && is_distinct && arguments.len() > 1)
+}
+
 fn replace(expression: &mut Expr) -> Result<(), String> {
     let replacement = match expression {
         Expr::Floor { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(call("date_trunc", [text(&unit.to_string().to_lowercase()), (**expr).clone()]))
         }
-        Expr::Ceil { field: CeilFloorKind::DateTimeField(unit), .. } if *unit != DateTimeField::NoDateTime => {
-            let lower = unit.to_string().to_lowercase();
-            return Err(format!("CEIL(… TO {unit}) is not supported; write date_trunc('{lower}', ts) + INTERVAL '1 {lower}'"));
+        Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
+            Some(dates::ceiling(expr, unit)?)
         }
         // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
@@ -117,11 +160,27 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             by_order("first_value", value.clone(), order.clone(), function);
             None
         }
-        ("timestampdiff" | "timestampadd", [unit, a, b]) => {
-            let unit = unit_name(unit).ok_or_else(|| {
-                format!("{name} begins with a unit, for example SECOND, MINUTE, HOUR, DAY or MONTH, and not with {unit}")
-            })?;
-            Some(call(&name, [text(&unit), a.clone(), b.clone()]))
+        ("regexp_substr", [_, _]) => {
+            rename(function, "regexp_extract");
+            None
+        }
+        ("to_base64" | "base64", [value]) => Some(call("encode", [value.clone(), text("base64pad")])),
+        ("unbase64", [value]) => Some(call("decode", [value.clone(), text("base64")])),
+        ("from_base64", [value]) => {
+            Some(call("arrow_cast", [call("decode", [value.clone(), text("base64")]), text("Utf8")]))
+        }
+        ("sha2", [value, bits]) => {
+            let bits = bits.to_string();
+            let function = match bits.as_str() {
+                "224" | "256" | "384" | "512" => format!("sha{bits}"),
+                "0" => "sha256".to_owned(),
+                _ => return Err(format!("sha2 takes 224, 256, 384 or 512 bits, and not {bits}")),
+            };
+            Some(call("encode", [call(&function, [value.clone()]), text("hex")]))
+        }
+        ("isnull", [value]) => Some(Expr::Nested(Box::new(Expr::IsNull(Box::new(Expr::Nested(Box::new(value.clone()))))))),
+        ("isnotnull", [value]) => {
+            Some(Expr::Nested(Box::new(Expr::IsNotNull(Box::new(Expr::Nested(Box::new(value.clone())))))))
         }
         ("to_timestamp_ltz", [number]) => Some(instant(number.clone(), "3")?),
         ("to_timestamp_ltz", [number, precision]) => Some(instant(number.clone(), &precision.to_string())?),
@@ -159,11 +218,16 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             Some(call(JSON_OF, [text("[]"), text(mark), Expr::Function(function.clone())]))
         }
         ("map_entries", _) => return Err("map_entries is not supported; write map_keys(m) and map_values(m)".into()),
-        ("json_string" | "to_json" | "to_jsonb" | "row_to_json", [_]) => {
+        ("to_json" | "row_to_json", [_]) => {
             rename(function, "to_json");
             None
         }
-        _ => None,
+        (name, arguments) => {
+            if let Some((_, here)) = RENAMED.iter().find(|(elsewhere, _)| *elsewhere == name) {
+                rename(function, here);
+            }
+            dates::call_of(name, arguments)?
+        }
     })
 }
 
@@ -248,7 +312,7 @@ fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {
 }
 
 /// `DAY`, also as a text or in the plural, in small letters.
-fn unit_name(unit: &Expr) -> Option<String> {
+pub(super) fn unit_name(unit: &Expr) -> Option<String> {
     let word = match unit {
         Expr::Identifier(word) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
         Expr::Value(value) => match &value.value {
@@ -303,7 +367,7 @@ fn parsed_time(function: &str, time: &Expr, pattern: &Expr) -> Result<Expr, Stri
     Ok(call(function, [time.clone(), pattern]))
 }
 
-fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
+pub(super) fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
     Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
@@ -313,7 +377,7 @@ fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
     }
 }
 
-fn text(words: &str) -> Expr {
+pub(super) fn text(words: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(words.to_owned()).into())
 }
 
@@ -331,20 +395,20 @@ pub(super) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Exp
     })
 }
 
+/// An expression of a query, as it is planned.
+#[cfg(test)]
+pub(super) fn rewritten(expression: &str) -> Result<String, SqlError> {
+    use crate::statement::{Statement, StatementKind};
+
+    let Statement { kind: StatementKind::Query(query), .. } = super::parse(&format!("SELECT {expression}"))?.remove(0) else {
+        panic!("{expression} is an expression")
+    };
+    Ok(query.to_string().trim_start_matches("SELECT ").to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        parser::parse,
-        statement::{Statement, StatementKind},
-    };
-
-    fn rewritten(expression: &str) -> Result<String, SqlError> {
-        let Statement { kind: StatementKind::Query(query), .. } = parse(&format!("SELECT {expression}"))?.remove(0) else {
-            panic!("{expression} is an expression")
-        };
-        Ok(query.to_string().trim_start_matches("SELECT ").to_owned())
-    }
 
     #[test]
     fn what_others_call_otherwise_is_what_it_means() {
@@ -381,6 +445,20 @@ mod tests {
             ("JSON_ARRAYAGG(DISTINCT a ORDER BY a)", "json_of('[]', '=', array_agg(DISTINCT a ORDER BY a))"),
             ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "json_of('[]', '~', array_agg(json_of('{', '=a', x)))"),
             ("JSON_ARRAY((a || ']'), (to_json(b)))", "json_of('[', '=', (a || ']'), '~', (to_json(b)))"),
+            ("APPROX_COUNT_DISTINCT(a) FILTER (WHERE b)", "approx_distinct(a) FILTER (WHERE b)"),
+            (
+                "COUNT(DISTINCT a, b + 1)",
+                "COUNT(DISTINCT named_struct('c0', a, 'c1', b + 1)) FILTER (WHERE ((a) IS NOT NULL AND (b + 1) IS NOT NULL))",
+            ),
+            ("count(DISTINCT a)", "count(DISTINCT a)"),
+            ("TRUNCATE(a, 2)", "trunc(a, 2)"),
+            ("REGEXP(a, '^x')", "regexp_like(a, '^x')"),
+            ("CEILING(a)", "CEIL(a)"),
+            ("TO_BASE64(a)", "encode(a, 'base64pad')"),
+            ("from_base64(a)", "arrow_cast(decode(a, 'base64'), 'Utf8')"),
+            ("SHA2(a, 256)", "encode(sha256(a), 'hex')"),
+            ("isnull(a)", "((a) IS NULL)"),
+            ("to_jsonb(a)", "to_json(a)"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),
         ] {
             assert_eq!(rewritten(written).unwrap(), meant, "{written}");
@@ -403,7 +481,7 @@ mod tests {
             ("to_timestamp(t, 'yyyy QQ')", "QQ"),
             ("json_object('a', 1, 'b')", "pairs"),
             ("json_object(a, 1)", "names in quotes"),
-            ("CEIL(ts TO DAY)", "date_trunc('day', ts) + INTERVAL '1 day'"),
+            ("sha2(a, 1)", "sha2 takes 224, 256, 384 or 512 bits"),
             ("to_timestamp(t, 'yyyy-MM-dd HH')", "minutes"),
         ] {
             let error = rewritten(written).unwrap_err().to_string();

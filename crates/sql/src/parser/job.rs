@@ -184,7 +184,7 @@ fn emit(cursor: &mut Cursor<'_>) -> Result<Emit, SqlError> {
     Err(cursor.expected_or("EMIT ON WINDOW CLOSE or EMIT ON UPDATE", "rows are written when a window closes, or at every change"))
 }
 
-/// How many tokens stand before `EMIT ON` at the top level.
+/// How many tokens stand before `EMIT ON` at the top level, or before ksqlDB's `EMIT CHANGES` and `EMIT FINAL` at the end.
 pub(super) fn emit_at(tokens: &[TokenWithSpan]) -> Option<usize> {
     let mut depth = 0usize;
     for (index, token) in tokens.iter().enumerate() {
@@ -192,8 +192,16 @@ pub(super) fn emit_at(tokens: &[TokenWithSpan]) -> Option<usize> {
             Token::LParen => depth += 1,
             Token::RParen => depth = depth.saturating_sub(1),
             token if depth == 0 && is_word(token, "EMIT") => {
-                let following = tokens[index + 1..].iter().find(|token| !matches!(token.token, Token::Whitespace(_)));
-                if following.is_some_and(|token| is_word(&token.token, "ON")) {
+                let mut following = tokens[index + 1..].iter().map(|token| &token.token);
+                let mut next = || following.find(|token| !matches!(token, Token::Whitespace(_)));
+                let is_emit = match next() {
+                    Some(token) if is_word(token, "ON") => true,
+                    Some(token) if is_word(token, "CHANGES") || is_word(token, "FINAL") => {
+                        next().is_none_or(|token| is_word(token, "LIMIT"))
+                    }
+                    _ => false,
+                };
+                if is_emit {
                     return Some(index);
                 }
             }
@@ -249,7 +257,7 @@ impl Blocks {
             return;
         }
         self.progress = match (self.progress, word) {
-            (0, "EXPLAIN" | "VERBOSE" | "ANALYZE") => 0,
+            (0, "EXPLAIN" | "PLAN" | "FOR" | "VERBOSE" | "ANALYZE") => 0,
             (0, "CREATE" | "UPGRADE") => 1,
             (1, "JOB") => 2,
             (2, "AS") if self.depth == 0 => 3,
@@ -326,6 +334,14 @@ mod tests {
         assert!(message("RESTART JOB j FROM SAVEPOINT s REPLACE").contains("write KEEP"));
         assert!(message("RESTART JOB j FROM SAVEPOINT s KEEP DISCARD").contains("leave it out"));
         assert!(message("RESTART JOB j FROM NOWHERE KEEP").contains("SAVEPOINT name"));
+    }
+
+    #[test]
+    fn emit_of_ksqldb_is_answered_with_what_to_write() {
+        assert!(message("SELECT a FROM t EMIT CHANGES LIMIT 5").contains("leave it out"));
+        assert!(message("INSERT INTO u SELECT a FROM t EMIT CHANGES").contains("EMIT ON WINDOW CLOSE or EMIT ON UPDATE"));
+        assert!(message("INSERT INTO u SELECT a FROM t EMIT FINAL").contains("when a window closes"));
+        assert!(matches!(kind("SELECT emit changes FROM t"), StatementKind::Query(_)));
     }
 
     #[test]

@@ -3,11 +3,13 @@
 mod casts;
 mod clauses;
 mod cursor;
+mod dates;
 mod dialect;
 mod equivalents;
 mod group_window;
 mod interval;
 mod job;
+mod json_clauses;
 mod numbers;
 mod precedence;
 mod session;
@@ -209,7 +211,7 @@ const REFUSED: [(&str, &str); 21] = [
 
 fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if *cursor.peek() == Token::LParen {
-        return query(cursor).map(StatementKind::Query);
+        return bounded(cursor).map(StatementKind::Query);
     }
     let at = cursor.at();
     let word = match cursor.peek() {
@@ -220,7 +222,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, *message));
     }
     let kind = match word.as_str() {
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(query(cursor)?),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(bounded(cursor)?),
         "CREATE" => create(cursor)?,
         "DROP" => drop_object(cursor)?,
         "SHOW" => show(cursor)?,
@@ -271,6 +273,13 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     };
     cursor.finish()?;
     Ok(kind)
+}
+
+/// The rest of the statement as a query that ends.
+fn bounded(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
+    let mut query = query(cursor)?;
+    equivalents::count_together(&mut query);
+    Ok(query)
 }
 
 /// The rest of the statement as a query.
@@ -324,6 +333,19 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     }
     if cursor.word("MODEL") {
         return refuse("models are not supported yet; this version has tables and jobs");
+    }
+    if cursor.word("STREAM") {
+        return refuse(
+            "a stream is a table: CREATE TABLE … WITH ('connector' = 'kafka', …); one AS SELECT is a table that a job fills: CREATE JOB … AS INSERT INTO …",
+        );
+    }
+    if cursor.word("SOURCE") {
+        return refuse("a source is a table: CREATE TABLE … WITH ('connector' = 'kafka', 'topic' = …, 'format' = 'json')");
+    }
+    if cursor.word("SINK") {
+        return refuse(
+            "a sink is a table that a job fills: CREATE TABLE … WITH ('connector' = …), then CREATE JOB … AS INSERT INTO … SELECT …",
+        );
     }
     if cursor.words(&["MATERIALIZED", "VIEW"]) {
         return refuse("a materialized view is a job that fills a table: CREATE JOB … AS INSERT INTO …");
@@ -425,6 +447,8 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
 
 fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
     cursor.advance();
+    // Flink's words for the same.
+    cursor.words(&["PLAN", "FOR"]);
     if *cursor.peek() == Token::LParen {
         let mut ahead = cursor.clone();
         ahead.advance();
@@ -444,7 +468,7 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
     } else if *cursor.peek() == Token::LParen
         || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word))
     {
-        ExplainTarget::Query(query(cursor)?)
+        ExplainTarget::Query(bounded(cursor)?)
     } else {
         return Err(cursor.expected("SELECT, INSERT, CREATE JOB or JOB name"));
     };
@@ -455,4 +479,30 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
         ));
     }
     Ok(Explain { analyze, verbose, target })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_create_is_answered_with_what_to_write() {
+        for (sql, reason) in [
+            ("CREATE STREAM s (a INT) WITH (kafka_topic = 't')", "a stream is a table: CREATE TABLE"),
+            ("CREATE SOURCE s WITH (connector = 'kafka')", "a source is a table: CREATE TABLE"),
+            ("CREATE SINK s FROM m", "a sink is a table that a job fills"),
+            ("CREATE MATERIALIZED VIEW m AS SELECT 1", "a job that fills a table"),
+        ] {
+            let error = parse(sql).unwrap_err().to_string();
+            assert!(error.contains(reason), "{sql}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_explained_in_the_words_of_flink() {
+        let kind = |sql: &str| parse(sql).unwrap().remove(0).kind;
+        assert_eq!(kind("EXPLAIN PLAN FOR SELECT a FROM t"), kind("EXPLAIN SELECT a FROM t"));
+        let job = "CREATE JOB j AS BEGIN INSERT INTO u SELECT 1; INSERT INTO v SELECT 2; END";
+        assert!(matches!(kind(&format!("EXPLAIN PLAN FOR {job}")), StatementKind::Explain(_)));
+    }
 }

@@ -53,7 +53,17 @@ pub(super) fn read(cursor: &mut Cursor<'_>, word: &str) -> Result<SessionStateme
             let name = cursor.identifier("a statement name or ALL")?;
             Ok(SessionStatement::Deallocate { name: (name != "all").then_some(name) })
         }
-        _ => Ok(SessionStatement::Use { name: cursor.identifier("a catalog name")? }),
+        _ => {
+            // Flink and Spark say what it is that they name.
+            for kind in ["CATALOG", "DATABASE", "SCHEMA"] {
+                let mut ahead = cursor.clone();
+                if ahead.word(kind) && !ahead.is_done() {
+                    *cursor = ahead;
+                    break;
+                }
+            }
+            Ok(SessionStatement::Use { name: cursor.identifier("a catalog name")? })
+        }
     }
 }
 
@@ -150,13 +160,19 @@ fn text_to_end(cursor: &mut Cursor<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::parser::parse;
+    use super::*;
+    use crate::{parser::parse, statement::StatementKind};
 
     #[test]
     fn what_cannot_be_shown_is_said() {
         let message = |sql: &str| parse(sql).unwrap_err().to_string();
         assert_eq!(message("SHOW JOBSS"), "SHOW jobss does not exist; did you mean SHOW JOBS?");
         assert!(message("SHOW nonsense").contains("expected JOBS, TABLES"));
+        for sql in ["USE polybolos", "USE CATALOG polybolos", "USE DATABASE polybolos"] {
+            let kind = parse(sql).unwrap().remove(0).kind;
+            let expected = SessionStatement::Use { name: "polybolos".to_owned() };
+            assert_eq!(kind, StatementKind::Session(expected), "{sql}");
+        }
         assert!(parse("SHOW timezone").is_ok() && parse("SHOW TRANSACTION ISOLATION LEVEL").is_ok());
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn create_table(cursor: &mut Cursor<'_>) -> Result<CreateTable, SqlEr
         );
         return Err(SqlError::unsupported_at(cursor.at(), message));
     }
+    refuse_like(cursor)?;
     let mut table =
         CreateTable { name, if_not_exists, columns: Vec::new(), primary_key: None, watermark: None, options: Vec::new() };
     cursor.list(|cursor| element(cursor, &mut table))?;
@@ -27,11 +28,22 @@ pub(super) fn create_table(cursor: &mut Cursor<'_>) -> Result<CreateTable, SqlEr
         let message = "PARTITIONED BY does not exist; a Kafka topic has its partitions, a Cassandra table its PRIMARY KEY";
         return Err(SqlError::unsupported_at(cursor.at(), message));
     }
+    refuse_like(cursor)?;
     if !cursor.is_word("WITH") {
         return Err(cursor.expected_or("WITH", "say where the table lives: WITH ('connector' = 'kafka', …)"));
     }
     table.options = options(cursor)?;
+    refuse_like(cursor)?;
     Ok(table)
+}
+
+/// Flink's `LIKE other`, in all the places that it may have.
+fn refuse_like(cursor: &Cursor<'_>) -> Result<(), SqlError> {
+    if cursor.is_word("LIKE") {
+        let message = "CREATE TABLE … LIKE does not exist; SHOW CREATE TABLE gives the statement of the other table to copy from";
+        return Err(SqlError::unsupported_at(cursor.at(), message));
+    }
+    Ok(())
 }
 
 /// A column, `PRIMARY KEY (…)` or `WATERMARK FOR …`.
@@ -202,4 +214,21 @@ pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<OptionEntry>, SqlEr
         Ok(())
     })?;
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parser::parse;
+
+    #[test]
+    fn tables_like_others_are_copied_by_hand() {
+        for sql in [
+            "CREATE TABLE a LIKE b",
+            "CREATE TABLE a (x INT) LIKE b",
+            "CREATE TABLE a (x INT) WITH ('connector' = 'print') LIKE b (EXCLUDING OPTIONS)",
+        ] {
+            let error = parse(sql).unwrap_err().to_string();
+            assert!(error.contains("SHOW CREATE TABLE gives the statement"), "{sql}: {error}");
+        }
+    }
 }

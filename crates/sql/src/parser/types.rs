@@ -59,6 +59,20 @@ pub(super) fn read_type(cursor: &mut Cursor<'_>) -> Result<SqlType, SqlError> {
     Ok(kind)
 }
 
+fn too_deep(at: Location) -> SqlError {
+    SqlError::TooLarge { at, message: format!("the type is nested more than {MAX_DEPTH} deep; flatten it") }
+}
+
+/// How many types stand inside one another.
+fn nesting(kind: &SqlType) -> usize {
+    match kind {
+        SqlType::Array(item) => 1 + nesting(item),
+        SqlType::Map(key, value) => 1 + nesting(key).max(nesting(value)),
+        SqlType::Row(fields) => 1 + fields.iter().map(|(_, kind)| nesting(kind)).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 struct TypeReader<'r, 'a> {
     cursor: &'r mut Cursor<'a>,
     /// Closing brackets read and not yet used: one after `>>` of an inner type.
@@ -69,7 +83,7 @@ impl TypeReader<'_, '_> {
     fn read(&mut self, depth: usize) -> Result<SqlType, SqlError> {
         let at = self.cursor.at();
         if depth > MAX_DEPTH {
-            return Err(SqlError::TooLarge { at, message: format!("the type is nested more than {MAX_DEPTH} deep; flatten it") });
+            return Err(too_deep(at));
         }
         let Token::Word(word) = self.cursor.peek() else {
             return Err(self.cursor.expected_or("a type", "write for example STRING, INT, DOUBLE or TIMESTAMP(3)"));
@@ -132,6 +146,21 @@ impl TypeReader<'_, '_> {
             }
             _ => self.row(depth)?,
         };
+        self.brackets(kind, depth, at)
+    }
+
+    /// `INT[]` is an array, as in PostgreSQL; a length is read and not enforced.
+    fn brackets(&mut self, mut kind: SqlType, depth: usize, at: Location) -> Result<SqlType, SqlError> {
+        while self.pending == 0 && self.cursor.token(&Token::LBracket) {
+            if *self.cursor.peek() != Token::RBracket {
+                self.cursor.number("\"]\"")?;
+            }
+            self.cursor.expect(&Token::RBracket)?;
+            kind = SqlType::Array(Box::new(kind));
+            if depth + nesting(&kind) > MAX_DEPTH {
+                return Err(too_deep(at));
+            }
+        }
         Ok(kind)
     }
 
@@ -223,5 +252,29 @@ impl TypeReader<'_, '_> {
             return Ok(());
         }
         Err(self.cursor.expected("\">\""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parser::column_type;
+
+    #[test]
+    fn brackets_are_arrays() {
+        for (written, meant) in [
+            ("STRING[]", "ARRAY<STRING>"),
+            ("INT[3][]", "ARRAY<ARRAY<INT>>"),
+            ("DECIMAL(10, 2)[]", "ARRAY<DECIMAL(10, 2)>"),
+            ("TIMESTAMP(3) WITH LOCAL TIME ZONE[]", "ARRAY<TIMESTAMP_LTZ(3)>"),
+            ("ROW<a INT[], b MAP<STRING, DOUBLE[]>>[]", "ARRAY<ROW<a ARRAY<INT>, b MAP<STRING, ARRAY<DOUBLE>>>>"),
+        ] {
+            assert_eq!(column_type(written).unwrap().to_string(), meant, "{written}");
+        }
+        let deep = |times| format!("INT{}", "[]".repeat(times));
+        for (wrong, reason) in [("INT[", "]"), ("INT[x]", "]"), (deep(17).as_str(), "more than 16 deep")] {
+            let error = column_type(wrong).unwrap_err().to_string();
+            assert!(error.contains(reason), "{wrong}: {error}");
+        }
+        assert!(column_type(&deep(16)).is_ok());
     }
 }

@@ -661,7 +661,7 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, sum(k) FROM t GROUP BY k", "function sum takes no arguments of these types; CAST them"),
         ("other SELECT max_by(k), 1 FROM t", "write max_by(value, order)"),
         ("other SELECT json_extract(k, '$.a'), 1 FROM t", "json_value("),
-        ("other SELECT k, datediff(ts, ts) FROM t", "write timestampdiff(SECOND, a, b)"),
+        ("other SELECT k, datediff(ts) FROM t", "write datediff(end, start)"),
         ("other SELECT k, timestampdiff(FORTNIGHT, ts, ts) FROM t", "begins with a unit"),
         ("other SELECT a.k, b.v FROM t a ASOF JOIN u b MATCH_CONDITION (a.ts >= b.ts) ON a.k = b.k", "ASOF JOIN is not supported"),
         (
@@ -676,7 +676,7 @@ async fn refusals_say_what_to_write() {
         ),
         ("other SELECT \"K\", v FROM t", "did you mean k? A name in double quotes keeps its case"),
         ("other SELECT window_start, 1 FROM TUMBLE(t, ts, INTERVAL '1 minute')", "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts)"),
-        ("other SELECT hex(v), v FROM t", "there is no function hex; SELECT DISTINCT routine_name"),
+        ("other SELECT geohash(v), v FROM t", "there is no function geohash; SELECT DISTINCT routine_name"),
         ("other SELECT uper(k), v FROM t", "there is no function uper; did you mean upper?"),
         ("other SELECT CAST(ts AT TIME ZONE 'Nowhere/X' AS STRING), v FROM t", "there is no time zone \"Nowhere/X\""),
         ("other SELECT map_entries(MAP {k: v})[1], v FROM t", "map_keys(m)"),

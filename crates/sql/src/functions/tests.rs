@@ -1,0 +1,97 @@
+//! What functions give, against what the documentation of Flink, Spark and PostgreSQL says that they give.
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::util::display::array_value_to_string,
+    execution::SessionStateBuilder,
+    prelude::SessionContext,
+    sql::{parser::Statement, sqlparser::ast},
+};
+
+use super::register;
+use crate::{cast_types::CastTypes, parser::parse, statement::StatementKind};
+
+/// Of a query of one row and one column; NULL is empty.
+async fn value(selected: &str) -> String {
+    let StatementKind::Query(query) = parse(&format!("SELECT {selected}")).unwrap().remove(0).kind else {
+        panic!("{selected} is selected")
+    };
+    let mut state = SessionStateBuilder::new().with_default_features().with_type_planner(Arc::new(CastTypes)).build();
+    register(&mut state).unwrap();
+    let statement = Statement::Statement(Box::new(ast::Statement::Query(query)));
+    let plan = state.statement_to_plan(statement).await.unwrap_or_else(|error| panic!("{selected}: {error}"));
+    let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.unwrap();
+    let batches = frame.collect().await.unwrap_or_else(|error| panic!("{selected}: {error}"));
+    array_value_to_string(batches[0].column(0), 0).unwrap()
+}
+
+#[tokio::test]
+async fn functions_give_what_others_give() {
+    for (selected, expected) in [
+        ("hex('hello,world')", "68656C6C6F2C776F726C64"),
+        ("hex(20)", "14"),
+        ("hex(-1)", "FFFFFFFFFFFFFFFF"),
+        ("hex(unhex('146'))", "0046"),
+        ("hex(CAST(NULL AS STRING))", ""),
+        ("locate('bar', 'foobarbar', 5)", "7"),
+        ("locate('bar', CAST(NULL AS STRING))", ""),
+        ("split('a,b,,c', ',')", "[a, b, , c]"),
+        ("map_values(str_to_map('b:2;a:1', ';', ':'))", "[1, 2]"),
+        ("last_day('2024-02-10')", "2024-02-29"),
+        ("last_day(TIMESTAMP '2023-12-31 23:59:59')", "2023-12-31"),
+        ("typeof(1)", "BIGINT"),
+        ("typeof(CAST('1.5' AS DECIMAL(10, 2)))", "DECIMAL(10, 2)"),
+        ("to_base64('hello world')", "aGVsbG8gd29ybGQ="),
+        ("from_base64('aGVsbG8gd29ybGQ=')", "hello world"),
+        ("sha2('abc', 256)", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ("regexp('abc', '^a')", "true"),
+        ("truncate(42.345, 2)", "42.34"),
+        ("ceiling(1.5)", "2.0"),
+        ("isnull(NULL) AND isnotnull(1)", "true"),
+        ("approx_count_distinct(a) FROM (VALUES (1), (2), (2)) AS t (a)", "2"),
+        ("count(DISTINCT a, b) FROM (VALUES (1, 2), (1, 2), (1, NULL), (2, 2)) AS t (a, b)", "2"),
+        ("CAST(make_array(1, 2) AS DOUBLE[])", "[1.0, 2.0]"),
+    ] {
+        assert_eq!(value(selected).await, expected, "{selected}");
+    }
+}
+
+#[tokio::test]
+async fn dates_are_reckoned_as_others_reckon_them() {
+    for (selected, expected) in [
+        ("datediff('2009-07-31', '2009-07-30')", "1"),
+        ("datediff(TIMESTAMP '2009-07-31 00:01:00', '2009-07-30 23:59:00')", "1"),
+        ("datediff(MONTH, TIMESTAMP '2021-02-28 12:00:00', TIMESTAMP '2021-03-28 11:59:59')", "0"),
+        ("date_add('2016-07-30', 1)", "2016-07-31"),
+        ("date_sub(DATE '2016-07-30', 1)", "2016-07-29"),
+        ("date_add(TIMESTAMP '2026-01-01 00:00:00', INTERVAL '1' HOUR)", "2026-01-01T01:00:00"),
+        ("add_months('2016-08-31', 1)", "2016-09-30"),
+        ("CEIL(TIMESTAMP '2026-01-31 12:00:00' TO MONTH)", "2026-02-01T00:00:00"),
+        ("CEIL(TIMESTAMP '2026-01-01 00:00:00' TO HOUR)", "2026-01-01T00:00:00"),
+        ("CEILING(TIMESTAMP '2026-11-15 00:00:00' TO QUARTER)", "2027-01-01T00:00:00"),
+        ("convert_tz('1970-01-01 00:00:00', 'UTC', 'America/Los_Angeles')", "1969-12-31 16:00:00"),
+        ("from_unixtime(0, 'yyyy-MM-dd')", "1970-01-01"),
+        ("day(DATE '2026-03-04')", "4"),
+    ] {
+        assert_eq!(value(selected).await, expected, "{selected}");
+    }
+}
+
+#[tokio::test]
+async fn json_is_read_by_the_clauses_of_sql() {
+    for (selected, expected) in [
+        (r#"json_value('{"a":"7"}', '$.a' RETURNING INT) + 1"#, "8"),
+        (r#"json_value('{"a":"x"}', '$.a' RETURNING INT)"#, ""),
+        (r#"json_value('{"b":1}', '$.a' RETURNING INT DEFAULT -1 ON EMPTY DEFAULT 0 ON ERROR)"#, "-1"),
+        (r#"json_value('{"a":"x"}', '$.a' RETURNING INT DEFAULT -1 ON EMPTY DEFAULT 0 ON ERROR)"#, "0"),
+        ("json_value('no json', '$.a' DEFAULT 'e' ON EMPTY DEFAULT 'r' ON ERROR)", "r"),
+        ("json_value(CAST(NULL AS STRING), '$.a' DEFAULT 'e' ON EMPTY DEFAULT 'r' ON ERROR)", ""),
+        (r#"json_query('{"a":[{"c":"c1"},{"c":"c2"}]}', 'lax $.a[*].c')"#, r#"["c1","c2"]"#),
+        ("json_query('{}', '$' WITH CONDITIONAL ARRAY WRAPPER)", "[{}]"),
+        ("json_query('[1, 2]', '$' WITH CONDITIONAL ARRAY WRAPPER)", "[1, 2]"),
+        ("json_query('[1, 2]', '$' WITH UNCONDITIONAL ARRAY WRAPPER)", "[[1, 2]]"),
+        ("json_query('1', '$' EMPTY OBJECT ON EMPTY)", "{}"),
+    ] {
+        assert_eq!(value(selected).await, expected, "{selected}");
+    }
+}

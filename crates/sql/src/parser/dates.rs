@@ -1,0 +1,142 @@
+//! Functions over dates of Flink, Spark and others, as what they mean here.
+use datafusion::sql::sqlparser::ast::{BinaryOperator, DateTimeField, Expr, Interval, UnaryOperator, Value};
+
+use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
+
+/// What a call of `name`, in small letters, is; `None`: what it says.
+pub(super) fn call_of(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, String> {
+    Ok(match (name, arguments) {
+        ("timestampdiff" | "timestampadd", [unit, a, b]) => Some(of_unit(name, name, unit, a, b)?),
+        ("datediff" | "date_diff", [unit, a, b]) => Some(of_unit(name, "timestampdiff", unit, a, b)?),
+        ("dateadd" | "date_add", [unit, count, time]) => Some(of_unit(name, "timestampadd", unit, count, time)?),
+        ("datediff" | "date_diff", [end, start]) => {
+            Some(call("timestampdiff", [text("day"), date(start.clone()), date(end.clone())]))
+        }
+        ("date_add", [time, by @ Expr::Interval(_)]) => Some(moved(time, BinaryOperator::Plus, by)),
+        ("date_sub", [time, by @ Expr::Interval(_)]) => Some(moved(time, BinaryOperator::Minus, by)),
+        ("date_add", [day, count]) => Some(later("day", day, count.clone())),
+        ("date_sub", [day, count]) => Some(later("day", day, minus(count.clone()))),
+        ("add_months", [day, count]) => Some(later("month", day, count.clone())),
+        ("convert_tz", [time, from, to]) => {
+            let instant = call("at_time_zone", [time.clone(), from.clone()]);
+            Some(call("date_format", [call("at_time_zone", [instant, to.clone()]), text("yyyy-MM-dd HH:mm:ss")]))
+        }
+        // Its second argument is a zone to DataFusion, and a pattern to Flink and Spark.
+        ("from_unixtime", [seconds, pattern]) if is_pattern(pattern) => {
+            Some(call("date_format", [call("from_unixtime", [seconds.clone()]), pattern.clone()]))
+        }
+        _ => None,
+    })
+}
+
+/// `CEIL(time TO unit)`: the time itself where a unit begins, or else where the next one begins.
+pub(super) fn ceiling(time: &Expr, unit: &DateTimeField) -> Result<Expr, String> {
+    let lower = unit.to_string().to_lowercase();
+    let step = match lower.as_str() {
+        "quarter" => "3 months".to_owned(),
+        "week" => "7 days".to_owned(),
+        "year" | "month" | "day" | "hour" | "minute" | "second" | "millisecond" | "microsecond" => format!("1 {lower}"),
+        _ => return Err(format!("CEIL(… TO {unit}) is not supported; write a unit from MICROSECOND to YEAR")),
+    };
+    // It stands there several times.
+    if time.to_string().len() > MAX_REPEATED {
+        return Err(format!("the time in CEIL(… TO {unit}) is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+    }
+    let begin = call("date_trunc", [text(&lower), time.clone()]);
+    let is_begin = binary(begin.clone(), BinaryOperator::Eq, Expr::Nested(Box::new(time.clone())));
+    Ok(case(is_begin, begin.clone(), binary(begin, BinaryOperator::Plus, interval(&step))))
+}
+
+fn of_unit(name: &str, function: &str, unit: &Expr, a: &Expr, b: &Expr) -> Result<Expr, String> {
+    match unit_name(unit) {
+        Some(unit) => Ok(call(function, [text(&unit), a.clone(), b.clone()])),
+        None => Err(format!("{name} begins with a unit, for example SECOND, MINUTE, HOUR, DAY or MONTH, and not with {unit}")),
+    }
+}
+
+fn date(time: Expr) -> Expr {
+    call("arrow_cast", [time, text("Date32")])
+}
+
+fn later(unit: &str, day: &Expr, count: Expr) -> Expr {
+    date(call("timestampadd", [text(unit), count, date(day.clone())]))
+}
+
+fn minus(count: Expr) -> Expr {
+    Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(Expr::Nested(Box::new(count))) }
+}
+
+fn moved(time: &Expr, op: BinaryOperator, by: &Expr) -> Expr {
+    Expr::Nested(Box::new(binary(Expr::Nested(Box::new(time.clone())), op, by.clone())))
+}
+
+fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
+}
+
+/// Letters that stand twice in patterns, and in no zone's name.
+fn is_pattern(words: &Expr) -> bool {
+    match words {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(words) => ["yy", "MM", "HH"].iter().any(|letters| words.contains(letters)),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn interval(length: &str) -> Expr {
+    Expr::Interval(Interval {
+        value: Box::new(text(length)),
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::equivalents::rewritten;
+
+    #[test]
+    fn functions_over_dates_are_what_they_mean() {
+        for (written, meant) in [
+            ("DATEDIFF(a, b)", "timestampdiff('day', arrow_cast(b, 'Date32'), arrow_cast(a, 'Date32'))"),
+            ("datediff(HOUR, a, b)", "timestampdiff('hour', a, b)"),
+            ("DATE_ADD(d, 3)", "arrow_cast(timestampadd('day', 3, arrow_cast(d, 'Date32')), 'Date32')"),
+            ("date_sub(d, n + 1)", "arrow_cast(timestampadd('day', -(n + 1), arrow_cast(d, 'Date32')), 'Date32')"),
+            ("date_add(ts, INTERVAL '1' HOUR)", "((ts) + INTERVAL '1' HOUR)"),
+            ("date_sub(ts, INTERVAL '1 day')", "((ts) - INTERVAL '1 day')"),
+            ("dateadd(MINUTE, 5, ts)", "timestampadd('minute', 5, ts)"),
+            ("add_months(d, 1)", "arrow_cast(timestampadd('month', 1, arrow_cast(d, 'Date32')), 'Date32')"),
+            (
+                "CONVERT_TZ(t, 'UTC', 'Asia/Tokyo')",
+                "date_format(at_time_zone(at_time_zone(t, 'UTC'), 'Asia/Tokyo'), 'yyyy-MM-dd HH:mm:ss')",
+            ),
+            ("from_unixtime(n, 'yyyy-MM-dd')", "date_format(from_unixtime(n), 'yyyy-MM-dd')"),
+            ("from_unixtime(n, 'Europe/Brussels')", "from_unixtime(n, 'Europe/Brussels')"),
+            (
+                "CEIL(ts TO HOUR)",
+                "CASE WHEN date_trunc('hour', ts) = (ts) THEN date_trunc('hour', ts) ELSE date_trunc('hour', ts) + INTERVAL '1 hour' END",
+            ),
+            (
+                "CEILING(ts TO QUARTER)",
+                "CASE WHEN date_trunc('quarter', ts) = (ts) THEN date_trunc('quarter', ts) ELSE date_trunc('quarter', ts) + INTERVAL '3 months' END",
+            ),
+        ] {
+            assert_eq!(rewritten(written).unwrap(), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn units_that_are_none_are_said() {
+        for (written, reason) in [
+            ("datediff(FORTNIGHT, a, b)", "datediff begins with a unit"),
+            ("CEIL(ts TO CENTURY)", "write a unit from MICROSECOND to YEAR"),
+        ] {
+            let error = rewritten(written).unwrap_err().to_string();
+            assert!(error.contains(reason), "{written}: {error}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What SQL writes inside the brackets of its JSON functions: `KEY 'a' VALUE x`, `RETURNING INT`, `DEFAULT 0 ON EMPTY`, `WITH ARRAY WRAPPER`. It becomes
+//! calls of functions, CASE and CAST.
+use datafusion::sql::sqlparser::{
+    ast::{CaseWhen, CastKind, DataType, Expr, Value, helpers::attached_token::AttachedToken},
+    keywords::Keyword,
+    parser::{Parser, ParserError},
+    tokenizer::Token,
+};
+
+use super::equivalents::{MAX_REPEATED, call, text};
+
+/// At a name and its opening bracket. `None`: the function has no clauses of its own.
+pub(super) fn read(name: &str, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+    let read = match name.to_ascii_lowercase().as_str() {
+        "json_object" => json_object,
+        "json_value" => json_value,
+        "json_query" => json_query,
+        _ => return None,
+    };
+    Some(read(name, parser))
+}
+
+fn error<T>(message: impl Into<String>) -> Result<T, ParserError> {
+    Err(ParserError::ParserError(message.into()))
+}
+
+/// `JSON_OBJECT(KEY 'a' VALUE x, …)`, as a call with names and values in turn.
+fn json_object(_: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    let mut args = Vec::new();
+    if !parser.consume_token(&Token::RParen) {
+        loop {
+            if let [Token::Word(word), Token::SingleQuotedString(_)] = &parser.peek_tokens()
+                && word.keyword == Keyword::KEY
+            {
+                parser.advance_token();
+            }
+            args.push(parser.parse_expr()?);
+            if parser.parse_keyword(Keyword::VALUE) {
+                args.push(parser.parse_expr()?);
+            }
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        // NULLs are members anyway.
+        let _ = parser.parse_keywords(&[Keyword::NULL, Keyword::ON, Keyword::NULL]);
+        parser.expect_token(&Token::RParen)?;
+    }
+    Ok(call("json_object", args))
+}
+
+/// `JSON_VALUE(json, path [RETURNING type] [NULL | DEFAULT x ON EMPTY] [NULL | DEFAULT x ON ERROR])`.
+fn json_value(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let arguments = arguments(parser)?;
+    let returning = if parser.parse_keyword(Keyword::RETURNING) { Some(parser.parse_data_type()?) } else { None };
+    let otherwise = Otherwise::read(parser)?;
+    parser.expect_token(&Token::RParen)?;
+    let value = call(name, arguments.iter().cloned());
+    match (&returning, otherwise.is_null(), arguments.as_slice()) {
+        (None, true, _) => Ok(value),
+        (Some(to), true, _) => Ok(cast(CastKind::TryCast, value, to)),
+        (_, false, [json, _]) => otherwise.over(json, value, returning),
+        _ => error(format!("{name} takes a text that holds JSON and a path, for example '$.a.b[0]'")),
+    }
+}
+
+/// `JSON_QUERY(json, path [RETURNING type] [WITHOUT | WITH [CONDITIONAL | UNCONDITIONAL] [ARRAY] WRAPPER] [NULL | EMPTY ARRAY | EMPTY OBJECT ON EMPTY | ERROR])`.
+fn json_query(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let mut arguments = arguments(parser)?;
+    if parser.parse_keyword(Keyword::RETURNING) {
+        let to = parser.parse_data_type()?;
+        if !matches!(to, DataType::String(_) | DataType::Text | DataType::Varchar(_)) {
+            return error(format!("{name} gives JSON as a text and not as {to}; write RETURNING STRING, or leave it out"));
+        }
+    }
+    let json = arguments.first().cloned();
+    if let Some(wrapper) = wrapper(parser)? {
+        arguments.push(text(wrapper));
+    }
+    let otherwise = Otherwise::read(parser)?;
+    parser.expect_token(&Token::RParen)?;
+    let value = call(name, arguments);
+    match json {
+        Some(json) if !otherwise.is_null() => otherwise.over(&json, value, None),
+        _ => Ok(value),
+    }
+}
+
+/// From the name to the end of what stands between commas.
+fn arguments(parser: &mut Parser<'_>) -> Result<Vec<Expr>, ParserError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    if parser.peek_token_ref().token == Token::RParen {
+        return Ok(Vec::new());
+    }
+    parser.parse_comma_separated(Parser::parse_expr)
+}
+
+fn is_word(parser: &Parser<'_>, word: &str) -> bool {
+    matches!(&parser.peek_token_ref().token, Token::Word(next) if next.quote_style.is_none() && next.value.eq_ignore_ascii_case(word))
+}
+
+fn take_word(parser: &mut Parser<'_>, word: &str) -> bool {
+    let found = is_word(parser, word);
+    if found {
+        parser.advance_token();
+    }
+    found
+}
+
+fn wrapper(parser: &mut Parser<'_>) -> Result<Option<&'static str>, ParserError> {
+    let kind = if parser.parse_keyword(Keyword::WITHOUT) {
+        None
+    } else if !parser.parse_keyword(Keyword::WITH) {
+        return Ok(None);
+    } else if take_word(parser, "CONDITIONAL") {
+        Some("conditional")
+    } else {
+        take_word(parser, "UNCONDITIONAL");
+        Some("unconditional")
+    };
+    let _ = parser.parse_keyword(Keyword::ARRAY);
+    parser.expect_keyword_is(Keyword::WRAPPER)?;
+    Ok(kind)
+}
+
+/// What stands for a value that is not there, or cannot be read. `None` is NULL.
+#[derive(Default)]
+struct Otherwise {
+    empty: Option<Expr>,
+    error: Option<Expr>,
+}
+
+impl Otherwise {
+    fn read(parser: &mut Parser<'_>) -> Result<Self, ParserError> {
+        let mut otherwise = Self::default();
+        loop {
+            let value = if parser.parse_keyword(Keyword::NULL) {
+                None
+            } else if parser.parse_keyword(Keyword::DEFAULT) {
+                Some(parser.parse_expr()?)
+            } else if parser.parse_keyword(Keyword::EMPTY) {
+                let is_array = parser.parse_keyword(Keyword::ARRAY);
+                if !is_array {
+                    parser.expect_keyword_is(Keyword::OBJECT)?;
+                }
+                Some(text(if is_array { "[]" } else { "{}" }))
+            } else if is_word(parser, "ERROR") {
+                return error("ERROR ON EMPTY and ERROR ON ERROR are not supported; write NULL ON …, or DEFAULT value ON …");
+            } else {
+                return Ok(otherwise);
+            };
+            parser.expect_keyword_is(Keyword::ON)?;
+            if parser.parse_keyword(Keyword::EMPTY) {
+                otherwise.empty = value;
+            } else {
+                parser.expect_keyword_is(Keyword::ERROR)?;
+                otherwise.error = value;
+            }
+        }
+    }
+
+    fn is_null(&self) -> bool {
+        self.empty.is_none() && self.error.is_none()
+    }
+
+    /// NULL stays NULL. An error is what is no JSON, or no value of the type; nothing, or another kind of value at the path, is empty.
+    fn over(self, json: &Expr, value: Expr, returning: Option<DataType>) -> Result<Expr, ParserError> {
+        // They stand there several times.
+        if json.to_string().len() + value.to_string().len() > MAX_REPEATED {
+            return error(format!("the JSON of a value with DEFAULT is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+        }
+        let to = returning.clone().unwrap_or(DataType::Varchar(None));
+        let or_null = |default: &Option<Expr>| match default {
+            Some(default) => cast(CastKind::Cast, default.clone(), &to),
+            None => Expr::Value(Value::Null.into()),
+        };
+        let found = match (&returning, &self.error) {
+            (None, _) => value.clone(),
+            (Some(to), None) => cast(CastKind::TryCast, value.clone(), to),
+            (Some(to), Some(_)) => call("coalesce", [cast(CastKind::TryCast, value.clone(), to), or_null(&self.error)]),
+        };
+        let is_null = |expression: Expr| Expr::IsNull(Box::new(Expr::Nested(Box::new(expression))));
+        let is_json = call("json_exists", [json.clone(), text("$")]);
+        let when = |condition: Expr, result: Expr| CaseWhen { condition, result };
+        Ok(Expr::Case {
+            case_token: AttachedToken::empty(),
+            end_token: AttachedToken::empty(),
+            operand: None,
+            conditions: vec![
+                when(is_null(json.clone()), Expr::Value(Value::Null.into())),
+                when(Expr::IsFalse(Box::new(is_json)), or_null(&self.error)),
+                when(is_null(value), or_null(&self.empty)),
+            ],
+            else_result: Some(Box::new(found)),
+        })
+    }
+}
+
+fn cast(kind: CastKind, expression: Expr, to: &DataType) -> Expr {
+    Expr::Cast { kind, expr: Box::new(expression), data_type: to.clone(), array: false, format: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::equivalents::rewritten;
+
+    #[test]
+    fn clauses_are_functions_and_casts() {
+        for (written, meant) in [
+            ("JSON_VALUE(j, '$.a')", "JSON_VALUE(j, '$.a')"),
+            ("json_value(j, '$.a' RETURNING INT)", "TRY_CAST(json_value(j, '$.a') AS INT)"),
+            ("json_value(j, '$.a' NULL ON EMPTY NULL ON ERROR)", "json_value(j, '$.a')"),
+            (
+                "json_value(j, '$.a' RETURNING INT DEFAULT -1 ON EMPTY DEFAULT 0 ON ERROR)",
+                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST(0 AS INT) \
+                 WHEN (json_value(j, '$.a')) IS NULL THEN CAST(-1 AS INT) \
+                 ELSE coalesce(TRY_CAST(json_value(j, '$.a') AS INT), CAST(0 AS INT)) END",
+            ),
+            (
+                "json_value(j, '$.a' DEFAULT 'x' ON EMPTY)",
+                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN NULL \
+                 WHEN (json_value(j, '$.a')) IS NULL THEN CAST('x' AS VARCHAR) ELSE json_value(j, '$.a') END",
+            ),
+            ("json_query(j, '$.a' WITHOUT WRAPPER)", "json_query(j, '$.a')"),
+            ("json_query(j, '$.a' RETURNING STRING WITH ARRAY WRAPPER)", "json_query(j, '$.a', 'unconditional')"),
+            ("json_query(j, '$.a' WITH CONDITIONAL ARRAY WRAPPER)", "json_query(j, '$.a', 'conditional')"),
+            (
+                "json_query(j, '$.a' EMPTY ARRAY ON ERROR)",
+                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST('[]' AS VARCHAR) \
+                 WHEN (json_query(j, '$.a')) IS NULL THEN NULL ELSE json_query(j, '$.a') END",
+            ),
+        ] {
+            assert_eq!(rewritten(written).unwrap(), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn clauses_that_cannot_be_meant_are_said() {
+        for (written, reason) in [
+            ("json_value(j, '$.a' ERROR ON ERROR)", "write NULL ON"),
+            ("json_value(j DEFAULT 0 ON EMPTY)", "takes a text that holds JSON and a path"),
+            ("json_query(j, '$.a' RETURNING INT)", "gives JSON as a text and not as INT"),
+            ("json_query(j, '$.a' WITH ARRAY)", "WRAPPER"),
+        ] {
+            let error = rewritten(written).unwrap_err().to_string();
+            assert!(error.contains(reason), "{written}: {error}");
+        }
+    }
+}
