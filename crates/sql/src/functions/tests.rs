@@ -72,6 +72,8 @@ async fn dates_are_reckoned_as_others_reckon_them() {
         ("convert_tz('1970-01-01 00:00:00', 'UTC', 'America/Los_Angeles')", "1969-12-31 16:00:00"),
         ("from_unixtime(0, 'yyyy-MM-dd')", "1970-01-01"),
         ("day(DATE '2026-03-04')", "4"),
+        ("TIMESTAMP '2026-01-01 00:00:00' + INTERVAL '1' HOUR * 2", "2026-01-01T02:00:00"),
+        ("TIMESTAMP '2026-03-31 00:00:00' - n * INTERVAL '1' MONTH FROM (VALUES (1)) AS t (n)", "2026-02-28T00:00:00"),
     ] {
         assert_eq!(value(selected).await, expected, "{selected}");
     }

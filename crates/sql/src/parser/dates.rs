@@ -85,7 +85,7 @@ fn is_pattern(words: &Expr) -> bool {
     }
 }
 
-fn interval(length: &str) -> Expr {
+pub(super) fn interval(length: &str) -> Expr {
     Expr::Interval(Interval {
         value: Box::new(text(length)),
         leading_field: None,

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
 };
 
-use super::dates;
+use super::{dates, interval_products};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
@@ -107,6 +107,7 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
             None
         }
+        Expr::BinaryOp { .. } => interval_products::multiple(expression),
         Expr::Function(function) => call_of(function)?,
         _ => None,
     };

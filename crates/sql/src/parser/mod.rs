@@ -8,6 +8,7 @@ mod dialect;
 mod equivalents;
 mod group_window;
 mod interval;
+mod interval_products;
 mod job;
 mod json_clauses;
 mod numbers;
