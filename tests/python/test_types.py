@@ -53,3 +53,42 @@ def test_every_type_comes_back_as_it_was_written(system):
     assert written == {"other": ID, "price": "1.5000"}
     refused = system.run("sql", "-c", f"INSERT INTO {stem}_out (id) VALUES ('nope')", check=False)
     assert refused.returncode == 1 and "nope" in refused.stderr and "is no UUID" in refused.stderr
+
+
+def test_functions_of_flink_and_spark_run_on_executors(system):
+    stem = f"f{uuid.uuid4().hex[:8]}"
+    rows = [
+        {"id": "a-b", "seen": "2026-01-02 10:30:00.000", "tags": ["x", "y"], "payload": '{"n":"2","items":[{"c":1},{"c":2}]}'},
+        {"id": "c", "seen": None, "tags": None, "payload": "no json"},
+    ]
+    system.run("topic", "produce", stem, stdin="".join(json.dumps(row) + "\n" for row in rows))
+    system.sql(
+        f"CREATE TABLE {stem}_in (id STRING, seen TIMESTAMP(3), tags STRING[], payload STRING) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    wanted = {
+        "part": ("STRING", "split(id, '-')[1]", "a", "c"),
+        "digits": ("STRING", "hex(id)", "612D62", "63"),
+        "place": ("BIGINT", "locate('b', id)", 3, 0),
+        "tag": ("STRING", "tags[2]", "y", None),
+        "days": ("BIGINT", "datediff(seen, DATE '2026-01-01')", 1, None),
+        "month_end": ("DATE", "last_day(seen)", "2026-01-31", None),
+        "later": ("DATE", "date_add(seen, 30)", "2026-02-01", None),
+        "hour_": ("BIGINT", "hour(ceil(seen TO HOUR))", 11, None),
+        "moved": ("BIGINT", "day(seen + locate('b', id) * INTERVAL '1' DAY)", 5, None),
+        "n": ("INT", "json_value(payload, '$.n' RETURNING INT DEFAULT 0 ON ERROR)", 2, 0),
+        "items": ("STRING", "json_query(payload, '$.items[*].c')", "[1,2]", None),
+        "pairs": ("STRING", "str_to_map(id, ',', '-')", '{"a":"b"}', '{"c":null}'),
+    }
+    declared = ", ".join(f"{name} {kind}" for name, (kind, _, _, _) in wanted.items())
+    system.sql(
+        f"CREATE TABLE {stem}_out (id STRING, {declared}, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'all_types', 'table.create' = 'true')"
+    )
+    selected = ", ".join(f"{expression} AS {name}" for name, (_, expression, _, _) in wanted.items())
+    system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT id, {selected} FROM {stem}_in")
+    wait_for("both rows", lambda: len(system.sql(f"SELECT id FROM {stem}_out")) == 2)
+    for place, row in enumerate(rows):
+        [found] = system.sql(f"SELECT * FROM {stem}_out WHERE id = '{row['id']}'")
+        assert {name: found[name] for name in wanted} == {name: values[2 + place] for name, values in wanted.items()}
+    system.sql(f"DROP JOB {stem}_job")

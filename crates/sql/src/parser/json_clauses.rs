@@ -61,7 +61,7 @@ fn json_value(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> 
     match (&returning, otherwise.is_null(), arguments.as_slice()) {
         (None, true, _) => Ok(value),
         (Some(to), true, _) => Ok(cast(CastKind::TryCast, value, to)),
-        (_, false, [json, _]) => otherwise.over(json, value, returning),
+        (_, false, [json, _]) => otherwise.over(json, value, returning.clone()),
         _ => error(format!("{name} takes a text that holds JSON and a path, for example '$.a.b[0]'")),
     }
 }
