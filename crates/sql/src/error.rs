@@ -267,7 +267,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["timestampadd", "dateadd"], "write timestampadd(HOUR, n, ts), or ts + INTERVAL '1' HOUR"),
     (&["date_add", "date_sub", "adddate", "subdate"], "write date_add(date, days), or ts + INTERVAL '1' HOUR"),
     (&["months_between"], "write timestampdiff(MONTH, a, b)"),
-    (&["parse_url"], "write regexp_extract(url, '^https?://([^/:?#]+)', 1) for the host, and its like"),
     (&["explode"], "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
     (&["to_timestamp_ltz"], "write to_timestamp_ltz(milliseconds, 3)"),
     (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),

@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn without_a_key_every_row_comes_out_as_often_as_it_is_there() {
         let section = SinkSection { keeping: Keeping::All, checks: vec![], ..section() };
-        let changes = section.changes(vec![delta(&[(Some("a"), 1, 2), (Some("b"), 2, -1), (Some("c"), 3, 0)])], true).expect("signs");
+        let changes =
+            section.changes(vec![delta(&[(Some("a"), 1, 2), (Some("b"), 2, -1), (Some("c"), 3, 0)])], true).expect("signs");
         assert_eq!(changes.rows, 3);
         let [gone, added] = changes.batches.as_slice() else { panic!("{:?}", changes.batches) };
         assert!(is_delete(gone) && !is_delete(added));

@@ -346,8 +346,11 @@ mod tests {
             kept.sql,
             "CREATE JOB j WITH ('on_error' = 'fail', 'dead_letters.topic' = 'it''s') AS INSERT INTO s SELECT k FROM t WHERE k > 'a'"
         );
-        let turned =
-            after(&next, "UPGRADE JOB j AS BEGIN INSERT INTO s2 SELECT k FROM t; INSERT INTO s SELECT k FROM t WHERE k > 'b'; END", "o");
+        let turned = after(
+            &next,
+            "UPGRADE JOB j AS BEGIN INSERT INTO s2 SELECT k FROM t; INSERT INTO s SELECT k FROM t WHERE k > 'b'; END",
+            "o",
+        );
         let turned = turned.unwrap();
         let turned = turned.job("j").unwrap();
         assert_eq!(turned.targets, job.targets, "a table keeps its place");

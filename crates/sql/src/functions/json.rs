@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, StringArray},
+        array::{Array, ArrayRef, AsArray, StringArray},
         compute::is_not_null,
         datatypes::{DataType, Field, FieldRef},
     },
@@ -169,7 +169,10 @@ impl ScalarUDFImpl for JsonPath {
                     && stages(path)?.len() > 1
                     && self.gives != Gives::Nested
                 {
-                    return plan_err!("{} takes a path to one value, and {path} is many; write json_query(…, '{path}')", self.name());
+                    return plan_err!(
+                        "{} takes a path to one value, and {path} is many; write json_query(…, '{path}')",
+                        self.name()
+                    );
                 }
                 match wrapper {
                     [Some(wrapper), ..] => {
@@ -194,8 +197,7 @@ impl ScalarUDFImpl for JsonPath {
         let mut stages = stages(path)?.into_iter();
         let steps = stages.next().unwrap_or_default();
         let (rows, config) = (arguments.number_rows, &arguments.config_options);
-        let found =
-            |function: &ScalarUDF, data_type: DataType| ask(function, data_type, json.clone(), steps.clone(), rows, config);
+        let found = |function: &ScalarUDF, data_type: DataType| ask(function, data_type, json.clone(), steps.clone(), rows, config);
         let texts = |function: &ScalarUDF| found(function, DataType::Utf8)?.to_array(rows);
         match self.gives {
             // All of a text is there if it is JSON.
@@ -251,14 +253,8 @@ fn of_items(arrays: ArrayRef, stages: &[Vec<ScalarValue>], config: &Arc<ConfigOp
     let rows: Vec<Option<Vec<&RawValue>>> = arrays.as_string::<i32>().iter().map(|raw| serde_json::from_str(raw?).ok()).collect();
     let items = StringArray::from_iter_values(rows.iter().flatten().flatten().map(|item| item.get()));
     let count = items.len();
-    let found = ask(
-        &udfs::json_get_json_udf(),
-        DataType::Utf8,
-        ColumnarValue::Array(Arc::new(items)),
-        steps.clone(),
-        count,
-        config,
-    )?;
+    let found =
+        ask(&udfs::json_get_json_udf(), DataType::Utf8, ColumnarValue::Array(Arc::new(items)), steps.clone(), count, config)?;
     let found = of_items(found.to_array(count)?, later, config)?;
     let mut found = found.as_string::<i32>().iter();
     let mut joined = |items: Vec<&RawValue>| {
@@ -318,9 +314,8 @@ fn scalar(raw: &str) -> Option<Cow<'_, str>> {
 
 /// The steps of a path: names as text, places in arrays as numbers. Each `[*]` begins another stage.
 fn stages(path: &str) -> Result<Vec<Vec<ScalarValue>>> {
-    let wrong = || {
-        plan_err!("the JSON path {path:?} is not understood; write $, .name, ['name'], [number] and [*], for example $.a.b[0]")
-    };
+    let wrong =
+        || plan_err!("the JSON path {path:?} is not understood; write $, .name, ['name'], [number] and [*], for example $.a.b[0]");
     let trimmed = path.trim();
     let Some(mut rest) = trimmed.strip_prefix("lax ").unwrap_or(trimmed).trim_start().strip_prefix('$') else { return wrong() };
     let mut stages = Vec::new();

@@ -69,12 +69,9 @@ mod tests {
     #[test]
     fn months_end_by_the_calendar() {
         let days = |date: &str| Date32Type::from_naive_date(date.parse().unwrap());
-        for (date, last) in [
-            ("2024-02-01", "2024-02-29"),
-            ("2023-02-28", "2023-02-28"),
-            ("2026-12-15", "2026-12-31"),
-            ("1969-11-30", "1969-11-30"),
-        ] {
+        for (date, last) in
+            [("2024-02-01", "2024-02-29"), ("2023-02-28", "2023-02-28"), ("2026-12-15", "2026-12-31"), ("1969-11-30", "1969-11-30")]
+        {
             assert_eq!(last_day(days(date)), Some(days(last)), "{date}");
         }
         assert_eq!(last_day(i32::MAX), None);

@@ -10,6 +10,7 @@
 //! | `hex(value)`, `unhex(text)` | hexadecimal digits in capitals; the bytes that they are, NULL where they are none |
 //! | `locate(part, text [, from])` | where the part begins, counted from 1 on; 0 where it is not |
 //! | `split(text, separator)`, `str_to_map(text [, ',' [, '=']])` | an array of the parts; a map of the entries |
+//! | `parse_url(url, part [, key])` | a part of a URL, or the value of a key of its query |
 //! | `last_day(date)` | the last day of its month |
 //! | `typeof(value)` | its type, as columns are declared |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
@@ -41,6 +42,7 @@ mod text;
 mod time_units;
 mod to_json;
 mod type_name;
+mod url;
 mod windows;
 
 use std::sync::Arc;
@@ -75,6 +77,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::StrToMap::new())),
         Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
+        Arc::new(ScalarUDF::new_from_impl(url::ParseUrl::new())),
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),

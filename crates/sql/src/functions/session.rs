@@ -90,7 +90,9 @@ impl WindowUDFImpl for SessionFunction {
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
             [time @ DataType::Timestamp(..), _] => Ok(vec![time.clone(), DataType::Int64]),
-            [other, _] => plan_err!("a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {other}: CAST it in a subquery, or declare a computed column"),
+            [other, _] => plan_err!(
+                "a window is over a TIMESTAMP or TIMESTAMP_LTZ column; DESCRIPTOR names one that is {other}: CAST it in a subquery, or declare a computed column"
+            ),
             _ => plan_err!("{} takes a time and a gap in microseconds", self.bound.name()),
         }
     }

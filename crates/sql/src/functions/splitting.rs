@@ -166,7 +166,9 @@ impl ScalarUDFImpl for StrToMap {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         if !(1..=3).contains(&arguments.len()) || !arguments.iter().all(is_text) {
-            return plan_err!("str_to_map takes a text, what stands between its entries (',') and between a key and its value ('=')");
+            return plan_err!(
+                "str_to_map takes a text, what stands between its entries (',') and between a key and its value ('=')"
+            );
         }
         Ok(vec![DataType::Utf8; arguments.len()])
     }

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr, OrderByOptions, Query,
-    Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken, visit_expressions_mut,
+    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr,
+    OrderByOptions, Query, Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken,
+    visit_expressions_mut,
 };
 
 use super::{dates, interval_products};
@@ -167,9 +168,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         }
         ("to_base64" | "base64", [value]) => Some(call("encode", [value.clone(), text("base64pad")])),
         ("unbase64", [value]) => Some(call("decode", [value.clone(), text("base64")])),
-        ("from_base64", [value]) => {
-            Some(call("arrow_cast", [call("decode", [value.clone(), text("base64")]), text("Utf8")]))
-        }
+        ("from_base64", [value]) => Some(call("arrow_cast", [call("decode", [value.clone(), text("base64")]), text("Utf8")])),
         ("sha2", [value, bits]) => {
             let bits = bits.to_string();
             let function = match bits.as_str() {
@@ -180,9 +179,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             Some(call("encode", [call(&function, [value.clone()]), text("hex")]))
         }
         ("isnull", [value]) => Some(Expr::Nested(Box::new(Expr::IsNull(Box::new(Expr::Nested(Box::new(value.clone()))))))),
-        ("isnotnull", [value]) => {
-            Some(Expr::Nested(Box::new(Expr::IsNotNull(Box::new(Expr::Nested(Box::new(value.clone())))))))
-        }
+        ("isnotnull", [value]) => Some(Expr::Nested(Box::new(Expr::IsNotNull(Box::new(Expr::Nested(Box::new(value.clone()))))))),
         ("to_timestamp_ltz", [number]) => Some(instant(number.clone(), "3")?),
         ("to_timestamp_ltz", [number, precision]) => Some(instant(number.clone(), &precision.to_string())?),
         ("unix_timestamp", []) => Some(unix_timestamp(call("now", []))),

@@ -54,11 +54,9 @@ fn moved(time: &Expr, by: &Expr, is_back: bool) -> Option<Expr> {
     let count = match amount {
         1 => count.clone(),
         -1 => minus(nested(count.clone())),
-        _ => Expr::BinaryOp {
-            left: Box::new(number(amount)),
-            op: BinaryOperator::Multiply,
-            right: Box::new(nested(count.clone())),
-        },
+        _ => {
+            Expr::BinaryOp { left: Box::new(number(amount)), op: BinaryOperator::Multiply, right: Box::new(nested(count.clone())) }
+        }
     };
     Some(call("timestampadd", [text(unit), count, time.clone()]))
 }
@@ -107,7 +105,8 @@ fn whole_number(expression: &Expr) -> Option<i64> {
 impl Length {
     /// As DataFusion reads it: seconds, where no unit is said.
     fn of(interval: &Interval) -> Option<Self> {
-        let Interval { value, leading_field, leading_precision: None, last_field: None, fractional_seconds_precision: None } = interval
+        let Interval { value, leading_field, leading_precision: None, last_field: None, fractional_seconds_precision: None } =
+            interval
         else {
             return None;
         };

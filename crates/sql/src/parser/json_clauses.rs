@@ -170,7 +170,9 @@ impl Otherwise {
     fn over(self, json: &Expr, value: Expr, returning: Option<DataType>) -> Result<Expr, ParserError> {
         // They stand there several times.
         if json.to_string().len() + value.to_string().len() > MAX_REPEATED {
-            return error(format!("the JSON of a value with DEFAULT is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+            return error(format!(
+                "the JSON of a value with DEFAULT is longer than {MAX_REPEATED} bytes; compute it in a subquery"
+            ));
         }
         let to = returning.clone().unwrap_or(DataType::Varchar(None));
         let or_null = |default: &Option<Expr>| match default {

@@ -87,16 +87,8 @@ fn never_fails(expression: &Expr) -> bool {
     matches!(may_fail, Ok(false))
 }
 
-const COMPARISONS: [Operator; 8] = [
-    Operator::Eq,
-    Operator::NotEq,
-    Operator::Lt,
-    Operator::LtEq,
-    Operator::Gt,
-    Operator::GtEq,
-    Operator::And,
-    Operator::Or,
-];
+const COMPARISONS: [Operator; 8] =
+    [Operator::Eq, Operator::NotEq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq, Operator::And, Operator::Or];
 
 /// A column as it is has nothing to gain.
 fn is_plain(expression: &Expr) -> bool {

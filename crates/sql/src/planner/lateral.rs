@@ -9,7 +9,8 @@ use datafusion::{
     },
     functions_window::expr_fn::row_number,
     logical_expr::{
-        BinaryExpr, Expr, ExprFunctionExt, FetchType, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, lit, utils::split_conjunction,
+        BinaryExpr, Expr, ExprFunctionExt, FetchType, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, lit,
+        utils::split_conjunction,
     },
 };
 

@@ -295,7 +295,8 @@ async fn a_row_without_a_time_is_in_no_window() {
         let counted = format!("SELECT window_end, count(*), sum(v) FROM {windows} GROUP BY window_end");
         assert_eq!(rows(&counted).await, "00:10 1 1", "{windows}");
     }
-    let planned = plan("sink SELECT k, count(*), TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE)");
+    let planned =
+        plan("sink SELECT k, count(*), TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE)");
     let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("t.ts IS NOT NULL"), "{shown}");
 }
@@ -309,10 +310,7 @@ async fn rows_are_in_what_a_subquery_gives() {
             "SELECT v FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) WHERE window_start IN (SELECT window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start HAVING count(*) > 1) ORDER BY v",
             "1\n2\n3\n4",
         ),
-        (
-            "SELECT n FROM (SELECT count(*) AS n FROM t GROUP BY k) WHERE n NOT IN (SELECT count(*) AS n FROM t GROUP BY v)",
-            "4",
-        ),
+        ("SELECT n FROM (SELECT count(*) AS n FROM t GROUP BY k) WHERE n NOT IN (SELECT count(*) AS n FROM t GROUP BY v)", "4"),
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
     }
@@ -332,15 +330,21 @@ async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
     let of_each = "(SELECT DISTINCT k FROM t) AS x";
     for (query, answer) in [
         (
-            format!("SELECT x.k, l.v FROM {of_each}, LATERAL (SELECT v FROM t AS y WHERE y.k = x.k ORDER BY v DESC LIMIT 2) AS l ORDER BY 1, 2"),
+            format!(
+                "SELECT x.k, l.v FROM {of_each}, LATERAL (SELECT v FROM t AS y WHERE y.k = x.k ORDER BY v DESC LIMIT 2) AS l ORDER BY 1, 2"
+            ),
             "a 3\na 5\nb 4",
         ),
         (
-            format!("SELECT x.k, l.v FROM {of_each} CROSS JOIN LATERAL (SELECT y.v * 10 AS v FROM t AS y WHERE y.k = x.k AND y.v < 4 ORDER BY y.ts DESC LIMIT 1) AS l"),
+            format!(
+                "SELECT x.k, l.v FROM {of_each} CROSS JOIN LATERAL (SELECT y.v * 10 AS v FROM t AS y WHERE y.k = x.k AND y.v < 4 ORDER BY y.ts DESC LIMIT 1) AS l"
+            ),
             "a 30",
         ),
         (
-            format!("SELECT x.k, l.v FROM {of_each} LEFT JOIN LATERAL (SELECT v FROM t AS y WHERE x.k = y.k AND v > 4 ORDER BY ts LIMIT 1) AS l ON TRUE ORDER BY 1"),
+            format!(
+                "SELECT x.k, l.v FROM {of_each} LEFT JOIN LATERAL (SELECT v FROM t AS y WHERE x.k = y.k AND v > 4 ORDER BY ts LIMIT 1) AS l ON TRUE ORDER BY 1"
+            ),
             "a 5\nb",
         ),
     ] {
@@ -349,7 +353,8 @@ async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
     let planned = plan("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.k = u.k ORDER BY ts DESC LIMIT 2) AS l");
     let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("row_number() PARTITION BY [t.k] ORDER BY [t.ts DESC"), "{shown}");
-    let message = refused("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.v < u.v ORDER BY ts DESC LIMIT 2) AS l").await;
+    let message =
+        refused("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.v < u.v ORDER BY ts DESC LIMIT 2) AS l").await;
     assert!(message.contains("ROW_NUMBER()"), "{message}");
 }
 
@@ -484,7 +489,8 @@ async fn several_inserts_are_one_job() {
 #[tokio::test]
 async fn an_upgrade_may_write_the_inserts_in_another_order() {
     let job = "CREATE JOB j AS BEGIN INSERT INTO other SELECT k, v FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END";
-    let upgrade = "UPGRADE JOB j AS BEGIN INSERT INTO sink SELECT k, v, ts FROM t WHERE v > 1; INSERT INTO other SELECT k, v FROM t; END";
+    let upgrade =
+        "UPGRADE JOB j AS BEGIN INSERT INTO sink SELECT k, v, ts FROM t WHERE v > 1; INSERT INTO other SELECT k, v FROM t; END";
     let catalog = declared(&format!("{TABLES}{job}; {upgrade}"));
     let planner = planner(catalog.clone());
     let planned = planner.plan_stored_job(catalog.job("j").unwrap(), 4).await.unwrap();
@@ -639,7 +645,10 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH))", "no fixed length"),
         ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR))", "date_bin"),
         ("other SELECT k, 1 FROM TABLE(HOP(TABLE t, DESCRIPTOR(v), INTERVAL '1' HOUR, INTERVAL '2' HOUR))", "TIMESTAMP"),
-        ("other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(k), INTERVAL '1' HOUR))", "column k, which is STRING and no time"),
+        (
+            "other SELECT k, 1 FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(k), INTERVAL '1' HOUR))",
+            "column k, which is STRING and no time",
+        ),
         ("other SELECT k, count(*) FROM t GROUP BY k, TUMBLE(v, INTERVAL '1' HOUR)", "declare a computed column"),
         ("other SELECT date_trunc('hours', ts), v FROM t", "would fail on every row, at date_trunc"),
         ("other SELECT k, sum(v) FROM t GROUP BY k, date_trunc('hours', ts)", "correct the constant"),
