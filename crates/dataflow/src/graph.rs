@@ -617,9 +617,12 @@ impl Builder<'_> {
     fn lower_numbered(&mut self, filter: &FilterExec) -> Result<Option<(usize, Option<Arc<dyn PhysicalExpr>>)>> {
         let Some((input, expressions)) = windows_of(filter.input()) else { return Ok(None) };
         let [expression] = expressions else { return Ok(None) };
-        if expression.name().to_lowercase().split('(').next().is_none_or(|name| name.trim() != "row_number") {
-            return Ok(None);
-        }
+        let name = expression.name().to_lowercase();
+        let forgets = match name.split('(').next().map(str::trim) {
+            Some("row_number") => None,
+            Some("last_record") => expression.expressions().first().and_then(|gone| Some(gone.downcast_ref::<Column>()?.index())),
+            _ => return Ok(None),
+        };
         let number = input.schema().fields().len();
         let terms = datafusion::physical_expr::split_conjunction(filter.predicate());
         let Some(at) = terms.iter().position(|term| row_number_limit(term, number).is_some()) else { return Ok(None) };
@@ -631,7 +634,8 @@ impl Builder<'_> {
         let changing = self.nodes[node].changing;
         let output = filter.input().schema();
         let times = self.partition_times(node, &rows, expression.partition_by(), output.fields().len());
-        let top = TopN { rows, skip: 0, fetch, numbered: true, changing, output: output.clone() };
+        let forgets = forgets.filter(|column| fetch == 1 && !changing && *column < rows.columns);
+        let top = TopN { rows, skip: 0, fetch, numbered: true, changing, forgets, output: output.clone() };
         let node = self.operator(top, vec![node], output, true, times);
         let rest = (!others.is_empty()).then(|| datafusion::physical_expr::conjunction(others));
         Ok(Some((node, rest)))
@@ -703,7 +707,7 @@ impl Builder<'_> {
         let changing = self.nodes[node].changing;
         let output = sort.schema();
         let times = self.partition_times(node, &rows, &[], output.fields().len());
-        let top = TopN { rows, skip, fetch, numbered: false, changing, output: output.clone() };
+        let top = TopN { rows, skip, fetch, numbered: false, changing, forgets: None, output: output.clone() };
         Ok(self.operator(top, vec![node], output, true, times))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, UInt64Array},
+    array::{Array, ArrayRef, AsArray, Int64Array, UInt64Array},
     datatypes::SchemaRef,
 };
 use datafusion::common::Result;
@@ -23,6 +23,8 @@ pub struct TopN {
     /// The row's number is the last column of the output.
     pub numbered: bool,
     pub changing: bool,
+    /// A column of flags: of a partition whose one row has it set nothing is kept, as what comes later stands before all that there was.
+    pub forgets: Option<usize>,
     pub output: SchemaRef,
 }
 
@@ -107,7 +109,9 @@ impl Operator for TopN {
         let partitions = encoded.partitions();
         load(&mut tables[0], partitions.iter().map(|partition| partition.key))?;
         let table = buckets(&mut tables[0]);
+        let mut firsts = vec![];
         for partition in partitions {
+            let known = come.len();
             let before = SortedRows::rows_of(table, partition.key, last);
             let after = if self.changing {
                 for (row, weight) in &partition.rows {
@@ -118,8 +122,17 @@ impl Operator for TopN {
                 keep_first(table, &partition, &before, last)
             };
             self.compare(before, after, &mut gone, &mut come);
+            if self.forgets.is_some() && come.len() > known {
+                firsts.push((partition.key, partition.expiry));
+            }
         }
         let deltas = [self.delta(&gone, -1)?, self.delta(&come, 1)?];
+        if let (Some(flag), Some(shown)) = (self.forgets, &deltas[1]) {
+            let flags = shown.batch().column(flag).as_boolean();
+            for (row, (key, expiry)) in firsts.into_iter().enumerate().filter(|(row, _)| flags.is_valid(*row) && flags.value(*row)) {
+                table.add(key, &come[row].0, -1, expiry);
+            }
+        }
         Ok(deltas.into_iter().flatten().collect())
     }
 
@@ -133,7 +146,11 @@ impl Operator for TopN {
     }
 
     fn state(&self) -> Option<String> {
-        let kept = if self.changing { "all rows" } else { "the first rows" };
-        Some(format!("{kept} of each partition, {}", self.rows.dropped()))
+        let kept = match (self.changing, self.forgets) {
+            (true, _) => "all rows of each partition",
+            (false, None) => "the first rows of each partition",
+            (false, Some(_)) => "the last record of each key that is not deleted",
+        };
+        Some(format!("{kept}, {}", self.rows.dropped()))
     }
 }

@@ -6,9 +6,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    cases::{Arrival, Case, EPOCH_US, Epoch},
+    cases::{Arrival, Case, Crash, EPOCH_US, Epoch},
     dataflow,
     engine::Feed,
+    judge::judge,
     queries::Generated,
     tables::{Shape, Table},
 };
@@ -113,6 +114,33 @@ fn what_is_held_does_not_grow_with_a_ttl() {
         let most = held.iter().max().copied().unwrap_or_default();
         assert!(most > 0 && most <= 250, "{most} entries are held of {sql}: {held:?}");
     }
+}
+
+/// Of a key whose last record deletes it nothing is held, and it may come again.
+#[test]
+fn deleted_keys_are_not_held() {
+    let of = |key: &str, gone: &str| {
+        format!(
+            "SELECT id, k FROM (SELECT *, last_record(gone) OVER (PARTITION BY {key} ORDER BY id DESC) AS r FROM (SELECT *, {gone} AS gone FROM t0)) WHERE r = 1 AND NOT gone"
+        )
+    };
+    let held_at_last = |sql: &str| {
+        let case = long_case(sql, 0, false);
+        let mut engine = dataflow::start(&case).expect("the query is supported");
+        for epoch in 0..case.epochs.len() {
+            engine.run(&Feed::of(&case, epoch)).expect("runs");
+            engine.record().expect("records");
+        }
+        engine.held()
+    };
+    assert_eq!(held_at_last(&of("id", "id >= 0")), 0);
+    assert!(held_at_last(&of("id", "id < 0")) > 500);
+    let mut case = long_case(&of("id % 40", "(id / 40) % 2 = 0"), 0, false);
+    for (number, epoch) in case.epochs.iter_mut().enumerate() {
+        *epoch = Epoch { crash: number.is_multiple_of(5).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 }), is_checked: true };
+    }
+    let kept = judge(&case, &|case| dataflow::start(case)).unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(kept.rows > 0, "{kept:?}");
 }
 
 /// A stream's rows that met a whole table are done; the table's stay, whatever the TTL.

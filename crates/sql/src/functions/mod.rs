@@ -23,6 +23,7 @@
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
+//! | `last_record(gone) OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
@@ -103,7 +104,12 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
 pub fn windows() -> Vec<Arc<WindowUDF>> {
     let sessions = [SessionBound::Start, SessionBound::End];
     let sessions = sessions.map(|bound| Arc::new(WindowUDF::from(session::SessionFunction::new(bound))));
-    sessions.into_iter().chain(nulls::ignoring_nulls()).collect()
+    sessions.into_iter().chain([last_record()]).chain(nulls::ignoring_nulls()).collect()
+}
+
+/// Numbers the records of a key.
+pub(crate) fn last_record() -> Arc<WindowUDF> {
+    Arc::new(WindowUDF::from(last_record::LastRecord::new()))
 }
 
 /// Any value as a text of JSON.

@@ -2,7 +2,6 @@
 use datafusion::{
     common::Column,
     functions::core::expr_fn::get_field,
-    functions_window::row_number::row_number,
     logical_expr::{Expr, ExprFunctionExt, LogicalPlanBuilder, lit, not, when},
 };
 
@@ -30,7 +29,7 @@ fn column(name: &str) -> Expr {
 fn last(records: LogicalPlanBuilder, table: &TableDefinition) -> Result<LogicalPlanBuilder, SqlError> {
     let key = table.primary_key.iter().flat_map(|key| key.columns()).map(column);
     let newest = [RECORD_OFFSET, RECORD_PARTITION].map(|name| column(name).sort(false, false));
-    let number = row_number().partition_by(key.collect()).order_by(newest.to_vec()).build()?;
+    let number = functions::last_record().call(vec![column(RECORD_IS_TOMBSTONE)]).partition_by(key.collect()).order_by(newest.to_vec()).build()?;
     let numbered = records.window([number])?;
     let Some((_, number)) = numbered.schema().iter().last() else {
         return Err(SqlError::invalid(format!("table {} has no columns", table.name)));

@@ -238,7 +238,7 @@ async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
     let job = plan("other SELECT k, twice FROM newest WHERE v > 3").await.unwrap();
     assert!(job.is_stateful && job.watermarks.is_empty());
     let shown = job.inserts[0].plan.display_indent().to_string();
-    assert!(shown.contains("row_number() PARTITION BY [public.newest.k]"), "{shown}");
+    assert!(shown.contains("last_record(public.newest.record:is_tombstone) PARTITION BY [public.newest.k]"), "{shown}");
     let explained = crate::explain::job(&job, false);
     assert!(explained.contains("reads       2 of 3 columns: k, v"), "{explained}");
 }
