@@ -216,6 +216,15 @@ REFUSED = [
         ["scan.startup.mode", "earliest"],
     ),
     (
+        "CREATE TABLE t (k STRING, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'debezium-json',"
+        " 'scan.startup.mode' = 'latest-offset')",
+        ["scan.startup.mode", "earliest"],
+    ),
+    (
+        "CREATE JOB refused WITH ('start' = 'latest-offset', 'state.unbounded' = 'allow') AS INSERT INTO latest_too SELECT customer, n + 1 FROM latest",
+        ["latest", "all records of their keys", "earliest"],
+    ),
+    (
         "CREATE TABLE t (k INT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'upsert-kafka', 'topic' = 't', 'key.format' = 'raw', 'value.format' = 'json')",
         ["'raw'", "STRING or BYTES", "'json'"],
     ),
@@ -246,7 +255,9 @@ def declared():
             f"CREATE TABLE stamped (customer STRING, at_time TIMESTAMP_LTZ(3) METADATA FROM 'timestamp') {kafka.format('stamped')};"
             f"CREATE TABLE keyed_by_number (m MAP<INT, STRING>) {kafka.format('keyed')};"
             "CREATE TABLE latest (customer STRING, n BIGINT, PRIMARY KEY (customer) NOT ENFORCED) WITH ('connector' = 'upsert-kafka',"
-            " 'topic' = 'latest', 'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY');",
+            " 'topic' = 'latest', 'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY');"
+            "CREATE TABLE latest_too (customer STRING, n BIGINT, PRIMARY KEY (customer) NOT ENFORCED) WITH ('connector' = 'upsert-kafka',"
+            " 'topic' = 'latest_too', 'key.format' = 'json', 'value.format' = 'json');",
         )
         yield platform
         assert platform.stop() == 0, platform.errors()

@@ -123,7 +123,9 @@ pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) ->
 /// Where an input's lines go: records of a topic, rows of a table that is looked up, lines of a file.
 fn give(script: &mut Script, catalog: &Catalog, case: &Case, input: &Input) -> Result<(), GoldenError> {
     let place = case.folder.join("input").join(format!("{}.ndjson", input.name));
-    let tables = named(catalog, input);
+    let mut tables = named(catalog, input);
+    // Where a topic is declared in several ways, the one that asks for keys.
+    tables.sort_by_key(|table| !matches!(table.connector, Connector::UpsertKafka(_)));
     let topic = match tables.first().map(|table| &table.connector) {
         Some(Connector::Kafka(_) | Connector::UpsertKafka(_)) => {
             tables[0].topic().map(|topic| topic.topic.clone()).unwrap_or_default()

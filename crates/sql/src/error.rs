@@ -288,10 +288,10 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["json_objectagg", "json_object_agg", "jsonb_object_agg"], "write json_arrayagg(named_struct('k', k, 'v', v))"),
 ];
 
-/// What DataFusion adds to each of its internal errors.
 /// Of a call that most do not write: TUMBLE is made of it.
 const DATE_BIN: &str = "windows of TUMBLE, and date_bin, are of an INTERVAL over a TIMESTAMP or TIMESTAMP_LTZ column; CAST what is of another type in a subquery, or declare a computed column: at AS to_timestamp_ltz(millis, 3)";
 
+/// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
 fn blame(error: &DataFusionError) -> Blame {

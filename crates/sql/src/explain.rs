@@ -46,7 +46,14 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         if let Some(start) = plan.options.start.as_ref().or(topic.as_ref().map(|topic| &topic.startup)) {
             line(text, "starts at", &start_words(start));
         }
-        line(text, "reads", &format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")));
+        line(
+            text,
+            "reads",
+            &match source.debezium() {
+                Some(_) => "of each change its op, what the query needs of the row after it, and the key before it".to_owned(),
+                None => format!("{} of {} columns: {}", columns.len(), source.columns.len(), columns.join(", ")),
+            },
+        );
     }
     for table in &insert.lookups {
         line(text, "looks up", &format!("{} ({})", table.name, place(table)));

@@ -65,6 +65,7 @@ impl Topics {
 
 fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Result<Topics> {
     let mut topics = Topics::default();
+    let mut first: BTreeMap<SourceId, &TableDefinition> = BTreeMap::new();
     for table in plan.inserts.iter().flat_map(|insert| &insert.sources) {
         let kafka = match (table.topic(), &table.connector) {
             (Some(kafka), _) => kafka,
@@ -74,10 +75,23 @@ fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Resul
         let connection = platform.connection(&kafka)?;
         let of_headers = |kind: &ColumnKind| matches!(kind, ColumnKind::Metadata { from: MetadataKey::Headers, .. });
         let headers = table.columns.iter().any(|column| of_headers(&column.kind));
-        if let Some(spec) = topics.id_of(&connection, &kafka.topic).and_then(|id| topics.specs.get_mut(&id)) {
+        if let Some(id) = topics.id_of(&connection, &kafka.topic)
+            && let Some(spec) = topics.specs.get_mut(&id)
+        {
             spec.headers |= headers;
+            let other = first[&id];
+            let keeps_rows = table.keeps_last_record() || other.keeps_last_record();
+            if keeps_rows && other.topic().is_some_and(|other| other.startup != kafka.startup) {
+                bail!(
+                    "job {job} reads topic {} as {} and as {}, which begin at different records; leave 'scan.startup.mode' out, or give each a job of its own",
+                    kafka.topic,
+                    other.name,
+                    table.name
+                );
+            }
         } else {
             let id = SourceId(topics.specs.len() as u32);
+            first.insert(id, table);
             let spec = SourceSpec {
                 table: table.name.to_string(),
                 topic: kafka.topic.clone(),

@@ -33,6 +33,9 @@ impl JobManager {
         restart: &RestartJob,
     ) -> anyhow::Result<()> {
         let plan = self.plan(catalog.clone(), definition).await?;
+        if let Some(RestartFrom::Offsets(start)) = &restart.from {
+            plan.check_start(Some(start))?;
+        }
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
         match &restart.from {

@@ -129,7 +129,8 @@ impl Operator for TopN {
         let deltas = [self.delta(&gone, -1)?, self.delta(&come, 1)?];
         if let (Some(flag), Some(shown)) = (self.forgets, &deltas[1]) {
             let flags = shown.batch().column(flag).as_boolean();
-            for (row, (key, expiry)) in firsts.into_iter().enumerate().filter(|(row, _)| flags.is_valid(*row) && flags.value(*row)) {
+            for (row, (key, expiry)) in firsts.into_iter().enumerate().filter(|(row, _)| flags.is_valid(*row) && flags.value(*row))
+            {
                 table.add(key, &come[row].0, -1, expiry);
             }
         }

@@ -137,7 +137,8 @@ fn deleted_keys_are_not_held() {
     assert!(held_at_last(&of("id", "id < 0")) > 500);
     let mut case = long_case(&of("id % 40", "(id / 40) % 2 = 0"), 0, false);
     for (number, epoch) in case.epochs.iter_mut().enumerate() {
-        *epoch = Epoch { crash: number.is_multiple_of(5).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 }), is_checked: true };
+        *epoch =
+            Epoch { crash: number.is_multiple_of(5).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 }), is_checked: true };
     }
     let kept = judge(&case, &|case| dataflow::start(case)).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(kept.rows > 0, "{kept:?}");

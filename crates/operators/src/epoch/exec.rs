@@ -330,6 +330,7 @@ fn compute_now(
     for (index, (section, deltas)) in flow.spec.sinks.iter().zip(output.sinks).enumerate() {
         let changes = section.changes(deltas, dataflow.graph().is_changing(index))?;
         outcome.counts.rows_out += changes.rows;
+        outcome.counts.dead_letters += changes.refused_rows - changes.refused.len() as u64;
         for (row, refused) in changes.refused.into_iter().enumerate() {
             let place = match refused.key {
                 Some(key) => format!("key-{key}"),
@@ -344,7 +345,7 @@ fn compute_now(
     }
     outcome.state = held.state.changes().map_err(external)?;
     outcome.times.compute_us += started.elapsed().as_micros() as u64 - peers.waited_us.into_inner();
-    outcome.counts.dead_letters = letters.dead.len() as u64;
+    outcome.counts.dead_letters += letters.dead.len() as u64;
     outcome.counts.late = letters.late.len() as u64;
     if !letters.dead.is_empty() {
         outcome.sinks.insert(DEAD_LETTERS, vec![dead_letters::batch(&letters.dead)?]);

@@ -2,12 +2,12 @@
 use datafusion::{
     arrow::{
         array::{Array, RecordBatch, UInt32Array},
-        compute::take_record_batch,
+        compute::{concat_batches, take_record_batch},
         row::{RowConverter, SortField},
     },
     common::Result,
 };
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use polybolos_dataflow::Delta;
 use uuid::Uuid;
 
@@ -20,6 +20,8 @@ pub struct SinkChanges {
     pub batches: Vec<RecordBatch>,
     pub rows: u64,
     pub refused: Vec<RefusedRow>,
+    /// How many there were, of which `refused` may have one per key.
+    pub refused_rows: u64,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,7 @@ impl SinkSection {
                 }
             }
         }
+        changes.refused_rows = changes.refused.len() as u64;
         if let (Keeping::LastPerKey(key), true) = (&self.keeping, is_changing) {
             changes.refused = newest_per_key(changes.refused, key)?;
         }
@@ -91,26 +94,32 @@ impl SinkSection {
     }
 }
 
-/// The last row of each key, with what stands for it.
+/// The last row of each key, with what stands for the key, and with the number of its others: of a table they would have had one row.
 fn newest_per_key(refused: Vec<RefusedRow>, key: &[usize]) -> Result<Vec<RefusedRow>> {
-    let mut known = HashSet::new();
+    let Some(first) = refused.first() else { return Ok(refused) };
+    let rows = concat_batches(&first.row.schema(), refused.iter().map(|refused| &refused.row))?;
+    let ids = key_ids(&rows, key)?;
+    let mut others: HashMap<Uuid, usize> = HashMap::new();
+    ids.iter().for_each(|id| *others.entry(*id).or_default() += 1);
     let mut newest = vec![];
-    for row in refused.into_iter().rev() {
-        let key = key_id(&row.row, key)?;
-        if known.insert(key) {
-            newest.push(RefusedRow { key: Some(key), ..row });
-        }
+    for (row, id) in refused.into_iter().zip(ids).rev() {
+        let why = match others.remove(&id) {
+            Some(1) => row.why,
+            Some(rows) => format!("{} (the last of {rows} rows of this key in this epoch)", row.why),
+            None => continue,
+        };
+        newest.push(RefusedRow { row: row.row, why, key: Some(id) });
     }
     newest.reverse();
     Ok(newest)
 }
 
 /// The same for equal keys, at any time and place. A key that is refused may be too long to be an identity itself.
-fn key_id(row: &RecordBatch, key: &[usize]) -> Result<Uuid> {
-    let columns: Vec<_> = key.iter().map(|&column| row.column(column).clone()).collect();
+fn key_ids(rows: &RecordBatch, key: &[usize]) -> Result<Vec<Uuid>> {
+    let columns: Vec<_> = key.iter().map(|&column| rows.column(column).clone()).collect();
     let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-    let rows = RowConverter::new(fields)?.convert_columns(&columns)?;
-    Ok(Uuid::new_v5(&Uuid::NAMESPACE_OID, rows.row(0).data()))
+    let bytes = RowConverter::new(fields)?.convert_columns(&columns)?;
+    Ok(bytes.iter().map(|row| Uuid::new_v5(&Uuid::NAMESPACE_OID, row.data())).collect())
 }
 
 /// Those of these rows that are not taken away again within the epoch.
@@ -248,7 +257,8 @@ mod tests {
         ];
         let changes = section().changes(deltas.clone(), true).expect("nets");
         assert_eq!(changes.rows, 3);
-        assert_eq!(values(&changes), [9], "the newest of the key");
+        assert_eq!((values(&changes), changes.refused_rows), (vec![9], 2), "the newest of the key");
+        assert!(changes.refused[0].why.contains("the last of 2 rows"), "{}", changes.refused[0].why);
         let later = section().changes(vec![delta(&[(None, 9, -1), (None, 10, 1)])], true).expect("nets");
         assert_eq!(values(&later), [10]);
         assert!(changes.refused[0].key.is_some() && changes.refused[0].key == later.refused[0].key);

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, StringArray},
+        array::{ArrayRef, AsArray, StringArray},
         compute::is_not_null,
         datatypes::{DataType, Field, FieldRef},
     },
@@ -251,8 +251,9 @@ fn ask(
 fn of_items(arrays: ArrayRef, stages: &[Vec<ScalarValue>], config: &Arc<ConfigOptions>) -> Result<ArrayRef> {
     let Some((steps, later)) = stages.split_first() else { return Ok(arrays) };
     let rows: Vec<Option<Vec<&RawValue>>> = arrays.as_string::<i32>().iter().map(|raw| serde_json::from_str(raw?).ok()).collect();
-    let items = StringArray::from_iter_values(rows.iter().flatten().flatten().map(|item| item.get()));
+    let items: Vec<&str> = rows.iter().flatten().flatten().map(|item| item.get()).collect();
     let count = items.len();
+    let items = StringArray::from(items);
     let found =
         ask(&udfs::json_get_json_udf(), DataType::Utf8, ColumnarValue::Array(Arc::new(items)), steps.clone(), count, config)?;
     let found = of_items(found.to_array(count)?, later, config)?;

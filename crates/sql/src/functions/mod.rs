@@ -33,6 +33,7 @@ mod event_time;
 mod hex;
 mod json;
 mod last_day;
+mod last_record;
 mod nulls;
 mod numeric;
 mod required;

@@ -140,6 +140,8 @@ const OWNED: [(&str, &str); 6] = [
 pub(super) const TIMESTAMP_FORMATS: [(&str, TimestampFormat); 2] =
     [("SQL", TimestampFormat::Sql), ("ISO-8601", TimestampFormat::Iso8601)];
 
+const MODES_AND_PLACES: [&str; 3] = ["scan.startup.mode", "scan.startup.timestamp-millis", "scan.startup.specific-offsets"];
+
 const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "specific-offsets"];
 
 impl KafkaOptions {
@@ -148,6 +150,9 @@ impl KafkaOptions {
         let bootstrap_servers = reader.text("properties.bootstrap.servers")?;
         let properties = properties(reader)?;
         let format = format(reader)?;
+        if matches!(format, Format::DebeziumJson(_)) {
+            refuse_startup(reader)?;
+        }
         let startup = startup(reader)?;
         let bounded = bounded(reader)?;
         let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?.unwrap_or_default();
@@ -203,6 +208,18 @@ fn refuse_ignoring(reader: &mut OptionReader<'_>, key: &'static str) -> Result<(
     let Some(entry) = reader.entry(key) else { return Ok(()) };
     let message = format!(
         "option '{key}' of {} is not needed: a record that cannot be read becomes a dead letter and the job goes on; leave it out",
+        reader.object()
+    );
+    Err(SqlError::invalid_at(entry.at, message))
+}
+
+/// Of a table that keeps a row per key.
+pub(super) fn refuse_startup(reader: &mut OptionReader<'_>) -> Result<(), SqlError> {
+    let given = MODES_AND_PLACES.iter().find_map(|key| reader.entry(key));
+    let Some(entry) = given else { return Ok(()) };
+    let message = format!(
+        "option '{}' of {} is not for a table that keeps a row per key: its rows are made of all records, from the earliest on; leave it out",
+        entry.key,
         reader.object()
     );
     Err(SqlError::invalid_at(entry.at, message))

@@ -16,7 +16,7 @@ use super::{
     OptionReader,
     kafka::{
         BoundedMode, Format, JsonOptions, KafkaOptions, ON_DATA_LOSS, OnDataLoss, StartupMode, TIMESTAMP_FORMATS, bounded,
-        properties,
+        properties, refuse_startup,
     },
 };
 use crate::error::SqlError;
@@ -62,13 +62,7 @@ impl UpsertKafkaOptions {
         if let Some(entry) = reader.entry("value.format").filter(|entry| entry.value != "json") {
             return Err(reader.wrong(entry, "'json', the one format of this version"));
         }
-        if let Some((name, entry)) = reader.under("scan.startup.").next() {
-            let message = format!(
-                "option 'scan.startup.{name}' of {} is not for upsert-kafka: rows are made of all records of their keys, from the earliest on; leave it out",
-                reader.object()
-            );
-            return Err(SqlError::invalid_at(entry.at, message));
-        }
+        refuse_startup(reader)?;
         let value_has_key = reader.choice("value.fields-include", &[("ALL", true), ("EXCEPT_KEY", false)])?.unwrap_or(true);
         let timestamp_format = reader.choice("value.json.timestamp-format.standard", &TIMESTAMP_FORMATS)?.unwrap_or_default();
         let ignore_null_fields = reader.boolean("value.json.encode.ignore-null-fields")?.unwrap_or_default();

@@ -62,8 +62,7 @@ pub(crate) fn with_named_casts(query: &Query) -> Query {
     query
 }
 
-/// `count(DISTINCT a, b)` of a query counts the rows of both, of which neither is NULL: DataFusion counts distinct values of one expression alone. Jobs keep
-/// several.
+/// `count(DISTINCT a, b)` counts the rows of both, of which neither is NULL: DataFusion counts distinct values of one expression alone.
 pub(super) fn count_together(query: &mut Query) {
     let done: ControlFlow<()> = visit_expressions_mut(query, |expression| {
         if let Expr::Function(function) = expression

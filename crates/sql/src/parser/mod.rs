@@ -212,7 +212,7 @@ const REFUSED: [(&str, &str); 21] = [
 
 fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if *cursor.peek() == Token::LParen {
-        return bounded(cursor).map(StatementKind::Query);
+        return query(cursor).map(StatementKind::Query);
     }
     let at = cursor.at();
     let word = match cursor.peek() {
@@ -223,7 +223,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, *message));
     }
     let kind = match word.as_str() {
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(bounded(cursor)?),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(query(cursor)?),
         "CREATE" => create(cursor)?,
         "DROP" => drop_object(cursor)?,
         "SHOW" => show(cursor)?,
@@ -276,13 +276,6 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     Ok(kind)
 }
 
-/// The rest of the statement as a query that ends.
-fn bounded(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
-    let mut query = query(cursor)?;
-    equivalents::count_together(&mut query);
-    Ok(query)
-}
-
 /// The rest of the statement as a query.
 fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let at = cursor.at();
@@ -298,6 +291,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     precedence::mend(&mut query);
     numbers::keep_digits(&mut query);
     equivalents::rewrite(&mut query, at)?;
+    equivalents::count_together(&mut query);
     casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
@@ -469,7 +463,7 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {
     } else if *cursor.peek() == Token::LParen
         || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word))
     {
-        ExplainTarget::Query(bounded(cursor)?)
+        ExplainTarget::Query(query(cursor)?)
     } else {
         return Err(cursor.expected("SELECT, INSERT, CREATE JOB or JOB name"));
     };

@@ -69,6 +69,12 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
         ast::Expr::Nested(inner) => rewrite(inner),
         _ => {
             let Some((columns, subquery, false)) = tuple_in(condition) else { return Ok(()) };
+            // EXISTS does not ask which rows there are, and DataFusion may leave their number out.
+            if subquery.limit_clause.is_some() || subquery.fetch.is_some() {
+                return Err(SqlError::unsupported(
+                    "(a, b) IN (SELECT … LIMIT n) is not supported; write the first rows as WITH first AS (SELECT … ORDER BY … LIMIT n) and join it",
+                ));
+            }
             let names: Vec<String> = (1..=columns.len()).map(|number| format!("\"value {number}\"")).collect();
             let equal = |(name, column): (&String, &ast::Expr)| format!("\"values\".{name} = ({column})");
             let equals: Vec<String> = names.iter().zip(columns).map(equal).collect();

@@ -42,6 +42,10 @@ fn first_of_each_key(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     let LogicalPlan::Sort(sort) = sort else { return Ok(None) };
     let LogicalPlan::Projection(selected) = sort.input.as_ref() else { return Ok(None) };
     let Some(keys) = compared(&selected.input) else { return Ok(None) };
+    let is_taken = |key: &Column| !selected.schema.has_column(key) && selected.schema.has_column_with_unqualified_name(&key.name);
+    if keys.iter().any(is_taken) {
+        return Ok(None);
+    }
     let mut columns = selected.expr.clone();
     columns.extend(keys.iter().filter(|key| !selected.schema.has_column(key)).cloned().map(Expr::Column));
     let keys = keys.into_iter().map(Expr::Column).collect();

@@ -35,7 +35,7 @@ use crate::{
     functions,
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA},
-    options::job::JobOptions,
+    options::{job::JobOptions, kafka::StartupMode},
     parser::with_named_casts,
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
     statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert},
@@ -62,6 +62,26 @@ pub struct JobPlan {
     pub event_time: EventTimeUse,
     /// Whether it is more than projections and filters over one scan.
     pub is_stateful: bool,
+}
+
+impl JobPlan {
+    /// That the job may begin there: a table that keeps a row per key is made of all its records.
+    ///
+    /// # Errors
+    /// When it reads such a table, and would not begin with the earliest record.
+    pub fn check_start(&self, start: Option<&StartupMode>) -> Result<(), SqlError> {
+        if start.is_none_or(|start| *start == StartupMode::Earliest) {
+            return Ok(());
+        }
+        let mut tables = self.inserts.iter().flat_map(|insert| &insert.sources);
+        match tables.find(|table| table.keeps_last_record()) {
+            Some(table) => Err(SqlError::unsupported(format!(
+                "job {} reads {}, whose rows are made of all records of their keys; let the job begin with the earliest ones",
+                self.name, table.name
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A state in which one statement is planned, with the catalog that its views go into.
@@ -153,6 +173,7 @@ impl Planner {
         for insert in &job.inserts {
             self.plan_stream_insert(&subject, insert, target_partitions, &mut plan).await?;
         }
+        plan.check_start(plan.options.start.as_ref())?;
         // Without a use of event time no row is late, and nobody has to follow it.
         if plan.event_time.granule_us.is_none() {
             plan.watermarks.clear();

@@ -29,7 +29,11 @@ fn column(name: &str) -> Expr {
 fn last(records: LogicalPlanBuilder, table: &TableDefinition) -> Result<LogicalPlanBuilder, SqlError> {
     let key = table.primary_key.iter().flat_map(|key| key.columns()).map(column);
     let newest = [RECORD_OFFSET, RECORD_PARTITION].map(|name| column(name).sort(false, false));
-    let number = functions::last_record().call(vec![column(RECORD_IS_TOMBSTONE)]).partition_by(key.collect()).order_by(newest.to_vec()).build()?;
+    let number = functions::last_record()
+        .call(vec![column(RECORD_IS_TOMBSTONE)])
+        .partition_by(key.collect())
+        .order_by(newest.to_vec())
+        .build()?;
     let numbered = records.window([number])?;
     let Some((_, number)) = numbered.schema().iter().last() else {
         return Err(SqlError::invalid(format!("table {} has no columns", table.name)));
@@ -52,21 +56,20 @@ fn changes(
     let is_delete = || member("op").eq(lit("d"));
     let is_upsert = || member("op").in_list(["c", "r", "u"].map(lit).to_vec(), false);
     let is_change = || not(column(RECORD_IS_TOMBSTONE));
-    let image =
-        |name: &str| when(is_delete(), get_field(member("before"), name)).when(is_upsert(), get_field(member("after"), name)).end();
+    let after = |name: &str| get_field(member("after"), name);
     let value = |declared: &ColumnDefinition| -> Result<Expr, SqlError> {
         let name = declared.name.as_str();
         if table.is_key(name) {
             let what = format!("the record says of no row what became of it: its op, or {name} in its before or after, is missing");
-            let key = functions::required().call(vec![image(name)?, lit(what)]);
-            return Ok(when(is_change(), key).end()?);
+            let key = when(is_delete(), get_field(member("before"), name)).when(is_upsert(), after(name)).end()?;
+            return Ok(when(is_change(), functions::required().call(vec![key, lit(what)])).end()?);
         }
+        // Of a row that is deleted only the key counts, and nothing else of it can be wrong.
         if declared.nullable {
-            return Ok(image(name)?);
+            return Ok(when(is_upsert(), after(name)).end()?);
         }
         let what = format!("column {name:?}: missing, and the column is NOT NULL");
-        let there = functions::required().call(vec![get_field(member("after"), name), lit(what)]);
-        Ok(when(is_delete(), get_field(member("before"), name)).when(is_upsert(), there).end()?)
+        Ok(when(is_upsert(), functions::required().call(vec![after(name), lit(what)])).end()?)
     };
     let mut columns = vec![];
     for declared in &table.columns {
