@@ -119,6 +119,13 @@ impl SqlType {
                     fields.iter().map(|field| Some((field.name().clone(), Self::of_arrow(field.data_type())?))).collect();
                 Self::Row(fields?)
             }
+            DataType::Map(entries, _) => match entries.data_type() {
+                DataType::Struct(fields) if fields.len() == 2 => {
+                    let part = |index: usize| Some(Box::new(Self::of_arrow(fields[index].data_type())?));
+                    Self::Map(part(0)?, part(1)?)
+                }
+                _ => return None,
+            },
             _ => return None,
         })
     }

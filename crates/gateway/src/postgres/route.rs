@@ -2,7 +2,9 @@
 //! as PostgreSQL's SQL: our dialect has more).
 use std::{collections::HashSet, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CeilFloorKind, DataType, DateTimeField, Expr, Ident, ObjectName, Query, Statement, Visit, Visitor,
+};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 
 use super::functions::setting;
@@ -146,7 +148,11 @@ impl Visitor for Asked {
             }
             // The emulation writes casts to these for queries of clients that it knows.
             Expr::Cast { data_type: DataType::BigInt(_) | DataType::Boolean | DataType::Int(_) | DataType::Text, .. } => {}
-            Expr::Cast { .. } => self.computes = true,
+            Expr::Cast { .. } | Expr::Interval(_) | Expr::RLike { .. } | Expr::AtTimeZone { .. } => self.computes = true,
+            Expr::Floor { field, .. } | Expr::Ceil { field, .. } => {
+                self.computes |= !matches!(field, CeilFloorKind::DateTimeField(DateTimeField::NoDateTime));
+            }
+            Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. } => self.computes = true,
             _ => {}
         }
         ControlFlow::Continue(())

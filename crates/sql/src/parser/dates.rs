@@ -74,15 +74,14 @@ fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
-/// Letters that stand twice in patterns, and in no zone's name.
+/// Whether it is no zone: those have a `/` between names, or an offset, or are of UTC.
 fn is_pattern(words: &Expr) -> bool {
-    match words {
-        Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(words) => ["yy", "MM", "HH"].iter().any(|letters| words.contains(letters)),
-            _ => false,
-        },
-        _ => false,
-    }
+    let Expr::Value(value) = words else { return false };
+    let Value::SingleQuotedString(words) = &value.value else { return false };
+    let is_zone = words.starts_with(['+', '-'])
+        || ["UTC", "GMT", "Z", "UCT"].iter().any(|name| words.eq_ignore_ascii_case(name))
+        || words.split_once('/').is_some_and(|(region, _)| region.len() > 2 && region.starts_with(|c: char| c.is_ascii_uppercase()) && region.contains(|c: char| c.is_ascii_lowercase()));
+    !is_zone
 }
 
 pub(super) fn interval(length: &str) -> Expr {
@@ -116,6 +115,9 @@ mod tests {
             ),
             ("from_unixtime(n, 'yyyy-MM-dd')", "date_format(from_unixtime(n), 'yyyy-MM-dd')"),
             ("from_unixtime(n, 'Europe/Brussels')", "from_unixtime(n, 'Europe/Brussels')"),
+            ("from_unixtime(n, '+02:00')", "from_unixtime(n, '+02:00')"),
+            ("from_unixtime(n, 'dd/MM')", "date_format(from_unixtime(n), 'dd/MM')"),
+            ("from_unixtime(n, 'EEE')", "date_format(from_unixtime(n), 'EEE')"),
             (
                 "CEIL(ts TO HOUR)",
                 "CASE WHEN date_trunc('hour', ts) = (ts) THEN date_trunc('hour', ts) ELSE date_trunc('hour', ts) + INTERVAL '1 hour' END",

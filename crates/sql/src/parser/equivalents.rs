@@ -126,7 +126,15 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         return Ok(Some(clock_time()));
     }
     let FunctionArguments::List(list) = &mut function.args else { return Ok(None) };
-    let Some(arguments) = plain(&list.args) else { return Ok(None) };
+    let Some(arguments) = plain(&list.args) else {
+        let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+        return match list.args.as_slice() {
+            [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if is_distinct && name == "count" => {
+                Err("count(DISTINCT *) is not supported; write SELECT count(*) FROM (SELECT DISTINCT * FROM …), or name the columns".into())
+            }
+            _ => Ok(None),
+        };
+    };
     Ok(match (name.as_str(), arguments.as_slice()) {
         ("if" | "iif", [condition, then, otherwise]) => Some(case(condition.clone(), then.clone(), otherwise.clone())),
         ("count_if" | "countif", [condition]) => {
@@ -185,6 +193,9 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         ("unix_timestamp", [time]) => Some(unix_timestamp(time.clone())),
         ("unix_timestamp", [time, pattern]) => Some(unix_timestamp(parsed_time("to_timestamp", time, pattern)?)),
         ("to_timestamp" | "to_date", [time, pattern]) => Some(parsed_time(&name, time, pattern)?),
+        ("to_char", [time, pattern]) => name_of(pattern).filter(|pattern| !pattern.contains('%')).map(chars).transpose()?.map(
+            |pattern| call("to_char", [time.clone(), text(&pattern)]),
+        ),
         // The precision says nothing: it is that of the clock.
         ("current_timestamp" | "now", [Expr::Value(_)]) => Some(call("now", [])),
         ("localtimestamp", [] | [Expr::Value(_)]) => Some(clock_time()),
@@ -264,6 +275,59 @@ fn name_of(expression: &Expr) -> Option<&str> {
         },
         _ => None,
     }
+}
+
+/// PostgreSQL's patterns of times, and what they are in those that DataFusion reads, the longer first.
+const CHARS: [(&str, &str); 22] = [
+    ("YYYY", "%Y"),
+    ("HH24", "%H"),
+    ("HH12", "%I"),
+    ("MONTH", "%B"),
+    ("DDD", "%j"),
+    ("MON", "%b"),
+    ("DAY", "%A"),
+    ("TZH", "%z"),
+    ("YY", "%y"),
+    ("MM", "%m"),
+    ("DD", "%d"),
+    ("HH", "%I"),
+    ("MI", "%M"),
+    ("SS", "%S"),
+    ("MS", "%3f"),
+    ("US", "%6f"),
+    ("AM", "%p"),
+    ("PM", "%p"),
+    ("DY", "%a"),
+    ("IW", "%V"),
+    ("TZ", "%Z"),
+    ("OF", "%:z"),
+];
+
+/// A pattern of PostgreSQL's `to_char` as DataFusion has it.
+fn chars(pattern: &str) -> Result<String, String> {
+    let (mut read, mut rest) = (String::new(), pattern);
+    while let Some(first) = rest.chars().next() {
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let (words, after) = quoted.split_once('"').unwrap_or((quoted, ""));
+            read.push_str(words);
+            rest = after;
+        } else if let Some((letters, here)) = CHARS.iter().find(|(letters, _)| starts_with(rest, letters)) {
+            read.push_str(here);
+            rest = &rest[letters.len()..];
+        } else if first.is_ascii_alphabetic() {
+            return Err(format!(
+                "to_char does not know what {first:?} is in the pattern '{pattern}'; write date_format(time, 'yyyy-MM-dd HH:mm:ss'), or put words in double quotes"
+            ));
+        } else {
+            read.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Ok(read)
+}
+
+fn starts_with(text: &str, letters: &str) -> bool {
+    text.get(..letters.len()).is_some_and(|start| start.eq_ignore_ascii_case(letters))
 }
 
 /// The arguments, if they are all expressions and have no names.
@@ -442,6 +506,9 @@ mod tests {
             ("JSON_ARRAYAGG(DISTINCT a ORDER BY a)", "json_of('[]', '=', array_agg(DISTINCT a ORDER BY a))"),
             ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "json_of('[]', '~', array_agg(json_of('{', '=a', x)))"),
             ("JSON_ARRAY((a || ']'), (to_json(b)))", "json_of('[', '=', (a || ']'), '~', (to_json(b)))"),
+            ("to_char(ts, 'YYYY-MM-DD HH24:MI:SS.MS')", "to_char(ts, '%Y-%m-%d %H:%M:%S.%3f')"),
+            ("to_char(ts, '\"am\" Day, DD Mon')", "to_char(ts, 'am %A, %d %b')"),
+            ("to_char(ts, '%H')", "to_char(ts, '%H')"),
             ("APPROX_COUNT_DISTINCT(a) FILTER (WHERE b)", "approx_distinct(a) FILTER (WHERE b)"),
             (
                 "COUNT(DISTINCT a, b + 1)",

@@ -12,6 +12,7 @@ mod interval_products;
 mod job;
 mod json_clauses;
 mod numbers;
+mod ordinals;
 mod precedence;
 mod session;
 mod table;
@@ -292,6 +293,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     numbers::keep_digits(&mut query);
     equivalents::rewrite(&mut query, at)?;
     equivalents::count_together(&mut query);
+    ordinals::resolve(&mut query);
     casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;

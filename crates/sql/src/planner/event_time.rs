@@ -186,7 +186,7 @@ impl Lineage<'_> {
     }
 
     /// Whether rows come that are final when a window closes: some aggregation groups by windows, something OVER is partitioned by them, or an outer join is of
-    /// rows of one window or near each other.
+    /// rows of one window. Of rows near each other one without a time would be held back for ever.
     pub fn closes_windows(&self, plan: &LogicalPlan) -> Result<bool> {
         let mut found = false;
         plan.apply_with_subqueries(|node| {
@@ -196,12 +196,17 @@ impl Lineage<'_> {
                     Expr::WindowFunction(function) => !self.windows(&function.params.partition_by, &window.input).is_empty(),
                     _ => false,
                 }),
-                LogicalPlan::Join(join) => join.join_type != JoinType::Inner && !self.joined(join).is_empty(),
+                LogicalPlan::Join(join) => join.join_type != JoinType::Inner && self.is_of_one_window(join),
                 _ => false,
             };
             Ok(TreeNodeRecursion::Continue)
         })?;
         Ok(found)
+    }
+
+    fn is_of_one_window(&self, join: &Join) -> bool {
+        let is_window = |side: &Expr, input: &LogicalPlan| self.of(side, input).is_some_and(|time| time != Time::Raw);
+        join.on.iter().any(|(left, right)| is_window(left, &join.left) && is_window(right, &join.right))
     }
 
     /// Whether some join is of rows of one window, or near each other.

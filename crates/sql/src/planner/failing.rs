@@ -39,6 +39,10 @@ pub(super) fn refuse(subject: &str, plan: &LogicalPlan, state: &SessionState) ->
         node.inputs().into_iter().for_each(|input| schema.merge(input.schema()));
         node.apply_expressions(|expression| {
             expression.apply(|part| {
+                // What a branch has is computed of some rows, or of none.
+                if matches!(part, Expr::Case(_)) {
+                    return Ok(TreeNodeRecursion::Jump);
+                }
                 let error = made_up(part, &schema).and_then(|call| error_of(call, state));
                 failing = error.map(|error| format!("{}: {error}", part.human_display()));
                 Ok(if failing.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })

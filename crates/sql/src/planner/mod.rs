@@ -263,7 +263,8 @@ impl Planner {
         if insert.emit == Emit::OnWindowClose && !lineage.closes_windows(&planned.plan)? {
             let unwatched = event_time::without_watermark(&planned.sources);
             let remedy = if lineage.joins_windows(&planned.plan)? {
-                "what an inner join of windows gives never changes, and is written once in any case: leave EMIT out".to_owned()
+                "what an inner join gives never changes, and rows of an outer join within an interval are written as they change: leave EMIT out"
+                    .to_owned()
             } else if unwatched.is_empty() {
                 "GROUP BY window_start, window_end of TABLE(TUMBLE(…)) over the watermark's column, or compare those of both sides in the ON of an outer join, or leave EMIT out"
                     .to_owned()

@@ -636,6 +636,10 @@ async fn refusals_say_what_to_write() {
             "never changes",
         ),
         (
+            "other SELECT a.k, b.v FROM t AS a LEFT JOIN u AS b ON a.k = b.k AND a.ts BETWEEN b.ts - INTERVAL '5' SECOND AND b.ts EMIT ON WINDOW CLOSE",
+            "within an interval",
+        ),
+        (
             "other SELECT k, count(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(ts), INTERVAL '1' HOUR)) GROUP BY k, window_end EMIT ON WINDOW CLOSE",
             "declare WATERMARK FOR",
         ),

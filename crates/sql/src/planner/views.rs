@@ -121,7 +121,8 @@ impl Planning {
         let renamed = names.iter().enumerate().map(|(index, name)| {
             let (qualifier, field) = plan.schema().qualified_field(index);
             let column = Expr::Column(Column::from((qualifier, field)));
-            if field.name() == name && qualifier.is_none() { column } else { column.alias(name) }
+            // Whoever names the view gives it the qualifier.
+            if field.name() == name { column } else { column.alias(name) }
         });
         let renamed: Vec<Expr> = renamed.collect();
         Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
