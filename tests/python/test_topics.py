@@ -7,7 +7,7 @@ import time
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from conftest import wait_for
+from conftest import Cluster, wait_for
 
 
 class Job:
@@ -146,6 +146,12 @@ def test_a_job_whose_topic_is_gone_says_so_and_goes_on_with_the_next(system):
     failed = wait_for("the job naming the topic", lambda: (shown := job())["state"] == "failed" and shown)
     assert f"{name}_out" in failed["error"] and "does not exist" in failed["error"], failed
     assert f"{name}_out" not in admin.list_topics(timeout=5).topics, "it is not made again by itself"
+    # Nor by the next leader. The cluster's processes are left alone: it is shared.
+    if not isinstance(system, Cluster):
+        assert system.stop() == 0, system.errors()
+        system.start()
+        wait_for("the job naming the topic again", lambda: (shown := job())["state"] == "failed" and "does not exist" in shown["error"])
+        assert f"{name}_out" not in admin.list_topics(timeout=5).topics, "it is not made again by a new leader"
     done(admin.create_topics([NewTopic(f"{name}_out", 1, 1)]))
     wait_for("the rows that waited", lambda: rows() == set(range(5, 8)))
     wait_for("the job going on", lambda: job()["state"] == "idle")

@@ -110,6 +110,7 @@ impl JobManager {
         self.check_clients(&plan)?;
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
+        self.ensure_topics(&spec).await?;
         self.own_targets(definition, &plan).await?;
         let mut notices = planning::notices(&plan, &spec.template)?;
         notices.extend(earlier_rows::notices(&*self.platform.tables, &plan).await);
@@ -145,20 +146,21 @@ impl JobManager {
 
     /// Writes the rows of an INSERT that ends; answers how many.
     pub async fn insert(&self, insert: &InsertPlan, rows: SendableRecordBatchStream) -> anyhow::Result<u64> {
-        self.ensure_target(&insert.target).await?;
+        self.ensure_target_topic(&insert.target).await?;
+        self.ensure_table(&insert.target).await?;
         let (keeping, _, sink) = sink(&self.platform, insert)?;
         let now_us = self.context.clock.now().wall_us;
         once::insert(&*self.context.store, &self.platform.tables, keeping, sink, now_us, rows, &self.shutdown).await
     }
 
-    /// Starts a job that is in the catalog.
+    /// Starts a job that is in the catalog. The topics that it writes to were made with it: one that is gone since is missed, not made again.
     pub async fn start(self: &Arc<Self>, definition: &JobDefinition) -> anyhow::Result<()> {
         let catalog = self.catalog.current();
         let plan = self.plan(catalog, definition).await?;
-        self.ensure_targets(&plan).await?;
+        self.ensure_tables(&plan).await?;
         self.ensure_dead_letters().await?;
         let spec = self.spec(definition, &plan).await?;
-        self.ensure_topics(definition, &spec).await?;
+        self.ensure_positions(definition, &spec).await?;
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
         match (unreadable(&manifest, &spec), &manifest.life) {
             (None, _) => manifest.layout = spec.template.layout(),
@@ -313,16 +315,19 @@ impl JobManager {
         Ok(planner.plan_stored_job(definition, 1).await?)
     }
 
-    /// Creates the target when asked to, else checks that it is as declared: all mismatches at once.
-    async fn ensure_target(&self, target: &TableDefinition) -> anyhow::Result<()> {
-        if let Some(written) = topic_of(&self.platform, target)? {
-            // Of an upsert topic the broker may forget all but a key's last record.
-            let upserts = matches!(target.connector, Connector::UpsertKafka(_));
-            let config: &[(&str, &str)] = if upserts { &[("cleanup.policy", "compact")] } else { &[] };
-            let admin = Admin::connect(&written.connection).with_context(|| format!("table {}", target.name))?;
-            let ensured = admin.ensure_topic(&written.topic, None, config).await;
-            return ensured.with_context(|| format!("topic {:?} of table {}", written.topic, target.name));
-        }
+    /// Creates the target's topic where there is none.
+    async fn ensure_target_topic(&self, target: &TableDefinition) -> anyhow::Result<()> {
+        let Some(written) = topic_of(&self.platform, target)? else { return Ok(()) };
+        // Of an upsert topic the broker may forget all but a key's last record.
+        let upserts = matches!(target.connector, Connector::UpsertKafka(_));
+        let config: &[(&str, &str)] = if upserts { &[("cleanup.policy", "compact")] } else { &[] };
+        let admin = Admin::connect(&written.connection).with_context(|| format!("table {}", target.name))?;
+        let ensured = admin.ensure_topic(&written.topic, None, config).await;
+        ensured.with_context(|| format!("topic {:?} of table {}", written.topic, target.name))
+    }
+
+    /// Creates the target's table when asked to, else checks that it is as declared: all mismatches at once.
+    async fn ensure_table(&self, target: &TableDefinition) -> anyhow::Result<()> {
         let (Connector::Cassandra(options), Some(declared)) = (&target.connector, target.table_schema()) else { return Ok(()) };
         let tables = &self.platform.tables;
         let stored = match tables.describe(&declared.name).await? {
@@ -342,9 +347,17 @@ impl JobManager {
         Ok(())
     }
 
+    /// For a statement: the topics and tables that its job writes to.
     pub(super) async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
         for insert in &plan.inserts {
-            self.ensure_target(&insert.target).await?;
+            self.ensure_target_topic(&insert.target).await?;
+        }
+        self.ensure_tables(plan).await
+    }
+
+    async fn ensure_tables(&self, plan: &JobPlan) -> anyhow::Result<()> {
+        for insert in &plan.inserts {
+            self.ensure_table(&insert.target).await?;
             // A job with state may take rows back, and a tombstone must outlive the epochs before it (EPOCHS rule 14).
             if let (true, Some(declared)) = (insert.is_stateful, insert.target.table_schema()) {
                 polybolos_tables::check::deletes(&*self.platform.tables, &declared.name).await?;
@@ -380,12 +393,19 @@ impl JobManager {
         Ok(())
     }
 
-    /// The topics that sinks write to, and those in which they keep their positions.
-    async fn ensure_topics(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
+    /// For a statement: all topics that its job writes to, that of its dead letters among them.
+    pub(super) async fn ensure_topics(&self, spec: &JobSpec) -> anyhow::Result<()> {
+        for target in spec.sinks.values().filter_map(|(_, sink)| sink.topic()) {
+            let ensured = Admin::connect(&target.connection)?.ensure_topic(&target.topic, None, &[]).await;
+            ensured.with_context(|| format!("topic {:?}, which job {} writes to", target.topic, spec.name))?;
+        }
+        Ok(())
+    }
+
+    /// The topics in which sinks keep their positions.
+    async fn ensure_positions(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
         for (target, positions) in positions(&Incarnation(definition.incarnation.clone()), spec) {
             let admin = Admin::connect(&target.connection)?;
-            let ensured = admin.ensure_topic(&target.topic, None, &[]).await;
-            ensured.with_context(|| format!("topic {:?}, which job {} writes to", target.topic, definition.name))?;
             let ensured = admin.ensure_topic(&positions, Some(i32::from(PUBLISHERS)), POSITIONS_CONFIG).await;
             ensured.with_context(|| format!("topic {positions:?}, which keeps how far job {} has published", definition.name))?;
         }

@@ -38,6 +38,7 @@ impl JobManager {
         }
         self.ensure_targets(&plan).await?;
         let spec = self.spec(definition, &plan).await?;
+        self.ensure_topics(&spec).await?;
         match &restart.from {
             Some(RestartFrom::Savepoint(name)) => fits(&catalog, definition, &spec, &self.savepoints().find(name)?)?,
             _ => self.find_files(&plan).await?,

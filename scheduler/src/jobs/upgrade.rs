@@ -34,6 +34,7 @@ impl JobManager {
             bail!("job {name} cannot keep its state: {why}; {}", choices(name));
         }
         self.ensure_targets(&plan).await?;
+        self.ensure_topics(&new_spec).await?;
         planning::notices(&plan, &new_spec.template)
     }
 
