@@ -2,6 +2,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    ops::Deref,
     sync::{Arc, LazyLock, Weak},
     time::Duration,
 };
@@ -49,8 +50,32 @@ pub struct Offsets {
 
 /// What asks a cluster. A client of librdkafka has threads and connections of its own, so all who ask the same cluster share one pair.
 struct Clients {
+    /// Always there, until they are dropped.
+    pair: Option<Pair>,
+}
+
+struct Pair {
     admin: AdminClient<DefaultClientContext>,
     consumer: BaseConsumer<FailureContext>,
+}
+
+impl Deref for Clients {
+    type Target = Pair;
+
+    fn deref(&self) -> &Pair {
+        self.pair.as_ref().expect("the clients are there until they are dropped")
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // Ending them takes a moment, and whoever drops them may not block.
+        let Some(pair) = self.pair.take() else { return };
+        let end = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(pair));
+        if let Err(error) = end {
+            tracing::warn!(%error, "no thread to end clients of Kafka on");
+        }
+    }
 }
 
 /// Those that are in use.
@@ -65,7 +90,8 @@ impl Clients {
         let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
         let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
         let admin = config.create().map_err(failed)?;
-        let clients = Arc::new(Self { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? });
+        let pair = Pair { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? };
+        let clients = Arc::new(Self { pair: Some(pair) });
         known.retain(|_, clients| clients.strong_count() > 0);
         known.insert(connection.clone(), Arc::downgrade(&clients));
         Ok(clients)
@@ -135,21 +161,34 @@ impl Admin {
     }
 
     /// A topic, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`KafkaError::Denied`] where the broker does not let us know.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>> {
-        let name = topic.to_owned();
-        let described = self.blocking(format!("describing topic {topic:?}"), move |consumer| {
+        let Some(partitions) = self.partitions(topic).await? else { return Ok(None) };
+        Ok(Some(TopicDescription { partitions, topic_id: self.topic_id(topic).await }))
+    }
+
+    /// Whether there is such a topic: one question, without that for its id. Errors are those of [`Self::describe`].
+    pub async fn exists(&self, topic: &str) -> Result<bool> {
+        Ok(self.partitions(topic).await?.is_some())
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<Option<Vec<i32>>> {
+        let (name, action) = (topic.to_owned(), format!("describing topic {topic:?}"));
+        let described = self.blocking(action.clone(), move |consumer| {
             let metadata = consumer.fetch_metadata(Some(&name), TIMEOUT)?;
-            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else { return Ok(None) };
-            if found.error().is_some() || found.partitions().is_empty() {
-                return Ok(None);
+            let Some(found) = metadata.topics().iter().find(|found| found.name() == name) else { return Ok(Ok(vec![])) };
+            if let Some(error) = found.error() {
+                return Ok(Err(RDKafkaErrorCode::from(error)));
             }
             let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
             partitions.sort_unstable();
-            Ok(Some(TopicDescription { partitions, topic_id: None }))
+            Ok(Ok(partitions))
         });
         match described.await? {
-            None => Ok(None),
-            Some(description) => Ok(Some(TopicDescription { topic_id: self.topic_id(topic).await, ..description })),
+            Ok(partitions) => Ok(Some(partitions).filter(|partitions| !partitions.is_empty())),
+            Err(code) => missing(topic, code, &self.connection.bootstrap_servers, action).map(|()| None),
         }
     }
 
@@ -226,20 +265,24 @@ impl Admin {
     /// Creates a topic where there is none; `partitions` of `None`, and replicas, are the broker's default. Answers when it can be used.
     pub async fn ensure_topic(&self, name: &str, partitions: Option<i32>, config: &[(&str, &str)]) -> Result<()> {
         const BROKER_DEFAULT: i32 = -1;
-        if self.describe(name).await?.is_some() {
+        if self.exists(name).await? {
             return Ok(());
         }
         self.create_topic(name, partitions.unwrap_or(BROKER_DEFAULT), BROKER_DEFAULT, config).await?;
         // Brokers hear of it one after the other.
         let until = std::time::Instant::now() + TIMEOUT;
-        while self.describe(name).await?.is_none() {
+        loop {
+            match self.exists(name).await {
+                Ok(true) => return Ok(()),
+                Err(error) if !error.is_retryable() => return Err(error),
+                Ok(false) | Err(_) => {}
+            }
             if std::time::Instant::now() > until {
                 let reason = format!("topic {name:?} was created and does not appear");
                 return Err(KafkaError::Away { servers: self.connection.bootstrap_servers.clone(), reason });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
     }
 
     /// Deletes a topic; one that is not there is as good.
@@ -297,5 +340,32 @@ impl Admin {
             .create_with_context(QuietContext)
             .map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
         Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(committer)).clone())
+    }
+}
+
+/// What a broker says instead of describing a topic: nothing more, where that means that there is none.
+fn missing(topic: &str, code: RDKafkaErrorCode, servers: &str, action: String) -> Result<()> {
+    match code {
+        // A topic of a name that brokers do not take cannot be there; making it says what is wrong with the name.
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::InvalidTopic => Ok(()),
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            Err(KafkaError::Denied { topic: topic.to_owned(), reason: code.to_string() })
+        }
+        _ => Err(KafkaError::from_code(code, servers, action)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_may_not_be_seen_is_not_called_missing() {
+        let told = |code| missing("t", code, "here:9092", "describing".into());
+        assert!(told(RDKafkaErrorCode::UnknownTopicOrPartition).is_ok());
+        assert!(told(RDKafkaErrorCode::InvalidTopic).is_ok());
+        let denied = told(RDKafkaErrorCode::TopicAuthorizationFailed).unwrap_err();
+        assert!(matches!(&denied, KafkaError::Denied { topic, .. } if topic == "t") && !denied.is_retryable(), "{denied}");
+        assert!(told(RDKafkaErrorCode::LeaderNotAvailable).unwrap_err().is_retryable());
     }
 }
