@@ -9,6 +9,7 @@
 //! size (`retention.bytes`), which spares the newest segment: a position never expires with time, as a committed offset would.
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -122,6 +123,8 @@ pub struct PublisherConfig {
 #[derive(Debug)]
 pub struct TopicPublisher {
     config: PublisherConfig,
+    /// Its connections are kept while the publisher is open, for questions about the topic.
+    admin: Arc<Admin>,
     producer: TransactionalProducer,
     position: Position,
     record_bytes_max: usize,
@@ -140,14 +143,15 @@ impl TopicPublisher {
     /// # Errors
     /// [`KafkaError::NoSuchTopic`] where the topic is gone: it is not made anew, as nobody would notice what went with it.
     pub async fn open(config: PublisherConfig) -> Result<Self> {
-        must_exist(&config.connection, &config.topic).await?;
-        let record_bytes_max = record_bytes_max(&config.connection, &config.topic).await?;
+        let admin = Arc::new(Admin::connect(&config.connection)?);
+        must_exist(&admin, &config.topic).await?;
+        let record_bytes_max = record_bytes_max(&admin, &config.topic).await?;
         let opening = move || {
             let producer =
                 TransactionalProducer::open(&config.connection, &config.transactional_id, PART_TIMEOUT_MS, record_bytes_max)?;
             let position = find_position(&config)?;
             tracing::debug!(id = %config.transactional_id, ?position, "publisher taken over");
-            Ok(Self { config, producer, position, record_bytes_max })
+            Ok(Self { config, admin, producer, position, record_bytes_max })
         };
         blocking(opening).await
     }
@@ -163,7 +167,7 @@ impl TopicPublisher {
 
     /// Sends a part's records, but those that the topic would refuse, and the position that says so. Parts come epoch after epoch.
     pub async fn send(self, epoch: u64, part: u16, records: Vec<Records>) -> Result<Sent> {
-        let (connection, topic) = (self.config.connection.clone(), self.config.topic.clone());
+        let (admin, topic) = (self.admin.clone(), self.config.topic.clone());
         let sending = blocking(move || {
             let refused = refused(&records, self.record_bytes_max).into_iter().map(|(row, _)| row).collect();
             let position = self.position.with(epoch, part, refused);
@@ -178,29 +182,21 @@ impl TopicPublisher {
             self.producer.send(outgoing(&records, &self.config.topic, self.record_bytes_max).chain([marker]))?;
             Ok(Sent { publisher: self, position })
         });
-        // The client goes on trying for long, and then cannot tell why. What is still being sent then is never committed.
-        let sent = tokio::select! {
-            sent = sending => sent,
-            error = found_missing(&connection, &topic) => Err(error),
-        };
-        match sent {
-            Ok(sent) => Ok(sent),
-            Err(error) => Err(explained(&connection, &topic, error).await),
-        }
+        watched(&admin, &topic, sending).await
     }
 }
 
 impl Sent {
     /// Makes the part visible. After an error it may be or not: whoever opens the publisher next finds out.
     pub async fn commit(self) -> Result<TopicPublisher> {
-        let (connection, topic) = (self.publisher.config.connection.clone(), self.publisher.config.topic.clone());
+        let (admin, topic) = (self.publisher.admin.clone(), self.publisher.config.topic.clone());
         let committing = blocking(move || {
             self.publisher.producer.commit()?;
             Ok(TopicPublisher { position: self.position, ..self.publisher })
         });
         match committing.await {
             Ok(publisher) => Ok(publisher),
-            Err(error) => Err(explained(&connection, &topic, error).await),
+            Err(error) => Err(explained(&admin, &topic, error).await),
         }
     }
 }
@@ -208,6 +204,7 @@ impl Sent {
 /// Rows of one statement, in one transaction: all of them become visible when it is committed, or none.
 #[derive(Debug)]
 pub struct OneTransaction {
+    admin: Arc<Admin>,
     producer: TransactionalProducer,
     topic: String,
     record_bytes_max: usize,
@@ -215,31 +212,37 @@ pub struct OneTransaction {
 
 impl OneTransaction {
     pub async fn begin(connection: Connection, topic: String) -> Result<Self> {
-        let record_bytes_max = record_bytes_max(&connection, &topic).await?;
+        let admin = Arc::new(Admin::connect(&connection)?);
+        let record_bytes_max = record_bytes_max(&admin, &topic).await?;
         let id = format!("polybolos-insert-{}", uuid::Uuid::new_v4().simple());
         blocking(move || {
             let producer = TransactionalProducer::open(&connection, &id, STATEMENT_TIMEOUT_MS, record_bytes_max)?;
             producer.begin()?;
-            Ok(Self { producer, topic, record_bytes_max })
+            Ok(Self { admin, producer, topic, record_bytes_max })
         })
         .await
     }
 
     /// Sends more; dropped afterwards, nothing was written. A row that the topic would refuse is an error.
     pub async fn send(self, records: Records) -> Result<Self> {
-        blocking(move || {
+        let (admin, topic) = (self.admin.clone(), self.topic.clone());
+        let sending = blocking(move || {
             let records = [records];
             if let Some((_, reason)) = refused(&records, self.record_bytes_max).into_iter().next() {
                 return Err(KafkaError::Refused { action: format!("writing a row to topic {:?}", self.topic), reason });
             }
             self.producer.send(outgoing(&records, &self.topic, self.record_bytes_max))?;
             Ok(self)
-        })
-        .await
+        });
+        watched(&admin, &topic, sending).await
     }
 
     pub async fn commit(self) -> Result<()> {
-        blocking(move || self.producer.commit()).await
+        let Self { admin, producer, topic, .. } = self;
+        match blocking(move || producer.commit()).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(explained(&admin, &topic, error).await),
+        }
     }
 }
 
@@ -254,42 +257,54 @@ fn outgoing<'a>(records: &'a [Records], topic: &'a str, bytes_max: usize) -> imp
     rows.map(move |(key, payload)| Outgoing { topic, partition: None, key, payload })
 }
 
-async fn must_exist(connection: &Connection, topic: &str) -> Result<()> {
-    let admin = Admin::connect(connection)?;
+async fn must_exist(admin: &Admin, topic: &str) -> Result<()> {
     for question in 0..QUESTIONS {
         if question > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        if admin.describe(topic).await?.is_some() {
+        if admin.exists(topic).await? {
             return Ok(());
         }
     }
     Err(KafkaError::NoSuchTopic { topic: topic.to_owned() })
 }
 
+/// Sends, and looks meanwhile whether the topic is still there: the client goes on trying for long, and then cannot tell why. What is
+/// still being sent when the topic is missed is never committed.
+async fn watched<T>(admin: &Admin, topic: &str, sending: impl Future<Output = Result<T>>) -> Result<T> {
+    let sent = tokio::select! {
+        sent = sending => sent,
+        missing = found_missing(admin, topic) => return Err(missing),
+    };
+    match sent {
+        Ok(sent) => Ok(sent),
+        Err(error) => Err(explained(admin, topic, error).await),
+    }
+}
+
 /// What the broker refuses of a topic that is gone, in words that name it.
-async fn explained(connection: &Connection, topic: &str, error: KafkaError) -> KafkaError {
+async fn explained(admin: &Admin, topic: &str, error: KafkaError) -> KafkaError {
     if error.is_retryable() {
         return error;
     }
-    match must_exist(connection, topic).await {
+    match must_exist(admin, topic).await {
         Err(missing @ KafkaError::NoSuchTopic { .. }) => missing,
         _ => error,
     }
 }
 
 /// Returns only when the topic is found to be gone.
-async fn found_missing(connection: &Connection, topic: &str) -> KafkaError {
+async fn found_missing(admin: &Admin, topic: &str) -> KafkaError {
     loop {
         tokio::time::sleep(WATCH).await;
-        if let Err(error @ KafkaError::NoSuchTopic { .. }) = must_exist(connection, topic).await {
+        if let Err(error @ KafkaError::NoSuchTopic { .. }) = must_exist(admin, topic).await {
             return error;
         }
     }
 }
 
-async fn record_bytes_max(connection: &Connection, topic: &str) -> Result<usize> {
-    let setting = Admin::connect(connection)?.topic_setting(topic, "max.message.bytes").await?;
+async fn record_bytes_max(admin: &Admin, topic: &str) -> Result<usize> {
+    let setting = admin.topic_setting(topic, "max.message.bytes").await?;
     Ok(setting.and_then(|bytes| bytes.parse().ok()).unwrap_or(MESSAGE_BYTES_MAX))
 }
 

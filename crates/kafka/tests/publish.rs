@@ -60,6 +60,15 @@ impl Sink {
         TopicPublisher::open(self.publisher(number)).await.unwrap()
     }
 
+    async fn delete_topic(&self) {
+        self.admin.delete_topic(&self.topic).await.unwrap();
+        let until = Instant::now() + DEADLINE;
+        while self.admin.describe(&self.topic).await.unwrap().is_some() {
+            assert!(Instant::now() < until, "the topic stays");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Everything that readers of committed records see, read as a job's source does: exact ranges up to the ends that the broker tells.
     async fn read(&self) -> Vec<RecordChunk> {
         let fetcher = Fetcher::new(FetcherConfig::default(), &prometheus::Registry::new()).unwrap();
@@ -263,14 +272,10 @@ async fn keys_tombstones_and_quiet_ends(servers: &str) {
 async fn a_topic_that_is_gone_is_missed(servers: &str) {
     let sink = Sink::new(servers, &[]).await;
     let open = sink.open(0).await.send(1, 0, records(1, 0)).await.unwrap().commit().await.unwrap();
-    sink.admin.delete_topic(&sink.topic).await.unwrap();
-    let until = Instant::now() + DEADLINE;
-    while sink.admin.describe(&sink.topic).await.unwrap().is_some() {
-        assert!(Instant::now() < until, "the topic stays");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    sink.delete_topic().await;
     let begun = Instant::now();
     let missed = open.send(2, 0, records(2, 0)).await.unwrap_err();
+    assert!(matches!(&missed, KafkaError::NoSuchTopic { topic } if *topic == sink.topic), "{missed}");
     assert!(begun.elapsed() < Duration::from_secs(15), "the client would go on trying: {missed}");
     let missing = TopicPublisher::open(sink.publisher(0)).await.unwrap_err();
     assert!(matches!(&missing, KafkaError::NoSuchTopic { topic } if *topic == sink.topic), "{missing}");
@@ -291,6 +296,11 @@ async fn one_transaction_is_all_or_none(servers: &str) {
     let kept = begin().await.unwrap().send(records(2, 0).remove(0)).await.unwrap().send(records(2, 1).remove(0)).await.unwrap();
     kept.commit().await.unwrap();
     sink.holds(&payloads_of([(2, 0), (2, 1)].into_iter())).await;
+    // One whose topic goes before its rows are sent says so.
+    let begun = begin().await.unwrap();
+    sink.delete_topic().await;
+    let missed = begun.send(records(3, 0).remove(0)).await.unwrap_err();
+    assert!(matches!(&missed, KafkaError::NoSuchTopic { topic } if *topic == sink.topic), "{missed}");
 }
 
 macro_rules! against_both {
