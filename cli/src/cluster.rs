@@ -181,7 +181,8 @@ async fn begin(arguments: &Arguments, folder: &std::path::Path, pipelines: &[Pat
             client.sql(&file.text, 1).await.with_context(|| format!("{}/{}", pipeline.display(), file.name))?;
         }
     }
-    let file = EndpointsFile::write(folder.join("endpoints.json"), &endpoints)?;
+    let file = EndpointsFile::new(folder.join("endpoints.json"), &endpoints)?;
+    file.write()?;
     let token = std::fs::read_to_string(folder.join("token"))?;
     println!("ready http=http://{}/?token={}", endpoints["http"], token.trim());
     println!("  prompt  polybolos sql --data-dir {}", folder.display());

@@ -211,7 +211,8 @@ impl Config {
 }
 
 fn is_full(error: &StoreError) -> bool {
-    matches!(error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, StoreError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Tries until it connects, or says that waiting does not help; `None` when told to stop.
@@ -271,13 +272,35 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         registry: telemetry::metrics()?,
     };
     let scheduler = polybolos_scheduler::start(settings, parts, stop).await?;
-    println!("ready scheduler http={}:{}", config.scheduler.host, config.scheduler.http_port);
-    let endpoints = config.endpoints();
-    let written = (!arguments.no_endpoints).then(|| EndpointsFile::write(folder.join("endpoints.json"), &endpoints)).transpose();
-    let _removed_at_exit = written.with_context(|| format!("cannot write endpoints.json in {}", folder.display()))?;
-    match scheduler.run().await? {
+    let own = (!arguments.no_endpoints).then(|| EndpointsFile::new(folder.join("endpoints.json"), &config.endpoints())).transpose()?;
+    // Of schedulers that share the folder the one that leads is told of; until one does, the first.
+    if let Some(own) = &own
+        && !own.exists()
+    {
+        tell(own);
+    }
+    println!("ready scheduler http={}", SocketAddr::new(config.scheduler.host, config.scheduler.http_port));
+    let (elected, running) = (scheduler.elected(), scheduler.run());
+    tokio::pin!(running);
+    let ended = tokio::select! {
+        ended = &mut running => ended?,
+        leads = elected => {
+            if let (true, Some(own)) = (leads, &own) {
+                tell(own);
+            }
+            running.await?
+        }
+    };
+    match ended {
         polybolos_scheduler::Ended::Shutdown => Ok(()),
         polybolos_scheduler::Ended::Deposed => restart("another scheduler may lead now"),
+    }
+}
+
+/// A scheduler works without the file: only the command line misses it.
+fn tell(own: &EndpointsFile) {
+    if let Err(error) = own.write() {
+        tracing::warn!(%error, "endpoints.json cannot be written in scheduler.data_dir; make room or give the right to write there, or give --http to the command line");
     }
 }
 

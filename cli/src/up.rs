@@ -240,7 +240,8 @@ async fn begin(
         ("flight_sql", address(7433)?),
         ("kafka", address(9092)?),
     ]);
-    let file = EndpointsFile::write(arguments.data_dir.join("endpoints.json"), &endpoints)?;
+    let file = EndpointsFile::new(arguments.data_dir.join("endpoints.json"), &endpoints)?;
+    file.write()?;
     let folder = arguments.data_dir.display();
     let mut out = std::io::stdout();
     let scheme = if arguments.tls_certificate.is_some() { "https" } else { "http" };

@@ -1,5 +1,5 @@
 //! Carries out the election: reads and swaps the lease object, and tells when this process leads and when it must stop.
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use parking_lot::RwLock;
 use polybolos_persist::{Expected, Store, Swap, keys};
@@ -26,8 +26,13 @@ pub enum Standing {
 pub struct Addresses {
     /// By executors: `host:port`.
     pub internal: String,
-    /// By people: the console's URL.
+    /// By people: the console's URL; empty where nobody knows it.
     pub door: String,
+}
+
+/// The URL of a console that listens there. Of one that listens on every address, nobody knows by which it is reached.
+pub fn door(scheme: &str, listens: SocketAddr) -> String {
+    if listens.ip().is_unspecified() { String::new() } else { format!("{scheme}://{listens}") }
 }
 
 /// Runs one election to its end: until deposed, or released because of `shutdown`. While another leads, `followed` says where.
@@ -168,6 +173,14 @@ async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecor
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_door_is_a_url_or_not_told() {
+        let told = |listens: &str| door("https", listens.parse().unwrap());
+        assert_eq!(told("10.0.0.7:7400"), "https://10.0.0.7:7400");
+        assert_eq!(told("[::1]:7400"), "https://[::1]:7400");
+        assert_eq!((told("0.0.0.0:7400"), told("[::]:7400")), (String::new(), String::new()));
+    }
 
     #[test]
     fn a_standby_tells_once_of_each_leader() {

@@ -135,13 +135,9 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     let http_listener = bound(settings.http_port, "the console", "http_port").await?;
     let postgres_listener = bound(settings.postgres_port, "PostgreSQL clients", "postgres_port").await?;
     let flight_listener = bound(settings.flight_sql_port, "Flight SQL clients", "flight_sql_port").await?;
-    let internal_endpoint = format!("{}:{}", settings.host, internal.local_addr()?.port());
-
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    let addresses = Addresses {
-        internal: internal_endpoint,
-        door: format!("{scheme}://{}:{}", settings.host, http_listener.local_addr()?.port()),
-    };
+    let addresses =
+        Addresses { internal: internal.local_addr()?.to_string(), door: leadership::door(scheme, http_listener.local_addr()?) };
 
     let leader_id = uuid::Uuid::new_v4().simple().to_string();
     let clock = Arc::new(Clock::anchored(parts.tables.clock_us().await.ok()));
@@ -239,9 +235,14 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
 impl Scheduler {
     /// Waits until this scheduler leads.
     pub async fn leads(&self) {
+        self.elected().await;
+    }
+
+    /// Whether this scheduler leads, once it does or never will.
+    pub fn elected(&self) -> impl Future<Output = bool> + use<> {
         let mut standing = self.standing.clone();
         // The sender lives as long as the election; when it is gone, so is everything else.
-        let _ = standing.wait_for(|standing| matches!(standing, Standing::Leader(_))).await;
+        async move { standing.wait_for(|standing| matches!(standing, Standing::Leader(_))).await.is_ok() }
     }
 
     /// Carries out statements as the platform itself, each to its end.

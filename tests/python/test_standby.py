@@ -99,6 +99,8 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     # The second one waits, longer than a lease, and the first goes on.
     time.sleep(5)
     assert standby.poll() is None and leader.poll() is None
+    named = lambda: json.loads((services.folder / "endpoints.json").read_text())["http"]  # noqa: E731
+    assert named() == f"127.0.0.1:{services.ports[0][1]}", "the standby shares the folder, and the leader is told of"
     log = (services.folder / "scheduler-1.log").read_text()
     [stands_by] = [line for line in log.splitlines() if "this scheduler stands by" in line]
     assert f"leader=127.0.0.1:{services.ports[0][0]} " in stands_by, stands_by
@@ -120,6 +122,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     took = time.monotonic() - stopped
     leader.send_signal(signal.SIGCONT)
     assert took < TAKEOVER_S, f"{took:.1f} s"
+    wait_for("the command line going to the new leader", lambda: named() == f"127.0.0.1:{services.ports[1][1]}", 10)
     # The sleeper does not lead: whoever leads does so undisturbed.
     assert "this scheduler leads" in (services.folder / "scheduler-1.log").read_text()
     before = records(1)

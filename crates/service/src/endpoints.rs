@@ -1,5 +1,5 @@
-//! `endpoints.json`: where everything listens, for scripts and the command line. Written when all is ready, atomically; removed at exit, unless
-//! another process has written its own since.
+//! `endpoints.json`: where everything listens, for scripts and the command line. Written atomically when all is ready, by whoever leads where several share a folder;
+//! removed at exit, unless another process has written its own since.
 use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// Removes the file when dropped.
@@ -10,13 +10,23 @@ pub struct EndpointsFile {
 }
 
 impl EndpointsFile {
-    /// A flat object of `host:port` by name.
-    pub fn write(path: PathBuf, endpoints: &BTreeMap<&str, String>) -> io::Result<Self> {
-        let temporary = path.with_extension("json.new");
+    /// A flat object of `host:port` by name, to be written.
+    pub fn new(path: PathBuf, endpoints: &BTreeMap<&str, String>) -> io::Result<Self> {
         let content = serde_json::to_vec_pretty(endpoints).map_err(io::Error::other)?;
-        std::fs::write(&temporary, &content)?;
-        std::fs::rename(&temporary, &path)?;
         Ok(Self { path, content })
+    }
+
+    /// Whether there is one, of whatever process.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Replaces what is there.
+    pub fn write(&self) -> io::Result<()> {
+        // Another process may write its own at the same moment.
+        let temporary = self.path.with_extension(format!("json.{}.new", std::process::id()));
+        let written = std::fs::write(&temporary, &self.content).and_then(|()| std::fs::rename(&temporary, &self.path));
+        written.inspect_err(|_| _ = std::fs::remove_file(&temporary))
     }
 }
 
@@ -39,11 +49,30 @@ mod tests {
     fn whoever_wrote_last_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("endpoints.json");
-        let write = |http: &str| EndpointsFile::write(path.clone(), &BTreeMap::from([("http", http.to_owned())])).unwrap();
-        let (first, second) = (write("here:1"), write("here:2"));
+        let file = |http: &str| EndpointsFile::new(path.clone(), &BTreeMap::from([("http", http.to_owned())])).unwrap();
+        let (first, second) = (file("here:1"), file("here:2"));
+        assert!(!first.exists());
+        first.write().unwrap();
+        assert!(second.exists());
+        second.write().unwrap();
         drop(first);
         assert!(std::fs::read_to_string(&path).unwrap().contains("here:2"));
         drop(second);
-        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+    #[test]
+    fn one_that_was_not_written_leaves_nothing_and_removes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoints = |http: &str| BTreeMap::from([("http", http.to_owned())]);
+        // A file cannot take the place of a folder.
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(EndpointsFile::new(taken, &endpoints("here:1")).unwrap().write().is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let path = folder.path().join("endpoints.json");
+        let leader = EndpointsFile::new(path.clone(), &endpoints("here:1")).unwrap();
+        leader.write().unwrap();
+        drop(EndpointsFile::new(path, &endpoints("here:2")).unwrap());
+        assert!(leader.exists());
     }
 }
