@@ -74,11 +74,12 @@ pub struct CassandraBackend {
     session: Arc<Session>,
     catalog: Arc<Catalog>,
     reads: Arc<scan::PreparedReads>,
-    /// By what was asked for. Whoever lost one to an outage finds it here, instead of having a busy cluster prepare it again.
+    /// By what was asked for. Publishers give theirs up at every error, an outage too, and find them here, instead of having a busy cluster prepare
+    /// them again; those that an answer proved stale are not given out any more.
     writers: Mutex<HashMap<String, Arc<CassandraWriter>>>,
 }
 
-/// More different writers than that are prepared again.
+/// Where there are more different writers than that, some are prepared again.
 const MAX_WRITERS: usize = 1_024;
 
 impl fmt::Debug for CassandraBackend {
@@ -124,6 +125,16 @@ impl CassandraBackend {
 
     async fn run(&self, doing: &str, statement: String) -> Result<(), TableError> {
         self.session.query_unpaged(statement, ()).await.map(|_| ()).map_err(|error| of_execution(doing, error))
+    }
+}
+
+/// For one more under `key`, some other goes where there are too many: all at once would all be prepared again.
+fn make_room<T>(kept: &mut HashMap<String, T>, key: &str, most: usize) {
+    if kept.len() < most || kept.contains_key(key) {
+        return;
+    }
+    if let Some(other) = kept.keys().next().cloned() {
+        kept.remove(&other);
     }
 }
 
@@ -229,9 +240,7 @@ impl TableBackend for CassandraBackend {
         let writer = CassandraWriter::prepare(self.session.clone(), self.catalog.clone(), table, columns, options).await?;
         let writer = Arc::new(writer);
         let mut writers = self.writers.lock();
-        if writers.len() >= MAX_WRITERS {
-            writers.clear();
-        }
+        make_room(&mut writers, &key, MAX_WRITERS);
         writers.insert(key, writer.clone());
         Ok(writer)
     }
@@ -259,5 +268,20 @@ impl TableBackend for CassandraBackend {
 
     fn scan(&self, request: &ScanRequest, slice: &ScanSlice) -> BoxStream<'static, Result<arrow::array::RecordBatch, TableError>> {
         scan::scan(self.session.clone(), self.catalog.clone(), self.reads.clone(), request.clone(), slice.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_goes_for_one_that_comes() {
+        let mut kept: HashMap<String, u8> = (0..3).map(|number| (number.to_string(), number)).collect();
+        make_room(&mut kept, "3", 4);
+        make_room(&mut kept, "1", 3);
+        assert_eq!(kept.len(), 3);
+        make_room(&mut kept, "3", 3);
+        assert_eq!(kept.len(), 2);
     }
 }

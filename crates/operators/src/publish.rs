@@ -168,7 +168,7 @@ impl PublishError {
     }
 }
 
-/// Publishes for one executor; keeps its prepared writers.
+/// Publishes for one executor; keeps its writers while they work, as asking the backend for one costs questions to the store.
 pub struct Publisher {
     services: Arc<ExecutorServices>,
     writers: Mutex<HashMap<String, Arc<dyn TableWriter>>>,
@@ -286,7 +286,7 @@ impl Publisher {
             let outcome = match written {
                 Ok(outcome) => outcome,
                 Err(error) => {
-                    // A prepared writer may be what is broken (a dropped and re-created table): the next try prepares anew.
+                    // The backend knows whether its writer is what is broken (a table that was dropped and made again), and has it prepared anew.
                     self.writers.lock().remove(&target.writer_key());
                     return Err(error.into());
                 }
