@@ -230,8 +230,9 @@ def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_pla
             return platform.sql("SELECT count(*) AS words, coalesce(sum(n), 0) AS records FROM word_counts")[0]
 
         def told() -> str:
+            """What the job says, while it stands still."""
             job = shown(platform)
-            return f"{job['limiting']} {job['error']}"
+            return f"{job['limiting']} {job['error']}" if job["state"] in ("waiting", "failed") else ""
 
         produce_words(range(5_000))
         wait_for("groups in memory", lambda: counted() == {"words": 5_000, "records": 5_000})
@@ -240,8 +241,8 @@ def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_pla
         for words in (range(20_000), range(20_000, 40_000), range(1)):
             produce_words(words)
             time.sleep(2)
-        wait_for("the error", lambda: "executor.work_dir" in told())
-        assert shown(platform)["state"] in ("waiting", "failed") and "\n" not in told(), told()
+        error = wait_for("the error", lambda: "executor.work_dir" in (said := told()) and said)
+        assert "\n" not in error, error
         filler.unlink()
         wait_for("all groups", lambda: counted() == {"words": 40_000, "records": 45_001}, 120)
         assert shown(platform)["records_in"] == 45_001
