@@ -1,7 +1,7 @@
 //! Rows that tables have before a job begins to fill them: of a job that was dropped, of statements, of others. Nobody would notice that they stay.
 use std::{collections::BTreeMap, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, future};
 use polybolos_sql::planner::JobPlan;
 use polybolos_tables::{ScanRequest, TableBackend, TableError, TableName};
 
@@ -15,16 +15,17 @@ pub async fn notices(tables: &dyn TableBackend, plan: &JobPlan) -> Vec<String> {
         .iter()
         .filter_map(|insert| Some((insert.target.table_schema()?.name, insert.target.name.to_string())))
         .collect();
-    let mut notices = vec![];
-    for (stored, declared) in targets {
+    // All at once: what a job of many tables waits is no more than for one.
+    let looks = targets.into_iter().map(|(stored, declared)| async move {
         match tokio::time::timeout(PATIENCE, has_rows(tables, &stored)).await {
-            Ok(Ok(true)) => notices.push(notice(&declared, &plan.name)),
+            Ok(Ok(true)) => return Some(notice(&declared, &plan.name)),
             Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::debug!(table = %stored, %error, "it is not known whether the table has rows"),
             Err(_) => tracing::debug!(table = %stored, "it is not known whether the table has rows"),
         }
-    }
-    notices
+        None
+    });
+    future::join_all(looks).await.into_iter().flatten().collect()
 }
 
 fn notice(table: &str, job: &str) -> String {
