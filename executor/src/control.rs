@@ -56,6 +56,8 @@ pub struct Control {
     publishing: Publishing,
     /// Ballista's executor, once there was a leader to start it against. It answers whichever scheduler sends it tasks.
     ballista: Option<JoinHandle<Result<(), String>>>,
+    /// Why a scheduler of another build was left, until one of the same takes this executor: told once.
+    last_mismatch: String,
 }
 
 /// How one connection ended.
@@ -77,7 +79,7 @@ impl Control {
     ) -> Self {
         let grant = Arc::new(PublishGrant::default());
         let publishing = Publishing::new(Publisher::new(services.clone()), grant.clone());
-        Self { settings, exchange_port, services, reports, grant, publishing, ballista: None }
+        Self { settings, exchange_port, services, reports, grant, publishing, ballista: None, last_mismatch: String::new() }
     }
 
     pub async fn run(mut self, on_ready: impl FnOnce() + Send, shutdown: CancellationToken) -> anyhow::Result<Ended> {
@@ -88,7 +90,6 @@ impl Control {
         let ports = ballista::Ports::choose(&self.settings)?;
         let mut on_ready = Some(on_ready);
         let mut last_complaint = String::new();
-        let mut last_mismatch = String::new();
         loop {
             for scheduler in self.settings.schedulers.clone() {
                 let outcome = self.connect(&scheduler, ports, &mut on_ready, &shutdown).await;
@@ -97,9 +98,9 @@ impl Control {
                     Outcome::Shutdown => return Ok(Ended::Shutdown),
                     Outcome::Restart(why) => return Ok(Ended::Restart(why)),
                     Outcome::OtherBuild(why) => {
-                        if why != last_mismatch {
+                        if why != self.last_mismatch {
                             tracing::error!(%scheduler, "{why}");
-                            last_mismatch = why;
+                            self.last_mismatch = why;
                         }
                     }
                     Outcome::Next(why) => {
@@ -174,6 +175,7 @@ impl Control {
                                 return outcome;
                             }
                             welcomed = true;
+                            self.last_mismatch.clear();
                             answered_us = Some(self.grant.now_us());
                         }
                         Some(message) => {

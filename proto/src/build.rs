@@ -14,14 +14,24 @@ pub const BUILD: Build<'static> = Build { version: env!("CARGO_PKG_VERSION"), pr
 
 impl fmt::Display for Build<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unknown = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
-        write!(f, "{} (protocol {})", or_unknown(self.version), or_unknown(self.protocol))
+        write!(f, "{} (protocol {})", shown(self.version), shown(self.protocol))
     }
+}
+
+/// Of what another says of itself, what is repeated.
+const SHOWN_CHARS: usize = 64;
+
+fn shown(text: &str) -> String {
+    if text.is_empty() {
+        return "unknown".into();
+    }
+    text.chars().filter(|character| !character.is_control()).take(SHOWN_CHARS).collect()
 }
 
 /// Why an executor, named by its host, and a scheduler cannot work together; `None` where they can.
 pub fn mismatch(host: &str, executor: Build<'_>, scheduler: Build<'_>) -> Option<String> {
     (executor != scheduler).then(|| {
+        let host = shown(host);
         format!(
             "the executor on {host} is of version {executor} and the scheduler of version {scheduler}; update one of them so that both are the same"
         )
@@ -38,6 +48,9 @@ mod tests {
         let other = Build { protocol: "0badcafe", ..BUILD };
         let told = mismatch("here", other, BUILD).expect("another protocol");
         assert!(told.contains(&other.to_string()) && told.contains(&BUILD.to_string()) && told.contains("update"), "{told}");
+        let long = "x\n".repeat(10_000);
+        let told = mismatch(&long, Build { version: &long, protocol: &long }, BUILD).expect("another version");
+        assert!(told.len() < 500 && !told.contains('\n'), "{told}");
         let old = Build { version: "0.0.9", protocol: "" };
         assert!(mismatch("here", BUILD, old).expect("another version").contains("0.0.9 (protocol unknown)"));
     }

@@ -59,6 +59,20 @@ pub struct ExecutorInfo {
     pub since: Instant,
 }
 
+/// More reasons than that are not remembered: they name what others say of themselves.
+const MAX_MISMATCHES: usize = 64;
+
+/// Whether a reason was not told yet; from now on it was.
+fn is_new(told: &mut BTreeSet<String>, reason: &str) -> bool {
+    if told.contains(reason) {
+        return false;
+    }
+    if told.len() >= MAX_MISMATCHES {
+        told.clear();
+    }
+    told.insert(reason.to_owned())
+}
+
 struct Connected {
     orders: mpsc::Sender<Result<wire::AttachResponse, Status>>,
     hello: wire::Hello,
@@ -80,7 +94,7 @@ pub struct Executors {
     connections: AtomicU64,
     connected: RwLock<BTreeMap<ExecutorId, Connected>>,
     listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
-    /// Why executors of other builds were sent away, each once: they come back again and again.
+    /// Why executors of other builds were sent away, each told once: they come back again and again.
     mismatches: Mutex<BTreeSet<String>>,
 }
 
@@ -259,7 +273,7 @@ impl Executors {
             _ => return,
         };
         if let Some(reason) = mismatch(&hello.host, Build { version: &hello.version, protocol: &hello.protocol }, BUILD) {
-            if self.mismatches.lock().insert(reason.clone()) {
+            if is_new(&mut self.mismatches.lock(), &reason) {
                 tracing::error!("{reason}");
             }
             send(Order::Refusal(wire::Refusal { reason, other_build: true })).await;
@@ -417,5 +431,20 @@ impl ExecutorControlService for ControlService {
         let (orders, outgoing) = mpsc::channel(ORDERS);
         tokio::spawn(self.0.clone().serve(request.into_inner(), orders));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_once_and_not_kept_without_end() {
+        let mut told = BTreeSet::new();
+        assert!(is_new(&mut told, "other") && !is_new(&mut told, "other"));
+        for number in 0..10 * MAX_MISMATCHES {
+            is_new(&mut told, &number.to_string());
+        }
+        assert!(told.len() <= MAX_MISMATCHES);
     }
 }
