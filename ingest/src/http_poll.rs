@@ -110,10 +110,11 @@ fn tell_skipped(feed: &Feed, skipped: &BTreeMap<Unusable, u64>, before: &BTreeMa
     }
 }
 
-/// What the server asks for is kept to, however long the feed's own pauses are; one that asks for none gets them.
+/// What the server asks for is kept to, however long the feed's own pauses are; one that asks for none gets them. No pause is shorter than
+/// the feed's first: `Retry-After: 0` does not ask for requests without end.
 fn backoff(http: &HttpPoll, failures: u32, error: &PollError, jitter: &mut ChaCha8Rng) -> Duration {
     if let PollError::Status { retry_after: Some(pause), .. } = error {
-        return (*pause).min(RETRY_AFTER_MAX);
+        return (*pause).max(http.retry_period).min(RETRY_AFTER_MAX);
     }
     let longest = http.retry_period.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(http.max_retry_backoff);
     longest.mul_f64(jitter.random_range(0.5..=1.0))
@@ -300,6 +301,7 @@ mod tests {
         };
         assert_eq!(pause(Some(120)), Duration::from_secs(120));
         assert_eq!(pause(Some(u64::MAX)), RETRY_AFTER_MAX);
+        assert_eq!(pause(Some(0)), http.retry_period);
         assert!(pause(None) <= Duration::from_secs(1));
     }
 
