@@ -23,7 +23,12 @@ function showStatus(status) {
   showObjects(status.topics, status.tables);
   showHealth(status);
   setText(byId('uptime'), uptime(status.uptime_s));
-  setText(byId('leader'), status.leader.is_me ? 'this scheduler leads' : `scheduler ${status.leader.id || 'unknown'} leads; this one waits`);
+  setText(byId('leader'), leading(status.leader));
+}
+
+function leading({ is_me, door }) {
+  if (is_me) return 'this scheduler leads';
+  return door ? `the scheduler at ${door} leads; this one waits` : 'another scheduler leads, or none yet; this one waits';
 }
 
 function showConnection(state) {

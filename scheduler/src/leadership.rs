@@ -50,7 +50,7 @@ pub async fn run(
     let (answers, mut answered) = mpsc::channel(16);
     let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
     let mut releasing = false;
-    let mut told = None;
+    let mut told: Option<Generation> = None;
     loop {
         for action in actions {
             match action {
@@ -104,21 +104,23 @@ pub async fn run(
             Some(event) => election.on_event(now, event),
             None => election.release(now),
         };
-        if let Some(leader) = newly_followed(&election, now, told) {
-            let LeaseRecord { endpoint, door, generation, .. } = leader;
-            *followed.write() = Some(door.clone()).filter(|door| !door.is_empty());
-            tracing::info!(leader = %endpoint, %generation, "this scheduler stands by, ready to take over from the leader");
-            told = Some(*generation);
+        let leader = followed_leader(&election, now);
+        if leader.map(|leader| leader.generation) != told {
+            told = leader.map(|leader| leader.generation);
+            *followed.write() = leader.map(|leader| leader.door.clone()).filter(|door| !door.is_empty());
+            if let Some(LeaseRecord { endpoint, generation, .. }) = leader {
+                tracing::info!(leader = %endpoint, %generation, "this scheduler stands by, ready to take over from the leader");
+            }
         }
     }
 }
 
-/// Whom a standby sees lead, unless `told` of that generation before. A leader that is gone still leads until its lease has run out.
-fn newly_followed(election: &Election, now_us: u64, told: Option<Generation>) -> Option<&LeaseRecord> {
+/// Whom a standby sees lead. A leader that is gone still leads until its lease has run out, unless it gave that back.
+fn followed_leader(election: &Election, now_us: u64) -> Option<&LeaseRecord> {
     if election.role(now_us) != Role::Standby {
         return None;
     }
-    election.leader().filter(|leader| Some(leader.generation) != told)
+    election.leader()
 }
 
 /// Gives the lease of a leader back that is known to be dead, so that nobody waits for it to run out.
@@ -183,15 +185,18 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_tells_once_of_each_leader() {
+    fn a_standby_follows_a_leader_to_its_end() {
         let mut election = Election::new(LeaseConfig::default(), "me", "here:7410");
         assert_eq!(election.on_event(0, LeaseEvent::Tick), [LeaseAction::Read]);
-        assert_eq!(newly_followed(&election, 0, None), None);
+        assert_eq!(followed_leader(&election, 0), None);
         let (holder, endpoint) = ("another".into(), "there:7410".into());
         let record = LeaseRecord { counter: 7, holder, endpoint, door: "http://there:7400".into(), generation: Generation(3) };
         election.on_event(1, LeaseEvent::Read(ReadAnswer::Found { version: Version::new("v7"), record: record.clone() }));
-        assert_eq!(newly_followed(&election, 1, None), Some(&record));
-        assert_eq!(newly_followed(&election, 1, Some(Generation(2))), Some(&record));
-        assert_eq!(newly_followed(&election, 1, Some(Generation(3))), None);
+        assert_eq!(followed_leader(&election, 1), Some(&record));
+        let later = 1 + LeaseConfig::default().look_us;
+        assert_eq!(election.on_event(later, LeaseEvent::Tick), [LeaseAction::Read]);
+        let record = LeaseRecord { counter: 8, holder: String::new(), ..record };
+        election.on_event(later, LeaseEvent::Read(ReadAnswer::Found { version: Version::new("v8"), record }));
+        assert_eq!(followed_leader(&election, later), None, "it gave its lease back");
     }
 }

@@ -68,8 +68,8 @@ impl StatusSource {
 
     fn leader(&self) -> Leader {
         let is_me = self.leads();
-        let id = if is_me { self.leader_id.clone() } else { self.leader_door().unwrap_or_default() };
-        Leader { id, is_me, since_ms: *self.leading_since_ms.read() }
+        let (id, door) = if is_me { (self.leader_id.clone(), None) } else { (String::new(), self.leader_door()) };
+        Leader { id, door, is_me, since_ms: *self.leading_since_ms.read() }
     }
 
     /// What a scheduler that stands by says with whatever only the leader has.

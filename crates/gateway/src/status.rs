@@ -24,8 +24,10 @@ pub struct Status {
 /// Which scheduler leads, as this one sees it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Leader {
-    /// Of the answering process if it leads, else where the leader's console is; empty where that is not known.
+    /// Of the answering process if it leads, else empty.
     pub id: String,
+    /// Where the leader's console is, if another process leads and that is known.
+    pub door: Option<String>,
     /// Whether the answering process is the leader; otherwise it waits.
     pub is_me: bool,
     pub since_ms: Option<u64>,
