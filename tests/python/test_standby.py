@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -52,6 +53,13 @@ class Services:
         done = self.run("sql", "-c", statement, "--output", "json", "--limit", "10000", at=at)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def leader(self, at: int) -> dict:
+        """Who leads, as a scheduler's status has it."""
+        login = {"Authorization": f"Bearer {(self.folder / 'token').read_text().strip()}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[at][1]}/api/v1/status", headers=login)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)["leader"]
 
     def end(self) -> None:
         for process in self.processes:
@@ -110,6 +118,9 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
         assert notice not in services.run("sql", "-c", statement, at=0).stderr, statement
     assert f", at http://127.0.0.1:{services.ports[0][1]}" in services.run("sql", "-c", "SHOW JOBS", at=1).stderr
     assert "stands by" not in services.run("sql", "-c", "SHOW TABLES", at=1).stderr
+    leads, waits = services.leader(0), services.leader(1)
+    assert leads["is_me"] and leads["id"] and leads["door"] is None, leads
+    assert (waits["is_me"], waits["id"], waits["door"]) == (False, "", f"http://127.0.0.1:{services.ports[0][1]}"), waits
     hidden = services.run("job", "show", "standby_job", at=1)
     assert hidden.returncode == 1 and "job standby_job is not shown here: this scheduler stands by" in hidden.stderr, hidden.stderr
     before = records(0)
