@@ -154,3 +154,12 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
     assert len(coordinates) == len(set(coordinates))
     assert set(coordinates) == bad_coordinates(services, TOPIC)
+
+
+def test_a_scheduler_leads_though_its_file_for_the_command_line_cannot_be_written(services):
+    (services.folder / "endpoints.json").mkdir()
+    leader = services.start("scheduler", 0)
+    log = lambda: (services.folder / "scheduler-0.log").read_text()  # noqa: E731
+    wait_for("the warning", lambda: "endpoints.json cannot be written in scheduler.data_dir" in log())
+    wait_for("an answer", lambda: services.sql("SELECT 1"))
+    assert leader.poll() is None and "this scheduler leads" in log()
