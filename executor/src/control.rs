@@ -307,6 +307,7 @@ impl Control {
                             name: &prefetch.topic,
                             headers: prefetch.headers,
                             log: &prefetch.log,
+                            topic_id: prefetch.topic_id.as_deref(),
                         };
                         services.fetcher.prefetch(source, topic, starts);
                     }

@@ -42,12 +42,14 @@ pub struct FetchTopic<'a> {
     pub headers: bool,
     /// Names the log that offsets count in, for who reads ahead: a topic made again under the same name is another one. Empty: not told.
     pub log: &'a str,
+    /// Kafka's id of the topic, for who reads ahead: one of another id is not read. `None`: not known.
+    pub topic_id: Option<&'a str>,
 }
 
 impl<'a> FetchTopic<'a> {
     /// With headers, of a log that has no name.
     pub fn new(connection: &'a Connection, name: &'a str) -> Self {
-        Self { connection, name, headers: true, log: "" }
+        Self { connection, name, headers: true, log: "", topic_id: None }
     }
 }
 
@@ -111,7 +113,7 @@ impl Fetcher {
             return self.forget(&key);
         }
         match self.source(&key, topic) {
-            Ok(source) => source.prefetch(topic.log, &starts),
+            Ok(source) => source.prefetch(topic.log, topic.topic_id, &starts),
             Err(error) => tracing::error!(topic = topic.name, %error, "cannot read ahead"),
         }
     }

@@ -1,19 +1,44 @@
 //! A topic's id, which tells it from another made later under the same name. The client library keeps it to itself, so this asks with one
 //! Metadata request (version 10, KIP-516) of its own, over plain TCP. With TLS or a login there is no answer, and other signs (offsets past
 //! the end) have to do.
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
+use crate::connection::Connection;
+
 const METADATA: i16 = 3;
 const VERSION: i16 = 10;
 const CORRELATION: i32 = 0x706f_6c79;
 
+/// Per server; without an answer the id is unknown.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Answers of clusters with thousands of brokers are smaller.
 const MAX_ANSWER: usize = 16 << 20;
+
+/// From the first bootstrap server that tells.
+pub(crate) async fn of(connection: &Connection, topic: &str) -> Option<String> {
+    if !connection.is_plaintext() {
+        return None;
+    }
+    for server in connection.bootstrap_servers.split(',').map(str::trim) {
+        let server = server.strip_prefix("PLAINTEXT://").unwrap_or(server);
+        if let Ok(Ok(Some(id))) = tokio::time::timeout(TIMEOUT, ask(server, topic)).await {
+            return Some(id);
+        }
+    }
+    None
+}
+
+/// The same, for a thread that may block.
+pub(crate) fn of_blocking(connection: &Connection, topic: &str) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(of(connection, topic))
+}
 
 /// `None` when the broker does not tell.
 pub(crate) async fn ask(server: &str, topic: &str) -> io::Result<Option<String>> {

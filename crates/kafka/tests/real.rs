@@ -367,6 +367,43 @@ async fn what_was_read_ahead_of_a_topic_does_not_outlive_it() {
     assert_exact(&read(&fetcher, &topic, 0, 0, 5).await.unwrap(), 0, OffsetRange::new(0, 5), 30);
 }
 
+/// The leader may take long to see that it is another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_made_again_is_not_read_for_the_one_that_was_ordered() {
+    let topic = topic("ordered", 1, &[]).await;
+    topic.fill(0, 100, 10).await;
+    let (fetcher, connection) = (fetcher(FetcherConfig::default()), connection());
+    let prefetch = async |log: &str| {
+        let id = topic.admin.describe(&topic.name).await.unwrap().unwrap().topic_id.unwrap();
+        let fetched = FetchTopic { log, topic_id: Some(&id), ..FetchTopic::new(&connection, &topic.name) };
+        fetcher.prefetch(key(0), fetched, BTreeMap::from([(0, 0)]));
+    };
+    let wait_for = async |what: &str, ends: &[i64]| {
+        let until = Instant::now() + DEADLINE;
+        while fetcher.available().iter().map(|available| available.end).collect::<Vec<_>>() != ends {
+            assert!(Instant::now() < until, "{what}: {:?}", fetcher.available());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    prefetch("first").await;
+    wait_for("reading ahead", &[100]).await;
+    topic.delete().await;
+    wait_for("the topic's end", &[]).await;
+    topic.admin.create_topic(&topic.name, 1, 1, &[]).await.unwrap();
+    topic.appears(1).await;
+    topic.fill(0, 200, 30).await;
+    // Longer than anything waits that goes on by itself.
+    let until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < until {
+        assert_eq!(fetcher.available(), [], "records of another topic");
+        let early = tokio::time::timeout(Duration::from_millis(50), read(&fetcher, &topic, 0, 0, 100)).await;
+        assert!(early.is_err(), "a reader gets records of another topic");
+    }
+    prefetch("second").await;
+    wait_for("the new topic's records", &[200]).await;
+    assert_exact(&read(&fetcher, &topic, 0, 0, 200).await.unwrap(), 0, OffsetRange::new(0, 200), 30);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_of_any_size_takes_bounded_memory() {
     const RECORDS: i64 = 60_000;

@@ -17,8 +17,8 @@ use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Hea
 use polybolos_sql::clock;
 use polybolos_streaming::{
     coordinator::{
-        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, ManifestAnswer, PartLayout, Phase, PublishFailure,
-        PublishOrder, SwapReply,
+        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, Log, ManifestAnswer, PartLayout, Phase,
+        PublishFailure, PublishOrder, SwapReply,
     },
     frame::{Frame, PartWork},
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},
@@ -196,7 +196,7 @@ struct Runner {
     /// Next offset to read ahead, by partition.
     wanted: BTreeMap<SourcePartition, i64>,
     /// The log that each source's offsets count in.
-    logs: BTreeMap<SourceId, String>,
+    logs: BTreeMap<SourceId, Log>,
     ends: BTreeMap<SourcePartition, i64>,
     /// The one swap under way: its bytes never change.
     swap: Option<(Nonce, Version, Bytes)>,
@@ -702,9 +702,9 @@ impl Runner {
                         continue;
                     }
                 };
-                let log = self.logs.get(source).cloned().unwrap_or_default();
+                let Log { name: log, topic_id } = self.logs.get(source).cloned().unwrap_or_default();
                 let (source, topic) = (Some(self.wire_source(*source)), spec.topic.clone());
-                let prefetch = wire::Prefetch { source, connection, topic, starts, headers: spec.headers, log };
+                let prefetch = wire::Prefetch { source, connection, topic, starts, headers: spec.headers, log, topic_id };
                 self.context.executors.order(executor, Order::Prefetch(prefetch));
             }
         }

@@ -90,6 +90,13 @@ impl Buffer {
         self.place(None);
     }
 
+    /// Stays in fault; where it begins once that has passed.
+    pub fn begin_later_at(&mut self, offset: i64) {
+        let (fault, failures) = (self.fault.take(), self.failures);
+        self.move_to(offset);
+        (self.fault, self.failures) = (fault, failures);
+    }
+
     /// After a fault: from the offset that was asked for, and with nothing of what came before it.
     pub fn begin_again(&mut self) {
         let failures = self.failures;

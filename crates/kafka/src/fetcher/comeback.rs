@@ -1,14 +1,18 @@
 //! When a partition that could not be read is tried again. Nobody else would: who reads ahead is told once where to begin. Pure: no Kafka, no clock.
 //!
 //! A topic that was gone may come back as another of the same name, and offsets of the old one mean nothing there. The leader finds that out and says where to begin
-//! anew; it gets the time to. Where nobody can tell one topic from the other, there is nothing to wait for at the first offset.
+//! anew. Whoever knows the topic's id asks for it when a partition is due; otherwise the leader gets the time to see offsets that do not fit, and at the first offset, which
+//! fits every topic, there is nothing to wait for.
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-/// The leader asks for the topic's id every second.
+/// The leader looks at the topic's offsets every second.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// Brokers learn one after the other that a topic is no more, and any of them may be asked for its id.
+const AGREE: Duration = Duration::from_secs(1);
 
 /// After a second failure in a row; doubled with each that follows, up to `MAX_PAUSE`.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -22,7 +26,7 @@ pub(super) struct Failed {
     pub start: i64,
     /// In a row, with nothing brought in between.
     pub failures: u32,
-    /// The leader knows which topic it is that is read, and tells when it is another.
+    /// The id of the topic that is to be read is known.
     pub is_known: bool,
 }
 
@@ -58,7 +62,13 @@ fn wait(failed: Failed) -> Duration {
         0 | 1 => Duration::ZERO,
         failures => PAUSE.saturating_mul(1 << (failures - 2).min(8)).min(MAX_PAUSE),
     };
-    if failed.start > 0 || failed.is_known { pause.max(SETTLE) } else { pause }
+    if failed.is_known {
+        pause.max(AGREE)
+    } else if failed.start > 0 {
+        pause.max(SETTLE)
+    } else {
+        pause
+    }
 }
 
 #[cfg(test)]
@@ -81,12 +91,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offset_may_be_one_of_another_topic_that_the_leader_tells_of() {
-        let (mut comebacks, begun) = (Comebacks::default(), Instant::now());
-        let known = Failed { is_known: true, ..failed(0, 1) };
-        assert!(!comebacks.is_due(known, true, begun));
-        assert!(!comebacks.is_due(known, true, begun + SETTLE / 2));
-        assert!(comebacks.is_due(known, true, begun + SETTLE), "it is the same one");
+    fn a_topics_id_is_asked_for_when_all_brokers_know_of_its_end() {
+        for start in [0, 5] {
+            let (mut comebacks, begun) = (Comebacks::default(), Instant::now());
+            let known = Failed { is_known: true, ..failed(start, 1) };
+            assert!(!comebacks.is_due(known, true, begun));
+            assert!(!comebacks.is_due(known, true, begun + AGREE / 2));
+            assert!(comebacks.is_due(known, true, begun + AGREE));
+            assert!(!comebacks.is_due(known, true, begun + AGREE), "if it is another one, it is asked for again as late");
+            assert!(comebacks.is_due(known, true, begun + 2 * AGREE));
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
     error::{KafkaError, Result, is_away},
     metrics::Metrics,
     records::{ChunkBuilder, RawRecord, TimestampType},
+    topic_id,
 };
 
 /// librdkafka's settings: long polls that the broker answers at once when something arrives, so that an idle source costs next to nothing;
@@ -408,12 +409,19 @@ impl Polling {
         let there = self.partitions_there();
         let now = Instant::now();
         self.looked_back = Some(now);
-        for failed in &plan.failed {
-            if self.comebacks.is_due(*failed, there.contains(&failed.partition), now) {
+        let mut due = plan.failed.clone();
+        due.retain(|failed| self.comebacks.is_due(*failed, there.contains(&failed.partition), now));
+        if !due.is_empty() && self.is_ordered_topic() {
+            for failed in due {
                 self.source.begin_again(failed.partition);
-                self.source.bell.ring();
             }
         }
+    }
+
+    /// Whether what has the topic's name now is what is to be read, as far as that can be told. While it is another, or nobody answers, the leader's word is waited for.
+    fn is_ordered_topic(&self) -> bool {
+        let Some(ordered) = self.source.topic_id() else { return true };
+        topic_id::of_blocking(self.source.connection(), self.source.topic()) == Some(ordered)
     }
 
     /// None while nobody answers.

@@ -65,6 +65,8 @@ struct State {
     ending: Option<Ending>,
     /// The log that is read, by the name that `prefetch` gave it.
     log: String,
+    /// Of the topic that is to be read, where it is known.
+    topic_id: Option<String>,
     /// How often another log was turned to.
     turns: u64,
 }
@@ -83,10 +85,14 @@ impl State {
         }
     }
 
-    /// Begins anew elsewhere. Back goes nobody in one and the same topic.
+    /// Begins anew elsewhere; what is in fault, only after the topic's id was asked for. Back goes nobody in one and the same topic.
     fn move_to(&mut self, partition: i32, start: i64) {
-        if let Some(buffer) = self.partitions.get_mut(&partition) {
-            self.stale |= start < buffer.start();
+        let is_known = self.topic_id.is_some();
+        let Some(buffer) = self.partitions.get_mut(&partition) else { return };
+        self.stale |= start < buffer.start();
+        if is_known && buffer.fault().is_some_and(Fault::may_pass) {
+            buffer.begin_later_at(start);
+        } else {
             buffer.move_to(start);
         }
     }
@@ -143,10 +149,11 @@ impl Source {
         is_enough && self.topic == topic.name && self.connection == *topic.connection && self.state.lock().ending.is_none()
     }
 
-    pub fn prefetch(&self, log: &str, starts: &BTreeMap<i32, i64>) {
+    pub fn prefetch(&self, log: &str, topic_id: Option<&str>, starts: &BTreeMap<i32, i64>) {
         let mut state = self.state.lock();
         state.lasting = true;
         state.turn_to(log);
+        state.topic_id = topic_id.map(str::to_owned);
         state.partitions.retain(|partition, buffer| starts.contains_key(partition) || *buffer.readers() > 0);
         for (partition, start) in starts {
             let number = state.highest_placement;
@@ -189,6 +196,11 @@ impl Source {
         self.state.lock().away.clone()
     }
 
+    /// Of the topic that is to be read ahead, where it is known.
+    pub fn topic_id(&self) -> Option<String> {
+        self.state.lock().topic_id.clone()
+    }
+
     /// Visits log, partition, end and bytes.
     pub fn each_readable(&self, mut visit: impl FnMut(&str, i32, i64, usize)) {
         let state = self.state.lock();
@@ -226,7 +238,7 @@ impl Source {
             return Some(Err(KafkaError::OtherLog { topic: self.topic.clone(), partition }));
         }
         state.read_at = Some(Instant::now());
-        let number = state.highest_placement;
+        let (number, is_known) = (state.highest_placement, state.lasting && state.topic_id.is_some());
         let buffer = state.partitions.entry(partition).or_insert_with(|| Buffer::at(range.start, number));
         if let Some(chunks) = buffer.get(range) {
             return Some(Ok(Some(chunks)));
@@ -239,6 +251,10 @@ impl Source {
                 waiting.counted = false;
             }
             return Some(Err(self.error(partition, fault)));
+        }
+        // What has the topic's name now may be another: its id is asked for before anything is read again.
+        if is_known && buffer.fault().is_some_and(Fault::may_pass) {
+            return None;
         }
         if !buffer.covers(range.start) {
             // Others still wait for what is there: their ranges first.
@@ -288,7 +304,7 @@ impl Source {
         let dropped = assigned.keys().filter(|partition| !state.partitions.contains_key(partition)).copied().collect();
         let mut plan =
             Plan { renew, dropped, placements: vec![], open: vec![], questions: vec![], quiet_questions: vec![], failed: vec![] };
-        let (mut highest, lasting, is_known) = (state.highest_placement, state.lasting, !state.log.is_empty());
+        let (mut highest, lasting, is_known) = (state.highest_placement, state.lasting, state.topic_id.is_some());
         for (partition, buffer) in &mut state.partitions {
             if let Some(placement) = buffer.next_placement() {
                 highest = highest.max(placement.number);
@@ -378,6 +394,10 @@ impl Source {
             tracing::info!(topic = %self.topic, partition, offset = buffer.start(), "partition is read again");
             buffer.begin_again();
         }
+        drop(state);
+        // Readers that came while it was in fault.
+        self.arrived.notify_waiters();
+        self.bell.ring();
     }
 
     pub fn set_away(&self, away: Option<String>) {
@@ -464,7 +484,7 @@ mod tests {
     #[test]
     fn a_topic_made_again_is_read_by_another_client_however_late_the_old_one_tells() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0), (1, 0)]));
         assert!(!planned(&source, &mut assigned).renew);
         source.add(0, assigned[&0], &chunk(0..5));
         source.release(0, 5);
@@ -476,7 +496,7 @@ mod tests {
         assert_eq!((plan.renew, plan.placements.len()), (false, 0), "nothing is wanted yet");
         assert_eq!(plan.failed.iter().map(|failed| failed.start).collect::<Vec<_>>(), [5, 0]);
         // The leader has found the new topic.
-        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0), (1, 0)]));
         let plan = planned(&source, &mut assigned);
         assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 0)]));
         source.fail(0, old[&0], Fault::NoSuchTopic);
@@ -484,7 +504,7 @@ mod tests {
         // A fault of the new placement is not the end: nobody will ask for the partition once more.
         source.fail(0, assigned[&0], Fault::NoSuchTopic);
         let plan = planned(&source, &mut assigned);
-        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1, is_known: true }]);
+        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1, is_known: false }]);
         source.add(1, assigned[&1], &chunk(0..3));
         source.begin_again(0);
         let plan = planned(&source, &mut assigned);
@@ -495,14 +515,36 @@ mod tests {
         assert!(!planned(&source, &mut assigned).renew);
     }
 
+    #[tokio::test]
+    async fn what_is_in_fault_is_read_again_only_after_the_topics_id_was_asked_for() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        let order = |start| source.prefetch("first", Some("id"), &BTreeMap::from([(0, start)]));
+        order(0);
+        planned(&source, &mut assigned);
+        source.add(0, assigned[&0], &chunk(0..5));
+        source.fail(0, assigned[&0], Fault::NoSuchTopic);
+        let mut reading = Box::pin(source.read(0, OffsetRange::new(2, 9)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+        // Another executor has come, and all are told again.
+        order(2);
+        let plan = planned(&source, &mut assigned);
+        assert!(plan.placements.is_empty(), "what has its name may be another topic");
+        assert_eq!(plan.failed, [Failed { partition: 0, start: 2, failures: 1, is_known: true }]);
+        source.begin_again(0);
+        assert_eq!(offsets(&planned(&source, &mut assigned)), [(0, 2)]);
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+        source.add(0, assigned[&0], &chunk(2..9));
+        assert_eq!(reading.await.expect("it is there").expect("it runs").len(), 1);
+    }
+
     #[test]
     fn going_back_without_a_fault_needs_another_client_too() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 7)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 7)]));
         planned(&source, &mut assigned);
-        source.prefetch("first", &BTreeMap::from([(0, 9)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 9)]));
         assert!(!planned(&source, &mut assigned).renew, "retention took something");
-        source.prefetch("first", &BTreeMap::from([(0, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0)]));
         let plan = planned(&source, &mut assigned);
         assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0)]));
     }
@@ -510,14 +552,14 @@ mod tests {
     #[tokio::test]
     async fn a_start_that_came_while_somebody_read_is_kept_to_afterwards() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 5)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 5)]));
         planned(&source, &mut assigned);
         let reading = source.read(0, OffsetRange::new(5, 9));
         assert!(tokio::time::timeout(Duration::from_millis(1), reading).await.is_err(), "there is nothing to read");
         {
             let mut reading = Box::pin(source.read(0, OffsetRange::new(5, 9)));
             assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
-            source.prefetch("first", &BTreeMap::from([(0, 0)]));
+            source.prefetch("first", None, &BTreeMap::from([(0, 0)]));
             assert!(planned(&source, &mut assigned).placements.is_empty(), "it is still read");
         }
         assert_eq!(offsets(&planned(&source, &mut assigned)), [(0, 0)]);
@@ -526,7 +568,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_ahead_outlives_a_reader_that_met_a_fault() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0)]));
         planned(&source, &mut assigned);
         let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 9)));
         assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
@@ -539,7 +581,7 @@ mod tests {
     #[test]
     fn what_was_read_of_a_topic_is_not_taken_for_its_successors() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0), (1, 0)]));
         planned(&source, &mut assigned);
         source.add(0, assigned[&0], &chunk(0..5));
         let old = assigned.clone();
@@ -550,14 +592,14 @@ mod tests {
         };
         assert_eq!(ends(&source), [("first".to_owned(), 0, 5), ("first".to_owned(), 1, 0)]);
         // Nothing was recorded: the new topic is read from the same offset.
-        source.prefetch("second", &BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("second", None, &BTreeMap::from([(0, 0), (1, 0)]));
         assert_eq!(ends(&source), [("second".to_owned(), 0, 0), ("second".to_owned(), 1, 0)]);
         let plan = planned(&source, &mut assigned);
         assert_eq!((plan.renew, offsets(&plan)), (true, vec![(0, 0), (1, 0)]), "by a client that knows nothing of the old one");
         assert_eq!(source.add(0, old[&0], &chunk(5..9)), (0, 0), "what is still on its way counts no more");
         assert_eq!(source.add(0, assigned[&0], &chunk(0..3)).0, 3);
         // The same order again, of another leader: nothing is fetched twice.
-        source.prefetch("second", &BTreeMap::from([(0, 0), (1, 0)]));
+        source.prefetch("second", None, &BTreeMap::from([(0, 0), (1, 0)]));
         assert_eq!(source.position(0, assigned[&0]), Some(3));
         assert!(!planned(&source, &mut assigned).renew);
     }
@@ -565,18 +607,18 @@ mod tests {
     #[tokio::test]
     async fn a_reader_of_a_topic_that_is_no_more_is_told() {
         let (source, mut assigned) = (source(), BTreeMap::new());
-        source.prefetch("first", &BTreeMap::from([(0, 0)]));
+        source.prefetch("first", None, &BTreeMap::from([(0, 0)]));
         planned(&source, &mut assigned);
         let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 9)));
         assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
-        source.prefetch("second", &BTreeMap::from([(0, 0)]));
+        source.prefetch("second", None, &BTreeMap::from([(0, 0)]));
         planned(&source, &mut assigned);
         let mut next = Box::pin(source.read(0, OffsetRange::new(0, 2)));
         assert!(tokio::time::timeout(Duration::from_millis(1), next.as_mut()).await.is_err());
         let told = reading.await;
         assert!(matches!(&told, Err(error @ KafkaError::OtherLog { .. }) if error.is_retryable()));
         // Only the second reader is counted.
-        source.prefetch("second", &BTreeMap::from([(0, 7)]));
+        source.prefetch("second", None, &BTreeMap::from([(0, 7)]));
         assert!(planned(&source, &mut assigned).placements.is_empty(), "it still reads");
         source.add(0, assigned[&0], &chunk(0..2));
         assert_eq!(next.await.expect("it is there").expect("it runs").len(), 1);

@@ -52,7 +52,7 @@ pub enum Action {
     /// than recording (which [`Action::Released`] tells). What was read of another log than the source's is of no use any more.
     Prefetch {
         wanted: BTreeMap<SourcePartition, i64>,
-        logs: BTreeMap<SourceId, String>,
+        logs: BTreeMap<SourceId, Log>,
     },
     /// Recorded: buffers below these offsets may go.
     Released {
@@ -73,6 +73,15 @@ pub enum Action {
     Dropped,
     EpochRecorded(EpochRecorded),
     EpochPublished(EpochPublished),
+}
+
+/// What a source's offsets count in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Tells it from every other log of the source, and says nothing else.
+    pub name: String,
+    /// Kafka's id of the topic, where it is known: a topic of another id is not to be read.
+    pub topic_id: Option<String>,
 }
 
 /// One part of one recorded epoch, for one sink.

@@ -41,7 +41,7 @@ use sources::{DataLoss, Sources};
 use swap::{Purpose, Swap, Verdict};
 
 pub use self::{
-    action::{Action, EpochPublished, EpochRecorded, PublishOrder},
+    action::{Action, EpochPublished, EpochRecorded, Log, PublishOrder},
     config::{CoordinatorConfig, IDLE_TIMEOUT_US, OnDataLoss, PartLayout, Rule, SECOND_US},
     event::{AttemptOutcome, Command, Event, ManifestAnswer, Now, PublishFailure, SwapReply},
     status::{JobStatus, Limit, Phase},

@@ -4,7 +4,7 @@
 //! ahead carries and what was read repeats, so that no executor's buffer is taken for one of a later log.
 use std::collections::BTreeMap;
 
-use super::config::OnDataLoss;
+use super::{action::Log, config::OnDataLoss};
 use crate::{
     frame::OffsetRange,
     ids::{SourceId, SourcePartition},
@@ -174,6 +174,8 @@ impl Sources {
             self.start_anew(id, topic_id, beginnings, ends);
             return Ok(Changes { moved: true, recreated: true });
         }
+        // Who reads ahead has to know it too.
+        changes.moved = source.topic_id.is_none() && topic_id.is_some();
         source.topic_id = topic_id.or(source.topic_id.take());
         let topic = source.topic.clone();
         let id_is_known = source.topic_id.is_some();
@@ -326,8 +328,9 @@ impl Sources {
         self.sources.get(&id).map_or("", |source| &source.log)
     }
 
-    pub fn logs(&self) -> BTreeMap<SourceId, String> {
-        self.sources.iter().map(|(id, source)| (*id, source.log.clone())).collect()
+    pub fn logs(&self) -> BTreeMap<SourceId, Log> {
+        let log = |source: &Source| Log { name: source.log.clone(), topic_id: source.topic_id.clone() };
+        self.sources.iter().map(|(id, source)| (*id, log(source))).collect()
     }
 
     pub fn topic(&self, id: SourceId) -> &str {

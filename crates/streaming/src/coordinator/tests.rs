@@ -236,8 +236,9 @@ fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
     let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 3), (1, 3)]));
     bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
     let ordered = |action: &Action| if let Action::Prefetch { logs, .. } = action { Some(logs[&SOURCE].clone()) } else { None };
-    let log = bench.done.iter().rev().find_map(ordered).expect("an order to read ahead");
+    let Log { name: log, topic_id } = bench.done.iter().rev().find_map(ordered).expect("an order to read ahead");
     assert_ne!(log, "first");
+    assert_eq!(topic_id.as_deref(), Some("second"));
     let partition = SourcePartition { source: SOURCE, partition: 0 };
     bench.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
     assert!(bench.submitted().is_none(), "nobody has read the new topic yet");

@@ -274,7 +274,7 @@ impl World {
                 let this = &mut self.processes[process];
                 this.announced.clear();
                 this.wanted = wanted;
-                this.log.clone_from(&logs[&SOURCE]);
+                this.log.clone_from(&logs[&SOURCE].name);
                 self.after(ORDER_US, Happening::Process(process, ToProcess::ReadAhead));
             }
             Action::Released { through } => self.processes[process].wanted.extend(through),
