@@ -188,7 +188,7 @@ impl Fetcher {
             let source = self.source(key, topic)?;
             match tokio::time::timeout_at(until, source.read(partition, range)).await {
                 Ok(Ok(Some(chunks))) => return Ok(chunks),
-                // Its consumer had just ended for want of readers: a new one begins.
+                // Its consumer had just ended for want of readers, and a new one begins; or the first order to read ahead came.
                 Ok(Ok(None)) => continue,
                 Ok(Err(error)) => {
                     if matches!(error, KafkaError::DataLost { .. }) {

@@ -211,10 +211,13 @@ impl Source {
         }
     }
 
-    /// The range, once all of it is here; `None` when the consumer ended for want of readers.
+    /// The range, once all of it is here; `None`: ask again, the consumer ended for want of readers, or the first order to read ahead came.
     pub async fn read(&self, partition: i32, range: OffsetRange) -> Result<Option<Vec<RecordChunk>>> {
-        let turns = self.state.lock().turns;
-        let mut waiting = Waiting { source: self, partition, turns, counted: false };
+        let (turns, ordered) = {
+            let state = self.state.lock();
+            (state.turns, state.lasting)
+        };
+        let mut waiting = Waiting { source: self, partition, turns, ordered, counted: false };
         loop {
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
@@ -235,7 +238,9 @@ impl Source {
             Some(Ending::Closed) => return Some(Err(KafkaError::Closed)),
         }
         if state.turns != waiting.turns {
-            return Some(Err(KafkaError::OtherLog { topic: self.topic.clone(), partition }));
+            // Before the first order, no log was another than the one that it names.
+            let other = KafkaError::OtherLog { topic: self.topic.clone(), partition };
+            return Some(if waiting.ordered { Err(other) } else { Ok(None) });
         }
         state.read_at = Some(Instant::now());
         let (number, is_known) = (state.highest_placement, state.lasting && state.topic_id.is_some());
@@ -420,6 +425,8 @@ struct Waiting<'a> {
     partition: i32,
     /// When it began: its count is one of the buffers that there were then.
     turns: u64,
+    /// There had been an order to read ahead by then.
+    ordered: bool,
     counted: bool,
 }
 
@@ -602,6 +609,19 @@ mod tests {
         source.prefetch("second", None, &BTreeMap::from([(0, 0), (1, 0)]));
         assert_eq!(source.position(0, assigned[&0]), Some(3));
         assert!(!planned(&source, &mut assigned).renew);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_came_before_the_order_to_read_ahead_asks_again() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        let mut reading = Box::pin(source.read(0, OffsetRange::new(0, 2)));
+        assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
+        planned(&source, &mut assigned);
+        source.prefetch("first", None, &BTreeMap::from([(0, 0)]));
+        assert_eq!(reading.await.expect("it is no error").map(|chunks| chunks.len()), None);
+        planned(&source, &mut assigned);
+        source.add(0, assigned[&0], &chunk(0..2));
+        assert_eq!(source.read(0, OffsetRange::new(0, 2)).await.expect("it is there").expect("it runs").len(), 1);
     }
 
     #[tokio::test]
