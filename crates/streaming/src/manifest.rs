@@ -136,6 +136,9 @@ pub struct SourcePosition {
     pub topic: String,
     /// Kafka's id of the topic, where the broker tells one: another id under the same name is another topic.
     pub topic_id: Option<String>,
+    /// Names the log that the offsets count in, where that is another than the first of this topic; empty: the topic's id names it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log: String,
     /// Where the incarnation began, by partition; others began at 0. `None`: with a savepoint, or before this was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<BTreeMap<i32, i64>>,

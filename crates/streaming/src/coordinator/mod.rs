@@ -188,7 +188,7 @@ impl JobCoordinator {
                 }
             }
             Event::Partitions { source, asked_us, topic_id, beginnings, ends } => {
-                match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss) {
+                match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss, &mut self.nonces) {
                     Ok(changes) => {
                         if changes.recreated {
                             self.event_times.forget(source);

@@ -1,13 +1,15 @@
 //! The sources' positions and what there is to read: new partitions, what retention took, topics that were made again.
 //!
-//! Offsets count in a *log*: the topic as it was made once, until its end goes back. Each has a name of its own, which the order to read
-//! ahead carries and what was read repeats, so that no executor's buffer is taken for one of a later log.
+//! Offsets count in a *log*: the topic as it was made once, until its end is seen below what the job has read (an unclean election took its
+//! tail); a tail that was lost before the job read it, or that others have written again by then, is not noticed. Each log has a name that
+//! no other log had, not even under an earlier leader. The order to read ahead carries it and what was read repeats it, so that no
+//! executor's buffer is taken for one of another log.
 use std::collections::BTreeMap;
 
 use super::{action::Log, config::OnDataLoss};
 use crate::{
     frame::OffsetRange,
-    ids::{SourceId, SourcePartition},
+    ids::{Nonce, SourceId, SourcePartition},
     manifest::Manifest,
     pace::Backlog,
 };
@@ -25,8 +27,6 @@ struct Source {
     topic: String,
     topic_id: Option<String>,
     log: String,
-    /// How many there were since the job was taken over.
-    logs: u64,
     away: Option<String>,
     /// Where the topic began when it was made again.
     made_again: Option<BTreeMap<i32, i64>>,
@@ -54,9 +54,8 @@ impl Partition {
 }
 
 impl Source {
-    fn begin_log(&mut self) {
-        self.logs += 1;
-        self.log = format!("{}#{}", self.topic_id.as_deref().unwrap_or_default(), self.logs);
+    fn begin_log(&mut self, nonce: &Nonce) {
+        self.log = format!("{}#{nonce}", self.topic_id.as_deref().unwrap_or_default());
     }
 }
 
@@ -91,8 +90,10 @@ impl Sources {
                 Source {
                     topic: position.topic.clone(),
                     topic_id: position.topic_id.clone(),
-                    log: position.topic_id.clone().unwrap_or_default(),
-                    logs: 0,
+                    log: match position.log.as_str() {
+                        "" => position.topic_id.clone().unwrap_or_default(),
+                        log => log.to_owned(),
+                    },
                     away: None,
                     made_again: None,
                     is_known: false,
@@ -150,7 +151,7 @@ impl Sources {
         self.sources.iter().find_map(|(id, source)| Some((*id, source.away.as_deref()?)))
     }
 
-    /// Takes in what the broker says of a topic.
+    /// Takes in what the broker says of a topic. A log that begins is named by a new nonce.
     pub fn listed(
         &mut self,
         id: SourceId,
@@ -158,6 +159,7 @@ impl Sources {
         beginnings: &BTreeMap<i32, i64>,
         ends: &BTreeMap<i32, i64>,
         on_data_loss: OnDataLoss,
+        new_nonce: &mut dyn FnMut() -> Nonce,
     ) -> Result<Changes, DataLoss> {
         let mut changes = Changes::default();
         let Some(source) = self.sources.get_mut(&id) else {
@@ -171,7 +173,7 @@ impl Sources {
             if on_data_loss == OnDataLoss::Fail {
                 return Err(DataLoss(self.recreated_message(id, now)));
             }
-            self.start_anew(id, topic_id, beginnings, ends);
+            self.start_anew(id, topic_id, beginnings, ends, &new_nonce());
             return Ok(Changes { moved: true, recreated: true });
         }
         // Who reads ahead has to know it too.
@@ -199,13 +201,13 @@ impl Sources {
                     )));
                 }
                 if !id_is_known {
-                    self.start_anew(id, None, beginnings, ends);
+                    self.start_anew(id, None, beginnings, ends, &new_nonce());
                     return Ok(Changes { moved: true, recreated: true });
                 }
                 // The same topic lost its tail: other records will take these offsets.
                 *partition = Partition { beginning, end, ..Partition::at(end) };
                 if let Some(source) = self.sources.get_mut(&id) {
-                    source.begin_log();
+                    source.begin_log(&new_nonce());
                 }
                 changes = Changes { moved: true, recreated: true };
                 continue;
@@ -246,7 +248,14 @@ impl Sources {
         Ok(moved)
     }
 
-    fn start_anew(&mut self, id: SourceId, topic_id: Option<String>, beginnings: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) {
+    fn start_anew(
+        &mut self,
+        id: SourceId,
+        topic_id: Option<String>,
+        beginnings: &BTreeMap<i32, i64>,
+        ends: &BTreeMap<i32, i64>,
+        nonce: &Nonce,
+    ) {
         self.lost +=
             self.of(id).map(|(_, partition)| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum::<u64>();
         self.partitions.retain(|key, _| key.source != id);
@@ -257,7 +266,7 @@ impl Sources {
         }
         if let Some(source) = self.sources.get_mut(&id) {
             source.topic_id = topic_id;
-            source.begin_log();
+            source.begin_log(nonce);
             source.made_again = Some(beginnings.clone());
         }
     }
@@ -345,6 +354,8 @@ impl Sources {
                 continue;
             };
             position.topic_id.clone_from(&source.topic_id);
+            let is_named_by_id = source.topic_id.as_deref().unwrap_or_default() == source.log;
+            position.log = if is_named_by_id { String::new() } else { source.log.clone() };
             if let Some(beginnings) = &source.made_again {
                 position.was_made_again = true;
                 position.first = position.first.take().map(|_| beginnings.clone());

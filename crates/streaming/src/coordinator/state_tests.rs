@@ -542,7 +542,7 @@ fn manifests_of_the_version_before_are_read() {
     }"#;
     let manifest: Manifest = serde_json::from_str(old).expect("readable");
     assert_eq!((manifest.epoch, manifest.counts.late, manifest.watermark_us), (Epoch(7), 0, None));
-    assert!(manifest.state.is_empty() && manifest.sources[&SOURCE].idle.is_empty());
+    assert!(manifest.state.is_empty() && manifest.sources[&SOURCE].idle.is_empty() && manifest.sources[&SOURCE].log.is_empty());
     assert_eq!(manifest.files().map(|file| file.state_bytes).collect::<Vec<_>>(), [0]);
     let new = Manifest {
         state: vec![StateRun {

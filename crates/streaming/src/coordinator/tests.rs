@@ -52,13 +52,13 @@ impl Bench {
 
     /// Leads the job, with its topic known.
     pub fn leading_as(manifest: Manifest, config: CoordinatorConfig) -> Self {
+        let generation = manifest.generation.next();
         let mut count = 0;
         let nonces = move || {
             count += 1;
-            Nonce(format!("nonce-{count}"))
+            Nonce(format!("nonce-{generation}-{count}"))
         };
         let now = Now { monotonic_us: 1, wall_us: 1 };
-        let generation = manifest.generation.next();
         let ends = manifest.sources[&SOURCE].next.clone();
         let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), generation, config, nonces, now);
         let mut bench = Self { coordinator, now, swaps: 0, done };
@@ -119,6 +119,12 @@ impl Bench {
         let at = self.done.iter().position(|action| matches!(action, Action::Submit { .. }))?;
         let Action::Submit { attempt, frame, .. } = self.done.remove(at) else { return None };
         Some((attempt, frame))
+    }
+
+    /// What is to be read ahead.
+    fn log(&self) -> Log {
+        let log = |action: &Action| if let Action::Prefetch { logs, .. } = action { Some(logs[&SOURCE].clone()) } else { None };
+        self.done.iter().rev().find_map(log).expect("an order to read ahead")
     }
 
     pub fn orders(&self) -> Vec<PublishOrder> {
@@ -235,8 +241,7 @@ fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
     let topic_id = Some("second".to_owned());
     let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 3), (1, 3)]));
     bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
-    let ordered = |action: &Action| if let Action::Prefetch { logs, .. } = action { Some(logs[&SOURCE].clone()) } else { None };
-    let Log { name: log, topic_id } = bench.done.iter().rev().find_map(ordered).expect("an order to read ahead");
+    let Log { name: log, topic_id } = bench.log();
     assert_ne!(log, "first");
     assert_eq!(topic_id.as_deref(), Some("second"));
     let partition = SourcePartition { source: SOURCE, partition: 0 };
@@ -244,6 +249,43 @@ fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
     assert!(bench.submitted().is_none(), "nobody has read the new topic yet");
     bench.send(Event::Available { partition, log, end: 3, bytes_per_record: 1 });
     assert!(bench.submitted().is_some());
+}
+
+/// An executor that was cut off may still hold what it read of an earlier log.
+#[test]
+fn a_log_keeps_its_name_under_the_next_leader_and_no_other_gets_it() {
+    let lose_a_tail = |bench: &mut Bench, ends: [i64; 2]| {
+        bench.list(&BTreeMap::from([(0, ends[0]), (1, ends[1])]));
+        bench.log().name
+    };
+    let config = CoordinatorConfig { on_data_loss: OnDataLoss::Continue, ..CoordinatorConfig::default() };
+    let mut bench = Bench::leading_as(manifest(), config.clone());
+    assert_eq!(bench.log().name, "first", "as before logs had names of their own");
+    bench.compute();
+    bench.store();
+    bench.list(&BTreeMap::from([(0, 3), (1, 3)]));
+    let second = lose_a_tail(&mut bench, [3, 1]);
+    bench.send(Event::Command(Command::Pause));
+    bench.store();
+    let recorded = bench.coordinator.manifest().clone();
+    assert_eq!(recorded.sources[&SOURCE].log, second);
+
+    let mut next = Bench::leading_as(recorded, config);
+    assert_eq!(next.log(), Log { name: second.clone(), topic_id: Some("first".into()) });
+    let third = lose_a_tail(&mut next, [2, 1]);
+    assert!(third != second && third != "first", "{third}");
+}
+
+/// Until then it cannot tell another topic of the name from it.
+#[test]
+fn who_reads_ahead_is_told_the_topics_id_when_it_is_known() {
+    let mut unknown = manifest();
+    unknown.sources.get_mut(&SOURCE).expect("a source").topic_id = None;
+    let mut bench = Bench::leading_as(unknown, CoordinatorConfig::default());
+    assert_eq!(bench.log(), Log { name: String::new(), topic_id: Some("first".into()) });
+    bench.done.clear();
+    bench.list(&BTreeMap::from([(0, 0), (1, 0)]));
+    assert!(bench.done.iter().all(|action| !matches!(action, Action::Prefetch { .. })), "{:?}", bench.done);
 }
 
 /// Each move would cost a takeover: the new holder waits until what the old one had open has ended, and reads the position.
