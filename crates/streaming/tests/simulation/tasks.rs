@@ -42,6 +42,7 @@ pub struct Task {
     ranges: Vec<SourceRange>,
     parts: u16,
     state: Vec<StateRun>,
+    /// The life of the topic that was read ahead when the frame was made.
     topic: usize,
     /// Ballista's second run of it.
     is_repeated: bool,
@@ -68,7 +69,7 @@ impl World {
             return self.faults.count(Fault::HeavyFrames);
         }
         // Tasks get what was read ahead, whatever the leader believes of it.
-        let topic = life_of(&self.processes[process].ahead).unwrap_or_default();
+        let topic = self.topic_ahead(process);
         let generation = self.processes[process].generation;
         let recorded_us = self.processes[process].coordinator.as_ref().and_then(|it| it.manifest().fired_through_us());
         for part in &frame.parts {
@@ -99,6 +100,10 @@ impl World {
         }
     }
 
+    fn topic_ahead(&self, process: usize) -> usize {
+        life_of(&self.processes[process].ahead).unwrap_or_default()
+    }
+
     /// Ballista runs a task again that it believes lost.
     pub fn repeat_elsewhere(&mut self, task: Task, within_ms: u64) {
         let alive: Vec<usize> = (0..self.executors.len()).filter(|i| self.executors[*i].is_alive).collect();
@@ -123,7 +128,9 @@ impl World {
         let is_ahead = task.topic + 1 == self.topics.len() || self.random.random_bool(0.5);
         let can_read = |of: &SourceRange| self.topics[task.topic].can_read(of.source.partition, of.range);
         let exchanged = if self.plan.stateful { &task.ranges } else { &task.work.ranges };
-        if !is_ahead || !exchanged.iter().all(can_read) {
+        // The order to read another one came first: what had been read is dropped.
+        let is_turned = self.topic_ahead(task.process) != task.topic;
+        if is_turned || !is_ahead || !exchanged.iter().all(can_read) {
             let message = format!("{exchanged:?} cannot be read");
             let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
