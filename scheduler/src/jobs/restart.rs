@@ -153,8 +153,7 @@ fn fits(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec, savepoint
     if savepoint.job.as_str() != *job {
         bail!("savepoint {name} is one of job {}, not of {job}", savepoint.job);
     }
-    let shape = shape::of(catalog, definition, spec)?;
-    if let Some((then, now)) = savepoint.shape.first_difference(&shape) {
+    if let Some((then, now)) = shape::difference(catalog, definition, spec, &savepoint.shape)? {
         bail!(
             "savepoint {name} does not fit job {job} any more: it was made with {then:?}, and now there is {now:?}; restart the job FROM EARLIEST, or create it as it was"
         );
