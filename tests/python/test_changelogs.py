@@ -105,3 +105,52 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     assert any("city" in letter["error"] and "NOT NULL" in letter["error"] for letter in letters), letters
     assert found() == table.by_city()
     system.run("sql", "-c", f"DROP JOB {kind}_job")
+
+
+BOTH = """
+CREATE TABLE both_rows (id BIGINT, city STRING NOT NULL, PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = 'upsert-kafka', 'topic' = 'both', 'key.format' = 'json', 'value.format' = 'json');
+CREATE TABLE both_records (city STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+  WITH ('connector' = 'kafka', 'topic' = 'both', 'format' = 'json');
+CREATE TABLE both_by_city (city STRING, people BIGINT, PRIMARY KEY (city) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'changelogs', 'table' = 'both_by_city', 'table.create' = 'true');
+CREATE TABLE both_by_window (window_start TIMESTAMP(3), records BIGINT, PRIMARY KEY (window_start) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'changelogs', 'table' = 'both_by_window', 'table.create' = 'true');
+CREATE JOB both_job WITH ('state.unbounded' = 'allow') AS BEGIN
+  INSERT INTO both_by_city SELECT city, count(*) FROM both_rows GROUP BY city;
+  INSERT INTO both_by_window SELECT window_start, count(*)
+    FROM TABLE(TUMBLE(TABLE both_records, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;
+END;
+"""
+
+
+def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_is_none_of_its_own(system):
+    producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic("both", 1, 1)]).values():
+        future.result()
+
+    def send(id: int | None, city: str | None, second: int = 0) -> None:
+        key = None if id is None else json.dumps({"id": id})
+        value = None if city is None else json.dumps({"id": id, "city": city, "ts": f"2026-01-01 00:00:{second:02}"})
+        producer.produce("both", key=key, value=value)
+        producer.flush(30)
+
+    cities = lambda: {row["city"]: row["people"] for row in system.sql("SELECT * FROM both_by_city")}  # noqa: E731
+    windows = lambda: [row["records"] for row in system.sql("SELECT * FROM both_by_window ORDER BY window_start")]  # noqa: E731
+    letters = lambda: sorted(row["id"].split("/", 1)[1] for row in system.sql("SELECT id FROM polybolos.dead_letters WHERE job = 'both_job'"))  # noqa: E731
+    late = lambda: system.sql("SELECT topic_offset FROM polybolos.late_rows WHERE job = 'both_job'")  # noqa: E731
+    send(1, "a", 5)
+    send(2, "b", 31)
+    system.run("sql", "-c", BOTH)
+    wait_for("rows and records", lambda: cities() == {"a": 1, "b": 1} and windows() == [1, 1])
+
+    # A late record says what became of row 1; no record of a payload is a dead letter, and says that row 2 is gone.
+    send(1, "c", 6)
+    send(2, None)
+    wait_for("rows that changed", lambda: cities() == {"c": 1} and letters() == ["both/0/3"] and late() == [{"topic_offset": 2}])
+    # Of no row, and yet a record.
+    send(None, "d", 32)
+    wait_for("the record without a key", lambda: windows() == [1, 2] and letters() == ["both/0/3", "both/0/4/row"])
+    assert cities() == {"c": 1}
+    system.run("job", "verify", "both_job")

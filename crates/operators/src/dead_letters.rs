@@ -16,7 +16,8 @@ pub const RAW_LIMIT: usize = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// `<incarnation>/<topic>/<partition>/<offset>` of a record, `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
+    /// `<incarnation>/<topic>/<partition>/<offset>` of a record, with `/row` behind it where a table whose rows are the last records of their keys could not take
+    /// it (see [`record_id`]), `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
     /// `<incarnation>/sink-<n>/key-<uuid>` of the refused rows of one key, of which the newest is told,
     /// `<incarnation>/operator-<n>/<epoch>/<part>/<row>` of one that an expression above a join or an aggregate failed on.
     pub id: String,
@@ -32,6 +33,21 @@ pub struct DeadLetter {
     /// The record's payload, or a refused row as JSON; cut at [`RAW_LIMIT`].
     pub raw: Option<Vec<u8>>,
     pub raw_bytes: i64,
+}
+
+/// The end of the id of a record that a table could not take whose rows are the last records of their keys. Another table of the job may take the same
+/// record, or set it aside too.
+const OF_A_ROW: &str = "/row";
+
+/// The id of a letter of a record; `of_row`: of a table whose rows are the last records of their keys.
+pub fn record_id(incarnation: &str, topic: &str, partition: i32, offset: i64, of_row: bool) -> String {
+    let end = if of_row { OF_A_ROW } else { "" };
+    format!("{incarnation}/{topic}/{partition}/{offset}{end}")
+}
+
+/// Whether a table whose rows are the last records of their keys has set the record aside.
+pub fn is_of_row(id: &str) -> bool {
+    id.ends_with(OF_A_ROW)
 }
 
 /// First bytes of a payload, and its whole length.
@@ -95,4 +111,17 @@ pub fn batch(letters: &[DeadLetter]) -> Result<RecordBatch> {
     columns.push(Arc::new(raws.finish()));
     columns.push(Arc::new(lengths.finish()));
     Ok(RecordBatch::try_new(table().arrow(), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_of_one_record_are_told_apart_by_who_set_it_aside() {
+        let id = |of_row| record_id("a1", "customers", 2, 17, of_row);
+        assert_eq!((id(false).as_str(), id(true).as_str()), ("a1/customers/2/17", "a1/customers/2/17/row"));
+        assert!(is_of_row(&id(true)) && !is_of_row(&id(false)));
+        assert!(!is_of_row(&record_id("a1", "row", 0, 0, false)), "a topic may be called so");
+    }
 }

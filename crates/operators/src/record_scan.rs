@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    dead_letters::{DeadLetter, cut},
+    dead_letters::{DeadLetter, cut, record_id},
     external,
     services::ExecutorServices,
     steps::{self, Check, Failure, Step},
@@ -66,6 +66,11 @@ impl ScanSpec {
         SourceKey { incarnation: self.incarnation.clone(), source: self.source }
     }
 
+    /// Whether its records are rows of a table that keeps the last of each key.
+    pub fn keeps_last_record(&self) -> bool {
+        self.options.tombstones.is_some()
+    }
+
     /// What is fetched for it.
     pub fn fetched(&self) -> FetchTopic<'_> {
         let headers = self.fields.contains(&Field::Headers);
@@ -85,7 +90,7 @@ impl ScanSpec {
         let offset = chunk.offset(index);
         let (raw, raw_bytes) = cut(chunk.payload(index));
         DeadLetter {
-            id: format!("{}/{}/{partition}/{offset}", self.incarnation, self.topic),
+            id: record_id(&self.incarnation, &self.topic, partition, offset, self.keeps_last_record()),
             job: self.job.clone(),
             step,
             error,

@@ -25,7 +25,8 @@ pub fn count(
     total: &mut u64,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     if let Some(scan) = plan.downcast_ref::<RecordScanExec>() {
-        let of_topic = ranges.get(&scan.spec().topic).into_iter().flatten();
+        let of_topic = ranges.get(&scan.spec().topic).into_iter();
+        let of_topic = of_topic.flat_map(|ranges| ranges.of_table(scan.spec().keeps_last_record()));
         let records: Vec<u64> = of_topic.map(|(_, range)| range.len()).collect();
         *total += records.iter().sum::<u64>();
         return Ok(Arc::new(Counted { input: plan, records, read: read.clone() }));

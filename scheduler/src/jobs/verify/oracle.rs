@@ -61,8 +61,28 @@ pub struct Oracle<'a> {
     pub records: u64,
 }
 
-/// Ranges by topic.
-pub type Ranges = Arc<BTreeMap<String, Vec<(i32, OffsetRange)>>>;
+/// By topic.
+pub type Ranges = Arc<BTreeMap<String, ReadRanges>>;
+
+/// What the job has read of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadRanges {
+    records: Vec<(i32, OffsetRange)>,
+    /// For tables whose rows are the last records of their keys.
+    rows: Vec<(i32, OffsetRange)>,
+}
+
+impl ReadRanges {
+    fn add(&mut self, partition: i32, range: OffsetRange, out: &Cut) {
+        self.records.extend(without(range, &out.records).map(|range| (partition, range)));
+        self.rows.extend(without(range, &out.rows).map(|range| (partition, range)));
+    }
+
+    /// What a table reads of it.
+    pub fn of_table(&self, keeps_last_record: bool) -> &Vec<(i32, OffsetRange)> {
+        if keeps_last_record { &self.rows } else { &self.records }
+    }
+}
 
 impl<'a> Oracle<'a> {
     pub async fn new(
@@ -75,21 +95,21 @@ impl<'a> Oracle<'a> {
         read: &Arc<AtomicU64>,
     ) -> anyhow::Result<Self> {
         let cuts = cuts(manager, &manifest.incarnation).await?;
-        let count: usize = cuts.values().map(BTreeSet::len).sum();
+        let count: usize = cuts.values().map(|cut| cut.records.len() + cut.rows.len()).sum();
         if count > MOST_CUTS {
             bail!("job {} has {count} late rows and dead letters; that is too many to leave out", definition.name);
         }
         let mut ranges = BTreeMap::new();
         for (id, spec) in &handle.spec.sources {
             let Some(position) = manifest.sources.get(id) else { continue };
-            let mut of_topic = vec![];
+            let mut of_topic = ReadRanges::default();
             for (partition, next) in &position.next {
                 let began = position.first.as_ref().and_then(|first| first.get(partition)).copied().unwrap_or(0);
                 let beginning = beginnings.get(&spec.topic).and_then(|topic| topic.get(partition)).copied().unwrap_or(0);
                 let first = began.max(beginning);
-                let none = BTreeSet::new();
+                let none = Cut::default();
                 let out = cuts.get(&(spec.topic.clone(), *partition)).unwrap_or(&none);
-                of_topic.extend(without(OffsetRange::new(first.min(*next), *next), out).map(|range| (*partition, range)));
+                of_topic.add(*partition, OffsetRange::new(first.min(*next), *next), out);
             }
             ranges.insert(spec.topic.clone(), of_topic);
         }
@@ -195,22 +215,44 @@ fn without(range: OffsetRange, out: &BTreeSet<i64>) -> impl Iterator<Item = Offs
     parts.into_iter().filter(|part| !part.is_empty())
 }
 
+/// Offsets of a topic-partition that are left out, as the job has set them aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Cut {
+    /// Late rows and dead letters of tables whose rows are records.
+    records: BTreeSet<i64>,
+    /// What tables could not read whose rows are the last records of their keys. These have no late rows, and what another table over the topic sets aside says
+    /// what became of a row.
+    rows: BTreeSet<i64>,
+}
+
+impl Cut {
+    fn add(&mut self, id: &str, step: &str, offset: i64) {
+        match (dead_letters::is_of_row(id), step) {
+            (false, _) => self.records.insert(offset),
+            (true, "decode") => self.rows.insert(offset),
+            // An expression failed on it, as it will again in the query of the same INSERT, and in no other.
+            (true, _) => false,
+        };
+    }
+}
+
 /// By topic and partition, the records of an incarnation that became late rows or dead letters.
-async fn cuts(manager: &JobManager, incarnation: &Incarnation) -> anyhow::Result<BTreeMap<(String, i32), BTreeSet<i64>>> {
-    let mut cuts: BTreeMap<(String, i32), BTreeSet<i64>> = BTreeMap::new();
+async fn cuts(manager: &JobManager, incarnation: &Incarnation) -> anyhow::Result<BTreeMap<(String, i32), Cut>> {
+    let mut cuts: BTreeMap<(String, i32), Cut> = BTreeMap::new();
     let prefix = format!("{incarnation}/");
     for table in [dead_letters::table(), dead_letters::late_rows()] {
         for batch in scan(manager, table).await? {
             let text = |name: &str| batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
             let partitions = batch.column_by_name("topic_partition").and_then(|column| column.as_primitive_opt::<Int32Type>());
             let offsets = batch.column_by_name("topic_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
-            let (Some(ids), Some(topics), Some(partitions), Some(offsets)) = (text("id"), text("topic"), partitions, offsets)
+            let (Some(ids), Some(steps), Some(topics), Some(partitions), Some(offsets)) =
+                (text("id"), text("step"), text("topic"), partitions, offsets)
             else {
                 bail!("the table of dead letters has other columns than this version's");
             };
             for row in (0..batch.num_rows()).filter(|&row| ids.value(row).starts_with(&prefix) && offsets.is_valid(row)) {
                 let key = (topics.value(row).to_owned(), partitions.value(row));
-                cuts.entry(key).or_default().insert(offsets.value(row));
+                cuts.entry(key).or_default().add(ids.value(row), steps.value(row), offsets.value(row));
             }
         }
     }
@@ -218,7 +260,7 @@ async fn cuts(manager: &JobManager, incarnation: &Incarnation) -> anyhow::Result
 }
 
 async fn scan(manager: &JobManager, table: TableSchema) -> anyhow::Result<Vec<RecordBatch>> {
-    let columns = ["id", "topic", "topic_partition", "topic_offset"].map(str::to_owned).to_vec();
+    let columns = ["id", "step", "topic", "topic_partition", "topic_offset"].map(str::to_owned).to_vec();
     let request = ScanRequest { table, columns, predicates: vec![], limit: None };
     let mut found = vec![];
     for slice in manager.platform().tables.slices(&request, 4).await? {
@@ -251,7 +293,8 @@ impl Providers for Fixed {
             (None, Connector::Filesystem(_)) => return self.platform.provider(table, Use::Bounded).await,
             _ => return self.platform.provider(table, usage).await,
         };
-        let ranges = self.ranges.get(&options.topic).cloned().unwrap_or_default();
+        let ranges = self.ranges.get(&options.topic).map(|ranges| ranges.of_table(table.keeps_last_record()).clone());
+        let ranges = ranges.unwrap_or_default();
         let incarnation = format!("verify-{}", uuid::Uuid::new_v4().simple());
         let reading = Reading::Query(Arc::new(FixedRanges { incarnation: incarnation.clone(), ranges }));
         self.platform.topic(table, &options, incarnation, reading)
@@ -309,5 +352,19 @@ mod tests {
         assert_eq!(parts(&[3, 5, 7, 99]), [(4, 5), (6, 7)]);
         assert_eq!(parts(&[4, 5]), [(3, 4), (6, 8)]);
         assert_eq!(parts(&[3, 4, 5, 6, 7]), []);
+    }
+
+    #[test]
+    fn of_last_records_only_what_their_own_table_could_not_read_is_left_out() {
+        let letter = |of_row| dead_letters::record_id("a1", "t", 0, 0, of_row);
+        let mut out = Cut::default();
+        out.add(&letter(false), "late", 4);
+        out.add(&letter(false), "compute", 5);
+        out.add(&letter(true), "decode", 6);
+        out.add(&letter(true), "compute", 3);
+        let mut ranges = ReadRanges::default();
+        ranges.add(0, OffsetRange::new(3, 8), &out);
+        assert_eq!(*ranges.of_table(false), [(0, OffsetRange::new(3, 4)), (0, OffsetRange::new(6, 8))]);
+        assert_eq!(*ranges.of_table(true), [(0, OffsetRange::new(3, 6)), (0, OffsetRange::new(7, 8))]);
     }
 }
