@@ -123,10 +123,15 @@ impl PlatformEngine {
             let source = sources.iter().find(|source| source.topic == topic);
             source.map_or_else(|| self.platform.kafka.clone(), |source| source.connection.clone())
         };
-        let replayed = self.replay.run(&wanted, connection_of).await.map_err(any_error)?;
+        let catalog = self.catalog.current();
+        let keeps_last_record = |topic: &str| {
+            let mut tables = catalog.tables.iter().filter(|table| table.keeps_last_record());
+            tables.any(|table| table.topic().is_some_and(|options| options.topic == topic))
+        };
+        let replayed = self.replay.run(&wanted, connection_of, keeps_last_record).await.map_err(any_error)?;
         // The letters of a job that was dropped stay.
         if let (Some(job), true) = (&wanted.job, replayed == Replayed::default()) {
-            self.catalog.current().job(job).map_err(sql_error)?;
+            catalog.job(job).map_err(sql_error)?;
         }
         let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
         let letters = if replayed.sent == 1 { "letter" } else { "letters" };
@@ -135,6 +140,12 @@ impl PlatformEngine {
             answer.notices.push(format!(
                 "{} have no whole record to send: rows that a table refused, or records longer than what is kept of them",
                 replayed.left
+            ));
+        }
+        if replayed.kept_back > 0 {
+            answer.notices.push(format!(
+                "{} are of topics whose last records are rows of a table, where they could take the place of newer records; REPLAY DEAD LETTERS 'id' sends one",
+                replayed.kept_back
             ));
         }
         Ok(answer)

@@ -43,6 +43,8 @@ pub struct Replayed {
     pub known: usize,
     /// Rows that a table refused, and records of which only the beginning is kept.
     pub left: usize,
+    /// Of topics that keep the last record of each key, where nobody asked for the one letter: an old record would take the place of a newer one.
+    pub kept_back: usize,
 }
 
 struct Letter {
@@ -98,15 +100,20 @@ impl Replay {
         Self { tables, running: Mutex::default() }
     }
 
-    /// Sends every letter that is wanted and was not sent before. `connection_of` a topic.
-    pub async fn run(&self, wanted: &Wanted, connection_of: impl Fn(&str) -> Connection) -> anyhow::Result<Replayed> {
+    /// Sends every letter that is wanted and was not sent before. `connection_of` a topic; `keeps_last_record`: whether a topic's last records are rows of a
+    /// table.
+    pub async fn run(
+        &self,
+        wanted: &Wanted,
+        connection_of: impl Fn(&str) -> Connection,
+        keeps_last_record: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<Replayed> {
         let _running = self.running.lock().await;
         self.tables.create(&marks(), &CreateOptions::default()).await.context("table polybolos.replayed_letters")?;
-        let (letters, left) = self.letters(wanted).await?;
-        if letters.is_empty() && left == 0 && wanted.id.is_some() {
+        let (letters, mut outcome) = self.letters(wanted, keeps_last_record).await?;
+        if letters.is_empty() && outcome.left == 0 && wanted.id.is_some() {
             bail!("dead letter {} does not exist; `polybolos dlq list` shows all", wanted.id.as_deref().unwrap_or_default());
         }
-        let mut outcome = Replayed { left, ..Replayed::default() };
         for letter in letters {
             let connection = connection_of(&letter.topic);
             let mark = self.mark_of(&letter.id).await?;
@@ -136,9 +143,13 @@ impl Replay {
         Ok(outcome)
     }
 
-    /// What can be sent, and how many letters cannot.
-    async fn letters(&self, wanted: &Wanted) -> anyhow::Result<(Vec<Letter>, usize)> {
-        let (mut letters, mut left) = (vec![], 0);
+    /// What can be sent, and how many letters are not.
+    async fn letters(
+        &self,
+        wanted: &Wanted,
+        keeps_last_record: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<(Vec<Letter>, Replayed)> {
+        let (mut letters, mut outcome) = (vec![], Replayed::default());
         for batch in self.scan(dead_letters::table(), wanted.id.as_deref()).await? {
             let text = |name: &str, row: usize| {
                 let column = batch.column_by_name(name)?.as_string_opt::<i32>()?;
@@ -159,15 +170,19 @@ impl Replay {
                 }
                 match (text("id", row), text("topic", row), partition(row), bytes("raw", row)) {
                     (Some(id), Some(topic), Some(partition), Some(payload)) if length(row) == Some(payload.len() as i64) => {
-                        letters.push(Letter { id, topic, partition, key: bytes("key", row), payload });
+                        if wanted.id.is_none() && keeps_last_record(&topic) {
+                            outcome.kept_back += 1;
+                        } else {
+                            letters.push(Letter { id, topic, partition, key: bytes("record_key", row), payload });
+                        }
                     }
-                    _ => left += 1,
+                    _ => outcome.left += 1,
                 }
             }
         }
         letters.sort_by(|a, b| a.id.cmp(&b.id));
         letters.truncate(MOST);
-        Ok((letters, left))
+        Ok((letters, outcome))
     }
 
     async fn mark_of(&self, id: &str) -> anyhow::Result<Mark> {

@@ -130,10 +130,9 @@ def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_i
     for future in admin.create_topics([NewTopic("both", 1, 1)]).values():
         future.result()
 
-    def send(id: int | None, city: str | None, second: int = 0) -> None:
-        key = None if id is None else json.dumps({"id": id})
-        value = None if city is None else json.dumps({"id": id, "city": city, "ts": f"2026-01-01 00:00:{second:02}"})
-        producer.produce("both", key=key, value=value)
+    def send(id: int, city: str | None, second: int | None) -> None:
+        value = None if second is None else json.dumps({"id": id, "city": city, "ts": f"2026-01-01 00:00:{second:02}"})
+        producer.produce("both", key=json.dumps({"id": id}), value=value)
         producer.flush(30)
 
     cities = lambda: {row["city"]: row["people"] for row in system.sql("SELECT * FROM both_by_city")}  # noqa: E731
@@ -147,10 +146,22 @@ def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_i
 
     # A late record says what became of row 1; no record of a payload is a dead letter, and says that row 2 is gone.
     send(1, "c", 6)
-    send(2, None)
+    send(2, None, None)
     wait_for("rows that changed", lambda: cities() == {"c": 1} and letters() == ["both/0/3"] and late() == [{"topic_offset": 2}])
-    # Of no row, and yet a record.
-    send(None, "d", 32)
-    wait_for("the record without a key", lambda: windows() == [1, 2] and letters() == ["both/0/3", "both/0/4/row"])
+    # No row, as it has no city, and yet a record.
+    send(3, None, 32)
+    wait_for("the record without a city", lambda: windows() == [1, 2] and letters() == ["both/0/3", "both/0/4/row"])
     assert cities() == {"c": 1}
     system.run("job", "verify", "both_job")
+
+    # An old record under its key would be the row again.
+    replayed = system.run("dlq", "replay", "--job", "both_job").stderr
+    assert "0 dead letters sent back" in replayed and "1 are of topics whose last records are rows of a table" in replayed, replayed
+    [letter] = [row["id"] for row in system.sql("SELECT id FROM polybolos.dead_letters WHERE job = 'both_job'") if row["id"].endswith("/row")]
+    replayed = system.run("dlq", "replay", letter).stderr
+    assert "1 dead letter sent back, 0 were before" in replayed, replayed
+    wait_for("the record again", lambda: windows() == [1, 3] and "both/0/5/row" in letters())
+    of_rows = "FROM polybolos.dead_letters WHERE job = 'both_job' AND id LIKE '%/row'"
+    keys = system.sql(f"SELECT count(record_key) AS all_keys, count(DISTINCT record_key) AS keys {of_rows}")
+    assert keys == [{"all_keys": 2, "keys": 1}], "it has the key that it had"
+    system.run("sql", "-c", "DROP JOB both_job")
