@@ -16,13 +16,25 @@ use super::spec::JobSpec;
 
 /// Options of a table that say what its rows are, not where they come from.
 const MEANING: [&str; 5] = ["connector", "topic", "format", "keyspace", "table"];
+/// Beginnings of such options.
+const MEANING_UNDER: [&str; 4] = ["json.", "key.", "value.", "debezium-json."];
 
 /// The words in which a version tells a job. Those of earlier versions stand in their savepoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Words {
     Present,
-    /// `TUMBLE` and `SESSION` were written without `WHERE ts IS NOT NULL`.
+    /// `TUMBLE` and `SESSION` were written without `WHERE ts IS NOT NULL`; tables without options of keys, values and Debezium's format.
     Earlier,
+}
+
+impl Words {
+    fn tell(self, option: &str) -> bool {
+        let is_under = match self {
+            Self::Present => MEANING_UNDER.iter().any(|beginning| option.starts_with(beginning)),
+            Self::Earlier => option.starts_with("json."),
+        };
+        is_under || MEANING.contains(&option)
+    }
 }
 
 /// The job as its texts say, without options of its own; and its operators as EXPLAIN shows them.
@@ -83,7 +95,7 @@ fn told(catalog: &Catalog, definition: &JobDefinition, create: &CreateJob, words
     }
     for table in definition.sources.iter().chain(&definition.targets) {
         let mut table = catalog.table(table)?.clone();
-        table.options.retain(|(key, _)| MEANING.contains(&key.as_str()) || key.starts_with("json."));
+        table.options.retain(|(key, _)| words.tell(key));
         lines.push(show::create_table(&table));
     }
     Ok(lines)
@@ -174,6 +186,36 @@ mod tests {
             assert!(lines.contains(&expected.as_str()), "{windows}: {lines:#?}");
             assert!(!present(&catalog).contains(&expected), "{windows} leaves rows without a time out");
         }
+    }
+
+    #[test]
+    fn options_that_say_what_rows_are_are_told_and_others_are_not() {
+        let upserts = "'connector' = 'upsert-kafka', 'topic' = 't', 'value.format' = 'json'";
+        let json = "'connector' = 'upsert-kafka', 'topic' = 't', 'key.format' = 'json', 'value.format' = 'json'";
+        let records = "'connector' = 'kafka', 'topic' = 't', 'format' = 'json'";
+        let changes = "'connector' = 'kafka', 'topic' = 't', 'format' = 'debezium-json'";
+        for (table, option, values, is_told) in [
+            (upserts, "key.format", ["json", "raw"], true),
+            (json, "value.fields-include", ["ALL", "EXCEPT_KEY"], true),
+            (json, "value.json.fail-on-missing-field", ["true", "false"], true),
+            (json, "value.json.timestamp-format.standard", ["SQL", "ISO-8601"], true),
+            (json, "value.json.encode.ignore-null-fields", ["true", "false"], true),
+            (json, "on_data_loss", ["fail", "continue"], false),
+            (changes, "debezium-json.schema-include", ["true", "false"], true),
+            (changes, "debezium-json.timestamp-format.standard", ["SQL", "ISO-8601"], true),
+            (records, "json.fail-on-missing-field", ["true", "false"], true),
+            (records, "scan.startup.mode", ["earliest-offset", "latest-offset"], false),
+        ] {
+            let key = if table == records { "" } else { ", PRIMARY KEY (k) NOT ENFORCED" };
+            let lines = values.map(|value| {
+                present(&declared(&format!(
+                    "CREATE TABLE t (k STRING, v STRING{key}) WITH ({table}, '{option}' = '{value}');
+                     CREATE TABLE s (k STRING) WITH ('connector' = 'blackhole'); CREATE JOB j AS INSERT INTO s SELECT k FROM t;"
+                )))
+            });
+            assert_eq!(lines[0] != lines[1], is_told, "{option}: {lines:#?}");
+        }
+        assert!(!Words::Earlier.tell("key.format"), "savepoints of earlier versions do not say it");
     }
 
     #[test]
