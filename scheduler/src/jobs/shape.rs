@@ -39,7 +39,7 @@ impl Words {
 
 /// The job as its texts say, without options of its own; and its operators as EXPLAIN shows them.
 pub fn of(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec) -> Result<Shape, SqlError> {
-    let create = definition.statement(Limits::default())?;
+    let create = definition.statement_in_order(catalog, Limits::default())?;
     let operators = match &*spec.template {
         JobTemplate::Stateless(_) => vec![],
         JobTemplate::Stateful(template) => {
@@ -63,9 +63,11 @@ pub fn difference(
     Ok(then.first_difference(&now).map(|(then, now)| (then.to_owned(), now.to_owned())))
 }
 
-/// The job's texts as earlier versions told them.
+/// The job's texts as earlier versions told them: its INSERTs as they were written, also after an upgrade had written them in another order.
 fn earlier(catalog: &Catalog, definition: &JobDefinition) -> Result<Vec<Vec<String>>, SqlError> {
-    Ok(vec![told(catalog, definition, &definition.statement(Limits::default())?, Words::Earlier)?])
+    let limits = Limits::default();
+    let creates = [definition.statement_in_order(catalog, limits)?, definition.statement(limits)?];
+    creates.iter().map(|create| told(catalog, definition, create, Words::Earlier)).collect()
 }
 
 /// The job in the words of the savepoint. Where its texts are the same, its state fits when it lies in the same way; another version may have planned otherwise
@@ -152,7 +154,8 @@ mod tests {
 
     fn present(catalog: &Catalog) -> Vec<String> {
         let job = catalog.job("j").expect("declared");
-        told(catalog, job, &job.statement(Limits::default()).expect("read"), Words::Present).expect("told")
+        let create = job.statement_in_order(catalog, Limits::default()).expect("read");
+        told(catalog, job, &create, Words::Present).expect("told")
     }
 
     fn shape(definition: &[String], operators: &[&str]) -> Shape {
@@ -186,6 +189,19 @@ mod tests {
             assert!(lines.contains(&expected.as_str()), "{windows}: {lines:#?}");
             assert!(!present(&catalog).contains(&expected), "{windows} leaves rows without a time out");
         }
+    }
+
+    #[test]
+    fn an_upgrade_that_writes_the_inserts_in_another_order_changes_nothing() {
+        let tables = format!("{TABLES} CREATE TABLE r (k STRING) WITH ('connector' = 'blackhole');");
+        let (first, second) = ("INSERT INTO s (k) SELECT k FROM t", "INSERT INTO public.r SELECT k FROM t");
+        let before = declared(&format!("{tables} CREATE JOB j AS BEGIN {first}; {second}; END;"));
+        let after = declared(&format!(
+            "{tables} CREATE JOB j AS BEGIN {first}; {second}; END; UPGRADE JOB j AS BEGIN {second}; {first}; END;"
+        ));
+        assert_eq!(present(&before), present(&after));
+        let told = earlier(&after, after.job("j").expect("declared")).expect("told");
+        assert!(told[0][0].starts_with("INSERT INTO s") && told[1][0].starts_with("INSERT INTO r"), "{told:#?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One job as the catalog keeps it. Its plan is made again from its text, so that nothing planned has to survive an upgrade.
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Catalog;
 use crate::{
     error::SqlError,
     limits::Limits,
@@ -56,6 +57,19 @@ impl JobDefinition {
     /// Whether it fills `table`.
     pub fn fills(&self, table: &RelationName) -> bool {
         self.targets.contains(table)
+    }
+
+    /// The stored text, with its INSERTs in the order of the tables that they fill, which an upgrade leaves when it writes them in another.
+    ///
+    /// # Errors
+    /// As [`Self::statement`].
+    pub fn statement_in_order(&self, catalog: &Catalog, limits: Limits) -> Result<CreateJob, SqlError> {
+        let mut create = self.statement(limits)?;
+        create.inserts.sort_by_cached_key(|insert| {
+            let table = catalog.find_table(&insert.target)?;
+            self.targets.iter().position(|target| *target == table.name)
+        });
+        Ok(create)
     }
 
     /// Reads the stored text again. A bare INSERT that became a job reads as `CREATE JOB`.
