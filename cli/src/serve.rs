@@ -272,7 +272,8 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         registry: telemetry::metrics()?,
     };
     let scheduler = polybolos_scheduler::start(settings, parts, stop).await?;
-    let own = (!arguments.no_endpoints).then(|| EndpointsFile::new(folder.join("endpoints.json"), &config.endpoints())).transpose()?;
+    let own =
+        (!arguments.no_endpoints).then(|| EndpointsFile::new(folder.join("endpoints.json"), &config.endpoints())).transpose()?;
     // Of schedulers that share the folder the one that leads is told of; until one does, the first.
     if let Some(own) = &own
         && !own.exists()

@@ -144,11 +144,7 @@ impl Replay {
     }
 
     /// What can be sent, and how many letters are not.
-    async fn letters(
-        &self,
-        wanted: &Wanted,
-        keeps_last_record: impl Fn(&str) -> bool,
-    ) -> anyhow::Result<(Vec<Letter>, Replayed)> {
+    async fn letters(&self, wanted: &Wanted, keeps_last_record: impl Fn(&str) -> bool) -> anyhow::Result<(Vec<Letter>, Replayed)> {
         let (mut letters, mut outcome) = (vec![], Replayed::default());
         for batch in self.scan(dead_letters::table(), wanted.id.as_deref()).await? {
             let text = |name: &str, row: usize| {

@@ -348,9 +348,7 @@ fn missing(topic: &str, code: RDKafkaErrorCode, servers: &str, action: String) -
     match code {
         // A topic of a name that brokers do not take cannot be there; making it says what is wrong with the name.
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::InvalidTopic => Ok(()),
-        RDKafkaErrorCode::TopicAuthorizationFailed => {
-            Err(KafkaError::Denied { topic: topic.to_owned(), reason: code.to_string() })
-        }
+        RDKafkaErrorCode::TopicAuthorizationFailed => Err(KafkaError::Denied { topic: topic.to_owned(), reason: code.to_string() }),
         _ => Err(KafkaError::from_code(code, servers, action)),
     }
 }

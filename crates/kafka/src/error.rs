@@ -47,7 +47,9 @@ pub enum KafkaError {
     )]
     Late { topic: String, partition: i32, start: i64, end: i64, waited: Duration, away: Option<String> },
     /// Whoever reads ahead turned to another log in the middle of a read.
-    #[error("the order to read topic {topic:?} ahead turned to another log while its partition {partition} was read; it is read anew")]
+    #[error(
+        "the order to read topic {topic:?} ahead turned to another log while its partition {partition} was read; it is read anew"
+    )]
     OtherLog { topic: String, partition: i32 },
     #[error("a record of {bytes} bytes is refused by topic {topic:?}: {limit}; make it smaller, or raise max.message.bytes")]
     TooLarge { topic: String, bytes: usize, limit: String },

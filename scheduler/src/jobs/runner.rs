@@ -17,8 +17,8 @@ use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Hea
 use polybolos_sql::clock;
 use polybolos_streaming::{
     coordinator::{
-        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, Log, ManifestAnswer, PartLayout, Phase,
-        PublishFailure, PublishOrder, SwapReply,
+        Action, AttemptOutcome, Command, Event, JobCoordinator, JobStatus, Log, ManifestAnswer, PartLayout, Phase, PublishFailure,
+        PublishOrder, SwapReply,
     },
     frame::{Frame, PartWork},
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, PartIndex, SinkId, SourceId, SourcePartition, Version},

@@ -115,8 +115,7 @@ impl VisitorMut for Windows {
     type Break = Infallible;
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Infallible> {
-        let is_timed =
-            matches!(&select.selection, Some(Expr::IsNotNull(time)) if matches!(time.as_ref(), Expr::Identifier(_)));
+        let is_timed = matches!(&select.selection, Some(Expr::IsNotNull(time)) if matches!(time.as_ref(), Expr::Identifier(_)));
         if is_timed && gives_bounds(select) {
             select.selection = None;
         }

@@ -80,7 +80,11 @@ fn is_pattern(words: &Expr) -> bool {
     let Value::SingleQuotedString(words) = &value.value else { return false };
     let is_zone = words.starts_with(['+', '-'])
         || ["UTC", "GMT", "Z", "UCT"].iter().any(|name| words.eq_ignore_ascii_case(name))
-        || words.split_once('/').is_some_and(|(region, _)| region.len() > 2 && region.starts_with(|c: char| c.is_ascii_uppercase()) && region.contains(|c: char| c.is_ascii_lowercase()));
+        || words.split_once('/').is_some_and(|(region, _)| {
+            region.len() > 2
+                && region.starts_with(|c: char| c.is_ascii_uppercase())
+                && region.contains(|c: char| c.is_ascii_lowercase())
+        });
     !is_zone
 }
 

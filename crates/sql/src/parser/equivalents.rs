@@ -129,9 +129,10 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let Some(arguments) = plain(&list.args) else {
         let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
         return match list.args.as_slice() {
-            [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if is_distinct && name == "count" => {
-                Err("count(DISTINCT *) is not supported; write SELECT count(*) FROM (SELECT DISTINCT * FROM …), or name the columns".into())
-            }
+            [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if is_distinct && name == "count" => Err(
+                "count(DISTINCT *) is not supported; write SELECT count(*) FROM (SELECT DISTINCT * FROM …), or name the columns"
+                    .into(),
+            ),
             _ => Ok(None),
         };
     };
@@ -193,9 +194,11 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         ("unix_timestamp", [time]) => Some(unix_timestamp(time.clone())),
         ("unix_timestamp", [time, pattern]) => Some(unix_timestamp(parsed_time("to_timestamp", time, pattern)?)),
         ("to_timestamp" | "to_date", [time, pattern]) => Some(parsed_time(&name, time, pattern)?),
-        ("to_char", [time, pattern]) => name_of(pattern).filter(|pattern| !pattern.contains('%')).map(chars).transpose()?.map(
-            |pattern| call("to_char", [time.clone(), text(&pattern)]),
-        ),
+        ("to_char", [time, pattern]) => name_of(pattern)
+            .filter(|pattern| !pattern.contains('%'))
+            .map(chars)
+            .transpose()?
+            .map(|pattern| call("to_char", [time.clone(), text(&pattern)])),
         // The precision says nothing: it is that of the clock.
         ("current_timestamp" | "now", [Expr::Value(_)]) => Some(call("now", [])),
         ("localtimestamp", [] | [Expr::Value(_)]) => Some(clock_time()),

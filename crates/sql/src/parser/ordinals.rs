@@ -67,7 +67,10 @@ mod tests {
                 "SELECT upper(k), count(*) FROM t GROUP BY k ORDER BY 1, 2 DESC",
                 "SELECT upper(k), count(*) FROM t GROUP BY k ORDER BY upper(k), count(*) DESC",
             ),
-            ("SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1", "SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1"),
+            (
+                "SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1",
+                "SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1",
+            ),
             ("SELECT upper(k) FROM t ORDER BY 1", "SELECT upper(k) FROM t ORDER BY 1"),
             ("SELECT k FROM t GROUP BY k ORDER BY 3", "SELECT k FROM t GROUP BY k ORDER BY 3"),
         ] {

@@ -5,7 +5,7 @@ mod counted;
 mod oracle;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use polybolos_kafka::admin::Admin;
 use polybolos_service::exit;
 use polybolos_sql::{
-    catalog::{Catalog, JobDefinition},
+    catalog::{Catalog, JobDefinition, TableDefinition},
     statement::Emit,
 };
 use polybolos_streaming::{coordinator::Command, manifest::Manifest};
@@ -174,6 +174,9 @@ impl JobManager {
                 definition.name, definition.name
             ));
         }
+        if outcome.difference_count > 0 {
+            remarks.extend(compaction(oracle.plan.inserts.iter().flat_map(|insert| &insert.sources)));
+        }
         outcome.message = remarks.join("; ");
         Ok(outcome)
     }
@@ -208,6 +211,17 @@ impl JobManager {
         }
         Ok((manifest, tables))
     }
+}
+
+/// What differences may come of where records stand for rows: one that was the last of its key when the job read it may be gone, with a newer one behind what the
+/// job has read.
+fn compaction<'a>(sources: impl Iterator<Item = &'a TableDefinition>) -> Option<String> {
+    let topics = sources.filter(|table| table.keeps_last_record()).filter_map(TableDefinition::topic);
+    let topics: BTreeSet<String> = topics.map(|options| options.topic.clone()).collect();
+    (!topics.is_empty()).then(|| {
+        let topics = topics.into_iter().collect::<Vec<_>>().join(", ");
+        format!("what the job has read of {topics} may be compacted away where newer records came since, so differences may come of that; verify again when the job has read them")
+    })
 }
 
 /// A table that keeps rows, and the columns that the job fills.
@@ -253,4 +267,33 @@ async fn retention(handle: &JobHandle, manifest: &Manifest) -> anyhow::Result<Re
         retained.beginnings.insert(spec.topic.clone(), offsets.beginnings);
     }
     Ok(retained)
+}
+
+#[cfg(test)]
+mod tests {
+    use polybolos_sql::{
+        catalog::{Change, apply},
+        parser::parse,
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_topics_of_last_records_lose_what_a_job_has_read_to_newer_records() {
+        let tables = parse(
+            "CREATE TABLE a (k STRING) WITH ('connector' = 'kafka', 'topic' = 'records', 'format' = 'json');
+             CREATE TABLE b (k STRING, PRIMARY KEY (k) NOT ENFORCED)
+             WITH ('connector' = 'upsert-kafka', 'topic' = 'rows', 'key.format' = 'json', 'value.format' = 'json');
+             CREATE TABLE c (k STRING, PRIMARY KEY (k) NOT ENFORCED)
+             WITH ('connector' = 'kafka', 'topic' = 'changes', 'format' = 'debezium-json');",
+        );
+        let change = Change { now_us: 0, incarnation: "a1".into() };
+        let catalog = tables
+            .expect("read")
+            .iter()
+            .fold(Catalog::default(), |catalog, statement| apply(&catalog, statement, &change).expect("applied"));
+        assert_eq!(compaction(catalog.tables[..1].iter()), None);
+        let told = compaction(catalog.tables.iter()).expect("told");
+        assert!(told.starts_with("what the job has read of changes, rows may be compacted away"), "{told}");
+    }
 }
