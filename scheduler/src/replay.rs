@@ -115,6 +115,9 @@ impl Replay {
             bail!("dead letter {} does not exist; `polybolos dlq list` shows all", wanted.id.as_deref().unwrap_or_default());
         }
         for letter in letters {
+            if outcome.sent == MOST {
+                break;
+            }
             let connection = connection_of(&letter.topic);
             let mark = self.mark_of(&letter.id).await?;
             if mark == Mark::Sent {
@@ -177,7 +180,6 @@ impl Replay {
             }
         }
         letters.sort_by(|a, b| a.id.cmp(&b.id));
-        letters.truncate(MOST);
         Ok((letters, outcome))
     }
 

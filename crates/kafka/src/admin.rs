@@ -30,7 +30,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const REASONS: Duration = Duration::from_millis(50);
 
 /// For a topic's id, per server; without an answer it is unknown.
-const TOPIC_ID: Duration = Duration::from_secs(1);
 
 const FIXED: &[(&str, &str)] =
     &[("enable.auto.commit", "false"), ("isolation.level", "read_committed"), ("allow.auto.create.topics", "false")];
@@ -166,7 +165,7 @@ impl Admin {
     /// [`KafkaError::Denied`] where the broker does not let us know.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>> {
         let Some(partitions) = self.partitions(topic).await? else { return Ok(None) };
-        Ok(Some(TopicDescription { partitions, topic_id: self.topic_id(topic).await }))
+        Ok(Some(TopicDescription { partitions, topic_id: topic_id::of(&self.connection, topic).await }))
     }
 
     /// Whether there is such a topic: one question, without that for its id. Errors are those of [`Self::describe`].
@@ -190,20 +189,6 @@ impl Admin {
             Ok(partitions) => Ok(Some(partitions).filter(|partitions| !partitions.is_empty())),
             Err(code) => missing(topic, code, &self.connection.bootstrap_servers, action).map(|()| None),
         }
-    }
-
-    /// From the first bootstrap server that tells.
-    async fn topic_id(&self, topic: &str) -> Option<String> {
-        if !self.connection.is_plaintext() {
-            return None;
-        }
-        for server in self.connection.bootstrap_servers.split(',').map(str::trim) {
-            let server = server.strip_prefix("PLAINTEXT://").unwrap_or(server);
-            if let Ok(Ok(Some(id))) = tokio::time::timeout(TOPIC_ID, topic_id::ask(server, topic)).await {
-                return Some(id);
-            }
-        }
-        None
     }
 
     /// First and end offsets of partitions, each kind in one request. Ends are those of committed records.

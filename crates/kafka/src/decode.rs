@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Fields, SchemaRef};
+use arrow::datatypes::{DataType, Field as Member, Fields, SchemaRef};
 
 use self::column::{Column, column_for};
 use self::fault::{Fault, Outcome};
@@ -177,6 +177,10 @@ impl JsonDecoder {
             let required = options.tombstones.iter().any(|tombstones| tombstones.required.contains(name));
             members.push(column.as_ref().clone().with_name(name).with_nullable(column.is_nullable() && !required));
         }
+        // What must be there is looked for, whether it is wanted or not: which record is a key's last must not depend on that.
+        let is_wanted = |name: &String| fields.contains(&Field::Json { name: name.clone() });
+        let required = options.tombstones.iter().flat_map(|tombstones| &tombstones.required).filter(|name| !is_wanted(name));
+        members.extend(required.map(|name| Member::new(name, DataType::Null, false)));
         let of = |members| StructColumn::new(Fields::from(members), &options).expect("each column was checked");
         let key = (!key_members.is_empty()).then(|| of(key_members));
         let json = of(members);

@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::{ColumnDefinition, ColumnKind, Connector, TableDefinition};
 use crate::options::kafka::{DebeziumOptions, Format};
 
-/// What is read of a record beside the table's columns. No column can have such a name without quotes.
+/// What is read of a record beside the table's columns.
 pub const RECORD_PARTITION: &str = "record:partition";
 pub const RECORD_OFFSET: &str = "record:offset";
 pub const RECORD_IS_TOMBSTONE: &str = "record:is_tombstone";
@@ -84,9 +84,12 @@ impl TableDefinition {
     }
 }
 
+/// What names of columns may not begin with in such a table.
+pub(super) const PREFIX: &str = "record:";
+
 /// The column of a member of the payload.
 pub fn member_column(name: &str) -> String {
-    format!("record:{name}")
+    format!("{PREFIX}{name}")
 }
 
 impl DebeziumOptions {

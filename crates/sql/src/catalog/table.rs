@@ -8,7 +8,7 @@ use datafusion::{
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
 
-use super::computed;
+use super::{computed, records::PREFIX};
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
@@ -350,7 +350,13 @@ impl TableDefinition {
             column.nullable = false;
         }
         self.primary_key = Some(key);
-        self.check_record_key(clause)
+        self.check_record_key(clause)?;
+        match self.columns.iter().find(|column| self.keeps_last_record() && column.name.starts_with(PREFIX)) {
+            Some(column) => {
+                Err(SqlError::invalid(format!("column {:?} of table {} has a name of the system's own; rename it", column.name, self.name)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// That records can say which row they are about.

@@ -20,7 +20,7 @@
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | `fail` |
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::OptionReader;
 use crate::error::SqlError;
@@ -99,6 +99,7 @@ pub enum StartupMode {
     },
     /// By partition; partitions that are not named begin at their earliest offset.
     SpecificOffsets {
+        #[serde(deserialize_with = "by_partition")]
         offsets: BTreeMap<i32, i64>,
     },
 }
@@ -112,7 +113,17 @@ pub enum BoundedMode {
     /// Before the first record with at least this timestamp.
     Timestamp { millis: i64 },
     /// By partition, exclusive; partitions that are not named end at their latest offset.
-    SpecificOffsets { offsets: BTreeMap<i32, i64> },
+    SpecificOffsets {
+        #[serde(deserialize_with = "by_partition")]
+        offsets: BTreeMap<i32, i64>,
+    },
+}
+
+/// Keys of JSON's objects are text, and stay so within what is told apart by a tag.
+fn by_partition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<i32, i64>, D::Error> {
+    let offsets = BTreeMap::<String, i64>::deserialize(deserializer)?;
+    let partition = |(partition, offset): (String, i64)| Ok((partition.parse().map_err(D::Error::custom)?, offset));
+    offsets.into_iter().map(partition).collect()
 }
 
 /// What a job does when records that it has to read are gone.
@@ -320,6 +331,18 @@ fn offsets_by_partition(text: &str) -> Option<BTreeMap<i32, i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_catalog_with_offsets_is_read_again() {
+        let bounds = "'scan.startup.mode' = 'specific-offsets', 'scan.startup.specific-offsets' = 'partition:0,offset:42;partition:1,offset:300',
+            'scan.bounded.mode' = 'specific-offsets', 'scan.bounded.specific-offsets' = 'partition:1,offset:301'";
+        let sql = format!("CREATE TABLE t (k STRING) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json', {bounds})");
+        let change = crate::Change { now_us: 0, incarnation: "a".into() };
+        let statement = crate::parse(&sql).unwrap().remove(0);
+        let catalog = crate::apply(&crate::Catalog::default(), &statement, &change).unwrap();
+        let written = serde_json::to_string(&catalog).unwrap();
+        assert_eq!(serde_json::from_str::<crate::Catalog>(&written).unwrap(), catalog);
+    }
 
     #[test]
     fn offsets_are_read_as_flink_writes_them() {

@@ -10,11 +10,12 @@ use crate::{
     error::SqlError,
     functions,
     options::kafka::DebeziumOptions,
+    schema::Use,
 };
 
-pub(super) fn rows(records: LogicalPlanBuilder, table: &TableDefinition) -> Result<LogicalPlanBuilder, SqlError> {
+pub(super) fn rows(records: LogicalPlanBuilder, table: &TableDefinition, usage: Use) -> Result<LogicalPlanBuilder, SqlError> {
     let records = match table.debezium() {
-        Some(options) => changes(records, table, options)?,
+        Some(options) => changes(records, table, options, usage)?,
         None => records,
     };
     last(records, table)
@@ -48,6 +49,7 @@ fn changes(
     records: LogicalPlanBuilder,
     table: &TableDefinition,
     options: &DebeziumOptions,
+    usage: Use,
 ) -> Result<LogicalPlanBuilder, SqlError> {
     let member = |name: &str| match options.schema_include {
         true => get_field(column(&member_column("payload")), name),
@@ -57,19 +59,25 @@ fn changes(
     let is_upsert = || member("op").in_list(["c", "r", "u"].map(lit).to_vec(), false);
     let is_change = || not(column(RECORD_IS_TOMBSTONE));
     let after = |name: &str| get_field(member("after"), name);
+    // Which record is a key's last must not depend on the columns that are read.
+    let required = table.columns.iter().filter(|column| column.kind == ColumnKind::Physical && !column.nullable);
+    let required: Vec<&str> = required.map(|column| column.name.as_str()).collect();
+    let is_row = required.iter().fold(is_upsert(), |all, name| all.and(after(name).is_not_null()));
     let value = |declared: &ColumnDefinition| -> Result<Expr, SqlError> {
         let name = declared.name.as_str();
-        if table.is_key(name) {
-            let what = format!("the record says of no row what became of it: its op, or {name} in its before or after, is missing");
-            let key = when(is_delete(), get_field(member("before"), name)).when(is_upsert(), after(name)).end()?;
-            return Ok(when(is_change(), functions::required().call(vec![key, lit(what)])).end()?);
-        }
-        // Of a row that is deleted only the key counts, and nothing else of it can be wrong.
-        if declared.nullable {
+        if !table.is_key(name) {
+            // Of a row that is deleted only the key counts, and nothing else of it can be wrong.
             return Ok(when(is_upsert(), after(name)).end()?);
         }
-        let what = format!("column {name:?}: missing, and the column is NOT NULL");
-        Ok(when(is_upsert(), functions::required().call(vec![after(name), lit(what)])).end()?)
+        let key = when(is_delete(), get_field(member("before"), name)).when(is_row.clone(), after(name)).end()?;
+        if usage == Use::Bounded {
+            return Ok(key);
+        }
+        let what = format!(
+            "the record says of no row what became of it: its op is none of c, r, u and d, or what is NOT NULL ({}) is missing in its before or after",
+            required.join(", ")
+        );
+        Ok(when(is_change(), functions::required().call(vec![key, lit(what)])).end()?)
     };
     let mut columns = vec![];
     for declared in &table.columns {
@@ -80,5 +88,11 @@ fn changes(
         }
     }
     columns.extend([column(RECORD_PARTITION), column(RECORD_OFFSET), is_delete().alias(RECORD_IS_TOMBSTONE)]);
-    Ok(records.filter(is_change())?.project(columns)?)
+    let changes = records.filter(is_change())?.project(columns)?;
+    // A query has no dead letters: it leaves out what it cannot read.
+    let keys = table.primary_key.iter().flat_map(|key| key.columns()).map(|name| column(name).is_not_null());
+    match keys.reduce(Expr::and).filter(|_| usage == Use::Bounded) {
+        Some(has_key) => Ok(changes.filter(has_key)?),
+        None => Ok(changes),
+    }
 }

@@ -71,6 +71,8 @@ impl Planning {
     }
 
     fn order(&self, name: &RelationName, order: &mut Order, depth: usize) -> Result<(), SqlError> {
+        // Where it is only read, a table that is looked up is as any other.
+        let name = &name.looked_up().unwrap_or_else(|| name.clone());
         if !order.seen.insert(name.clone()) {
             return Ok(());
         }
@@ -95,7 +97,7 @@ impl Planning {
         let provider = self.providers.provider(&table.stored(), self.usage).await?;
         let name = TableReference::partial(table.name.schema.clone(), table.name.name.clone());
         let scan = LogicalPlanBuilder::scan(name, provider_as_source(provider), None)?;
-        let rows = if table.keeps_last_record() { records::rows(scan, table)? } else { scan };
+        let rows = if table.keeps_last_record() { records::rows(scan, table, self.usage)? } else { scan };
         Ok(rows.project(computed::expressions(&self.state, table)?)?.build()?)
     }
 

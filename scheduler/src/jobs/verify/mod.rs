@@ -207,7 +207,7 @@ impl JobManager {
             tables.push(Some(AtRest { schema, columns: insert.columns.clone(), rows }));
         }
         if tables.iter().all(Option::is_none) {
-            bail!("job {} fills only tables that keep no rows, so nothing can be verified", definition.name);
+            bail!("job {} fills no table that VERIFY compares; it compares Cassandra tables", definition.name);
         }
         Ok((manifest, tables))
     }
