@@ -29,8 +29,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Reasons why nobody answers come as quickly as this, if any do.
 const REASONS: Duration = Duration::from_millis(50);
 
-/// For a topic's id, per server; without an answer it is unknown.
-
 const FIXED: &[(&str, &str)] =
     &[("enable.auto.commit", "false"), ("isolation.level", "read_committed"), ("allow.auto.create.topics", "false")];
 

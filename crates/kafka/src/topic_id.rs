@@ -1,7 +1,11 @@
 //! A topic's id, which tells it from another made later under the same name. The client library keeps it to itself, so this asks with one
 //! Metadata request (version 10, KIP-516) of its own, over plain TCP. With TLS or a login there is no answer, and other signs (offsets past
 //! the end) have to do.
-use std::{io, time::Duration};
+use std::{
+    io::{self, Read, Write},
+    net::{self as blocking, ToSocketAddrs},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,8 +29,7 @@ pub(crate) async fn of(connection: &Connection, topic: &str) -> Option<String> {
     if !connection.is_plaintext() {
         return None;
     }
-    for server in connection.bootstrap_servers.split(',').map(str::trim) {
-        let server = server.strip_prefix("PLAINTEXT://").unwrap_or(server);
+    for server in servers(connection) {
         if let Ok(Ok(Some(id))) = tokio::time::timeout(TIMEOUT, ask(server, topic)).await {
             return Some(id);
         }
@@ -34,10 +37,64 @@ pub(crate) async fn of(connection: &Connection, topic: &str) -> Option<String> {
     None
 }
 
-/// The same, for a thread that may block.
-pub(crate) fn of_blocking(connection: &Connection, topic: &str) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    runtime.block_on(of(connection, topic))
+/// The same for a thread that may block, over a connection that is kept.
+#[derive(Default)]
+pub(crate) struct Asker {
+    stream: Option<blocking::TcpStream>,
+}
+
+impl Asker {
+    pub fn of(&mut self, connection: &Connection, topic: &str) -> Option<String> {
+        if !connection.is_plaintext() {
+            return None;
+        }
+        if let Some(id) = self.stream.as_mut().and_then(|stream| ask_over(stream, topic).ok().flatten()) {
+            return Some(id);
+        }
+        self.stream = None;
+        for server in servers(connection) {
+            let asked = connect(server).and_then(|mut stream| Ok((ask_over(&mut stream, topic)?, stream)));
+            if let Ok((Some(id), stream)) = asked {
+                self.stream = Some(stream);
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+fn servers(connection: &Connection) -> impl Iterator<Item = &str> {
+    connection.bootstrap_servers.split(',').map(str::trim).map(|server| server.strip_prefix("PLAINTEXT://").unwrap_or(server))
+}
+
+fn connect(server: &str) -> io::Result<blocking::TcpStream> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    for address in server.to_socket_addrs()? {
+        match blocking::TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn ask_over(stream: &mut blocking::TcpStream, topic: &str) -> io::Result<Option<String>> {
+    stream.write_all(&request(topic))?;
+    let mut size = [0; 4];
+    stream.read_exact(&mut size)?;
+    let mut answer = vec![0; length(i32::from_be_bytes(size))?];
+    stream.read_exact(&mut answer)?;
+    Ok(parse(&answer, topic))
+}
+
+/// Of an answer.
+fn length(size: i32) -> io::Result<usize> {
+    usize::try_from(size).ok().filter(|size| *size <= MAX_ANSWER).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// `None` when the broker does not tell.
@@ -45,11 +102,7 @@ pub(crate) async fn ask(server: &str, topic: &str) -> io::Result<Option<String>>
     let mut stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&request(topic)).await?;
-    let size = usize::try_from(stream.read_i32().await?).unwrap_or(usize::MAX);
-    if size > MAX_ANSWER {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut answer = vec![0; size];
+    let mut answer = vec![0; length(stream.read_i32().await?)?];
     stream.read_exact(&mut answer).await?;
     Ok(parse(&answer, topic))
 }

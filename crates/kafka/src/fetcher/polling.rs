@@ -1,6 +1,7 @@
 //! A source's consumer thread: makes the placements that its buffers want and takes records from one queue per partition. It sleeps until
 //! librdkafka or a reader rings; nothing here polls busily.
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
@@ -69,6 +70,12 @@ const ASK: Duration = Duration::from_millis(250);
 /// A partition that brought nothing for so long is quiet: looking for its end disturbs nobody.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// A topic is not deleted, made again and written to in a shorter time than this.
+const REPLACED: Duration = Duration::from_millis(50);
+
+/// So long an answer for the topic's id holds, for what other partitions bring in the same moment.
+const SAME_MOMENT: Duration = Duration::from_millis(10);
+
 /// For those questions; the thread waits for the answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -94,6 +101,15 @@ struct Polling {
     comebacks: Comebacks,
     /// When it was looked whether partitions are back.
     looked_back: Option<Instant>,
+    ids: RefCell<Ids>,
+}
+
+/// Tells the topic that is to be read from another of its name.
+#[derive(Default)]
+struct Ids {
+    asker: topic_id::Asker,
+    /// When it last was the one that is to be read.
+    right_at: Option<Instant>,
 }
 
 /// What came through a queue that several partitions share.
@@ -123,6 +139,7 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         looked: None,
         comebacks: Comebacks::default(),
         looked_back: None,
+        ids: RefCell::default(),
     };
     let thread = std::thread::Builder::new().name("kafka-fetch".into());
     let spawned = thread.spawn(move || polling.run());
@@ -183,6 +200,7 @@ impl Polling {
                 // Queues first: they belong to the old one.
                 self.queues.clear();
                 self.assigned.clear();
+                self.brought.clear();
                 self.consumer = consumer;
             }
             Err(error) => tracing::error!(topic = self.source.topic(), %error, "no new consumer; the old one goes on"),
@@ -328,10 +346,37 @@ impl Polling {
         if builder.is_empty() {
             return false;
         }
+        if self.is_of_another_topic(partition) {
+            builder.finish();
+            self.source.fail(partition, *placement, Fault::NoSuchTopic);
+            return true;
+        }
         let (records, bytes) = self.source.add(partition, *placement, &builder.finish());
         self.metrics.fetched_records.inc_by(records);
         self.metrics.fetched_bytes.inc_by(bytes);
         true
+    }
+
+    /// The client says nothing when a topic is deleted and made again quickly: it reads the new one from the old one's offset. So after each pause, in which that may
+    /// have happened, the topic's id is asked for once the first records are here, before anybody is told of them.
+    fn is_of_another_topic(&self, partition: i32) -> bool {
+        if self.brought.get(&partition).is_some_and(|brought| brought.elapsed() < REPLACED) {
+            return false;
+        }
+        let Some(ordered) = self.source.topic_id() else { return false };
+        let mut ids = self.ids.borrow_mut();
+        if ids.right_at.is_some_and(|right_at| right_at.elapsed() < SAME_MOMENT) {
+            return false;
+        }
+        match ids.asker.of(self.source.connection(), self.source.topic()) {
+            Some(found) if found != ordered => true,
+            Some(_) => {
+                ids.right_at = Some(Instant::now());
+                false
+            }
+            // Nobody tells.
+            None => false,
+        }
     }
 
     fn trouble(&mut self, of: Option<(i32, u64)>, error: &ClientError) {
@@ -421,7 +466,7 @@ impl Polling {
     /// Whether what has the topic's name now is what is to be read, as far as that can be told. While it is another, or nobody answers, the leader's word is waited for.
     fn is_ordered_topic(&self) -> bool {
         let Some(ordered) = self.source.topic_id() else { return true };
-        topic_id::of_blocking(self.source.connection(), self.source.topic()) == Some(ordered)
+        self.ids.borrow_mut().asker.of(self.source.connection(), self.source.topic()) == Some(ordered)
     }
 
     /// None while nobody answers.
