@@ -195,6 +195,49 @@ def test_topics_made_again_under_running_jobs_are_read_on(cluster):
         job.statement("DROP")
 
 
+def test_topics_made_again_at_once_are_not_taken_for_the_old_ones(cluster):
+    """The client may notice nothing: it goes on at the old topic's offset in the new one. Each record counts once."""
+    dice = random.Random(20261129)
+    names = [f"at_once_{number}" for number in range(6)]
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    create = lambda name: done(admin.create_topics([NewTopic(name, 2, 1)])) is None  # noqa: E731
+    for name in names:
+        create(name)
+        cluster.run("sql", "-c", f"""
+            CREATE TABLE {name} (id STRING) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json', 'on_data_loss' = 'continue');
+            CREATE TABLE {name}_counts (id STRING, n BIGINT, PRIMARY KEY (id) NOT ENFORCED)
+              WITH ('connector' = 'cassandra', 'keyspace' = 'topics', 'table' = '{name}_counts', 'table.create' = 'true');
+            CREATE JOB {name}_job WITH ('state.unbounded' = 'allow') AS INSERT INTO {name}_counts SELECT id, count(*) FROM {name} GROUP BY id;""")
+
+    def produce(name: str, life: int, count: int) -> None:
+        producer = Producer({"bootstrap.servers": cluster.kafka, "topic.metadata.refresh.interval.ms": 500, "enable.idempotence": True})
+        for number in range(count):
+            producer.produce(name, json.dumps({"id": f"{life}-{number}"}).encode(), partition=number % 2)
+        assert producer.flush(30) == 0
+
+    def lead_lives(name: str, seed: int) -> int:
+        chances = random.Random(seed)
+        for life in range(3):
+            if life:
+                time.sleep(chances.choice([0.0, 0.3, 1.5]))
+                done(admin.delete_topics([name]))
+                wait_for("the topic anew", lambda: create(name))
+            count = chances.choice([5, 40, 2_000])
+            produce(name, life, count)
+        return count
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        lasts = list(threads.map(lead_lives, names, [dice.randrange(1 << 30) for _ in names]))
+    for name, count in zip(names, lasts):
+        found = lambda name=name: cluster.sql(f"SELECT count(*) AS ids, sum(n) AS records FROM {name}_counts WHERE id LIKE '2-%'")  # noqa: E731
+        wait_for("the last topic's records", lambda found=found, count=count: found()[0]["ids"] == count)
+        idle = lambda name=name: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{name}_job'")[0]["state"] == "idle"  # noqa: E731
+        wait_for("the job at rest", idle)
+        assert found() == [{"ids": count, "records": count}], name
+        assert cluster.sql(f"SELECT * FROM {name}_counts WHERE n > 1") == [], name
+        cluster.run("sql", "-c", f"DROP JOB {name}_job")
+
+
 def test_added_partitions_are_read_from_their_beginning(system):
     job = Job(system, "grows", ", 'scan.startup.mode' = 'latest-offset'", partitions=1)
     job.produce(range(10))

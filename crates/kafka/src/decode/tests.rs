@@ -321,7 +321,13 @@ fn what_is_required_is_looked_for_in_every_payload() {
     let columns = vec![Column::new("age", DataType::Int32, true)];
     let options = DecodeOptions { tombstones: Some(Tombstones { required: vec!["name".into()] }), ..DecodeOptions::default() };
     let mut decoder = decoder(columns, options);
-    let payloads = [Some(r#"{"name":{"first":"Ann"},"age":1}"#), Some(r#"{"age":2}"#), None, Some(r#"{"age":3,"name":null}"#), Some(r#"{"name":"x"}"#)];
+    let payloads = [
+        Some(r#"{"name":{"first":"Ann"},"age":1}"#),
+        Some(r#"{"age":2}"#),
+        None,
+        Some(r#"{"age":3,"name":null}"#),
+        Some(r#"{"name":"x"}"#),
+    ];
     let decoded = decoder.decode(&chunk(&payloads), 0..5, "t", 0).unwrap();
     assert_eq!((decoded.records.as_slice(), decoded.failures.len()), ([0, 2, 4].as_slice(), 2));
     assert_eq!(decoded.batch.column(0).as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(1), None, None]);

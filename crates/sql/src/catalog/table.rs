@@ -352,9 +352,10 @@ impl TableDefinition {
         self.primary_key = Some(key);
         self.check_record_key(clause)?;
         match self.columns.iter().find(|column| self.keeps_last_record() && column.name.starts_with(PREFIX)) {
-            Some(column) => {
-                Err(SqlError::invalid(format!("column {:?} of table {} has a name of the system's own; rename it", column.name, self.name)))
-            }
+            Some(column) => Err(SqlError::invalid(format!(
+                "column {:?} of table {} has a name of the system's own; rename it",
+                column.name, self.name
+            ))),
             None => Ok(()),
         }
     }
