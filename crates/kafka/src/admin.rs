@@ -4,7 +4,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{Arc, LazyLock, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaResult,
     types::RDKafkaErrorCode,
 };
 
@@ -20,6 +21,7 @@ use crate::{
     connection::Connection,
     context::{FailureContext, QuietContext},
     error::{KafkaError, Result, is_away},
+    renewal::{Answers, end_apart, is_unanswered},
     topic_id,
 };
 
@@ -66,38 +68,106 @@ impl Deref for Clients {
 
 impl Drop for Clients {
     fn drop(&mut self) {
-        // Ending them takes a moment, and whoever drops them may not block.
-        let Some(pair) = self.pair.take() else { return };
-        let end = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(pair));
-        if let Err(error) = end {
-            tracing::warn!(%error, "no thread to end clients of Kafka on");
+        if let Some(pair) = self.pair.take() {
+            end_apart(pair);
         }
     }
 }
 
-/// Those that are in use.
-static CLIENTS: LazyLock<Mutex<HashMap<Connection, Weak<Clients>>>> = LazyLock::new(Mutex::default);
-
 impl Clients {
-    fn of(connection: &Connection) -> Result<Arc<Self>> {
-        let mut known = CLIENTS.lock();
-        if let Some(clients) = known.get(connection).and_then(Weak::upgrade) {
-            return Ok(clients);
-        }
+    fn connect(connection: &Connection) -> Result<Arc<Self>> {
         let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
         let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
         let admin = config.create().map_err(failed)?;
         let pair = Pair { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? };
-        let clients = Arc::new(Self { pair: Some(pair) });
-        known.retain(|_, clients| clients.strong_count() > 0);
-        known.insert(connection.clone(), Arc::downgrade(&clients));
-        Ok(clients)
+        Ok(Arc::new(Self { pair: Some(pair) }))
+    }
+}
+
+/// The clients of all who ask the same cluster; others take their place when nobody answers them for long.
+struct Shared {
+    connection: Connection,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    clients: Arc<Clients>,
+    /// One of the two may have lost its brokers while the other is answered.
+    admin: Answers,
+    consumer: Answers,
+}
+
+impl Current {
+    fn new(clients: Arc<Clients>) -> Self {
+        let now = Instant::now();
+        Self { clients, admin: Answers::new(now), consumer: Answers::new(now) }
+    }
+}
+
+/// Which of the two asked.
+#[derive(Clone, Copy, Debug)]
+enum Asker {
+    Admin,
+    Consumer,
+}
+
+/// Those that are in use.
+static SHARED: LazyLock<Mutex<HashMap<Connection, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+impl Shared {
+    fn of(connection: &Connection) -> Result<Arc<Self>> {
+        let mut known = SHARED.lock();
+        if let Some(shared) = known.get(connection).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        let current = Mutex::new(Current::new(Clients::connect(connection)?));
+        let shared = Arc::new(Self { connection: connection.clone(), current });
+        known.retain(|_, shared| shared.strong_count() > 0);
+        known.insert(connection.clone(), Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    fn clients(&self) -> Arc<Clients> {
+        self.current.lock().clients.clone()
+    }
+
+    /// What came of a question: an answer, whatever it says, or none.
+    fn note<T>(&self, clients: &Arc<Clients>, asker: Asker, asked: Instant, outcome: &KafkaResult<T>) {
+        let is_unanswered = outcome.as_ref().is_err_and(is_unanswered);
+        let mut current = self.current.lock();
+        // Others have taken their place meanwhile.
+        if !Arc::ptr_eq(&current.clients, clients) {
+            return;
+        }
+        let now = Instant::now();
+        let answers = match asker {
+            Asker::Admin => &mut current.admin,
+            Asker::Consumer => &mut current.consumer,
+        };
+        if !is_unanswered {
+            return answers.came(now);
+        }
+        if !answers.failed(asked, now) {
+            return;
+        }
+        let servers = &self.connection.bootstrap_servers;
+        match Clients::connect(&self.connection) {
+            Ok(clients) => {
+                tracing::warn!(%servers, ?asker, "nobody has answered for a while; other clients ask Kafka from now on");
+                match asker {
+                    Asker::Admin => current.consumer = Answers::new(now),
+                    Asker::Consumer => current.admin = Answers::new(now),
+                }
+                current.clients = clients;
+            }
+            Err(error) => tracing::warn!(%servers, %error, "no new clients; the old ones go on asking Kafka"),
+        }
     }
 }
 
 pub struct Admin {
     connection: Connection,
-    clients: Arc<Clients>,
+    shared: Arc<Shared>,
     /// Consumers that only commit, by group.
     groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer<QuietContext>>>>>,
 }
@@ -111,28 +181,31 @@ impl fmt::Debug for Admin {
 impl Admin {
     /// Prepares a client; nothing is asked of the cluster yet. Properties that librdkafka refuses are told here, and are the user's fault.
     pub fn connect(connection: &Connection) -> Result<Self> {
-        Ok(Self { connection: connection.clone(), clients: Clients::of(connection)?, groups: Arc::default() })
+        Ok(Self { connection: connection.clone(), shared: Shared::of(connection)?, groups: Arc::default() })
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         action: String,
-        work: impl FnOnce(&BaseConsumer<FailureContext>) -> rdkafka::error::KafkaResult<T> + Send + 'static,
+        work: impl FnOnce(&BaseConsumer<FailureContext>) -> KafkaResult<T> + Send + 'static,
     ) -> Result<T> {
-        let clients = self.clients.clone();
+        let (shared, clients) = (self.shared.clone(), self.shared.clients());
+        let asking = clients.clone();
         let outcome = tokio::task::spawn_blocking(move || {
-            let consumer = &clients.consumer;
+            let consumer = &asking.consumer;
+            let asked = Instant::now();
             let outcome = work(consumer);
             match outcome {
                 Ok(_) => consumer.context().forget(),
                 // It has no topics: all that comes are reasons.
                 Err(_) => while consumer.poll(REASONS).is_some() {},
             }
+            shared.note(&asking, Asker::Consumer, asked, &outcome);
             outcome
         })
         .await;
         let outcome = outcome.map_err(|error| KafkaError::Bug(error.to_string()))?;
-        let failures = self.clients.consumer.context();
+        let failures = clients.consumer.context();
         outcome.map_err(|error| match KafkaError::from_client(error, &self.connection.bootstrap_servers, action) {
             KafkaError::Away { servers, reason } => {
                 let why = failures.last().map(|why| format!(": {why}")).unwrap_or_default();
@@ -234,7 +307,9 @@ impl Admin {
         };
         let action = format!("creating topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let answers = self.clients.admin.create_topics([&topic], &options).await;
+        let (clients, asked) = (self.shared.clients(), Instant::now());
+        let answers = clients.admin.create_topics([&topic], &options).await;
+        self.shared.note(&clients, Asker::Admin, asked, &answers);
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -253,14 +328,14 @@ impl Admin {
         }
         self.create_topic(name, partitions.unwrap_or(BROKER_DEFAULT), BROKER_DEFAULT, config).await?;
         // Brokers hear of it one after the other.
-        let until = std::time::Instant::now() + TIMEOUT;
+        let until = Instant::now() + TIMEOUT;
         loop {
             match self.exists(name).await {
                 Ok(true) => return Ok(()),
                 Err(error) if !error.is_retryable() => return Err(error),
                 Ok(false) | Err(_) => {}
             }
-            if std::time::Instant::now() > until {
+            if Instant::now() > until {
                 let reason = format!("topic {name:?} was created and does not appear");
                 return Err(KafkaError::Away { servers: self.connection.bootstrap_servers.clone(), reason });
             }
@@ -272,7 +347,9 @@ impl Admin {
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let action = format!("deleting topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let answers = self.clients.admin.delete_topics(&[name], &options).await;
+        let (clients, asked) = (self.shared.clients(), Instant::now());
+        let answers = clients.admin.delete_topics(&[name], &options).await;
+        self.shared.note(&clients, Asker::Admin, asked, &answers);
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -287,7 +364,9 @@ impl Admin {
     pub async fn topic_setting(&self, topic: &str, name: &str) -> Result<Option<String>> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let action = format!("asking for settings of topic {topic:?}");
-        let answers = self.clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let (clients, asked) = (self.shared.clients(), Instant::now());
+        let answers = clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        self.shared.note(&clients, Asker::Admin, asked, &answers);
         let servers = &self.connection.bootstrap_servers;
         let answers = answers.map_err(|error| KafkaError::from_client(error, servers, action.clone()))?;
         let settings = match answers.into_iter().next() {
@@ -303,12 +382,22 @@ impl Admin {
         let committer = self.committer(group)?;
         let (name, offsets) = (topic.to_owned(), offsets.clone());
         let action = format!("committing offsets of group {group:?}");
+        let (groups, group) = (self.groups.clone(), group.to_owned());
         let outcome = tokio::task::spawn_blocking(move || {
             let mut list = TopicPartitionList::new();
             for (partition, offset) in offsets {
                 list.add_partition_offset(&name, partition, Offset::Offset(offset))?;
             }
-            committer.commit(&list, CommitMode::Sync)
+            let outcome = committer.commit(&list, CommitMode::Sync);
+            // The next commit is another client's: this one may never be answered again.
+            if outcome.as_ref().is_err_and(is_unanswered) {
+                let is_same = |known: &Arc<BaseConsumer<QuietContext>>| Arc::ptr_eq(known, &committer);
+                let mut groups = groups.lock();
+                if groups.get(&group).is_some_and(is_same) {
+                    groups.remove(&group);
+                }
+            }
+            outcome
         });
         let outcome = outcome.await.map_err(|error| KafkaError::Bug(error.to_string()))?;
         outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))

@@ -19,5 +19,6 @@ mod metrics;
 pub mod produce;
 pub mod publish;
 pub mod records;
+mod renewal;
 mod topic_id;
 mod transaction;

@@ -26,6 +26,7 @@ use crate::{
     error::{KafkaError, Result, is_away},
     metrics::Metrics,
     records::{ChunkBuilder, RawRecord, TimestampType},
+    renewal::{Answers, end_apart, is_unanswered},
     topic_id,
 };
 
@@ -79,6 +80,9 @@ const SAME_MOMENT: Duration = Duration::from_millis(10);
 /// For those questions; the thread waits for the answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// A source that brought nothing for so long, not even the end of a partition: its client may have lost the brokers without an error.
+const SILENCE: Duration = Duration::from_secs(5);
+
 type Queue = PartitionQueue<QuietContext>;
 
 struct Polling {
@@ -98,6 +102,9 @@ struct Polling {
     /// An error said that a broker could not be reached: look.
     suspected: Option<String>,
     looked: Option<Instant>,
+    /// When anything came last, or a look found that brokers answer.
+    heard: Instant,
+    answers: Answers,
     comebacks: Comebacks,
     /// When it was looked whether partitions are back.
     looked_back: Option<Instant>,
@@ -137,6 +144,8 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         brought: BTreeMap::new(),
         suspected: None,
         looked: None,
+        heard: Instant::now(),
+        answers: Answers::new(Instant::now()),
         comebacks: Comebacks::default(),
         looked_back: None,
         ids: RefCell::default(),
@@ -181,6 +190,9 @@ impl Polling {
             for (partition, placement) in &plan.open {
                 brought |= self.poll_partition(*partition, *placement);
             }
+            if brought {
+                self.heard = Instant::now();
+            }
             self.ask(&plan);
             self.look();
             self.look_back(&plan);
@@ -201,7 +213,7 @@ impl Polling {
                 self.queues.clear();
                 self.assigned.clear();
                 self.brought.clear();
-                self.consumer = consumer;
+                end_apart(std::mem::replace(&mut self.consumer, consumer));
             }
             Err(error) => tracing::error!(topic = self.source.topic(), %error, "no new consumer; the old one goes on"),
         }
@@ -476,17 +488,35 @@ impl Polling {
         topics.flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect()
     }
 
-    /// After an error: are the brokers away? While they are: are they back?
+    /// After an error or a long silence: are the brokers away? While they are: are they back?
     fn look(&mut self) {
         let away = self.source.away().is_some();
-        if (self.suspected.is_none() && !away) || self.looked.is_some_and(|looked| looked.elapsed() < ASK) {
+        let is_silent = self.heard.elapsed() >= SILENCE;
+        let is_due = self.suspected.is_some() || away || is_silent;
+        if !is_due || self.looked.is_some_and(|looked| looked.elapsed() < ASK) {
             return;
         }
         let reason = self.suspected.take();
+        let asked = Instant::now();
         let answer = self.consumer.fetch_metadata(Some(self.source.topic()), ANSWER);
-        self.looked = Some(Instant::now());
-        let away = answer.err().map(|error| reason.unwrap_or_else(|| error.to_string()));
-        self.source.set_away(away);
+        let (now, is_lost) = (Instant::now(), answer.as_ref().is_err_and(is_unanswered));
+        self.looked = Some(now);
+        match answer {
+            Ok(_) => {
+                self.heard = now;
+                self.source.set_away(None);
+            }
+            // A silent source is often one without news: only a second look without an answer says more.
+            Err(error) if reason.is_none() && !away => self.suspected = Some(error.to_string()),
+            Err(error) => self.source.set_away(Some(reason.unwrap_or_else(|| error.to_string()))),
+        }
+        if !is_lost {
+            self.answers.came(now);
+        } else if self.answers.failed(asked, now) {
+            tracing::warn!(topic = self.source.topic(), "nobody has answered for a while; another client reads on");
+            self.source.place_again();
+            self.renew();
+        }
     }
 }
 

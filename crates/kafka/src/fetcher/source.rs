@@ -391,6 +391,11 @@ impl Source {
         self.arrived.notify_waiters();
     }
 
+    /// Another client takes the place of the one that reads: all goes on where it is. What the old one still brings counts no more.
+    pub fn place_again(&self) {
+        self.state.lock().partitions.values_mut().for_each(Buffer::place_again);
+    }
+
     /// Reads a partition again that was in fault, unless somebody did that already.
     pub fn begin_again(&self, partition: i32) {
         let mut state = self.state.lock();
@@ -542,6 +547,21 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(1), reading.as_mut()).await.is_err());
         source.add(0, assigned[&0], &chunk(2..9));
         assert_eq!(reading.await.expect("it is there").expect("it runs").len(), 1);
+    }
+
+    #[test]
+    fn another_client_goes_on_where_the_old_one_was_lost() {
+        let (source, mut assigned) = (source(), BTreeMap::new());
+        source.prefetch("first", None, &BTreeMap::from([(0, 0), (1, 7)]));
+        planned(&source, &mut assigned);
+        source.add(0, assigned[&0], &chunk(0..5));
+        let old = std::mem::take(&mut assigned);
+        source.place_again();
+        let plan = planned(&source, &mut assigned);
+        assert_eq!((plan.renew, offsets(&plan)), (false, vec![(0, 5), (1, 7)]));
+        assert_eq!(source.add(0, old[&0], &chunk(5..9)), (0, 0), "what the old one still brings counts no more");
+        assert_eq!(source.add(0, assigned[&0], &chunk(5..9)).0, 4);
+        assert_eq!(source.position(0, assigned[&0]), Some(9));
     }
 
     #[test]
