@@ -275,9 +275,10 @@ async fn live_status(engine: Arc<dyn polybolos_scheduler::Engine>, stop: Cancell
             .jobs
             .iter()
             .map(|job| {
+                let behind = job.lag_records.map_or_else(|| "?".to_owned(), |records| records.to_string());
                 format!(
-                    "{} {:?}: {} rows, {:.0}/s, {} behind, {} dead",
-                    job.name, job.state, job.rows_out, job.rows_per_s, job.lag_records, job.dead_letters
+                    "{} {:?}: {} rows, {:.0}/s, {behind} behind, {} dead",
+                    job.name, job.state, job.rows_out, job.rows_per_s, job.dead_letters
                 )
             })
             .collect();

@@ -318,7 +318,7 @@ mod tests {
             unpublished_epochs,
             unpublished_bytes: 0,
             published: BTreeMap::new(),
-            lag_records: 0,
+            lag_records: None,
             watermark_us: None,
             state_runs: 0,
             state_bytes: 0,

@@ -62,7 +62,7 @@ pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("dead_letters", long(&jobs, |job| Some(job.dead_letters as i64))),
         ("late_rows", long(&jobs, |job| Some(job.late_rows as i64))),
         ("lost_records", long(&jobs, |job| Some(job.lost_records as i64))),
-        ("lag_records", long(&jobs, |job| Some(job.lag_records as i64))),
+        ("lag_records", long(&jobs, |job| job.lag_records.map(|records| records as i64))),
         ("rows_per_second", double(&jobs, |job| Some(job.rows_per_s))),
         ("complete_through_offsets", text(&jobs, offsets)),
         (

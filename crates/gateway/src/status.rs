@@ -84,7 +84,8 @@ pub struct JobStatus {
     /// Rows that came after their windows had closed.
     pub late_rows: u64,
     pub retries: u64,
-    pub lag_records: u64,
+    /// Absent while a topic cannot be looked at, or was not yet.
+    pub lag_records: Option<u64>,
     /// Of the partitions with unread records, how long ago the newest record that was read came; absent where nothing waits.
     pub lag_ms: Option<u64>,
     /// The last epoch.

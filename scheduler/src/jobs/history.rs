@@ -108,8 +108,8 @@ impl History {
         }
     }
 
-    /// Ends a second; call about once per second.
-    pub fn tick(&mut self, at_ms: u64, lag_records: u64) {
+    /// Ends a second; call about once per second. A lag that nobody knows is shown as the one before.
+    pub fn tick(&mut self, at_ms: u64, lag_records: Option<u64>) {
         let elapsed = self.second_began.elapsed().as_secs_f64();
         if elapsed < 0.5 {
             return;
@@ -120,7 +120,7 @@ impl History {
             at_ms,
             rows_per_s: self.rows as f64 / elapsed,
             bytes_per_s: self.bytes as f64 / elapsed,
-            lag_records,
+            lag_records: lag_records.unwrap_or_else(|| self.newest().lag_records),
             steps: StepMillis {
                 fetch: mean(self.steps.fetch, epochs),
                 decode: mean(self.steps.decode, epochs),

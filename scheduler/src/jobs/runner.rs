@@ -384,7 +384,9 @@ impl Runner {
         let status = self.coordinator.status();
         let at_ms = (self.context.clock.now().wall_us / 1_000) as u64;
         self.shared.history.lock().tick(at_ms, status.lag_records);
-        self.metrics.lag_records.set(status.lag_records as i64);
+        if let Some(lag_records) = status.lag_records {
+            self.metrics.lag_records.set(lag_records as i64);
+        }
         self.metrics.unpublished_epochs.set(status.unpublished_epochs as i64);
         let due: Vec<SourceId> = self
             .committing

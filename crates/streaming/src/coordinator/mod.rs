@@ -279,7 +279,7 @@ impl JobCoordinator {
             unpublished_epochs: behind.epochs,
             unpublished_bytes: behind.bytes,
             published: self.publishing.positions(),
-            lag_records: self.sources.lag(),
+            lag_records: self.sources.known_lag(),
             watermark_us: self.event_times.watermark_us(),
             state_runs: self.manifest.state.len() as u64,
             state_bytes: self.manifest.state.iter().map(|run| run.state_bytes).sum(),

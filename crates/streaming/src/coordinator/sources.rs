@@ -328,8 +328,19 @@ impl Sources {
         })
     }
 
+    /// Records that wait, as far as the broker told.
     pub fn lag(&self) -> u64 {
         self.partitions.values().map(|partition| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum()
+    }
+
+    /// The same; `None` while a topic cannot be looked at, or was not yet: nobody knows what waits there.
+    pub fn known_lag(&self) -> Option<u64> {
+        let is_told = |id: SourceId| {
+            let mut partitions = self.of(id).peekable();
+            partitions.peek().is_some() && partitions.all(|(_, partition)| partition.beginning > i64::MIN)
+        };
+        let is_known = |(id, source): (&SourceId, &Source)| source.away.is_none() && (source.is_known || is_told(*id));
+        self.sources.iter().all(is_known).then(|| self.lag())
     }
 
     /// The log that a source's offsets count in; a name that says nothing else.

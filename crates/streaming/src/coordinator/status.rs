@@ -16,8 +16,8 @@ pub struct JobStatus {
     pub unpublished_bytes: u64,
     /// Per sink, the epoch through which everything is published (as known here; the manifest may lag by a moment).
     pub published: BTreeMap<SinkId, Epoch>,
-    /// Records in the topics that no recorded epoch has read, as far as the broker told.
-    pub lag_records: u64,
+    /// Records in the topics that no recorded epoch has read, as far as the broker told; `None`: a topic cannot be looked at, or was not yet.
+    pub lag_records: Option<u64>,
     /// Microseconds of event time; `None`: no source has a watermark, or nothing is known of it yet.
     pub watermark_us: Option<i64>,
     /// Runs of state that the next epoch builds on, and their bytes; 0 for a stateless job.
@@ -163,6 +163,7 @@ mod tests {
         let partition = SourcePartition { source: SOURCE, partition: 0 };
         coordinator.on_event(NOW, Event::Available { partition, log: String::new(), end: 10, bytes_per_record: 8 });
         assert_eq!(coordinator.status().limit, Limit::LookingAtTopics, "the topic may be another one");
+        assert_eq!(coordinator.status().lag_records, None, "the broker has not told");
         assert_eq!(coordinator.status().phase, Phase::Waiting { why: "looking at its topics".into() });
         let (beginnings, ends) = (BTreeMap::from([(0, 0)]), BTreeMap::from([(0, 10)]));
         coordinator.on_event(NOW, Event::Partitions { source: SOURCE, asked_us: 0, topic_id: None, beginnings, ends });
@@ -173,12 +174,15 @@ mod tests {
     #[test]
     fn an_attempt_that_waits_for_kafka_is_shown_as_waiting_for_kafka() {
         let mut coordinator = computing();
+        assert_eq!(coordinator.status().lag_records, Some(10));
         coordinator.on_event(NOW, Event::SourceAway { source: SOURCE, message: "all brokers are down".into() });
         let status = coordinator.status();
         assert_eq!(status.limit, Limit::KafkaAway { source: SOURCE });
+        assert_eq!(status.lag_records, None, "more may have come");
         let why = "topic \"readings\" cannot be read: all brokers are down".to_owned();
         assert_eq!(status.phase, Phase::Waiting { why });
         coordinator.on_event(NOW, Event::SourceBack { source: SOURCE });
         assert!(matches!(coordinator.status().phase, Phase::Computing { .. }));
+        assert_eq!(coordinator.status().lag_records, Some(10));
     }
 }
