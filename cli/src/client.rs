@@ -1,9 +1,10 @@
 //! Talks to a running platform: statements over its HTTP door.
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow, bail};
 use futures::StreamExt;
 use polybolos_service::exit::{Exit, Failure, chained};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,7 +57,7 @@ impl Client {
         let address = connect.http.clone().or_else(|| endpoints.get("http").cloned());
         let address = address.ok_or_else(|| {
             unreachable(format!(
-                "no platform runs on the data folder {folder}, or not on this machine; start one with `polybolos up`, or give --data-dir, or --http and --token-file"
+                "no platform runs on the data folder {folder}, or not on this machine; start one with `polybolos up`, or give --data-dir, or --http and --token"
             ))
         })?;
         let token = match &connect.token {
@@ -68,15 +69,16 @@ impl Client {
         let scheme = match &connect.ca_file {
             None => "http",
             Some(file) => {
-                let pem =
-                    std::fs::read(file).with_context(|| format!("cannot read the certificate authority {}", file.display()))?;
-                let certificate = reqwest::Certificate::from_pem(&pem)
-                    .with_context(|| format!("the certificate authority {} cannot be used", file.display()))?;
-                http = http.add_root_certificate(certificate);
+                for certificate in authority(file)? {
+                    http = http.add_root_certificate(certificate);
+                }
                 "https"
             }
         };
-        let http = http.build()?;
+        let http = http.build().with_context(|| match &connect.ca_file {
+            Some(file) => format!("the certificate authority {} cannot be used", file.display()),
+            None => "no HTTP client can be made".into(),
+        })?;
         Ok(Self { http, scheme, address, token: token.trim().to_owned(), endpoints })
     }
 
@@ -135,7 +137,9 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Exit {
-        Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {}", self.address, chained(error)))
+        let why = chained(error);
+        let hint = hint(self.scheme, &why);
+        Exit::new(Failure::Unreachable, format!("the platform at {} does not answer: {why}{hint}", self.address))
     }
 
     /// The answer to a statement, which may take its time while the platform is there.
@@ -175,6 +179,32 @@ impl Client {
     }
 }
 
+/// The certificates of a file, of which there is one at least.
+fn authority(file: &Path) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    let shown = file.display();
+    let pem = std::fs::read(file).with_context(|| format!("cannot read the certificate authority {shown}"))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| anyhow!("the certificate authority {shown} is no PEM: {error}"))?;
+    if certificates.is_empty() {
+        bail!(
+            "the certificate authority {shown} holds no certificate in PEM; give --ca-file the certificate that the platform's is signed by, not a key"
+        );
+    }
+    let usable = certificates.iter().map(|certificate| reqwest::Certificate::from_der(certificate));
+    usable.collect::<Result<_, _>>().with_context(|| format!("the certificate authority {shown} cannot be used"))
+}
+
+/// What to do about an answer in another protocol than ours.
+fn hint(scheme: &str, why: &str) -> &'static str {
+    match scheme {
+        "http" if why.contains("invalid HTTP version parsed") => {
+            "; it may speak TLS: pass --ca-file with the certificate that its own is signed by"
+        }
+        "https" if why.contains("InvalidContentType") => "; it does not speak TLS there: leave out --ca-file (POLYBOLOS_CA_FILE)",
+        _ => "",
+    }
+}
+
 /// A value quoted for SQL.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -183,4 +213,32 @@ pub fn literal(text: &str) -> String {
 /// A name quoted for SQL.
 pub fn identifier(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_without_a_certificate_is_refused_when_it_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ca.pem");
+        for text in ["", "no PEM at all\n", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
+            std::fs::write(&file, text).expect("writes");
+            let told = authority(&file).expect_err("it has none").to_string();
+            assert!(told.contains("ca.pem holds no certificate") && told.contains("--ca-file"), "{told}");
+        }
+        std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("writes");
+        assert_eq!(authority(&file).expect("it has one").len(), 1);
+    }
+
+    #[test]
+    fn another_protocol_is_hinted_at() {
+        let clear = hint("http", "error sending request for url (http://here/): client error: invalid HTTP version parsed");
+        assert!(clear.contains("pass --ca-file"), "{clear}");
+        let tls = hint("https", "client error (Connect): received corrupt message of type InvalidContentType");
+        assert!(tls.contains("leave out --ca-file"), "{tls}");
+        assert_eq!(hint("http", "connection refused"), "");
+        assert_eq!(hint("https", "invalid peer certificate: UnknownIssuer"), "");
+    }
 }

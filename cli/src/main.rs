@@ -16,17 +16,21 @@ mod up;
 mod validate;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use polybolos_proto::build::BUILD;
 use polybolos_service::exit::{self, Exit, Failure};
 
 /// Also of the C libraries that are linked in, librdkafka above all. See docs/reference/benchmarks.md for what it brings.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// With the protocol: executors and schedulers that do not fit each other are told apart by it.
+static VERSION: LazyLock<String> = LazyLock::new(|| BUILD.to_string());
+
 #[derive(Debug, Parser)]
-#[command(name = "polybolos", version, about = "Streaming SQL on Apache DataFusion Ballista, exactly once into Cassandra")]
+#[command(name = "polybolos", version = VERSION.as_str(), about = "Streaming SQL on Apache DataFusion Ballista, exactly once into Cassandra")]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -147,8 +151,19 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
             Ok(())
         }
         Verb::Version => {
-            println!("polybolos {}", env!("CARGO_PKG_VERSION"));
+            println!("polybolos {BUILD}");
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_names_the_protocol() {
+        let told = Cli::command().render_version();
+        assert_eq!(told.trim_end(), format!("polybolos {} (protocol {})", BUILD.version, BUILD.protocol));
     }
 }

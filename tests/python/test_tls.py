@@ -34,7 +34,14 @@ def test_every_door_speaks_tls(fresh_platform, certificates):
     answer = platform.run("sql", "-c", "SELECT 1 AS one", "--output", "json", "--ca-file", ca)
     assert answer.stdout == '{"one":1}\n'
     in_the_clear = platform.run("sql", "-c", "SELECT 1", check=False)
-    assert in_the_clear.returncode == 3, in_the_clear.stderr
+    assert in_the_clear.returncode == 3 and "pass --ca-file" in in_the_clear.stderr, in_the_clear.stderr
+    no_certificate = platform.run("sql", "-c", "SELECT 1", "--ca-file", str(certificates / "key.pem"), check=False)
+    assert no_certificate.returncode == 1 and "holds no certificate" in no_certificate.stderr, no_certificate.stderr
+
+
+def test_tls_with_a_platform_that_speaks_none_is_told(platform, certificates):
+    done = platform.run("sql", "-c", "SELECT 1", "--ca-file", str(certificates / "ca.pem"), check=False)
+    assert done.returncode == 3 and "does not speak TLS" in done.stderr, done.stderr
 
 
 def test_a_certificate_without_its_key_is_refused(certificates):
