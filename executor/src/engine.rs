@@ -12,6 +12,7 @@ use datafusion::{
 };
 use futures::{TryFutureExt, TryStreamExt, future};
 use polybolos_operators::{epoch::exec::EpochExec, part_write::PartWriteExec};
+use polybolos_service::exit::chained;
 use tokio::task::JoinSet;
 
 /// Runs epochs without shuffle files, and all else as Ballista does.
@@ -66,7 +67,7 @@ impl QueryStageExecutor for EpochStage {
         for (local, global) in self.partitions.iter().enumerate() {
             let rows = work.execute(local, context.clone())?;
             let answer = ShuffleWritePartition { partition_id: *global as u64, file_id: Some(task as u64), ..Default::default() };
-            running.spawn(rows.try_for_each(|_| future::ok(())).map_ok(move |()| answer));
+            running.spawn(rows.try_for_each(|_| future::ok(())).map_ok(move |()| answer).map_err(in_words));
         }
         let mut answers = Vec::with_capacity(count);
         while let Some(ended) = running.join_next().await {
@@ -77,5 +78,27 @@ impl QueryStageExecutor for EpochStage {
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
         utils::collect_plan_metrics(self.plan.as_ref())
+    }
+}
+
+/// Errors of our own crates say what happened and what to do, in words; Ballista would show them as Rust does to programmers.
+fn in_words(error: DataFusionError) -> DataFusionError {
+    match error.find_root() {
+        DataFusionError::External(cause) => DataFusionError::Execution(chained(cause.as_ref())),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_errors_travel_in_words() {
+        let error = std::io::Error::other("the disk is full");
+        let told = in_words(DataFusionError::External(Box::new(error)).context("an epoch"));
+        assert!(matches!(&told, DataFusionError::Execution(words) if words == "the disk is full"), "{told:?}");
+        let io = in_words(DataFusionError::IoError(std::io::Error::other("gone")));
+        assert!(matches!(io, DataFusionError::IoError(_)), "Ballista tries again after those");
     }
 }

@@ -58,6 +58,8 @@ pub async fn run(
     let (reports, incoming) = mpsc::channel(REPORT_CHANNEL);
     let context = execution::plan_context()?;
     let link = Arc::new(exchange::Connections::default());
+    let state = parts.state.of(&format!("executor {} on {}", id.0, settings.host));
+    let parts = ExecutorParts { state, ..parts };
     let services = ExecutorServices::new(id, parts, link, reports, context, execution::freeze);
     let exchange_port = exchange::serve(settings.host, services.clone(), shutdown.clone()).await?;
     control::Control::new(settings, exchange_port, services, incoming).run(on_ready, shutdown).await

@@ -53,7 +53,7 @@ impl StatusSource {
             mode: self.mode.clone(),
             leader: self.leader(),
             kafka: self.kafka(),
-            cassandra: cassandra(&jobs),
+            cassandra: self.cassandra(&jobs),
             executors: self.executors(),
             tables: self.tables(),
             topics: self.topics(),
@@ -170,14 +170,14 @@ impl StatusSource {
         let state = if answered { HealthState::Ok } else { HealthState::Unknown };
         Health { state, message: if answered { "answers".into() } else { "no job reads from it yet".into() } }
     }
-}
 
-fn cassandra(jobs: &[JobStatus]) -> Health {
-    let troubled = jobs.iter().find_map(|job| job.error.clone().filter(|_| job.unpublished_epochs > 0));
-    match troubled {
-        Some(message) => Health { state: HealthState::Away, message },
-        None if jobs.iter().any(|job| job.rows_out > 0) => Health { state: HealthState::Ok, message: "answers".into() },
-        None => Health { state: HealthState::Unknown, message: "nothing written yet".into() },
+    fn cassandra(&self, jobs: &[JobStatus]) -> Health {
+        let troubled = self.handles().iter().find_map(|handle| unwritten(&handle.view().status));
+        match troubled {
+            Some(message) => Health { state: HealthState::Away, message },
+            None if jobs.iter().any(|job| job.rows_out > 0) => Health { state: HealthState::Ok, message: "answers".into() },
+            None => Health { state: HealthState::Unknown, message: "nothing written yet".into() },
+        }
     }
 }
 
@@ -260,12 +260,27 @@ fn lag_ms(manifest: &Manifest, ends: &BTreeMap<SourcePartition, i64>) -> Option<
     read.min().map(|time| now_ms().saturating_sub(time.max(&0).unsigned_abs()))
 }
 
+/// Why recorded rows are not in their tables.
+fn unwritten(status: &CoordinatorStatus) -> Option<String> {
+    let why = match &status.phase {
+        Phase::Failed { reason } => Some(reason),
+        _ => status.sink_troubles.values().next(),
+    };
+    why.filter(|_| status.unpublished_epochs > 0).cloned()
+}
+
+/// What is wrong, where something is; the outages of Kafka and of the store only limit the job.
+fn error(status: &CoordinatorStatus) -> Option<String> {
+    match (&status.phase, status.sink_troubles.values().next()) {
+        (Phase::Failed { reason }, _) => Some(reason.clone()),
+        (_, Some(trouble)) => Some(trouble.clone()),
+        (Phase::Waiting { why }, None) if status.limit == Limit::RetryingAttempts => Some(why.clone()),
+        _ => None,
+    }
+}
+
 fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
     let (status, manifest, newest) = (&view.status, &view.manifest, history.newest());
-    let error = match &status.phase {
-        Phase::Failed { reason } => Some(reason.clone()),
-        _ => status.sink_troubles.values().next().cloned(),
-    };
     let complete = status
         .published
         .iter()
@@ -290,7 +305,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         lag_ms: lag_ms(manifest, &view.ends),
         epoch_ms: steps(history.last_steps),
         complete_through: complete.collect(),
-        error,
+        error: error(status),
         history: history
             .points()
             .map(|point| HistoryPoint {
@@ -326,6 +341,18 @@ mod tests {
             sink_troubles: BTreeMap::new(),
             epoch_rows_limit: 1,
         }
+    }
+
+    #[test]
+    fn a_job_whose_attempts_fail_says_why() {
+        let waiting = || Phase::Waiting { why: "a disk is full".into() };
+        let failing = coordinator(waiting(), Limit::RetryingAttempts, 1);
+        assert_eq!(error(&failing).as_deref(), Some("a disk is full"));
+        assert_eq!(unwritten(&failing), None, "no table refuses rows");
+        assert_eq!(error(&coordinator(waiting(), Limit::WaitingForExecutors, 0)), None);
+        let troubles = BTreeMap::from([(SinkId(0), "it is away".to_owned())]);
+        let troubled = CoordinatorStatus { sink_troubles: troubles, ..failing };
+        assert_eq!((error(&troubled).as_deref(), unwritten(&troubled).as_deref()), (Some("it is away"), Some("it is away")));
     }
 
     #[test]

@@ -8,6 +8,11 @@ pub enum StateError {
     Unusable(String),
     #[error("state that has no room in memory cannot be kept on this executor's disk: {0}; check the disk of executor.work_dir")]
     Spill(String),
+    /// `place`: a folder of an executor.
+    #[error(
+        "the disk of {place} is full, where state goes that has no room in memory (executor.work_dir); free some space, the job goes on by itself"
+    )]
+    Full { place: String },
     #[error("a state run cannot be made: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
 }

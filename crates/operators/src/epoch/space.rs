@@ -1,7 +1,8 @@
 //! Where an executor keeps the state of its jobs: so much memory for all of them, and a folder for what has no room there. The folder is worth nothing to
 //! anybody else: it begins empty with the process, and what is in it can be made again of recorded runs.
 use std::{
-    fmt,
+    error::Error,
+    fmt, io,
     path::PathBuf,
     sync::{
         Arc,
@@ -24,6 +25,8 @@ pub struct StateSpace {
     /// Most bytes of memory, about.
     pub memory: u64,
     folder: PathBuf,
+    /// Where that is, for people.
+    place: String,
     /// Opened by the first job that needs it.
     database: Mutex<Option<Opened>>,
     /// Of databases and of jobs' parts in them, so that each has a name of its own.
@@ -44,12 +47,18 @@ impl StateSpace {
         {
             tracing::warn!(folder = %folder.display(), %error, "cannot remove what an earlier process left");
         }
-        Self { memory, folder, database: Mutex::default(), opened: AtomicU64::new(0) }
+        let place = format!("folder {}", folder.display());
+        Self { memory, folder, place, database: Mutex::default(), opened: AtomicU64::new(0) }
     }
 
     /// Of what runs no jobs.
     pub fn none() -> Self {
-        Self { memory: 0, folder: PathBuf::new(), database: Mutex::default(), opened: AtomicU64::new(0) }
+        Self { memory: 0, folder: PathBuf::new(), place: String::new(), database: Mutex::default(), opened: AtomicU64::new(0) }
+    }
+
+    /// The same, of an executor that errors name.
+    pub fn of(self, executor: &str) -> Self {
+        Self { place: format!("folder {} of {executor}", self.folder.display()), ..self }
     }
 
     /// For one job's state.
@@ -66,7 +75,9 @@ impl StateSpace {
             None => {
                 let builder = Database::builder(self.folder.join(number.to_string())).temporary(true);
                 let builder = builder.cache_size(CACHE_BYTES).max_journaling_size(JOURNAL_BYTES).manual_journal_persist(true);
-                Opened { database: builder.worker_threads(1).open().map_err(unusable)?, has_failed: Arc::default() }
+                let place = Arc::from(self.place.as_str());
+                let database = builder.worker_threads(1).open().map_err(|error| unusable(&self.place, &error))?;
+                Opened { database, has_failed: Arc::default(), place }
             }
         };
         let opened = known.insert(opened);
@@ -81,19 +92,35 @@ impl StateSpace {
 struct Opened {
     database: Database,
     has_failed: Arc<AtomicBool>,
+    place: Arc<str>,
 }
 
 impl Opened {
     fn checked<T>(&self, result: fjall::Result<T>) -> Result<T, StateError> {
         result.map_err(|error| {
             self.has_failed.store(true, Ordering::Relaxed);
-            unusable(error)
+            unusable(&self.place, &error)
         })
     }
 }
 
-fn unusable(error: fjall::Error) -> StateError {
-    StateError::Spill(error.to_string())
+fn unusable(place: &str, error: &fjall::Error) -> StateError {
+    match is_of_full_disk(error) {
+        true => StateError::Full { place: place.to_owned() },
+        false => StateError::Spill(format!("{place}: {error}")),
+    }
+}
+
+fn is_of_full_disk(error: &fjall::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// One job's part of the store.
@@ -168,13 +195,25 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_told_with_its_place_and_that_the_job_goes_on() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for error in [fjall::Error::Io(full()), fjall::Error::Storage(full().into())] {
+            let told = unusable("folder /work/spill of executor e1", &error).to_string();
+            assert!(told.starts_with("the disk of folder /work/spill of executor e1 is full"), "{told}");
+            assert!(told.contains("free some space, the job goes on by itself"), "{told}");
+        }
+        assert!(matches!(unusable("here", &fjall::Error::Poisoned), StateError::Spill(_)));
+    }
+
+    #[test]
     fn a_disk_that_refuses_is_an_error_that_names_the_setting() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, b"no folder").expect("writes");
-        let space = StateSpace::new(1 << 20, file.join("state"));
+        let space = StateSpace::new(1 << 20, file.join("state")).of("executor e1 on 10.0.0.1");
         let error = space.spill().expect_err("no folder can be made there");
-        assert!(error.to_string().contains("executor.work_dir"), "{error}");
+        assert!(matches!(error, StateError::Spill(_)) && error.to_string().contains("executor.work_dir"), "{error}");
+        assert!(error.to_string().contains("file/state of executor e1 on 10.0.0.1"), "{error}");
         std::fs::remove_file(&file).expect("removed");
         let spill = space.spill().expect("now it can");
         spill.write(vec![(vec![1], vec![2])], vec![]).expect("writes");
