@@ -1,8 +1,10 @@
 """Kafka and Cassandra are killed, come back, and are stopped for a while under a running cluster: the job waits and says for what, goes on by
 itself, and the table is exactly the ledger."""
 
+import json
 import time
 
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import wait_for
 from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
@@ -66,3 +68,15 @@ def test_a_job_waits_for_kafka_and_cassandra_and_loses_nothing(servers, fresh_cl
     coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
     assert len(coordinates) == len(set(coordinates))
     assert set(coordinates) == bad_coordinates(cluster)
+
+    # Longer than a client is kept that nobody answers. A broker that wakes up after that may name no brokers at first, and clients forget those that they knew.
+    read = shown(cluster)["records_in"]
+    servers.order("pause kafka")
+    time.sleep(20)
+    away = shown(cluster)
+    servers.order("resume kafka")
+    assert away["state"] == "waiting" and away["lag_records"] is None, away
+    producer = Producer({"bootstrap.servers": servers.kafka, "log_level": 0})
+    producer.produce("ledger", json.dumps({"id": 1}))
+    assert producer.flush(60) == 0
+    wait_for("the job reading on", lambda: shown(cluster)["records_in"] == read + 1)

@@ -131,15 +131,14 @@ impl Shared {
         self.current.lock().clients.clone()
     }
 
-    /// What came of a question: an answer, whatever it says, or none.
-    fn note<T>(&self, clients: &Arc<Clients>, asker: Asker, asked: Instant, outcome: &KafkaResult<T>) {
+    /// What came now of a question that was asked then: an answer, whatever it says, or none.
+    fn note<T>(&self, clients: &Arc<Clients>, asker: Asker, (asked, now): (Instant, Instant), outcome: &KafkaResult<T>) {
         let is_unanswered = outcome.as_ref().is_err_and(is_unanswered);
         let mut current = self.current.lock();
         // Others have taken their place meanwhile.
         if !Arc::ptr_eq(&current.clients, clients) {
             return;
         }
-        let now = Instant::now();
         let answers = match asker {
             Asker::Admin => &mut current.admin,
             Asker::Consumer => &mut current.consumer,
@@ -200,7 +199,7 @@ impl Admin {
                 // It has no topics: all that comes are reasons.
                 Err(_) => while consumer.poll(REASONS).is_some() {},
             }
-            shared.note(&asking, Asker::Consumer, asked, &outcome);
+            shared.note(&asking, Asker::Consumer, (asked, Instant::now()), &outcome);
             outcome
         })
         .await;
@@ -309,7 +308,7 @@ impl Admin {
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
         let (clients, asked) = (self.shared.clients(), Instant::now());
         let answers = clients.admin.create_topics([&topic], &options).await;
-        self.shared.note(&clients, Asker::Admin, asked, &answers);
+        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -349,7 +348,7 @@ impl Admin {
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
         let (clients, asked) = (self.shared.clients(), Instant::now());
         let answers = clients.admin.delete_topics(&[name], &options).await;
-        self.shared.note(&clients, Asker::Admin, asked, &answers);
+        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
         let answers =
             answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
         match answers.into_iter().next() {
@@ -366,7 +365,7 @@ impl Admin {
         let action = format!("asking for settings of topic {topic:?}");
         let (clients, asked) = (self.shared.clients(), Instant::now());
         let answers = clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        self.shared.note(&clients, Asker::Admin, asked, &answers);
+        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
         let servers = &self.connection.bootstrap_servers;
         let answers = answers.map_err(|error| KafkaError::from_client(error, servers, action.clone()))?;
         let settings = match answers.into_iter().next() {
@@ -428,6 +427,30 @@ fn missing(topic: &str, code: RDKafkaErrorCode, servers: &str, action: String) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_that_nobody_answers_give_way_for_all_who_share_them() {
+        let connection = Connection::new("127.0.0.1:2");
+        let (one, other) = (Shared::of(&connection).unwrap(), Shared::of(&connection).unwrap());
+        assert!(Arc::ptr_eq(&one, &other));
+        let (lost, begun) = (one.clients(), Instant::now());
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let away = Err::<(), _>(rdkafka::error::KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerTransportFailure));
+        one.note(&lost, Asker::Consumer, (at(1), at(6)), &away);
+        assert!(Arc::ptr_eq(&other.clients(), &lost), "one failure is no reason");
+        one.note(&lost, Asker::Consumer, (at(7), at(12)), &away);
+        let next = other.clients();
+        assert!(!Arc::ptr_eq(&next, &lost));
+        for second in 12..60 {
+            one.note(&lost, Asker::Consumer, (at(second), at(second)), &away);
+        }
+        assert!(Arc::ptr_eq(&one.clients(), &next), "what the old ones were asked says nothing of the new ones");
+        one.note(&next, Asker::Admin, (at(20), at(60)), &away);
+        one.note(&next, Asker::Consumer, (at(20), at(60)), &Ok(()));
+        assert!(Arc::ptr_eq(&one.clients(), &next));
+        one.note(&next, Asker::Admin, (at(61), at(66)), &away);
+        assert!(!Arc::ptr_eq(&one.clients(), &next), "the other of the two was lost");
+    }
 
     #[test]
     fn a_topic_that_may_not_be_seen_is_not_called_missing() {
