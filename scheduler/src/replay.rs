@@ -1,6 +1,6 @@
 //! Dead letters sent back to their topics, each once. A row of `polybolos.replayed_letters` says so: written before the record is sent, with where the topic-partition ended then,
 //! and again with the record's offset. A letter found half way is looked for in the topic from there, by the header that every replayed record has.
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use datafusion::arrow::{
@@ -114,12 +114,13 @@ impl Replay {
         if letters.is_empty() && outcome.left == 0 && wanted.id.is_some() {
             bail!("dead letter {} does not exist; `polybolos dlq list` shows all", wanted.id.as_deref().unwrap_or_default());
         }
+        let known = self.marks(wanted.id.as_deref()).await?;
         for letter in letters {
             if outcome.sent == MOST {
                 break;
             }
             let connection = connection_of(&letter.topic);
-            let mark = self.mark_of(&letter.id).await?;
+            let mark = known.get(&letter.id).copied().unwrap_or(Mark::None);
             if mark == Mark::Sent {
                 outcome.known += 1;
                 continue;
@@ -183,14 +184,19 @@ impl Replay {
         Ok((letters, outcome))
     }
 
-    async fn mark_of(&self, id: &str) -> anyhow::Result<Mark> {
-        for batch in self.scan(marks(), Some(id)).await? {
+    /// Of that letter, or of all: nobody else changes them meanwhile.
+    async fn marks(&self, id: Option<&str>) -> anyhow::Result<HashMap<String, Mark>> {
+        let mut known = HashMap::new();
+        for batch in self.scan(marks(), id).await? {
             let number = |name: &str| batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<Int64Type>());
-            if let (true, Some(from), Some(offset)) = (batch.num_rows() > 0, number("from_offset"), number("topic_offset")) {
-                return Ok(if offset.is_valid(0) { Mark::Sent } else { Mark::Sending(from.value(0)) });
+            let ids = batch.column_by_name("id").and_then(|column| column.as_string_opt::<i32>());
+            let (Some(ids), Some(from), Some(offset)) = (ids, number("from_offset"), number("topic_offset")) else { continue };
+            for row in 0..batch.num_rows() {
+                let mark = if offset.is_valid(row) { Mark::Sent } else { Mark::Sending(from.value(row)) };
+                known.insert(ids.value(row).to_owned(), mark);
             }
         }
-        Ok(Mark::None)
+        Ok(known)
     }
 
     async fn mark(&self, letter: &Letter, from: i64, offset: Option<i64>) -> anyhow::Result<()> {

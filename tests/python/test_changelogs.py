@@ -88,6 +88,8 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     rows = {row["id"]: row for row in system.sql(f"SELECT id, city, n, twice FROM {kind}")}
     assert rows == {id: row | {"twice": None if row["n"] is None else 2 * row["n"]} for id, row in table.rows.items()}
     system.run("job", "verify", f"{kind}_job")
+    explained = system.run("sql", "-c", f"EXPLAIN JOB {kind}_job").stdout
+    assert "keeps the last record of each key that is not deleted" in explained, explained
 
     # What says of no row what became of it.
     if kind == "upserts":
@@ -104,6 +106,7 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     )
     assert any("city" in letter["error"] and "NOT NULL" in letter["error"] for letter in letters), letters
     assert found() == table.by_city()
+    system.run("job", "verify", f"{kind}_job")
     system.run("sql", "-c", f"DROP JOB {kind}_job")
 
 

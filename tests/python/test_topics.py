@@ -2,9 +2,11 @@
 embedded platform, and on a cluster with a real Kafka."""
 
 import json
+import random
 import re
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Producer, TopicPartition

@@ -18,7 +18,7 @@ use datafusion::{
     physical_expr::{
         LexOrdering,
         aggregate::AggregateExprBuilder,
-        expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, lit},
+        expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, NotExpr, lit},
         window::WindowExpr,
     },
     physical_plan::{
@@ -615,7 +615,10 @@ impl Builder<'_> {
 
     /// `ROW_NUMBER() OVER (…)` filtered to the first rows, possibly through projections of columns; and what else the filter says.
     fn lower_numbered(&mut self, filter: &FilterExec) -> Result<Option<(usize, Option<Arc<dyn PhysicalExpr>>)>> {
-        let Some((input, expressions)) = windows_of(filter.input()) else { return Ok(None) };
+        let projection = filter.input().downcast_ref::<ProjectionExec>();
+        let kept = projection.and_then(|projection| Some((projection.input(), plain_columns(projection)?)));
+        let window = kept.as_ref().map_or(filter.input(), |(window, _)| *window);
+        let Some((input, expressions)) = windows_of(window) else { return Ok(None) };
         let [expression] = expressions else { return Ok(None) };
         let name = expression.name().to_lowercase();
         let forgets = match name.split('(').next().map(str::trim) {
@@ -624,6 +627,8 @@ impl Builder<'_> {
             _ => return Ok(None),
         };
         let number = input.schema().fields().len();
+        let place = kept.as_ref().map_or(Some(number), |(_, kept)| kept.iter().position(|column| *column == number));
+        let Some(number) = place else { return Ok(None) };
         let terms = datafusion::physical_expr::split_conjunction(filter.predicate());
         let Some(at) = terms.iter().position(|term| row_number_limit(term, number).is_some()) else { return Ok(None) };
         let Some(fetch) = row_number_limit(terms[at], number) else { return Ok(None) };
@@ -632,11 +637,18 @@ impl Builder<'_> {
         let node = self.lower(input)?;
         let (rows, node) = self.sorted(node, expression.partition_by(), expression.order_by())?;
         let changing = self.nodes[node].changing;
-        let output = filter.input().schema();
+        let output = window.schema();
         let times = self.partition_times(node, &rows, expression.partition_by(), output.fields().len());
-        let forgets = forgets.filter(|column| fetch == 1 && !changing && *column < rows.columns);
+        // What is forgotten may never be shown: nothing would take it back.
+        let hidden = |flag: usize| kept.as_ref().map_or(Some(flag), |(_, kept)| kept.iter().position(|column| *column == flag));
+        let is_hidden = |flag: usize| hidden(flag).is_some_and(|place| others.iter().any(|term| is_not(term, place)));
+        let forgets = forgets.filter(|&flag| fetch == 1 && !changing && flag < rows.columns && is_hidden(flag));
         let top = TopN { rows, skip: 0, fetch, numbered: true, changing, forgets, output: output.clone() };
         let node = self.operator(top, vec![node], output, true, times);
+        let node = match kept {
+            Some((_, kept)) => self.keep_columns(node, &kept, filter.input().schema()),
+            None => node,
+        };
         let rest = (!others.is_empty()).then(|| datafusion::physical_expr::conjunction(others));
         Ok(Some((node, rest)))
     }
@@ -982,6 +994,17 @@ fn standing_groups(group_by: &PhysicalGroupBy, input: &SchemaRef) -> Result<Vec<
         .filter(|(_, hidden)| hidden.iter().all(|hidden| *hidden))
         .map(|(group, _)| group)
         .collect())
+}
+
+/// `NOT column`.
+fn is_not(predicate: &Arc<dyn PhysicalExpr>, column: usize) -> bool {
+    let negated = predicate.downcast_ref::<NotExpr>().and_then(|not| not.arg().downcast_ref::<Column>());
+    negated.is_some_and(|found| found.index() == column)
+}
+
+/// The columns that a projection keeps, if it does nothing else.
+fn plain_columns(projection: &ProjectionExec) -> Option<Vec<usize>> {
+    projection.expr().iter().map(|item| Some(item.expr.downcast_ref::<Column>()?.index())).collect()
 }
 
 fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {

@@ -43,23 +43,31 @@ pub(crate) struct Asker {
     stream: Option<blocking::TcpStream>,
 }
 
+/// Nobody could be asked.
+#[derive(Debug)]
+pub(crate) struct Unreachable;
+
 impl Asker {
-    pub fn of(&mut self, connection: &Connection, topic: &str) -> Option<String> {
+    /// `None`: no broker has such a topic.
+    pub fn of(&mut self, connection: &Connection, topic: &str) -> Result<Option<String>, Unreachable> {
         if !connection.is_plaintext() {
-            return None;
+            return Err(Unreachable);
         }
-        if let Some(id) = self.stream.as_mut().and_then(|stream| ask_over(stream, topic).ok().flatten()) {
-            return Some(id);
+        if let Some(Ok(Some(id))) = self.stream.as_mut().map(|stream| ask_over(stream, topic)) {
+            return Ok(Some(id));
         }
         self.stream = None;
+        let mut answer = Err(Unreachable);
         for server in servers(connection) {
             let asked = connect(server).and_then(|mut stream| Ok((ask_over(&mut stream, topic)?, stream)));
-            if let Ok((Some(id), stream)) = asked {
-                self.stream = Some(stream);
-                return Some(id);
+            let Ok((id, stream)) = asked else { continue };
+            self.stream = Some(stream);
+            if id.is_some() {
+                return Ok(id);
             }
+            answer = Ok(None);
         }
-        None
+        answer
     }
 }
 

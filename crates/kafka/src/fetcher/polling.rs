@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     records::{ChunkBuilder, RawRecord, TimestampType},
     renewal::{Answers, end_apart, is_unanswered},
-    topic_id,
+    topic_id::{Asker, Unreachable},
 };
 
 /// librdkafka's settings: long polls that the broker answers at once when something arrives, so that an idle source costs next to nothing;
@@ -77,6 +77,9 @@ const REPLACED: Duration = Duration::from_millis(50);
 /// So long an answer for the topic's id holds, for what other partitions bring in the same moment.
 const SAME_MOMENT: Duration = Duration::from_millis(10);
 
+/// Before the id is asked for again where nobody could be asked.
+const UNREACHABLE: Duration = Duration::from_secs(5);
+
 /// For those questions; the thread waits for the answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -114,9 +117,11 @@ struct Polling {
 /// Tells the topic that is to be read from another of its name.
 #[derive(Default)]
 struct Ids {
-    asker: topic_id::Asker,
+    asker: Asker,
     /// When it last was the one that is to be read.
     right_at: Option<Instant>,
+    /// When nobody could be asked: to try takes long.
+    unreachable_at: Option<Instant>,
 }
 
 /// What came through a queue that several partitions share.
@@ -377,18 +382,18 @@ impl Polling {
         }
         let Some(ordered) = self.source.topic_id() else { return false };
         let mut ids = self.ids.borrow_mut();
-        if ids.right_at.is_some_and(|right_at| right_at.elapsed() < SAME_MOMENT) {
+        let is_known = |at: Option<Instant>, holds: Duration| at.is_some_and(|at| at.elapsed() < holds);
+        if is_known(ids.right_at, SAME_MOMENT) || is_known(ids.unreachable_at, UNREACHABLE) {
             return false;
         }
         match ids.asker.of(self.source.connection(), self.source.topic()) {
-            Some(found) if found != ordered => true,
-            Some(_) => {
-                ids.right_at = Some(Instant::now());
-                false
-            }
-            // Nobody tells.
-            None => false,
+            Ok(Some(found)) if found != ordered => return true,
+            Ok(Some(_)) => (ids.right_at, ids.unreachable_at) = (Some(Instant::now()), None),
+            // It is being deleted: these are its last records.
+            Ok(None) => {}
+            Err(Unreachable) => ids.unreachable_at = Some(Instant::now()),
         }
+        false
     }
 
     fn trouble(&mut self, of: Option<(i32, u64)>, error: &ClientError) {
@@ -475,10 +480,14 @@ impl Polling {
         }
     }
 
-    /// Whether what has the topic's name now is what is to be read, as far as that can be told. While it is another, or nobody answers, the leader's word is waited for.
+    /// Whether what has the topic's name now is what is to be read, as far as that can be told. While it is another, or there is none, the leader's word is waited for.
     fn is_ordered_topic(&self) -> bool {
         let Some(ordered) = self.source.topic_id() else { return true };
-        self.ids.borrow_mut().asker.of(self.source.connection(), self.source.topic()) == Some(ordered)
+        match self.ids.borrow_mut().asker.of(self.source.connection(), self.source.topic()) {
+            Ok(found) => found == Some(ordered),
+            // Only the client reaches brokers, and they have the topic.
+            Err(Unreachable) => true,
+        }
     }
 
     /// None while nobody answers.

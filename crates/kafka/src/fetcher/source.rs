@@ -153,7 +153,8 @@ impl Source {
         let mut state = self.state.lock();
         state.lasting = true;
         state.turn_to(log);
-        state.topic_id = topic_id.map(str::to_owned);
+        // Where it cannot be asked for, it is of no use.
+        state.topic_id = topic_id.filter(|_| self.connection.is_plaintext()).map(str::to_owned);
         state.partitions.retain(|partition, buffer| starts.contains_key(partition) || *buffer.readers() > 0);
         for (partition, start) in starts {
             let number = state.highest_placement;
@@ -562,6 +563,18 @@ mod tests {
         assert_eq!(source.add(0, old[&0], &chunk(5..9)), (0, 0), "what the old one still brings counts no more");
         assert_eq!(source.add(0, assigned[&0], &chunk(5..9)).0, 4);
         assert_eq!(source.position(0, assigned[&0]), Some(9));
+    }
+
+    #[test]
+    fn an_id_that_nobody_can_be_asked_for_is_not_waited_for() {
+        let mut connection = Connection::new("nowhere:9092");
+        connection.properties.insert("security.protocol".into(), "ssl".into());
+        let (source, mut assigned) = (Source::new(FetchTopic::new(&connection, "t")), BTreeMap::new());
+        source.prefetch("first", Some("id"), &BTreeMap::from([(0, 0)]));
+        planned(&source, &mut assigned);
+        source.fail(0, assigned[&0], Fault::NoSuchTopic);
+        let plan = planned(&source, &mut assigned);
+        assert_eq!(plan.failed, [Failed { partition: 0, start: 0, failures: 1, is_known: false }]);
     }
 
     #[test]

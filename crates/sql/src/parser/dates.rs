@@ -1,5 +1,8 @@
 //! Functions over dates of Flink, Spark and others, as what they mean here.
-use datafusion::sql::sqlparser::ast::{BinaryOperator, DateTimeField, Expr, Interval, UnaryOperator, Value};
+use datafusion::{
+    arrow::array::timezone::Tz,
+    sql::sqlparser::ast::{BinaryOperator, DateTimeField, Expr, Interval, UnaryOperator, Value},
+};
 
 use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
 
@@ -74,18 +77,11 @@ fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
     Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
-/// Whether it is no zone: those have a `/` between names, or an offset, or are of UTC.
+/// Whether it is no zone.
 fn is_pattern(words: &Expr) -> bool {
     let Expr::Value(value) = words else { return false };
     let Value::SingleQuotedString(words) = &value.value else { return false };
-    let is_zone = words.starts_with(['+', '-'])
-        || ["UTC", "GMT", "Z", "UCT"].iter().any(|name| words.eq_ignore_ascii_case(name))
-        || words.split_once('/').is_some_and(|(region, _)| {
-            region.len() > 2
-                && region.starts_with(|c: char| c.is_ascii_uppercase())
-                && region.contains(|c: char| c.is_ascii_lowercase())
-        });
-    !is_zone
+    words.parse::<Tz>().is_err()
 }
 
 pub(super) fn interval(length: &str) -> Expr {
@@ -119,6 +115,7 @@ mod tests {
             ),
             ("from_unixtime(n, 'yyyy-MM-dd')", "date_format(from_unixtime(n), 'yyyy-MM-dd')"),
             ("from_unixtime(n, 'Europe/Brussels')", "from_unixtime(n, 'Europe/Brussels')"),
+            ("from_unixtime(n, 'CET')", "from_unixtime(n, 'CET')"),
             ("from_unixtime(n, '+02:00')", "from_unixtime(n, '+02:00')"),
             ("from_unixtime(n, 'dd/MM')", "date_format(from_unixtime(n), 'dd/MM')"),
             ("from_unixtime(n, 'EEE')", "date_format(from_unixtime(n), 'EEE')"),

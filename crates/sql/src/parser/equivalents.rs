@@ -195,7 +195,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         ("unix_timestamp", [time, pattern]) => Some(unix_timestamp(parsed_time("to_timestamp", time, pattern)?)),
         ("to_timestamp" | "to_date", [time, pattern]) => Some(parsed_time(&name, time, pattern)?),
         ("to_char", [time, pattern]) => name_of(pattern)
-            .filter(|pattern| !pattern.contains('%'))
+            .filter(|pattern| !pattern.contains('%') && !OF_DURATIONS.iter().any(|word| pattern.eq_ignore_ascii_case(word)))
             .map(chars)
             .transpose()?
             .map(|pattern| call("to_char", [time.clone(), text(&pattern)])),
@@ -281,7 +281,7 @@ fn name_of(expression: &Expr) -> Option<&str> {
 }
 
 /// PostgreSQL's patterns of times, and what they are in those that DataFusion reads, the longer first.
-const CHARS: [(&str, &str); 22] = [
+const CHARS: [(&str, &str); 21] = [
     ("YYYY", "%Y"),
     ("HH24", "%H"),
     ("HH12", "%I"),
@@ -289,7 +289,6 @@ const CHARS: [(&str, &str); 22] = [
     ("DDD", "%j"),
     ("MON", "%b"),
     ("DAY", "%A"),
-    ("TZH", "%z"),
     ("YY", "%y"),
     ("MM", "%m"),
     ("DD", "%d"),
@@ -306,6 +305,12 @@ const CHARS: [(&str, &str); 22] = [
     ("OF", "%:z"),
 ];
 
+/// How `to_char` writes durations.
+const OF_DURATIONS: [&str; 2] = ["ISO8601", "pretty"];
+
+/// Begins what is read otherwise than its first letters say: seconds of the day, the hours of an offset.
+const OTHERWISE: [&str; 2] = ["SSSS", "TZH"];
+
 /// A pattern of PostgreSQL's `to_char` as DataFusion has it.
 fn chars(pattern: &str) -> Result<String, String> {
     let (mut read, mut rest) = (String::new(), pattern);
@@ -314,7 +319,9 @@ fn chars(pattern: &str) -> Result<String, String> {
             let (words, after) = quoted.split_once('"').unwrap_or((quoted, ""));
             read.push_str(words);
             rest = after;
-        } else if let Some((letters, here)) = CHARS.iter().find(|(letters, _)| starts_with(rest, letters)) {
+        } else if let Some((letters, here)) = CHARS.iter().find(|(letters, _)| starts_with(rest, letters))
+            && !OTHERWISE.iter().any(|letters| starts_with(rest, letters))
+        {
             read.push_str(here);
             rest = &rest[letters.len()..];
         } else if first.is_ascii_alphabetic() {
@@ -512,6 +519,7 @@ mod tests {
             ("to_char(ts, 'YYYY-MM-DD HH24:MI:SS.MS')", "to_char(ts, '%Y-%m-%d %H:%M:%S.%3f')"),
             ("to_char(ts, '\"am\" Day, DD Mon')", "to_char(ts, 'am %A, %d %b')"),
             ("to_char(ts, '%H')", "to_char(ts, '%H')"),
+            ("to_char(b - a, 'ISO8601')", "to_char(b - a, 'ISO8601')"),
             ("APPROX_COUNT_DISTINCT(a) FILTER (WHERE b)", "approx_distinct(a) FILTER (WHERE b)"),
             (
                 "COUNT(DISTINCT a, b + 1)",

@@ -293,10 +293,11 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     numbers::keep_digits(&mut query);
     equivalents::rewrite(&mut query, at)?;
     equivalents::count_together(&mut query);
-    ordinals::resolve(&mut query);
     casts::name(&mut query);
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
+    // Last: those before change SELECT alone.
+    ordinals::resolve(&mut query);
     clauses::refuse(&query, at)?;
     Ok(query)
 }

@@ -2,7 +2,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut, visit_expressions,
 };
 
 pub(super) fn resolve(query: &mut Query) {
@@ -38,15 +38,37 @@ fn is_grouped(select: &Select) -> bool {
 }
 
 /// What the place of an item without a name says.
-fn selected(select: &Select, place: &Expr) -> Option<Expr> {
+fn selected<'a>(select: &'a Select, place: &Expr) -> Option<Expr> {
     let Expr::Value(value) = place else { return None };
     let Value::Number(number, _) = &value.value else { return None };
     let item = select.projection.get(number.parse::<usize>().ok()?.checked_sub(1)?)?;
     let plain = select.projection.iter().all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }));
+    let alias = |item: &'a SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+        _ => None,
+    };
+    let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias).collect();
     match item {
-        SelectItem::UnnamedExpr(expr) if plain => Some(expr.clone()),
+        // In ORDER BY a number is a place, and a name is that of an alias first.
+        SelectItem::UnnamedExpr(expr) if plain && !matches!(expr, Expr::Value(_)) && !names(expr, &aliases) => Some(expr.clone()),
         _ => None,
     }
+}
+
+/// Whether an expression has one of these names.
+fn names(expr: &Expr, aliases: &[&Ident]) -> bool {
+    let found = visit_expressions(expr, |part| {
+        let first = match part {
+            Expr::Identifier(name) => Some(name),
+            Expr::CompoundIdentifier(parts) => parts.first(),
+            _ => None,
+        };
+        match first.is_some_and(|name| aliases.iter().any(|alias| alias.value.eq_ignore_ascii_case(&name.value))) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    found.is_break()
 }
 
 #[cfg(test)]
@@ -71,6 +93,12 @@ mod tests {
                 "SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1",
                 "SELECT upper(k) AS u, count(*) FROM t GROUP BY k ORDER BY 1",
             ),
+            // A name is the alias's, a number a place.
+            (
+                "SELECT abs(v), sum(v) AS v FROM t GROUP BY abs(v) ORDER BY 1",
+                "SELECT abs(v), sum(v) AS v FROM t GROUP BY abs(v) ORDER BY 1",
+            ),
+            ("SELECT 2, count(*) FROM t GROUP BY k ORDER BY 1", "SELECT 2, count(*) FROM t GROUP BY k ORDER BY 1"),
             ("SELECT upper(k) FROM t ORDER BY 1", "SELECT upper(k) FROM t ORDER BY 1"),
             ("SELECT k FROM t GROUP BY k ORDER BY 3", "SELECT k FROM t GROUP BY k ORDER BY 3"),
         ] {

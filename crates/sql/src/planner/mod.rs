@@ -47,6 +47,8 @@ pub struct Planner {
     state: SessionState,
     catalog: Arc<Catalog>,
     providers: Arc<dyn Providers>,
+    /// Plans of jobs are run as queries.
+    verifies: bool,
 }
 
 /// A job, ready to be made physical.
@@ -91,6 +93,7 @@ struct Planning {
     catalog: Arc<Catalog>,
     providers: Arc<dyn Providers>,
     usage: Use,
+    verifies: bool,
 }
 
 /// What EXPLAIN answers with.
@@ -106,7 +109,13 @@ impl Planner {
     /// Plans in a copy of `state`, whose functions, rules and settings are used; its catalogs too, with ours as `polybolos`.
     pub fn new(state: &SessionState, catalog: Arc<Catalog>, providers: Arc<dyn Providers>) -> Self {
         let state = SessionStateBuilder::new_from_existing(state.clone()).with_type_planner(Arc::new(CastTypes)).build();
-        Self { state, catalog, providers }
+        Self { state, catalog, providers, verifies: false }
+    }
+
+    /// One whose jobs' plans are run as queries, to verify what the jobs wrote: they leave out what became dead letters of theirs, where they can tell.
+    #[must_use]
+    pub fn to_verify(self) -> Self {
+        Self { verifies: true, ..self }
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -131,7 +140,14 @@ impl Planner {
         // Places in error messages.
         state.config_mut().options_mut().sql_parser.collect_spans = true;
         state.mark_start_execution();
-        Ok(Planning { state, ours, catalog: self.catalog.clone(), providers: self.providers.clone(), usage })
+        Ok(Planning {
+            state,
+            ours,
+            catalog: self.catalog.clone(),
+            providers: self.providers.clone(),
+            usage,
+            verifies: self.verifies,
+        })
     }
 
     /// A SELECT, WITH or VALUES, not yet optimised. Placeholders (`$1`) stay for the caller to bind.

@@ -10,12 +10,12 @@ use crate::{
     error::SqlError,
     functions,
     options::kafka::DebeziumOptions,
-    schema::Use,
 };
 
-pub(super) fn rows(records: LogicalPlanBuilder, table: &TableDefinition, usage: Use) -> Result<LogicalPlanBuilder, SqlError> {
+/// `leaves_out`: records that say of no row what became of it are left out, as a query does, instead of being errors of their rows.
+pub(super) fn rows(records: LogicalPlanBuilder, table: &TableDefinition, leaves_out: bool) -> Result<LogicalPlanBuilder, SqlError> {
     let records = match table.debezium() {
-        Some(options) => changes(records, table, options, usage)?,
+        Some(options) => changes(records, table, options, leaves_out)?,
         None => records,
     };
     last(records, table)
@@ -49,7 +49,7 @@ fn changes(
     records: LogicalPlanBuilder,
     table: &TableDefinition,
     options: &DebeziumOptions,
-    usage: Use,
+    leaves_out: bool,
 ) -> Result<LogicalPlanBuilder, SqlError> {
     let member = |name: &str| match options.schema_include {
         true => get_field(column(&member_column("payload")), name),
@@ -70,7 +70,7 @@ fn changes(
             return Ok(when(is_upsert(), after(name)).end()?);
         }
         let key = when(is_delete(), get_field(member("before"), name)).when(is_row.clone(), after(name)).end()?;
-        if usage == Use::Bounded {
+        if leaves_out {
             return Ok(key);
         }
         let what = format!(
@@ -91,7 +91,7 @@ fn changes(
     let changes = records.filter(is_change())?.project(columns)?;
     // A query has no dead letters: it leaves out what it cannot read.
     let keys = table.primary_key.iter().flat_map(|key| key.columns()).map(|name| column(name).is_not_null());
-    match keys.reduce(Expr::and).filter(|_| usage == Use::Bounded) {
+    match keys.reduce(Expr::and).filter(|_| leaves_out) {
         Some(has_key) => Ok(changes.filter(has_key)?),
         None => Ok(changes),
     }

@@ -244,6 +244,16 @@ async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
 }
 
 #[tokio::test]
+async fn groups_are_sorted_by_the_places_of_windows_and_items() {
+    let starts =
+        "SELECT TUMBLE_START(ts, INTERVAL '10' SECOND), count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '10' SECOND) ORDER BY 1 DESC";
+    assert_eq!(rows(starts).await, "00:20 1\n00:10 2\n00:00 2");
+    let items = "SELECT x.item, count(*) FROM t CROSS JOIN UNNEST(make_array(k, 'z')) AS x (item) GROUP BY x.item ORDER BY 1 DESC";
+    assert_eq!(rows(items).await, "z 5\nb 1\na 4");
+    assert_eq!(rows("SELECT upper(k), sum(v) FROM t GROUP BY k ORDER BY 1 DESC").await, "B 4\nA 11");
+}
+
+#[tokio::test]
 async fn rows_of_a_topic_of_changes_are_those_of_the_database() {
     assert_eq!(rows("SELECT * FROM changed WHERE k >= 'a' ORDER BY k").await, "a 3 y");
     assert_eq!(rows("SELECT sum(v) FROM changed").await, "3");

@@ -16,6 +16,7 @@ use crate::{
     error::SqlError,
     limits::Limits,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
+    schema::Use,
     statement::CreateView,
 };
 
@@ -97,7 +98,8 @@ impl Planning {
         let provider = self.providers.provider(&table.stored(), self.usage).await?;
         let name = TableReference::partial(table.name.schema.clone(), table.name.name.clone());
         let scan = LogicalPlanBuilder::scan(name, provider_as_source(provider), None)?;
-        let rows = if table.keeps_last_record() { records::rows(scan, table, self.usage)? } else { scan };
+        let rows =
+            if table.keeps_last_record() { records::rows(scan, table, self.verifies || self.usage == Use::Bounded)? } else { scan };
         Ok(rows.project(computed::expressions(&self.state, table)?)?.build()?)
     }
 

@@ -115,7 +115,8 @@ impl<'a> Oracle<'a> {
         }
         let ranges: Ranges = Arc::new(ranges);
         let tables = Arc::new(Fixed { platform: manager.platform().clone(), ranges: ranges.clone() });
-        let plan = Planner::new(&queries.session().state(), catalog, tables).plan_stored_job(definition, PARTITIONS).await?;
+        let plan =
+            Planner::new(&queries.session().state(), catalog, tables).to_verify().plan_stored_job(definition, PARTITIONS).await?;
         if plan.options.state_ttl_us.is_some() {
             bail!(
                 "job {} forgets state after a time ('state.ttl'), so no query over all records answers the same",
