@@ -20,9 +20,9 @@ CREATE JOB {name}_job WITH ('state.unbounded' = 'allow'{job}) AS
 
 DEBEZIUM = "'format' = 'debezium-json'"
 KINDS = {
-    "upserts": ("upsert-kafka", "'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY'"),
-    "changes": ("kafka", DEBEZIUM),
-    "changes_with_schema": ("kafka", f"{DEBEZIUM}, 'debezium-json.schema-include' = 'true'"),
+    "people_upserts": ("upsert-kafka", "'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY'"),
+    "people_changes": ("kafka", DEBEZIUM),
+    "people_with_schema": ("kafka", f"{DEBEZIUM}, 'debezium-json.schema-include' = 'true'"),
 }
 
 
@@ -39,11 +39,11 @@ class Table:
 
     def change(self, op: str, before: dict | None, after: dict | None) -> None:
         key = {"id": (after or before)["id"]}
-        if self.kind == "upserts":
+        if self.kind == "people_upserts":
             self.send(key, after and {name: value for name, value in after.items() if name != "id"})
             return
         payload = {"before": before, "after": after, "op": op, "ts_ms": 1, "source": {"table": "people"}}
-        self.send(key, payload if self.kind == "changes" else {"schema": {"type": "struct"}, "payload": payload})
+        self.send(key, payload if self.kind == "people_changes" else {"schema": {"type": "struct"}, "payload": payload})
         if op == "d":
             self.send(key, None)
 
@@ -92,11 +92,11 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     assert "keeps the last record of each key that is not deleted" in explained, explained
 
     # What says of no row what became of it.
-    if kind == "upserts":
+    if kind == "people_upserts":
         table.send(None, {"city": "x"})
         table.send({"id": 1}, {"n": 1})
     else:
-        wrapped = (lambda value: value) if kind == "changes" else (lambda value: {"payload": value})
+        wrapped = (lambda value: value) if kind == "people_changes" else (lambda value: {"payload": value})
         table.send({"id": 1}, wrapped({"before": None, "after": None, "op": "t"}))
         table.send({"id": 1}, wrapped({"before": None, "after": {"id": 1, "n": 1}, "op": "c"}))
     table.producer.flush(30)

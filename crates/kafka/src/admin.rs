@@ -31,6 +31,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Reasons why nobody answers come as quickly as this, if any do.
 const REASONS: Duration = Duration::from_millis(50);
 
+/// They come anew with each attempt to connect.
+const ALL_REASONS: Duration = Duration::from_millis(500);
+
+/// Who asks gives up before librdkafka's own pauses between connections are over.
+const DEFAULTS: &[(&str, &str)] =
+    &[("group.id", "polybolos-admin"), ("reconnect.backoff.ms", "100"), ("reconnect.backoff.max.ms", "1000")];
+
 const FIXED: &[(&str, &str)] =
     &[("enable.auto.commit", "false"), ("isolation.level", "read_committed"), ("allow.auto.create.topics", "false")];
 
@@ -77,7 +84,7 @@ impl Drop for Clients {
 impl Clients {
     fn connect(connection: &Connection) -> Result<Arc<Self>> {
         let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, "connecting");
-        let config = connection.client_config(&[("group.id", "polybolos-admin")], FIXED);
+        let config = connection.client_config(DEFAULTS, FIXED);
         let admin = config.create().map_err(failed)?;
         let pair = Pair { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? };
         Ok(Arc::new(Self { pair: Some(pair) }))
@@ -197,7 +204,10 @@ impl Admin {
             match outcome {
                 Ok(_) => consumer.context().forget(),
                 // It has no topics: all that comes are reasons.
-                Err(_) => while consumer.poll(REASONS).is_some() {},
+                Err(_) => {
+                    let until = Instant::now() + ALL_REASONS;
+                    while Instant::now() < until && consumer.poll(REASONS).is_some() {}
+                }
             }
             shared.note(&asking, Asker::Consumer, (asked, Instant::now()), &outcome);
             outcome
