@@ -190,6 +190,19 @@ impl Admin {
         Ok(Self { connection: connection.clone(), shared: Shared::of(connection)?, groups: Arc::default() })
     }
 
+    /// What the admin client of `clients` is answered; noted, as nobody may answer it any more.
+    async fn administered<T>(
+        &self,
+        clients: &Arc<Clients>,
+        action: &str,
+        question: impl Future<Output = KafkaResult<T>>,
+    ) -> Result<T> {
+        let asked = Instant::now();
+        let answer = question.await;
+        self.shared.note(clients, Asker::Admin, (asked, Instant::now()), &answer);
+        answer.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         action: String,
@@ -316,11 +329,8 @@ impl Admin {
         };
         let action = format!("creating topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let (clients, asked) = (self.shared.clients(), Instant::now());
-        let answers = clients.admin.create_topics([&topic], &options).await;
-        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
-        let answers =
-            answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
+        let clients = self.shared.clients();
+        let answers = self.administered(&clients, &action, clients.admin.create_topics([&topic], &options)).await?;
         match answers.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
                 Err(KafkaError::from_code(code, &self.connection.bootstrap_servers, action))
@@ -356,11 +366,8 @@ impl Admin {
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let action = format!("deleting topic {name:?}");
         let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
-        let (clients, asked) = (self.shared.clients(), Instant::now());
-        let answers = clients.admin.delete_topics(&[name], &options).await;
-        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
-        let answers =
-            answers.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action.clone()))?;
+        let clients = self.shared.clients();
+        let answers = self.administered(&clients, &action, clients.admin.delete_topics(&[name], &options)).await?;
         match answers.into_iter().next() {
             Some(Err((_, code))) if !matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Err(KafkaError::from_code(code, &self.connection.bootstrap_servers, action))
@@ -373,11 +380,11 @@ impl Admin {
     pub async fn topic_setting(&self, topic: &str, name: &str) -> Result<Option<String>> {
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
         let action = format!("asking for settings of topic {topic:?}");
-        let (clients, asked) = (self.shared.clients(), Instant::now());
-        let answers = clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        self.shared.note(&clients, Asker::Admin, (asked, Instant::now()), &answers);
         let servers = &self.connection.bootstrap_servers;
-        let answers = answers.map_err(|error| KafkaError::from_client(error, servers, action.clone()))?;
+        let clients = self.shared.clients();
+        let answers = self
+            .administered(&clients, &action, clients.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+            .await?;
         let settings = match answers.into_iter().next() {
             Some(Ok(settings)) => settings,
             Some(Err(code)) if is_away(code) => return Err(KafkaError::from_code(code, servers, action)),

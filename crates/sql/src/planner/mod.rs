@@ -202,12 +202,7 @@ impl Planner {
     /// # Errors
     /// As [`Self::plan_job`]; also when an earlier version took what this one refuses.
     pub async fn plan_stored_job(&self, job: &JobDefinition, target_partitions: usize) -> Result<JobPlan, SqlError> {
-        let mut create = job.statement(Limits::default())?;
-        let place = |insert: &Insert| {
-            let table = target(&self.catalog, insert).ok()?;
-            job.targets.iter().position(|known| *known == table)
-        };
-        create.inserts.sort_by_cached_key(place);
+        let create = job.statement_in_order(&self.catalog, Limits::default())?;
         self.plan_job(&create, target_partitions).await
     }
 
