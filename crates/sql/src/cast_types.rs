@@ -20,7 +20,7 @@ impl TypePlanner for CastTypes {
             DataType::Varbinary(_) | DataType::Binary(_) | DataType::Time(Some(_), TimezoneInfo::None) => {}
             // Of other precisions than DataFusion's four, too.
             DataType::Timestamp(Some(_), TimezoneInfo::None) => {}
-            DataType::Timestamp(_, TimezoneInfo::WithTimeZone) | DataType::TimestampNtz(_) => {}
+            DataType::Timestamp(_, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz) | DataType::TimestampNtz(_) => {}
             _ => return Ok(None),
         }
         let known = parser::column_type(&sql_type.to_string()).map_err(|error| plan_datafusion_err!("{error}"))?;

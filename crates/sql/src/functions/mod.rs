@@ -22,6 +22,7 @@
 //! | `json_value`, `json_query`, `json_exists`, `get_json_object`, `json_get`, `->`, `->>` and others | what is at a place in a text of JSON |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
+//! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `last_record(gone) OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
@@ -29,9 +30,11 @@
 mod aggregates;
 mod at_time_zone;
 mod date_format;
+mod date_intervals;
 mod event_time;
 mod hex;
 mod json;
+mod kept_items;
 mod last_day;
 mod last_record;
 mod nulls;
@@ -78,6 +81,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(splitting::Locate::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::StrToMap::new())),
+        Arc::new(ScalarUDF::new_from_impl(kept_items::ItemsOrNull::new())),
         Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
         Arc::new(ScalarUDF::new_from_impl(url::ParseUrl::new())),
         as_uuid(),
@@ -152,6 +156,7 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     for function in aggregates::refined() {
         registry.register_udaf(function)?;
     }
+    registry.register_expr_planner(Arc::new(date_intervals::DateIntervals))?;
     json::register(registry)
 }
 

@@ -73,6 +73,15 @@ async fn dates_are_reckoned_as_others_reckon_them() {
         ("from_unixtime(0, 'yyyy-MM-dd')", "1970-01-01"),
         ("day(DATE '2026-03-04')", "4"),
         ("TIMESTAMP '2026-01-01 00:00:00' + INTERVAL '1' HOUR * 2", "2026-01-01T02:00:00"),
+        ("TIMESTAMP '2026-01-01 00:00:00' + (INTERVAL '1' DAY * 2 + INTERVAL '3' HOUR)", "2026-01-03T03:00:00"),
+        ("TIMESTAMP '2026-01-01 00:00:00' + INTERVAL '1 day 2 hours' * 3", "2026-01-04T06:00:00"),
+        ("DATE '2026-01-01' + INTERVAL '5' HOUR", "2026-01-01T05:00:00"),
+        ("DATE '2026-01-01' - INTERVAL '1' HOUR", "2025-12-31T23:00:00"),
+        ("INTERVAL '1 day 30 minutes' + DATE '2026-01-01'", "2026-01-02T00:30:00"),
+        ("d - INTERVAL '90' MINUTE FROM (VALUES (DATE '2026-01-01')) AS t (d)", "2025-12-31T22:30:00"),
+        ("DATE '2026-01-31' + INTERVAL '1' MONTH", "2026-02-28"),
+        ("DATE '2026-01-01' + (INTERVAL '1' MONTH + INTERVAL '1' DAY)", "2026-02-02"),
+        ("DATE '2026-01-01' - INTERVAL '1' DAY * 2", "2025-12-30"),
         ("TIMESTAMP '2026-03-31 00:00:00' - n * INTERVAL '1' MONTH FROM (VALUES (1)) AS t (n)", "2026-02-28T00:00:00"),
     ] {
         assert_eq!(value(selected).await, expected, "{selected}");

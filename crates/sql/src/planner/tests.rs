@@ -131,6 +131,8 @@ async fn casts_know_the_types_of_columns() {
     };
     for (kind, arrow) in [
         ("TIMESTAMP_LTZ(3)", "Timestamp(ms, \"UTC\")"),
+        ("TIMESTAMPTZ", "Timestamp(µs, \"UTC\")"),
+        ("TIMESTAMPTZ(3)", "Timestamp(ms, \"UTC\")"),
         ("BYTES", "Binary"),
         ("UUID", "Utf8"),
         ("VARBINARY", "Binary"),
@@ -770,6 +772,9 @@ async fn functions_of_flink_answer_as_there() {
                 .to_owned(),
             Some("true"),
         ),
+        ("TIMESTAMPTZ '2024-01-01 00:00:00+02'".to_owned(), Some("2023-12-31T22:00:00Z")),
+        ("TIMESTAMPTZ '2024-01-01 00:00:00+02' AT TIME ZONE 'UTC'".to_owned(), Some("2023-12-31T22:00:00")),
+        ("'2024-07-01 12:00:00+02'::timestamptz AT TIME ZONE 'America/New_York'".to_owned(), Some("2024-07-01T06:00:00")),
         ("sign(-3)".to_owned(), Some("-1.0")),
         // New York's summer time began at 07:00 UTC on that day.
         ("TO_TIMESTAMP_LTZ(1710030600500, 3) AT TIME ZONE 'America/New_York'".to_owned(), Some("2024-03-09T19:30:00.500")),
