@@ -1,16 +1,17 @@
 //! `FROM t CROSS JOIN UNNEST(expression) AS x (item)`, as Flink and the standard write it, as a table that has the items beside its columns:
 //! `FROM (SELECT *, unnest(expression) AS item FROM t) AS t`. With more names than one, an item is a ROW and the names are those of its fields.
+//! `LEFT JOIN UNNEST(expression) … ON TRUE` unnests `items_or_null(expression)`.
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, VisitMut, VisitorMut,
-        visit_expressions_mut,
+        Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, Value, VisitMut,
+        VisitorMut, visit_expressions_mut,
     },
     parser::Parser,
 };
 
-use super::dialect::Generic;
+use super::{dialect::Generic, equivalents::call};
 use crate::{error::SqlError, location::Location};
 
 /// Rewrites every SELECT of `query` that joins a table with its own arrays.
@@ -61,14 +62,16 @@ impl Rewriter {
         for table in 0..select.from.len() {
             while let Some(join) = select.from[table].joins.first() {
                 let Some(Unnested { array, name, columns }) = self.unnested(&join.relation)? else { break };
-                match &join.join_operator {
-                    JoinOperator::CrossJoin(JoinConstraint::None) => {}
+                let array = match &join.join_operator {
+                    JoinOperator::CrossJoin(JoinConstraint::None) => array,
+                    JoinOperator::Join(on) | JoinOperator::Inner(on) if is_true(on) => array,
+                    JoinOperator::Left(on) | JoinOperator::LeftOuter(on) if is_true(on) => call("items_or_null", [array]),
                     _ => {
                         return self.refuse(
-                            "with a condition or as an outer join; write CROSS JOIN UNNEST(…), and the condition in WHERE",
+                            "with a condition or as another outer join; write CROSS JOIN UNNEST(…), and the condition in WHERE, or LEFT JOIN UNNEST(…) AS x (item) ON TRUE",
                         );
                     }
-                }
+                };
                 select.from[table].joins.remove(0);
                 select.from[table].relation = self.beside(&select.from[table].relation, &array, &columns)?;
                 unqualify(select, name.as_ref());
@@ -126,6 +129,10 @@ impl Rewriter {
         let table = select.as_mut().and_then(|select| select.from.pop());
         table.map(|table| table.relation).ok_or_else(|| SqlError::syntax(self.at, "UNNEST has no table"))
     }
+}
+
+fn is_true(constraint: &JoinConstraint) -> bool {
+    matches!(constraint, JoinConstraint::On(Expr::Value(value)) if value.value == Value::Boolean(true))
 }
 
 /// An item before its fields are taken.

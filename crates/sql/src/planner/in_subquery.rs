@@ -13,10 +13,10 @@ use datafusion::{
 use crate::{error::SqlError, parser};
 
 /// The query with `(a, b) IN (SELECT x, y …)` as `EXISTS (SELECT 1 FROM (SELECT x, y …) AS t (x, y) WHERE x = a AND y = b)`, where it is a condition of WHERE:
-/// there a NULL counts as false, as it does to EXISTS.
+/// there a NULL counts as false, as it does to EXISTS. NOT IN is true where each comparison is false: `NOT EXISTS (… WHERE (x = a AND y = b) IS NOT FALSE)`.
 ///
 /// # Errors
-/// When it stands elsewhere, or is denied.
+/// When it stands elsewhere.
 pub(super) fn of_several_columns(query: &ast::Query) -> Result<ast::Query, SqlError> {
     let mut query = query.clone();
     if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut Tuples) {
@@ -28,12 +28,12 @@ pub(super) fn of_several_columns(query: &ast::Query) -> Result<ast::Query, SqlEr
     });
     match left {
         ControlFlow::Continue(()) => Ok(query),
-        ControlFlow::Break(true) => Err(SqlError::unsupported(
-            "(a, b) NOT IN (SELECT x, y …) is not supported, as one NULL would take every row away; write NOT EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)",
-        )),
-        ControlFlow::Break(false) => Err(SqlError::unsupported(
-            "(a, b) IN (SELECT x, y …) is supported as a condition of WHERE, by itself or beside AND and OR; write EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)",
-        )),
+        ControlFlow::Break(negated) => {
+            let not = if negated { "NOT " } else { "" };
+            Err(SqlError::unsupported(format!(
+                "(a, b) {not}IN (SELECT x, y …) is supported as a condition of WHERE, by itself or beside AND and OR; write {not}EXISTS (SELECT 1 FROM … WHERE x = a AND y = b)"
+            )))
+        }
     }
 }
 
@@ -68,7 +68,7 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
         }
         ast::Expr::Nested(inner) => rewrite(inner),
         _ => {
-            let Some((columns, subquery, false)) = tuple_in(condition) else { return Ok(()) };
+            let Some((columns, subquery, negated)) = tuple_in(condition) else { return Ok(()) };
             // EXISTS does not ask which rows there are, and DataFusion may leave their number out.
             if subquery.limit_clause.is_some() || subquery.fetch.is_some() {
                 return Err(SqlError::unsupported(
@@ -78,8 +78,9 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
             let names: Vec<String> = (1..=columns.len()).map(|number| format!("\"value {number}\"")).collect();
             let equal = |(name, column): (&String, &ast::Expr)| format!("\"values\".{name} = ({column})");
             let equals: Vec<String> = names.iter().zip(columns).map(equal).collect();
+            let (not, of_null) = if negated { ("NOT ", " IS NOT FALSE") } else { ("", "") };
             *condition = parser::expression(&format!(
-                "EXISTS (SELECT 1 FROM ({subquery}) AS \"values\" ({}) WHERE {})",
+                "{not}EXISTS (SELECT 1 FROM ({subquery}) AS \"values\" ({}) WHERE ({}){of_null})",
                 names.join(", "),
                 equals.join(" AND ")
             ))?;
