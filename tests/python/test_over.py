@@ -70,7 +70,19 @@ def test_arrays_of_a_row_are_joined_with_it(system):
     )
     tags = f"SELECT t.tag, count(*) AS n FROM {stem} AS r CROSS JOIN UNNEST(r.tags) AS t (tag) GROUP BY t.tag"
     items = f"SELECT name, sum(qty) AS n FROM {stem}, UNNEST(items) AS i (name, qty) WHERE {stem}.id < 9 GROUP BY name"
-    answers = {"tags": (tags, {"a": 1, "b": 2}), "items": (items, {"nut": 7, "bolt": 3})}
+    kept = f"SELECT coalesce(t.tag, 'none') AS label, count(*) AS n FROM {stem} AS r LEFT JOIN UNNEST(r.tags) AS t (tag) ON TRUE GROUP BY 1"
+    parts = f"SELECT coalesce(i.name, 'none') AS label, count(*) AS n FROM {stem} LEFT JOIN UNNEST(items) AS i (name, qty) ON TRUE GROUP BY 1"
+    middle = f"SELECT name, percentile_disc(0.5) WITHIN GROUP (ORDER BY qty) AS n FROM {stem}, UNNEST(items) AS i (name, qty) GROUP BY name"
+    most = f"SELECT name, max(qty) FROM {stem}, UNNEST(items) AS i (name, qty) GROUP BY name"
+    less = f"SELECT name, qty AS n FROM {stem}, UNNEST(items) AS i (name, qty) WHERE (name, qty) NOT IN ({most})"
+    answers = {
+        "tags": (tags, {"a": 1, "b": 2}),
+        "items": (items, {"nut": 7, "bolt": 3}),
+        "kept": (kept, {"a": 1, "b": 2, "none": 1}),
+        "parts": (parts, {"nut": 2, "bolt": 1, "none": 1}),
+        "middle": (middle, {"nut": 2, "bolt": 3}),
+        "less": (less, {"nut": 2}),
+    }
     for name, (query, expected) in answers.items():
         assert {row[key]: row["n"] for row in system.sql(query) for key in row if key != "n"} == expected
         system.sql(f"CREATE TABLE {stem}_{name} (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ({OPTIONS})")

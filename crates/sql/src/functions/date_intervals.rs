@@ -1,5 +1,6 @@
-//! `date ± INTERVAL`. PostgreSQL makes a TIMESTAMP of it, Flink keeps a DATE, and arrow keeps a DATE and forgets the hours. Here a DATE stays one where the interval is written as
-//! whole days, months or years; with a time of day in it, or where it differs from row to row, the date is a TIMESTAMP at midnight.
+//! `date ± INTERVAL`. PostgreSQL makes a TIMESTAMP of it, Flink keeps a DATE, and arrow keeps a DATE and forgets the hours. Here a DATE stays one
+//! where the interval is written as whole days, months or years; with hours in it, or where it differs from row to row, the date is the
+//! TIMESTAMP at its midnight.
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{DFSchema, Result, ScalarValue},

@@ -1,4 +1,5 @@
-//! `items_or_null(array)`: the array, or one NULL in the place of an array that is empty or NULL. So UNNEST keeps every row: `LEFT JOIN UNNEST(array) ON TRUE`.
+//! `items_or_null(array)`: the array, or one NULL in the place of an array that is empty or NULL. So UNNEST keeps every row, as
+//! `LEFT JOIN UNNEST(array) ON TRUE` does.
 use std::sync::Arc;
 
 use datafusion::{

@@ -51,6 +51,11 @@ async fn functions_give_what_others_give() {
         ("approx_count_distinct(a) FROM (VALUES (1), (2), (2)) AS t (a)", "2"),
         ("count(DISTINCT a, b) FROM (VALUES (1, 2), (1, 2), (1, NULL), (2, 2)) AS t (a, b)", "2"),
         ("CAST(make_array(1, 2) AS DOUBLE[])", "[1.0, 2.0]"),
+        ("percentile_disc(0.5) WITHIN GROUP (ORDER BY a) FROM (VALUES (20), (1), (NULL), (10), (2)) AS t (a)", "2"),
+        ("percentile_disc(0.51) WITHIN GROUP (ORDER BY a) FROM (VALUES (20), (1), (NULL), (10), (2)) AS t (a)", "10"),
+        ("percentile_disc(0) WITHIN GROUP (ORDER BY a DESC) FROM (VALUES ('x'), ('y'), ('z')) AS t (a)", "z"),
+        ("percentile_disc(1) WITHIN GROUP (ORDER BY a) FILTER (WHERE a < 5) FROM (VALUES (1), (3), (9)) AS t (a)", "3"),
+        ("percentile_disc(0.5) WITHIN GROUP (ORDER BY a) FILTER (WHERE a > 9) FROM (VALUES (1)) AS t (a)", ""),
     ] {
         assert_eq!(value(selected).await, expected, "{selected}");
     }

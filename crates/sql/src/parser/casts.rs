@@ -1,8 +1,33 @@
 //! `SELECT CAST(n AS INT) FROM t ORDER BY n` orders by what is selected, which is named `n` as in PostgreSQL. To DataFusion the cast and the column have one name, and it finds no order
-//! then: so the cast is given the name that it has.
+//! then: so the cast is given the name that it has. Casts to ROW and MAP, which sqlparser does not read, are refused.
 use std::{convert::Infallible, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::{
+    ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut},
+    tokenizer::{Token, TokenWithSpan},
+};
+
+use crate::error::SqlError;
+
+/// Refuses `CAST(x AS ROW<…>)`, `x::MAP<…>` and arrays of them.
+pub(super) fn refuse_nested(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
+    let is_word = |token: &Token, words: &[&str]| match token {
+        Token::Word(word) => word.quote_style.is_none() && words.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+        _ => false,
+    };
+    let words: Vec<&TokenWithSpan> = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    for three in words.windows(3) {
+        let begins = is_word(&three[0].token, &["AS"]) || matches!(three[0].token, Token::DoubleColon | Token::Lt);
+        if begins && is_word(&three[1].token, &["ROW", "MAP"]) && three[2].token == Token::Lt {
+            let message = format!(
+                "a cast to {}<…> is not supported; build it of casts: named_struct('a', CAST(x AS INT)) for a ROW, map(keys, values) for a MAP, or declare the table's column so",
+                three[1].token
+            );
+            return Err(SqlError::unsupported_at(three[1].span.start.into(), message));
+        }
+    }
+    Ok(())
+}
 
 pub(super) fn name(query: &mut Query) {
     let done = query.visit(&mut Casts);

@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
-    Statement, TableFactor, UnaryOperator, Visit, Visitor,
+    Statement, TableFactor, UnaryOperator, Visit, Visitor, visit_expressions,
 };
 
 use crate::{error::SqlError, location::Location};
@@ -28,6 +28,12 @@ impl Visitor for Clauses {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
         if !query.locks.is_empty() {
             return ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into());
+        }
+        if asks_in_values(&query.body) {
+            return ControlFlow::Break(
+                "VALUES with a subquery is not supported; write INSERT INTO … SELECT 'a', (SELECT max(x) FROM u), and UNION ALL between several rows"
+                    .into(),
+            );
         }
         let Some(operator) = counted(&query.body) else { return ControlFlow::Continue(()) };
         ControlFlow::Break(format!(
@@ -96,6 +102,19 @@ impl Visitor for Clauses {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// Whether VALUES has a subquery, of which DataFusion makes no plan.
+fn asks_in_values(body: &SetExpr) -> bool {
+    let is_subquery = |expression: &Expr| match expression {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    match body {
+        SetExpr::Values(values) => visit_expressions(values, is_subquery).is_break(),
+        SetExpr::SetOperation { left, right, .. } => asks_in_values(left) || asks_in_values(right),
+        _ => false,
     }
 }
 

@@ -170,6 +170,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             by_order("first_value", value.clone(), order.clone(), function);
             None
         }
+        ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
         ("regexp_substr", [_, _]) => {
             rename(function, "regexp_extract");
             None
@@ -382,6 +383,38 @@ fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {
     only(function, Expr::IsNotNull(Box::new(order)));
 }
 
+/// `percentile_disc(share) WITHIN GROUP (ORDER BY value)`: the first value, in their order, up to which there is so large a share of them. PostgreSQL
+/// reckons its number in floats, too.
+fn in_order(function: &Function, share: &Expr) -> Result<Expr, String> {
+    let is_share = share.to_string().parse::<f64>().is_ok_and(|share| (0.0..=1.0).contains(&share));
+    let ([order], true, None) = (function.within_group.as_slice(), is_share, &function.over) else {
+        return Err(
+            "percentile_disc takes a share between 0 and 1 and one order, and no OVER: percentile_disc(0.5) WITHIN GROUP (ORDER BY x)".into(),
+        );
+    };
+    // It stands there three times.
+    if order.expr.to_string().len() > MAX_REPEATED {
+        return Err(format!("the order of percentile_disc is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+    }
+    let aggregate = |name: &str| {
+        let mut aggregate = function.clone();
+        aggregate.within_group.clear();
+        rename(&mut aggregate, name);
+        set_arguments(&mut aggregate, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(order.expr.clone()))]);
+        aggregate
+    };
+    let mut values = aggregate("array_agg");
+    if let FunctionArguments::List(list) = &mut values.args {
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![order.clone()]));
+    }
+    only(&mut values, Expr::IsNotNull(Box::new(Expr::Nested(Box::new(order.expr.clone())))));
+    let count = Box::new(Expr::Function(aggregate("count")));
+    let rows = Expr::BinaryOp { left: Box::new(share.clone()), op: BinaryOperator::Multiply, right: count };
+    let one = Expr::Value(Value::Number("1".into(), false).into());
+    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), one]), text("Int64")]);
+    Ok(call("array_element", [Expr::Function(values), place]))
+}
+
 /// `DAY`, also as a text or in the plural, in small letters.
 pub(super) fn unit_name(unit: &Expr) -> Option<String> {
     let word = match unit {
@@ -527,6 +560,11 @@ mod tests {
             ),
             ("count(DISTINCT a)", "count(DISTINCT a)"),
             ("TRUNCATE(a, 2)", "trunc(a, 2)"),
+            (
+                "percentile_disc(0.5) WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
+                "array_element(array_agg(a ORDER BY a DESC) FILTER (WHERE (b) AND ((a) IS NOT NULL)), \
+                 arrow_cast(greatest(ceil(0.5 * count(a) FILTER (WHERE b)), 1), 'Int64'))",
+            ),
             ("REGEXP(a, '^x')", "regexp_like(a, '^x')"),
             ("CEILING(a)", "CEIL(a)"),
             ("TO_BASE64(a)", "encode(a, 'base64pad')"),

@@ -285,6 +285,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
         let message = "EMIT belongs to a job's INSERT; a query gives its rows once, so leave it out";
         return Err(SqlError::unsupported_at(cursor.at(), message));
     }
+    casts::refuse_nested(cursor.remaining())?;
     let place = Place { end: cursor.end(), limits: cursor.limits() };
     let lowered = window::lower(cursor.remaining(), place)?;
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;

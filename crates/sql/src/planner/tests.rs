@@ -481,6 +481,8 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT date_trunc('HOUR', ts), max(date_part('hour', ts)) FROM t WHERE regexp_like(k, '^a.*$') GROUP BY 1",
         "other SELECT regexp_replace(k, '(a)', '\\1', 'g'), count(*) FROM t WHERE k ~ '[ab]' AND regexp_count(k, 'a', 1) > 0 GROUP BY 1",
         "other SELECT to_char(ts, '%Y-%m'), count(*) FROM t WHERE regexp_extract(k, '(a)', 1) = 'a' GROUP BY 1",
+        "other SELECT encode(decode(k, 'hex'), 'base64'), sum(v / 2) FROM t WHERE CASE WHEN v = 0 THEN 1 / 0 END IS NULL GROUP BY 1",
+        "other SELECT k, percentile_disc(0.5) WITHIN GROUP (ORDER BY v) FROM t GROUP BY k",
     ] {
         let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
         assert!(planned.is_stateful, "{job}");
@@ -695,6 +697,17 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, v FROM t WHERE k ~ 'a('", "regex parse error"),
         ("other SELECT regexp_extract(k, '[', 1), v FROM t", "would fail on every row"),
         ("other SELECT k, date_part('fortnight', ts) FROM t", "would fail on every row"),
+        ("other SELECT k, 1 / 0 FROM t", "would fail on every row"),
+        ("other SELECT k, sum(v % 0) FROM t GROUP BY k", "would fail on every row"),
+        ("other SELECT k, v FROM t WHERE ts > to_timestamp('never')", "would fail on every row"),
+        ("other SELECT encode(k, 'foo'), v FROM t", "no built-in encoding named 'foo'"),
+        ("other SELECT k, v FROM t WHERE decode(k, 'foo') IS NOT NULL", "no built-in encoding named 'foo'"),
+        ("sink SELECT k, v, date_bin(INTERVAL '0 seconds', ts) FROM t", "stride must be non-zero"),
+        ("other VALUES ('a', (SELECT max(v) FROM t))", "write INSERT INTO … SELECT"),
+        ("other SELECT k, 1 FROM t UNION ALL VALUES ('a', (SELECT 1))", "write INSERT INTO … SELECT"),
+        ("other SELECT k, CAST(v AS ROW<a INT>).a FROM t", "build it of casts"),
+        ("other SELECT k, cardinality(k::MAP<STRING, INT>) FROM t", "build it of casts"),
+        ("other SELECT k, percentile_disc(1.5) WITHIN GROUP (ORDER BY v) FROM t GROUP BY k", "a share between 0 and 1"),
         ("other SELECT k, CASE WHEN (k, v) NOT IN (SELECT k, v FROM u) THEN 1 END FROM t", "write NOT EXISTS"),
         ("other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u ORDER BY v LIMIT 3)", "LIMIT n) is not supported"),
         ("other SELECT k, v FROM t WHERE NOT ((k, v) IN (SELECT k, v FROM u))", "write EXISTS"),
