@@ -349,7 +349,7 @@ impl Admin {
         // Brokers hear of it one after the other.
         let until = Instant::now() + TIMEOUT;
         loop {
-            match self.exists(name).await {
+            match self.is_led(name).await {
                 Ok(true) => return Ok(()),
                 Err(error) if !error.is_retryable() => return Err(error),
                 Ok(false) | Err(_) => {}
@@ -360,6 +360,12 @@ impl Admin {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Whether all partitions of a topic are answered for: brokers tell of a topic before they take records for it.
+    async fn is_led(&self, topic: &str) -> Result<bool> {
+        let Some(partitions) = self.partitions(topic).await? else { return Ok(false) };
+        Ok(self.ask(topic, &partitions, Offset::End).await?.len() == partitions.len())
     }
 
     /// Deletes a topic; one that is not there is as good.

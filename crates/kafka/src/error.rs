@@ -65,6 +65,9 @@ pub enum KafkaError {
         "transactional id {id:?} is used by another producer now; nothing of this attempt is visible to readers of committed records"
     )]
     Fenced { id: String },
+    /// A topic that is gone, or one so new that the broker which leads a partition does not know it yet.
+    #[error("no broker takes records under transactional id {id:?}: {reason}; the topic may have been made a moment ago")]
+    Unled { id: String, reason: String },
     #[error("the fetcher was closed while offsets were read; this process is ending")]
     Closed,
     #[error("internal error: {0}")]
@@ -85,7 +88,7 @@ fn away_text(away: &Option<String>) -> String {
 
 impl KafkaError {
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::OtherLog { .. } | Self::Fenced { .. })
+        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::OtherLog { .. } | Self::Fenced { .. } | Self::Unled { .. })
     }
 
     pub fn blame(&self) -> Blame {
@@ -104,6 +107,7 @@ impl KafkaError {
             | Self::Late { .. }
             | Self::OtherLog { .. }
             | Self::Fenced { .. }
+            | Self::Unled { .. }
             | Self::Closed => Blame::Environment,
             Self::Bug(_) => Blame::Bug,
         }

@@ -284,7 +284,7 @@ async fn watched<T>(admin: &Admin, topic: &str, sending: impl Future<Output = Re
 
 /// What the broker refuses of a topic that is gone, in words that name it.
 async fn explained(admin: &Admin, topic: &str, error: KafkaError) -> KafkaError {
-    if error.is_retryable() {
+    if error.is_retryable() && !matches!(error, KafkaError::Unled { .. }) {
         return error;
     }
     match must_exist(admin, topic).await {

@@ -176,6 +176,11 @@ impl TransactionalProducer {
     fn check_delivered(&self) -> Result<()> {
         match self.client().context().failure.lock().take() {
             None => Ok(()),
+            // The client throws records away once a transaction has failed. Why is told at the next attempt to begin one, which that state forbids.
+            Some(Code::PurgeQueue | Code::PurgeInflight) => {
+                self.begin()?;
+                Err(KafkaError::Bug(format!("records under transactional id {:?} were thrown away for no reason", self.id)))
+            }
             Some(code) => Err(self.error(ClientError::MessageProduction(code), "sending")),
         }
     }
@@ -189,6 +194,9 @@ impl TransactionalProducer {
         let code = error.rdkafka_error_code();
         if matches!(code, Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::State)) {
             return KafkaError::Fenced { id: self.id.clone() };
+        }
+        if matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) {
+            return KafkaError::Unled { id: self.id.clone(), reason: error.to_string() };
         }
         unsettled(error, &self.servers, format!("{doing} under transactional id {:?}", self.id))
     }
