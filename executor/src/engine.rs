@@ -13,6 +13,7 @@ use datafusion::{
 use futures::{TryFutureExt, TryStreamExt, future};
 use polybolos_operators::{epoch::exec::EpochExec, part_write::PartWriteExec};
 use polybolos_service::exit::chained;
+use polybolos_tables::plain::plain;
 use tokio::task::JoinSet;
 
 /// Runs epochs without shuffle files, and all else as Ballista does.
@@ -84,7 +85,11 @@ impl QueryStageExecutor for EpochStage {
 /// Errors of our own crates say what happened and what to do, in words; Ballista would show them as Rust does to programmers.
 fn in_words(error: DataFusionError) -> DataFusionError {
     match error.find_root() {
-        DataFusionError::External(cause) => DataFusionError::Execution(chained(cause.as_ref())),
+        DataFusionError::External(cause) => DataFusionError::Execution(plain(&chained(cause.as_ref()))),
+        DataFusionError::Execution(_)
+        | DataFusionError::Internal(_)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Plan(_) => DataFusionError::Execution(plain(&error.to_string())),
         _ => error,
     }
 }
@@ -98,6 +103,8 @@ mod tests {
         let error = std::io::Error::other("the disk is full");
         let told = in_words(DataFusionError::External(Box::new(error)).context("an epoch"));
         assert!(matches!(&told, DataFusionError::Execution(words) if words == "the disk is full"), "{told:?}");
+        let told = in_words(DataFusionError::Plan("no such node".into()).context("looking up rows of t"));
+        assert!(matches!(&told, DataFusionError::Execution(words) if words == "looking up rows of t: no such node"), "{told:?}");
         let io = in_words(DataFusionError::IoError(std::io::Error::other("gone")));
         assert!(matches!(io, DataFusionError::IoError(_)), "Ballista tries again after those");
     }

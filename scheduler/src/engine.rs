@@ -35,6 +35,7 @@ use polybolos_sql::{
     schema::{PolybolosCatalog, Use},
     statement::{Insert, SessionStatement, Statement, StatementKind},
 };
+use polybolos_tables::plain::plain_chain;
 
 /// A query that runs longer is ended.
 const QUERY_TIME: Duration = Duration::from_secs(300);
@@ -299,16 +300,13 @@ pub(crate) fn any_error(error: anyhow::Error) -> EngineError {
                 None => None,
             };
             if let Some(kind) = kind {
-                return EngineError::new(kind, format!("{error:#}"));
+                return EngineError::new(kind, plain_chain(error.as_ref()));
             }
             let away = error.chain().any(|cause| {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
             });
             let kind = if away { ErrorKind::Unavailable } else { ErrorKind::Invalid };
-            // DataFusion's names for kinds of errors say nothing to whoever wrote the statement.
-            let told = ["Error during planning: ", "This feature is not implemented: ", "External error: "];
-            let message = told.iter().fold(format!("{error:#}").replace('\n', " "), |message, kind| message.replace(kind, ""));
-            EngineError::new(kind, message)
+            EngineError::new(kind, plain_chain(error.as_ref()))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use datafusion::arrow::error::ArrowError;
+use polybolos_tables::plain::plain;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -130,7 +131,7 @@ impl From<EngineError> for tonic::Status {
     }
 }
 
-/// The one place that reads DataFusion's errors: who is to blame, and a first line without its prefixes.
+/// The one place that reads DataFusion's errors: who is to blame, and what it says to people.
 impl From<datafusion::error::DataFusionError> for EngineError {
     fn from(error: datafusion::error::DataFusionError) -> Self {
         use datafusion::sql::sqlparser::parser::ParserError;
@@ -142,7 +143,7 @@ impl From<datafusion::error::DataFusionError> for EngineError {
                     ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
                     ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
                 };
-                return Self::new(ErrorKind::Syntax, one_line(message));
+                return Self::new(ErrorKind::Syntax, plain(message));
             }
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
                 SchemaError::FieldNotFound { .. } => {
@@ -165,14 +166,14 @@ impl From<datafusion::error::DataFusionError> for EngineError {
             DataFusionError::ResourcesExhausted(_) => ErrorKind::LimitExceeded,
             _ => ErrorKind::Failed,
         };
-        Self { code, ..Self::new(kind, one_line(&error.strip_backtrace())) }
+        Self { code, ..Self::new(kind, plain(&error.to_string())) }
     }
 }
 
 impl From<ArrowError> for EngineError {
     fn from(error: ArrowError) -> Self {
         let (kind, code) = of_values(&error);
-        Self { code, ..Self::new(kind, one_line(&error.to_string())) }
+        Self { code, ..Self::new(kind, plain(&error.to_string())) }
     }
 }
 
@@ -184,14 +185,6 @@ fn of_values(error: &ArrowError) -> (ErrorKind, Option<&'static str>) {
         ArrowError::CastError(_) | ArrowError::ParseError(_) => (ErrorKind::Invalid, Some(INVALID_TEXT)),
         _ => (ErrorKind::Failed, None),
     }
-}
-
-fn one_line(message: &str) -> String {
-    let mut line = message;
-    for prefix in ["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: ", "Arrow error: "] {
-        line = line.strip_prefix(prefix).unwrap_or(line);
-    }
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -217,6 +210,26 @@ mod tests {
             let error = EngineError::from(answer.expect_err(sql));
             assert_eq!((error.kind, error.sqlstate()), (kind, code), "{error}");
             assert!(!error.message.contains('\n'));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_people_read_begins_with_what_is_wrong() {
+        let session = SessionContext::new();
+        for (sql, expected) in [
+            ("SELECT * FROM nowhere", "table 'datafusion.public.nowhere' not found"),
+            ("SELECT x FROM (VALUES (1)) t(a)", "No field named x"),
+            ("SELECT 1 / a FROM (VALUES (0)) t(a)", "Divide by zero error"),
+            ("SELECT CAST(a AS INT) FROM (VALUES ('x')) t(a)", "Cannot cast string 'x' to value of Int32 type"),
+            // Found by a rule of the optimizer.
+            ("SELECT CAST('x' AS INT)", "Cannot cast string 'x' to value of Int32 type"),
+        ] {
+            let answer = match session.sql(sql).await {
+                Ok(frame) => frame.collect().await.map(drop),
+                Err(error) => Err(error),
+            };
+            let error = EngineError::from(answer.expect_err(sql));
+            assert!(error.message.starts_with(expected), "{sql}: {error}");
         }
     }
 }

@@ -15,6 +15,7 @@ use polybolos_kafka::{
     records::{ChunkBuilder, RawRecord},
 };
 use polybolos_persist::{Place, Places};
+use polybolos_tables::plain::plain;
 use serde::{Deserialize, Serialize};
 
 use crate::{external, record_scan::BATCH_RECORDS};
@@ -56,8 +57,7 @@ impl FileTable {
         });
         let read = reading.await.map_err(|error| DataFusionError::Execution(format!("reading ended early: {error}"))).flatten();
         read.map_err(|error| {
-            let error = error.strip_backtrace().replace('\n', " ");
-            let error = error.strip_prefix("Execution error: ").unwrap_or(&error);
+            let error = plain(&error.to_string());
             let message = format!("file {file} of table {} ({}) cannot be read: {error}; correct the file", self.name, self.place);
             DataFusionError::Execution(message)
         })

@@ -8,10 +8,11 @@ use datafusion::{
         compute::{filter, filter_record_batch, is_not_null},
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
-    common::{DataFusionError, Result, cast::as_boolean_array},
+    common::{Result, cast::as_boolean_array},
     physical_expr_common::physical_expr::is_volatile,
     physical_plan::PhysicalExpr,
 };
+use polybolos_tables::plain::plain;
 use serde::{Deserialize, Serialize};
 
 /// One step over the columns that the step before it left.
@@ -141,7 +142,7 @@ fn run_bisecting(
             Ok(())
         }
         Err(error) if rows == 1 => {
-            failures.push(Failure { record: records.value(0), error: one_line(&error) });
+            failures.push(Failure { record: records.value(0), error: plain(&error.to_string()) });
             Ok(())
         }
         Err(_) => {
@@ -199,11 +200,6 @@ fn apply_checks(
         batch = filter_record_batch(&batch, &passes)?;
     }
     Ok(batch)
-}
-
-/// DataFusion's message without its wrappers, on one line.
-fn one_line(error: &DataFusionError) -> String {
-    error.find_root().strip_backtrace().replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use datafusion::{
     common::{Column, SchemaError},
     error::DataFusionError,
 };
-use polybolos_tables::Blame;
+use polybolos_tables::{Blame, plain::plain};
 use thiserror::Error;
 
 use crate::location::Location;
@@ -165,7 +165,7 @@ impl From<DataFusionError> for SqlError {
     }
 }
 
-/// DataFusion's words without its prefixes and backtraces.
+/// What DataFusion says, in our words where we have better ones.
 fn plain_message(error: &DataFusionError) -> String {
     let root = error.find_root();
     if let DataFusionError::SchemaError(schema, _) = root
@@ -173,17 +173,7 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return no_column(field, valid_fields);
     }
-    let text = match root {
-        DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) | DataFusionError::Execution(text) => text.clone(),
-        DataFusionError::External(source) => source.to_string(),
-        other => {
-            let text = other.strip_backtrace();
-            ["Arrow error: ", "Cast error: "]
-                .iter()
-                .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text))
-                .to_owned()
-        }
-    };
+    let text = plain(&root.to_string());
     if text.contains("a call to 'date_bin' function") {
         return DATE_BIN.to_owned();
     }
@@ -216,12 +206,7 @@ fn plain_message(error: &DataFusionError) -> String {
         let kind: String = node.chars().take_while(|letter| letter.is_ascii_alphanumeric()).collect();
         return format!("{kind} is not supported; write it by functions and operators of PostgreSQL");
     }
-    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let shorter = text.replace(BEGGING, "");
-    if shorter == text {
-        return text;
-    }
-    format!("{}; this is likely caused by a bug in DataFusion: write it in another way", shorter.trim().trim_end_matches('.'))
+    text
 }
 
 fn no_column(field: &Column, known: &[Column]) -> String {
@@ -290,9 +275,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
 
 /// Of a call that most do not write: TUMBLE is made of it.
 const DATE_BIN: &str = "windows of TUMBLE, and date_bin, are of an INTERVAL over a TIMESTAMP or TIMESTAMP_LTZ column; CAST what is of another type in a subquery, or declare a computed column: at AS to_timestamp_ltz(millis, 3)";
-
-/// What DataFusion adds to each of its internal errors.
-const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
 fn blame(error: &DataFusionError) -> Blame {
     match error.find_root() {

@@ -6,12 +6,14 @@
 //!
 //! * [`schema`]: names, column types, primary keys, and how they look in Arrow;
 //! * [`backend`]: [`TableBackend`] and [`TableWriter`], the two traits that a store implements;
-//! * [`error`]: what can go wrong, and whose fault it is.
+//! * [`error`]: what can go wrong, and whose fault it is;
+//! * [`plain`]: errors of the engine underneath, in words for people.
 #![forbid(unsafe_code)]
 
 pub mod backend;
 pub mod check;
 pub mod error;
+pub mod plain;
 pub mod schema;
 
 pub use backend::{

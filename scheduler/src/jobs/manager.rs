@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     catalog::CatalogStore,
+    engine::any_error,
     metrics::Families,
     ownership,
     providers::{PlatformTables, start_offsets},
@@ -192,7 +193,7 @@ impl JobManager {
             loop {
                 let error = match manager.start(&definition).await {
                     Ok(()) => return,
-                    Err(error) => format!("{error:#}"),
+                    Err(error) => any_error(error).to_string(),
                 };
                 tracing::warn!(job = %definition.name, %error, "job cannot be started yet; trying again");
                 let incarnation = Incarnation(definition.incarnation.clone());

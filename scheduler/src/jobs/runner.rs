@@ -25,6 +25,7 @@ use polybolos_streaming::{
     manifest::{Life, Manifest, StateRun},
     report::{CompactFailure, CompactReport, PublishReport},
 };
+use polybolos_tables::plain::{plain, plain_chain};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -782,7 +783,7 @@ async fn run_query(
     let environment = |message: String| AttemptOutcome::Failed { message, retryable: true, data: false };
     let (id, mut statuses) = match ballista.submit(name, plan).await {
         Ok(submitted) => submitted,
-        Err(error) => return environment(format!("{error:#}")),
+        Err(error) => return environment(plain_chain(error.as_ref())),
     };
     let cancelled = match queries.lock().get_mut(&attempt) {
         Some(query) => {
@@ -809,7 +810,7 @@ async fn run_query(
 /// asked for it (`on_error = 'fail'`), or the environment.
 fn failure(message: String) -> AttemptOutcome {
     let data = message.contains("cannot be processed:");
-    AttemptOutcome::Failed { message: said(&message), retryable: !data, data }
+    AttemptOutcome::Failed { message: plain(&said(&message)), retryable: !data, data }
 }
 
 fn store_version(version: &Version) -> polybolos_persist::Version {

@@ -129,5 +129,5 @@ pub fn table_types(query: CommandGetTableTypes) -> Result<RecordBatch, Status> {
 }
 
 pub fn internal<E: std::fmt::Display>(error: E) -> Status {
-    Status::internal(format!("metadata: {error}"))
+    Status::internal(format!("metadata: {}", polybolos_tables::plain::plain(&error.to_string())))
 }

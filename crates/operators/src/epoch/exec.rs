@@ -29,6 +29,7 @@ use polybolos_streaming::{
     manifest::{DEAD_LETTERS, LATE_ROWS},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
+use polybolos_tables::plain::plain;
 use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -316,7 +317,7 @@ fn compute_now(
     let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
     let mut of_operator = (0, 0);
     for failed in output.failed {
-        let error = format!("{}: {}", failed.operator, failed.error);
+        let error = format!("{}: {}", failed.operator, plain(&failed.error));
         if fails {
             return Err(DataFusionError::Execution(format!(
                 "a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"

@@ -1,0 +1,137 @@
+//! Errors of DataFusion and Arrow in words for whoever wrote the statement. Both put the kind of an error in front of it, once for each
+//! layer that it went through, and DataFusion the steps of its own planning; neither tells what to change.
+use std::error::Error;
+
+/// Kinds that say nothing. Those that say something stay, as `Divide by zero error` and `Resources exhausted: …`.
+const KINDS: [&str; 18] = [
+    "Arrow error: ",
+    "Cast error: ",
+    "Compute error: ",
+    "Error during planning: ",
+    "Execution error: ",
+    "ExecutionJoin error: ",
+    "External error: ",
+    "FFI error: ",
+    "Internal error: ",
+    "Invalid argument error: ",
+    "Invalid or Unsupported Configuration: ",
+    "Not yet implemented: ",
+    "Parquet argument error: ",
+    "Parquet error: ",
+    "Parser error: ",
+    "SQL error: ",
+    "Schema error: ",
+    "This feature is not implemented: ",
+];
+
+/// How DataFusion calls the steps of its planning, beside names of one word such as `type_coercion`.
+const STEPS: [&str; 6] = [
+    "Optimizer rule ",
+    "PhysicalOptimizer rule ",
+    "Check optimizer-specific invariants ",
+    "Invalid (non-executable) plan ",
+    "Invalid input plan ",
+    "Invariant for ExecutionPlan node ",
+];
+
+/// What DataFusion adds to each of its internal errors.
+const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
+
+/// The text of an error without kinds, steps and backtrace, in one line: what was being done, where that was said, and the cause.
+///
+/// ```
+/// # use polybolos_tables::plain::plain;
+/// let text = "Optimizer rule 'simplify_expressions' failed\ncaused by\nArrow error: Cast error: Cannot cast string 'x'";
+/// assert_eq!(plain(text), "Cannot cast string 'x'");
+/// ```
+pub fn plain(text: &str) -> String {
+    let text = text.split_once("\n\nbacktrace: ").map_or(text, |(before, _)| before);
+    let mut parts: Vec<&str> = text.split("\ncaused by\n").map(without_kinds).collect();
+    let cause = parts.pop().unwrap_or_default();
+    parts.retain(|doing| doing.contains(' ') && !STEPS.iter().any(|step| doing.starts_with(*step)));
+    parts.push(cause);
+    let line = parts.join(": ");
+    let line = line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let line = KINDS.iter().fold(line, |line, kind| line.replace(&format!(": {kind}"), ": "));
+    let shorter = line.replace(BEGGING, "");
+    if shorter == line {
+        return line;
+    }
+    format!("{}; this is likely caused by a bug in DataFusion: write it in another way", shorter.trim().trim_end_matches('.'))
+}
+
+/// The same of an error and of its sources that say more.
+pub fn plain_chain(error: &(dyn Error + 'static)) -> String {
+    let mut told = plain(&error.to_string());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = plain(&cause.to_string());
+        if !told.contains(&text) {
+            told = format!("{told}: {text}");
+        }
+        source = cause.source();
+    }
+    told
+}
+
+fn without_kinds(text: &str) -> &str {
+    let mut text = text.trim_start();
+    while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
+        text = rest;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    #[test]
+    fn kinds_and_steps_go_and_what_somebody_said_stays() {
+        for (text, expected) in [
+            ("Error during planning: table 'a' not found", "table 'a' not found"),
+            ("Arrow error: External error: Execution error: file a: line 3: no JSON", "file a: line 3: no JSON"),
+            ("Optimizer rule 'a' failed\ncaused by\ntype_coercion\ncaused by\nError during planning: no cast", "no cast"),
+            ("looking up rows of t\ncaused by\nExternal error: cassandra is away", "looking up rows of t: cassandra is away"),
+            ("file a of table t cannot be read: Arrow error: Cast error: no number", "file a of table t cannot be read: no number"),
+            ("Arrow error: Divide by zero error", "Divide by zero error"),
+            ("Execution error: a\n\nbacktrace:    0: std::backtrace", "a"),
+            ("Schema error: No field named a.\n Valid fields are b.", "No field named a. Valid fields are b."),
+            ("the words Cast error: in a text", "the words Cast error: in a text"),
+        ] {
+            assert_eq!(plain(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_internal_error_says_what_to_do() {
+        let text = format!("Internal error: no such node.\n{BEGGING}");
+        let expected = "no such node; this is likely caused by a bug in DataFusion: write it in another way";
+        assert_eq!(plain(&text), expected);
+    }
+
+    #[derive(Debug)]
+    struct Layer(&'static str, Option<Box<Layer>>);
+
+    impl fmt::Display for Layer {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Layer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_deref().map(|layer| layer as &(dyn Error + 'static))
+        }
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let root = Layer("Cast error: no number", None);
+        let middle = Layer("Arrow error: Cast error: no number", Some(Box::new(root)));
+        let outer = Layer("job j cannot start", Some(Box::new(middle)));
+        assert_eq!(plain_chain(&outer), "job j cannot start: no number");
+    }
+}
