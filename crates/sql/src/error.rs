@@ -252,7 +252,26 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["timestampadd", "dateadd"], "write timestampadd(HOUR, n, ts), or ts + INTERVAL '1' HOUR"),
     (&["date_add", "date_sub", "adddate", "subdate"], "write date_add(date, days), or ts + INTERVAL '1' HOUR"),
     (&["months_between"], "write timestampdiff(MONTH, a, b)"),
-    (&["explode"], "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
+    (
+        &[
+            "window",
+            "tumble",
+            "hop",
+            "cumulate",
+            "tumble_start",
+            "tumble_end",
+            "tumble_rowtime",
+            "hop_start",
+            "hop_end",
+            "hop_rowtime",
+        ],
+        "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE)), or HOP, and GROUP BY window_start, window_end",
+    ),
+    (
+        &["session_window", "session"],
+        "write FROM TABLE(SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '5' MINUTE)), and GROUP BY k, window_start, window_end",
+    ),
+    (&["explode", "posexplode", "explode_outer"], "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
     (&["to_timestamp_ltz"], "write to_timestamp_ltz(milliseconds, 3)"),
     (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),
     (

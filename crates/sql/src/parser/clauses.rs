@@ -51,6 +51,11 @@ impl Visitor for Clauses {
         if select.into.is_some() {
             return ControlFlow::Break("SELECT … INTO does not exist; write CREATE TABLE and INSERT INTO t SELECT …".into());
         }
+        if !select.lateral_views.is_empty() {
+            return ControlFlow::Break(
+                "LATERAL VIEW is not supported; write FROM t CROSS JOIN UNNEST(array) AS x (item) for explode(array)".into(),
+            );
+        }
         if select.prewhere.is_some() {
             return ControlFlow::Break("PREWHERE is not supported; write WHERE".into());
         }

@@ -229,6 +229,12 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             rename(function, "array_agg");
             Some(call(JSON_OF, [text("[]"), text(mark), Expr::Function(function.clone())]))
         }
+        ("trunc" | "truncate", [_, unit]) if name_of(unit).is_some() => {
+            return Err("trunc(time, unit) does not exist; write date_trunc('month', time), with any unit".into());
+        }
+        ("instr", [_, _, _, ..]) => {
+            return Err("instr takes a text and a part of it; write locate(part, text, from) to begin elsewhere".into());
+        }
         ("map_entries", _) => return Err("map_entries is not supported; write map_keys(m) and map_values(m)".into()),
         ("to_json" | "row_to_json", [_]) => {
             rename(function, "to_json");
@@ -594,6 +600,8 @@ mod tests {
             ("to_timestamp(t, 'yyyy QQ')", "QQ"),
             ("json_object('a', 1, 'b')", "pairs"),
             ("json_object(a, 1)", "names in quotes"),
+            ("trunc(ts, 'MM')", "write date_trunc('month', time)"),
+            ("instr(a, 'b', 5)", "write locate(part, text, from)"),
             ("sha2(a, 1)", "sha2 takes 224, 256, 384 or 512 bits"),
             ("to_timestamp(t, 'yyyy-MM-dd HH')", "minutes"),
         ] {

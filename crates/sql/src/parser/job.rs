@@ -10,7 +10,7 @@ use datafusion::{
 use super::{cursor::Cursor, query, table::options, tokenise};
 use crate::{
     error::SqlError,
-    location::LineIndex,
+    location::{LineIndex, Location},
     options::kafka::StartupMode,
     statement::{CreateJob, EarlierRows, Emit, Insert, OptionEntry, RestartFrom, RestartJob, StatementKind},
 };
@@ -161,6 +161,10 @@ pub(super) fn insert(cursor: &mut Cursor<'_>) -> Result<Insert, SqlError> {
     if cursor.words(&["DEFAULT", "VALUES"]) {
         return Err(SqlError::unsupported_at(at, "DEFAULT VALUES is not supported; columns have no defaults"));
     }
+    if let Some(at) = conflict_at(cursor.remaining()) {
+        let message = "ON CONFLICT does not exist; leave it out, as INSERT INTO a table with a PRIMARY KEY already replaces rows of the same key";
+        return Err(SqlError::unsupported_at(at, message));
+    }
     let starts_query =
         *cursor.peek() == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|word| cursor.is_word(word));
     if !starts_query {
@@ -209,6 +213,18 @@ pub(super) fn emit_at(tokens: &[TokenWithSpan]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Where PostgreSQL's `ON CONFLICT …` or MySQL's `ON DUPLICATE KEY …` begins. `JOIN t ON conflict = 1` has neither.
+fn conflict_at(tokens: &[TokenWithSpan]) -> Option<Location> {
+    let words: Vec<&TokenWithSpan> = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
+    words.windows(3).find_map(|words| {
+        let [on, first, second] = words else { return None };
+        let of_postgresql = is_word(&first.token, "CONFLICT")
+            && (second.token == Token::LParen || is_word(&second.token, "DO") || is_word(&second.token, "ON"));
+        let of_mysql = is_word(&first.token, "DUPLICATE") && is_word(&second.token, "KEY");
+        (is_word(&on.token, "ON") && (of_postgresql || of_mysql)).then(|| on.span.start.into())
+    })
 }
 
 fn is_word(token: &Token, word: &str) -> bool {
@@ -334,6 +350,18 @@ mod tests {
         assert!(message("RESTART JOB j FROM SAVEPOINT s REPLACE").contains("write KEEP"));
         assert!(message("RESTART JOB j FROM SAVEPOINT s KEEP DISCARD").contains("leave it out"));
         assert!(message("RESTART JOB j FROM NOWHERE KEEP").contains("SAVEPOINT name"));
+    }
+
+    #[test]
+    fn what_others_do_about_rows_of_the_same_key_needs_no_words() {
+        for sql in [
+            "INSERT INTO u VALUES (1, 2) ON CONFLICT (a) DO UPDATE SET b = excluded.b",
+            "INSERT INTO u (a) SELECT a FROM t ON CONFLICT DO NOTHING",
+            "INSERT INTO u SELECT a FROM t ON DUPLICATE KEY UPDATE b = 1",
+        ] {
+            assert!(message(sql).contains("already replaces rows of the same key"), "{sql}");
+        }
+        assert!(matches!(kind("INSERT INTO u SELECT a FROM t JOIN c ON conflict = a"), StatementKind::Insert(_)));
     }
 
     #[test]

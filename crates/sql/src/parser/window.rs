@@ -96,6 +96,9 @@ pub(super) fn lower(tokens: &[TokenWithSpan], place: Place) -> Result<Vec<TokenW
         {
             let message = "MATCH_RECOGNIZE does not exist here; compare rows with lag() and lead() OVER (PARTITION BY … ORDER BY …), or group them by SESSION windows";
             return Err(SqlError::unsupported_at(token.span.start.into(), message));
+        } else if is_word(&token.token, "WINDOW") && takes_length(&tokens[next(tokens, at + 1)..]) {
+            let message = "window(time, length) of Spark is not supported; write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE)), or HOP for a slide, and GROUP BY window_start, window_end";
+            return Err(SqlError::unsupported_at(token.span.start.into(), message));
         } else {
             lowered.push(token.clone());
             at += 1;
@@ -112,6 +115,15 @@ fn next(tokens: &[TokenWithSpan], at: usize) -> usize {
 
 fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+/// Whether a call begins whose second argument is a text: `(ts, '5 minutes')`. `WINDOW w AS (…)` is none.
+fn takes_length(tokens: &[TokenWithSpan]) -> bool {
+    let comma = tokens.iter().position(|token| matches!(token.token, Token::Comma | Token::RParen));
+    tokens.first().is_some_and(|token| token.token == Token::LParen)
+        && comma
+            .and_then(|comma| tokens.get(next(tokens, comma + 1)))
+            .is_some_and(|token| matches!(token.token, Token::SingleQuotedString(_)))
 }
 
 /// The index after `wanted`, if they come at `at` in this order.
