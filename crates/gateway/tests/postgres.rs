@@ -138,6 +138,11 @@ async fn backslash_commands_tell_what_there_is() {
         ("\\df+", "(0 rows)"),
         ("\\dT+", "(0 rows)"),
         ("\\ddp", "(0 rows)"),
+        ("\\dL", "(0 rows)"),
+        ("\\dO", "(0 rows)"),
+        ("\\dd", "(0 rows)"),
+        ("\\dy", "(0 rows)"),
+        ("\\dX", "(0 rows)"),
     ] {
         let said = psql_as(address, "admin", TOKEN, "polybolos", &["-A", "-c", command]).await;
         assert!(said.out.contains(expected), "{command}: {} {}", said.out, said.err);

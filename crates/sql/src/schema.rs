@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider},
     common::Result,
-    datasource::empty::EmptyTable,
+    datasource::{TableType, empty::EmptyTable},
 };
 use parking_lot::RwLock;
 
@@ -168,6 +168,15 @@ impl SchemaProvider for DeclaredSchema {
             return Ok(Some(planned.unwrap_or_else(|| Arc::new(EmptyTable::new(table.arrow_schema())))));
         }
         self.providers.provider(table, self.usage).await.map(Some)
+    }
+
+    /// A table with a plan of its own is a table all the same, and a view is one before it is planned.
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        let name = RelationName::new(&self.name, name);
+        if self.catalog.find_view(&name).is_some() {
+            return Ok(Some(TableType::View));
+        }
+        Ok(self.catalog.find_table(&name).map(|_| TableType::Base))
     }
 
     fn table_exist(&self, name: &str) -> bool {

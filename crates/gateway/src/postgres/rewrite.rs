@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        DataType, Expr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, Value,
-        ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+        DataType, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, SelectItem, SetExpr, Statement,
+        TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -26,7 +26,41 @@ pub fn rewrite(statement: &mut Statement) {
             _ => {}
         }
     }
+    if let Statement::Query(query) = statement
+        && let Some(empty) = list_of_none(query)
+    {
+        *statement = Statement::Query(empty);
+    }
     let _ = statement.visit(&mut Rewriter);
+}
+
+/// Of what these tables list, nobody can make anything here.
+const NONE: [&str; 5] = ["pg_collation", "pg_description", "pg_event_trigger", "pg_language", "pg_statistic_ext"];
+
+/// The lists of psql over such a table ask for much that is not planned; they have no rows, whatever they compute. They name every column.
+fn list_of_none(query: &Query) -> Option<Box<Query>> {
+    let SetExpr::Select(select) = query.body.as_ref() else { return None };
+    let is_none = |table: &TableFactor| matches!(table, TableFactor::Table { name, .. } if NONE.contains(&last(name).as_str()));
+    let mut of_none = false;
+    for from in &select.from {
+        of_none |= is_none(&from.relation);
+        for join in &from.joins {
+            match join.join_operator {
+                JoinOperator::Join(_) | JoinOperator::Inner(_) => of_none |= is_none(&join.relation),
+                JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => {}
+                _ => return None,
+            }
+        }
+    }
+    if !of_none || query.order_by.is_none() {
+        return None;
+    }
+    let name = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } if alias.quote_style.is_some() => Some(format!("'' AS {alias}")),
+        _ => None,
+    };
+    let columns: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
+    query_of(&format!("SELECT {} WHERE false", columns.join(", ")))
 }
 
 struct Rewriter;
@@ -76,7 +110,11 @@ fn shown(name: &str) -> Option<Box<Query>> {
         let value = setting(&name).filter(|_| name != "search_path")?;
         format!("SELECT {} AS {name}", scan::quoted(value))
     };
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(&sql).and_then(|mut parser| parser.parse_query()).ok()
+    query_of(&sql)
+}
+
+fn query_of(sql: &str) -> Option<Box<Query>> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_query()).ok()
 }
 
 fn last(name: &ObjectName) -> String {
@@ -199,6 +237,19 @@ mod tests {
                 "SELECT 1 FROM t WHERE t.a = 0 OR (SELECT first_value(c.b = 'c') FROM c WHERE c.a = t.a)",
             ),
             ("SELECT 1 FROM t WHERE t.a = (SELECT max(a) FROM c)", "SELECT 1 FROM t WHERE t.a = (SELECT max(a) FROM c)"),
+            (
+                "SELECT l.lanname AS \"Name\", d.description AS \"Description\" FROM pg_catalog.pg_language AS l LEFT JOIN pg_catalog.pg_description AS d ON d.classoid = l.tableoid ORDER BY 1",
+                "SELECT '' AS \"Name\", '' AS \"Description\" WHERE false",
+            ),
+            (
+                "SELECT tt.name AS \"Name\" FROM (SELECT 1) AS tt JOIN pg_catalog.pg_description AS d ON tt.oid = d.objoid ORDER BY 1",
+                "SELECT '' AS \"Name\" WHERE false",
+            ),
+            (
+                "SELECT a.attname AS \"Name\" FROM a LEFT JOIN pg_description AS d ON a.oid = d.objoid ORDER BY 1",
+                "SELECT a.attname AS \"Name\" FROM a LEFT JOIN pg_description AS d ON a.oid = d.objoid ORDER BY 1",
+            ),
+            ("SELECT count(*) AS n FROM pg_language ORDER BY 1", "SELECT count(*) AS n FROM pg_language ORDER BY 1"),
             (
                 "SELECT CAST((SELECT oid FROM p WHERE proname = 'f') AS oid)",
                 "SELECT CAST(polybolos_existing((SELECT first_value(oid) FROM p WHERE proname = 'f'), 'f') AS oid)",

@@ -754,6 +754,19 @@ async fn refusals_say_what_to_write() {
     }
 }
 
+#[tokio::test]
+async fn what_has_a_plan_of_its_own_is_a_table_unless_it_is_a_view() {
+    let sql = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public'";
+    let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
+    let plan = planner(declared(TABLES)).plan_query(&query).await.unwrap();
+    let rows = SessionContext::new().execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+    let shown = pretty_format_batches(&rows).unwrap().to_string();
+    for (name, kind) in [("t", "BASE TABLE"), ("newest", "BASE TABLE"), ("changed", "BASE TABLE"), ("big", "VIEW")] {
+        let is_it = |line: &str| line.split('|').map(str::trim).filter(|word| !word.is_empty()).eq([name, kind]);
+        assert!(shown.lines().any(is_it), "{name}: {shown}");
+    }
+}
+
 /// The text of an expression over nothing.
 async fn answer(planner: &Planner, expression: &str) -> Option<String> {
     let mut statements = parse(&format!("SELECT CAST({expression} AS STRING)")).unwrap();
