@@ -174,6 +174,19 @@ async fn errors_have_codes_and_hints() {
 }
 
 #[tokio::test]
+async fn answers_before_a_statement_that_fails_are_shown() {
+    let address = door().await;
+    for (failing, code) in
+        [("SELECT nothing FROM created_users", "42703"), ("SELECT nothing FROM pg_class", "42703"), ("SELEC", "42601")]
+    {
+        let said = psql(address, &format!("SELECT count(*) FROM created_users; SELECT 1; {failing}; PAUSE JOB j")).await;
+        assert_eq!(said.out, "3\n1\n", "{failing}: {}", said.err);
+        assert!(said.err.contains(&format!("ERROR:  {code}")) && !said.err.contains("pauses after"), "{failing}: {}", said.err);
+        assert_eq!(said.code, 1, "{failing}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_says_where_the_right_one_is() {
     let address = door().await;
     for (user, password) in [("admin", "wrong"), ("nobody", TOKEN), ("reader", TOKEN), ("admin", "x")] {

@@ -8,7 +8,7 @@ use datafusion_postgres::{
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
     pgwire::{
         api::{
-            ClientInfo, ClientPortalStore, Type,
+            ClientInfo, ClientPortalStore, ErrorHandler, Type,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
             results::{FieldInfo, Response, Tag},
@@ -22,7 +22,7 @@ use datafusion_postgres::{
 use futures::Sink;
 
 use super::{
-    answer,
+    Errors, answer,
     catalog::Catalog,
     parameters, report,
     route::{Route, route},
@@ -65,6 +65,39 @@ impl Queries {
     pub fn new(engine: Arc<dyn Engine>) -> Result<Self, EngineError> {
         let catalog = Catalog::new(engine.clone())?;
         Ok(Self { preparer: Arc::new(Preparer { engine, catalog, parser: PostgresCompatibilityParser::new() }) })
+    }
+
+    /// Runs the statements of a text in order, up to the first that fails.
+    async fn run<C>(&self, client: &mut C, query: &str, responses: &mut Vec<Response>) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // The client's own status changes when its responses are sent, after all of these statements.
+        let mut in_block = is_in_block(client);
+        for sql in scan::statements(query) {
+            match route(&self.preparer.parser, sql) {
+                Route::Session => {
+                    let response = self.preparer.session(client)?.run(client, sql).await?;
+                    match response {
+                        Response::TransactionStart(_) => in_block = true,
+                        Response::TransactionEnd(_) => in_block = false,
+                        _ => {}
+                    }
+                    responses.push(response);
+                }
+                Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
+                Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
+                Route::Engine => {
+                    for answer in self.preparer.execute(client, sql, in_block).await? {
+                        responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -159,27 +192,14 @@ impl SimpleQueryHandler for Queries {
     {
         check_size(query)?;
         let mut responses = Vec::new();
-        // The client's own status changes when its responses are sent, after all of these statements.
-        let mut in_block = is_in_block(client);
-        for sql in scan::statements(query) {
-            match route(&self.preparer.parser, sql) {
-                Route::Session => {
-                    let response = self.preparer.session(client)?.run(client, sql).await?;
-                    match response {
-                        Response::TransactionStart(_) => in_block = true,
-                        Response::TransactionEnd(_) => in_block = false,
-                        _ => {}
-                    }
-                    responses.push(response);
-                }
-                Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
-                Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
-                Route::Engine => {
-                    for answer in self.preparer.execute(client, sql, in_block).await? {
-                        responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
-                    }
-                }
+        let outcome = self.run(client, query, &mut responses).await;
+        if let Err(mut error) = outcome {
+            if responses.is_empty() {
+                return Err(error);
             }
+            // Statements before it have taken effect, and their answers come first, as in PostgreSQL.
+            Errors.on_error(&*client, &mut error);
+            responses.push(Response::Error(Box::new(error.into())));
         }
         if responses.is_empty() {
             responses.push(Response::EmptyQuery);
