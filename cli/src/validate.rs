@@ -29,6 +29,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         for problem in &validation.problems {
             println!("{shown}/{problem}");
         }
+        for warning in &validation.warnings {
+            println!("{shown}/{warning}");
+        }
         problems += validation.problems.len();
         let (tables, jobs) = (validation.catalog.tables.len(), validation.catalog.jobs.len());
         println!("{shown}: {feeds} feeds, {tables} tables, {jobs} jobs");

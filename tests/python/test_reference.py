@@ -34,6 +34,12 @@ def test_sql_examples_are_planned(page, tmp_path):
     assert polybolos("validate", str(tmp_path)).returncode != 0
 
 
+def test_what_a_pipeline_does_at_every_start_is_a_warning(tmp_path):
+    (tmp_path / "asks.sql").write_text("CREATE TABLE t (a INT) WITH ('connector' = 'blackhole');\nSHOW TABLES;\n")
+    answer = polybolos("validate", str(tmp_path))
+    assert answer.returncode == 0 and "asks.sql:2:1: warning: SHOW is run at every start" in answer.stdout, answer.stdout + answer.stderr
+
+
 def test_the_feed_example_is_loaded(tmp_path):
     (tmp_path / "ingest.toml").write_text(blocks("configuration.md", "toml ingest")[0])
     answer = polybolos("validate", str(tmp_path))

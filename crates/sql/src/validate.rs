@@ -42,6 +42,20 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A statement that is sound, and does something else in a pipeline than it may be meant to. Displays as `users.sql:3:5: warning: message`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub file: String,
+    pub at: Location,
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: warning: {}", self.file, self.at.line, self.at.column, self.message)
+    }
+}
+
 /// What a pipeline declares, as far as it is sound, and what is wrong with the rest.
 #[derive(Debug, Default)]
 pub struct Validation {
@@ -49,6 +63,7 @@ pub struct Validation {
     /// The statements that are sound, in order, with their files.
     pub statements: Vec<(String, Statement)>,
     pub problems: Vec<Problem>,
+    pub warnings: Vec<Warning>,
 }
 
 /// The `*.sql` files of `folder`, in the order of their names.
@@ -84,7 +99,12 @@ pub async fn validate(files: &[SourceFile]) -> Validation {
                 Ok(statement) => (statement.at, check(&state, &mut validation.catalog, &statement).await.map(|()| statement)),
             };
             match checked {
-                Ok(statement) => validation.statements.push((file.name.clone(), statement)),
+                Ok(statement) => {
+                    if let Some(message) = at_every_start(&statement.kind) {
+                        validation.warnings.push(Warning { file: file.name.clone(), at, message });
+                    }
+                    validation.statements.push((file.name.clone(), statement));
+                }
                 Err(error) => {
                     validation.problems.push(Problem { file: file.name.clone(), at: error.location().unwrap_or(at), error });
                 }
@@ -92,6 +112,21 @@ pub async fn validate(files: &[SourceFile]) -> Validation {
         }
     }
     validation
+}
+
+/// What becomes of a statement that declares nothing: a pipeline's files are run whenever the platform starts.
+fn at_every_start(kind: &StatementKind) -> Option<String> {
+    let told = match kind {
+        StatementKind::CreateTable(_) | StatementKind::CreateView(_) | StatementKind::CreateJob(_) | StatementKind::Insert(_) => {
+            return None;
+        }
+        StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Describe(_) | StatementKind::Explain(_) => {
+            "is run at every start, and nobody sees its rows; leave it out, and ask by polybolos sql -c"
+        }
+        StatementKind::Session(_) => "has no effect in a pipeline; leave it out",
+        _ => "is carried out at every start; leave it out, and where it is meant once, do it by polybolos sql -c",
+    };
+    Some(format!("{} {told}", kind.tag()))
 }
 
 /// Plans `statement` if it has a plan, and adds what it declares to `catalog`.
@@ -141,5 +176,37 @@ impl Providers for Declared {
 
     fn system(&self, _: &str) -> Option<Arc<dyn TableProvider>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_pipeline_does_at_every_start_is_said() {
+        let text = "CREATE TABLE IF NOT EXISTS t (a INT) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+CREATE TABLE IF NOT EXISTS u (a INT) WITH ('connector' = 'blackhole');
+CREATE JOB IF NOT EXISTS j AS INSERT INTO u SELECT a FROM t;
+SELECT a FROM t;
+SHOW JOBS;
+  PAUSE JOB j;
+SET x = 'y';
+PAUSE JOB missing;";
+        let validation = validate(&[SourceFile { name: "p.sql".into(), text: text.into() }]).await;
+        let warnings: Vec<String> = validation.warnings.iter().map(ToString::to_string).collect();
+        let expected = [
+            "p.sql:4:1: warning: SELECT is run at every start, and nobody sees its rows",
+            "p.sql:5:1: warning: SHOW is run at every start",
+            "p.sql:6:3: warning: PAUSE JOB is carried out at every start",
+            "p.sql:7:1: warning: SET has no effect",
+        ];
+        assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+        for (warning, beginning) in warnings.iter().zip(expected) {
+            assert!(warning.starts_with(beginning), "{warning}");
+        }
+        // What fails when it is run is a problem, not a warning.
+        assert_eq!(validation.problems.len(), 1);
+        assert!(validation.problems[0].to_string().contains("missing"), "{}", validation.problems[0]);
     }
 }
