@@ -300,13 +300,13 @@ pub(crate) fn any_error(error: anyhow::Error) -> EngineError {
                 None => None,
             };
             if let Some(kind) = kind {
-                return EngineError::new(kind, plain_chain(error.as_ref()));
+                return EngineError::new(kind, plain_chain(&*error));
             }
             let away = error.chain().any(|cause| {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
             });
             let kind = if away { ErrorKind::Unavailable } else { ErrorKind::Invalid };
-            EngineError::new(kind, plain_chain(error.as_ref()))
+            EngineError::new(kind, plain_chain(&*error))
         }
     }
 }

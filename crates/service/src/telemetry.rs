@@ -11,8 +11,9 @@ use prometheus::{
 };
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Ours at info; engines and drivers only when something is wrong.
-const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,fjall=warn,lsm_tree=warn,scylla=error,h2=warn,hyper=warn";
+/// Ours at info; engines and drivers only when something is wrong. A dropped job's state on disk goes with its folder, and `lsm_tree` warns
+/// afterwards of each file in there that compaction had given up already and that it cannot delete once more: of nothing.
+const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,fjall=warn,lsm_tree=warn,lsm_tree::table::inner=error,scylla=error,h2=warn,hyper=warn";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
@@ -104,6 +105,12 @@ impl Collector for ProcessCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_filter_is_one() {
+        let filter = EnvFilter::try_new(DEFAULT_FILTER).expect("parses").to_string();
+        assert!(filter.contains("lsm_tree::table::inner=error") && filter.contains("lsm_tree=warn"), "{filter}");
+    }
 
     #[test]
     fn this_process_uses_memory() {

@@ -783,7 +783,7 @@ async fn run_query(
     let environment = |message: String| AttemptOutcome::Failed { message, retryable: true, data: false };
     let (id, mut statuses) = match ballista.submit(name, plan).await {
         Ok(submitted) => submitted,
-        Err(error) => return environment(plain_chain(error.as_ref())),
+        Err(error) => return environment(plain_chain(&*error)),
     };
     let cancelled = match queries.lock().get_mut(&attempt) {
         Some(query) => {
