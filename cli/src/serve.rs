@@ -189,7 +189,7 @@ impl Config {
     /// Waits for a store on S3 as long as it is away, and for one in a folder as long as its disk is full; a wrong login, bucket or kind of server ends it.
     async fn store(&self, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Store>>> {
         if self.storage.url.is_empty() {
-            let store = patiently("the store", stop, || LocalStore::open(&self.storage.path), is_full).await?;
+            let store = patiently("the store", stop, || LocalStore::open(&self.storage.path), StoreError::is_full).await?;
             return Ok(store.map(|store| Arc::new(store) as _));
         }
         let (address, settings) = (S3Address::parse(&self.storage.url).context("storage.url")?, self.s3.settings());
@@ -208,11 +208,6 @@ impl Config {
         let backend = patiently("Cassandra", stop, || CassandraBackend::connect(&config), TableError::is_retryable).await?;
         Ok(backend.map(|backend| Arc::new(backend) as _))
     }
-}
-
-fn is_full(error: &StoreError) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error, StoreError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// Tries until it connects, or says that waiting does not help; `None` when told to stop.

@@ -1,5 +1,11 @@
 //! Carries out the election: reads and swaps the lease object, and tells when this process leads and when it must stop.
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::RwLock;
 use polybolos_persist::{Expected, Store, Swap, keys};
@@ -51,6 +57,7 @@ pub async fn run(
     let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
     let mut releasing = false;
     let mut told: Option<Generation> = None;
+    let unwritten = Arc::new(AtomicBool::new(false));
     loop {
         for action in actions {
             match action {
@@ -61,10 +68,10 @@ pub async fn run(
                     });
                 }
                 LeaseAction::Write { expected, record } => {
-                    let (store, answers) = (store.clone(), answers.clone());
+                    let (store, answers, unwritten) = (store.clone(), answers.clone(), unwritten.clone());
                     tokio::spawn(async move {
                         let counter = record.counter;
-                        let answer = write(&*store, expected, &record).await;
+                        let answer = write(&*store, expected, &record, &unwritten).await;
                         let _ = answers.send(LeaseEvent::Written { counter, answer }).await;
                     });
                 }
@@ -129,7 +136,7 @@ pub async fn vacate(store: &dyn Store) {
         && !record.holder.is_empty()
     {
         let vacant = LeaseRecord { counter: record.counter + 1, holder: String::new(), ..record };
-        write(store, Some(version), &vacant).await;
+        write(store, Some(version), &vacant, &AtomicBool::new(false)).await;
     }
 }
 
@@ -150,7 +157,8 @@ async fn read(store: &dyn Store) -> ReadAnswer {
     }
 }
 
-async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecord) -> WriteAnswer {
+/// Says once that it cannot be written, until it is.
+async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecord, unwritten: &AtomicBool) -> WriteAnswer {
     let expected = match expected {
         Some(version) => Expected::Version(polybolos_persist::Version(version.0)),
         None => Expected::Absent,
@@ -162,11 +170,15 @@ async fn write(store: &dyn Store, expected: Option<Version>, record: &LeaseRecor
             return WriteAnswer::Unknown;
         }
     };
-    match store.put_if(keys::LEASE, bytes, expected).await {
+    let written = store.put_if(keys::LEASE, bytes, expected).await;
+    let is_told = unwritten.swap(written.is_err(), Ordering::Relaxed);
+    match written {
         Ok(Swap::Stored(version)) => WriteAnswer::Stored(Version(version.0)),
         Ok(Swap::Conflict) => WriteAnswer::Conflict,
         Err(error) => {
-            tracing::warn!(%error, "the lease could not be written");
+            if !is_told {
+                tracing::warn!(%error, "the lease could not be written; trying again");
+            }
             WriteAnswer::Unknown
         }
     }

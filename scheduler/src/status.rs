@@ -269,12 +269,12 @@ fn unwritten(status: &CoordinatorStatus) -> Option<String> {
     why.filter(|_| status.unpublished_epochs > 0).cloned()
 }
 
-/// What is wrong, where something is; the outages of Kafka and of the store only limit the job.
+/// What is wrong, where something is; an outage of Kafka only limits the job.
 fn error(status: &CoordinatorStatus) -> Option<String> {
     match (&status.phase, status.sink_troubles.values().next()) {
         (Phase::Failed { reason }, _) => Some(reason.clone()),
         (_, Some(trouble)) => Some(trouble.clone()),
-        (Phase::Waiting { why }, None) if status.limit == Limit::RetryingAttempts => Some(why.clone()),
+        (Phase::Waiting { why }, None) if matches!(status.limit, Limit::RetryingAttempts | Limit::StoreAway) => Some(why.clone()),
         _ => None,
     }
 }
@@ -349,6 +349,7 @@ mod tests {
         let failing = coordinator(waiting(), Limit::RetryingAttempts, 1);
         assert_eq!(error(&failing).as_deref(), Some("a disk is full"));
         assert_eq!(unwritten(&failing), None, "no table refuses rows");
+        assert_eq!(error(&coordinator(waiting(), Limit::StoreAway, 0)).as_deref(), Some("a disk is full"));
         assert_eq!(error(&coordinator(waiting(), Limit::WaitingForExecutors, 0)), None);
         let troubles = BTreeMap::from([(SinkId(0), "it is away".to_owned())]);
         let troubled = CoordinatorStatus { sink_troubles: troubles, ..failing };

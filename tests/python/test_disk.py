@@ -187,12 +187,12 @@ def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_
         epoch = shown(cluster)["epoch"]
         filler = fill(store)
         produce(cluster, range(100, 200))
-        log = cluster.folder / "log" / "scheduler.log"
-        wait_for("the error", lambda: "No space left on device" in log.read_text())
-        told = next(line for line in log.read_text().splitlines() if "No space left on device" in line)
-        assert "free some space" in told, told
-        # Longer than a lease: nobody leads, and nobody gives up.
+        told = wait_for("the error", lambda: "No space left on device" in ((job := shown(cluster))["error"] or "") and job)
+        assert "free some space" in told["error"] and "\n" not in told["error"] and told["state"] == "waiting", told
+        # Longer than a lease: who leads still does, and goes on telling.
         time.sleep(8)
+        assert wait_for("the error", lambda: shown(cluster)["error"])
+        assert (cluster.folder / "log" / "scheduler.log").read_text().count("this scheduler leads") == 1
         filler.unlink()
         wait_for("the rows since", lambda: count(cluster) == 200)
         assert shown(cluster)["epoch"] > epoch and shown(cluster)["records_in"] == 200

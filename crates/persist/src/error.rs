@@ -23,16 +23,25 @@ pub enum StoreError {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull => "; free some space, work goes on by itself",
+        _ if is_full(source) => "; free some space, work goes on by itself",
         io::ErrorKind::PermissionDenied => "; give this user the right to write there",
         _ => "",
     }
+}
+
+pub(crate) fn is_full(source: &io::Error) -> bool {
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl StoreError {
     /// Whether the same request may succeed later without anybody repairing data.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Io { .. })
+    }
+
+    /// Whether there is no room on the store's disk.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
 
     /// Whether the store cannot be reached just now, so that waiting may help; a wrong password or bucket is not that.

@@ -1,7 +1,7 @@
 //! The durable store: objects replaced by compare-and-swap, and files written once. Durable means fsynced, file and folder.
 //!
 //! * [`store`]: the trait [`Store`];
-//! * [`local`]: a folder on one host, shared by the processes on it;
+//! * [`local`]: a folder on one host, shared by the processes on it, with room in `reserve` for the lease;
 //! * [`s3`]: a bucket on S3, or on what speaks its API, for clusters of several hosts;
 //! * [`places`]: folders and buckets beside the store, where files for others are put;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
@@ -30,6 +30,7 @@ pub mod local;
 pub mod manifest;
 pub mod part;
 pub mod places;
+mod reserve;
 pub mod s3;
 pub mod store;
 

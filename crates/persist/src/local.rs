@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash, store::is_sound};
+use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash, error::is_full, keys, reserve::Reserve, store::is_sound};
 
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: Arc<PathBuf>,
+    reserve: Arc<Reserve>,
 }
 
 /// Objects keep their version beside their bytes: eight bytes, big-endian, in front.
@@ -31,7 +32,7 @@ impl LocalStore {
     pub async fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = root.as_ref().to_owned();
         fs::create_dir_all(&root).map_err(|source| io_error("creating", &root, source))?;
-        let store = Self { root: Arc::new(root) };
+        let store = Self { reserve: Arc::new(Reserve::new(&root)), root: Arc::new(root) };
         crate::trial(&store).await?;
         Ok(store)
     }
@@ -97,7 +98,7 @@ fn read_up_to(path: &Path, most: u64) -> Result<Option<(u64, Bytes)>, StoreError
 
 /// Nothing slow happens while the lock is held, as a process that is stopped meanwhile holds up all others: the bytes are synced before, the folder after. Whoever
 /// builds on a rename that is not synced yet syncs it with its own.
-fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreError> {
+fn swap(path: &Path, bytes: &[u8], expected: &Expected, reserve: Option<&Reserve>) -> Result<Swap, StoreError> {
     let failed = |action: &'static str| move |source| io_error(action, path, source);
     make_folders(path).map_err(failed("creating the folder of"))?;
     let next = match expected {
@@ -114,7 +115,15 @@ fn swap(path: &Path, bytes: &[u8], expected: &Expected) -> Result<Swap, StoreErr
     }
     // Of this try alone; one that a kill leaves behind takes room only.
     let temporary = beside(path, &format!(".{}.new", uuid::Uuid::new_v4().simple()));
-    let swapped = write_synced(&temporary, &[&next.to_be_bytes(), bytes])
+    let parts: [&[u8]; 2] = [&next.to_be_bytes(), bytes];
+    let swapped = write_synced(&temporary, &parts)
+        .or_else(|error| match reserve {
+            Some(reserve) if is_full(&error) => {
+                let _ = fs::remove_file(&temporary);
+                reserve.write_synced(&temporary, &parts).map_err(|_| error)
+            }
+            _ => Err(error),
+        })
         .map_err(failed("writing"))
         .and_then(|()| rename_if(&temporary, path, expected));
     if !matches!(swapped, Ok(true)) {
@@ -233,7 +242,16 @@ impl Store for LocalStore {
 
     async fn put_if(&self, key: &str, bytes: Bytes, expected: Expected) -> Result<Swap, StoreError> {
         let path = self.path(key)?;
-        self.blocking(move || swap(&path, &bytes, &expected)).await
+        let reserve = (key == keys::LEASE).then(|| self.reserve.clone());
+        self.blocking(move || {
+            let swapped = swap(&path, &bytes, &expected, reserve.as_deref());
+            // Also after a failure: there may be room now.
+            if let Some(reserve) = reserve {
+                reserve.fill();
+            }
+            swapped
+        })
+        .await
     }
 
     async fn create(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {

@@ -230,14 +230,15 @@ impl Election {
             (ReadAnswer::Found { version, record }, Asked::Doubt { record: ours, sent_us }) if record == ours => {
                 self.won(version, record, sent_us, now_us, actions)
             }
-            (ReadAnswer::Found { version, record }, _) => {
+            (ReadAnswer::Found { version, record }, asked) => {
                 if matches!(self.role, Role::Leader(_)) && record.holder != self.holder {
                     return self.depose(actions);
                 }
                 if self.seen.as_ref().is_none_or(|seen| seen.version != version) {
                     self.seen = Some(Seen { version, record, since_us: now_us });
                 }
-                if self.may_write(now_us) {
+                // A write that did not get through may fail at once again, on a full disk for hours.
+                if self.may_write(now_us) && matches!(asked, Asked::Read) {
                     self.next_us = now_us;
                 }
             }

@@ -290,8 +290,10 @@ impl JobCoordinator {
     }
 
     fn phase(&self) -> Phase {
+        let unrecorded = self.swap.as_ref().and_then(Swap::trouble);
+        let unrecorded = unrecorded.map(|message| Phase::Waiting { why: format!("the manifest cannot be recorded: {message}") });
         match self.standing {
-            Standing::TakingOver => return Phase::TakingOver,
+            Standing::TakingOver => return unrecorded.unwrap_or(Phase::TakingOver),
             Standing::Fenced => return Phase::Fenced,
             Standing::Dropped => return Phase::Dropped,
             Standing::Leading => {}
@@ -301,6 +303,9 @@ impl JobCoordinator {
             Life::Paused => return Phase::Paused,
             Life::Stopped | Life::Dropped => return Phase::Stopped { draining: !self.publishing.is_drained(&self.manifest) },
             Life::Failed { reason, .. } => return Phase::Failed { reason: reason.clone() },
+        }
+        if let Some(waiting) = unrecorded {
+            return waiting;
         }
         if let Some(swap) = self.swap.as_ref().filter(|swap| swap.is_record()) {
             return Phase::Recording { epoch: swap.manifest.epoch, since_us: swap.started_us };

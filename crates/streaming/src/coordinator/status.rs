@@ -115,7 +115,7 @@ impl fmt::Display for Limit {
 mod tests {
     use super::*;
     use crate::{
-        coordinator::{CoordinatorConfig, Event, JobCoordinator, Now, SwapReply},
+        coordinator::{Action, CoordinatorConfig, Event, JobCoordinator, ManifestAnswer, Now, SwapReply},
         ids::{ExecutorId, Incarnation, JobName, Nonce, SourcePartition, Version},
         manifest::{DEAD_LETTERS, Life, Manifest, SourcePosition},
         report::Counts,
@@ -148,15 +148,19 @@ mod tests {
         }
     }
 
-    /// A coordinator whose attempt runs.
-    fn computing() -> JobCoordinator {
+    /// A coordinator whose first swap is under way.
+    fn taking_over() -> JobCoordinator {
         let mut number = 0;
         let nonces = move || {
             number += 1;
             Nonce(format!("nonce-{number}"))
         };
-        let (mut coordinator, _) =
-            JobCoordinator::recover(manifest(), Version("1".into()), Generation(1), CoordinatorConfig::default(), nonces, NOW);
+        JobCoordinator::recover(manifest(), Version("1".into()), Generation(1), CoordinatorConfig::default(), nonces, NOW).0
+    }
+
+    /// A coordinator whose attempt runs.
+    fn computing() -> JobCoordinator {
+        let mut coordinator = taking_over();
         let reply = SwapReply::Stored { version: Version("2".into()) };
         coordinator.on_event(NOW, Event::SwapReplied { nonce: Nonce("nonce-1".into()), reply });
         coordinator.on_event(NOW, Event::ExecutorJoined { executor: ExecutorId::new("e1") });
@@ -169,6 +173,24 @@ mod tests {
         coordinator.on_event(NOW, Event::Partitions { source: SOURCE, asked_us: 0, topic_id: None, beginnings, ends });
         assert!(matches!(coordinator.status().phase, Phase::Computing { .. }), "{:?}", coordinator.status());
         coordinator
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_is_told_in_its_own_words() {
+        let mut coordinator = taking_over();
+        let message = || "no space left".to_owned();
+        let reply = SwapReply::Unknown { message: message() };
+        let actions = coordinator.on_event(NOW, Event::SwapReplied { nonce: Nonce("nonce-1".into()), reply });
+        assert_eq!(coordinator.status().phase, Phase::TakingOver, "it may pass at once");
+        let request = actions.into_iter().find_map(|action| match action {
+            Action::ReadManifest { request } => Some(request),
+            _ => None,
+        });
+        let request = request.expect("it looks what became of the swap");
+        coordinator.on_event(NOW, Event::ManifestRead { request, answer: ManifestAnswer::Unknown { message: message() } });
+        let status = coordinator.status();
+        assert_eq!(status.limit, Limit::StoreAway);
+        assert_eq!(status.phase, Phase::Waiting { why: "the manifest cannot be recorded: no space left".into() });
     }
 
     #[test]

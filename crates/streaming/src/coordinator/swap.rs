@@ -18,6 +18,8 @@ pub(super) struct Swap {
     pub started_us: u64,
     step: Step,
     failures: u32,
+    /// What the store said last instead of an answer.
+    message: Option<String>,
 }
 
 #[derive(Debug)]
@@ -58,12 +60,18 @@ impl Swap {
     pub fn send(expected: Version, manifest: Manifest, purpose: Purpose, now_us: u64) -> (Self, Action) {
         let manifest = Box::new(manifest);
         let action = Action::Swap { expected: expected.clone(), manifest: manifest.clone() };
-        (Self { expected, manifest, purpose, started_us: now_us, step: Step::Sent { since_us: now_us }, failures: 0 }, action)
+        let step = Step::Sent { since_us: now_us };
+        (Self { expected, manifest, purpose, started_us: now_us, step, failures: 0, message: None }, action)
     }
 
     /// The store has failed to answer clearly more than once.
     pub fn is_troubled(&self) -> bool {
         self.failures > 1
+    }
+
+    /// In what words, where there are any.
+    pub fn trouble(&self) -> Option<&str> {
+        self.message.as_deref().filter(|_| self.is_troubled())
     }
 
     pub fn is_record(&self) -> bool {
@@ -77,11 +85,11 @@ impl Swap {
         match reply {
             // Believed at any step: it names our nonce.
             SwapReply::Stored { version } => return Verdict::Stored(version),
-            SwapReply::Conflict | SwapReply::Unknown { .. } => {
-                if matches!(self.step, Step::Sent { .. }) {
-                    self.doubt(now_us, config);
-                }
-            }
+            SwapReply::Unknown { message } => self.message = Some(message),
+            SwapReply::Conflict => {}
+        }
+        if matches!(self.step, Step::Sent { .. }) {
+            self.doubt(now_us, config);
         }
         Verdict::Pending
     }
@@ -100,7 +108,8 @@ impl Swap {
         }
         match answer {
             ManifestAnswer::Missing => Verdict::Gone,
-            ManifestAnswer::Unknown { .. } => {
+            ManifestAnswer::Unknown { message } => {
+                self.message = Some(message);
                 self.doubt(now_us, config);
                 Verdict::Pending
             }

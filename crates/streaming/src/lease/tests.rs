@@ -87,6 +87,33 @@ fn a_lease_given_back_is_free_at_once() {
     assert!(run_alone(&mut second, &mut store, 0).contains(&LeaseAction::Lead(Generation(2))));
 }
 
+/// A full disk: it answers at once, and takes nothing.
+#[test]
+fn a_store_that_takes_no_write_is_asked_at_a_bounded_rate_and_deposes_in_time() {
+    let mut store = Store::default();
+    let config = LeaseConfig::default();
+    let mut election = Election::new(config, "first", "a");
+    run_alone(&mut election, &mut store, 0);
+    let (mut writes, mut now_us) = (0, 0);
+    while let Some(at) = election.next_wakeup() {
+        assert!(now_us < config.lease_us, "it leads for ever");
+        now_us = now_us.max(at);
+        let mut actions = election.on_event(now_us, LeaseEvent::Tick);
+        while let Some(action) = actions.pop() {
+            actions.extend(match action {
+                LeaseAction::Read => election.on_event(now_us, LeaseEvent::Read(store.read())),
+                LeaseAction::Write { record, .. } => {
+                    writes += 1;
+                    assert!(writes < 10, "{writes} writes until {now_us} µs");
+                    election.on_event(now_us, LeaseEvent::Written { counter: record.counter, answer: WriteAnswer::Unknown })
+                }
+                _ => vec![],
+            });
+        }
+    }
+    assert_eq!((election.role(now_us), now_us), (Role::Deposed, config.lease_us - config.margin_us));
+}
+
 /// Candidates that pause, over a store that loses and delays requests and replies: never two leaders at the same true time, and one again when the
 /// trouble is over.
 #[test]
