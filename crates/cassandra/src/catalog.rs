@@ -15,9 +15,10 @@ use crate::{
     types::{native_name, to_arrow},
 };
 
-/// How long nodes may take to tell which schema they have, and to tell the schema: the driver would wait for a cluster that is away.
+/// How long nodes may take to tell which schema they have, and to tell or change the schema: the driver would wait for a cluster that
+/// is away.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(2);
-const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The driver asks all nodes and waits for the last of them.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);

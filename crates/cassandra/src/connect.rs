@@ -10,11 +10,11 @@ use polybolos_tables::{
 };
 use scylla::{
     client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
-    statement::Consistency,
+    statement::{Consistency, Statement},
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, SCHEMA_TIMEOUT},
     errors::{of_execution, unavailable},
     scan,
     types::{quoted, to_cql},
@@ -123,7 +123,10 @@ impl CassandraBackend {
         }
     }
 
+    /// Changes the schema, for which a cluster that has only just started takes longer than for rows.
     async fn run(&self, doing: &str, statement: String) -> Result<(), TableError> {
+        let mut statement = Statement::new(statement);
+        statement.set_request_timeout(Some(SCHEMA_TIMEOUT));
         self.session.query_unpaged(statement, ()).await.map(|_| ()).map_err(|error| of_execution(doing, error))
     }
 }
