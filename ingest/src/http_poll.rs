@@ -2,7 +2,6 @@
 //! holds the feed up and loses nothing.
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -32,7 +31,7 @@ const MAX_REDIRECTS: usize = 5;
 /// A server that asks for more patience than this is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
-/// How often it is told that records wait for Kafka.
+/// How often it is told that records wait for Kafka, and looked whether they wait for ever.
 const TELL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Error)]
@@ -199,7 +198,7 @@ fn failed(source: reqwest::Error, timeout: Duration) -> PollError {
 }
 
 /// Delivers all records, however long the broker is away; false when shut down before that. The client itself sends them until they are there, since only it can do that
-/// without writing one twice; what comes back here was never sent.
+/// without writing one twice; what comes back here was never sent, or the client was given up.
 async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, metrics: &Metrics, shutdown: &CancellationToken) -> bool {
     let mut left = records;
     let mut pause = Duration::from_millis(100);
@@ -245,16 +244,32 @@ async fn send_all(
 ) -> Option<Vec<Result<(i32, i64), KafkaError>>> {
     let answered = AtomicUsize::new(0);
     let sends = records.iter().map(|record| send(feed, record, producer, &answered));
-    let mut outcomes = pin!(futures::future::join_all(sends));
+    let outcomes = futures::future::join_all(sends);
+    tokio::select! {
+        () = shutdown.cancelled() => None,
+        outcomes = outcomes => Some(outcomes),
+        () = tell(feed, records.len(), producer, metrics, &answered) => None,
+        () = renew(feed, producer) => None,
+    }
+}
+
+/// Never ends.
+async fn tell(feed: &Feed, count: usize, producer: &Producer, metrics: &Metrics, answered: &AtomicUsize) {
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            outcomes = &mut outcomes => return Some(outcomes),
-            () = tokio::time::sleep(TELL) => {
-                metrics.failures.with_label_values(&[&feed.name]).inc();
-                let records = records.len() - answered.load(Ordering::Relaxed);
-                tracing::warn!(feed = %feed.name, kafka = producer.servers(), records, "records not delivered yet; trying again");
-            }
+        tokio::time::sleep(TELL).await;
+        metrics.failures.with_label_values(&[&feed.name]).inc();
+        let records = count - answered.load(Ordering::Relaxed);
+        tracing::warn!(feed = %feed.name, kafka = producer.servers(), records, "records not delivered yet; trying again");
+    }
+}
+
+/// Never ends. What comes back from a client that is given up is sent again by [`deliver`].
+async fn renew(feed: &Feed, producer: &Producer) {
+    loop {
+        tokio::time::sleep(TELL).await;
+        if producer.renew_if_lost().await {
+            let kafka = producer.servers();
+            tracing::warn!(feed = %feed.name, kafka, "the client had lost its brokers; another one sends the records from now on");
         }
     }
 }
