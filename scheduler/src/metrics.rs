@@ -40,7 +40,7 @@ impl Families {
             rows_out: counter("polybolos_job_rows_out_total", "Changes computed for sinks.")?,
             dead_letters: counter("polybolos_job_dead_letters_total", "Records that became dead letters.")?,
             refused: counter("polybolos_job_refused_total", "Rows that a sink refused.")?,
-            lost: counter("polybolos_job_lost_records_total", "Records lost to retention and skipped.")?,
+            lost: counter("polybolos_job_lost_records_total", "Records lost to retention or with their topic, and skipped.")?,
             retries: counter("polybolos_job_publish_retries_total", "Retries of sink writes.")?,
             attempts: counter("polybolos_job_attempts_total", "Attempts at epochs.")?,
             step_seconds,

@@ -46,7 +46,8 @@ pub struct Counts {
     pub dead_letters: u64,
     /// Rows refused by a sink while publishing, which became dead letters too.
     pub refused: u64,
-    /// Records lost to retention and skipped with `on_data_loss = 'continue'`.
+    /// Records that were known to be there and are no more (retention, a topic that was made again or lost its tail), skipped with
+    /// `on_data_loss = 'continue'`. Offsets without a record count too.
     pub lost: u64,
     /// Rows that came after their windows had closed.
     #[serde(default)]

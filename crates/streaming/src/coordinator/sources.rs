@@ -18,7 +18,8 @@ use crate::{
 pub(super) struct Sources {
     sources: BTreeMap<SourceId, Source>,
     partitions: BTreeMap<SourcePartition, Partition>,
-    /// Records skipped since the last swap was made.
+    /// Records lost since the last swap was made: those known to have been there and not read. What came to a log after the broker was
+    /// last asked, and went with it, nobody knows.
     lost: u64,
 }
 
@@ -50,6 +51,11 @@ struct Partition {
 impl Partition {
     fn at(next: i64) -> Self {
         Self { next, next_when_asked: next, beginning: i64::MIN, end: next, available: next, bytes_per_record: 0 }
+    }
+
+    /// Records that are known to be there.
+    fn unread(&self) -> u64 {
+        (self.end.max(self.available) - self.next).max(0) as u64
     }
 }
 
@@ -205,6 +211,7 @@ impl Sources {
                     return Ok(Changes { moved: true, recreated: true });
                 }
                 // The same topic lost its tail: other records will take these offsets.
+                self.lost += partition.unread();
                 *partition = Partition { beginning, end, ..Partition::at(end) };
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.begin_log(&new_nonce());
@@ -256,8 +263,7 @@ impl Sources {
         ends: &BTreeMap<i32, i64>,
         nonce: &Nonce,
     ) {
-        self.lost +=
-            self.of(id).map(|(_, partition)| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum::<u64>();
+        self.lost += self.of(id).map(|(_, partition)| partition.unread()).sum::<u64>();
         self.partitions.retain(|key, _| key.source != id);
         for (&partition, &beginning) in beginnings {
             let end = ends.get(&partition).copied().unwrap_or(beginning);
@@ -319,7 +325,7 @@ impl Sources {
     pub fn activities(&self) -> impl Iterator<Item = (SourcePartition, Activity)> {
         self.partitions.iter().map(|(key, partition)| {
             let is_heard = self.sources.get(&key.source).is_some_and(|source| source.is_known && source.away.is_none());
-            let activity = match partition.end.max(partition.available) > partition.next {
+            let activity = match partition.unread() > 0 {
                 true => Activity::Busy,
                 false if is_heard => Activity::Quiet,
                 false => Activity::Unknown,
@@ -330,7 +336,7 @@ impl Sources {
 
     /// Records that wait, as far as the broker told.
     pub fn lag(&self) -> u64 {
-        self.partitions.values().map(|partition| (partition.end.max(partition.available) - partition.next).max(0) as u64).sum()
+        self.partitions.values().map(Partition::unread).sum()
     }
 
     /// The same; `None` while a topic cannot be looked at, or was not yet: nobody knows what waits there.

@@ -251,6 +251,25 @@ fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
     assert!(bench.submitted().is_some());
 }
 
+/// What was recorded is not lost with its topic, and what nobody heard of is not known.
+#[test]
+fn what_is_lost_with_a_log_is_what_was_known_of_it_and_not_read() {
+    let lost = |of_tail: bool| {
+        let mut bench = Bench::leading();
+        bench.compute();
+        bench.store();
+        bench.list(&BTreeMap::from([(0, 8), (1, 3)]));
+        let topic_id = Some(if of_tail { "first" } else { "second" }.to_owned());
+        let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 2), (1, 3)]));
+        bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
+        bench.send(Event::Command(Command::Pause));
+        bench.store();
+        bench.coordinator.manifest().counts.lost
+    };
+    assert_eq!(lost(false), 5, "three of eight were read, and three of three");
+    assert_eq!(lost(true), 5);
+}
+
 /// An executor that was cut off may still hold what it read of an earlier log.
 #[test]
 fn a_log_keeps_its_name_under_the_next_leader_and_no_other_gets_it() {
