@@ -3,13 +3,8 @@
 //! the end) have to do.
 use std::{
     io::{self, Read, Write},
-    net::{self as blocking, ToSocketAddrs},
+    net::{TcpStream, ToSocketAddrs},
     time::Duration,
-};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 use crate::connection::Connection;
@@ -26,21 +21,14 @@ const MAX_ANSWER: usize = 16 << 20;
 
 /// From the first bootstrap server that tells.
 pub(crate) async fn of(connection: &Connection, topic: &str) -> Option<String> {
-    if !connection.is_plaintext() {
-        return None;
-    }
-    for server in servers(connection) {
-        if let Ok(Ok(Some(id))) = tokio::time::timeout(TIMEOUT, ask(server, topic)).await {
-            return Some(id);
-        }
-    }
-    None
+    let (connection, topic) = (connection.clone(), topic.to_owned());
+    tokio::task::spawn_blocking(move || Asker::default().of(&connection, &topic)).await.ok()?.ok()?
 }
 
 /// The same for a thread that may block, over a connection that is kept.
 #[derive(Default)]
 pub(crate) struct Asker {
-    stream: Option<blocking::TcpStream>,
+    stream: Option<TcpStream>,
 }
 
 /// Nobody could be asked.
@@ -75,10 +63,10 @@ fn servers(connection: &Connection) -> impl Iterator<Item = &str> {
     connection.bootstrap_servers.split(',').map(str::trim).map(|server| server.strip_prefix("PLAINTEXT://").unwrap_or(server))
 }
 
-fn connect(server: &str) -> io::Result<blocking::TcpStream> {
+fn connect(server: &str) -> io::Result<TcpStream> {
     let mut failed = io::ErrorKind::AddrNotAvailable.into();
     for address in server.to_socket_addrs()? {
-        match blocking::TcpStream::connect_timeout(&address, TIMEOUT) {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
@@ -91,27 +79,14 @@ fn connect(server: &str) -> io::Result<blocking::TcpStream> {
     Err(failed)
 }
 
-fn ask_over(stream: &mut blocking::TcpStream, topic: &str) -> io::Result<Option<String>> {
+/// `None` when the broker does not tell.
+fn ask_over(stream: &mut TcpStream, topic: &str) -> io::Result<Option<String>> {
     stream.write_all(&request(topic))?;
     let mut size = [0; 4];
     stream.read_exact(&mut size)?;
-    let mut answer = vec![0; length(i32::from_be_bytes(size))?];
+    let size = usize::try_from(i32::from_be_bytes(size)).ok().filter(|size| *size <= MAX_ANSWER);
+    let mut answer = vec![0; size.ok_or(io::ErrorKind::InvalidData)?];
     stream.read_exact(&mut answer)?;
-    Ok(parse(&answer, topic))
-}
-
-/// Of an answer.
-fn length(size: i32) -> io::Result<usize> {
-    usize::try_from(size).ok().filter(|size| *size <= MAX_ANSWER).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// `None` when the broker does not tell.
-pub(crate) async fn ask(server: &str, topic: &str) -> io::Result<Option<String>> {
-    let mut stream = TcpStream::connect(server).await?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&request(topic)).await?;
-    let mut answer = vec![0; length(stream.read_i32().await?)?];
-    stream.read_exact(&mut answer).await?;
     Ok(parse(&answer, topic))
 }
 
