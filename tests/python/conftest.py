@@ -76,7 +76,7 @@ class Platform:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=60)
 
     def address(self, door: str) -> tuple[str, int]:
         host, port = self.endpoints[door].rsplit(":", 1)
@@ -131,17 +131,27 @@ def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], 
     for number in range(faults):
         time.sleep(moments.uniform(*between_s))
         service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
-        pid = cluster.pid(service)
         if number % 3 == 2 and service != "scheduler":
-            os.kill(pid, signal.SIGSTOP)
+            pid = signalled(cluster, service, signal.SIGSTOP)
             time.sleep(pause_s)
             os.kill(pid, signal.SIGCONT)
             pauses += 1
         else:
-            os.kill(pid, signal.SIGKILL)
+            pid = signalled(cluster, service, signal.SIGKILL)
             kills += 1
             wait_for(f"{service} starting again", lambda: cluster.pid(service) != pid)
     return kills, pauses
+
+
+def signalled(cluster: Cluster, service: str, number: int) -> int:
+    """The process that took the signal; one that has ended by itself is started again a moment later."""
+
+    def take() -> int:
+        pid = cluster.pid(service)
+        os.kill(pid, number)
+        return pid
+
+    return wait_for(f"{service} to be there", take)
 
 
 class Servers:

@@ -159,7 +159,7 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
         for number in range(100, 200):
             producer.produce("kept", json.dumps({"id": f"row-{number}", "n": number}).encode())
         producer.poll(0)
-        wait_for("the error", lambda: "No space left on device" in pathlib.Path(platform.err.name).read_text(), 20)
+        wait_for("the error", lambda: "No space left on device" in pathlib.Path(platform.err.name).read_text())
         producer.purge()
         filler.unlink()
         # The store under the broker takes nothing more after a failed write, so the platform has to be started again.

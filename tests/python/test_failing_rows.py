@@ -22,7 +22,7 @@ def test_a_division_by_zero_above_an_aggregate_takes_away_its_row_alone(system):
     wait_for("the first rows", lambda: rows() == {"a": -100, "b": -50})
     produce("a")
     wait_for("the row that fails going", lambda: rows() == {"b": -50})
-    [letter] = system.sql(f"SELECT id, step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'")
+    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT id, step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'"))
     assert letter["step"] == "compute" and "/operator-" in letter["id"] and "zero" in letter["error"].lower(), letter
     produce("ab")
     wait_for("its coming back", lambda: rows() == {"a": 100, "b": -100})

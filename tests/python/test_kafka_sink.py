@@ -145,7 +145,7 @@ def check(platform, servers: str, load: Chain, patience_s: float) -> None:
             assert row["price"] is None or float(other["price"]) == float(row["price"]), (row, other)
 
     # The topic of one record per key. Kafka answers a commit before its markers are where readers look.
-    wait_for("the last transaction", lambda: latest(servers)[0] == per_customer(rows), 20)
+    wait_for("the last transaction", lambda: latest(servers)[0] == per_customer(rows))
     assert latest(servers)[1] > 0
 
     # Who follows it: rows that changed are counted once, rows that are gone not at all.

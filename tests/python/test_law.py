@@ -160,7 +160,7 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
 
     # The last windows close once all partitions have been silent.
     wrong = differences()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while wrong and time.monotonic() < deadline:
         time.sleep(1)
         wrong = differences()

@@ -36,7 +36,7 @@ def test_a_row_that_an_argument_of_a_window_function_fails_on_is_a_dead_letter(s
     system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT id, sum(10 / v) OVER (PARTITION BY k ORDER BY id) FROM {stem}")
     rows = lambda: {row["id"]: row["x"] for row in system.sql(f"SELECT * FROM {stem}_out")}  # noqa: E731
     wait_for("the other rows", lambda: rows() == {1: 1, 3: 2, 4: 6})
-    [letter] = system.sql(f"SELECT step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'")
+    [letter] = wait_for("the letter", lambda: system.sql(f"SELECT step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'"))
     assert letter["step"] == "compute" and "zero" in letter["error"].lower(), letter
 
 

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, free_offset, wait_for
 from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
-TAKEOVER_S = 10
+TAKEOVER_S = 20
 # Names of this test alone: it shares Kafka and Cassandra with others.
 TOPIC = "standby_ledger"
 OWN_TABLES = TABLES.replace("'ledger'", f"'{TOPIC}'").replace("ledger_job", "standby_job")
@@ -129,17 +129,16 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     leader.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     acknowledged = load.acknowledged
-    wait_for("the standby's output", lambda: records(1) > acknowledged, 30)
+    wait_for("the standby's output", lambda: records(1) > acknowledged)
     took = time.monotonic() - stopped
     leader.send_signal(signal.SIGCONT)
     assert took < TAKEOVER_S, f"{took:.1f} s"
-    wait_for("the command line going to the new leader", lambda: named() == f"127.0.0.1:{services.ports[1][1]}", 10)
+    wait_for("the command line going to the new leader", lambda: named() == f"127.0.0.1:{services.ports[1][1]}")
     # The sleeper does not lead: whoever leads does so undisturbed.
     assert "this scheduler leads" in (services.folder / "scheduler-1.log").read_text()
     before = records(1)
-    time.sleep(3)
-    assert records(1) > before
-    assert "starting anew" in (services.folder / "scheduler-0.log").read_text() or leader.poll() is not None
+    wait_for("the sleeper waking up", lambda: "starting anew" in (services.folder / "scheduler-0.log").read_text() or leader.poll() is not None)
+    wait_for("the new leader going on", lambda: records(1) > before)
     # Executors follow the new leader with what they hold.
     for executor in range(2):
         assert "starting anew" not in (services.folder / f"executor-{executor}.log").read_text()

@@ -213,7 +213,7 @@ def test_a_cluster_with_jobs_spread_over_executors_under_kills_and_pauses_answer
     cluster = fresh_cluster()
     load = begun(cluster, 3)
     readers = lambda: {row["executor"] for row in cluster.sql("SELECT topic, executor FROM polybolos.partitions WHERE job = 'per_customer_job'")}  # noqa: E731
-    wait_for("three executors sharing the job", lambda: len(readers()) == 3, 30)
+    wait_for("three executors sharing the job", lambda: len(readers()) == 3)
     # A pause is longer than the lease and the publisher's grant.
     kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (0.5, 2.0), 5)
     load.stop()

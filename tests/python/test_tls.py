@@ -6,7 +6,7 @@ import subprocess
 import adbc_driver_flightsql.dbapi as flight_sql
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
-from conftest import BINARY
+from conftest import BINARY, free_offset
 
 
 def test_every_door_speaks_tls(fresh_platform, certificates):
@@ -45,7 +45,7 @@ def test_tls_with_a_platform_that_speaks_none_is_told(platform, certificates):
 
 
 def test_a_certificate_without_its_key_is_refused(certificates):
-    command = [BINARY, "up", "--data-dir", str(certificates / "data"), "--port-offset", "9000", "--no-pipelines"]
+    command = [BINARY, "up", "--data-dir", str(certificates / "data"), "--port-offset", str(free_offset()), "--no-pipelines"]
     command += ["--tls-certificate", str(certificates / "certificate.pem"), "--tls-key", str(certificates / "ca-key.pem")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "do not go together" in done.stderr

@@ -8,7 +8,7 @@ use std::{
 
 use futures::future::join_all;
 use polybolos_kafka::{
-    admin::Admin,
+    admin::{Admin, TopicDescription},
     connection::Connection,
     error::KafkaError,
     fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
@@ -57,15 +57,36 @@ async fn topic(what: &str, partitions: i32, config: &[(&str, &str)]) -> Topic {
 }
 
 impl Topic {
-    async fn appears(&self, partitions: usize) {
+    /// Asks until the broker tells what is looked for; for a while it may know nothing.
+    async fn until<T>(&self, missed: &str, looked_for: impl Fn(Option<TopicDescription>) -> Option<T>) -> T {
         let until = Instant::now() + DEADLINE;
         loop {
-            match self.admin.describe(&self.name).await.unwrap() {
-                Some(description) if description.partitions.len() == partitions => return,
-                _ => assert!(Instant::now() < until, "topic {} does not appear", self.name),
+            match self.admin.describe(&self.name).await {
+                Ok(description) => {
+                    if let Some(found) = looked_for(description) {
+                        return found;
+                    }
+                }
+                Err(error) => assert!(error.is_retryable(), "{error}"),
             }
+            assert!(Instant::now() < until, "topic {} {missed}", self.name);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    async fn appears(&self, partitions: usize) {
+        let whole = |found: Option<TopicDescription>| (found?.partitions.len() == partitions).then_some(());
+        self.until("does not appear", whole).await;
+    }
+
+    async fn id(&self) -> String {
+        self.until("has no id", |found| found?.topic_id).await
+    }
+
+    /// Deletes it, and waits until it is gone.
+    async fn end(&self) {
+        self.delete().await;
+        self.until("does not go away", |found| found.is_none().then_some(())).await;
     }
 
     async fn delete(&self) {
@@ -300,25 +321,18 @@ async fn records_deleted_under_a_reader_are_reported() {
 async fn a_topic_made_again_is_not_the_same() {
     let topic = topic("again", 1, &[]).await;
     topic.fill(0, 100, 10).await;
-    let first = topic.admin.describe(&topic.name).await.unwrap().unwrap();
-    assert!(first.topic_id.is_some(), "the broker tells topic ids");
+    let first = topic.id().await;
     let fetcher = fetcher(FetcherConfig::default());
     fetcher.prefetch(key(0), FetchTopic::new(&connection(), &topic.name), BTreeMap::from([(0, 0)]));
     assert_exact(&read(&fetcher, &topic, 0, 0, 100).await.unwrap(), 0, OffsetRange::new(0, 100), 10);
-    topic.delete().await;
-    let until = Instant::now() + DEADLINE;
-    while topic.admin.describe(&topic.name).await.unwrap().is_some() {
-        assert!(Instant::now() < until, "the topic does not go away");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    topic.end().await;
     let error = read(&fetcher, &topic, 0, 100, 101).await.unwrap_err();
     println!("after deletion: {error}");
     assert!(matches!(error, KafkaError::NoSuchTopic { .. } | KafkaError::DataLost { .. }), "{error}");
     topic.admin.create_topic(&topic.name, 1, 1, &[]).await.unwrap();
     topic.appears(1).await;
     topic.fill(0, 5, 10).await;
-    let second = topic.admin.describe(&topic.name).await.unwrap().unwrap();
-    assert_ne!(first.topic_id, second.topic_id);
+    assert_ne!(first, topic.id().await);
     let error = read(&fetcher, &topic, 0, 100, 101).await.unwrap_err();
     println!("after making it again: {error}");
     assert!(matches!(error, KafkaError::DataLost { .. } | KafkaError::NoSuchTopic { .. }), "{error}");
@@ -353,12 +367,7 @@ async fn what_was_read_ahead_of_a_topic_does_not_outlive_it() {
     };
     prefetch("first");
     ahead("first", 100).await;
-    topic.delete().await;
-    let until = Instant::now() + DEADLINE;
-    while topic.admin.describe(&topic.name).await.unwrap().is_some() {
-        assert!(Instant::now() < until, "the topic does not go away");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    topic.end().await;
     topic.admin.create_topic(&topic.name, 1, 1, &[]).await.unwrap();
     topic.appears(1).await;
     topic.fill(0, 5, 30).await;
@@ -374,7 +383,7 @@ async fn a_topic_made_again_is_not_read_for_the_one_that_was_ordered() {
     topic.fill(0, 100, 10).await;
     let (fetcher, connection) = (fetcher(FetcherConfig::default()), connection());
     let prefetch = async |log: &str| {
-        let id = topic.admin.describe(&topic.name).await.unwrap().unwrap().topic_id.unwrap();
+        let id = topic.id().await;
         let fetched = FetchTopic { log, topic_id: Some(&id), ..FetchTopic::new(&connection, &topic.name) };
         fetcher.prefetch(key(0), fetched, BTreeMap::from([(0, 0)]));
     };
