@@ -153,6 +153,7 @@ fn recorded(table: &TableDefinition, from: Recorded<'_>) -> Field {
     match from {
         Recorded::Column(column) => field(table, column),
         Recorded::Member(name) => Field::Json { name: name.to_owned() },
+        Recorded::KeyMember(name) => Field::KeyJson { name: name.to_owned() },
         Recorded::Partition => Field::Partition,
         Recorded::Offset => Field::Offset,
         Recorded::IsTombstone => Field::Tombstone,
@@ -182,12 +183,13 @@ fn field(table: &TableDefinition, column: &ColumnDefinition) -> Field {
 
 /// Of a topic that keeps a row per key; what must be there in every payload.
 fn tombstones(table: &TableDefinition) -> Option<Tombstones> {
-    if table.debezium().is_some() {
-        return Some(Tombstones::default());
+    if let Some(options) = table.debezium() {
+        let required = options.schema_include.then(|| "payload".to_owned());
+        return Some(Tombstones { required: required.into_iter().collect(), in_json: true });
     }
     let in_payload = |column: &&ColumnDefinition| column.kind == ColumnKind::Physical && !table.is_key(&column.name);
     let required = table.columns.iter().filter(in_payload).filter(|column| !column.nullable).map(|column| column.name.clone());
-    table.keeps_last_record().then(|| Tombstones { required: required.collect() })
+    table.keeps_last_record().then(|| Tombstones { required: required.collect(), in_json: false })
 }
 
 #[async_trait]

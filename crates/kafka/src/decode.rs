@@ -12,10 +12,10 @@ mod time;
 mod validity;
 mod values;
 
-use serde::{Deserialize, Serialize};
-use std::ops::Range;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field as Member, Fields, SchemaRef};
 
 use self::column::{Column, column_for};
@@ -36,7 +36,7 @@ pub enum Field {
     KeyJson {
         name: String,
     },
-    /// Whether the payload is null, which deletes the row of the record's key: a BOOLEAN.
+    /// Whether the payload is null: a BOOLEAN.
     Tombstone,
     /// The record's key: text (then it must be UTF-8) or bytes.
     Key,
@@ -94,6 +94,9 @@ pub struct DecodeOptions {
 pub struct Tombstones {
     /// Members that may not be NULL where there is a payload; their columns are nullable for the tombstones.
     pub required: Vec<String>,
+    /// Payloads are null too that say so in JSON: `null`, and `{"schema": …, "payload": null}` where `payload` is required.
+    #[serde(default)]
+    pub in_json: bool,
 }
 
 impl Default for DecodeOptions {
@@ -195,10 +198,14 @@ impl JsonDecoder {
     /// `records` are indexes in the chunk; all of them come back, as a row or as a failure.
     pub fn decode(&mut self, chunk: &RecordChunk, records: Range<usize>, topic: &str, partition: i32) -> Result<Decoded> {
         let mut rows = Vec::with_capacity(records.len());
+        let mut tombstones = Vec::with_capacity(records.len());
         let mut failures = Vec::new();
         for record in records {
-            match self.append(chunk, record) {
-                Ok(()) => rows.push(record as u32),
+            match self.append(chunk, record, rows.len()) {
+                Ok(is_tombstone) => {
+                    rows.push(record as u32);
+                    tombstones.push(is_tombstone);
+                }
                 Err(fault) => {
                     self.json.truncate(rows.len());
                     if let Some(key) = &mut self.key {
@@ -215,6 +222,7 @@ impl JsonDecoder {
             columns.push(match field {
                 Field::Json { .. } => json.next().expect("one array per member"),
                 Field::KeyJson { .. } => key.next().expect("one array per member"),
+                Field::Tombstone => Arc::new(BooleanArray::from(tombstones.clone())),
                 _ => metadata::column(column, field, chunk, &rows, topic, partition),
             });
         }
@@ -224,8 +232,9 @@ impl JsonDecoder {
         Ok(Decoded { batch, records: rows, failures })
     }
 
+    /// As row `row`; answers whether the record has no payload.
     #[inline]
-    fn append(&mut self, chunk: &RecordChunk, record: usize) -> Outcome {
+    fn append(&mut self, chunk: &RecordChunk, record: usize, row: usize) -> Outcome<bool> {
         let payload = chunk.payload(record);
         let bytes = payload.map_or(0, <[u8]>::len);
         if bytes > self.options.max_record_bytes {
@@ -234,21 +243,32 @@ impl JsonDecoder {
         }
         self.metadata.check(chunk, record)?;
         if self.options.format == Format::Raw {
-            return Ok(());
+            return Ok(payload.is_none());
         }
         if let Some(members) = &mut self.key {
             let key = chunk.key(record).ok_or_else(|| Fault::value("the record has no key".into()))?;
             read_object(members, key, self.options.max_depth).map_err(Fault::of_key)?;
         }
-        match payload {
-            Some(payload) => read_object(&mut self.json, payload, self.options.max_depth),
-            None if self.options.tombstones.is_some() => {
-                self.json.append_null();
-                Ok(())
+        let tombstones = self.options.tombstones.as_ref();
+        match payload.map(|payload| (payload, read_object(&mut self.json, payload, self.options.max_depth))) {
+            Some((_, Ok(()))) => return Ok(false),
+            Some((payload, Err(_))) if tombstones.is_some_and(|tombstones| tombstones.in_json) && is_null(payload) => {
+                self.json.truncate(row);
             }
-            None => Err(Fault::value(NULL_PAYLOAD.into())),
+            Some((_, Err(fault))) => return Err(fault),
+            None if tombstones.is_some() => {}
+            None => return Err(Fault::value(NULL_PAYLOAD.into())),
         }
+        self.json.append_null();
+        Ok(true)
     }
+}
+
+/// Whether JSON says that there is no payload.
+#[cold]
+fn is_null(bytes: &[u8]) -> bool {
+    let members = serde_json::from_slice::<Option<HashMap<String, Option<IgnoredAny>>>>(bytes);
+    members.is_ok_and(|members| members.is_none_or(|members| matches!(members.get("payload"), Some(None))))
 }
 
 /// Reads the one object that `bytes` must be.

@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, StringArray, StringBuilder,
     TimestampMillisecondArray,
 };
 use arrow::compute::{can_cast_types, cast};
@@ -142,8 +142,7 @@ pub(super) fn column(column: &Column, field: &Field, chunk: &RecordChunk, rows: 
         Field::Partition => Arc::new(Int32Array::from_value(partition, rows.len())),
         Field::Topic => Arc::new(StringArray::new_repeated(topic, rows.len())),
         Field::Headers => headers(column.data_type(), chunk, rows),
-        Field::Tombstone => Arc::new(records().map(|record| Some(chunk.payload(record).is_none())).collect::<BooleanArray>()),
-        Field::Json { .. } | Field::KeyJson { .. } => unreachable!("members of objects are decoded, not looked up"),
+        Field::Json { .. } | Field::KeyJson { .. } | Field::Tombstone => unreachable!("what is decoded is not looked up"),
     };
     if array.data_type() == column.data_type() {
         return array;

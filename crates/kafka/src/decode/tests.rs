@@ -282,7 +282,10 @@ fn keys_are_decoded_and_null_payloads_are_tombstones() {
     ];
     let member = |name: &str| Field::Json { name: name.into() };
     let fields = vec![Field::KeyJson { name: "id".into() }, member("name"), member("age"), Field::Tombstone];
-    let options = DecodeOptions { tombstones: Some(Tombstones { required: vec!["name".into()] }), ..DecodeOptions::default() };
+    let options = DecodeOptions {
+        tombstones: Some(Tombstones { required: vec!["name".into()], in_json: false }),
+        ..DecodeOptions::default()
+    };
     let mut decoder = JsonDecoder::new(Arc::new(Schema::new(columns)), fields, options).unwrap();
     let records: [(Option<&str>, Option<&str>); 8] = [
         (Some(r#"{"id":1}"#), Some(r#"{"id":9,"name":"Ann","age":30}"#)),
@@ -317,9 +320,46 @@ fn keys_are_decoded_and_null_payloads_are_tombstones() {
 }
 
 #[test]
+fn null_in_json_is_no_payload_where_that_is_meant() {
+    let image = struct_of(vec![Column::new("id", DataType::Int64, true)]);
+    let columns = vec![Column::new("payload", image, true), Column::new("gone", DataType::Boolean, false)];
+    let fields = vec![Field::Json { name: "payload".into() }, Field::Tombstone];
+    let payloads = [
+        Some(r#"{"schema":{"type":"struct"},"payload":{"id":1}}"#),
+        Some(r#"{"schema":{"payload":1},"payload":null}"#),
+        Some(" null "),
+        None,
+        Some(r#"{"payload":{"id":2},"schema":null}"#),
+        Some(r#"{"id":3}"#),
+        Some(r#"{"payload":null"#),
+        Some("nulls"),
+        Some(r#"{"payload":{"id":"x"}}"#),
+        Some(r#"{"payload":{"id":null}}"#),
+    ];
+    let decoded = |in_json: bool| {
+        let options = DecodeOptions {
+            tombstones: Some(Tombstones { required: vec!["payload".into()], in_json }),
+            ..DecodeOptions::default()
+        };
+        let mut decoder = JsonDecoder::new(Arc::new(Schema::new(columns.clone())), fields.clone(), options).unwrap();
+        let decoded = decoder.decode(&chunk(&payloads), 0..10, "t", 0).unwrap();
+        let gone: Vec<bool> = decoded.batch.column(1).as_boolean().iter().flatten().collect();
+        let image = decoded.batch.column(0);
+        let without: Vec<bool> = (0..image.len()).map(|row| image.is_null(row)).collect();
+        assert_eq!(without, gone, "{in_json}");
+        (decoded.records, gone)
+    };
+    assert_eq!(decoded(true), (vec![0, 1, 2, 3, 4, 9], vec![false, true, true, true, false, false]));
+    assert_eq!(decoded(false), (vec![0, 3, 4, 9], vec![false, true, false, false]));
+}
+
+#[test]
 fn what_is_required_is_looked_for_in_every_payload() {
     let columns = vec![Column::new("age", DataType::Int32, true)];
-    let options = DecodeOptions { tombstones: Some(Tombstones { required: vec!["name".into()] }), ..DecodeOptions::default() };
+    let options = DecodeOptions {
+        tombstones: Some(Tombstones { required: vec!["name".into()], in_json: false }),
+        ..DecodeOptions::default()
+    };
     let mut decoder = decoder(columns, options);
     let payloads = [
         Some(r#"{"name":{"first":"Ann"},"age":1}"#),

@@ -13,7 +13,7 @@ pub(crate) use self::apply::{references, sources, target};
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
-    records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, member_column},
+    records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, key_column, member_column},
     table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
     view::ViewDefinition,
 };

@@ -18,6 +18,8 @@ pub enum Recorded<'a> {
     Column(&'a ColumnDefinition),
     /// A member of the payload, which holds rows.
     Member(&'static str),
+    /// A member of the record's key, which tells the row of a change.
+    KeyMember(&'a str),
     Partition,
     Offset,
     IsTombstone,
@@ -73,6 +75,11 @@ impl TableDefinition {
                     .into_iter()
                     .map(|(name, data_type)| (Field::new(member_column(name), data_type, true), Recorded::Member(name))),
             );
+            recorded.extend(
+                self.key_members(options)
+                    .into_iter()
+                    .map(|(name, data_type)| (Field::new(key_column(name), data_type, true), Recorded::KeyMember(name))),
+            );
         }
         let place = [
             (RECORD_PARTITION, DataType::Int32, Recorded::Partition),
@@ -84,6 +91,16 @@ impl TableDefinition {
     }
 }
 
+impl TableDefinition {
+    /// Those of the records' keys that are read.
+    fn key_members(&self, options: &DebeziumOptions) -> Vec<(&str, DataType)> {
+        let key = self.primary_key.iter().filter(|_| options.has_key).flat_map(|key| key.columns());
+        let columns = key.filter_map(|name| self.column(name));
+        let members: Vec<_> = columns.map(|column| (column.name.as_str(), self.data_type(column))).collect();
+        if members.is_empty() { members } else { options.enveloped(members) }
+    }
+}
+
 /// What names of columns may not begin with in such a table.
 pub(super) const PREFIX: &str = "record:";
 
@@ -92,12 +109,21 @@ pub fn member_column(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
+/// The column of a member of the record's key.
+pub fn key_column(name: &str) -> String {
+    format!("{PREFIX}key:{name}")
+}
+
 impl DebeziumOptions {
     /// The members of a payload that are read; `image` is the type of a row.
     fn members(&self, image: &DataType) -> Vec<(&'static str, DataType)> {
-        let members = [("before", image.clone()), ("after", image.clone()), ("op", DataType::Utf8)];
+        self.enveloped(vec![("before", image.clone()), ("after", image.clone()), ("op", DataType::Utf8)])
+    }
+
+    /// Members where they stand: beside a schema they are within `payload`.
+    fn enveloped<'a>(&self, members: Vec<(&'a str, DataType)>) -> Vec<(&'a str, DataType)> {
         if !self.schema_include {
-            return members.into();
+            return members;
         }
         let fields = members.into_iter().map(|(name, data_type)| Field::new(name, data_type, true));
         vec![("payload", DataType::Struct(fields.collect()))]

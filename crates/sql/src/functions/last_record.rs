@@ -1,5 +1,6 @@
-//! `last_record(gone) OVER (PARTITION BY key ORDER BY place DESC)` is `row_number()`, and says more of what it numbers: records of a key come in the order
-//! of their places. What came before the last one never counts again, and after one that is `gone` nothing of the key need be remembered.
+//! `last_record(gone, 'table') OVER (PARTITION BY key ORDER BY place DESC)` is `row_number()`, and says more of what it numbers: records of a key come in
+//! the order of their places. What came before the last one never counts again, and after one that is `gone` nothing of the key need be remembered. The
+//! name of the table whose rows they are is for EXPLAIN, and may be left out.
 use std::sync::Arc;
 
 use datafusion::{
@@ -7,7 +8,7 @@ use datafusion::{
     common::Result,
     functions_window::row_number::RowNumber,
     logical_expr::{
-        LimitEffect, PartitionEvaluator, ReversedUDWF, Signature, Volatility, WindowUDFImpl,
+        LimitEffect, PartitionEvaluator, ReversedUDWF, Signature, TypeSignature, Volatility, WindowUDFImpl,
         function::{PartitionEvaluatorArgs, WindowUDFFieldArgs},
     },
     physical_plan::PhysicalExpr,
@@ -21,7 +22,8 @@ pub(super) struct LastRecord {
 
 impl LastRecord {
     pub fn new() -> Self {
-        Self { signature: Signature::exact(vec![DataType::Boolean], Volatility::Immutable), numbers: RowNumber::new() }
+        let arguments = [vec![DataType::Boolean], vec![DataType::Boolean, DataType::Utf8]].map(TypeSignature::Exact);
+        Self { signature: Signature::one_of(arguments.to_vec(), Volatility::Immutable), numbers: RowNumber::new() }
     }
 }
 

@@ -24,7 +24,7 @@
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
-//! | `last_record(gone) OVER (…)` | `row_number()` of a key's records, the last first |
+//! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;

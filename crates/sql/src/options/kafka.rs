@@ -7,6 +7,7 @@
 //! | `properties.*` | passed to librdkafka (SASL, TLS, …); secrets as `${env:NAME}` | |
 //! | `format` | `json`; `debezium-json`: changes of a database's table, as Debezium tells them | required |
 //! | `debezium-json.schema-include` | `true`: each record has its schema beside it | `false` |
+//! | `key.format` | of `debezium-json`: `json`: the record's key tells the row that is deleted, where the change does not | none |
 //! | `debezium-json.timestamp-format.standard` | as `json.timestamp-format.standard` | `SQL` |
 //! | `json.fail-on-missing-field` | `true`: a record that lacks a field that the query reads is a dead letter; `false`: the field is NULL | `false` |
 //! | `json.timestamp-format.standard` | `SQL` or `ISO-8601`: how timestamps are written (both are read) | `SQL` |
@@ -65,6 +66,9 @@ pub struct DebeziumOptions {
     pub json: JsonOptions,
     /// Records are `{"schema": …, "payload": …}`.
     pub schema_include: bool,
+    /// Their keys are objects of the primary key's columns, and tell the row where a delete does not.
+    #[serde(default)]
+    pub has_key: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,6 +214,7 @@ fn format(reader: &mut OptionReader<'_>) -> Result<Format, SqlError> {
             Format::DebeziumJson(DebeziumOptions {
                 json: JsonOptions { timestamp_format, ..JsonOptions::default() },
                 schema_include: reader.boolean("debezium-json.schema-include")?.unwrap_or_default(),
+                has_key: reader.choice("key.format", &[("json", true)])?.unwrap_or_default(),
             })
         }
     })
