@@ -195,6 +195,7 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
         if read.all().any(|name| name == target) {
             return Err(SqlError::invalid(format!("job {} reads and writes table {target}; write to another table", create.name)));
         }
+        check_no_loop(catalog, create, target, &read)?;
     }
     let mut next = catalog.clone();
     next.jobs.push(JobDefinition {
@@ -210,6 +211,23 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
     });
     next.jobs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(next)
+}
+
+/// That a job does not read what it writes through another table over the same topic.
+fn check_no_loop(catalog: &Catalog, create: &CreateJob, target: &RelationName, read: &Sources) -> Result<(), SqlError> {
+    let written = catalog.table(target)?;
+    for source in &read.tables {
+        let source = catalog.table(source)?;
+        if let (Some(written), Some(read)) = (written.topic(), source.topic())
+            && written.is_same_topic(&read)
+        {
+            return Err(SqlError::invalid(format!(
+                "job {} reads topic {} as table {} and writes it as table {target}, so that it would read what it writes; write to another topic",
+                create.name, read.topic, source.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The same job with another definition: the incarnation stays, and where it began.
@@ -307,6 +325,34 @@ mod tests {
     fn after(catalog: &Catalog, sql: &str, incarnation: &str) -> Result<Catalog, SqlError> {
         let change = Change { now_us: 1, incarnation: incarnation.to_owned() };
         parse(sql)?.iter().try_fold(catalog.clone(), |catalog, statement| apply(&catalog, statement, &change))
+    }
+
+    #[test]
+    fn a_job_does_not_read_the_topic_that_it_writes_by_another_name() {
+        let table = |name: &str, topic: &str, servers: &str| {
+            format!(
+                "CREATE TABLE {name} (k STRING, PRIMARY KEY (k) NOT ENFORCED)
+                 WITH ('connector' = 'upsert-kafka', 'topic' = '{topic}', 'key.format' = 'json', 'value.format' = 'json'{servers});"
+            )
+        };
+        let there = |servers: &str| format!(", 'properties.bootstrap.servers' = '{servers}'");
+        let declared = [
+            table("a", "t", ""),
+            table("b", "t", ""),
+            table("c", "u", ""),
+            table("d", "t", &there("one:9092, two:9092")),
+            table("e", "t", &there("two:9092,one:9092")),
+        ];
+        let catalog = after(&Catalog::default(), &declared.concat(), "first").unwrap();
+        let made = |from: &str, to: &str| after(&catalog, &format!("CREATE JOB j AS INSERT INTO {to} SELECT k FROM {from}"), "j");
+        for (from, to) in [("a", "b"), ("d", "e")] {
+            let message = made(from, to).unwrap_err().to_string();
+            let said = format!("reads topic t as table {from} and writes it as table {to}");
+            assert!(message.contains(&said) && message.contains("write to another topic"), "{message}");
+        }
+        for (from, to) in [("a", "c"), ("a", "d")] {
+            assert!(made(from, to).is_ok(), "{from} to {to}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! | `scan.bounded.mode` | `unbounded`, `latest-offset`, `timestamp`, `specific-offsets`: where the table ends | `unbounded` |
 //! | `scan.bounded.timestamp-millis`, `scan.bounded.specific-offsets` | as above | |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | `fail` |
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -173,6 +173,15 @@ impl KafkaOptions {
         let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?.unwrap_or_default();
         let idle_timeout_us = reader.duration("scan.watermark.idle-timeout")?;
         Ok(Self { topic, bootstrap_servers, properties, format, startup, bounded, on_data_loss, idle_timeout_us })
+    }
+
+    /// Whether both are one topic of one cluster. Clusters are told apart by where they are declared to be.
+    pub(crate) fn is_same_topic(&self, other: &Self) -> bool {
+        let servers = |options: &Self| {
+            let declared = options.bootstrap_servers.as_deref();
+            declared.map(|servers| servers.split(',').map(|server| server.trim().to_lowercase()).collect::<BTreeSet<_>>())
+        };
+        self.topic == other.topic && servers(self) == servers(other)
     }
 }
 
