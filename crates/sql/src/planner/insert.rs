@@ -97,6 +97,10 @@ pub(super) fn check_is_stream(catalog: &Catalog, subject: &str, insert: &Insert)
         });
     }
     match tables.looked_up.iter().find(|table| !matches!(table.connector, Connector::Cassandra(_))) {
+        Some(table) if table.keeps_last_record() => refuse(format!(
+            "{subject} looks up {}, whose rows are followed as they change; leave FOR SYSTEM_TIME AS OF out: JOIN {} AS r ON …, or have a job INSERT INTO a Cassandra table from it and look that up",
+            table.name, table.name
+        )),
         Some(table) => refuse(format!(
             "{subject} looks up {} ({}); only Cassandra tables are looked up; for the version of that time join it ON key AND r.ts <= s.ts and keep the newest, ROW_NUMBER() OVER (PARTITION BY s.id ORDER BY r.ts DESC) = 1",
             table.name,

@@ -257,7 +257,7 @@ impl Planner {
         planning.prepare(&insert.query).await?;
         let state = &planning.state;
         let mut planned = insert::plan(state, &self.catalog, insert).await?;
-        refuse::check_written(subject, &planned.plan)?;
+        refuse::check_written(subject, &planned.plan, &planned.sources)?;
         planned.plan = state.optimize(&planned.plan)?;
         let with_constants = constants::propagate(planned.plan)?;
         // What a constant decides goes away, and with it the columns that were read for it.

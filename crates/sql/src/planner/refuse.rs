@@ -8,14 +8,15 @@ use datafusion::{
     logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Volatility},
 };
 
-use crate::{error::SqlError, names::RelationName};
+use crate::{catalog::TableDefinition, error::SqlError, names::RelationName};
 
-/// Checks a plan before it is optimised, as it was written.
-pub(super) fn check_written(subject: &str, plan: &LogicalPlan) -> Result<(), SqlError> {
+/// Checks a plan before it is optimised, as it was written. `sources`: the tables that it reads.
+pub(super) fn check_written(subject: &str, plan: &LogicalPlan, sources: &[TableDefinition]) -> Result<(), SqlError> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
         refused = refuse_node(node)
             .or_else(|| refuse_lookup(node))
+            .or_else(|| refuse_lookup_of_changes(node, sources))
             .or_else(|| refuse_volatile(node))
             .or_else(|| refuse_windows_of_text(node));
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
@@ -183,10 +184,6 @@ fn is_sorted(plan: &LogicalPlan) -> bool {
 
 /// A table that is looked up stands on the right of an inner or left join.
 fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
-    let looked_up = |plan: &LogicalPlan| match strip_alias(plan) {
-        LogicalPlan::TableScan(scan) => RelationName::from(&scan.table_name).looked_up(),
-        _ => None,
-    };
     let name = match node {
         LogicalPlan::SubqueryAlias(_) => return None,
         LogicalPlan::Join(join) => looked_up(&join.left)
@@ -196,6 +193,31 @@ fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
     Some(format!(
         "looks up {name} otherwise than on the right of JOIN or LEFT JOIN; write FROM stream AS s JOIN {name} FOR SYSTEM_TIME AS OF s.proc_time AS t ON s.key = t.key"
     ))
+}
+
+/// What rows that change and go were joined with would have to be remembered.
+fn refuse_lookup_of_changes(node: &LogicalPlan, sources: &[TableDefinition]) -> Option<String> {
+    let LogicalPlan::Join(join) = node else { return None };
+    let name = looked_up(&join.right)?;
+    let (left, mut found): (&LogicalPlan, Option<&TableDefinition>) = (&join.left, None);
+    let walked = left.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let read = RelationName::from(&scan.table_name);
+            found = found.or_else(|| sources.iter().find(|table| table.name == read && table.keeps_last_record()));
+        }
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    let table = &found.filter(|_| walked.is_ok())?.name;
+    Some(format!(
+        "looks up {name} for rows of {table}, which change and go, and would be taken back otherwise when {name} says something else; join a table whose changes are followed ('connector' = 'upsert-kafka'), or declare the topic of {table} with 'connector' = 'kafka' and 'format' = 'json' and look {name} up for its records"
+    ))
+}
+
+fn looked_up(plan: &LogicalPlan) -> Option<RelationName> {
+    match strip_alias(plan) {
+        LogicalPlan::TableScan(scan) => RelationName::from(&scan.table_name).looked_up(),
+        _ => None,
+    }
 }
 
 fn strip_alias(plan: &LogicalPlan) -> &LogicalPlan {

@@ -36,6 +36,16 @@ const TABLES: &str = "
     WITH ('connector' = 'upsert-kafka', 'topic' = 'n', 'key.format' = 'json', 'value.format' = 'json');
     CREATE TABLE changed (k STRING, v BIGINT NOT NULL, note STRING, PRIMARY KEY (k) NOT ENFORCED)
     WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'debezium-json');
+    CREATE TABLE keyed (k STRING, v BIGINT NOT NULL, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'kafka', 'topic' = 'd', 'format' = 'debezium-json', 'key.format' = 'json');
+    CREATE TABLE moved (k STRING, v BIGINT NOT NULL, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'kafka', 'topic' = 'm', 'format' = 'debezium-json');
+    CREATE TABLE unnamed (k STRING, v BIGINT NOT NULL, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'debezium-json', 'debezium-json.schema-include' = 'true');
+    CREATE TABLE uuids (k UUID, v BIGINT NOT NULL, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'upsert-kafka', 'topic' = 'ids', 'key.format' = 'json', 'value.format' = 'json');
+    CREATE TABLE texts (k STRING, v BIGINT NOT NULL, PRIMARY KEY (k) NOT ENFORCED)
+    WITH ('connector' = 'upsert-kafka', 'topic' = 'ids', 'key.format' = 'json', 'value.format' = 'json');
     CREATE VIEW big (k, v, ts) AS SELECT k, v, ts FROM t WHERE v > 1;
 ";
 
@@ -189,6 +199,26 @@ const CHANGES: &str = r#"
     {"record:op": "d", "record:before": {"k": "b"}, "record:partition": 0, "record:offset": 3, "record:is_tombstone": false}
     {"record:partition": 0, "record:offset": 4, "record:is_tombstone": true}"#;
 
+/// Of topics of changes where a delete tells its row by the record's key, by nothing, and where an update gives a row another key.
+const KEYED: &str = r#"
+    {"record:op": "c", "record:after": {"k": "a", "v": 1}, "record:key:k": "a", "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}
+    {"record:op": "c", "record:after": {"k": "b", "v": 2}, "record:key:k": "b", "record:partition": 0, "record:offset": 1, "record:is_tombstone": false}
+    {"record:op": "c", "record:after": {"k": "c", "v": 3}, "record:key:k": "c", "record:partition": 0, "record:offset": 2, "record:is_tombstone": false}
+    {"record:op": "d", "record:key:k": "a", "record:partition": 0, "record:offset": 3, "record:is_tombstone": false}
+    {"record:op": "d", "record:before": {"k": "c"}, "record:key:k": "other", "record:partition": 0, "record:offset": 4, "record:is_tombstone": false}
+    {"record:op": "d", "record:before": {"v": 2}, "record:partition": 0, "record:offset": 5, "record:is_tombstone": false}"#;
+const MOVED: &str = r#"
+    {"record:op": "u", "record:before": {"k": "a", "v": 1}, "record:after": {"k": "b", "v": 1}, "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}"#;
+const UNNAMED: &str = r#"
+    {"record:payload": {"op": "d"}, "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}"#;
+
+/// Keys in letters of either case.
+const CASES: &str = r#"
+    {"k": "ab", "v": 1, "record:partition": 0, "record:offset": 0, "record:is_tombstone": false}
+    {"k": "AB", "record:partition": 0, "record:offset": 1, "record:is_tombstone": true}
+    {"k": "cD", "v": 2, "record:partition": 0, "record:offset": 2, "record:is_tombstone": false}
+    {"k": "CD", "v": 3, "record:partition": 0, "record:offset": 3, "record:is_tombstone": false}"#;
+
 /// Three keys' rows, in milliseconds.
 #[derive(Debug)]
 struct Rows;
@@ -197,7 +227,14 @@ struct Rows;
 impl Providers for Rows {
     async fn provider(&self, table: &TableDefinition, _: Use) -> DataFusionResult<Arc<dyn TableProvider>> {
         if table.keeps_last_record() {
-            let records = if table.debezium().is_some() { CHANGES } else { RECORDS };
+            let records = match table.name.name.as_str() {
+                "keyed" => KEYED,
+                "moved" => MOVED,
+                "unnamed" => UNNAMED,
+                "uuids" | "texts" => CASES,
+                "changed" => CHANGES,
+                _ => RECORDS,
+            };
             let mut reader = ReaderBuilder::new(table.read_schema()).build(records.as_bytes())?;
             let batch = reader.next().expect("a batch")?;
             return Ok(Arc::new(MemTable::try_new(table.read_schema(), vec![vec![batch]])?));
@@ -240,9 +277,23 @@ async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
     let job = plan("other SELECT k, twice FROM newest WHERE v > 3").await.unwrap();
     assert!(job.is_stateful && job.watermarks.is_empty());
     let shown = job.inserts[0].plan.display_indent().to_string();
-    assert!(shown.contains("last_record(public.newest.record:is_tombstone) PARTITION BY [public.newest.k]"), "{shown}");
+    assert!(
+        shown.contains("last_record(public.newest.record:is_tombstone") && shown.contains("PARTITION BY [public.newest.k]"),
+        "{shown}"
+    );
     let explained = crate::explain::job(&job, false);
-    assert!(explained.contains("reads       2 of 3 columns: k, v"), "{explained}");
+    for line in
+        ["reads       2 of 3 columns: k, v", "rows        by key (k), the last record of each", "keeps rows  where v > Int64(3)"]
+    {
+        assert!(explained.contains(line), "{line}: {explained}");
+    }
+    assert!(!explained.contains("last_record") && !explained.contains("record:"), "{explained}");
+}
+
+#[tokio::test]
+async fn a_uuid_is_one_key_in_letters_of_either_case_and_a_text_is_not() {
+    assert_eq!(rows("SELECT * FROM uuids ORDER BY k").await, "CD 3");
+    assert_eq!(rows("SELECT * FROM texts ORDER BY v").await, "ab 1\ncD 2\nCD 3");
 }
 
 #[tokio::test]
@@ -279,10 +330,35 @@ async fn rows_of_a_topic_of_changes_are_those_of_the_database() {
     let shown = job.inserts[0].plan.display_indent().to_string();
     assert!(!shown.contains("note"), "only what is read is decoded: {shown}");
     assert!(refused("changed SELECT k, v, 'n' FROM t").await.contains("only read"));
+    let explained = crate::explain::job(&job, false);
+    assert!(!explained.contains("record:") && !explained.contains("CASE"), "{explained}");
     let without_key = "CREATE TABLE c (k STRING) WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'debezium-json')";
     let change = Change { now_us: 0, incarnation: "a1".into() };
     let error = apply(&Catalog::default(), &parse(without_key).unwrap()[0], &change).unwrap_err().to_string();
     assert!(error.contains("primary key of the database's table"), "{error}");
+}
+
+#[tokio::test]
+async fn a_delete_tells_its_row_before_or_by_its_key_and_an_update_leaves_the_key_alone() {
+    assert_eq!(rows("SELECT * FROM keyed").await, "b 2");
+    assert_eq!(rows("SELECT * FROM moved").await, "", "queries leave out what is a dead letter of jobs");
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let planner = Planner::new(&state, Arc::new(declared(TABLES)), Arc::new(Rows));
+    for (table, said) in [
+        ("keyed", "deletes a row of keyed and its primary key (k) is neither in before nor in the record's key"),
+        (
+            "unnamed",
+            "deletes a row of unnamed and its primary key (k) is missing in before; have it sent (PostgreSQL: REPLICA IDENTITY FULL)",
+        ),
+        ("moved", "gives a row of moved another primary key (k) in after than in before; send a delete"),
+    ] {
+        let create = parse(&format!("CREATE JOB j AS INSERT INTO other SELECT k, v FROM {table}")).unwrap().remove(0);
+        let StatementKind::CreateJob(create) = create.kind else { panic!("not a job") };
+        let job = planner.plan_job(&create, 4).await.unwrap();
+        let frame = SessionContext::new_with_state(state.clone()).execute_logical_plan(job.inserts[0].plan.clone()).await.unwrap();
+        let error = frame.collect().await.unwrap_err().to_string();
+        assert!(error.contains(said), "{table}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -735,6 +811,14 @@ async fn refusals_say_what_to_write() {
             "sum(v) FILTER (WHERE k = 'a') AS a",
         ),
         ("other SELECT t.k, u.v FROM t JOIN u FOR SYSTEM_TIME AS OF t.ts ON t.k = u.k", "ROW_NUMBER() OVER"),
+        (
+            "other SELECT t.k, n.v FROM t JOIN newest FOR SYSTEM_TIME AS OF t.ts AS n ON t.k = n.k",
+            "looks up newest, whose rows are followed as they change; leave FOR SYSTEM_TIME AS OF out: JOIN newest AS r",
+        ),
+        (
+            "other SELECT n.k, length(s.name) FROM newest AS n JOIN side FOR SYSTEM_TIME AS OF PROCTIME() AS s ON n.k = s.k",
+            "looks up side for rows of newest, which change and go",
+        ),
         ("other SELECT k, v, count(*) FROM t GROUP BY k", "column t.v in SELECT is neither grouped nor aggregated"),
         (
             "other SELECT k, v FROM t WHERE k = \"buy\"",
