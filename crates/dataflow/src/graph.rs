@@ -18,7 +18,8 @@ use datafusion::{
     physical_expr::{
         LexOrdering,
         aggregate::AggregateExprBuilder,
-        expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, NotExpr, lit},
+        expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, Literal, NotExpr, lit},
+        utils::collect_columns,
         window::WindowExpr,
     },
     physical_plan::{
@@ -114,11 +115,16 @@ pub struct Node {
     whole: bool,
     /// Exchanges on the way from a source.
     level: usize,
-    /// Of a source.
+    /// Of a source, what is done to its rows; of an operator, what EXPLAIN calls it instead of its own words.
     label: String,
 }
 
 impl Node {
+    /// As EXPLAIN shows it.
+    fn shown(&self, operator: &dyn Operator) -> String {
+        if self.label.is_empty() { operator.describe() } else { self.label.clone() }
+    }
+
     /// Of each table of its operator, whether it grows without bound. What is whole grows no more after the first epoch.
     fn growing_tables(&self, operator: &dyn Operator) -> Vec<bool> {
         operator.growing_tables().into_iter().map(|grows| grows && !self.whole).collect()
@@ -247,7 +253,7 @@ impl Graph {
         }
         let growing = self.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Operator { operator, .. } if node.growing_tables(operator.as_ref()).contains(&true) => {
-                Some(operator.describe())
+                Some(node.shown(operator.as_ref()))
             }
             _ => None,
         });
@@ -279,7 +285,7 @@ impl Graph {
                     }
                     None => state,
                 });
-                (operator.describe(), inputs.clone(), state)
+                (node.shown(operator.as_ref()), inputs.clone(), state)
             }
         };
         let kind = if node.changing { "changing" } else { "append-only" };
@@ -621,11 +627,13 @@ impl Builder<'_> {
         let Some((input, expressions)) = windows_of(window) else { return Ok(None) };
         let [expression] = expressions else { return Ok(None) };
         let name = expression.name().to_lowercase();
-        let forgets = match name.split('(').next().map(str::trim) {
-            Some("row_number") => None,
-            Some("last_record") => expression.expressions().first().and_then(|gone| Some(gone.downcast_ref::<Column>()?.index())),
+        let arguments = match name.split('(').next().map(str::trim) {
+            Some("row_number") => vec![],
+            Some("last_record") => expression.expressions(),
             _ => return Ok(None),
         };
+        let forgets = arguments.first().and_then(|gone| Some(gone.downcast_ref::<Column>()?.index()));
+        let table = arguments.get(1).and_then(|table| table.downcast_ref::<Literal>()?.value().try_as_str()?);
         let number = input.schema().fields().len();
         let place = kept.as_ref().map_or(Some(number), |(_, kept)| kept.iter().position(|column| *column == number));
         let Some(number) = place else { return Ok(None) };
@@ -645,6 +653,11 @@ impl Builder<'_> {
         let forgets = forgets.filter(|&flag| fetch == 1 && !changing && flag < rows.columns && is_hidden(flag));
         let top = TopN { rows, skip: 0, fetch, numbered: true, changing, forgets, output: output.clone() };
         let node = self.operator(top, vec![node], output, true, times);
+        if let Some(table) = table {
+            let key: Vec<String> =
+                expression.partition_by().iter().flat_map(collect_columns).map(|column| column.name().to_owned()).collect();
+            self.nodes[node].label = format!("ChangelogNormalize: the rows of {table} by key ({})", key.join(", "));
+        }
         let node = match kept {
             Some((_, kept)) => self.keep_columns(node, &kept, filter.input().schema()),
             None => node,

@@ -3,11 +3,14 @@ use std::fmt::Write;
 
 use datafusion::{
     common::tree_node::{TreeNode, TreeNodeRecursion},
-    logical_expr::{Expr, LogicalPlan},
+    logical_expr::{
+        Expr, LogicalPlan,
+        utils::{conjunction, split_conjunction},
+    },
 };
 
 use crate::{
-    catalog::{Connector, TableDefinition},
+    catalog::{Connector, TableDefinition, is_of_record},
     names::RelationName,
     options::{job::OnError, kafka::StartupMode},
     planner::{InsertPlan, JobPlan},
@@ -42,6 +45,11 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         columns.retain(|name| source.column(name).is_some());
         let until = if source.is_unbounded() { "unbounded" } else { "all at once when the job starts" };
         line(text, "source", &format!("{} ({}), {until}", source.name, place(source)));
+        if source.keeps_last_record() {
+            let key: Vec<&str> = source.primary_key.iter().flat_map(|key| key.columns()).collect();
+            let rows = format!("by key ({}), the last record of each that is not deleted (ChangelogNormalize)", key.join(", "));
+            line(text, "rows", &rows);
+        }
         let topic = source.topic();
         if let Some(start) = plan.options.start.as_ref().or(topic.as_ref().map(|topic| &topic.startup)) {
             line(text, "starts at", &start_words(start));
@@ -101,6 +109,9 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
 
 fn place(table: &TableDefinition) -> String {
     match &table.connector {
+        Connector::Kafka(options) if table.debezium().is_some() => {
+            format!("kafka topic {}, changes of a database's table", options.topic)
+        }
         Connector::Kafka(options) => format!("kafka topic {}", options.topic),
         Connector::UpsertKafka(options) => format!("kafka topic {}, one record per key", options.topic),
         Connector::Cassandra(options) => format!("cassandra {}.{}", options.keyspace, options.table),
@@ -165,23 +176,34 @@ struct Reading {
 impl Reading {
     fn of(plan: &LogicalPlan) -> Self {
         let mut reading = Self::default();
+        reading.walk(plan, false);
+        reading
+    }
+
+    /// `of_records`: what makes records of a table's rows; of it only what the job itself says is told.
+    fn walk(&mut self, plan: &LogicalPlan, of_records: bool) {
         let walked = plan.apply(|node| {
             match node {
                 LogicalPlan::TableScan(scan) => {
                     let columns = scan.projected_schema.fields().iter().map(|field| field.name().clone()).collect();
-                    reading.scans.push((RelationName::from(&scan.table_name), columns));
-                    reading.filters.extend(scan.filters.iter().cloned());
+                    self.scans.push((RelationName::from(&scan.table_name), columns));
+                    self.filters.extend(scan.filters.iter().filter_map(|filter| without_records(filter, of_records)));
                 }
-                LogicalPlan::Filter(filter) => reading.filters.push(filter.predicate.clone()),
-                LogicalPlan::Projection(projection) => {
-                    reading.computed.extend(projection.expr.iter().filter(|expression| !is_plain(expression)).cloned());
+                LogicalPlan::Filter(filter) => self.filters.extend(without_records(&filter.predicate, of_records)),
+                LogicalPlan::Projection(projection) if !of_records => {
+                    self.computed.extend(projection.expr.iter().filter(|expression| !is_plain(expression)).cloned());
+                }
+                LogicalPlan::Window(window)
+                    if window.window_expr.iter().any(|number| is_number_of_record(&number.schema_name().to_string())) =>
+                {
+                    self.walk(&window.input, true);
+                    return Ok(TreeNodeRecursion::Jump);
                 }
                 _ => {}
             }
             Ok(TreeNodeRecursion::Continue)
         });
         debug_assert!(walked.is_ok(), "the visitor returns no error");
-        reading
     }
 
     /// The columns of a table that some scan reads.
@@ -194,6 +216,20 @@ impl Reading {
         }
         columns
     }
+}
+
+fn is_number_of_record(name: &str) -> bool {
+    name.starts_with("last_record(")
+}
+
+/// The terms of a condition that are not about records of which rows are made. Among records, what the optimiser takes out of one has a name of its own.
+fn without_records(condition: &Expr, of_records: bool) -> Option<Expr> {
+    let is_told = |name: &str| {
+        let is_taken_out = of_records && name.starts_with("__datafusion_extracted_");
+        !(is_of_record(name) || is_number_of_record(name) || is_taken_out)
+    };
+    let terms = split_conjunction(condition).into_iter();
+    conjunction(terms.filter(|term| term.column_refs().iter().all(|column| is_told(&column.name))).cloned())
 }
 
 /// A column as it is, renamed or not.

@@ -90,12 +90,12 @@ fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
 
 fn changed(before: Option<&Kept>, after: Option<&Kept>) -> String {
     match (before, after) {
-        (Some(before), Some(after)) if before.operator == after.operator => {
-            format!("operator {} would read other rows or columns than those its state is made of", before.operator)
+        (Some(before), Some(after)) if before.shown == after.shown => {
+            format!("operator {} would read other rows or columns than those its state is made of", before.shown)
         }
-        (Some(before), Some(after)) => format!("operator {} would be {}", before.operator, after.operator),
-        (Some(before), None) => format!("operator {} would be gone", before.operator),
-        (None, Some(after)) => format!("operator {} would be new, without what the job has read so far", after.operator),
+        (Some(before), Some(after)) => format!("operator {} would be {}", before.shown, after.shown),
+        (Some(before), None) => format!("operator {} would be gone", before.shown),
+        (None, Some(after)) => format!("operator {} would be new, without what the job has read so far", after.shown),
         (None, None) => "it would keep its state in another way".into(),
     }
 }

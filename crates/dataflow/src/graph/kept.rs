@@ -7,12 +7,20 @@ use super::{Graph, NodeKind};
 pub const STATE_FORMAT: u32 = 1;
 
 /// An operator with state. Those of a graph stand in the order of its tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Kept {
+    /// In its own words, with what it keeps. Savepoints have them.
+    operator: String,
     /// As EXPLAIN shows it, with what it keeps.
-    pub operator: String,
+    pub shown: String,
     /// Of all that its state follows from: what it does, and everything below it. Means something within one process only.
     identity: u64,
+}
+
+impl Kept {
+    fn state(&self) -> (&str, u64) {
+        (&self.operator, self.identity)
+    }
 }
 
 impl Graph {
@@ -32,7 +40,11 @@ impl Graph {
                     inputs.iter().for_each(|&input| identities[input].hash(&mut hasher));
                     if !tables.is_empty() {
                         let keeps = operator.state().map_or(String::new(), |state| format!(" [keeps {state}]"));
-                        kept.push(Kept { operator: operator.describe() + &keeps, identity: hasher.finish() });
+                        kept.push(Kept {
+                            operator: operator.describe() + &keeps,
+                            shown: node.shown(operator.as_ref()) + &keeps,
+                            identity: hasher.finish(),
+                        });
                     }
                 }
             }
@@ -51,7 +63,9 @@ pub fn layout(kept: &[Kept]) -> Vec<String> {
 /// The first operator that differs: how it was and how it is; `None` where there is none.
 pub fn first_difference<'a>(before: &'a [Kept], after: &'a [Kept]) -> Option<(Option<&'a Kept>, Option<&'a Kept>)> {
     let places = 0..before.len().max(after.len());
-    places.map(|place| (before.get(place), after.get(place))).find(|(before, after)| before != after)
+    places
+        .map(|place| (before.get(place), after.get(place)))
+        .find(|(before, after)| before.map(Kept::state) != after.map(Kept::state))
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ fn what_is_held_does_not_grow_with_a_ttl() {
 fn deleted_keys_are_not_held() {
     let of = |key: &str, gone: &str| {
         format!(
-            "SELECT id, k FROM (SELECT *, last_record(gone) OVER (PARTITION BY {key} ORDER BY id DESC) AS r FROM (SELECT *, {gone} AS gone FROM t0)) WHERE r = 1 AND NOT gone"
+            "SELECT id, k FROM (SELECT *, last_record(gone, 'people') OVER (PARTITION BY {key} ORDER BY id DESC) AS r FROM (SELECT *, {gone} AS gone FROM t0)) WHERE r = 1 AND NOT gone"
         )
     };
     let held_at_last = |sql: &str| {
@@ -133,6 +133,8 @@ fn deleted_keys_are_not_held() {
         }
         engine.held()
     };
+    let explained = dataflow::start(&long_case(&of("id", "id >= 0"), 0, false)).expect("the query is supported").explain();
+    assert!(explained.contains("ChangelogNormalize: the rows of people by key (id)"), "{explained}");
     assert_eq!(held_at_last(&of("id", "id >= 0")), 0);
     assert!(held_at_last(&of("id", "id < 0")) > 500);
     let mut case = long_case(&of("id % 40", "(id / 40) % 2 = 0"), 0, false);

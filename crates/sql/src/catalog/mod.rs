@@ -9,13 +9,16 @@ mod view;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::apply::{references, sources, target};
 pub use self::{
     apply::{Change, apply},
     job::JobDefinition,
     records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, key_column, member_column},
     table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
     view::ViewDefinition,
+};
+pub(crate) use self::{
+    apply::{references, sources, target},
+    records::is_of_record,
 };
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},

@@ -102,7 +102,12 @@ impl TableDefinition {
 }
 
 /// What names of columns may not begin with in such a table.
-pub(super) const PREFIX: &str = "record:";
+const PREFIX: &str = "record:";
+
+/// Whether a column is of records, and not of the rows that are made of them.
+pub(crate) fn is_of_record(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
 
 /// The column of a member of the payload.
 pub fn member_column(name: &str) -> String {

@@ -8,7 +8,7 @@ use datafusion::{
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{computed, records::PREFIX};
+use super::{computed, records::is_of_record};
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
@@ -351,7 +351,7 @@ impl TableDefinition {
         }
         self.primary_key = Some(key);
         self.check_record_key(clause)?;
-        match self.columns.iter().find(|column| self.keeps_last_record() && column.name.starts_with(PREFIX)) {
+        match self.columns.iter().find(|column| self.keeps_last_record() && is_of_record(&column.name)) {
             Some(column) => Err(SqlError::invalid(format!(
                 "column {:?} of table {} has a name of the system's own; rename it",
                 column.name, self.name
