@@ -184,3 +184,38 @@ def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_i
     keys = system.sql(f"SELECT count(record_key) AS all_keys, count(DISTINCT record_key) AS keys {of_rows}")
     assert keys == [{"all_keys": 2, "keys": 1}], "it has the key that it had"
     system.run("sql", "-c", "DROP JOB both_job")
+
+
+VERIFIED = """
+CREATE TABLE verified_in (city STRING) WITH ('connector' = 'kafka', 'topic' = 'verified_in', 'format' = 'json');
+CREATE TABLE verified_out (city STRING, people BIGINT, PRIMARY KEY (city) NOT ENFORCED) WITH ('connector' = 'upsert-kafka',
+  'topic' = 'verified_out', 'key.format' = 'json', 'value.format' = 'json', 'value.fields-include' = 'EXCEPT_KEY');
+CREATE JOB verified_job WITH ('state.unbounded' = 'allow') AS
+  INSERT INTO verified_out SELECT city, count(*) FROM verified_in GROUP BY city HAVING count(*) < 3;
+"""
+
+
+def test_a_topic_of_rows_is_verified_as_its_readers_see_it(system):
+    producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic("verified_in", 1, 1)]).values():
+        future.result()
+    for city in ["a", "b", "c", "c", "a", "c", ""]:
+        producer.produce("verified_in", value=json.dumps({"city": city}))
+    producer.flush(30)
+    system.run("sql", "-c", VERIFIED)
+    rows = lambda: {row["city"]: row["people"] for row in system.sql("SELECT * FROM verified_out")}  # noqa: E731
+    read = lambda: system.sql("SELECT records_in FROM polybolos.jobs WHERE name = 'verified_job'")[0]["records_in"]  # noqa: E731
+    wait_for("the rows", lambda: read() == 7 and rows() == {"a": 2, "b": 1, "": 1})
+    told = system.run("job", "verify", "verified_job").stderr
+    assert "3 rows compared with 7 records: 0 differences" in told, told
+
+    # Somebody else writes there.
+    for city, people in [("a", None), ("b", 9), ("z", 1)]:
+        producer.produce("verified_out", key=json.dumps({"city": city}), value=people and json.dumps({"people": people}))
+    producer.flush(30)
+    found = system.run("job", "verify", "verified_job", "--output", "json", check=False)
+    assert found.returncode == 4, found.stdout + found.stderr
+    differences = [json.loads(line) for line in found.stdout.splitlines()]
+    assert {(line["difference"], line["key"]) for line in differences} == {("missing", "city=a"), ("changed", "city=b"), ("extra", "city=z")}
+    system.run("sql", "-c", "DROP JOB verified_job")

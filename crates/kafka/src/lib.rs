@@ -5,6 +5,7 @@
 //! * [`records`], [`decode`]: raw records in columns, and their JSON decoded column-wise;
 //! * [`encode`]: Arrow as JSON records;
 //! * [`publish`], `transaction`: parts of epochs into a topic, each exactly once;
+//! * [`settled`]: when all that was committed can be read;
 //! * [`admin`], [`produce`]: topics, offsets, and single records into Kafka.
 #![forbid(unsafe_code)]
 
@@ -20,5 +21,6 @@ pub mod produce;
 pub mod publish;
 pub mod records;
 mod renewal;
+pub mod settled;
 mod topic_id;
 mod transaction;

@@ -19,6 +19,7 @@ use polybolos_kafka::{
         OneTransaction, POSITIONS_CONFIG, PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id,
     },
     records::RecordChunk,
+    settled::until_settled,
 };
 use polybolos_streaming::frame::OffsetRange;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -219,6 +220,19 @@ async fn large_rows_are_refused_by_number(servers: &str) {
     sink.holds(&expected).await;
 }
 
+/// What is not committed yet is waited for.
+async fn open_transactions_are_waited_for(servers: &str) {
+    let sink = Sink::new(servers, &[]).await;
+    let open = sink.open(0).await.send(1, 0, records(1, 0)).await.unwrap();
+    let mut settling = std::pin::pin!(until_settled(&sink.connection, &sink.topic));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut settling).await.is_err(), "it is open");
+    open.commit().await.unwrap();
+    settling.await.unwrap();
+    assert_eq!(sink.read().await.iter().map(RecordChunk::len).sum::<usize>(), 20);
+    let missing = until_settled(&sink.connection, "no-such-topic").await;
+    assert!(matches!(missing, Err(KafkaError::NoSuchTopic { .. })), "{missing:?}");
+}
+
 /// Keys keep to a partition, tombstones are null payloads, and reading ahead reaches the end, over the marker there.
 async fn keys_tombstones_and_quiet_ends(servers: &str) {
     let sink = Sink::new(servers, &[]).await;
@@ -227,10 +241,8 @@ async fn keys_tombstones_and_quiet_ends(servers: &str) {
     let publisher = sink.open(0).await;
     let publisher = publisher.send(1, 0, vec![Records { keys: keys(1), payloads }]).await.unwrap().commit().await.unwrap();
     let publisher = publisher.send(2, 0, vec![Records { keys: keys(2), payloads: None }]).await.unwrap().commit().await.unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while sink.read().await.iter().map(RecordChunk::len).sum::<usize>() < 40 {
-        assert!(Instant::now() < until, "the records do not become visible");
-    }
+    until_settled(&sink.connection, &sink.topic).await.unwrap();
+    assert_eq!(sink.read().await.iter().map(RecordChunk::len).sum::<usize>(), 40);
     let mut places: BTreeMap<Vec<u8>, Vec<(usize, bool)>> = BTreeMap::new();
     for (index, chunk) in sink.read().await.iter().enumerate() {
         for record in 0..chunk.len() {
@@ -337,6 +349,7 @@ against_both!(
     dropped_anywhere,
     a_zombie_is_fenced,
     large_rows_are_refused_by_number,
+    open_transactions_are_waited_for,
     keys_tombstones_and_quiet_ends,
     a_topic_that_is_gone_is_missed,
     one_transaction_is_all_or_none

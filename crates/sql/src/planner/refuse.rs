@@ -199,7 +199,8 @@ fn refuse_lookup(node: &LogicalPlan) -> Option<String> {
 fn refuse_lookup_of_changes(node: &LogicalPlan, sources: &[TableDefinition]) -> Option<String> {
     let LogicalPlan::Join(join) = node else { return None };
     let name = looked_up(&join.right)?;
-    let (left, mut found): (&LogicalPlan, Option<&TableDefinition>) = (&join.left, None);
+    let left: &LogicalPlan = &join.left;
+    let mut found: Option<&TableDefinition> = None;
     let walked = left.apply(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let read = RelationName::from(&scan.table_name);

@@ -14,22 +14,28 @@ use std::{
 
 use anyhow::{Context, bail};
 use datafusion::arrow::array::RecordBatch;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use parking_lot::RwLock;
-use polybolos_kafka::admin::Admin;
+use polybolos_kafka::{admin::Admin, settled::until_settled};
+use polybolos_operators::publish::topic::TopicTarget;
 use polybolos_service::exit;
 use polybolos_sql::{
-    catalog::{Catalog, JobDefinition, TableDefinition},
-    statement::Emit,
+    catalog::{Catalog, ColumnDefinition, Connector, JobDefinition, TableDefinition},
+    limits::Limits,
+    names::quoted,
+    parser::parse_one,
+    planner::{InsertPlan, Planner},
+    statement::{Emit, StatementKind},
 };
 use polybolos_streaming::{coordinator::Command, manifest::Manifest};
-use polybolos_tables::{ScanRequest, TableSchema};
+use polybolos_tables::{Column, ScanRequest, TableName, TableSchema};
 
 pub use self::compare::Difference;
 use self::{compare::compare, oracle::Oracle};
 use super::{
     manager::{Entry, JobManager},
     runner::JobHandle,
+    sink::topic_of,
 };
 use crate::queries::Queries;
 
@@ -133,7 +139,7 @@ impl JobManager {
         handle: &JobHandle,
     ) -> anyhow::Result<Outcome> {
         let was_running = handle.pause().await?;
-        let read = self.tables_at_rest(definition, &catalog, handle).await;
+        let read = self.tables_at_rest(queries, definition, &catalog, handle).await;
         if was_running {
             handle.command(Command::Resume).await?;
         }
@@ -184,6 +190,7 @@ impl JobManager {
     /// Waits until what is recorded is published, and reads the tables.
     async fn tables_at_rest(
         &self,
+        queries: &Queries,
         definition: &JobDefinition,
         catalog: &Arc<Catalog>,
         handle: &JobHandle,
@@ -191,25 +198,57 @@ impl JobManager {
         let manifest = handle.at_rest().await?.manifest;
         let plan = self.plan(catalog.clone(), definition).await?;
         let mut tables = vec![];
-        for insert in &plan.inserts {
-            let Some(schema) = insert.target.table_schema() else {
-                tables.push(None);
-                continue;
-            };
-            let request = ScanRequest { table: schema.clone(), columns: insert.columns.clone(), predicates: vec![], limit: None };
-            let mut rows = vec![];
-            for slice in self.platform().tables.slices(&request, 8).await? {
-                let mut batches = self.platform().tables.scan(&request, &slice);
-                while let Some(batch) = batches.next().await {
-                    rows.push(batch?);
+        for InsertPlan { target, columns, .. } in &plan.inserts {
+            let (schema, rows) = match (target.table_schema(), &target.connector) {
+                (Some(schema), _) => (schema.clone(), self.stored_rows(schema, columns).await?),
+                (None, Connector::UpsertKafka(_)) if target.is_unbounded() => {
+                    (schema_of_topic(target), self.rows_of_topic(queries, catalog, target, columns).await?)
                 }
-            }
-            tables.push(Some(AtRest { schema, columns: insert.columns.clone(), rows }));
+                _ => {
+                    tables.push(None);
+                    continue;
+                }
+            };
+            tables.push(Some(AtRest { schema, columns: columns.clone(), rows }));
         }
         if tables.iter().all(Option::is_none) {
-            bail!("job {} fills no table that VERIFY compares; it compares Cassandra tables", definition.name);
+            bail!(
+                "job {} fills no table that VERIFY compares; it compares Cassandra tables, and those of 'connector' = 'upsert-kafka'",
+                definition.name
+            );
         }
         Ok((manifest, tables))
+    }
+
+    async fn stored_rows(&self, table: TableSchema, columns: &[String]) -> anyhow::Result<Vec<RecordBatch>> {
+        let request = ScanRequest { table, columns: columns.to_vec(), predicates: vec![], limit: None };
+        let mut rows = vec![];
+        for slice in self.platform().tables.slices(&request, 8).await? {
+            let mut batches = self.platform().tables.scan(&request, &slice);
+            while let Some(batch) = batches.next().await {
+                rows.push(batch?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The rows of a topic that keeps one per key, as readers of what is committed see them.
+    async fn rows_of_topic(
+        &self,
+        queries: &Queries,
+        catalog: &Arc<Catalog>,
+        target: &TableDefinition,
+        columns: &[String],
+    ) -> anyhow::Result<Vec<RecordBatch>> {
+        if let Some(TopicTarget { connection, topic, .. }) = topic_of(self.platform(), target)? {
+            until_settled(&connection, &topic).await?;
+        }
+        let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let select = format!("SELECT {} FROM {}.{}", names.join(", "), quoted(&target.name.schema), quoted(&target.name.name));
+        let StatementKind::Query(query) = parse_one(&select, Limits::default())?.kind else { bail!("{select} is no query") };
+        let tables = Arc::new(self.platform().clone());
+        let plan = Planner::new(&queries.session().state(), catalog.clone(), tables).plan_query(&query).await?;
+        Ok(queries.run(&plan).await?.try_collect().await?)
     }
 }
 
@@ -222,6 +261,17 @@ fn compaction<'a>(sources: impl Iterator<Item = &'a TableDefinition>) -> Option<
         let topics = topics.into_iter().collect::<Vec<_>>().join(", ");
         format!("what the job has read of {topics} may be compacted away where newer records came since, so differences may come of that; verify again when the job has read them")
     })
+}
+
+/// A topic of rows as a table. No store finds them by a part of their key.
+fn schema_of_topic(target: &TableDefinition) -> TableSchema {
+    let column = |column: &ColumnDefinition| Column::new(&column.name, target.data_type(column));
+    TableSchema {
+        name: TableName::new(&target.name.schema, &target.name.name),
+        columns: target.columns.iter().map(column).collect(),
+        partition_key: vec![],
+        clustering_key: target.primary_key.iter().flat_map(|key| key.columns()).map(str::to_owned).collect(),
+    }
 }
 
 /// A table that keeps rows, and the columns that the job fills.

@@ -1,0 +1,66 @@
+//! What was committed, for all to read: a broker answers that a transaction is committed before every partition of it knows, so whoever reads at once may miss
+//! the last of it.
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::{
+    admin::Admin,
+    connection::Connection,
+    context::QuietContext,
+    error::{KafkaError, Result},
+};
+
+/// For one answer of a broker.
+const ANSWER: Duration = Duration::from_secs(5);
+/// For transactions to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Returns once readers of committed records see a topic up to the ends that its partitions had when this was asked.
+///
+/// # Errors
+/// When there is no such topic, nobody answers, or a transaction in it does not end.
+pub async fn until_settled(connection: &Connection, topic: &str) -> Result<()> {
+    let admin = Admin::connect(connection)?;
+    let described = admin.describe(topic).await?;
+    let partitions = described.ok_or_else(|| KafkaError::NoSuchTopic { topic: topic.to_owned() })?.partitions;
+    let asked = (connection.clone(), topic.to_owned(), partitions.clone());
+    let written = tokio::task::spawn_blocking(move || written(&asked.0, &asked.1, &asked.2));
+    let written = written.await.map_err(|error| KafkaError::Bug(error.to_string()))??;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let readable = admin.offsets(topic, &partitions).await?.ends;
+        if written.iter().all(|(partition, end)| readable.get(partition).is_some_and(|readable| readable >= end)) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            let reason = format!("a transaction in topic {topic:?} does not end");
+            return Err(KafkaError::Away { servers: connection.bootstrap_servers.clone(), reason });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Where partitions end, with what is not committed.
+fn written(connection: &Connection, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+    let fixed = [
+        ("group.id", "polybolos-settled"),
+        ("enable.auto.commit", "false"),
+        ("allow.auto.create.topics", "false"),
+        ("isolation.level", "read_uncommitted"),
+    ];
+    let action = format!("looking for the end of topic {topic:?}");
+    let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, action.as_str());
+    let consumer: BaseConsumer<QuietContext> =
+        connection.client_config(&[], &fixed).create_with_context(QuietContext).map_err(failed)?;
+    let end = |&partition: &i32| -> Result<(i32, i64)> {
+        let (_, end) = consumer.fetch_watermarks(topic, partition, ANSWER).map_err(failed)?;
+        Ok((partition, end))
+    };
+    partitions.iter().map(end).collect()
+}
