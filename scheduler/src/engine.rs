@@ -25,6 +25,7 @@ use polybolos_gateway::{
     error::{EngineError, ErrorKind},
     status::Status,
 };
+use polybolos_kafka::error::KafkaError;
 use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Change, apply},
@@ -304,6 +305,7 @@ pub(crate) fn any_error(error: anyhow::Error) -> EngineError {
             }
             let away = error.chain().any(|cause| {
                 cause.downcast_ref::<polybolos_tables::TableError>().is_some_and(polybolos_tables::TableError::is_retryable)
+                    || matches!(cause.downcast_ref::<KafkaError>(), Some(KafkaError::Unled { .. }))
             });
             let kind = if away { ErrorKind::Unavailable } else { ErrorKind::Invalid };
             EngineError::new(kind, plain_chain(&*error))

@@ -198,7 +198,7 @@ CREATE JOB verified_job WITH ('state.unbounded' = 'allow') AS
 def test_a_topic_of_rows_is_verified_as_its_readers_see_it(system):
     producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
     admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic("verified_in", 1, 1)]).values():
+    for future in admin.create_topics([NewTopic("verified_in", 1, 1), NewTopic("verified_out", 1, 1)]).values():
         future.result()
     for city in ["a", "b", "c", "c", "a", "c", ""]:
         producer.produce("verified_in", value=json.dumps({"city": city}))

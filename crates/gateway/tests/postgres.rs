@@ -99,6 +99,11 @@ async fn a_block_of_statements_says_that_it_takes_nothing_back() {
     assert!(said.err.contains("statements take effect at once here"), "{}", said.err);
     let said = psql(address, "BEGIN; COMMIT; PAUSE JOB j").await;
     assert!(!said.err.contains("at once"), "{}", said.err);
+    // One that has failed takes nothing more, until it ends.
+    let failed = ["-c", "BEGIN; SELEC", "-c", "PAUSE JOB j", "-c", "ROLLBACK; PAUSE JOB j"];
+    let said = psql_as(address, "admin", TOKEN, "polybolos", &failed).await;
+    assert_eq!(said.out, "BEGIN\nROLLBACK\nPAUSE JOB\n", "{}", said.err);
+    assert!(said.err.contains("ERROR:  25P02"), "{}", said.err);
 }
 
 #[tokio::test]

@@ -365,7 +365,8 @@ impl Admin {
     /// Whether all partitions of a topic are answered for: brokers tell of a topic before they take records for it.
     async fn is_led(&self, topic: &str) -> Result<bool> {
         let Some(partitions) = self.partitions(topic).await? else { return Ok(false) };
-        Ok(self.ask(topic, &partitions, Offset::End).await?.len() == partitions.len())
+        // Whoever leads a partition may not know it yet, and has many ways to say so.
+        Ok(self.ask(topic, &partitions, Offset::End).await.is_ok_and(|ends| ends.len() == partitions.len()))
     }
 
     /// Deletes a topic; one that is not there is as good.

@@ -15,7 +15,7 @@ mod values;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field as Member, Fields, SchemaRef};
 
 use self::column::{Column, column_for};
@@ -177,7 +177,8 @@ impl JsonDecoder {
                     from: if raw { "a raw payload" } else { "JSON" },
                 });
             }
-            let required = options.tombstones.iter().any(|tombstones| tombstones.required.contains(name));
+            let required = matches!(field, Field::Json { .. })
+                && options.tombstones.iter().any(|tombstones| tombstones.required.contains(name));
             members.push(column.as_ref().clone().with_name(name).with_nullable(column.is_nullable() && !required));
         }
         // What must be there is looked for, whether it is wanted or not: which record is a key's last must not depend on that.
@@ -198,13 +199,13 @@ impl JsonDecoder {
     /// `records` are indexes in the chunk; all of them come back, as a row or as a failure.
     pub fn decode(&mut self, chunk: &RecordChunk, records: Range<usize>, topic: &str, partition: i32) -> Result<Decoded> {
         let mut rows = Vec::with_capacity(records.len());
-        let mut tombstones = Vec::with_capacity(records.len());
+        let mut tombstones = BooleanBufferBuilder::new(records.len());
         let mut failures = Vec::new();
         for record in records {
             match self.append(chunk, record, rows.len()) {
                 Ok(is_tombstone) => {
                     rows.push(record as u32);
-                    tombstones.push(is_tombstone);
+                    tombstones.append(is_tombstone);
                 }
                 Err(fault) => {
                     self.json.truncate(rows.len());
@@ -222,7 +223,7 @@ impl JsonDecoder {
             columns.push(match field {
                 Field::Json { .. } => json.next().expect("one array per member"),
                 Field::KeyJson { .. } => key.next().expect("one array per member"),
-                Field::Tombstone => Arc::new(BooleanArray::from(tombstones.clone())),
+                Field::Tombstone => Arc::new(BooleanArray::new(tombstones.finish_cloned(), None)),
                 _ => metadata::column(column, field, chunk, &rows, topic, partition),
             });
         }

@@ -11,6 +11,7 @@ use rdkafka::{
 use crate::{
     connection::Connection,
     error::{KafkaError, Result},
+    renewal::end_apart,
 };
 
 /// Properties, by name.
@@ -94,11 +95,12 @@ impl Producer {
         }
         let Ok(new) = connect(&self.connection, self.fixed) else { return false };
         // Brokers that have only just come back are found by the old client too, in its time.
-        if !is_answered(&new, patience).await || is_answered(&lost, patience).await {
-            return false;
+        let is_lost = is_answered(&new, patience).await && !is_answered(&lost, patience).await;
+        match is_lost {
+            true => self.replace(new),
+            false => end_apart(new),
         }
-        self.replace(new);
-        true
+        is_lost
     }
 
     fn replace(&self, new: Arc<FutureProducer>) {

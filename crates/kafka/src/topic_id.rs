@@ -22,7 +22,10 @@ const MAX_ANSWER: usize = 16 << 20;
 /// From the first bootstrap server that tells.
 pub(crate) async fn of(connection: &Connection, topic: &str) -> Option<String> {
     let (connection, topic) = (connection.clone(), topic.to_owned());
-    tokio::task::spawn_blocking(move || Asker::default().of(&connection, &topic)).await.ok()?.ok()?
+    let most = TIMEOUT * (1 + servers(&connection).count() as u32);
+    let asked = tokio::task::spawn_blocking(move || Asker::default().of(&connection, &topic));
+    // Looking a server's name up has no limit of its own.
+    tokio::time::timeout(most, asked).await.ok()?.ok()?.ok()?
 }
 
 /// The same for a thread that may block, over a connection that is kept.

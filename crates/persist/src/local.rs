@@ -120,7 +120,10 @@ fn swap(path: &Path, bytes: &[u8], expected: &Expected, reserve: Option<&Reserve
         .or_else(|error| match reserve {
             Some(reserve) if is_full(&error) => {
                 let _ = fs::remove_file(&temporary);
-                reserve.write_synced(&temporary, &parts).map_err(|_| error)
+                reserve.write_synced(&temporary, &parts).map_err(|unreserved| {
+                    tracing::debug!(error = %unreserved, "the room reserved for the lease cannot be used");
+                    error
+                })
             }
             _ => Err(error),
         })

@@ -75,15 +75,14 @@ impl Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        // The client's own status changes when its responses are sent, after all of these statements.
-        let mut in_block = is_in_block(client);
         for sql in scan::statements(query) {
             match route(&self.preparer.parser, sql) {
                 Route::Session => {
                     let response = self.preparer.session(client)?.run(client, sql).await?;
+                    // It changes by itself only when the responses are sent, after all of these statements.
                     match response {
-                        Response::TransactionStart(_) => in_block = true,
-                        Response::TransactionEnd(_) => in_block = false,
+                        Response::TransactionStart(_) => client.set_transaction_status(TransactionStatus::Transaction),
+                        Response::TransactionEnd(_) => client.set_transaction_status(TransactionStatus::Idle),
                         _ => {}
                     }
                     responses.push(response);
@@ -91,7 +90,7 @@ impl Queries {
                 Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
                 Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
                 Route::Engine => {
-                    for answer in self.preparer.execute(client, sql, in_block).await? {
+                    for answer in self.preparer.execute(client, sql).await? {
                         responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
                     }
                 }
@@ -108,9 +107,16 @@ impl Preparer {
         Ok(client.session_extensions().get_or_insert_with(|| Session::new(self.catalog.session(&principal))))
     }
 
-    /// `in_block`: after a BEGIN, which we keep no promise of.
-    async fn execute<C: ClientInfo>(&self, client: &C, sql: &str, in_block: bool) -> PgWireResult<Vec<Answer>> {
+    async fn execute<C: ClientInfo>(&self, client: &C, sql: &str) -> PgWireResult<Vec<Answer>> {
         let principal = principal(client)?;
+        let in_block = match client.transaction_status() {
+            TransactionStatus::Idle => false,
+            // We keep no promise of a BEGIN.
+            TransactionStatus::Transaction => true,
+            TransactionStatus::Error => {
+                return Err(report(EngineError::new(ErrorKind::Failed, FAILED_BLOCK).with_sqlstate("25P02")));
+            }
+        };
         let mut answers = answer::in_time(client, self.engine.execute(&principal, sql)).await?;
         if in_block {
             for answer in answers.iter_mut().filter(|answer| changes_something(answer)) {
@@ -144,6 +150,8 @@ impl Preparer {
     }
 }
 
+const FAILED_BLOCK: &str = "current transaction is aborted, commands ignored until end of transaction block";
+
 fn principal<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Principal>> {
     client
         .session_extensions()
@@ -156,10 +164,6 @@ fn changes_something(answer: &Answer) -> bool {
     const OF_SESSION: [&str; 10] =
         ["SELECT", "SHOW", "SET", "RESET", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "DEALLOCATE"];
     !answer.returns_rows() && !OF_SESSION.contains(&answer.tag.as_str())
-}
-
-fn is_in_block<C: ClientInfo>(client: &C) -> bool {
-    client.transaction_status() == TransactionStatus::Transaction
 }
 
 fn check_size(sql: &str) -> PgWireResult<()> {
@@ -284,7 +288,7 @@ impl ExtendedQueryHandler for Queries {
             Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
             Prepared::Engine { sql, parameters, schema } => {
                 let bound = parameters::bind(sql, portal, parameters)?;
-                let answers = self.preparer.execute(client, &bound, is_in_block(client)).await?;
+                let answers = self.preparer.execute(client, &bound).await?;
                 let Some(answer) = answers.into_iter().next_back() else {
                     return Ok(Response::EmptyQuery);
                 };

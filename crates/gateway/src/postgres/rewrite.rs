@@ -56,7 +56,10 @@ fn list_of_none(query: &Query) -> Option<Box<Query>> {
         return None;
     }
     let name = |item: &SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } if alias.quote_style.is_some() => Some(format!("'' AS {alias}")),
+        // A count has a row also where there is nothing.
+        SelectItem::ExprWithAlias { expr, alias } if alias.quote_style.is_some() && !expr.to_string().starts_with("count(") => {
+            Some(format!("'' AS {alias}"))
+        }
         _ => None,
     };
     let columns: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
@@ -249,7 +252,7 @@ mod tests {
                 "SELECT a.attname AS \"Name\" FROM a LEFT JOIN pg_description AS d ON a.oid = d.objoid ORDER BY 1",
                 "SELECT a.attname AS \"Name\" FROM a LEFT JOIN pg_description AS d ON a.oid = d.objoid ORDER BY 1",
             ),
-            ("SELECT count(*) AS n FROM pg_language ORDER BY 1", "SELECT count(*) AS n FROM pg_language ORDER BY 1"),
+            ("SELECT count(*) AS \"n\" FROM pg_language ORDER BY 1", "SELECT count(*) AS \"n\" FROM pg_language ORDER BY 1"),
             (
                 "SELECT CAST((SELECT oid FROM p WHERE proname = 'f') AS oid)",
                 "SELECT CAST(polybolos_existing((SELECT first_value(oid) FROM p WHERE proname = 'f'), 'f') AS oid)",

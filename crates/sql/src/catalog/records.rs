@@ -89,9 +89,7 @@ impl TableDefinition {
         recorded.extend(place.map(|(name, data_type, from)| (Field::new(name, data_type, false), from)));
         recorded
     }
-}
 
-impl TableDefinition {
     /// Those of the records' keys that are read.
     fn key_members(&self, options: &DebeziumOptions) -> Vec<(&str, DataType)> {
         let key = self.primary_key.iter().filter(|_| options.has_key).flat_map(|key| key.columns());

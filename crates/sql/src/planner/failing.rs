@@ -13,7 +13,9 @@ use datafusion::{
         tree_node::{TreeNode, TreeNodeRecursion},
     },
     execution::SessionState,
-    logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Volatility, expr::ScalarFunction},
+    logical_expr::{
+        BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, Volatility, expr::ScalarFunction, utils::split_conjunction_owned,
+    },
 };
 
 use crate::error::SqlError;
@@ -41,18 +43,26 @@ pub(super) fn refuse(subject: &str, plan: &LogicalPlan, state: &SessionState) ->
     plan.apply_with_subqueries(|node| {
         let mut schema = DFSchema::empty();
         node.inputs().into_iter().for_each(|input| schema.merge(input.schema()));
-        node.apply_expressions(|expression| {
-            expression.apply(|part| {
-                // What a branch has is computed of some rows, or of none.
-                if matches!(part, Expr::Case(_)) {
+        let terms = match node {
+            LogicalPlan::Filter(filter) => split_conjunction_owned(filter.predicate.clone()),
+            _ => node.expressions(),
+        };
+        for term in &terms {
+            let walked = term.apply(|part| {
+                // What a branch has is computed of some rows, or of none; the optimiser makes AND and OR of some.
+                if matches!(part, Expr::Case(_) | Expr::BinaryExpr(BinaryExpr { op: Operator::And | Operator::Or, .. })) {
                     return Ok(TreeNodeRecursion::Jump);
                 }
                 let computed = if is_of_constants(part)? { Some(part.clone()) } else { made_up(part, &schema) };
                 let error = computed.and_then(|computed| error_of(computed, state));
                 failing = error.map(|error| format!("{}: {error}", part.human_display()));
                 Ok(if failing.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })
-        })
+            })?;
+            if walked == TreeNodeRecursion::Stop {
+                return Ok(walked);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
     })?;
     match failing {
         Some(call) => Err(SqlError::invalid(format!("{subject} would fail on every row, at {call}; correct the constant"))),

@@ -419,6 +419,7 @@ async fn rows_are_in_what_a_subquery_gives() {
         ("SELECT v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM t WHERE v > 9) AND v < 2", "1"),
         // Of k = 'a' nothing is known beside a NULL for v.
         ("SELECT v FROM t WHERE (k, v) NOT IN (VALUES ('a', NULL), ('c', 1)) ORDER BY v", "4"),
+        ("SELECT v FROM t WHERE v = 1 OR (k, v) NOT IN (VALUES ('a', NULL), ('c', 1)) ORDER BY v", "1\n4"),
         ("SELECT v FROM t WHERE (nullif(k, 'a'), v) NOT IN (VALUES ('b', 1), ('c', 5)) ORDER BY v", "2\n3\n4"),
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
@@ -549,6 +550,8 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, v FROM u WHERE v NOT IN (SELECT v FROM u WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u) AND v > 1",
+        "other SELECT k, v FROM t WHERE CASE WHEN v = 0 THEN true ELSE 1 / 0 > v END",
+        "other SELECT k, v FROM t WHERE k = 'a' OR CASE WHEN v > 1 THEN 1 / 0 > v ELSE false END",
         "other SELECT t.k, x.item FROM t LEFT JOIN UNNEST(make_array(v)) AS x (item) ON TRUE GROUP BY 1, 2",
         "other SELECT k, v FROM t UNION ALL SELECT 'a', 1",
         "other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2",
