@@ -23,6 +23,9 @@ pub const RESERVED_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, "information_schema", "p
 /// Before the schema of a table that is looked up (`FOR SYSTEM_TIME AS OF`), in plans: `lookup:public`.
 pub const LOOKUP_PREFIX: &str = "lookup:";
 
+/// Before the schema of a table that a query gives options of its own (`t /*+ OPTIONS(…) */`), in plans, with these as JSON between.
+const OPTIONS_PREFIX: &str = "options:";
+
 /// `schema.name`, normalised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RelationName {
@@ -45,6 +48,24 @@ impl RelationName {
         self.schema.strip_prefix(LOOKUP_PREFIX).map(|schema| Self::new(schema, &self.name))
     }
 
+    /// What this table is called in plans of a query that gives it options of its own.
+    pub(crate) fn with_options(&self, options: &[(String, String)]) -> Self {
+        Self::new(format!("{OPTIONS_PREFIX}{}{}", serde_json::json!(options), self.schema), &self.name)
+    }
+
+    /// The declared table that a query gives options of its own, and these; `None` for any other name.
+    pub fn without_options(&self) -> Option<(Self, Vec<(String, String)>)> {
+        let rest = self.schema.strip_prefix(OPTIONS_PREFIX)?;
+        let mut read = serde_json::Deserializer::from_str(rest).into_iter::<Vec<(String, String)>>();
+        let options = read.next()?.ok()?;
+        Some((Self::new(rest.get(read.byte_offset()..)?, &self.name), options))
+    }
+
+    /// As it was declared.
+    pub(crate) fn declared(&self) -> Self {
+        self.without_options().map_or_else(|| self.clone(), |(declared, _)| declared)
+    }
+
     pub fn is_public(&self) -> bool {
         self.schema == DEFAULT_SCHEMA
     }
@@ -60,6 +81,11 @@ impl From<&str> for RelationName {
 /// As one writes it in SQL: `users`, `spark_streams.created_users`, `"Odd Name"`.
 impl fmt::Display for RelationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((declared, options)) = self.without_options() {
+            let text = |words: &str| format!("'{}'", words.replace('\'', "''"));
+            let pairs: Vec<String> = options.iter().map(|(key, value)| format!("{} = {}", text(key), text(value))).collect();
+            return write!(f, "{declared} /*+ OPTIONS({}) */", pairs.join(", "));
+        }
         if !self.is_public() {
             write!(f, "{}.", quoted(&self.schema))?;
         }
@@ -108,6 +134,10 @@ mod tests {
         assert_eq!(RelationName::public("users").to_string(), "users");
         assert_eq!(RelationName::new("spark_streams", "created_users").to_string(), "spark_streams.created_users");
         assert_eq!(RelationName::public("Odd \"Name\"").to_string(), "\"Odd \"\"Name\"\"\"");
+        let options = [("scan.startup.mode".to_owned(), "it's".to_owned())];
+        let given = RelationName::new("a:b", "t").with_options(&options);
+        assert_eq!(given.to_string(), "\"a:b\".t /*+ OPTIONS('scan.startup.mode' = 'it''s') */");
+        assert_eq!(given.without_options(), Some((RelationName::new("a:b", "t"), options.to_vec())));
         assert_eq!(quoted("select"), "\"select\"");
         assert_eq!(quoted("value"), "value");
         assert_eq!(quoted("2nd"), "\"2nd\"");

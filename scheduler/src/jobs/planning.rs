@@ -81,7 +81,9 @@ fn topics(platform: &PlatformTables, job: &str, plan: &JobPlan) -> anyhow::Resul
             spec.headers |= headers;
             let other = first[&id];
             let keeps_rows = table.keeps_last_record() || other.keeps_last_record();
-            if keeps_rows && other.topic().is_some_and(|other| other.startup != kafka.startup) {
+            // What a query says itself is not passed over, as its topic is read once.
+            let is_told = [table, other].iter().any(|table| table.name.without_options().is_some());
+            if (keeps_rows || is_told) && other.topic().is_some_and(|other| other.startup != kafka.startup) {
                 bail!(
                     "job {job} reads topic {} as {} and as {}, which begin at different records; leave 'scan.startup.mode' out, or give each a job of its own",
                     kafka.topic,

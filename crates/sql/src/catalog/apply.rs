@@ -147,9 +147,10 @@ fn with_view(catalog: &Catalog, create: &CreateView, sql: &str) -> Result<Catalo
         let message = format!("schema {} is the system's own; create view {} in another", create.name.schema, create.name.name);
         return Err(SqlError::invalid_at(create.at, message));
     }
+    catalog.with_options_of([create.query.as_ref()])?;
     let mut named = Vec::new();
     for name in references(&create.query)? {
-        let name = name.looked_up().unwrap_or(name);
+        let name = name.looked_up().unwrap_or_else(|| name.declared());
         let known = if catalog.find_view(&name).is_some() { name } else { catalog.table(&name)?.name.clone() };
         named.push(known);
     }
@@ -173,6 +174,9 @@ fn drop_view(catalog: &Catalog, name: &RelationName, if_exists: bool) -> Result<
 
 fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -> Result<Catalog, SqlError> {
     let options = JobOptions::read(&create.name, &create.options)?;
+    let declared = catalog;
+    let catalog = declared.with_options_of(create.inserts.iter().map(|insert| insert.query.as_ref()))?;
+    let catalog = &*catalog;
     let mut targets: Vec<RelationName> = Vec::with_capacity(create.inserts.len());
     let mut read = Sources::default();
     for insert in &create.inserts {
@@ -185,6 +189,7 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
         targets.push(target);
         read.add(sources(catalog, insert)?);
     }
+    let sources: BTreeSet<RelationName> = read.all().map(RelationName::declared).collect();
     for target in &targets {
         if let Some(other) = catalog.job_that_fills(target) {
             return Err(SqlError::invalid(format!(
@@ -192,18 +197,18 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
                 other.name, create.name
             )));
         }
-        if read.all().any(|name| name == target) {
+        if sources.contains(target) {
             return Err(SqlError::invalid(format!("job {} reads and writes table {target}; write to another table", create.name)));
         }
         check_no_loop(catalog, create, target, &read)?;
     }
-    let mut next = catalog.clone();
+    let mut next = declared.clone();
     next.jobs.push(JobDefinition {
         name: create.name.clone(),
         sql: sql.to_owned(),
         options,
         targets,
-        sources: read.all().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+        sources: sources.into_iter().collect(),
         views: read.views.iter().cloned().collect(),
         incarnation: change.incarnation.clone(),
         created_at_us: change.now_us,

@@ -3,6 +3,7 @@
 mod apply;
 pub(crate) mod computed;
 mod job;
+mod options_of_queries;
 mod records;
 mod table;
 mod view;

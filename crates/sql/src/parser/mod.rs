@@ -7,6 +7,7 @@ mod dates;
 mod dialect;
 mod equivalents;
 mod group_window;
+mod hints;
 mod interval;
 mod interval_products;
 mod job;
@@ -86,7 +87,8 @@ pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError
         .filter(|(statement, _)| statement.iter().any(|token| !matches!(token.token, Token::Whitespace(_))))
         .map(|(statement, end)| {
             limits.check_depth(statement)?;
-            let mut cursor = Cursor::new(statement, end, limits);
+            let lowered = hints::lower(statement, Place { end, limits })?;
+            let mut cursor = Cursor::new(&lowered, end, limits);
             let at = cursor.at();
             let kind = read_statement(&mut cursor)?;
             let text = sql[index.offset(at)..index.offset(end)].trim_end().to_owned();

@@ -108,12 +108,12 @@ pub(super) fn lower(tokens: &[TokenWithSpan], place: Place) -> Result<Vec<TokenW
 }
 
 /// The first index from `at` on that is not blank.
-fn next(tokens: &[TokenWithSpan], at: usize) -> usize {
+pub(super) fn next(tokens: &[TokenWithSpan], at: usize) -> usize {
     let blank = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_));
     tokens[at.min(tokens.len())..].iter().position(|token| !blank(token)).map_or(tokens.len(), |skipped| at + skipped)
 }
 
-fn is_word(token: &Token, word: &str) -> bool {
+pub(super) fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
@@ -127,7 +127,7 @@ fn takes_length(tokens: &[TokenWithSpan]) -> bool {
 }
 
 /// The index after `wanted`, if they come at `at` in this order.
-fn words(tokens: &[TokenWithSpan], at: usize, wanted: &[&str]) -> Option<usize> {
+pub(super) fn words(tokens: &[TokenWithSpan], at: usize, wanted: &[&str]) -> Option<usize> {
     let mut index = at;
     for word in wanted {
         index = next(tokens, index);
@@ -471,13 +471,13 @@ fn split(tokens: &[TokenWithSpan]) -> Vec<&[TokenWithSpan]> {
 }
 
 /// Writes made tokens, all at one place.
-struct Writer<'o> {
-    span: Span,
-    out: &'o mut Vec<TokenWithSpan>,
+pub(super) struct Writer<'o> {
+    pub span: Span,
+    pub out: &'o mut Vec<TokenWithSpan>,
 }
 
 impl Writer<'_> {
-    fn text(&mut self, sql: &str) -> Result<(), SqlError> {
+    pub fn text(&mut self, sql: &str) -> Result<(), SqlError> {
         let made = tokenise(sql)?;
         self.out.extend(made.into_iter().map(|token| TokenWithSpan::new(token.token, self.span)));
         Ok(())
@@ -509,6 +509,23 @@ impl Writer<'_> {
     }
 }
 
+/// Where the name begins that `tokens` end with, `schema.table` too.
+pub(super) fn name_before(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let (mut at, mut name_at) = (tokens.len(), None);
+    loop {
+        while at > 0 && matches!(tokens[at - 1].token, Token::Whitespace(_)) {
+            at -= 1;
+        }
+        let Some(Token::Word(_)) = at.checked_sub(1).map(|index| &tokens[index].token) else { return name_at };
+        at -= 1;
+        name_at = Some(at);
+        if at == 0 || tokens[at - 1].token != Token::Period {
+            return name_at;
+        }
+        at -= 1;
+    }
+}
+
 /// After `t FOR SYSTEM_TIME AS OF`: puts the table, already written, into its schema of look-ups. Gives the index after the time.
 fn lookup(
     tokens: &[TokenWithSpan],
@@ -518,26 +535,11 @@ fn lookup(
     out: &mut Vec<TokenWithSpan>,
 ) -> Result<usize, SqlError> {
     let at = span.start.into();
-    let mut name_at = out.len();
-    let mut parts = 0;
-    // Back over `schema.table`.
-    loop {
-        while name_at > 0 && matches!(out[name_at - 1].token, Token::Whitespace(_)) {
-            name_at -= 1;
-        }
-        let Some(Token::Word(_)) = name_at.checked_sub(1).map(|index| &out[index].token) else { break };
-        name_at -= 1;
-        parts += 1;
-        if name_at == 0 || out[name_at - 1].token != Token::Period {
-            break;
-        }
-        name_at -= 1;
-    }
-    if parts == 0 {
+    let Some(name_at) = name_before(out) else {
         let message =
             "FOR SYSTEM_TIME AS OF follows the name of a Cassandra table: JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …";
         return Err(SqlError::unsupported_at(at, message));
-    }
+    };
     let name: Vec<TokenWithSpan> = out.drain(name_at..).collect();
     let relation = Cursor::new(&name, place.end, place.limits).relation()?;
     let schema = if relation.schema.is_empty() { DEFAULT_SCHEMA } else { &relation.schema };

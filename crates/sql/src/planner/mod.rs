@@ -12,7 +12,7 @@ mod records;
 mod refuse;
 mod views;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     common::{DataFusionError, SchemaError},
@@ -122,6 +122,15 @@ impl Planner {
         &self.catalog
     }
 
+    /// The same, with the tables that queries give options of their own.
+    fn over<'a>(&self, queries: impl IntoIterator<Item = &'a ast::Query>) -> Result<Self, SqlError> {
+        let mut planner = self.clone();
+        if let Cow::Owned(catalog) = self.catalog.with_options_of(queries)? {
+            planner.catalog = Arc::new(catalog);
+        }
+        Ok(planner)
+    }
+
     /// A state in which tables are those of the catalog, for `usage`.
     fn state_for(&self, usage: Use, config: SessionConfig) -> Result<Planning, SqlError> {
         let mut state = self.state.clone();
@@ -156,7 +165,7 @@ impl Planner {
     /// When DataFusion refuses it, or it would change something.
     pub async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         let query = &insert::with_names(query);
-        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        let planning = self.over([query])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
         plan_in(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
     }
@@ -166,7 +175,7 @@ impl Planner {
     /// # Errors
     /// When its query cannot be planned.
     pub async fn plan_view(&self, view: &CreateView) -> Result<LogicalPlan, SqlError> {
-        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        let planning = self.over([view.query.as_ref()])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(&view.query).await?;
         planning.view(view).await
     }
@@ -186,8 +195,9 @@ impl Planner {
             event_time: EventTimeUse::default(),
             is_stateful: job.inserts.len() > 1,
         };
+        let planner = self.over(job.inserts.iter().map(|insert| insert.query.as_ref()))?;
         for insert in &job.inserts {
-            self.plan_stream_insert(&subject, insert, target_partitions, &mut plan).await?;
+            planner.plan_stream_insert(&subject, insert, target_partitions, &mut plan).await?;
         }
         plan.check_start(plan.options.start.as_ref())?;
         // Without a use of event time no row is late, and nobody has to follow it.
@@ -211,7 +221,7 @@ impl Planner {
     /// # Errors
     /// When it reads a table that does not exist.
     pub fn is_unbounded(&self, insert: &Insert) -> Result<bool, SqlError> {
-        insert::is_unbounded(&self.catalog, insert)
+        insert::is_unbounded(&self.over([insert.query.as_ref()])?.catalog, insert)
     }
 
     /// A bare INSERT over bounded sources, which runs once to its end: any query, not yet optimised.
@@ -238,9 +248,9 @@ impl Planner {
             );
             return Err(SqlError::invalid_at(insert.at, message));
         }
-        let planning = self.state_for(Use::Bounded, self.state.config().clone())?;
+        let planning = self.over([insert.query.as_ref()])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(&insert.query).await?;
-        insert::plan(&planning.state, &self.catalog, insert).await
+        insert::plan(&planning.state, &planning.catalog, insert).await
     }
 
     async fn plan_stream_insert(

@@ -580,6 +580,36 @@ async fn look_ups_are_marked_in_the_plan() {
 }
 
 #[tokio::test]
+async fn a_query_says_itself_where_a_topic_begins_and_ends() {
+    let latest = "/*+ OPTIONS('scan.startup.mode' = 'latest-offset') */";
+    let job = format!("other SELECT t.k, v FROM t {latest} WHERE t.v > 1");
+    let statement = format!("CREATE JOB j AS INSERT INTO {job}");
+    let catalog = declared(&format!("{TABLES}{statement}"));
+    let stored = catalog.job("j").unwrap().clone();
+    assert_eq!((stored.sql.as_str(), stored.sources[0].to_string().as_str()), (statement.as_str(), "t"));
+    let again = planner(catalog).plan_stored_job(&stored, 4).await.unwrap();
+    for planned in [plan(&job).await.unwrap(), again] {
+        let [source] = planned.inserts[0].sources.as_slice() else { panic!("it reads one table") };
+        assert_eq!((source.name.to_string(), &source.topic().unwrap().startup), (format!("t {latest}"), &StartupMode::Latest));
+        let explained = crate::explain::job(&planned, false);
+        assert!(explained.contains("2 of 3 columns: k, v"), "{explained}");
+    }
+    let windows = format!(
+        "sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t {latest}, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_end EMIT ON WINDOW CLOSE"
+    );
+    assert_eq!(plan(&windows).await.unwrap().watermarks.len(), 1);
+
+    let bounded = "/*+ OPTIONS('scan.bounded.mode' = 'latest-offset') */";
+    let sql = format!("INSERT INTO other SELECT k, v FROM t {bounded}");
+    let StatementKind::Insert(insert) = parse(&sql).unwrap().remove(0).kind else { panic!("not an INSERT") };
+    let planner = planner(declared(TABLES));
+    assert!(!planner.is_unbounded(&insert).unwrap());
+    planner.plan_bounded_insert(&insert).await.unwrap();
+    assert_eq!(rows(&format!("SELECT t.v + 1, t.* FROM t {bounded} WHERE t.v = 4")).await, "5 b 4 00:16");
+    assert_eq!(rows(&format!("SELECT * FROM newest {bounded} ORDER BY k")).await, "a 3 6\nc 4 8");
+}
+
+#[tokio::test]
 async fn several_inserts_are_one_job() {
     let planned =
         plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END")
@@ -833,6 +863,16 @@ async fn refusals_say_what_to_write() {
         ("other SELECT uper(k), v FROM t", "there is no function uper; did you mean upper?"),
         ("other SELECT CAST(ts AT TIME ZONE 'Nowhere/X' AS STRING), v FROM t", "there is no time zone \"Nowhere/X\""),
         ("other SELECT map_entries(MAP {k: v})[1], v FROM t", "map_keys(m)"),
+        ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.mode' = 'latest') */", "it takes 'earliest-offset', 'latest-offset'"),
+        ("other SELECT k, v FROM t /*+ OPTIONS('topic' = 'x') */", "declare another table over the topic"),
+        ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.modes' = 'x') */", "did you mean 'scan.startup.mode'?"),
+        ("other SELECT k, v FROM t /*+ OPTIONS('scan.bounded.mode' = 'latest-offset') */", "which ends (kafka)"),
+        ("other SELECT k, v FROM big /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */", "big is a view"),
+        ("other SELECT k, 1 FROM side /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */", "side (cassandra) takes no OPTIONS"),
+        (
+            "other SELECT k, v FROM newest /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */",
+            "not for a table that keeps a row per key",
+        ),
     ] {
         let message = refused(job).await;
         assert!(message.contains(said), "{job}: {message}");
