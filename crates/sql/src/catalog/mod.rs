@@ -56,6 +56,11 @@ impl Catalog {
         if let Some(call) = crate::parser::call_of(name) {
             return format!("write FROM TABLE({call})");
         }
+        if name == "generate_series" || name == "range" {
+            return format!(
+                "only a query calls {name}(…) as a table; write CROSS JOIN UNNEST({name}(1, 10)) AS s (n), or SELECT unnest({name}(1, 10))"
+            );
+        }
         let tables = self.tables.iter().map(|table| table.name.to_string());
         let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
         match did_you_mean(name, names.iter().map(String::as_str)) {

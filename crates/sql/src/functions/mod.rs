@@ -23,6 +23,7 @@
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |
+//! | `longest_run(array)` | of items in order the most frequent one, for `mode()` |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
@@ -37,6 +38,7 @@ mod json;
 mod kept_items;
 mod last_day;
 mod last_record;
+mod longest_run;
 mod nulls;
 mod numeric;
 mod required;
@@ -82,6 +84,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::StrToMap::new())),
         Arc::new(ScalarUDF::new_from_impl(kept_items::ItemsOrNull::new())),
+        Arc::new(ScalarUDF::new_from_impl(longest_run::LongestRun::new())),
         Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
         Arc::new(ScalarUDF::new_from_impl(url::ParseUrl::new())),
         as_uuid(),

@@ -56,6 +56,13 @@ async fn functions_give_what_others_give() {
         ("percentile_disc(0) WITHIN GROUP (ORDER BY a DESC) FROM (VALUES ('x'), ('y'), ('z')) AS t (a)", "z"),
         ("percentile_disc(1) WITHIN GROUP (ORDER BY a) FILTER (WHERE a < 5) FROM (VALUES (1), (3), (9)) AS t (a)", "3"),
         ("percentile_disc(0.5) WITHIN GROUP (ORDER BY a) FILTER (WHERE a > 9) FROM (VALUES (1)) AS t (a)", ""),
+        ("mode() WITHIN GROUP (ORDER BY a) FROM (VALUES (2), (NULL), (1), (NULL), (2), (NULL), (1), (3)) AS t (a)", "1"),
+        ("mode() WITHIN GROUP (ORDER BY a DESC) FROM (VALUES ('x'), ('y'), ('x'), ('y'), ('a')) AS t (a)", "y"),
+        ("mode() WITHIN GROUP (ORDER BY a) FILTER (WHERE a > 1) FROM (VALUES (1), (1), (9)) AS t (a)", "9"),
+        ("mode() WITHIN GROUP (ORDER BY a) FILTER (WHERE a > 9) FROM (VALUES (1)) AS t (a)", ""),
+        ("TIMESTAMP '9999-12-31 23:59:59.999'", "9999-12-31T23:59:59.999"),
+        ("CAST('0001-01-01 00:00:00' AS TIMESTAMP)", "0001-01-01T00:00:00"),
+        ("coalesce(CAST(NULL AS TIMESTAMP(3)), TIMESTAMP '9999-12-31 00:00:00')", "9999-12-31T00:00:00"),
     ] {
         assert_eq!(value(selected).await, expected, "{selected}");
     }

@@ -1,7 +1,11 @@
 //! Functions over dates of Flink, Spark and others, as what they mean here.
+use chrono::Utc;
 use datafusion::{
-    arrow::array::timezone::Tz,
-    sql::sqlparser::ast::{BinaryOperator, DateTimeField, Expr, Interval, UnaryOperator, Value},
+    arrow::{
+        array::timezone::Tz,
+        compute::kernels::cast_utils::{string_to_datetime, string_to_timestamp_nanos},
+    },
+    sql::sqlparser::ast::{BinaryOperator, DataType, DateTimeField, Expr, Interval, TimezoneInfo, UnaryOperator, Value},
 };
 
 use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
@@ -30,6 +34,21 @@ pub(super) fn call_of(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, St
         }
         _ => None,
     })
+}
+
+/// A TIMESTAMP without a precision has nanoseconds to DataFusion, which say the years 1677 to 2262 alone. One that is written out beyond, as the open end of an
+/// interval is (`TIMESTAMP '9999-12-31 00:00:00'`), has microseconds.
+pub(super) fn keep_year(data_type: &mut DataType, written: &Value) {
+    let (
+        DataType::Timestamp(precision @ None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone),
+        Value::SingleQuotedString(text),
+    ) = (data_type, written)
+    else {
+        return;
+    };
+    if string_to_timestamp_nanos(text).is_err() && string_to_datetime(&Utc, text).is_ok() {
+        *precision = Some(6);
+    }
 }
 
 /// `CEIL(time TO unit)`: the time itself where a unit begins, or else where the next one begins.

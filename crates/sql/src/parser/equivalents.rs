@@ -107,6 +107,16 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
             None
         }
+        Expr::TypedString(typed) => {
+            dates::keep_year(&mut typed.data_type, &typed.value.value);
+            None
+        }
+        Expr::Cast { data_type, expr, .. } => {
+            if let Expr::Value(value) = expr.as_ref() {
+                dates::keep_year(data_type, &value.value);
+            }
+            None
+        }
         Expr::BinaryOp { .. } => interval_products::multiple(expression),
         Expr::Function(function) => call_of(function)?,
         _ => None,
@@ -171,6 +181,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             None
         }
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
+        ("mode", _) => Some(most_frequent(function, &arguments)?),
         ("regexp_substr", [_, _]) => {
             rename(function, "regexp_extract");
             None
@@ -398,27 +409,43 @@ fn in_order(function: &Function, share: &Expr) -> Result<Expr, String> {
             "percentile_disc takes a share between 0 and 1 and one order, and no OVER: percentile_disc(0.5) WITHIN GROUP (ORDER BY x)".into(),
         );
     };
-    // It stands there three times.
-    if order.expr.to_string().len() > MAX_REPEATED {
-        return Err(format!("the order of percentile_disc is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+    let values = sorted(function, order)?;
+    let count = Box::new(Expr::Function(over_order("count", function, order)));
+    let rows = Expr::BinaryOp { left: Box::new(share.clone()), op: BinaryOperator::Multiply, right: count };
+    let one = Expr::Value(Value::Number("1".into(), false).into());
+    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), one]), text("Int64")]);
+    Ok(call("array_element", [values, place]))
+}
+
+/// `mode() WITHIN GROUP (ORDER BY value)`: the value that comes most often, the first in their order of those that do.
+fn most_frequent(function: &Function, arguments: &[Expr]) -> Result<Expr, String> {
+    match (function.within_group.as_slice(), &function.over, arguments) {
+        ([order], None, []) => Ok(call("longest_run", [sorted(function, order)?])),
+        _ => Err("mode takes one order, nothing else, and no OVER: mode() WITHIN GROUP (ORDER BY x)".into()),
     }
-    let aggregate = |name: &str| {
-        let mut aggregate = function.clone();
-        aggregate.within_group.clear();
-        rename(&mut aggregate, name);
-        set_arguments(&mut aggregate, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(order.expr.clone()))]);
-        aggregate
-    };
-    let mut values = aggregate("array_agg");
+}
+
+/// The array of what is there of an aggregate's order, in that order.
+fn sorted(function: &Function, order: &OrderByExpr) -> Result<Expr, String> {
+    // It stands there several times.
+    if order.expr.to_string().len() > MAX_REPEATED {
+        return Err(format!("the order of {} is longer than {MAX_REPEATED} bytes; compute it in a subquery", function.name));
+    }
+    let mut values = over_order("array_agg", function, order);
     if let FunctionArguments::List(list) = &mut values.args {
         list.clauses.push(FunctionArgumentClause::OrderBy(vec![order.clone()]));
     }
     only(&mut values, Expr::IsNotNull(Box::new(Expr::Nested(Box::new(order.expr.clone())))));
-    let count = Box::new(Expr::Function(aggregate("count")));
-    let rows = Expr::BinaryOp { left: Box::new(share.clone()), op: BinaryOperator::Multiply, right: count };
-    let one = Expr::Value(Value::Number("1".into(), false).into());
-    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), one]), text("Int64")]);
-    Ok(call("array_element", [Expr::Function(values), place]))
+    Ok(Expr::Function(values))
+}
+
+/// Another aggregate, of what is ordered by.
+fn over_order(name: &str, function: &Function, order: &OrderByExpr) -> Function {
+    let mut aggregate = function.clone();
+    aggregate.within_group.clear();
+    rename(&mut aggregate, name);
+    set_arguments(&mut aggregate, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(order.expr.clone()))]);
+    aggregate
 }
 
 /// `DAY`, also as a text or in the plural, in small letters.
@@ -571,6 +598,15 @@ mod tests {
                 "array_element(array_agg(a ORDER BY a DESC) FILTER (WHERE (b) AND ((a) IS NOT NULL)), \
                  arrow_cast(greatest(ceil(0.5 * count(a) FILTER (WHERE b)), 1), 'Int64'))",
             ),
+            (
+                "mode() WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
+                "longest_run(array_agg(a ORDER BY a DESC) FILTER (WHERE (b) AND ((a) IS NOT NULL)))",
+            ),
+            ("TIMESTAMP '2262-04-11 00:00:00'", "TIMESTAMP '2262-04-11 00:00:00'"),
+            ("TIMESTAMP '9999-12-31 00:00:00'", "TIMESTAMP(6) '9999-12-31 00:00:00'"),
+            ("CAST('1677-01-01' AS TIMESTAMP)", "CAST('1677-01-01' AS TIMESTAMP(6))"),
+            ("'9999-12-31'::timestamp(3)", "'9999-12-31'::TIMESTAMP(3)"),
+            ("TIMESTAMP 'never, ever'", "TIMESTAMP 'never, ever'"),
             ("REGEXP(a, '^x')", "regexp_like(a, '^x')"),
             ("CEILING(a)", "CEIL(a)"),
             ("TO_BASE64(a)", "encode(a, 'base64pad')"),
@@ -602,6 +638,8 @@ mod tests {
             ("json_object(a, 1)", "names in quotes"),
             ("trunc(ts, 'MM')", "write date_trunc('month', time)"),
             ("instr(a, 'b', 5)", "write locate(part, text, from)"),
+            ("mode(a) WITHIN GROUP (ORDER BY a)", "mode takes one order"),
+            ("mode() OVER (ORDER BY a)", "mode takes one order"),
             ("sha2(a, 1)", "sha2 takes 224, 256, 384 or 512 bits"),
             ("to_timestamp(t, 'yyyy-MM-dd HH')", "minutes"),
         ] {

@@ -2,6 +2,7 @@
 //! what a stream can do and optimised with settings that suit Ballista.
 mod constants;
 mod event_time;
+mod exists;
 mod failing;
 mod in_subquery;
 mod insert;
@@ -370,6 +371,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
+    exists::refuse_aggregates(&plan)?;
     let plan = lateral::numbered(in_subquery::told_apart(plan)?)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan)?;

@@ -297,6 +297,14 @@ async fn a_uuid_is_one_key_in_letters_of_either_case_and_a_text_is_not() {
 }
 
 #[tokio::test]
+async fn what_a_query_alone_may_say() {
+    assert_eq!(rows("SELECT * FROM generate_series(1, 5, 2)").await, "1\n3\n5");
+    assert_eq!(rows("SELECT count(*) FROM t WHERE ts < TIMESTAMP '9999-12-31 23:59:59.999'").await, "5");
+    assert_eq!(rows("SELECT count(*) FROM t WHERE EXISTS (SELECT max(v) FROM u WHERE v > 9)").await, "5");
+    assert_eq!(rows("SELECT count(*) FROM t WHERE EXISTS (SELECT max(v) FROM u WHERE u.k = t.k GROUP BY u.v)").await, "5");
+}
+
+#[tokio::test]
 async fn groups_are_sorted_by_the_places_of_windows_and_items() {
     let starts =
         "SELECT TUMBLE_START(ts, INTERVAL '10' SECOND), count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '10' SECOND) ORDER BY 1 DESC";
@@ -562,6 +570,10 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT to_char(ts, '%Y-%m'), count(*) FROM t WHERE regexp_extract(k, '(a)', 1) = 'a' GROUP BY 1",
         "other SELECT encode(decode(k, 'hex'), 'base64'), sum(v / 2) FROM t WHERE CASE WHEN v = 0 THEN 1 / 0 END IS NULL GROUP BY 1",
         "other SELECT k, percentile_disc(0.5) WITHIN GROUP (ORDER BY v) FROM t GROUP BY k",
+        "other SELECT k, mode() WITHIN GROUP (ORDER BY v DESC) FROM t GROUP BY k",
+        "other SELECT k, n FROM t CROSS JOIN UNNEST(generate_series(1, 3)) AS s (n) GROUP BY 1, 2",
+        "other SELECT k, v FROM t WHERE (SELECT count(*) FROM u WHERE u.k = t.k) > 0",
+        "other SELECT k, v FROM t WHERE ts < TIMESTAMP '9999-12-31 00:00:00' ORDER BY v LIMIT 3",
     ] {
         let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
         assert!(planned.is_stateful, "{job}");
@@ -863,6 +875,9 @@ async fn refusals_say_what_to_write() {
         ("other SELECT uper(k), v FROM t", "there is no function uper; did you mean upper?"),
         ("other SELECT CAST(ts AT TIME ZONE 'Nowhere/X' AS STRING), v FROM t", "there is no time zone \"Nowhere/X\""),
         ("other SELECT map_entries(MAP {k: v})[1], v FROM t", "map_keys(m)"),
+        ("other SELECT 'a', value FROM generate_series(1, 3)", "write CROSS JOIN UNNEST(generate_series(1, 10)) AS s (n)"),
+        ("other SELECT k, v FROM t WHERE EXISTS (SELECT count(*) FROM u WHERE u.k = t.k)", "is always true"),
+        ("other SELECT k, v FROM t WHERE v > 1 AND NOT EXISTS (SELECT max(v) + 1 FROM u WHERE u.k = t.k)", "is always true"),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.mode' = 'latest') */", "it takes 'earliest-offset', 'latest-offset'"),
         ("other SELECT k, v FROM t /*+ OPTIONS('topic' = 'x') */", "declare another table over the topic"),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.modes' = 'x') */", "did you mean 'scan.startup.mode'?"),
