@@ -21,7 +21,7 @@ use datafusion::{
 use futures::StreamExt;
 use polybolos_gateway::{
     auth::{Principal, Role},
-    engine::{Answer, Archive, Engine},
+    engine::{Answer, Archive, Engine, ToldLast},
     error::{EngineError, ErrorKind},
     status::Status,
 };
@@ -141,7 +141,7 @@ impl PlatformEngine {
     }
 
     async fn rows(&self, plan: LogicalPlan, tag: &str) -> Result<Answer, EngineError> {
-        let stream = self.queries.run(&plan).await?;
+        let (stream, left_out) = self.queries.run_telling(&plan).await?;
         let schema = stream.schema();
         let deadline = tokio::time::Instant::now() + QUERY_TIME;
         let batches = futures::stream::unfold(Some(stream), move |stream| async move {
@@ -156,16 +156,18 @@ impl PlatformEngine {
                 }
             }
         });
-        Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![] })
+        let told_last = left_out.map(|left_out| Box::new(move || left_out.notices()) as ToldLast);
+        Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![], told_last })
     }
 
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
     async fn insert_once(&self, insert: &Insert) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
         let planned = self.planner().plan_bounded_insert(insert).await.map_err(sql_error)?;
-        let rows = self.queries.run(&planned.plan).await?;
+        let (rows, left_out) = self.queries.run_telling(&planned.plan).await?;
         let rows = jobs.insert(&planned, rows).await.map_err(any_error)?;
-        Ok(Answer::done(format!("INSERT 0 {rows}")))
+        let notices = left_out.map(|left_out| left_out.notices()).unwrap_or_default();
+        Ok(Answer { notices, ..Answer::done(format!("INSERT 0 {rows}")) })
     }
 }
 

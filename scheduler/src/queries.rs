@@ -18,6 +18,7 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use futures::{StreamExt, stream};
+use polybolos_operators::{left_out::LeftOut, record_scan::RecordScanExec};
 use tokio::{
     runtime::{Handle, Runtime},
     sync::mpsc,
@@ -77,14 +78,27 @@ impl Queries {
     }
 
     pub async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+        self.run_telling(plan).await.map(|(rows, _)| rows)
+    }
+
+    /// The rows, and what is left out of them, if they are those of topics: all of it once the rows were read.
+    pub async fn run_telling(&self, plan: &LogicalPlan) -> Result<(SendableRecordBatchStream, Option<Arc<LeftOut>>)> {
         let plan = self.session.state().create_physical_plan(plan).await?;
-        self.execute(plan)
+        let (reads_topics, left_out) = (reads_topics(&plan), Arc::default());
+        let rows = self.run_with(plan, &left_out)?;
+        Ok((rows, reads_topics.then_some(left_out)))
     }
 
     /// The rows of a plan. It ends when they are dropped; what it panics with is an error.
     pub fn execute(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
+        self.run_with(plan, &Arc::default())
+    }
+
+    fn run_with(&self, plan: Arc<dyn ExecutionPlan>, left_out: &Arc<LeftOut>) -> Result<SendableRecordBatchStream> {
         let schema = plan.schema();
-        let mut context = TaskContext::from(&self.session.state());
+        let context = TaskContext::from(&self.session.state());
+        let config = context.session_config().clone().with_extension(left_out.clone());
+        let mut context = context.with_session_config(config);
         let (plan, joins) = without_spilling_joins(plan)?;
         if joins {
             context = context.with_runtime(self.memory_only.clone());
@@ -117,6 +131,10 @@ impl Queries {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.fuse())))
     }
+}
+
+fn reads_topics(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<RecordScanExec>() || plan.children().into_iter().any(reads_topics)
 }
 
 fn panicked(payload: &(dyn Any + Send)) -> DataFusionError {

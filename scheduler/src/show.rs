@@ -33,6 +33,7 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
         batches: Box::pin(futures::stream::once(async { Ok(batch) })),
         tag: tag.to_owned(),
         notices: vec![],
+        told_last: None,
     }
 }
 

@@ -180,6 +180,32 @@ def test_a_transaction_says_that_it_takes_nothing_back(connect):
         connection.execute("DROP TABLE postgres_probe")
 
 
+def test_what_a_query_leaves_out_is_told(connect, platform):
+    platform.run("topic", "produce", "postgres_left_out", stdin='{"n": 1}\nno JSON\n{"n": 2}\n{"n": "x"}\n')
+    notice = r"2 records of topic postgres_left_out could not be read and are left out; the first: partition \d+ offset \d+: .+"
+    said = []
+    with connect() as connection:
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary))
+        connection.execute(
+            "CREATE TABLE postgres_left_out (n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'postgres_left_out', 'format' = 'json')"
+        )
+        try:
+            for query, answer in [
+                ("SELECT sum(n) FROM postgres_left_out", [(3,)]),
+                ("SELECT n FROM postgres_left_out ORDER BY n", [(1,), (2,)]),
+                ("SELECT a.n FROM postgres_left_out AS a JOIN postgres_left_out AS b ON a.n = b.n + 1", [(2,)]),
+            ]:
+                said.clear()
+                assert connection.execute(query).fetchall() == answer
+                assert len(said) == 1 and re.fullmatch(notice, said[0]), f"{query}: {said}"
+                assert re.search(notice, platform.run("sql", "-c", query).stderr), query
+            said.clear()
+            from_the_end = "SELECT count(*) FROM postgres_left_out /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */"
+            assert connection.execute(from_the_end).fetchall() == [(0,)] and not said
+        finally:
+            connection.execute("DROP TABLE postgres_left_out")
+
+
 def test_statements_of_the_platform(connect):
     with connect() as connection:
         jobs = [row[0] for row in connection.execute("SHOW JOBS").fetchall()]

@@ -20,6 +20,9 @@ pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
 /// A file on its way, piece by piece.
 pub type Archive = BoxStream<'static, Result<axum::body::Bytes, EngineError>>;
 
+/// Notices that are known once the rows were read; before that, those of the rows read until then.
+pub type ToldLast = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// One statement's answer.
 pub struct Answer {
     /// Equal to the schema of every batch, to the nullability. No fields: the statement returns no rows.
@@ -29,6 +32,8 @@ pub struct Answer {
     pub tag: String,
     /// One line each, for the person.
     pub notices: Vec<String>,
+    /// More of them.
+    pub told_last: Option<ToldLast>,
 }
 
 impl Answer {
@@ -39,6 +44,7 @@ impl Answer {
             batches: Box::pin(futures::stream::empty()),
             tag: tag.into(),
             notices: Vec::new(),
+            told_last: None,
         }
     }
 

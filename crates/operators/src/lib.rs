@@ -14,7 +14,8 @@
 //! * [`template`]: a job's physical plan, built once and filled in per epoch;
 //! * [`files`]: files as rows;
 //! * [`providers`]: Kafka topics and keyed tables as DataFusion tables;
-//! * [`dead_letters`], [`changes`], [`publish`]: what happens to bad rows, and to changes after the record.
+//! * [`dead_letters`], [`changes`], [`publish`]: what happens to bad rows, and to changes after the record;
+//! * [`left_out`]: what happens to bad rows of a query.
 #![forbid(unsafe_code)]
 
 mod attempts;
@@ -25,6 +26,7 @@ pub mod epoch;
 pub mod file_scan;
 pub mod files;
 pub mod last_per_key;
+pub mod left_out;
 pub mod lookup_scan;
 pub mod part_write;
 pub mod providers;

@@ -1,5 +1,6 @@
 //! Reads one exact offset range per partition, decodes it column-wise and runs the stateless steps over it. Sits on a descriptor source
-//! (see [`crate::task`]), never as a leaf. Records that fail go to the task's slot as dead letters, unless the job wants to fail.
+//! (see [`crate::task`]), never as a leaf. Records that fail go to the task's slot as dead letters, unless the job wants to fail;
+//! a query counts them.
 use std::{fmt, sync::Arc, time::Duration};
 
 use datafusion::{
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use crate::{
     dead_letters::{DeadLetter, cut, record_id},
     external,
+    left_out::LeftOut,
     services::ExecutorServices,
     steps::{self, Check, Failure, Step},
     task::{TaskDescriptor, read_descriptor},
@@ -320,6 +322,10 @@ impl Scanning {
                 "record {} cannot be processed: {}; correct or skip it, or set 'on_error' = 'dead_letter'",
                 letter.id, letter.error
             )));
+        }
+        if let Some(left_out) = self.context.session_config().get_extension::<LeftOut>() {
+            left_out.add(&spec, &letters);
+            return Ok(Some(output));
         }
         self.services.with_slot(&self.context, self.partition, |slot| {
             slot.times.decode_us += decode_us;

@@ -88,5 +88,7 @@ async fn collect(mut answer: Answer, limit: usize) -> Result<Rows, EngineError> 
             break;
         }
     }
-    Ok(Rows { columns: rows::columns(&answer.schema), rows: all, truncated, tag: answer.tag, notices: answer.notices })
+    let mut notices = answer.notices;
+    notices.extend(answer.told_last.map(|told_last| told_last()).unwrap_or_default());
+    Ok(Rows { columns: rows::columns(&answer.schema), rows: all, truncated, tag: answer.tag, notices })
 }

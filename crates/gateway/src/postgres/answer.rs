@@ -26,6 +26,9 @@ use crate::{
 /// Where the session's `SET statement_timeout` is kept.
 const STATEMENT_TIMEOUT_MS: &str = "statement_timeout_ms";
 
+/// So much of an answer is read before its last notices are told, as they come before its rows.
+const TOLD_BYTES: usize = 1 << 20;
+
 /// Sends an answer's notices and makes its response. Waits for the first batch, so that what takes long can be cancelled and what fails
 /// early fails as a statement. `told` is the schema that the client was promised, as [`shown::schema`] makes it.
 pub async fn respond<C>(client: &mut C, mut answer: Answer, told: Option<&SchemaRef>, format: &Format) -> PgWireResult<Response>
@@ -33,10 +36,7 @@ where
     C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    for notice in &answer.notices {
-        let info = ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), notice.clone());
-        client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
-    }
+    tell(client, &answer.notices).await?;
     if !answer.returns_rows() {
         while answer.batches.try_next().await.map_err(report)?.is_some() {}
         return Ok(Response::Execution(Tag::new(&answer.tag)));
@@ -44,10 +44,20 @@ where
     let schema = told.cloned().unwrap_or_else(|| shown::schema(&answer.schema));
     let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
     let fields = Arc::new(arrow_schema_to_pg_fields(&schema, format, Some(options))?);
-    let first = answer.batches.next().await.transpose().map_err(report)?;
+    let mut first = Vec::new();
+    let mut missing = if answer.told_last.is_some() { TOLD_BYTES } else { 1 };
+    while missing > 0
+        && let Some(batch) = answer.batches.try_next().await.map_err(report)?
+    {
+        missing = missing.saturating_sub(batch.get_array_memory_size().max(1));
+        first.push(batch);
+    }
+    if let Some(told_last) = &answer.told_last {
+        tell(client, &told_last()).await?;
+    }
     let rows = {
         let fields = fields.clone();
-        stream::iter(first.map(Ok)).chain(answer.batches).flat_map(move |batch| {
+        stream::iter(first.into_iter().map(Ok)).chain(answer.batches).flat_map(move |batch| {
             let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match batch.and_then(|batch| conform(&batch, &schema)) {
                 Ok(batch) => encode_recordbatch(fields.clone(), batch),
                 Err(error) => Box::new(std::iter::once(Err(report(error)))),
@@ -58,6 +68,18 @@ where
     let mut response = QueryResponse::new(fields, rows);
     response.set_command_tag(&answer.tag);
     Ok(Response::Query(response))
+}
+
+async fn tell<C>(client: &mut C, notices: &[String]) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    for notice in notices {
+        let info = ErrorInfo::new("NOTICE".to_owned(), "00000".to_owned(), notice.clone());
+        client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
+    }
+    Ok(())
 }
 
 /// Rows were promised with certain types when the statement was prepared; the same text run later may bring kindred ones.

@@ -73,7 +73,7 @@ impl MemoryEngine {
         let stream = frame.execute_stream().await?;
         let schema = stream.schema();
         let tag = if schema.fields().is_empty() { words[..2.min(words.len())].join(" ") } else { "SELECT".to_owned() };
-        Ok(Answer { schema, batches: stream.map_err(EngineError::from).boxed(), tag, notices: Vec::new() })
+        Ok(Answer { schema, batches: stream.map_err(EngineError::from).boxed(), tag, notices: Vec::new(), told_last: None })
     }
 }
 
