@@ -24,7 +24,7 @@ pub const RESERVED_SCHEMAS: [&str; 3] = [SYSTEM_SCHEMA, "information_schema", "p
 pub const LOOKUP_PREFIX: &str = "lookup:";
 
 /// Before the schema of a table that a query gives options of its own (`t /*+ OPTIONS(…) */`), in plans, with these as JSON between.
-const OPTIONS_PREFIX: &str = "options:";
+pub(crate) const OPTIONS_PREFIX: &str = "options:";
 
 /// `schema.name`, normalised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

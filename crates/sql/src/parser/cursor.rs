@@ -10,7 +10,7 @@ use crate::{
     error::SqlError,
     limits::Limits,
     location::Location,
-    names::{DEFAULT_SCHEMA, RelationName, normalise},
+    names::{DEFAULT_SCHEMA, OPTIONS_PREFIX, RelationName, normalise},
 };
 
 /// Longest name of a table or column.
@@ -153,7 +153,9 @@ impl<'a> Cursor<'a> {
     pub fn identifier(&mut self, what: &str) -> Result<String, SqlError> {
         let at = self.at();
         let name = normalise(self.any_word(what)?);
-        if name.is_empty() || name.chars().count() > MAX_NAME_CHARACTERS || name.chars().any(char::is_control) {
+        // What a query says of a table is part of the schema that is made for it.
+        let is_long = name.chars().count() > MAX_NAME_CHARACTERS && !name.starts_with(OPTIONS_PREFIX);
+        if name.is_empty() || is_long || name.chars().any(char::is_control) {
             return Err(SqlError::invalid_at(at, format!("{what} has 1 to {MAX_NAME_CHARACTERS} printable characters")));
         }
         Ok(name)

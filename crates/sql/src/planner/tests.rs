@@ -300,8 +300,16 @@ async fn a_uuid_is_one_key_in_letters_of_either_case_and_a_text_is_not() {
 async fn what_a_query_alone_may_say() {
     assert_eq!(rows("SELECT * FROM generate_series(1, 5, 2)").await, "1\n3\n5");
     assert_eq!(rows("SELECT count(*) FROM t WHERE ts < TIMESTAMP '9999-12-31 23:59:59.999'").await, "5");
-    assert_eq!(rows("SELECT count(*) FROM t WHERE EXISTS (SELECT max(v) FROM u WHERE v > 9)").await, "5");
-    assert_eq!(rows("SELECT count(*) FROM t WHERE EXISTS (SELECT max(v) FROM u WHERE u.k = t.k GROUP BY u.v)").await, "5");
+    let planner = planner(declared(TABLES));
+    for subquery in [
+        "SELECT max(v) FROM u WHERE v > 9",
+        "SELECT max(v) FROM u WHERE u.k = t.k GROUP BY u.v",
+        "SELECT 1 FROM u WHERE u.k = t.k HAVING count(*) > 1",
+    ] {
+        let sql = format!("SELECT k FROM t WHERE EXISTS ({subquery})");
+        let StatementKind::Query(query) = parse(&sql).unwrap().remove(0).kind else { panic!("not a query") };
+        assert!(planner.plan_query(&query).await.is_ok(), "{subquery}");
+    }
 }
 
 #[tokio::test]
@@ -610,6 +618,11 @@ async fn a_query_says_itself_where_a_topic_begins_and_ends() {
         "sink SELECT k, count(*), window_end FROM TABLE(TUMBLE(TABLE t {latest}, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_end EMIT ON WINDOW CLOSE"
     );
     assert_eq!(plan(&windows).await.unwrap().watermarks.len(), 1);
+    let places: Vec<String> = (0..20).map(|partition| format!("partition:{partition},offset:100")).collect();
+    let places = format!("'scan.startup.mode' = 'specific-offsets', 'scan.startup.specific-offsets' = '{}'", places.join(";"));
+    let planned = plan(&windows.replace("'scan.startup.mode' = 'latest-offset'", &places)).await.unwrap();
+    let startup = planned.inserts[0].sources[0].topic().unwrap().startup.clone();
+    assert!(matches!(startup, StartupMode::SpecificOffsets { offsets } if offsets.len() == 20));
 
     let bounded = "/*+ OPTIONS('scan.bounded.mode' = 'latest-offset') */";
     let sql = format!("INSERT INTO other SELECT k, v FROM t {bounded}");
