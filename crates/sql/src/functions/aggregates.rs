@@ -1,6 +1,6 @@
 //! DataFusion's aggregates whose answer depends on the order or the magnitude of what comes, so that it does not. `min` and `max` of floats: NaN is greater than
-//! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `corr`: by means, not by sums of
-//! products, which have no digits left where values are large, as times are.
+//! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`].
+//! `corr`: by means, not by sums of products, which have no digits left where values are large, as times are.
 use std::{fmt::Debug, sync::Arc};
 
 use datafusion::{
@@ -25,7 +25,10 @@ use datafusion::{
 };
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
-use super::sliding::SlidingSum;
+use super::{
+    decimal_sum::{DecimalSum, DecimalSums},
+    sliding::SlidingSum,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
@@ -41,6 +44,15 @@ enum Kind {
 struct Refined {
     builtin: AggregateUDF,
     kind: Kind,
+}
+
+impl Refined {
+    /// The type of a sum of DECIMALs.
+    fn decimals(&self, arguments: &AccumulatorArgs<'_>) -> Option<DataType> {
+        let data_type = arguments.return_field.data_type();
+        let is_checked = self.kind == Kind::Sum && !arguments.is_distinct && matches!(data_type, DataType::Decimal128(..));
+        is_checked.then(|| data_type.clone())
+    }
 }
 
 pub(super) fn refined() -> [Arc<AggregateUDF>; 5] {
@@ -156,6 +168,9 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if let Some(data_type) = self.decimals(&arguments) {
+            return Ok(Box::new(DecimalSum::new(data_type)));
+        }
         let kind = self.kind;
         Ok(match arguments.return_field.data_type() {
             _ if !kind.is_extreme() => self.builtin.accumulator(arguments)?,
@@ -174,6 +189,9 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        if let Some(data_type) = self.decimals(&arguments) {
+            return Ok(Box::new(DecimalSums::new(&data_type)));
+        }
         Ok(match arguments.return_field.data_type() {
             _ if !self.kind.is_extreme() => self.builtin.create_groups_accumulator(arguments)?,
             DataType::Float32 => self.kind.of_groups::<Float32Type>(&DataType::Float32),
@@ -236,14 +254,18 @@ impl AggregateUDFImpl for Refined {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::{execution::FunctionRegistry, prelude::SessionContext};
+    use datafusion::{arrow::array::RecordBatch, execution::FunctionRegistry, prelude::SessionContext};
 
     use super::*;
 
-    async fn numbers(sql: &str) -> Vec<f64> {
+    async fn answer(sql: &str) -> Result<Vec<RecordBatch>> {
         let mut state = SessionContext::new().state();
         refined().into_iter().for_each(|function| drop(state.register_udaf(function).expect("registers")));
-        let batches = SessionContext::new_with_state(state).sql(sql).await.expect("plans").collect().await.expect("runs");
+        SessionContext::new_with_state(state).sql(sql).await.expect("plans").collect().await
+    }
+
+    async fn numbers(sql: &str) -> Vec<f64> {
+        let batches = answer(sql).await.expect("runs");
         batches[0].columns().iter().map(|column| column.as_primitive::<Float64Type>().value(0)).collect()
     }
 
@@ -274,6 +296,24 @@ mod tests {
                 numbers(&format!("SELECT s, a FROM (SELECT id, sum(x) {frame} AS s, avg(x) {frame} AS a {from}) ORDER BY id DESC"))
                     .await;
             assert_eq!(found, expected, "{values}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_decimals_is_right_or_an_error() {
+        for (digit, rows, fits) in [(2, 4, true), (3, 4, false), (9, 2, false), (9, 4, false), (-9, 4, false)] {
+            let values = vec![format!("(1, '{digit}{}')", "0".repeat(37)); rows].join(", ");
+            let from = format!("FROM (SELECT g, CAST(x AS DECIMAL(38, 0)) AS x FROM (VALUES {values}) AS t (g, x))");
+            for group in ["", " GROUP BY g"] {
+                match answer(&format!("SELECT sum(x) {from}{group}")).await {
+                    Ok(_) if fits => {
+                        let sums = numbers(&format!("SELECT CAST(sum(x) AS DOUBLE) {from}{group}")).await;
+                        assert!((sums[0] - 8e37).abs() < 1e23, "{sums:?}{group}");
+                    }
+                    Err(error) if !fits => assert!(error.to_string().contains("does not fit into DECIMAL(38, 0)"), "{error}"),
+                    other => panic!("{rows} times {digit}{group}: {other:?}"),
+                }
+            }
         }
     }
 

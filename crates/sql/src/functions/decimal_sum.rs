@@ -1,0 +1,109 @@
+//! `sum` of DECIMALs, which is an error where it has more digits than its type, and not another number: DataFusion's wraps around. What is kept of a group is
+//! DataFusion's.
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray, BooleanArray},
+        datatypes::{DataType, Decimal128Type},
+    },
+    common::{Result, ScalarValue, exec_err},
+    logical_expr::{Accumulator, EmitTo, GroupsAccumulator},
+};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
+
+/// Stands for a sum that has left 128 bits, and stays; no DECIMAL is so large.
+const LOST: i128 = i128::MAX;
+
+fn add(sum: &mut i128, value: i128) {
+    let is_known = *sum != LOST && value != LOST;
+    *sum = if is_known { sum.checked_add(value).unwrap_or(LOST) } else { LOST };
+}
+
+fn check(sum: i128, data_type: &DataType) -> Result<()> {
+    let DataType::Decimal128(precision, scale) = data_type else { return Ok(()) };
+    if sum.unsigned_abs() < 10_u128.pow(u32::from(*precision)) {
+        return Ok(());
+    }
+    exec_err!("a sum does not fit into DECIMAL({precision}, {scale}); sum fewer rows, or CAST(x AS DOUBLE)")
+}
+
+/// Of one group.
+#[derive(Debug)]
+pub(super) struct DecimalSum {
+    sum: Option<i128>,
+    data_type: DataType,
+}
+
+impl DecimalSum {
+    pub fn new(data_type: DataType) -> Self {
+        Self { sum: None, data_type }
+    }
+
+    fn value(&self) -> Result<ScalarValue> {
+        ScalarValue::new_primitive::<Decimal128Type>(self.sum, &self.data_type)
+    }
+}
+
+impl Accumulator for DecimalSum {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for value in values[0].as_primitive::<Decimal128Type>().iter().flatten() {
+            add(self.sum.get_or_insert(0), value);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        check(self.sum.unwrap_or_default(), &self.data_type)?;
+        self.value()
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.value()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// Of many groups.
+pub(super) struct DecimalSums(Box<dyn GroupsAccumulator>);
+
+impl DecimalSums {
+    pub fn new(data_type: &DataType) -> Self {
+        Self(Box::new(PrimitiveGroupsAccumulator::<Decimal128Type, _>::new(data_type, add)))
+    }
+}
+
+impl GroupsAccumulator for DecimalSums {
+    fn update_batch(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>, count: usize) -> Result<()> {
+        self.0.update_batch(values, groups, filter, count)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        let sums = self.0.evaluate(emit)?;
+        for sum in sums.as_primitive::<Decimal128Type>().iter().flatten() {
+            check(sum, sums.data_type())?;
+        }
+        Ok(sums)
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.0.state(emit)
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef], groups: &[usize], count: usize) -> Result<()> {
+        self.0.merge_batch(states, groups, count)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        self.0.convert_to_state(values, filter)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
