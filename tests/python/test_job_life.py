@@ -350,7 +350,8 @@ def test_a_job_that_draws_random_numbers_is_not_verified(system, names):
 def test_late_rows_and_dead_letters_are_left_out_of_a_verification(system, names):
     row = lambda id, second: json.dumps({"id": id, "v": second, "ts": f"2026-01-01 00:00:{second:02}"})  # noqa: E731
     # One partition: no other holds the watermark back.
-    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics([NewTopic(names["topic"], 1, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic(names["topic"], 1, 1)]).values():
         future.result()
     system.run("topic", "produce", names["topic"], stdin="\n".join([row("a", 1), "no JSON", row("a", 2), row("b", 31)]) + "\n")
     system.sql(

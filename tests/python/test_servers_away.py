@@ -47,7 +47,7 @@ def test_a_job_waits_for_kafka_and_cassandra_and_loses_nothing(servers, fresh_cl
     assert waiting["unpublished_epochs"] > 0
     servers.order("start cassandra")
     goes_on(cluster, load)
-    wait_for("everything published", lambda: shown(cluster)["unpublished_epochs"] < 3)
+    wait_for("everything published", lambda: shown(cluster)["unpublished_epochs"] < 3, 180)
 
     # Answers stop, connections stay.
     servers.order("pause cassandra")

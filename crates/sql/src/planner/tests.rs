@@ -435,7 +435,6 @@ async fn rows_are_in_what_a_subquery_gives() {
         ("SELECT v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM t WHERE v > 9) AND v < 2", "1"),
         // Of k = 'a' nothing is known beside a NULL for v.
         ("SELECT v FROM t WHERE (k, v) NOT IN (VALUES ('a', NULL), ('c', 1)) ORDER BY v", "4"),
-        ("SELECT v FROM t WHERE v = 1 OR (k, v) NOT IN (VALUES ('a', NULL), ('c', 1)) ORDER BY v", "1\n4"),
         ("SELECT v FROM t WHERE (nullif(k, 'a'), v) NOT IN (VALUES ('b', 1), ('c', 5)) ORDER BY v", "2\n3\n4"),
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
@@ -566,8 +565,8 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, v FROM u WHERE v NOT IN (SELECT v FROM u WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u) AND v > 1",
-        "other SELECT k, v FROM t WHERE CASE WHEN v = 0 THEN true ELSE 1 / 0 > v END",
-        "other SELECT k, v FROM t WHERE k = 'a' OR CASE WHEN v > 1 THEN 1 / 0 > v ELSE false END",
+        "other SELECT k, sum(v) FROM t WHERE CASE WHEN v = 0 THEN true ELSE 1 / 0 > v END GROUP BY k",
+        "other SELECT k, sum(v) FROM t WHERE k = 'a' OR CASE WHEN v > 1 THEN 1 / 0 > v ELSE false END GROUP BY k",
         "other SELECT t.k, x.item FROM t LEFT JOIN UNNEST(make_array(v)) AS x (item) ON TRUE GROUP BY 1, 2",
         "other SELECT k, v FROM t UNION ALL SELECT 'a', 1",
         "other SELECT k, v FROM t ORDER BY v LIMIT 5 OFFSET 2",
@@ -703,7 +702,7 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("SELECT k FROM (SELECT k FROM t FOR UPDATE)", "there are no locks"),
         ("WITH x AS (INSERT INTO other SELECT k, v FROM t) SELECT 1", "a query only reads"),
         ("SELECT k FROM t WHERE k IN (WITH x AS (DELETE FROM t) SELECT 1)", "a query only reads"),
-        ("SELECT k FROM t LEFT JOIN UNNEST(make_array(k)) AS x (i) ON TRUE", "write CROSS JOIN UNNEST"),
+        ("SELECT k FROM t LEFT JOIN UNNEST(make_array(k)) AS x (i) ON x.i = k", "write CROSS JOIN UNNEST"),
         ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k)) WITH ORDINALITY AS x (i, n)", "WITH ORDINALITY"),
         ("SELECT k FROM t WHERE v = SOME (SELECT v FROM u)", "write IN (SELECT …)"),
         ("SELECT k FROM t WHERE v >= ALL (SELECT v FROM u)", "compare with (SELECT max(…) …)"),
