@@ -266,7 +266,7 @@ impl Admin {
         Ok(self.partitions(topic).await?.is_some())
     }
 
-    async fn partitions(&self, topic: &str) -> Result<Option<Vec<i32>>> {
+    pub(crate) async fn partitions(&self, topic: &str) -> Result<Option<Vec<i32>>> {
         let (name, action) = (topic.to_owned(), format!("describing topic {topic:?}"));
         let described = self.blocking(action.clone(), move |consumer| {
             let metadata = consumer.fetch_metadata(Some(&name), TIMEOUT)?;
@@ -286,17 +286,19 @@ impl Admin {
 
     /// First and end offsets of partitions, each kind in one request. Ends are those of committed records.
     pub async fn offsets(&self, topic: &str, partitions: &[i32]) -> Result<Offsets> {
-        Ok(Offsets {
-            beginnings: self.ask(topic, partitions, Offset::Beginning).await?,
-            ends: self.ask(topic, partitions, Offset::End).await?,
-        })
+        Ok(Offsets { beginnings: self.ask(topic, partitions, Offset::Beginning).await?, ends: self.ends(topic, partitions).await? })
+    }
+
+    /// Those of committed records.
+    pub(crate) async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+        self.ask(topic, partitions, Offset::End).await
     }
 
     /// The first offset of each partition whose record is at least as new; the end where there is none.
     pub async fn offsets_for_timestamp(&self, topic: &str, partitions: &[i32], millis: i64) -> Result<BTreeMap<i32, i64>> {
         let mut found = self.ask(topic, partitions, Offset::Offset(millis)).await?;
         if found.len() < partitions.len() {
-            for (partition, end) in self.ask(topic, partitions, Offset::End).await? {
+            for (partition, end) in self.ends(topic, partitions).await? {
                 found.entry(partition).or_insert(end);
             }
         }
@@ -366,7 +368,7 @@ impl Admin {
     async fn is_led(&self, topic: &str) -> Result<bool> {
         let Some(partitions) = self.partitions(topic).await? else { return Ok(false) };
         // Whoever leads a partition may not know it yet, and has many ways to say so.
-        Ok(self.ask(topic, &partitions, Offset::End).await.is_ok_and(|ends| ends.len() == partitions.len()))
+        Ok(self.ends(topic, &partitions).await.is_ok_and(|ends| ends.len() == partitions.len()))
     }
 
     /// Deletes a topic; one that is not there is as good.

@@ -11,7 +11,7 @@ use rdkafka::{
 use crate::{
     connection::Connection,
     error::{KafkaError, Result},
-    renewal::end_apart,
+    renewal::{apart, end_apart},
 };
 
 /// Properties, by name.
@@ -188,7 +188,7 @@ async fn is_answered(client: &Arc<FutureProducer>, patience: Duration) -> bool {
 
 /// Gives back what waits in a client, also what somebody who has it still puts there, and ends it on a thread of its own.
 fn give_up(client: Arc<FutureProducer>) {
-    let end = std::thread::Builder::new().name("kafka-end".into()).spawn(move || {
+    apart(move || {
         loop {
             client.purge(PurgeConfig::default().queue().inflight());
             if Arc::strong_count(&client) == 1 {
@@ -197,9 +197,6 @@ fn give_up(client: Arc<FutureProducer>) {
             std::thread::sleep(GIVEN_UP);
         }
     });
-    if let Err(error) = end {
-        tracing::warn!(%error, "no thread to end a producer of Kafka on");
-    }
 }
 
 #[cfg(test)]

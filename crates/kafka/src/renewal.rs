@@ -69,8 +69,12 @@ pub(crate) fn is_unanswered(error: &KafkaError) -> bool {
 
 /// Ends a client on a thread of its own: it takes a moment, and whoever gives the client up may not block.
 pub(crate) fn end_apart(client: impl Send + 'static) {
-    let end = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(client));
-    if let Err(error) = end {
+    apart(move || drop(client));
+}
+
+/// The same where more is to be done than to drop it.
+pub(crate) fn apart(end: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name("kafka-end".into()).spawn(end) {
         tracing::warn!(%error, "no thread to end clients of Kafka on");
     }
 }

@@ -27,14 +27,13 @@ const LOOK: Duration = Duration::from_millis(20);
 /// When there is no such topic, nobody answers, or a transaction in it does not end.
 pub async fn until_settled(connection: &Connection, topic: &str) -> Result<()> {
     let admin = Admin::connect(connection)?;
-    let described = admin.describe(topic).await?;
-    let partitions = described.ok_or_else(|| KafkaError::NoSuchTopic { topic: topic.to_owned() })?.partitions;
+    let partitions = admin.partitions(topic).await?.ok_or_else(|| KafkaError::NoSuchTopic { topic: topic.to_owned() })?;
     let asked = (connection.clone(), topic.to_owned(), partitions.clone());
     let written = tokio::task::spawn_blocking(move || written(&asked.0, &asked.1, &asked.2));
     let written = written.await.map_err(|error| KafkaError::Bug(error.to_string()))??;
     let until = Instant::now() + PATIENCE;
     loop {
-        let readable = admin.offsets(topic, &partitions).await?.ends;
+        let readable = admin.ends(topic, &partitions).await?;
         if written.iter().all(|(partition, end)| readable.get(partition).is_some_and(|readable| readable >= end)) {
             return Ok(());
         }
