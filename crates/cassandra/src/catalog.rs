@@ -5,7 +5,10 @@ use parking_lot::Mutex;
 use polybolos_tables::{Column, TableError, TableName, TableSchema, check};
 use scylla::{
     client::session::Session,
-    cluster::metadata::{ColumnKind, ColumnType, Table},
+    cluster::{
+        ClusterState,
+        metadata::{ColumnKind, ColumnType, Table},
+    },
     statement::{Statement, prepared::PreparedStatement},
 };
 use uuid::Uuid;
@@ -19,6 +22,9 @@ use crate::{
 /// is away.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A table that is made while the schema is read needs one more.
+const MAX_REFRESHES: usize = 3;
 
 /// The driver asks all nodes and waits for the last of them.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,8 +64,7 @@ impl Catalog {
     /// A table as the driver last heard of it: at most [`crate::connect::SCHEMA_REFRESH`] and an event's way ago.
     pub fn known(&self, table: &TableName) -> Option<TableSchema> {
         let state = self.session.get_cluster_state();
-        let found = state.get_keyspace(&table.keyspace)?.tables.get(&table.table)?;
-        let (schema, unsupported) = schema(table, found);
+        let (schema, unsupported) = schema(table, whole(&state, table)?);
         self.unsupported.lock().insert(table.clone(), unsupported);
         Some(schema)
     }
@@ -67,7 +72,7 @@ impl Catalog {
     /// The first clustering column of a table as the driver last heard of it: `Some(None)` where it has none.
     pub fn first_clustering_column(&self, table: &TableName) -> Option<Option<String>> {
         let state = self.session.get_cluster_state();
-        Some(state.get_keyspace(&table.keyspace)?.tables.get(&table.table)?.clustering_key.first().cloned())
+        Some(whole(&state, table)?.clustering_key.first().cloned())
     }
 
     /// A table as it is. The schema is read again only when its version is another than when it was read last. Of a cluster that is away:
@@ -84,7 +89,13 @@ impl Catalog {
         if let (true, Some(known)) = (is_current, self.known(table)) {
             return Ok(Some(known));
         }
-        self.refresh().await?;
+        for _ in 0..MAX_REFRESHES {
+            self.refresh().await?;
+            let state = self.session.get_cluster_state();
+            if heard_of(&state, table).is_none() || whole(&state, table).is_some() {
+                break;
+            }
+        }
         *self.seen.lock() = version.flatten();
         Ok(self.known(table))
     }
@@ -99,6 +110,16 @@ impl Catalog {
     pub fn check(&self, declared: &TableSchema, stored: &TableSchema) -> Result<(), TableError> {
         check::fits(declared, stored, |column| self.unusable(&declared.name, column))
     }
+}
+
+fn heard_of<'state>(state: &'state ClusterState, table: &TableName) -> Option<&'state Table> {
+    state.get_keyspace(&table.keyspace)?.tables.get(&table.table)
+}
+
+/// The driver reads columns first and tables then: of a table that was made in between it has heard, and knows no column. Every table has
+/// a key.
+fn whole<'state>(state: &'state ClusterState, table: &TableName) -> Option<&'state Table> {
+    heard_of(state, table).filter(|table| !table.partition_key.is_empty())
 }
 
 /// Supported columns (key columns first, others by name), and what cannot be used, each with its reason.

@@ -1,6 +1,12 @@
 //! Against a real Apache Cassandra at `POLYBOLOS_TEST_CASSANDRA` (`make test` starts one), in keyspaces of its own.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow::{
     array::{ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray},
@@ -272,6 +278,34 @@ async fn a_partition_of_static_columns_alone_has_no_row() {
         let predicates = vec![KeyPredicate { column: "id".into(), op: PredicateOp::Eq, values }];
         assert_eq!(rows(&read(&backend, &ScanRequest { predicates, ..request(&["sub", "v"]) }).await.unwrap()), found, "{id}");
     }
+}
+
+/// The driver reads the schema in parts, and hears of a table that is made meanwhile without its columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_never_heard_of_in_part() {
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    let made = AtomicBool::new(false);
+    let names: Vec<TableName> = (0..20).map(|index| TableName::new(&keyspace, format!("t{index}"))).collect();
+    let make = async {
+        for TableName { keyspace, table } in &names {
+            cql.run(&format!("CREATE TABLE {keyspace}.{table} (id text, sub int, PRIMARY KEY (id, sub))")).await;
+        }
+        made.store(true, Ordering::Relaxed);
+    };
+    let look = async {
+        let mut seen = 0;
+        while !made.load(Ordering::Relaxed) || seen < names.len() {
+            seen = 0;
+            for table in &names {
+                let Some(found) = backend.describe(table).await.unwrap() else { continue };
+                assert_eq!((found.partition_key, found.clustering_key), (vec!["id".to_owned()], vec!["sub".to_owned()]));
+                seen += 1;
+            }
+        }
+    };
+    let bounded = tokio::time::timeout(Duration::from_secs(120), async { tokio::join!(make, look) });
+    bounded.await.expect("all tables are seen in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
