@@ -186,10 +186,15 @@ impl Config {
         parsed.context("sql.allowed_locations")
     }
 
-    /// Waits for a store on S3 as long as it is away, and for one in a folder as long as its disk is full; a wrong login, bucket or kind of server ends it.
-    async fn store(&self, stop: &CancellationToken) -> anyhow::Result<Option<Arc<dyn Store>>> {
+    /// Waits for a store on S3 as long as it is away, and for one in a folder, which `in_folder` opens, as long as its disk is full; a wrong login, bucket or
+    /// kind of server ends it.
+    async fn store(
+        &self,
+        stop: &CancellationToken,
+        in_folder: impl AsyncFn() -> Result<LocalStore, StoreError>,
+    ) -> anyhow::Result<Option<Arc<dyn Store>>> {
         if self.storage.url.is_empty() {
-            let store = patiently("the store", stop, || LocalStore::open(&self.storage.path), StoreError::is_full).await?;
+            let store = patiently("the store", stop, in_folder, StoreError::is_full).await?;
             return Ok(store.map(|store| Arc::new(store) as _));
         }
         let (address, settings) = (S3Address::parse(&self.storage.url).context("storage.url")?, self.s3.settings());
@@ -256,7 +261,8 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
         tls: config.tls.read()?,
     };
     // What is wrong here is told before anything is waited for.
-    let Some(store) = config.store(&stop).await? else { return Ok(()) };
+    let store = config.store(&stop, || LocalStore::open_to_lead(&config.storage.path)).await?;
+    let Some(store) = store else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let parts = SchedulerParts {
         store,
@@ -325,7 +331,8 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
     let stop = shutdown::on_signals()?;
-    let Some(store) = config.store(&stop).await? else { return Ok(()) };
+    let store = config.store(&stop, || LocalStore::open(&config.storage.path)).await?;
+    let Some(store) = store else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
     let registry = telemetry::metrics()?;
     let places = Arc::new(Places::new(config.s3.settings()));

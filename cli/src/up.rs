@@ -93,7 +93,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
     let kafka = Connection::new(broker.address().to_string());
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(folder.join("store")).await?);
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open_to_lead(folder.join("store")).await?);
     // Whoever led here held the lock.
     polybolos_scheduler::leadership::vacate(&*store).await;
     let tables: Arc<dyn TableBackend> = Arc::new(EmbeddedTables::open(folder.join("tables")).await?);

@@ -1,7 +1,7 @@
 //! The durable store: objects replaced by compare-and-swap, and files written once. Durable means fsynced, file and folder.
 //!
 //! * [`store`]: the trait [`Store`];
-//! * [`local`]: a folder on one host, shared by the processes on it, with room in `reserve` for the lease;
+//! * [`local`]: a folder on one host, shared by the processes on it, with room in `reserve` for the lease of who may lead;
 //! * [`s3`]: a bucket on S3, or on what speaks its API, for clusters of several hosts;
 //! * [`places`]: folders and buckets beside the store, where files for others are put;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;

@@ -17,7 +17,8 @@ use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash, error::is_
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     root: Arc<PathBuf>,
-    reserve: Arc<Reserve>,
+    /// Of who may lead.
+    reserve: Option<Arc<Reserve>>,
 }
 
 /// Objects keep their version beside their bytes: eight bytes, big-endian, in front.
@@ -30,9 +31,18 @@ const LOCK_PAUSE: Duration = Duration::from_micros(500);
 impl LocalStore {
     /// Opens or makes the folder, and tries whether swaps there are sound.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let root = root.as_ref().to_owned();
-        fs::create_dir_all(&root).map_err(|source| io_error("creating", &root, source))?;
-        let store = Self { reserve: Arc::new(Reserve::new(&root)), root: Arc::new(root) };
+        Self::open_with(root.as_ref(), false).await
+    }
+
+    /// The same for who writes the lease: it holds room for that as long as the store is open.
+    pub async fn open_to_lead(root: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(root.as_ref(), true).await
+    }
+
+    async fn open_with(root: &Path, may_lead: bool) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).map_err(|source| io_error("creating", root, source))?;
+        let reserve = may_lead.then(|| Arc::new(Reserve::new(root)));
+        let store = Self { root: Arc::new(root.to_owned()), reserve };
         crate::trial(&store).await?;
         Ok(store)
     }
@@ -245,7 +255,7 @@ impl Store for LocalStore {
 
     async fn put_if(&self, key: &str, bytes: Bytes, expected: Expected) -> Result<Swap, StoreError> {
         let path = self.path(key)?;
-        let reserve = (key == keys::LEASE).then(|| self.reserve.clone());
+        let reserve = self.reserve.clone().filter(|_| key == keys::LEASE);
         self.blocking(move || {
             let swapped = swap(&path, &bytes, &expected, reserve.as_deref());
             // Also after a failure: there may be room now.
@@ -332,6 +342,15 @@ mod tests {
             adder.await.expect("adds");
         }
         assert_eq!(store.get("a/counter").await.expect("reads").expect("exists").0, "160");
+    }
+
+    #[tokio::test]
+    async fn only_who_may_lead_holds_room_for_the_lease() {
+        let folder = tempfile::tempdir().expect("folder");
+        assert!(LocalStore::open(folder.path()).await.expect("opens").reserve.is_none());
+        let leader = LocalStore::open_to_lead(folder.path()).await.expect("opens");
+        let swapped = leader.put_if(keys::LEASE, "1".into(), Expected::Absent).await.expect("swaps");
+        assert!(leader.reserve.is_some() && matches!(swapped, Swap::Stored(_)));
     }
 
     #[tokio::test]
