@@ -6,7 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -37,6 +37,8 @@ pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
 
 /// Between two tries to reach Cassandra or the store at the start.
 const RETRY: Duration = Duration::from_secs(1);
+/// While there are more, the log says so as often.
+const REMINDER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -222,14 +224,14 @@ async fn patiently<T, E: std::error::Error + Send + Sync + 'static>(
     connect: impl AsyncFn() -> Result<T, E>,
     is_away: impl Fn(&E) -> bool,
 ) -> anyhow::Result<Option<T>> {
-    let mut complained = false;
+    let mut told: Option<Instant> = None;
     loop {
         match connect().await {
             Ok(connected) => return Ok(Some(connected)),
             Err(error) if is_away(&error) => {
-                if !complained {
-                    tracing::warn!(%error, "waiting for {what}");
-                    complained = true;
+                if told.is_none_or(|told| told.elapsed() >= REMINDER) {
+                    tracing::warn!(%error, "waiting for {what}; nothing runs here before");
+                    told = Some(Instant::now());
                 }
             }
             Err(error) => return Err(error.into()),

@@ -1,6 +1,7 @@
 """A damaged manifest, a full disk: a clear error, and never a silent restart from zero."""
 
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -9,7 +10,7 @@ import zlib
 
 import pytest
 from confluent_kafka import Producer
-from conftest import Cluster, Platform, wait_for
+from conftest import BINARY, REPOSITORY, Cluster, Platform, wait_for
 
 TABLES = """
 CREATE TABLE kept (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'kept', 'format' = 'json');
@@ -202,6 +203,26 @@ def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_
         if cluster.process and cluster.process.poll() is None:
             cluster.kill()
         subprocess.run(["umount", "--lazy", str(store)], check=True)
+
+
+def test_a_scheduler_that_starts_on_a_full_disk_says_what_it_waits_for(tmp_path):
+    store, log = tmp_path / "store", tmp_path / "log.txt"
+    store.mkdir()
+    mount_small(store, 1)
+    filler = fill(store)
+    own = {"POLYBOLOS_STORAGE_PATH": str(store), "POLYBOLOS_SCHEDULER_DATA_DIR": str(tmp_path), "POLYBOLOS_CASSANDRA_CONTACT_POINTS": "127.0.0.1:1"}
+    process = subprocess.Popen([BINARY, "scheduler"], cwd=REPOSITORY, env=os.environ | own, stderr=open(log, "w"), stdout=subprocess.DEVNULL)
+    try:
+        told = wait_for("the scheduler waiting", lambda: [line for line in log.read_text().splitlines() if "waiting for the store" in line])
+        assert len(told) == 1 and "No space left on device" in told[0] and "free some space" in told[0], told
+        assert process.poll() is None
+        filler.unlink()
+        wait_for("the scheduler going on", lambda: "waiting for Cassandra" in log.read_text())
+    finally:
+        process.terminate()
+        ended = process.wait(timeout=20)
+        subprocess.run(["umount", "--lazy", str(store)], check=True)
+    assert ended == 0
 
 
 def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_platform):
