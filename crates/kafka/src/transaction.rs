@@ -1,7 +1,7 @@
 //! A producer that writes in transactions, under a transactional id that at most one producer in the world holds: who opens it fences the
 //! one before and ends what that left open. What librdkafka leaves unclear (an error while committing) is settled the same way: the
 //! producer is given up, and the next one that opens the id finds out what was committed.
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use parking_lot::Mutex;
 use rdkafka::{
@@ -17,6 +17,7 @@ use crate::{
     connection::Connection,
     context::QuietContext,
     error::{KafkaError, Result},
+    renewal::apart,
 };
 
 const DEFAULTS: &[(&str, &str)] = &[
@@ -90,7 +91,7 @@ pub(crate) struct TransactionalProducer {
     id: String,
     servers: String,
     /// Always there, until it is dropped.
-    client: Option<Arc<BaseProducer<Deliveries>>>,
+    client: Option<BaseProducer<Deliveries>>,
 }
 
 impl fmt::Debug for TransactionalProducer {
@@ -101,14 +102,10 @@ impl fmt::Debug for TransactionalProducer {
 
 impl Drop for TransactionalProducer {
     fn drop(&mut self) {
-        // Ending a client takes a moment, and whoever drops it may not block.
         let Some(client) = self.client.take() else { return };
-        let end = std::thread::Builder::new().name("kafka-end".into()).spawn(move || {
+        apart(move || {
             let _ = client.abort_transaction(ABORT);
         });
-        if let Err(error) = end {
-            tracing::warn!(id = %self.id, %error, "no thread to end a producer on");
-        }
     }
 }
 
@@ -130,7 +127,7 @@ impl TransactionalProducer {
             .client_config(DEFAULTS, &fixed)
             .create_with_context(Deliveries::default())
             .map_err(|error| KafkaError::from_client(error, &servers, "connecting a producer"))?;
-        let producer = Self { id: id.to_owned(), servers, client: Some(Arc::new(client)) };
+        let producer = Self { id: id.to_owned(), servers, client: Some(client) };
         producer.client().init_transactions(OPEN).map_err(|error| producer.error(error, "taking over"))?;
         Ok(producer)
     }
