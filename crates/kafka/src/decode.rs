@@ -199,13 +199,15 @@ impl JsonDecoder {
     /// `records` are indexes in the chunk; all of them come back, as a row or as a failure.
     pub fn decode(&mut self, chunk: &RecordChunk, records: Range<usize>, topic: &str, partition: i32) -> Result<Decoded> {
         let mut rows = Vec::with_capacity(records.len());
-        let mut tombstones = BooleanBufferBuilder::new(records.len());
+        let mut tombstones = self.fields.contains(&Field::Tombstone).then(|| BooleanBufferBuilder::new(records.len()));
         let mut failures = Vec::new();
         for record in records {
             match self.append(chunk, record, rows.len()) {
                 Ok(is_tombstone) => {
                     rows.push(record as u32);
-                    tombstones.append(is_tombstone);
+                    if let Some(tombstones) = &mut tombstones {
+                        tombstones.append(is_tombstone);
+                    }
                 }
                 Err(fault) => {
                     self.json.truncate(rows.len());
@@ -223,7 +225,10 @@ impl JsonDecoder {
             columns.push(match field {
                 Field::Json { .. } => json.next().expect("one array per member"),
                 Field::KeyJson { .. } => key.next().expect("one array per member"),
-                Field::Tombstone => Arc::new(BooleanArray::new(tombstones.finish_cloned(), None)),
+                Field::Tombstone => {
+                    let tombstones = tombstones.as_ref().expect("they were noted, as the column is wanted");
+                    Arc::new(BooleanArray::new(tombstones.finish_cloned(), None))
+                }
                 _ => metadata::column(column, field, chunk, &rows, topic, partition),
             });
         }
