@@ -26,6 +26,7 @@ use crate::{
     context::QuietContext,
     encode::Encoded,
     error::{KafkaError, Result},
+    settled::settled_ends,
     transaction::{Outgoing, PART_TIMEOUT_MS, STATEMENT_TIMEOUT_MS, TransactionalProducer, unsettled},
 };
 
@@ -45,7 +46,7 @@ const WATCH: Duration = Duration::from_secs(2);
 /// A broker may hear late of a topic that was just made: so often it is asked, with pauses between.
 const QUESTIONS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// Between two looks whether everything has ended.
+/// Between two looks whether a record has arrived.
 const LOOK: Duration = Duration::from_millis(10);
 /// How far the search for the last position first looks back, in offsets; doubled until there is one.
 const LOOK_BACK: i64 = 64;
@@ -146,14 +147,11 @@ impl TopicPublisher {
         let admin = Arc::new(Admin::connect(&config.connection)?);
         must_exist(&admin, &config.topic).await?;
         let record_bytes_max = record_bytes_max(&admin, &config.topic).await?;
-        let opening = move || {
-            let producer =
-                TransactionalProducer::open(&config.connection, &config.transactional_id, PART_TIMEOUT_MS, record_bytes_max)?;
-            let position = find_position(&config)?;
-            tracing::debug!(id = %config.transactional_id, ?position, "publisher taken over");
-            Ok(Self { config, admin, producer, position, record_bytes_max })
-        };
-        blocking(opening).await
+        let PublisherConfig { connection, transactional_id: id, .. } = config.clone();
+        let producer = blocking(move || TransactionalProducer::open(&connection, &id, PART_TIMEOUT_MS, record_bytes_max)).await?;
+        let position = find_position(&admin, &config).await?;
+        tracing::debug!(id = %config.transactional_id, ?position, "publisher taken over");
+        Ok(Self { config, admin, producer, position, record_bytes_max })
     }
 
     pub fn position(&self) -> &Position {
@@ -313,59 +311,45 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 /// The last committed position, once nothing is open before the end that the partition has now.
-fn find_position(config: &PublisherConfig) -> Result<Position> {
-    let partition = Positions::connect(config)?;
-    let written = partition.end("read_uncommitted")?;
-    let until = Instant::now() + FIND;
+async fn find_position(admin: &Admin, config: &PublisherConfig) -> Result<Position> {
+    let PublisherConfig { connection, positions_topic, positions_partition, .. } = config;
     // Nobody else writes there, and what our predecessor had open ended when its id was taken over.
-    while partition.end("read_committed")? < written {
-        if Instant::now() > until {
-            return Err(partition.late("a transaction in it does not end"));
-        }
-        std::thread::sleep(LOOK);
-    }
-    partition.last(written, until)
+    let ends = settled_ends(admin, connection, positions_topic, &[*positions_partition]).await?;
+    let (end, config) = (ends[positions_partition], config.clone());
+    blocking(move || Positions::connect(&config)?.last(end, Instant::now() + FIND)).await
 }
 
 /// Looks into a publisher's own partition.
 struct Positions<'a> {
     config: &'a PublisherConfig,
-    committed: BaseConsumer<QuietContext>,
-    uncommitted: BaseConsumer<QuietContext>,
+    consumer: BaseConsumer<QuietContext>,
 }
 
 impl<'a> Positions<'a> {
     fn connect(config: &'a PublisherConfig) -> Result<Self> {
-        let consumer = |isolation: &str| {
-            let fixed = [
-                ("group.id", "polybolos-positions"),
-                ("enable.auto.commit", "false"),
-                ("enable.auto.offset.store", "false"),
-                ("enable.partition.eof", "true"),
-                ("auto.offset.reset", "error"),
-                ("allow.auto.create.topics", "false"),
-                ("isolation.level", isolation),
-            ];
-            let client = config.connection.client_config(&[("fetch.wait.max.ms", "10")], &fixed);
-            let client = client.create_with_context(QuietContext);
-            client.map_err(|error| KafkaError::from_client(error, &config.connection.bootstrap_servers, "connecting"))
-        };
-        Ok(Self { config, committed: consumer("read_committed")?, uncommitted: consumer("read_uncommitted")? })
+        let fixed = [
+            ("group.id", "polybolos-positions"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "error"),
+            ("allow.auto.create.topics", "false"),
+            ("isolation.level", "read_committed"),
+        ];
+        let client = config.connection.client_config(&[("fetch.wait.max.ms", "10")], &fixed);
+        let consumer = client.create_with_context(QuietContext);
+        let failed = |error| KafkaError::from_client(error, &config.connection.bootstrap_servers, "connecting");
+        Ok(Self { config, consumer: consumer.map_err(failed)? })
     }
 
-    fn watermarks(&self, consumer: &BaseConsumer<QuietContext>) -> Result<(i64, i64)> {
-        let found = consumer.fetch_watermarks(&self.config.positions_topic, self.config.positions_partition, ANSWER);
-        found.map_err(|error| self.error(error))
-    }
-
-    fn end(&self, isolation: &str) -> Result<i64> {
-        let consumer = if isolation == "read_committed" { &self.committed } else { &self.uncommitted };
-        Ok(self.watermarks(consumer)?.1)
+    fn beginning(&self) -> Result<i64> {
+        let found = self.consumer.fetch_watermarks(&self.config.positions_topic, self.config.positions_partition, ANSWER);
+        Ok(found.map_err(|error| self.error(error))?.0)
     }
 
     /// The last record before `end`, whose first offsets may be markers of transactions or aborted.
     fn last(&self, end: i64, until: Instant) -> Result<Position> {
-        let (beginning, _) = self.watermarks(&self.committed)?;
+        let beginning = self.beginning()?;
         let mut back = LOOK_BACK;
         loop {
             let start = beginning.max(end - back);
@@ -392,10 +376,10 @@ impl<'a> Positions<'a> {
         let mut list = TopicPartitionList::new();
         let at = Offset::Offset(start);
         let assigned = list.add_partition_offset(&self.config.positions_topic, self.config.positions_partition, at);
-        assigned.and_then(|()| self.committed.assign(&list)).map_err(|error| self.error(error))?;
+        assigned.and_then(|()| self.consumer.assign(&list)).map_err(|error| self.error(error))?;
         let mut last = None;
         loop {
-            match self.committed.poll(LOOK) {
+            match self.consumer.poll(LOOK) {
                 Some(Ok(message)) if message.offset() >= end => return Ok(last),
                 Some(Ok(message)) => last = message.payload().map(<[u8]>::to_vec),
                 Some(Err(ClientError::PartitionEOF(_))) => return Ok(last),

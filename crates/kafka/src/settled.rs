@@ -12,6 +12,7 @@ use crate::{
     connection::Connection,
     context::QuietContext,
     error::{KafkaError, Result},
+    transaction::unsettled,
 };
 
 /// For one answer of a broker.
@@ -28,14 +29,25 @@ const LOOK: Duration = Duration::from_millis(20);
 pub async fn until_settled(connection: &Connection, topic: &str) -> Result<()> {
     let admin = Admin::connect(connection)?;
     let partitions = admin.partitions(topic).await?.ok_or_else(|| KafkaError::NoSuchTopic { topic: topic.to_owned() })?;
-    let asked = (connection.clone(), topic.to_owned(), partitions.clone());
+    settled_ends(&admin, connection, topic, &partitions).await?;
+    Ok(())
+}
+
+/// The same for some partitions; answers those ends.
+pub(crate) async fn settled_ends(
+    admin: &Admin,
+    connection: &Connection,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<BTreeMap<i32, i64>> {
+    let asked = (connection.clone(), topic.to_owned(), partitions.to_vec());
     let written = tokio::task::spawn_blocking(move || written(&asked.0, &asked.1, &asked.2));
     let written = written.await.map_err(|error| KafkaError::Bug(error.to_string()))??;
     let until = Instant::now() + PATIENCE;
     loop {
-        let readable = admin.ends(topic, &partitions).await?;
+        let readable = admin.ends(topic, partitions).await?;
         if written.iter().all(|(partition, end)| readable.get(partition).is_some_and(|readable| readable >= end)) {
-            return Ok(());
+            return Ok(written);
         }
         if Instant::now() > until {
             let reason = format!("a transaction in topic {topic:?} does not end");
@@ -54,7 +66,7 @@ fn written(connection: &Connection, topic: &str, partitions: &[i32]) -> Result<B
         ("isolation.level", "read_uncommitted"),
     ];
     let action = format!("looking for the end of topic {topic:?}");
-    let failed = |error| KafkaError::from_client(error, &connection.bootstrap_servers, action.as_str());
+    let failed = |error| unsettled(error, &connection.bootstrap_servers, action.clone());
     let consumer: BaseConsumer<QuietContext> =
         connection.client_config(&[], &fixed).create_with_context(QuietContext).map_err(failed)?;
     let end = |&partition: &i32| -> Result<(i32, i64)> {
