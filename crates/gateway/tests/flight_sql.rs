@@ -14,7 +14,7 @@ use arrow_flight::{
 };
 use futures::TryStreamExt;
 use polybolos_gateway::flight_sql;
-use support::{MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
+use support::{LEFT_OUT, MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -66,6 +66,27 @@ async fn what_folding_makes_non_null_is_told_alike_before_and_after() {
     let promised = prepared.dataset_schema().unwrap().clone();
     let info = prepared.execute().await.unwrap();
     assert_eq!(*fetch(&mut client, info).await[0].schema(), promised);
+}
+
+#[tokio::test]
+async fn what_a_query_left_out_is_told_in_the_trailers_of_its_rows() {
+    let mut client = logged_in().await;
+    for (sql, expected) in [
+        ("SELECT id AS left_out FROM created_users", (3, vec![LEFT_OUT.to_owned()])),
+        ("SELECT id AS left_out FROM created_users WHERE false", (0, vec![LEFT_OUT.to_owned()])),
+        ("SELECT id FROM created_users", (3, vec![])),
+    ] {
+        let info = client.execute(sql.to_owned(), None).await.unwrap();
+        let mut batches = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+        let mut rows = 0;
+        while let Some(batch) = batches.try_next().await.unwrap() {
+            rows += batch.num_rows();
+        }
+        let trailers = batches.trailers().unwrap_or_default();
+        let told = trailers.get_all_bin("polybolos-notice-bin");
+        let told = told.iter().map(|notice| String::from_utf8(notice.to_bytes().unwrap().to_vec()).unwrap());
+        assert_eq!((rows, told.collect::<Vec<_>>()), expected, "{sql}");
+    }
 }
 
 #[tokio::test]

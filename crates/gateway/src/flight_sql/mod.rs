@@ -3,6 +3,7 @@
 mod handle;
 mod login;
 mod metadata;
+mod notices;
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -114,7 +115,8 @@ impl FlightSqlDoor {
         let answers = self.engine.execute(principal, Handle::decode(sql)?.text).await?;
         let answer = drain_all_but_last(answers).await?;
         let schema = Arc::new(told(&answer.schema));
-        Ok(Response::new(encode(schema, answer.batches.map_err(|error| FlightError::Tonic(Box::new(error.into()))))))
+        let rows = encode(schema, answer.batches.map_err(|error| FlightError::Tonic(Box::new(error.into()))));
+        Ok(Response::new(notices::with_notices(rows, answer.notices, answer.told_last)))
     }
 
     async fn update(&self, principal: &Principal, sql: &[u8]) -> Result<i64, Status> {

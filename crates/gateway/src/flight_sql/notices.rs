@@ -1,0 +1,58 @@
+//! An answer's notices, in the trailers of its call: what a query left out is known only once its rows were read. Clients that do not look
+//! for them see rows alone.
+use arrow_flight::FlightData;
+use futures::{StreamExt, future, stream};
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+use super::DataStream;
+use crate::engine::ToldLast;
+
+/// A value of it for each notice: UTF-8, as its ending makes clients take bytes.
+const NAME: &str = "polybolos-notice-bin";
+
+/// Of all together. Many clients end a call whose headers are larger than 8 KiB, and on their way these are a third longer.
+const MAX_BYTES: usize = 4096;
+
+/// The messages of an answer, and then its notices.
+pub fn with_notices(messages: DataStream, notices: Vec<String>, told_last: Option<ToldLast>) -> DataStream {
+    let last = stream::once(async move {
+        let more = told_last.map(|told_last| told_last()).unwrap_or_default();
+        trailers(notices.into_iter().chain(more)).map(Err::<FlightData, Status>)
+    });
+    messages.chain(last.filter_map(future::ready)).boxed()
+}
+
+/// `Ok` is a status as others are: it ends a call, and what goes with it are the trailers.
+fn trailers(notices: impl Iterator<Item = String>) -> Option<Status> {
+    let (mut metadata, mut room) = (MetadataMap::new(), MAX_BYTES);
+    for notice in notices {
+        let told = &notice[..notice.floor_char_boundary(room)];
+        if told.is_empty() {
+            break;
+        }
+        room = if told.len() < notice.len() { 0 } else { room - told.len() };
+        metadata.append_bin(NAME, MetadataValue::from_bytes(told.as_bytes()));
+    }
+    (!metadata.is_empty()).then(|| Status::with_metadata(Code::Ok, "", metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(notices: &[String]) -> Option<Vec<String>> {
+        let status = trailers(notices.iter().cloned())?;
+        let values = status.metadata().get_all_bin(NAME);
+        Some(values.iter().map(|value| String::from_utf8(value.to_bytes().unwrap().to_vec()).unwrap()).collect())
+    }
+
+    #[test]
+    fn notices_are_cut_where_clients_would_refuse_them() {
+        assert_eq!(told(&[]), None);
+        let long = "ü".repeat(MAX_BYTES);
+        assert_eq!(told(&["one".into(), long, "gone".into()]), Some(vec!["one".into(), "ü".repeat((MAX_BYTES - 3) / 2)]));
+    }
+}
