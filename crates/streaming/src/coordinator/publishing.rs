@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     action::{Action, EpochPublished, PublishOrder},
-    config::CoordinatorConfig,
+    config::{CoordinatorConfig, SECOND_US},
     event::{Now, PublishFailure},
 };
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
     report::{PartFile, PublishReport},
     window::write_timestamp_us,
 };
+
+/// Between two tries of what somebody has to repair: so long rows wait for nothing once it is.
+pub(super) const REPAIR_US: u64 = 2 * SECOND_US;
 
 #[derive(Debug)]
 pub(super) struct Publishing {
@@ -121,7 +124,7 @@ impl Publishing {
             && matches!(part, Part::Ordered { executor, .. } if *executor == failure.executor)
         {
             sink.failures += 1;
-            let pause_us = if failure.retryable { config.backoff(sink.failures) } else { config.max_backoff_us };
+            let pause_us = if failure.retryable { config.backoff(sink.failures) } else { REPAIR_US.min(config.max_backoff_us) };
             *part = Part::Waiting { until_us: now_us + pause_us };
             sink.trouble = Some(failure.message.clone());
             return true;

@@ -210,7 +210,7 @@ fn a_job_that_a_sink_stopped_goes_on_when_the_sink_has_what_waited() {
         "{life:?}"
     );
     bench.done.clear();
-    bench.now.monotonic_us += CoordinatorConfig::default().max_backoff_us;
+    bench.now.monotonic_us += publishing::REPAIR_US;
     bench.send(Event::Tick);
     let again = bench.orders();
     assert_eq!(again, [orders[0].clone()]);
