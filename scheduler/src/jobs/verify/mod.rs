@@ -232,7 +232,8 @@ impl JobManager {
         Ok(rows)
     }
 
-    /// The rows of a topic that keeps one per key, as readers of what is committed see them.
+    /// The rows of a topic that keeps one per key, as readers of what is committed see them. The job may not go on before they are read, even up to ends that are
+    /// known: what it writes of a key lets the broker compact away the record before it, and rows would seem to be missing or old.
     async fn rows_of_topic(
         &self,
         queries: &Queries,
