@@ -58,8 +58,7 @@ pub enum StatementKind {
     Show(Show),
     Describe(RelationName),
     Explain(Explain),
-    /// SELECT, WITH, VALUES, TABLE: rows.
-    Query(Box<ast::Query>),
+    Query(Query),
     /// Without a name: over an unbounded source it starts a job, over bounded ones it runs to the end.
     Insert(Insert),
     /// About the session, not about data: a gateway answers it.
@@ -98,6 +97,25 @@ impl StatementKind {
             Self::Session(session) => session.tag(),
         }
     }
+}
+
+/// SELECT, WITH, VALUES, TABLE: rows, and what their columns are called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    pub ast: Box<ast::Query>,
+    /// One per item of SELECT; empty where the planner's names are left as they are.
+    pub headings: Vec<Heading>,
+}
+
+/// What is known of the name of a column that an item of SELECT makes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heading {
+    /// The planner knows it: the item has an alias.
+    Given,
+    /// The planner knows it, of as many columns as it finds: the item is a wildcard.
+    Several,
+    /// The first of these that no other column has: what a column, or a cast of it, is called; the item as it is written.
+    Wanted(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -18,7 +18,7 @@ async fn value(selected: &str) -> String {
     };
     let mut state = SessionStateBuilder::new().with_default_features().with_type_planner(Arc::new(CastTypes)).build();
     register(&mut state).unwrap();
-    let statement = Statement::Statement(Box::new(ast::Statement::Query(query)));
+    let statement = Statement::Statement(Box::new(ast::Statement::Query(query.ast)));
     let plan = state.statement_to_plan(statement).await.unwrap_or_else(|error| panic!("{selected}: {error}"));
     let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.unwrap();
     let batches = frame.collect().await.unwrap_or_else(|error| panic!("{selected}: {error}"));

@@ -78,7 +78,8 @@ pub(crate) fn beneath(expression: &Expr) -> &Expr {
     }
 }
 
-fn column(expression: &Expr) -> Option<Ident> {
+/// The column that an expression is, or casts.
+pub(super) fn column(expression: &Expr) -> Option<Ident> {
     match beneath(expression) {
         Expr::Identifier(name) => Some(name.clone()),
         Expr::CompoundIdentifier(parts) => parts.last().cloned(),

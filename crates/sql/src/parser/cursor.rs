@@ -317,7 +317,8 @@ pub(crate) fn split_place(text: &str) -> (&str, Option<Location>) {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// On one line, of at most 60 characters.
+pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 60;
     let text = text.replace('\n', " ");
     if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }

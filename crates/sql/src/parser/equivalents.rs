@@ -540,7 +540,7 @@ pub(super) fn rewritten(expression: &str) -> Result<String, SqlError> {
     let Statement { kind: StatementKind::Query(query), .. } = super::parse(&format!("SELECT {expression}"))?.remove(0) else {
         panic!("{expression} is an expression")
     };
-    Ok(query.to_string().trim_start_matches("SELECT ").to_owned())
+    Ok(query.ast.to_string().trim_start_matches("SELECT ").to_owned())
 }
 
 #[cfg(test)]

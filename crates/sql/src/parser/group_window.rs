@@ -201,7 +201,7 @@ mod tests {
         let sql = "SELECT B.k, TUMBLE_START(B.ts, INTERVAL '10' SECOND) AS s FROM t B WHERE v > 1 GROUP BY B.k, TUMBLE(B.ts, INTERVAL '10' SECOND)";
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
         assert_eq!(
-            query.to_string(),
+            query.ast.to_string(),
             "SELECT B.k, window_start AS s FROM (SELECT *, date_bin(INTERVAL '10 seconds', ts) AS window_start, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '10 seconds' AS window_end, date_bin(INTERVAL '10 seconds', ts) + INTERVAL '9999 milliseconds' AS window_time FROM (SELECT * FROM t B WHERE v > 1) WHERE ts IS NOT NULL) AS B GROUP BY B.k, window_start, window_end"
         );
     }

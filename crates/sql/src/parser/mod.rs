@@ -7,6 +7,7 @@ mod dates;
 mod dialect;
 mod equivalents;
 mod group_window;
+mod headings;
 mod hints;
 mod interval;
 mod interval_products;
@@ -33,7 +34,7 @@ use crate::{
     error::{SqlError, did_you_mean},
     limits::Limits,
     location::{LineIndex, Location},
-    statement::{Explain, ExplainTarget, JobAction, Show, Statement, StatementKind},
+    statement::{Explain, ExplainTarget, JobAction, Query, Show, Statement, StatementKind},
     types::SqlType,
 };
 
@@ -215,7 +216,7 @@ const REFUSED: [(&str, &str); 21] = [
 
 fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if *cursor.peek() == Token::LParen {
-        return query(cursor).map(StatementKind::Query);
+        return headed_query(cursor).map(StatementKind::Query);
     }
     let at = cursor.at();
     let word = match cursor.peek() {
@@ -226,7 +227,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, *message));
     }
     let kind = match word.as_str() {
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(query(cursor)?),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(headed_query(cursor)?),
         "CREATE" => create(cursor)?,
         "DROP" => drop_object(cursor)?,
         "SHOW" => show(cursor)?,
@@ -281,6 +282,11 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
 
 /// The rest of the statement as a query.
 fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
+    headed_query(cursor).map(|query| query.ast)
+}
+
+/// The rest of the statement as a query whose rows somebody looks at.
+fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     let at = cursor.at();
     if let Some(before) = job::emit_at(cursor.remaining()) {
         cursor.take(before);
@@ -292,6 +298,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     let lowered = window::lower(cursor.remaining(), place)?;
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
     cursor.take(usize::MAX);
+    let headings = headings::of(&query);
     precedence::mend(&mut query);
     numbers::keep_digits(&mut query);
     equivalents::rewrite(&mut query, at)?;
@@ -302,7 +309,7 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     // Last: those before change SELECT alone.
     ordinals::resolve(&mut query);
     clauses::refuse(&query, at)?;
-    Ok(query)
+    Ok(Query { ast: query, headings })
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {

@@ -79,7 +79,7 @@ mod tests {
         let Statement { kind: StatementKind::Query(query), .. } = crate::parser::parse(sql).unwrap().remove(0) else {
             panic!("{sql} is a query")
         };
-        query.to_string()
+        query.ast.to_string()
     }
 
     #[test]

@@ -58,7 +58,7 @@ mod tests {
             let tree = |condition: &str| {
                 let statement = parse(&format!("SELECT 1 FROM t WHERE {condition}")).unwrap().remove(0);
                 let crate::statement::StatementKind::Query(query) = statement.kind else { panic!("{condition} is a query") };
-                bracketed(query.body.as_select().unwrap().selection.as_ref().unwrap())
+                bracketed(query.ast.body.as_select().unwrap().selection.as_ref().unwrap())
             };
             assert_eq!(tree(written), tree(meant), "{written}");
         }

@@ -4,6 +4,7 @@ mod constants;
 mod event_time;
 mod exists;
 mod failing;
+mod headings;
 mod in_subquery;
 mod insert;
 mod lateral;
@@ -39,7 +40,7 @@ use crate::{
     options::{job::JobOptions, kafka::StartupMode},
     parser::with_named_casts,
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
-    statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert},
+    statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert, Query},
 };
 
 /// What a planner looks things up in. Cheap to clone.
@@ -160,11 +161,17 @@ impl Planner {
         })
     }
 
-    /// A SELECT, WITH or VALUES, not yet optimised. Placeholders (`$1`) stay for the caller to bind.
+    /// A SELECT, WITH or VALUES, not yet optimised, its columns named as they are written. Placeholders (`$1`) stay for the caller to
+    /// bind.
     ///
     /// # Errors
     /// When DataFusion refuses it, or it would change something.
-    pub async fn plan_query(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
+    pub async fn plan_query(&self, query: &Query) -> Result<LogicalPlan, SqlError> {
+        headings::name(self.plan_rows(&query.ast).await?, &query.headings)
+    }
+
+    /// A query whose columns have DataFusion's names.
+    async fn plan_rows(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         let query = &insert::with_names(query);
         let planning = self.over([query])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
@@ -319,7 +326,7 @@ impl Planner {
     pub async fn explain(&self, explain: &Explain, target_partitions: usize) -> Result<Explained, SqlError> {
         let job = match &explain.target {
             ExplainTarget::Query(query) => {
-                let plan = self.plan_query(query).await?;
+                let plan = self.plan_rows(query).await?;
                 let plan = LogicalPlanBuilder::from(plan).explain(explain.verbose, explain.analyze)?.build()?;
                 return Ok(Explained::Plan(plan));
             }

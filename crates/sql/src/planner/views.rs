@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     catalog::view::ViewTable,
-    common::{Column, ScalarValue, TableReference},
+    common::{ScalarValue, TableReference},
     datasource::provider_as_source,
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     sql::sqlparser::ast,
 };
 
-use super::{Planning, plan_in, records};
+use super::{Planning, headings, plan_in, records};
 use crate::{
     catalog::{TableDefinition, computed, references},
     error::SqlError,
@@ -122,14 +122,7 @@ impl Planning {
             let message = format!("view {} has two columns {twice}; name them apart with AS", view.name);
             return Err(SqlError::invalid_at(view.at, message));
         }
-        let renamed = names.iter().enumerate().map(|(index, name)| {
-            let (qualifier, field) = plan.schema().qualified_field(index);
-            let column = Expr::Column(Column::from((qualifier, field)));
-            // Whoever names the view gives it the qualifier.
-            if field.name() == name { column } else { column.alias(name) }
-        });
-        let renamed: Vec<Expr> = renamed.collect();
-        Ok(LogicalPlanBuilder::from(plan).project(renamed)?.build()?)
+        headings::renamed(plan, &names)
     }
 }
 
