@@ -77,6 +77,8 @@ async fn rows_arrive() {
         assert_eq!(said.code, 0, "{sql}: {}", said.err);
         assert!(said.out.starts_with(expected), "{sql}: {}", said.out);
     }
+    let said = psql_as(address, "admin", TOKEN, "polybolos", &["-A", "-c", "SELECT 1 + 2, 'a', current_database()"]).await;
+    assert_eq!(said.out, "1 + 2|'a'|current_database()\n3|a|polybolos\n(1 row)\n", "{}", said.err);
     let said = psql(address, "BEGIN; SELECT count(*) FROM created_users; COMMIT").await;
     assert_eq!(said.out, "BEGIN\n3\nCOMMIT\n", "{}", said.err);
     assert_eq!(said.err, "");

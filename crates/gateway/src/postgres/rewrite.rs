@@ -1,11 +1,11 @@
 //! What PostgreSQL's clients write and DataFusion does not plan, rewritten after the emulation's own rules: arrays made of a query, single
 //! values taken from a query, the text of a view.
-use std::ops::ControlFlow;
+use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::{
     ast::{
         DataType, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, SelectItem, SetExpr, Statement,
-        TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+        TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, visit_relations,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -32,6 +32,33 @@ pub fn rewrite(statement: &mut Statement) {
         *statement = Statement::Query(empty);
     }
     let _ = statement.visit(&mut Rewriter);
+}
+
+/// Values that a query of no table selects are called as they are written, as the engine calls them: to DataFusion `1` is `Int64(1)`.
+pub fn name_values(statement: &mut Statement) {
+    let Statement::Query(query) = statement else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    if !select.from.is_empty() {
+        return;
+    }
+    let alias = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
+        _ => None,
+    };
+    let mut known: HashSet<String> = select.projection.iter().filter_map(alias).collect();
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let written = expr.to_string();
+        // The statement becomes a text again, in which not every quote within quotes is the same.
+        if !asks_a_table(expr) && !written.contains('"') && known.insert(written.clone()) {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', written) };
+        }
+    }
+}
+
+/// The emulation writes queries of its own in place of casts to `regclass` and its like.
+fn asks_a_table(expression: &Expr) -> bool {
+    visit_relations(expression, |_| ControlFlow::Break(())).is_break()
 }
 
 /// Of what these tables list, nobody can make anything here.
@@ -260,6 +287,21 @@ mod tests {
         ] {
             let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
             rewrite(&mut statement);
+            assert_eq!(statement.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn values_are_called_as_they_are_written() {
+        for (sql, expected) in [
+            ("SELECT 1+2, 'a', 'a\\\"'", r#"SELECT 1 + 2 AS "1 + 2", 'a' AS "'a'", 'a\"'"#),
+            ("SELECT 1, 1, 2 AS \"3\", 3", r#"SELECT 1 AS "1", 1, 2 AS "3", 3"#),
+            ("SELECT (SELECT max(a) FROM t), version()", r#"SELECT (SELECT max(a) FROM t), version() AS "version()""#),
+            ("SELECT 1 FROM pg_class", "SELECT 1 FROM pg_class"),
+            ("SHOW timezone", "SHOW timezone"),
+        ] {
+            let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
+            name_values(&mut statement);
             assert_eq!(statement.to_string(), expected);
         }
     }

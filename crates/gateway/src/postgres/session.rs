@@ -31,7 +31,10 @@ use datafusion_postgres::{
 };
 use futures::Sink;
 
-use super::{answer, rewrite::rewrite};
+use super::{
+    answer,
+    rewrite::{name_values, rewrite},
+};
 use crate::error::EngineError;
 
 /// The text, and what it parsed to.
@@ -100,6 +103,7 @@ impl Session {
         let mut statements = self.grammar.parse(sql).map_err(|error| failed(DataFusionError::from(error)))?;
         let mut statement = statements.pop();
         if let Some(statement) = &mut statement {
+            name_values(statement);
             rewrite(statement);
         }
         Ok(statement)
