@@ -125,6 +125,7 @@ mod tests {
             counts: Counts::default(),
             state: vec![],
             layout: vec![],
+            kept_columns: vec![],
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,

@@ -79,9 +79,8 @@ def test_a_damaged_manifest_is_an_error_and_no_new_beginning(fresh_platform, how
     assert platform.stop() == 0
 
 
-@pytest.mark.parametrize("way_out", ["RESTART JOB counting FROM EARLIEST KEEP", f"DROP JOB counting; {COUNTING}"])
-def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platform, way_out):
-    platform = fresh_platform("--no-pipelines")
+def begin_counting(platform) -> None:
+    """Leaves the platform stopped, with what was counted in the job's state."""
     platform.start()
     platform.run("topic", "produce", "counted", stdin='{"k": "a"}\n{"k": "b"}\n{"k": "a"}\n')
     platform.run(
@@ -94,41 +93,75 @@ def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platfor
         {COUNTING};
         """,
     )
-
-    def counts() -> dict:
-        return {row["k"]: row["n"] for row in platform.sql("SELECT * FROM counts")}
-
-    wait_for("the counts", lambda: counts() == {"a": 2, "b": 1} and shown(platform)["unpublished_epochs"] == 0)
+    wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 1} and shown(platform)["unpublished_epochs"] == 0)
     assert platform.stop() == 0
-    manifest, = (platform.folder / "store").glob("jobs/*/manifest")
+
+
+def counts(platform) -> dict:
+    return {row["k"]: row["n"] for row in platform.sql("SELECT * FROM counts")}
+
+
+def read_manifest(platform) -> dict:
+    path, = (platform.folder / "store").glob("jobs/*/manifest")
     # The store's counter, then a header line with a checksum over what follows but its last line end.
-    counter, text = manifest.read_bytes()[:8], manifest.read_bytes()[8:]
-    head, body = text.split(b"\n", 1)
-    header = head.decode().split(" ")
-    written = json.loads(body)
-    assert written["state"] and written["layout"][0].startswith("state in format ") and "Aggregate" in written["layout"][1], written
-    written["layout"][0] = "state in format 0"
+    return json.loads(path.read_bytes()[8:].split(b"\n", 1)[1])
+
+
+def write_manifest(platform, written: dict) -> None:
+    path, = (platform.folder / "store").glob("jobs/*/manifest")
+    counter, text = path.read_bytes()[:8], path.read_bytes()[8:]
+    header = text.split(b"\n", 1)[0].decode().split(" ")
     body = json.dumps(written).encode()
     header[2] = f"{zlib.crc32(body):08x}"
-    manifest.write_bytes(counter + " ".join(header).encode() + b"\n" + body + b"\n")
+    path.write_bytes(counter + " ".join(header).encode() + b"\n" + body + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("way_out", "lines", "other"),
+    [
+        ("RESTART JOB counting FROM EARLIEST KEEP", "layout", "state in format 0"),
+        (f"DROP JOB counting; {COUNTING}", "kept_columns", "Aggregate (merging): key k Int64"),
+    ],
+)
+def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platform, way_out, lines, other):
+    platform = fresh_platform("--no-pipelines")
+    begin_counting(platform)
+    written = read_manifest(platform)
+    assert written["state"] and written["layout"][0].startswith("state in format ") and "Aggregate" in written["layout"][1], written
+    assert written["kept_columns"][0] == "Aggregate (merging): key k Utf8", written
+    now, written[lines][0] = written[lines][0], other
+    write_manifest(platform, written)
 
     platform.start()
     job = wait_for("the error", lambda: (job := shown(platform))["error"] and job)
-    assert "another version" in job["error"] and "state in format 0" in job["error"], job
+    assert "another version" in job["error"] and other in job["error"] and now in job["error"], job
     assert "RESTART JOB counting FROM EARLIEST KEEP" in job["error"] and "\n" not in job["error"], job
     resumed = platform.run("sql", "-c", "RESUME JOB counting", check=False)
     assert resumed.returncode == 1 and "another version" in resumed.stderr, resumed.stderr
     platform.run("topic", "produce", "counted", stdin='{"k": "b"}\n')
     time.sleep(3)
-    assert counts() == {"a": 2, "b": 1}
+    assert counts(platform) == {"a": 2, "b": 1}
     # Also after another start.
     assert platform.stop() == 0
     platform.start()
     assert wait_for("the error", lambda: shown(platform)["error"]) == job["error"]
-    assert counts() == {"a": 2, "b": 1}
+    assert counts(platform) == {"a": 2, "b": 1}
     platform.run("sql", "-c", way_out)
-    wait_for("the counts", lambda: counts() == {"a": 2, "b": 2} and not shown(platform)["error"])
+    wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 2} and not shown(platform)["error"])
     assert platform.stop() == 0
+
+
+def test_state_of_a_version_that_did_not_tell_its_types_goes_on(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    begin_counting(platform)
+    written = read_manifest(platform)
+    told = written.pop("kept_columns")
+    write_manifest(platform, written)
+    platform.start()
+    platform.run("topic", "produce", "counted", stdin='{"k": "b"}\n')
+    wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 2})
+    assert platform.stop() == 0
+    assert read_manifest(platform)["kept_columns"] == told
 
 
 def mount_small(folder: pathlib.Path, megabytes: int) -> None:

@@ -789,7 +789,8 @@ impl Builder<'_> {
                 true => arguments.into_iter().map(|argument| one_zero(argument, &schema)).collect::<Result<_>>()?,
                 false => arguments,
             };
-            calls.push(Call { function, arguments, filter: filter.clone(), distinct });
+            let types = arguments.iter().map(|argument| argument.data_type(&schema)).collect::<Result<_>>()?;
+            calls.push(Call { function, arguments, types, filter: filter.clone(), distinct });
         }
         // What an aggregate would fail on as a whole is set aside row by row in front of it.
         let evaluated = calls.iter().flat_map(|call| call.arguments.iter().chain(&call.filter));

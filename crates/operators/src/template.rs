@@ -12,7 +12,7 @@ use datafusion::{
         projection::ProjectionExec,
     },
 };
-use polybolos_dataflow::graph::kept::layout;
+use polybolos_dataflow::graph::kept::{columns, layout};
 use polybolos_streaming::{
     frame::{Frame, PartWork},
     ids::{Attempt, Generation, Incarnation},
@@ -175,6 +175,14 @@ impl JobTemplate {
         match self {
             Self::Stateless(_) => vec![],
             Self::Stateful(template) => layout(&template.flow().kept()),
+        }
+    }
+
+    /// The columns that its state must have been written of, with their types, a line each.
+    pub fn kept_columns(&self) -> Vec<String> {
+        match self {
+            Self::Stateless(_) => vec![],
+            Self::Stateful(template) => columns(&template.flow().kept()),
         }
     }
 }

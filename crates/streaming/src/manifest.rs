@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{Epoch, Generation, Incarnation, JobName, Nonce, SinkId, SourceId},
     report::{Counts, PartFile},
-    savepoint::first_difference,
+    savepoint::{first_difference, first_other_column},
 };
 
 /// The sink that takes every job's dead letters; a job's own sinks count from 0.
@@ -45,6 +45,9 @@ pub struct Manifest {
     /// How that state is laid out, a line for its format and one per operator: nobody whose own are others may read it.
     #[serde(default)]
     pub layout: Vec<String>,
+    /// What those operators keep, a line per column with its type. Empty: a version wrote it that did not tell.
+    #[serde(default)]
+    pub kept_columns: Vec<String>,
     /// The job's watermark in microseconds of event time, as of the last record; never falls. `None`: nothing is known of event time yet.
     #[serde(default)]
     pub watermark_us: Option<i64>,
@@ -175,9 +178,12 @@ impl Manifest {
         self.state.last().map_or(Epoch(0), |run| run.last_epoch)
     }
 
-    /// What the state was written by where that is not `layout`, and what there is instead.
-    pub fn unreadable_by<'a>(&'a self, layout: &'a [String]) -> Option<(&'a str, &'a str)> {
-        first_difference(&self.layout, layout).filter(|_| !self.state.is_empty())
+    /// What the state was written by where that is not `layout`, or of where that is not `kept_columns`, and what there is instead.
+    pub fn unreadable_by<'a>(&'a self, layout: &'a [String], kept_columns: &'a [String]) -> Option<(&'a str, &'a str)> {
+        if self.state.is_empty() {
+            return None;
+        }
+        first_difference(&self.layout, layout).or_else(|| first_other_column(&self.kept_columns, kept_columns))
     }
 
     /// Timers after it have not fired yet.

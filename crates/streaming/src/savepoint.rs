@@ -37,13 +37,17 @@ pub struct Shape {
     /// As in the manifest.
     #[serde(default)]
     pub layout: Vec<String>,
+    /// As in the manifest.
+    #[serde(default)]
+    pub kept_columns: Vec<String>,
 }
 
 impl Shape {
     /// The first thing of the savepoint that the job has otherwise: what it was, and what it is.
     pub fn first_difference<'a>(&'a self, now: &'a Shape) -> Option<(&'a str, &'a str)> {
         let lists = [(&self.operators, &now.operators), (&self.definition, &now.definition), (&self.layout, &now.layout)];
-        lists.into_iter().find_map(|(then, now)| first_difference(then, now))
+        let listed = lists.into_iter().find_map(|(then, now)| first_difference(then, now));
+        listed.or_else(|| first_other_column(&self.kept_columns, &now.kept_columns))
     }
 }
 
@@ -52,6 +56,11 @@ pub(crate) fn first_difference<'a>(then: &'a [String], now: &'a [String]) -> Opt
     let length = then.len().max(now.len());
     let line = |lines: &'a [String], index: usize| lines.get(index).map_or("nothing", |line| line.trim());
     (0..length).find(|&index| then.get(index) != now.get(index)).map(|index| (line(then, index), line(now, index)))
+}
+
+/// The first column kept that is another, where it was told what they are.
+pub(crate) fn first_other_column<'a>(then: &'a [String], now: &'a [String]) -> Option<(&'a str, &'a str)> {
+    if then.is_empty() { None } else { first_difference(then, now) }
 }
 
 impl Savepoint {
@@ -67,7 +76,7 @@ impl Savepoint {
             frame_watermark_us: manifest.frame_watermark_us,
             fired_us: manifest.fired_us,
             state: manifest.state.clone(),
-            shape: Shape { layout: manifest.layout.clone(), ..shape },
+            shape: Shape { layout: manifest.layout.clone(), kept_columns: manifest.kept_columns.clone(), ..shape },
         }
     }
 
@@ -100,7 +109,12 @@ mod tests {
     fn the_first_difference_is_told() {
         let shape = |definition: &[&str], operators: &[&str]| {
             let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-            Shape { definition: owned(definition), operators: owned(operators), layout: owned(&["state in format 1"]) }
+            Shape {
+                definition: owned(definition),
+                operators: owned(operators),
+                layout: owned(&["state in format 1"]),
+                ..Shape::default()
+            }
         };
         let then = shape(&["SELECT a"], &["Aggregate: by [a]", "  Source 0"]);
         assert_eq!(then.first_difference(&then.clone()), None);
@@ -111,5 +125,9 @@ mod tests {
         assert_eq!(then.first_difference(&shape(&["SELECT a"], &[])), Some(("Aggregate: by [a]", "nothing")));
         let now = Shape { layout: vec!["state in format 2".into()], ..then.clone() };
         assert_eq!(then.first_difference(&now), Some(("state in format 1", "state in format 2")));
+        let of = |column: &str| Shape { kept_columns: vec![column.to_owned()], ..then.clone() };
+        assert_eq!(then.first_difference(&of("key a Date32")), None, "an earlier version did not tell them");
+        assert_eq!(of("key a Date32").first_difference(&of("key a Date32")), None);
+        assert_eq!(of("key a Date32").first_difference(&of("key a Int32")), Some(("key a Date32", "key a Int32")));
     }
 }

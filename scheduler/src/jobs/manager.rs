@@ -164,7 +164,7 @@ impl JobManager {
         self.ensure_positions(definition, &spec).await?;
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
         match (unreadable(&manifest, &spec), &manifest.life) {
-            (None, _) => manifest.layout = spec.template.layout(),
+            (None, _) => (manifest.layout, manifest.kept_columns) = (spec.template.layout(), spec.template.kept_columns()),
             (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason, stuck: None },
             (Some(_), _) => {}
         }
@@ -479,6 +479,7 @@ impl JobManager {
             counts: Counts::default(),
             state: Vec::new(),
             layout: spec.template.layout(),
+            kept_columns: spec.template.kept_columns(),
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,
@@ -492,8 +493,8 @@ impl JobManager {
 
 /// Why a job cannot go on with the state that it has, if so: it publishes what is recorded, and computes nothing.
 fn unreadable(manifest: &Manifest, spec: &JobSpec) -> Option<String> {
-    let (job, layout) = (&spec.name, spec.template.layout());
-    let (then, now) = manifest.unreadable_by(&layout)?;
+    let (job, layout, kept_columns) = (&spec.name, spec.template.layout(), spec.template.kept_columns());
+    let (then, now) = manifest.unreadable_by(&layout, &kept_columns)?;
     Some(format!(
         "the state of job {job} is of another version of polybolos: it was written with {then:?}, and this one has {now:?}; run that version again and RESUME JOB {job}, or RESTART JOB {job} FROM EARLIEST KEEP"
     ))

@@ -48,7 +48,7 @@ pub fn of(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec) -> Resu
         }
     };
     let definition = told(catalog, definition, &create, Words::Present)?;
-    Ok(Shape { definition, operators, layout: spec.template.layout() })
+    Ok(Shape { definition, operators, layout: spec.template.layout(), kept_columns: spec.template.kept_columns() })
 }
 
 /// The first thing of a savepoint that the job has otherwise: what it was, and what it is.
@@ -159,7 +159,8 @@ mod tests {
 
     fn shape(definition: &[String], operators: &[&str]) -> Shape {
         let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
-        Shape { definition: definition.to_vec(), operators: owned(operators), layout: owned(&["state in format 1", "Aggregate"]) }
+        let layout = owned(&["state in format 1", "Aggregate"]);
+        Shape { definition: definition.to_vec(), operators: owned(operators), layout, kept_columns: vec![] }
     }
 
     /// Lines of savepoints that were made before rows without a time were left out of windows. A lowering that makes others refuses savepoints.

@@ -13,6 +13,8 @@ pub struct Kept {
     operator: String,
     /// As EXPLAIN shows it, with what it keeps.
     pub shown: String,
+    /// Its columns, with their types.
+    columns: Vec<String>,
     /// Of all that its state follows from: what it does, and everything below it. Means something within one process only.
     identity: u64,
 }
@@ -40,8 +42,11 @@ impl Graph {
                     inputs.iter().for_each(|&input| identities[input].hash(&mut hasher));
                     if !tables.is_empty() {
                         let keeps = operator.state().map_or(String::new(), |state| format!(" [keeps {state}]"));
+                        let described = operator.describe();
+                        let name = described.split(':').next().unwrap_or_default();
                         kept.push(Kept {
-                            operator: operator.describe() + &keeps,
+                            columns: operator.kept().iter().map(|column| format!("{name}: {column}")).collect(),
+                            operator: described + &keeps,
                             shown: node.shown(operator.as_ref()) + &keeps,
                             identity: hasher.finish(),
                         });
@@ -58,6 +63,11 @@ impl Graph {
 pub fn layout(kept: &[Kept]) -> Vec<String> {
     let format = format!("state in format {STATE_FORMAT}");
     std::iter::once(format).chain(kept.iter().map(|kept| kept.operator.clone())).collect()
+}
+
+/// The columns of what these operators keep, a line each, with their types: another process must have the same.
+pub fn columns(kept: &[Kept]) -> Vec<String> {
+    kept.iter().flat_map(|kept| kept.columns.clone()).collect()
 }
 
 /// The first operator that differs: how it was and how it is; `None` where there is none.
@@ -79,10 +89,14 @@ mod tests {
     use crate::{Emit, SinkPlan, SourceLeaf};
 
     fn kept(sql: &str) -> Vec<Kept> {
+        kept_of(DataType::Int64, sql)
+    }
+
+    fn kept_of(key: DataType, sql: &str) -> Vec<Kept> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let context = SessionContext::new();
-            let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec();
+            let fields = vec![Field::new("k", key, true), Field::new("v", DataType::Int64, true)];
             let table = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).unwrap();
             context.register_table("t", Arc::new(table)).unwrap();
             let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
@@ -93,6 +107,58 @@ mod tests {
             let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
             Graph::build(&context.state(), sinks, &find, None).await.unwrap().kept(&|place| format!("source {place}"))
         })
+    }
+
+    /// The words of manifests, which later versions compare with their own.
+    #[test]
+    fn types_of_what_is_kept_are_told_beside_the_operators() {
+        use arrow::datatypes::TimeUnit::{Microsecond, Millisecond};
+        let [one, other] = [Millisecond, Microsecond].map(|unit| DataType::Timestamp(unit, None));
+        for (sql, told) in [
+            (
+                "SELECT k, count(v) AS c, count(DISTINCT v) AS n FROM t GROUP BY k",
+                vec![
+                    "Aggregate (merging): key k Timestamp(ms)",
+                    "Aggregate (merging): count(t.v) Int64",
+                    "Aggregate (merging): count(DISTINCT t.v) (of distinct values) Int64",
+                    "Aggregate (merging): values of count(DISTINCT t.v) Int64",
+                ],
+            ),
+            (
+                "SELECT s, max(k) AS m FROM (SELECT k, sum(v) AS s FROM t GROUP BY k) AS x GROUP BY s",
+                vec![
+                    "Aggregate (merging): key k Timestamp(ms)",
+                    "Aggregate (merging): sum(t.v) Int64",
+                    "Aggregate (of changing rows): key s Int64",
+                    "Aggregate (of changing rows): values of max(x.k) Timestamp(ms)",
+                ],
+            ),
+            (
+                "SELECT a.k, b.v FROM t AS a JOIN t AS b ON a.k = b.k",
+                vec![
+                    "Join (Inner): left key k Timestamp(ms)",
+                    "Join (Inner): left column k Timestamp(ms)",
+                    "Join (Inner): right key k Timestamp(ms)",
+                    "Join (Inner): right column k Timestamp(ms)",
+                    "Join (Inner): right column v Int64",
+                ],
+            ),
+            (
+                "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM t) WHERE n <= 2",
+                vec![
+                    "Top 2: key k Timestamp(ms)",
+                    "Top 2: order v Int64",
+                    "Top 2: column k Timestamp(ms)",
+                    "Top 2: column v Int64",
+                ],
+            ),
+        ] {
+            let (before, after) = (kept_of(one.clone(), sql), kept_of(other.clone(), sql));
+            assert_eq!(layout(&before), layout(&after), "{sql}");
+            assert_eq!(columns(&before), told, "{sql}");
+            let expected: Vec<_> = told.iter().map(|line| line.replace("(ms)", "(µs)")).collect();
+            assert_eq!(columns(&after), expected, "{sql}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
     compute::{concat_batches, take},
-    datatypes::{FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
     common::{DataFusionError, Result},
@@ -22,7 +22,7 @@ use super::{EpochContext, Operator, buckets, load, next_of, values};
 use crate::{
     delta::{Delta, batch_of, take_rows},
     event_time::{TimeColumn, dropped, expiries},
-    keys::{EncodedRows, RowFormat},
+    keys::{EncodedRows, RowFormat, typed},
 };
 
 /// As many calls share a table of distinct values.
@@ -34,6 +34,8 @@ pub struct Call {
     /// Without DISTINCT where `distinct` is set.
     pub function: Arc<AggregateFunctionExpr>,
     pub arguments: Vec<Arc<dyn PhysicalExpr>>,
+    /// Of the arguments.
+    pub types: Vec<DataType>,
     pub filter: Option<Arc<dyn PhysicalExpr>>,
     /// Only the first row of each value of the arguments counts.
     pub distinct: bool,
@@ -64,6 +66,11 @@ impl Call {
         let Some(filter) = &self.filter else { return Ok(None) };
         let mask = filter.evaluate(batch)?.into_array(batch.num_rows())?;
         Ok(Some(mask.as_boolean().clone()))
+    }
+
+    /// Of a table of the arguments' values.
+    pub(super) fn kept_values(&self) -> String {
+        typed(&format!("values of {}", self.function.name()), &self.types)
     }
 
     pub fn describe(&self) -> String {
@@ -117,6 +124,11 @@ impl Grouping {
 
     pub(super) fn key_format(&self) -> Result<RowFormat> {
         RowFormat::new(self.key_fields().iter().map(|field| field.data_type()))
+    }
+
+    pub(super) fn kept_keys(&self) -> Vec<String> {
+        let keys = self.columns.iter().zip(self.key_fields());
+        keys.map(|(&column, key)| typed(&format!("key {}", self.input.field(column).name()), [key.data_type()])).collect()
     }
 
     /// Standing groups of this lane that were never shown.
@@ -241,8 +253,8 @@ struct Shown {
 #[derive(Debug)]
 pub struct Aggregate {
     grouping: Grouping,
-    /// Fields of all partial states, one call after the other.
-    states: Vec<FieldRef>,
+    /// Fields of partial states, by call.
+    states: Vec<Vec<FieldRef>>,
     /// Calls with DISTINCT of the same arguments, by index: they share a table, in which each has a bit.
     distinct: Vec<Vec<usize>>,
 }
@@ -252,7 +264,7 @@ impl Aggregate {
         let mut states = vec![];
         for call in &grouping.calls {
             call.check()?;
-            states.extend(call.function.state_fields()?);
+            states.push(call.function.state_fields()?);
         }
         let mut distinct: Vec<Vec<usize>> = vec![];
         for (index, call) in grouping.calls.iter().enumerate().filter(|(_, call)| call.distinct) {
@@ -269,25 +281,25 @@ impl Aggregate {
     }
 
     fn state_format(&self) -> Result<RowFormat> {
-        RowFormat::new(self.states.iter().map(|field| field.data_type()))
+        RowFormat::new(self.states.iter().flatten().map(|field| field.data_type()))
     }
 
     /// Splits the columns of all states by call.
-    fn by_call<'a>(&self, states: &'a [ArrayRef]) -> Result<Vec<&'a [ArrayRef]>> {
+    fn by_call<'a>(&self, states: &'a [ArrayRef]) -> Vec<&'a [ArrayRef]> {
         let mut rest = states;
-        let mut split = Vec::with_capacity(self.grouping.calls.len());
-        for call in &self.grouping.calls {
-            let (head, tail) = rest.split_at(call.function.state_fields()?.len());
+        let mut split = Vec::with_capacity(self.states.len());
+        for fields in &self.states {
+            let (head, tail) = rest.split_at(fields.len());
             split.push(head);
             rest = tail;
         }
-        Ok(split)
+        split
     }
 
     /// What partial states say, group by group.
     fn results(&self, states: &[ArrayRef], count: usize) -> Result<Vec<ArrayRef>> {
         let groups: Vec<usize> = (0..count).collect();
-        let by_call = self.by_call(states)?;
+        let by_call = self.by_call(states);
         let result = |(call, states): (&Call, &[ArrayRef])| {
             let mut accumulator = call.accumulator()?;
             accumulator.merge_batch(states, &groups, count)?;
@@ -409,7 +421,7 @@ impl Operator for Aggregate {
             }
         }
         if !known.is_empty() {
-            for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)?) {
+            for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)) {
                 accumulator.merge_batch(states, &known, count)?;
             }
         }
@@ -460,6 +472,14 @@ impl Operator for Aggregate {
 
     fn growing_tables(&self) -> Vec<bool> {
         self.grouping.growing(self.tables().len())
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let mut kept = self.grouping.kept_keys();
+        let states = self.grouping.calls.iter().zip(&self.states);
+        kept.extend(states.map(|(call, fields)| typed(&call.describe(), fields.iter().map(|field| field.data_type()))));
+        kept.extend(self.distinct.iter().map(|calls| self.grouping.calls[calls[0]].kept_values()));
+        kept
     }
 
     fn state(&self) -> Option<String> {

@@ -21,7 +21,10 @@ use super::{
     multiset::Multiset,
     values,
 };
-use crate::{delta::Delta, keys::RowFormat};
+use crate::{
+    delta::Delta,
+    keys::{RowFormat, typed},
+};
 
 #[derive(Debug)]
 enum Keeping {
@@ -73,7 +76,7 @@ impl ChangingAggregate {
         aggregate.grouping.key_format()?;
         aggregate.value_format()?;
         for (call, _) in aggregate.grouping.calls.iter().zip(&aggregate.keeping).filter(|(_, keeping)| keeping.has_table()) {
-            aggregate.argument_format(call)?;
+            RowFormat::new(&call.types)?;
         }
         Ok(aggregate)
     }
@@ -81,12 +84,6 @@ impl ChangingAggregate {
     fn value_format(&self) -> Result<RowFormat> {
         let linear = self.keeping.iter().filter_map(Keeping::linear).flat_map(Linear::state_types);
         let types: Vec<DataType> = [DataType::Int64].into_iter().chain(linear).collect();
-        RowFormat::new(&types)
-    }
-
-    fn argument_format(&self, call: &Call) -> Result<RowFormat> {
-        let schema = &self.grouping.input;
-        let types = call.arguments.iter().map(|argument| argument.data_type(schema)).collect::<Result<Vec<_>>>()?;
         RowFormat::new(&types)
     }
 
@@ -124,7 +121,7 @@ impl ChangingAggregate {
             let column = match (keeping, table, linear) {
                 (_, _, Some(column)) => column,
                 (Keeping::Multiset(multiset), Some(table), None) => {
-                    let format = self.argument_format(call)?;
+                    let format = RowFormat::new(&call.types)?;
                     let result = |group: &usize| multiset.result(call, &format, table, touched.keys.row(*group));
                     let scalars = rows.iter().map(result).collect::<Result<Vec<_>>>()?;
                     if scalars.is_empty() {
@@ -154,7 +151,7 @@ impl ChangingAggregate {
                         adding.add(&arguments, groups, filter.as_ref(), |row| delta.weight(row))?;
                     }
                     (Keeping::LinearOfDistinct(_), Some(table), Some(adding)) => {
-                        let rows = self.argument_format(call)?.encode(&arguments)?;
+                        let rows = RowFormat::new(&call.types)?.encode(&arguments)?;
                         let mut weights = vec![0; delta.rows()];
                         for row in (0..delta.rows()).filter(|row| counts(*row)) {
                             weights[row] = appearance(table, touched, groups[row], rows.row(row), delta.weight(row));
@@ -162,7 +159,7 @@ impl ChangingAggregate {
                         adding.add(&arguments, groups, None, |row| weights[row])?;
                     }
                     (Keeping::Multiset(multiset), Some(table), _) => {
-                        let rows = self.argument_format(call)?.encode(&arguments)?;
+                        let rows = RowFormat::new(&call.types)?.encode(&arguments)?;
                         for row in (0..delta.rows()).filter(|row| counts(*row) && multiset.remembers(&arguments, *row)) {
                             let group = groups[row];
                             table.add(touched.keys.row(group), rows.row(row), delta.weight(row), touched.expiries[group]);
@@ -272,6 +269,15 @@ impl Operator for ChangingAggregate {
 
     fn growing_tables(&self) -> Vec<bool> {
         self.grouping.growing(self.tables().len())
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let mut kept = self.grouping.kept_keys();
+        for (call, keeping) in self.grouping.calls.iter().zip(&self.keeping) {
+            kept.extend(keeping.linear().map(|linear| typed(&call.describe(), &linear.state_types())));
+            kept.extend(keeping.has_table().then(|| call.kept_values()));
+        }
+        kept
     }
 
     fn state(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::{filter, take},
-    datatypes::SchemaRef,
+    datatypes::{FieldRef, SchemaRef},
 };
 use datafusion::{
     common::{DataFusionError, JoinSide, JoinType, Result},
@@ -21,7 +21,7 @@ use crate::{
     bounds::{self, Bound},
     delta::Delta,
     event_time::{TimeColumn, dropped, expiries},
-    keys::{EncodedRows, RowFormat, all_valid},
+    keys::{EncodedRows, RowFormat, all_valid, typed, typed_column},
 };
 
 /// One input: its columns, then those of the key where they are not among them.
@@ -48,9 +48,8 @@ struct KeptRows {
 impl KeptRows {
     /// `first` comes to the front.
     fn new(side: &Side, first: usize) -> Result<Self> {
-        let mut fields: Vec<_> = side.schema.fields().iter().take(side.columns).collect();
-        to_front(&mut fields, first);
-        Ok(Self { format: RowFormat::new(fields.into_iter().map(|field| field.data_type()))?, first })
+        let fields = side.kept_fields(first).into_iter();
+        Ok(Self { format: RowFormat::new(fields.map(|field| field.data_type()))?, first })
     }
 
     fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
@@ -110,6 +109,13 @@ impl Side {
     fn key_format(&self) -> Result<RowFormat> {
         RowFormat::new(self.keys.iter().map(|&key| self.schema.field(key).data_type()))
     }
+
+    /// The joined columns as they are kept: that at `first` comes to the front.
+    fn kept_fields(&self, first: usize) -> Vec<&FieldRef> {
+        let mut fields: Vec<_> = self.schema.fields().iter().take(self.columns).collect();
+        to_front(&mut fields, first);
+        fields
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -142,7 +148,11 @@ impl JoinSpec {
     /// The rows of a side as they are kept.
     fn kept_rows(&self, is_left: bool) -> Result<KeptRows> {
         let side = if is_left { &self.left } else { &self.right };
-        KeptRows::new(side, self.band.map_or(0, |band| if is_left { band.left } else { band.right }))
+        KeptRows::new(side, self.first_kept(is_left))
+    }
+
+    fn first_kept(&self, is_left: bool) -> usize {
+        self.band.map_or(0, |band| if is_left { band.left } else { band.right })
     }
 
     /// Which rows of the other side these arrivals can meet, by the band alone.
@@ -530,6 +540,19 @@ impl Operator for Join {
             side.times.is_empty() && !side.whole && !self.spec.is_settled(is_left)
         };
         vec![grows(true), grows(false)]
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let mut kept = vec![];
+        for (is_left, name) in [(true, "left"), (false, "right")].into_iter().filter(|(is_left, _)| !self.spec.is_settled(*is_left))
+        {
+            let (side, _) = self.side(is_left);
+            let keys = side.keys.iter().map(|&key| side.schema.field(key));
+            kept.extend(keys.map(|key| typed(&format!("{name} key {}", key.name()), [key.data_type()])));
+            let columns = side.kept_fields(self.spec.first_kept(is_left)).into_iter();
+            kept.extend(columns.map(|field| typed_column(&format!("{name} column"), field)));
+        }
+        kept
     }
 
     fn state(&self) -> Option<String> {

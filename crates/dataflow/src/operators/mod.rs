@@ -110,6 +110,11 @@ pub trait Operator: Debug + Send + Sync {
         vec![false; self.tables().len()]
     }
 
+    /// The columns of its keys and of what it keeps by them, with their types: who has others cannot read its state.
+    fn kept(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.
     fn state(&self) -> Option<String> {
         None

@@ -7,7 +7,7 @@ use super::{EpochContext, Operator, buckets, external};
 use crate::{
     delta::{Delta, batch_of},
     event_time::{TimeColumn, dropped, expiries},
-    keys::RowFormat,
+    keys::{RowFormat, typed_column},
 };
 
 #[derive(Debug)]
@@ -51,6 +51,10 @@ impl Operator for OnClose {
 
     fn describe(&self) -> String {
         "Emit on window close".into()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        self.schema.fields().iter().map(|field| typed_column("key", field)).collect()
     }
 
     fn state(&self) -> Option<String> {

@@ -11,7 +11,7 @@ use polybolos_state::BucketTable;
 use crate::{
     delta::{Delta, batch_of},
     event_time::{TimeColumn, dropped, expiries},
-    keys::{EncodedRows, RowFormat},
+    keys::{EncodedRows, RowFormat, typed, typed_column},
 };
 
 /// The rows of an epoch as bytes.
@@ -126,6 +126,15 @@ impl SortedRows {
     pub(super) fn dropped(&self) -> String {
         let named = |(column, time): &(usize, TimeColumn)| (self.schema.field(*column).name().clone(), *time);
         dropped(&self.times.iter().map(named).collect::<Vec<_>>())
+    }
+
+    pub(super) fn kept(&self) -> Vec<String> {
+        let named =
+            |kind: &str, column: usize| typed(&format!("{kind} {}", self.schema.field(column).name()), [self.type_of(column)]);
+        let keys = self.partition.iter().map(|&column| named("key", column));
+        let order = self.order.iter().map(|(column, _)| named("order", *column));
+        let columns = self.schema.fields().iter().take(self.columns).map(|field| typed_column("column", field));
+        keys.chain(order).chain(columns).collect()
     }
 
     pub(super) fn describe(&self) -> String {

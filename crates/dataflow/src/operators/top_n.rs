@@ -146,6 +146,10 @@ impl Operator for TopN {
         vec![self.rows.times.is_empty() && (self.changing || !self.rows.partition.is_empty())]
     }
 
+    fn kept(&self) -> Vec<String> {
+        self.rows.kept()
+    }
+
     fn state(&self) -> Option<String> {
         let kept = match (self.changing, self.forgets) {
             (true, _) => "all rows of each partition",

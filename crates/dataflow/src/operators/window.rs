@@ -123,6 +123,10 @@ impl Operator for Window {
         vec![self.session.is_none() && self.rows.times.is_empty()]
     }
 
+    fn kept(&self) -> Vec<String> {
+        self.rows.kept()
+    }
+
     fn state(&self) -> Option<String> {
         let dropped = match &self.session {
             Some(session) => dropped(&[("the session's end".into(), session.time)]),

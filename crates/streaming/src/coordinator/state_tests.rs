@@ -542,7 +542,12 @@ fn manifests_of_the_version_before_are_read() {
     }"#;
     let manifest: Manifest = serde_json::from_str(old).expect("readable");
     assert_eq!((manifest.epoch, manifest.counts.late, manifest.watermark_us), (Epoch(7), 0, None));
-    assert!(manifest.state.is_empty() && manifest.sources[&SOURCE].idle.is_empty() && manifest.sources[&SOURCE].log.is_empty());
+    assert!(
+        manifest.state.is_empty()
+            && manifest.kept_columns.is_empty()
+            && manifest.sources[&SOURCE].idle.is_empty()
+            && manifest.sources[&SOURCE].log.is_empty()
+    );
     assert_eq!(manifest.files().map(|file| file.state_bytes).collect::<Vec<_>>(), [0]);
     let new = Manifest {
         state: vec![StateRun {
@@ -558,4 +563,22 @@ fn manifests_of_the_version_before_are_read() {
     };
     let written = serde_json::to_string(&new).expect("writable");
     assert_eq!(serde_json::from_str::<Manifest>(&written).expect("readable"), new);
+}
+
+#[test]
+fn state_of_other_types_is_not_read_where_it_tells_its_types() {
+    let run =
+        StateRun { name: "r".into(), bytes: 1, crc32: 2, state_bytes: 3, first_epoch: Epoch(1), last_epoch: Epoch(1), end: None };
+    let lines = |line: &str| vec![line.to_owned()];
+    let untold = Manifest { state: vec![run], layout: lines("Aggregate: by [d]"), ..manifest() };
+    let told = Manifest { kept_columns: lines("Aggregate: key d Date32"), ..untold.clone() };
+    let by = |manifest: &Manifest, column: &str| {
+        let (layout, columns) = (lines("Aggregate: by [d]"), lines(column));
+        manifest.unreadable_by(&layout, &columns).map(|(then, now)| format!("{then}, {now}"))
+    };
+    let (date, time) = ("Aggregate: key d Date32", "Aggregate: key d Timestamp(ns)");
+    assert_eq!(by(&told, date), None);
+    assert_eq!(by(&told, time), Some(format!("{date}, {time}")));
+    assert_eq!(by(&untold, time), None, "an earlier version did not tell them");
+    assert_eq!(by(&Manifest { state: vec![], ..told }, time), None, "nothing is read");
 }

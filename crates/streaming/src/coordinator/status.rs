@@ -138,6 +138,7 @@ mod tests {
             counts: Counts::default(),
             state: Vec::new(),
             layout: vec![],
+            kept_columns: vec![],
             watermark_us: None,
             frame_watermark_us: None,
             fired_us: None,

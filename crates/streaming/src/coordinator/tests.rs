@@ -27,6 +27,7 @@ pub(super) fn manifest() -> Manifest {
         counts: Counts::default(),
         state: Vec::new(),
         layout: vec![],
+        kept_columns: vec![],
         watermark_us: None,
         frame_watermark_us: None,
         fired_us: None,
