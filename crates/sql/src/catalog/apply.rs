@@ -202,6 +202,7 @@ fn with_job(catalog: &Catalog, create: &CreateJob, sql: &str, change: &Change) -
         }
         check_no_loop(catalog, create, target, &read)?;
     }
+    check_letters(catalog, create, &options, &read)?;
     let mut next = declared.clone();
     next.jobs.push(JobDefinition {
         name: create.name.clone(),
@@ -228,6 +229,26 @@ fn check_no_loop(catalog: &Catalog, create: &CreateJob, target: &RelationName, r
         {
             return Err(SqlError::invalid(format!(
                 "job {} reads topic {} as table {} and writes it as table {target}, so that it would read what it writes; write to another topic",
+                create.name, read.topic, source.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// That a job does not read what it writes of records and rows that it could not process.
+fn check_letters(catalog: &Catalog, create: &CreateJob, options: &JobOptions, read: &Sources) -> Result<(), SqlError> {
+    let letters = [
+        ("dead letters", "dead_letters.topic", &options.dead_letters_topic),
+        ("late rows", "late_rows.topic", &options.late_rows_topic),
+    ];
+    for source in &read.tables {
+        let source = catalog.table(source)?;
+        let Some(read) = source.topic() else { continue };
+        let is_read = |topic: &str| read.is_of_platform(topic);
+        if let Some((what, option, _)) = letters.iter().find(|(_, _, topic)| topic.as_deref().is_some_and(is_read)) {
+            return Err(SqlError::invalid(format!(
+                "job {} reads topic {} as table {} and writes its {what} to it, as '{option}' says, so that it would read what it writes; name another topic",
                 create.name, read.topic, source.name
             )));
         }
@@ -358,6 +379,34 @@ mod tests {
         for (from, to) in [("a", "c"), ("a", "d")] {
             assert!(made(from, to).is_ok(), "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_job_does_not_read_the_topics_of_its_letters() {
+        let table = |name: &str, servers: &str| {
+            format!("CREATE TABLE {name} (k STRING) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json'{servers});")
+        };
+        let tables = [
+            table("here", ""),
+            table("there", ", 'properties.bootstrap.servers' = 'one:9092'"),
+            "CREATE TABLE s (k STRING) WITH ('connector' = 'blackhole'); CREATE VIEW v AS SELECT k FROM here;".to_owned(),
+        ];
+        let catalog = after(&Catalog::default(), &tables.concat(), "first").unwrap();
+        let made = |option: &str, from: &str| {
+            after(&catalog, &format!("CREATE JOB j WITH ({option}) AS INSERT INTO s SELECT k FROM {from}"), "j")
+        };
+        for (option, what) in [("dead_letters.topic", "dead letters"), ("late_rows.topic", "late rows")] {
+            for from in ["here", "v"] {
+                let message = made(&format!("'{option}' = 't'"), from).unwrap_err().to_string();
+                let said = format!("job j reads topic t as table here and writes its {what} to it, as '{option}' says");
+                assert!(message.contains(&said) && message.contains("name another topic"), "{message}");
+            }
+            assert!(made(&format!("'{option}' = 'other'"), "here").is_ok());
+            assert!(made(&format!("'{option}' = 't'"), "there").is_ok(), "letters go to the platform's Kafka");
+        }
+        let next = made("'on_error' = 'fail'", "here").unwrap();
+        let upgraded = "UPGRADE JOB j WITH ('dead_letters.topic' = 't') AS INSERT INTO s SELECT k FROM here";
+        assert!(after(&next, upgraded, "j").unwrap_err().to_string().contains("name another topic"));
     }
 
     #[test]

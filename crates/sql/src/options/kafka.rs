@@ -183,6 +183,11 @@ impl KafkaOptions {
         };
         self.topic == other.topic && servers(self) == servers(other)
     }
+
+    /// Whether it is this topic of the platform's Kafka.
+    pub(crate) fn is_of_platform(&self, topic: &str) -> bool {
+        self.topic == topic && self.bootstrap_servers.is_none()
+    }
 }
 
 pub(super) fn properties(reader: &mut OptionReader<'_>) -> Result<BTreeMap<String, String>, SqlError> {
