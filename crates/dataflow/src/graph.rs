@@ -18,7 +18,9 @@ use datafusion::{
     physical_expr::{
         LexOrdering,
         aggregate::AggregateExprBuilder,
+        conjunction,
         expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, Literal, NotExpr, lit},
+        split_conjunction,
         utils::collect_columns,
         window::WindowExpr,
     },
@@ -117,6 +119,8 @@ pub struct Node {
     level: usize,
     /// Of a source, what is done to its rows; of an operator, what EXPLAIN calls it instead of its own words.
     label: String,
+    /// EXPLAIN passes it over: it makes rows of records, which the query does not say.
+    is_hidden: bool,
 }
 
 impl Node {
@@ -288,6 +292,9 @@ impl Graph {
                 (node.shown(operator.as_ref()), inputs.clone(), state)
             }
         };
+        if node.is_hidden {
+            return inputs.into_iter().for_each(|input| self.explain_node(input, depth, text));
+        }
         let kind = if node.changing { "changing" } else { "append-only" };
         let state = state.map_or(String::new(), |state| format!("; keeps {state}"));
         text.push_str(&format!("{}{line} [{kind}{state}]\n", "  ".repeat(depth)));
@@ -381,7 +388,7 @@ impl Builder<'_> {
         let level = inputs.iter().map(|&input| self.nodes[input].level).max().unwrap_or(0);
         let whole = inputs.iter().all(|&input| self.nodes[input].whole);
         let kind = NodeKind::Operator { operator: Arc::new(operator), inputs, tables };
-        self.nodes.push(Node { kind, schema, changing, times, whole, level, label: String::new() });
+        self.nodes.push(Node { kind, schema, changing, times, whole, level, label: String::new(), is_hidden: false });
         self.known.insert(text, self.nodes.len() - 1);
         self.nodes.len() - 1
     }
@@ -400,6 +407,7 @@ impl Builder<'_> {
             whole: *whole,
             level: level + 1,
             label: String::new(),
+            is_hidden: false,
             kind: NodeKind::Exchange { exchange, input },
         };
         self.nodes.push(node);
@@ -527,6 +535,7 @@ impl Builder<'_> {
             whole: leaf.whole,
             level: 0,
             label: leaf.label,
+            is_hidden: false,
         });
         let node = self.nodes.len() - 1;
         if !leaf.whole {
@@ -599,11 +608,7 @@ impl Builder<'_> {
     }
 
     fn lower_filter(&mut self, filter: &FilterExec) -> Result<usize> {
-        let mut input = None;
-        if let Some((node, rest)) = self.lower_numbered(filter)? {
-            input = Some(rest.map_or(node, |predicate| self.filter(node, predicate)));
-        }
-        let node = match input {
+        let node = match self.lower_numbered(filter)? {
             Some(node) => node,
             None => {
                 let input = self.lower(filter.input())?;
@@ -620,7 +625,7 @@ impl Builder<'_> {
     }
 
     /// `ROW_NUMBER() OVER (…)` filtered to the first rows, possibly through projections of columns; and what else the filter says.
-    fn lower_numbered(&mut self, filter: &FilterExec) -> Result<Option<(usize, Option<Arc<dyn PhysicalExpr>>)>> {
+    fn lower_numbered(&mut self, filter: &FilterExec) -> Result<Option<usize>> {
         let projection = filter.input().downcast_ref::<ProjectionExec>();
         let kept = projection.and_then(|projection| Some((projection.input(), plain_columns(projection)?)));
         let window = kept.as_ref().map_or(filter.input(), |(window, _)| *window);
@@ -637,33 +642,44 @@ impl Builder<'_> {
         let number = input.schema().fields().len();
         let place = kept.as_ref().map_or(Some(number), |(_, kept)| kept.iter().position(|column| *column == number));
         let Some(number) = place else { return Ok(None) };
-        let terms = datafusion::physical_expr::split_conjunction(filter.predicate());
+        let terms = split_conjunction(filter.predicate());
         let Some(at) = terms.iter().position(|term| row_number_limit(term, number).is_some()) else { return Ok(None) };
         let Some(fetch) = row_number_limit(terms[at], number) else { return Ok(None) };
         let others: Vec<_> =
             terms.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, term)| Arc::clone(*term)).collect();
+        // What is forgotten may never be shown: nothing would take it back.
+        let flag_place = forgets.and_then(|flag| match &kept {
+            Some((_, kept)) => kept.iter().position(|column| *column == flag),
+            None => Some(flag),
+        });
+        let is_flag = |term: &Arc<dyn PhysicalExpr>| flag_place.is_some_and(|place| is_not(term, place));
+        let (flags, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_flag);
         let node = self.lower(input)?;
+        let start = self.nodes.len();
         let (rows, node) = self.sorted(node, expression.partition_by(), expression.order_by())?;
         let changing = self.nodes[node].changing;
         let output = window.schema();
         let times = self.partition_times(node, &rows, expression.partition_by(), output.fields().len());
-        // What is forgotten may never be shown: nothing would take it back.
-        let hidden = |flag: usize| kept.as_ref().map_or(Some(flag), |(_, kept)| kept.iter().position(|column| *column == flag));
-        let is_hidden = |flag: usize| hidden(flag).is_some_and(|place| others.iter().any(|term| is_not(term, place)));
-        let forgets = forgets.filter(|&flag| fetch == 1 && !changing && flag < rows.columns && is_hidden(flag));
+        let forgets = forgets.filter(|&flag| fetch == 1 && !changing && flag < rows.columns && !flags.is_empty());
         let top = TopN { rows, skip: 0, fetch, numbered: true, changing, forgets, output: output.clone() };
-        let node = self.operator(top, vec![node], output, true, times);
+        let top = self.operator(top, vec![node], output, true, times);
+        let mut node = match kept {
+            Some((_, kept)) => self.keep_columns(top, &kept, filter.input().schema()),
+            None => top,
+        };
+        if !flags.is_empty() {
+            node = self.filter(node, conjunction(flags));
+        }
         if let Some(table) = table {
+            for around in &mut self.nodes[start..] {
+                around.is_hidden = matches!(around.kind, NodeKind::Operator { .. });
+            }
             let key: Vec<String> =
                 expression.partition_by().iter().flat_map(collect_columns).map(|column| column.name().to_owned()).collect();
-            self.nodes[node].label = format!("ChangelogNormalize: the rows of {table} by key ({})", key.join(", "));
+            self.nodes[top].is_hidden = false;
+            self.nodes[top].label = format!("ChangelogNormalize: the rows of {table} by key ({})", key.join(", "));
         }
-        let node = match kept {
-            Some((_, kept)) => self.keep_columns(node, &kept, filter.input().schema()),
-            None => node,
-        };
-        let rest = (!others.is_empty()).then(|| datafusion::physical_expr::conjunction(others));
-        Ok(Some((node, rest)))
+        Ok(Some(if others.is_empty() { node } else { self.filter(node, conjunction(others)) }))
     }
 
     /// An input with its rows brought together by partition.

@@ -135,6 +135,10 @@ fn deleted_keys_are_not_held() {
     };
     let explained = dataflow::start(&long_case(&of("id", "id >= 0"), 0, false)).expect("the query is supported").explain();
     assert!(explained.contains("ChangelogNormalize: the rows of people by key (id)"), "{explained}");
+    assert!(!explained.contains("last_record") && !explained.contains("Filter"), "{explained}");
+    let chosen = of("id", "id >= 0") + " AND k > 1";
+    let explained = dataflow::start(&long_case(&chosen, 0, false)).expect("the query is supported").explain();
+    assert!(explained.contains("Filter: ") && !explained.contains("NOT gone"), "{explained}");
     assert_eq!(held_at_last(&of("id", "id >= 0")), 0);
     assert!(held_at_last(&of("id", "id < 0")) > 500);
     let mut case = long_case(&of("id % 40", "(id / 40) % 2 = 0"), 0, false);
