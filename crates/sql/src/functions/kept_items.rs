@@ -24,6 +24,16 @@ impl ItemsOrNull {
     }
 }
 
+/// The one argument of a function that takes an array, as a list, of whichever kind it is. `function` is what its user wrote.
+pub(super) fn one_array(function: &str, arguments: &[DataType]) -> Result<Vec<DataType>> {
+    match arguments {
+        [DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)] => {
+            Ok(vec![DataType::List(item.clone())])
+        }
+        _ => plan_err!("{function} takes an array"),
+    }
+}
+
 impl ScalarUDFImpl for ItemsOrNull {
     fn name(&self) -> &str {
         "items_or_null"
@@ -34,12 +44,7 @@ impl ScalarUDFImpl for ItemsOrNull {
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        match arguments {
-            [DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)] => {
-                Ok(vec![DataType::List(item.clone())])
-            }
-            _ => plan_err!("UNNEST takes an array"),
-        }
+        one_array("UNNEST", arguments)
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {

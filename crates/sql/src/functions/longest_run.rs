@@ -9,6 +9,8 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 
+use super::kept_items::one_array;
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct LongestRun {
     signature: Signature,
@@ -30,12 +32,7 @@ impl ScalarUDFImpl for LongestRun {
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        match arguments {
-            [DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)] => {
-                Ok(vec![DataType::List(item.clone())])
-            }
-            _ => plan_err!("longest_run takes an array"),
-        }
+        one_array("longest_run", arguments)
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
