@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, UInt64Array},
-    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type},
+    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type, i256},
 };
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, exec_datafusion_err, internal_err};
 
 use super::aggregate::Call;
 
@@ -111,7 +111,8 @@ pub(super) enum Adding {
     Int64(Vec<i64>, Vec<i64>),
     UInt64(Vec<i64>, Vec<u64>),
     Float64(Vec<i64>, Vec<(f64, f64)>),
-    Decimal128(Vec<i64>, Vec<i128>, DataType),
+    /// Wider than what is kept: within an epoch a sum may grow beyond that and come back.
+    Decimal128(Vec<i64>, Vec<i256>, DataType),
 }
 
 impl Adding {
@@ -124,7 +125,7 @@ impl Adding {
                 Number::UInt64 => Self::UInt64(counts, vec![0; groups]),
                 Number::Float64 => Self::Float64(counts, vec![(0.0, 0.0); groups]),
                 Number::Decimal128(precision, scale) => {
-                    Self::Decimal128(counts, vec![0; groups], DataType::Decimal128(precision, scale))
+                    Self::Decimal128(counts, vec![i256::ZERO; groups], DataType::Decimal128(precision, scale))
                 }
             },
         }
@@ -150,7 +151,9 @@ impl Adding {
                     let value = |column: &ArrayRef| column.as_primitive::<Float64Type>().value(row);
                     sums[*group] = (value(&kept[1]), value(&kept[2]));
                 }
-                Self::Decimal128(_, sums, _) => sums[*group] = kept[1].as_primitive::<Decimal128Type>().value(row),
+                Self::Decimal128(_, sums, _) => {
+                    sums[*group] = i256::from_i128(kept[1].as_primitive::<Decimal128Type>().value(row));
+                }
             }
         }
     }
@@ -197,7 +200,8 @@ impl Adding {
                 let values = arguments[0].as_primitive::<Decimal128Type>();
                 for (row, group) in rows {
                     counts[*group] += weight(row);
-                    sums[*group] = sums[*group].wrapping_add(values.value(row).wrapping_mul(i128::from(weight(row))));
+                    let value = i256::from_i128(values.value(row)).wrapping_mul(i256::from_i128(weight(row).into()));
+                    sums[*group] = sums[*group].wrapping_add(value);
                 }
             }
             (kept, found) => return internal_err!("{kept:?} cannot take values of type {found:?}"),
@@ -216,10 +220,17 @@ impl Adding {
                 vec![count(counts), Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(errors))]
             }
             Self::Decimal128(counts, sums, data_type) => {
+                let sums: Vec<i128> = sums.into_iter().map(narrow).collect::<Result<_>>()?;
                 vec![count(counts), Arc::new(Decimal128Array::from(sums).with_data_type(data_type))]
             }
         })
     }
+}
+
+/// A sum as it is kept.
+fn narrow(sum: i256) -> Result<i128> {
+    let error = || exec_datafusion_err!("a sum of DECIMALs has more than 38 digits; sum fewer rows, or CAST(x AS DOUBLE)");
+    sum.to_i128().ok_or_else(error)
 }
 
 /// `(sum, error) + value`, the error of each rounding kept aside.
@@ -252,5 +263,16 @@ mod tests {
             sum = two_sum(sum, value);
         }
         assert_eq!(sum.0 + sum.1, 2.0);
+    }
+
+    #[test]
+    fn a_sum_of_decimals_may_leave_its_type_only_within_an_epoch() {
+        let large = Decimal128Array::from(vec![9 * 10_i128.pow(37); 3]).with_data_type(DataType::Decimal128(38, 0));
+        let arguments: Vec<ArrayRef> = vec![Arc::new(large)];
+        for (weights, fits) in [([1, 1, -1], true), ([1, 1, 0], false), ([-1, -1, 0], false)] {
+            let mut adding = Adding::new(Linear::Sum(Number::Decimal128(38, 0)), 1);
+            adding.add(&arguments, &[0, 0, 0], None, |row| weights[row]).unwrap();
+            assert_eq!(adding.columns().is_ok(), fits, "{weights:?}");
+        }
     }
 }

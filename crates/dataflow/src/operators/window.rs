@@ -1,5 +1,6 @@
 //! Window functions (OVER): the partitions that an epoch touches are computed again, before and after, and the difference is the change. What is computed is
-//! DataFusion's own window expressions, over a partition's rows in order.
+//! DataFusion's own window expressions, over a partition's rows in order. A partition on which they fail, as a sum does not fit its type, gives no rows
+//! until other rows make it right.
 use std::sync::Arc;
 
 use arrow::{
@@ -47,11 +48,13 @@ impl Window {
     }
 
     /// Gives rows the expiry of their session, or of the whole partition where that ends some time after its last change.
-    fn prolong(&self, table: &mut BucketTable, key: &[u8], rows: &[Box<[u8]>], computed: &RecordBatch) -> Result<()> {
-        let ends = match &self.session {
-            Some(session) => expiries(&[(computed.column(self.rows.columns + session.end).clone(), session.time)])?,
-            None if table.has_ttl() => vec![None; rows.len()],
-            None => return Ok(()),
+    fn prolong(&self, table: &mut BucketTable, key: &[u8], rows: &[Box<[u8]>], computed: Option<&RecordBatch>) -> Result<()> {
+        let ends = match (&self.session, computed) {
+            (Some(session), Some(computed)) => {
+                expiries(&[(computed.column(self.rows.columns + session.end).clone(), session.time)])?
+            }
+            (None, _) if table.has_ttl() => vec![None; rows.len()],
+            _ => return Ok(()),
         };
         for (row, end) in rows.iter().zip(ends) {
             if (end.is_none() || table.expiry(key, row) != end)
@@ -85,7 +88,7 @@ impl Operator for Window {
         vec![TableKind::Buckets]
     }
 
-    fn step(&self, _: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let deltas: Vec<Delta> = inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).collect();
         if deltas.is_empty() {
             return Ok(vec![]);
@@ -102,12 +105,16 @@ impl Operator for Window {
             }
             let new = SortedRows::rows_of(table, key, usize::MAX);
             if !old.is_empty() {
-                before.push(self.compute(&old)?);
+                // What could not be computed did not come out.
+                before.extend(self.compute(&old).ok());
             }
             if !new.is_empty() {
-                let computed = self.compute(&new)?;
-                self.prolong(table, key, &new, &computed)?;
-                after.push(computed);
+                let computed = self.compute(&new);
+                self.prolong(table, key, &new, computed.as_ref().ok())?;
+                match computed {
+                    Ok(computed) => after.push(computed),
+                    Err(error) => context.fail(self, &Delta::added(self.rows.batch(&new[..1])?), &error),
+                }
             }
         }
         let (before, after) = (concat_batches(&self.output, &before)?, concat_batches(&self.output, &after)?);

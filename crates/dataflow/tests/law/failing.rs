@@ -77,6 +77,19 @@ fn a_group_whose_result_does_not_fit_is_set_aside_and_comes_back() {
     assert_eq!((failed.len(), answer.len()), (1, 2), "{failed:?}");
 }
 
+/// Two times 9e37 are too much for a partition, until a third row makes it less.
+#[test]
+fn a_partition_whose_window_does_not_fit_is_set_aside_and_comes_back() {
+    let large = "CAST(k AS DECIMAL(38, 10)) * CAST('100000000000000000000' AS DECIMAL(21, 0))";
+    let of = |frame: &str| format!("SELECT id, sum({large}) OVER (PARTITION BY k % 2 {frame}) AS x FROM t0");
+    let keys = [90_000_000, 1, 90_000_000, 3, -90_000_000, 5];
+    for (frame, rows, expected) in [("", 4, 2), ("", 6, 6), ("ORDER BY k DESC ROWS 1 PRECEDING", 4, 2)] {
+        let (answer, failed, _) = run(&of(frame), &keys[..rows]);
+        assert_eq!((failed.len(), answer.len()), (1, expected), "{rows} rows, {frame}: {failed:?}");
+        assert!(failed[0].contains("does not fit into DECIMAL(38, 10)"), "{failed:?}");
+    }
+}
+
 /// A pair of rows on which the condition fails is no match, and told once; its rows match others.
 #[test]
 fn what_a_join_s_condition_fails_on_is_set_aside() {

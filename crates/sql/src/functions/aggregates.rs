@@ -201,6 +201,9 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if let Some(data_type) = self.decimals(&arguments) {
+            return Ok(Box::new(DecimalSum::new(data_type)));
+        }
         let is_sum = matches!(self.kind, Kind::Sum | Kind::Avg) && !arguments.is_distinct;
         if is_sum && arguments.expr_fields.iter().all(|field| *field.data_type() == DataType::Float64) {
             return Ok(Box::new(SlidingSum::new(self.kind == Kind::Avg)));
@@ -254,7 +257,11 @@ impl AggregateUDFImpl for Refined {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::{arrow::array::RecordBatch, execution::FunctionRegistry, prelude::SessionContext};
+    use datafusion::{
+        arrow::array::{Array, RecordBatch},
+        execution::FunctionRegistry,
+        prelude::SessionContext,
+    };
 
     use super::*;
 
@@ -315,6 +322,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_decimals_in_a_frame_is_right_or_an_error() {
+        let values = |digits: &[i32]| -> String {
+            let row = |(id, digit): (usize, &i32)| format!("({id}, '{digit}{}')", "0".repeat(37));
+            digits.iter().enumerate().map(row).collect::<Vec<_>>().join(", ")
+        };
+        for (frame, digits, expected) in [
+            ("ROWS 2 PRECEDING", [9, -9, 9, -9, 9], Some(9e37)),
+            // What comes into the first frame is beyond 128 bits in between.
+            ("ROWS BETWEEN 2 PRECEDING AND 2 FOLLOWING", [9, 9, -9, -9, 9], Some(-9e37)),
+            ("ROWS 1 PRECEDING", [1, 9, 9, 1, 1], None),
+            ("ROWS 3 PRECEDING", [9, 9, 9, 9, 0], None),
+            ("ROWS BETWEEN 3 PRECEDING AND UNBOUNDED FOLLOWING", [9, 9, 9, 9, 0], None),
+            ("ROWS UNBOUNDED PRECEDING", [9, 9, 9, 9, 0], None),
+            ("ROWS UNBOUNDED PRECEDING", [9, -9, 9, -8, 0], Some(1e37)),
+            ("ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING", [9, 9, -9, -8, 0], Some(1e37)),
+        ] {
+            let from = format!("FROM (SELECT id, CAST(x AS DECIMAL(38, 0)) AS x FROM (VALUES {}) AS t (id, x))", values(&digits));
+            let sql = format!(
+                "SELECT CAST(s AS DOUBLE) FROM (SELECT id, sum(x) OVER (ORDER BY id {frame}) AS s {from}) ORDER BY id DESC"
+            );
+            match (answer(&sql).await, expected) {
+                (Ok(_), Some(expected)) => {
+                    let found = numbers(&sql).await;
+                    assert!((found[0] - expected).abs() < 1e23, "{frame} of {digits:?}: {found:?}");
+                }
+                (Err(error), None) => assert!(error.to_string().contains("does not fit into DECIMAL(38, 0)"), "{error}"),
+                (other, _) => panic!("{frame} of {digits:?}: {other:?}"),
+            }
+        }
+        let values = "(1, '1'), (2, NULL), (3, NULL)";
+        let from = format!("FROM (SELECT id, CAST(x AS DECIMAL(5, 1)) AS x FROM (VALUES {values}) AS t (id, x))");
+        let sql = format!("SELECT s FROM (SELECT id, sum(x) OVER (ORDER BY id ROWS 1 PRECEDING) AS s {from}) ORDER BY id DESC");
+        assert!(answer(&sql).await.expect("runs")[0].column(0).is_null(0), "of nothing there is no sum");
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, BooleanArray},
-        datatypes::{DataType, Decimal128Type},
+        datatypes::{DataType, Decimal128Type, i256},
     },
     common::{Result, ScalarValue, exec_err},
     logical_expr::{Accumulator, EmitTo, GroupsAccumulator},
@@ -18,6 +18,11 @@ fn add(sum: &mut i128, value: i128) {
     *sum = if is_known { sum.checked_add(value).unwrap_or(LOST) } else { LOST };
 }
 
+/// No sum of values comes back from where a lost one is.
+fn wide(value: i128) -> i256 {
+    if value == LOST { i256::from_parts(0, 1 << 72) } else { i256::from_i128(value) }
+}
+
 fn check(sum: i128, data_type: &DataType) -> Result<()> {
     let DataType::Decimal128(precision, scale) = data_type else { return Ok(()) };
     if sum.unsigned_abs() < 10_u128.pow(u32::from(*precision)) {
@@ -26,33 +31,51 @@ fn check(sum: i128, data_type: &DataType) -> Result<()> {
     exec_err!("a sum does not fit into DECIMAL({precision}, {scale}); sum fewer rows, or CAST(x AS DOUBLE)")
 }
 
-/// Of one group.
+/// Of one group, or of a frame that slides, which values leave again.
 #[derive(Debug)]
 pub(super) struct DecimalSum {
-    sum: Option<i128>,
+    count: usize,
+    sum: i256,
     data_type: DataType,
 }
 
 impl DecimalSum {
     pub fn new(data_type: DataType) -> Self {
-        Self { sum: None, data_type }
+        Self { count: 0, sum: i256::ZERO, data_type }
+    }
+
+    fn kept(&self) -> Option<i128> {
+        (self.count > 0).then(|| self.sum.to_i128().unwrap_or(LOST))
     }
 
     fn value(&self) -> Result<ScalarValue> {
-        ScalarValue::new_primitive::<Decimal128Type>(self.sum, &self.data_type)
+        ScalarValue::new_primitive::<Decimal128Type>(self.kept(), &self.data_type)
     }
 }
 
 impl Accumulator for DecimalSum {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         for value in values[0].as_primitive::<Decimal128Type>().iter().flatten() {
-            add(self.sum.get_or_insert(0), value);
+            self.count += 1;
+            self.sum = self.sum.wrapping_add(wide(value));
         }
         Ok(())
     }
 
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for value in values[0].as_primitive::<Decimal128Type>().iter().flatten() {
+            self.count -= 1;
+            self.sum = self.sum.wrapping_sub(wide(value));
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        check(self.sum.unwrap_or_default(), &self.data_type)?;
+        check(self.kept().unwrap_or_default(), &self.data_type)?;
         self.value()
     }
 
