@@ -169,6 +169,8 @@ fn is_or_of_not_in(condition: &Expr) -> bool {
 /// Whether a condition, or its contrary, says of a subquery what it has not.
 fn has_not_in(condition: &Expr, is_contrary: bool) -> bool {
     match condition {
+        // Of several columns EXISTS is made, to which a NULL is false.
+        Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), Expr::Tuple(_)) => false,
         Expr::InSubquery { negated, .. } => *negated != is_contrary,
         Expr::Nested(inner) => has_not_in(inner, is_contrary),
         Expr::UnaryOp { op: UnaryOperator::Not, expr } => has_not_in(expr, !is_contrary),

@@ -1,39 +1,103 @@
-//! EXISTS of what gives a row whatever there is.
+//! EXISTS and IN of what gives a row whatever there is: DataFusion asks whether there is anything to aggregate.
 use datafusion::{
-    common::tree_node::{TreeNode, TreeNodeRecursion},
-    logical_expr::{Expr, LogicalPlan},
+    arrow::datatypes::DataType,
+    common::{
+        DFSchemaRef, Result, ScalarValue,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::{Expr, LogicalPlan, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
 };
 
 use crate::error::SqlError;
 
-/// Refuses EXISTS of an aggregate without GROUP BY over columns of the outer query: DataFusion asks whether there is anything to aggregate.
+const EXISTS: &str = "EXISTS (SELECT count(*) …) is always true, as an aggregate without GROUP BY gives a row over nothing too; write EXISTS (SELECT 1 …), or compare the aggregate: (SELECT count(*) …) > 0";
+const HAVING: &str = "EXISTS (SELECT … HAVING …) without GROUP BY is not supported where HAVING may be true of no rows at all; compare the aggregate: (SELECT count(*) … WHERE u.k = t.k) < 3";
+const IN: &str = "IN (SELECT count(*) … WHERE u.k = t.k) without GROUP BY is not supported, as an aggregate gives a row over nothing too; compare it: x = (SELECT count(*) …)";
+
+/// Refuses them over an aggregate without GROUP BY of rows that are chosen by columns of the outer query, where its row over nothing counts.
 pub(super) fn refuse_aggregates(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let mut found = false;
+    let mut refused = None;
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expression| {
-            found = found || expression.exists(|part| Ok(is_always_true(part)))?;
-            Ok(TreeNodeRecursion::Continue)
+            expression.apply(|part| {
+                refused = refused.or(refusal(part)?);
+                Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
         })
     })?;
-    if found {
-        return Err(SqlError::unsupported(
-            "EXISTS (SELECT count(*) …) is always true, as an aggregate without GROUP BY gives a row over nothing too; write EXISTS (SELECT 1 …), or compare the aggregate: (SELECT count(*) …) > 0",
-        ));
+    match refused {
+        Some(message) => Err(SqlError::unsupported(message)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn is_always_true(expression: &Expr) -> bool {
-    let Expr::Exists(exists) = expression else { return false };
-    !exists.subquery.outer_ref_columns.is_empty() && gives_a_row(&exists.subquery.subquery)
+fn refusal(expression: &Expr) -> Result<Option<&'static str>> {
+    Ok(match expression {
+        Expr::Exists(exists) => of_nothing(&exists.subquery.subquery)?.map(|row| if row.is_filtered { HAVING } else { EXISTS }),
+        // What is compared with NULL is not in it, as DataFusion finds, too.
+        Expr::InSubquery(within) => of_nothing(&within.subquery.subquery)?
+            .filter(|row| within.negated || !row.values.first().is_some_and(is_null))
+            .map(|_| IN),
+        _ => None,
+    })
 }
 
-fn gives_a_row(plan: &LogicalPlan) -> bool {
+/// The row that an aggregate gives over nothing.
+struct Row {
+    /// Literals, where they are known.
+    values: Vec<Expr>,
+    /// Whether a condition is asked of it.
+    is_filtered: bool,
+}
+
+/// `None`: there is no such row, or a condition takes it away.
+fn of_nothing(plan: &LogicalPlan) -> Result<Option<Row>> {
     match plan {
-        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
-        LogicalPlan::Projection(_) | LogicalPlan::Sort(_) | LogicalPlan::Distinct(_) | LogicalPlan::SubqueryAlias(_) => {
-            plan.inputs().into_iter().all(gives_a_row)
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() && !aggregate.input.all_out_ref_exprs().is_empty() => {
+            let types = aggregate.schema.fields().iter().map(|field| field.data_type());
+            let value = |(expression, data_type): (&Expr, &DataType)| -> Result<Expr> {
+                Ok(match expression.clone().unalias() {
+                    Expr::AggregateFunction(function) => Expr::Literal(function.func.default_value(data_type)?, None),
+                    other => other,
+                })
+            };
+            let values = aggregate.aggr_expr.iter().zip(types).map(value).collect::<Result<_>>()?;
+            Ok(Some(Row { values, is_filtered: false }))
         }
-        _ => false,
+        LogicalPlan::Projection(projection) => {
+            let Some(row) = of_nothing(&projection.input)? else { return Ok(None) };
+            let value = |expression: &Expr| put(expression, projection.input.schema(), &row.values);
+            let values = projection.expr.iter().map(value).collect::<Result<_>>()?;
+            Ok(Some(Row { values, ..row }))
+        }
+        LogicalPlan::Filter(filter) => {
+            let Some(row) = of_nothing(&filter.input)? else { return Ok(None) };
+            let condition = put(&filter.predicate, filter.input.schema(), &row.values)?;
+            let is_false = matches!(condition, Expr::Literal(ScalarValue::Boolean(Some(false)), _)) || is_null(&condition);
+            Ok((!is_false).then_some(Row { is_filtered: true, ..row }))
+        }
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::Distinct(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().first().map_or(Ok(None), |input| of_nothing(input))
+        }
+        _ => Ok(None),
     }
+}
+
+fn is_null(expression: &Expr) -> bool {
+    matches!(expression, Expr::Literal(value, _) if value.is_null())
+}
+
+/// The expression with these values of the columns; as it is, where it cannot be computed.
+fn put(expression: &Expr, schema: &DFSchemaRef, values: &[Expr]) -> Result<Expr> {
+    let with_values = expression.clone().unalias().transform_up(|part| {
+        let value = part.try_as_col().and_then(|column| values.get(schema.maybe_index_of_column(column)?));
+        Ok(match value {
+            Some(value) => Transformed::yes(value.clone()),
+            None => Transformed::no(part),
+        })
+    })?;
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(schema.clone()).build());
+    let simplified = simplifier.coerce(with_values.data.clone(), schema).and_then(|coerced| simplifier.simplify(coerced));
+    Ok(simplified.unwrap_or(with_values.data))
 }

@@ -356,10 +356,23 @@ async fn what_a_query_alone_may_say() {
         "SELECT max(v) FROM u WHERE v > 9",
         "SELECT max(v) FROM u WHERE u.k = t.k GROUP BY u.v",
         "SELECT 1 FROM u WHERE u.k = t.k HAVING count(*) > 1",
+        "SELECT count(*) FROM u WHERE u.k = t.k HAVING max(v) < 9 OR count(*) > 1.5",
+        "SELECT 1 FROM u WHERE u.k = t.k GROUP BY u.k HAVING count(*) < 3",
     ] {
         let sql = format!("SELECT k FROM t WHERE EXISTS ({subquery})");
         let StatementKind::Query(query) = parse(&sql).unwrap().remove(0).kind else { panic!("not a query") };
         assert!(planner.plan_query(&query).await.is_ok(), "{subquery}");
+    }
+    let maximum = "SELECT v FROM t WHERE v IN (SELECT max(v) FROM u WHERE u.k = t.k) ORDER BY v";
+    assert_eq!(rows(maximum).await, "4\n5");
+}
+
+#[tokio::test]
+async fn several_columns_may_be_in_no_row_beside_or() {
+    let unknown = "SELECT k, CASE WHEN v > 1 THEN v END FROM u WHERE v < 4";
+    for (or, answer) in [("v > 9", "4"), ("v > 4", "4\n5"), ("(k, v) IN (SELECT k, v FROM u WHERE v < 3)", "1\n2\n4")] {
+        let sql = format!("SELECT v FROM t WHERE {or} OR (k, v) NOT IN ({unknown}) ORDER BY v");
+        assert_eq!(rows(&sql).await, answer, "{or}");
     }
 }
 
@@ -616,6 +629,8 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, v FROM u WHERE v NOT IN (SELECT v FROM u WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE v NOT IN (SELECT v FROM t WHERE k = 'a')",
         "other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u) AND v > 1",
+        "other SELECT k, v FROM t WHERE (k, v) NOT IN (SELECT k, v FROM u) OR v > 1",
+        "other SELECT k, v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k HAVING count(*) > 2)",
         "other SELECT k, sum(v) FROM t WHERE CASE WHEN v = 0 THEN true ELSE 1 / 0 > v END GROUP BY k",
         "other SELECT k, sum(v) FROM t WHERE k = 'a' OR CASE WHEN v > 1 THEN 1 / 0 > v ELSE false END GROUP BY k",
         "other SELECT t.k, x.item FROM t LEFT JOIN UNNEST(make_array(v)) AS x (item) ON TRUE GROUP BY 1, 2",
@@ -941,6 +956,16 @@ async fn refusals_say_what_to_write() {
         ("other SELECT 'a', value FROM generate_series(1, 3)", "write CROSS JOIN UNNEST(generate_series(1, 10)) AS s (n)"),
         ("other SELECT k, v FROM t WHERE EXISTS (SELECT count(*) FROM u WHERE u.k = t.k)", "is always true"),
         ("other SELECT k, v FROM t WHERE v > 1 AND NOT EXISTS (SELECT max(v) + 1 FROM u WHERE u.k = t.k)", "is always true"),
+        (
+            "other SELECT k, v FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k HAVING count(*) < 3)",
+            "where HAVING may be true of no rows",
+        ),
+        (
+            "other SELECT k, v FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.k = t.k HAVING coalesce(sum(v), 0) < 9)",
+            "where HAVING may be true of no rows",
+        ),
+        ("other SELECT k, v FROM t WHERE v IN (SELECT count(*) FROM u WHERE u.k = t.k)", "compare it: x = (SELECT count(*) …)"),
+        ("other SELECT k, v FROM t WHERE v NOT IN (SELECT max(v) FROM u WHERE u.k = t.k)", "compare it: x = (SELECT count(*) …)"),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.mode' = 'latest') */", "it takes 'earliest-offset', 'latest-offset'"),
         ("other SELECT k, v FROM t /*+ OPTIONS('topic' = 'x') */", "declare another table over the topic"),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.modes' = 'x') */", "did you mean 'scan.startup.mode'?"),
