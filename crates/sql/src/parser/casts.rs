@@ -9,18 +9,25 @@ use datafusion::sql::sqlparser::{
 
 use crate::error::SqlError;
 
-/// Refuses `CAST(x AS ROW<…>)`, `x::MAP<…>` and arrays of them.
+/// Refuses `CAST(x AS ROW<…>)`, `CAST(x AS ROW(a INT))`, `x::MAP<…>` and arrays of them.
 pub(super) fn refuse_nested(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
     let is_word = |token: &Token, words: &[&str]| match token {
         Token::Word(word) => word.quote_style.is_none() && words.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
         _ => false,
     };
     let words: Vec<&TokenWithSpan> = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
-    for three in words.windows(3) {
-        let begins = is_word(&three[0].token, &["AS"]) || matches!(three[0].token, Token::DoubleColon | Token::Lt);
-        if begins && is_word(&three[1].token, &["ROW", "MAP"]) && three[2].token == Token::Lt {
+    for (place, three) in words.windows(3).enumerate() {
+        let is_cast = is_word(&three[0].token, &["AS"]) || three[0].token == Token::DoubleColon;
+        // A name of a table's alias may be followed by names of columns, but not by their types.
+        let has_fields = || words[place + 3..].iter().take(2).filter(|token| matches!(token.token, Token::Word(_))).count() == 2;
+        let is_nested = match three[2].token {
+            Token::Lt => is_cast || three[0].token == Token::Lt,
+            Token::LParen => is_cast && is_word(&three[1].token, &["ROW"]) && has_fields(),
+            _ => false,
+        };
+        if is_nested && is_word(&three[1].token, &["ROW", "MAP"]) {
             let message = format!(
-                "a cast to {}<…> is not supported; build it of casts: named_struct('a', CAST(x AS INT)) for a ROW, map(keys, values) for a MAP, or declare the table's column so",
+                "a cast to {} is not supported; build it of casts: named_struct('a', CAST(x AS INT)) for a ROW, map(keys, values) for a MAP, or declare the table's column so",
                 three[1].token
             );
             return Err(SqlError::unsupported_at(three[1].span.start.into(), message));

@@ -44,7 +44,9 @@ pub(super) fn read_interval(cursor: &mut Cursor<'_>, what: &str) -> Result<i64, 
         cursor.expect(&Token::RParen)?;
     }
     let Some(length) = microseconds(&format!("{amount} {unit}")) else {
-        let message = format!("{what} is INTERVAL '{amount}' {unit}, which is no fixed length of time; {EXAMPLE}");
+        let has_months = parse_interval_month_day_nano(format!("{amount} {unit}").trim()).is_ok_and(|length| length.months != 0);
+        let remedy = if has_months { "months, quarters and years are groups: GROUP BY date_trunc('month', ts)" } else { EXAMPLE };
+        let message = format!("{what} is INTERVAL '{amount}' {unit}, which is no fixed length of time; {remedy}");
         return Err(SqlError::invalid_at(at, message.replace("' ,", "',")));
     };
     Ok(if is_negative { -length } else { length })
