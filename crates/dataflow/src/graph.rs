@@ -982,9 +982,10 @@ impl Builder<'_> {
         keys: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<(usize, (usize, Vec<usize>))> {
         let node = self.lower(plan)?;
-        let columns = self.nodes[node].schema.fields().len();
+        let schema = self.nodes[node].schema.clone();
+        let keys = keys.into_iter().map(|key| one_zero(key, &schema)).collect::<Result<Vec<_>>>()?;
         let (node, keys) = self.with_columns(node, &keys)?;
-        Ok((node, (columns, keys)))
+        Ok((node, (schema.fields().len(), keys)))
     }
 }
 
@@ -996,7 +997,7 @@ fn check_order(function: &str, data_type: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// An expression whose floats are never -0.0, which is a key of its own as bytes and the same group as 0.0 to DataFusion.
+/// An expression whose floats are never -0.0, which is a key of its own as bytes, and 0.0 to DataFusion's groups and joins.
 fn one_zero(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
     let data_type = expression.data_type(input)?;
     if !data_type.is_floating() {

@@ -1,4 +1,4 @@
-//! Zero has two signs and is one value: of groups, and of what is counted once.
+//! Zero has two signs and is one value: of groups, of what is counted once, and of keys of joins.
 use super::{
     bounded::long_case,
     cases::{Crash, Epoch},
@@ -6,10 +6,12 @@ use super::{
     judge::judge,
 };
 
+/// -0.0 comes from rounding; each sign alone in many an epoch.
+const ZERO: &str = "CASE WHEN id % 3 = 0 THEN round(-0.4) WHEN id % 3 = 1 THEN 0e0 ELSE round(0.2) + id % 2 END";
+
 #[test]
 fn both_zeros_are_one_group_whatever_the_cuts_and_crashes() {
-    // -0.0 comes from rounding; each sign alone in many an epoch.
-    let zero = "CASE WHEN id % 3 = 0 THEN round(-0.4) WHEN id % 3 = 1 THEN 0e0 ELSE round(0.2) + id % 2 END";
+    let zero = ZERO;
     for sql in [
         format!("SELECT {zero} AS z, count(*) AS n FROM t0 GROUP BY {zero}"),
         format!("SELECT DISTINCT {zero} AS z FROM t0"),
@@ -19,13 +21,36 @@ fn both_zeros_are_one_group_whatever_the_cuts_and_crashes() {
         ),
         format!("SELECT count(DISTINCT z) AS n FROM (SELECT k, max(id) AS id, max({zero}) AS z FROM t0 GROUP BY k)"),
     ] {
-        let mut case = long_case(&sql, 0, false);
-        let epoch = |number: usize| {
-            let crash = number.is_multiple_of(4).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 });
-            Epoch { crash, is_checked: number.is_multiple_of(7) }
-        };
-        case.epochs = (0..case.epochs.len()).map(epoch).collect();
-        let kept = judge(&case, &|case| dataflow::start(case)).unwrap_or_else(|failure| panic!("{sql}\n{failure}"));
-        assert!(kept.rows > 0 && kept.crashes > 10, "{kept:?}");
+        keeps_the_law(&sql);
     }
+}
+
+/// Rows keep the sign that they came with.
+#[test]
+fn both_zeros_are_one_key_of_joins() {
+    let side = |table: &str, every: u32| format!("(SELECT id, {ZERO} AS z FROM {table} WHERE id % {every} = 0)");
+    let (a, b) = (side("t0", 35), side("t1", 25));
+    for sql in [
+        format!("SELECT a.id AS l, b.id AS r, a.z AS x, b.z AS y FROM {a} AS a JOIN {b} AS b ON a.z = b.z"),
+        format!(
+            "SELECT a.id AS l, b.id AS r, a.z AS x, b.z AS y FROM {a} AS a LEFT JOIN (SELECT * FROM {b} WHERE z < 1) AS b ON a.z = b.z"
+        ),
+        format!("SELECT a.id AS l, a.z AS x FROM {a} AS a WHERE z IN (SELECT z FROM {b} WHERE z < 1)"),
+        format!(
+            "SELECT id AS l, z AS x FROM (SELECT id, nullif(z, 9) AS z FROM {a}) AS a WHERE z NOT IN (SELECT nullif(z, 9) AS y FROM {b} WHERE z < 1)"
+        ),
+    ] {
+        keeps_the_law(&sql);
+    }
+}
+
+fn keeps_the_law(sql: &str) {
+    let mut case = long_case(sql, 0, false);
+    let epoch = |number: usize| {
+        let crash = number.is_multiple_of(4).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 });
+        Epoch { crash, is_checked: number.is_multiple_of(7) }
+    };
+    case.epochs = (0..case.epochs.len()).map(epoch).collect();
+    let kept = judge(&case, &|case| dataflow::start(case)).unwrap_or_else(|failure| panic!("{sql}\n{failure}"));
+    assert!(kept.rows > 0 && kept.crashes > 10, "{kept:?}");
 }
