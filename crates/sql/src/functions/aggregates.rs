@@ -1,5 +1,6 @@
 //! DataFusion's aggregates whose answer depends on the order or the magnitude of what comes, so that it does not. `min` and `max` of floats: NaN is greater than
 //! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`].
+//! `percentile_cont`: see [`super::percentile`].
 //! `corr`: by means, not by sums of products, which have no digits left where values are large, as times are.
 use std::{fmt::Debug, sync::Arc};
 
@@ -13,6 +14,7 @@ use datafusion::{
         average::avg_udaf,
         correlation::corr_udaf,
         min_max::{max_udaf, min_udaf},
+        percentile_cont::percentile_cont_udaf,
         sum::sum_udaf,
     },
     logical_expr::{
@@ -27,6 +29,7 @@ use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_o
 
 use super::{
     decimal_sum::{DecimalSum, DecimalSums},
+    percentile::Percentile,
     sliding::SlidingSum,
 };
 
@@ -37,6 +40,7 @@ enum Kind {
     Corr,
     Sum,
     Avg,
+    Percentile,
 }
 
 /// DataFusion's function in all but how groups are accumulated.
@@ -53,15 +57,25 @@ impl Refined {
         let is_checked = self.kind == Kind::Sum && !arguments.is_distinct && matches!(data_type, DataType::Decimal128(..));
         is_checked.then(|| data_type.clone())
     }
+
+    /// DataFusion's says what is wrong with the share, and takes what is neither FLOAT nor DOUBLE.
+    fn percentile(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        let builtin = self.builtin.accumulator(AccumulatorArgs { return_field: arguments.return_field.clone(), ..arguments })?;
+        Ok(match arguments.expr_fields[0].data_type() {
+            DataType::Float32 | DataType::Float64 => Box::new(Percentile::new(&arguments)?),
+            _ => builtin,
+        })
+    }
 }
 
-pub(super) fn refined() -> [Arc<AggregateUDF>; 5] {
+pub(super) fn refined() -> [Arc<AggregateUDF>; 6] {
     let all = [
         (min_udaf(), Kind::Min),
         (max_udaf(), Kind::Max),
         (corr_udaf(), Kind::Corr),
         (sum_udaf(), Kind::Sum),
         (avg_udaf(), Kind::Avg),
+        (percentile_cont_udaf(), Kind::Percentile),
     ];
     all.map(|(builtin, kind)| Arc::new(AggregateUDF::new_from_impl(Refined { builtin: builtin.as_ref().clone(), kind })))
 }
@@ -159,6 +173,10 @@ impl AggregateUDFImpl for Refined {
         self.builtin.name()
     }
 
+    fn aliases(&self) -> &[String] {
+        self.builtin.aliases()
+    }
+
     fn signature(&self) -> &Signature {
         self.builtin.signature()
     }
@@ -172,6 +190,9 @@ impl AggregateUDFImpl for Refined {
             return Ok(Box::new(DecimalSum::new(data_type)));
         }
         let kind = self.kind;
+        if kind == Kind::Percentile {
+            return self.percentile(arguments);
+        }
         Ok(match arguments.return_field.data_type() {
             _ if !kind.is_extreme() => self.builtin.accumulator(arguments)?,
             DataType::Float32 => Box::new(OfFloats::<Float32Type> { kind, kept: None }),
@@ -185,7 +206,7 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
-        self.kind != Kind::Corr && self.builtin.groups_accumulator_supported(arguments)
+        !matches!(self.kind, Kind::Corr | Kind::Percentile) && self.builtin.groups_accumulator_supported(arguments)
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -203,6 +224,9 @@ impl AggregateUDFImpl for Refined {
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if let Some(data_type) = self.decimals(&arguments) {
             return Ok(Box::new(DecimalSum::new(data_type)));
+        }
+        if self.kind == Kind::Percentile {
+            return self.percentile(arguments);
         }
         let is_sum = matches!(self.kind, Kind::Sum | Kind::Avg) && !arguments.is_distinct;
         if is_sum && arguments.expr_fields.iter().all(|field| *field.data_type() == DataType::Float64) {
@@ -236,6 +260,10 @@ impl AggregateUDFImpl for Refined {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         self.builtin.coerce_types(types)
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.builtin.supports_within_group_clause()
     }
 
     fn is_descending(&self) -> Option<bool> {
@@ -358,6 +386,24 @@ mod tests {
         let from = format!("FROM (SELECT id, CAST(x AS DECIMAL(5, 1)) AS x FROM (VALUES {values}) AS t (id, x))");
         let sql = format!("SELECT s FROM (SELECT id, sum(x) OVER (ORDER BY id ROWS 1 PRECEDING) AS s {from}) ORDER BY id DESC");
         assert!(answer(&sql).await.expect("runs")[0].column(0).is_null(0), "of nothing there is no sum");
+    }
+
+    #[tokio::test]
+    async fn a_percentile_is_as_exact_as_floats() {
+        let from = "FROM (VALUES (1, 0, 1.5), (1, 1000000000, 2.5), (1, NULL, NULL)) AS t (g, x, y)";
+        for group in ["", " GROUP BY g"] {
+            let of = |share: &str, order: &str| format!("CAST(percentile_cont({share}) WITHIN GROUP (ORDER BY {order}) AS DOUBLE)");
+            let selected = [
+                of("0.123456789", "x"),
+                of("0.123456789", "x DESC"),
+                of("0.25", "CAST(y AS REAL)"),
+                "CAST(quantile_cont(0.000000001) WITHIN GROUP (ORDER BY x) AS DOUBLE)".to_owned(),
+            ];
+            let found = numbers(&format!("SELECT {} {from}{group}", selected.join(", "))).await;
+            assert_eq!(found, [123_456_789.0, 876_543_211.0, 1.75, 1.0], "{group}");
+        }
+        let refused = answer(&format!("SELECT percentile_cont(1.5) WITHIN GROUP (ORDER BY x) {from}")).await;
+        assert!(refused.expect_err("no share").to_string().contains("between 0.0 and 1.0"));
     }
 
     #[tokio::test]

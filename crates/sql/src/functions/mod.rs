@@ -27,7 +27,7 @@
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
-//! | `min`, `max`, `sum`, `avg`, `corr` | DataFusion's, whatever the order and the size of what comes |
+//! | `min`, `max`, `sum`, `avg`, `corr`, `percentile_cont` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
 mod at_time_zone;
 mod date_format;
@@ -42,6 +42,7 @@ mod last_record;
 mod longest_run;
 mod nulls;
 mod numeric;
+mod percentile;
 mod required;
 mod session;
 mod sliding;
