@@ -1,6 +1,6 @@
 //! Window functions (OVER): the partitions that an epoch touches are computed again, before and after, and the difference is the change. What is computed is
-//! DataFusion's own window expressions, over a partition's rows in order. A partition on which they fail, as a sum does not fit its type, gives no rows
-//! until other rows make it right.
+//! DataFusion's own window expressions, over a partition's rows in order. A partition on which they fail, as a sum does not fit its
+//! type, gives no rows until other rows make it right.
 use std::sync::Arc;
 
 use arrow::{

@@ -1,5 +1,5 @@
-//! `percentile_cont`, between two values as exactly as floats tell: DataFusion's knows the place there to six digits. What is kept of a
-//! group is DataFusion's.
+//! `percentile_cont`, between two values as exactly as floats tell: DataFusion's knows the place there to six digits. What is kept
+//! of a group is DataFusion's.
 use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{

@@ -15,7 +15,8 @@ const EXISTS: &str = "EXISTS (SELECT count(*) …) is always true, as an aggrega
 const HAVING: &str = "EXISTS (SELECT … HAVING …) without GROUP BY is not supported where HAVING may be true of no rows at all; compare the aggregate: (SELECT count(*) … WHERE u.k = t.k) < 3";
 const IN: &str = "IN (SELECT count(*) … WHERE u.k = t.k) without GROUP BY is not supported, as an aggregate gives a row over nothing too; compare it: x = (SELECT count(*) …)";
 
-/// Refuses them over an aggregate without GROUP BY of rows that are chosen by columns of the outer query, where its row over nothing counts.
+/// Refuses them over an aggregate without GROUP BY of rows that are chosen by columns of the outer query, where its row over
+/// nothing counts.
 pub(super) fn refuse_aggregates(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
