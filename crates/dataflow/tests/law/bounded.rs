@@ -33,6 +33,7 @@ pub fn long_case(sql: &str, every_us: i64, emits_on_close: bool) -> Case {
     let arrivals = (0..rows).flat_map(|row| [arrival(0, row), arrival(1, row)]).flatten().collect();
     let statement = Generated {
         sql: sql.to_owned(),
+        ours: sql.to_owned(),
         columns: Vec::new(),
         constructs: BTreeSet::new(),
         ends: vec![(every_us.max(1), 0)],

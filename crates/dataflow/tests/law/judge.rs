@@ -38,7 +38,8 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     let (rows, _) = oracle::on_time(case, case.epochs.len(), None);
     for statement in 0..case.statements.len() {
-        if runtime.block_on(oracle::answer(case, statement, &rows, None)).is_err() {
+        if let Err(error) = runtime.block_on(oracle::answer(case, statement, &rows, None)) {
+            println!("seed {}: {error}\n{}", case.seed, case.statements[statement].sql);
             return Ok(Kept { without_answer: 1, ..Kept::default() });
         }
     }

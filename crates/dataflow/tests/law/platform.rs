@@ -19,8 +19,8 @@ use super::{
     expressions::{expression, mild_predicate},
     oracle,
     queries::{Construct, Generated},
-    setting,
-    tables::{Column, Kind, Table, Value},
+    setting, spelling,
+    tables::{BEGIN_DAY, Column, Kind, Table, Value},
 };
 
 /// With every so many cases a job comes that looks at each row for itself.
@@ -60,7 +60,9 @@ fn named_apart(mut case: Case) -> Case {
     for table in &mut case.tables {
         let name = format!("{stem}_{}", table.name);
         for statement in &mut case.statements {
-            statement.sql = statement.sql.replace(&format!(" {} AS ", table.name), &format!(" {name} AS "));
+            for sql in [&mut statement.sql, &mut statement.ours] {
+                *sql = sql.replace(&format!(" {} AS ", table.name), &format!(" {name} AS "));
+            }
         }
         table.name = name;
     }
@@ -89,7 +91,7 @@ fn sink(table: String, statement: &Generated, is_as_it_is: bool) -> Sink {
     let key = key_of(statement);
     let inexact: Vec<&str> = statement.columns.iter().filter(|column| !column.exact).map(|column| column.sql.as_str()).collect();
     let emits_on_close = statement.closing.is_some();
-    let from = format!("FROM ({}) AS q", statement.sql);
+    let from = format!("FROM ({}) AS q", statement.ours);
     if emits_on_close || is_as_it_is {
         let items: String = inexact.iter().map(|column| format!(", q.{column} AS {column}")).collect();
         let columns = inexact.iter().map(|column| ((*column).to_owned(), "DOUBLE")).collect();
@@ -115,14 +117,21 @@ fn row_by_row(case: &Case) -> Generated {
     let scope: Vec<_> = table.columns.iter().map(|column| name(&format!("a.{}", column.name), column.kind)).collect();
     let mut items = vec!["a.id AS c0".to_owned()];
     let mut columns = vec![name("c0", Kind::Integer)];
-    for kind in [Kind::Integer, Kind::Double, Kind::Text, Kind::Flag, Kind::Time] {
+    for kind in Kind::ALL {
         let column = format!("c{}", columns.len());
         items.push(format!("{} AS {column}", expression(&scope, kind, 3, &mut rng)));
         columns.push(name(&column, kind));
     }
     let filter = mild_predicate(&scope, &mut rng);
-    let sql = format!("SELECT {} FROM {} AS a WHERE {filter}", items.join(", "), table.name);
-    Generated { sql, columns, constructs: BTreeSet::new(), ends: vec![], closing: None }
+    let text = format!("SELECT {} FROM {} AS a WHERE {filter}", items.join(", "), table.name);
+    Generated {
+        sql: spelling::plain(&text),
+        ours: spelling::ours(&text),
+        columns,
+        constructs: BTreeSet::new(),
+        ends: vec![],
+        closing: None,
+    }
 }
 
 /// The case, with what [`row_by_row`] adds as its last statement, and its jobs.
@@ -144,9 +153,12 @@ fn sql_type(column: &Column) -> &'static str {
         ("k", _) => "INT",
         (_, Kind::Integer) => "BIGINT",
         (_, Kind::Double) => "DOUBLE",
+        (_, Kind::Decimal) => "DECIMAL(12, 2)",
         (_, Kind::Text) => "STRING",
         (_, Kind::Flag) => "BOOLEAN",
         (_, Kind::Time) => "TIMESTAMP(3)",
+        (_, Kind::Date) => "DATE",
+        (_, Kind::Instant) => "TIMESTAMP_LTZ(3)",
     }
 }
 
@@ -168,9 +180,12 @@ fn record(table: &Table, row: usize) -> Json {
         Value::Int(value) => json!(value),
         Value::BigInt(value) => json!(value),
         Value::Double(value) => json!(value),
+        Value::Cents(value) => json!(*value as f64 / 100.0),
         Value::Text(value) => json!(value),
         Value::Flag(value) => json!(value),
         Value::TimeMs(value) => json!(value),
+        // Event times begin on the 14th.
+        Value::Days(value) => json!(format!("2023-11-{:02}", 14 + value - BEGIN_DAY)),
     };
     table.columns.iter().zip(&table.rows[row]).map(|(column, value)| (column.name.to_owned(), cell(value))).collect()
 }
@@ -287,7 +302,7 @@ fn answers() {
             let watermark_us = watermark_us(&case, job);
             let whole = Case { statements: vec![statement.clone()], ..case.clone() };
             // The oracle leaves rows of open windows out by a column of the statement, before the text is made.
-            let wrap = |inner: String| sink.query.replacen(&statement.sql, &inner, 1);
+            let wrap = |inner: String| sink.query.replacen(&statement.ours, &inner, 1);
             let answer = runtime.block_on(oracle::wrapped(&whole, 0, &rows, watermark_us, &wrap));
             let batches = answer.unwrap_or_else(|error| panic!("seed {}: {error}\n{}", case.seed, sink.query));
             let rows: Vec<Json> =

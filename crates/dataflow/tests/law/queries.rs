@@ -1,5 +1,7 @@
 //! Random queries as SQL text, from a grammar of what a job may say: every construct has a name ([`Construct`]), so that those the engine still refuses are
 //! left out by name. Orders that choose rows are total (up to rows that are the same in every column), so that plain DataFusion has one answer.
+mod ordered;
+mod sources;
 mod timed;
 
 use std::collections::BTreeSet;
@@ -8,7 +10,8 @@ use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    expressions::{Name, comparison, expression, literal, mild_predicate, predicate},
+    expressions::{Name, any_column, comparison, decimal, expression, literal, mild_predicate, predicate},
+    spelling::{self, either},
     tables::{Kind, Table},
 };
 
@@ -22,6 +25,8 @@ pub enum Construct {
     /// An aggregate over no keys: one row, even of no input.
     GlobalAggregate,
     DistinctAggregate,
+    /// An aggregate of values in an order: percentiles, the most frequent one, the first and the last.
+    OrderedAggregate,
     GroupingSets,
     WindowAggregate,
     Hop,
@@ -37,15 +42,30 @@ pub enum Construct {
     FullJoin,
     SelfJoin,
     CrossJoin,
+    /// A join without equalities.
+    ThetaJoin,
+    /// The first rows for each row of another table.
+    Lateral,
+    Unnest,
+    /// UNNEST that keeps rows without items.
+    OuterUnnest,
+    /// The last record of each key, which may delete it.
+    Upsert,
     Semi,
     Anti,
+    /// EXISTS or IN beside OR.
+    Mark,
     NotIn,
+    TupleIn,
+    TupleNotIn,
     ScalarSubquery,
     CorrelatedScalar,
     RowNumber,
     Rank,
     Offsets,
     Running,
+    /// A frame of what is so near in the order.
+    Range,
     WholePartition,
     TopN,
     OrderLimit,
@@ -75,20 +95,33 @@ const SHAPES: &[(Construct, u32)] = &[
     (FullJoin, 2),
     (SelfJoin, 2),
     (CrossJoin, 1),
-    (Semi, 3),
-    (Anti, 3),
-    (NotIn, 1),
+    (ThetaJoin, 2),
+    (Lateral, 2),
+    (Unnest, 2),
+    (OuterUnnest, 2),
+    (Upsert, 4),
+    (Semi, 4),
+    (Anti, 4),
+    (NotIn, 2),
+    (TupleIn, 2),
+    (TupleNotIn, 2),
     (ScalarSubquery, 2),
     (CorrelatedScalar, 2),
     (RowNumber, 2),
     (Rank, 2),
     (Offsets, 2),
-    (Running, 2),
+    (Running, 3),
+    (Range, 2),
     (WholePartition, 1),
     (TopN, 4),
     (OrderLimit, 2),
-    (SetOperation, 1),
+    (SetOperation, 2),
 ];
+
+/// All there are.
+pub fn constructs() -> impl Iterator<Item = Construct> {
+    SHAPES.iter().map(|(construct, _)| *construct).chain([SharedView, DistinctAggregate, OrderedAggregate, Mark])
+}
 
 /// A derived table may have so many rows, by estimate; a join that would make more is not written.
 const MOST_ROWS: f64 = 4_000.0;
@@ -111,7 +144,10 @@ struct From {
 /// A finished statement, and what it is made of.
 #[derive(Clone, Debug)]
 pub struct Generated {
+    /// As plain DataFusion takes it.
     pub sql: String,
+    /// As a job says it.
+    pub ours: String,
     pub columns: Vec<Name>,
     pub constructs: BTreeSet<Construct>,
     /// Windows end every so many microseconds, so many after multiples of that; every one: it uses event time itself.
@@ -150,7 +186,8 @@ impl<'a> Grammar<'a> {
         let with = if views.is_empty() { String::new() } else { format!("WITH {} ", views.join(", ")) };
         let closing = grammar.closing.take().filter(|_| grammar.chance(0.5));
         let Self { constructs, ends, .. } = grammar;
-        Generated { sql: format!("{with}{}", query.sql), columns: query.columns, constructs, ends, closing }
+        let text = format!("{with}{}", query.sql);
+        Generated { sql: spelling::plain(&text), ours: spelling::ours(&text), columns: query.columns, constructs, ends, closing }
     }
 
     fn fresh(&mut self, prefix: &str) -> String {
@@ -248,15 +285,21 @@ impl<'a> Grammar<'a> {
             FullJoin => self.join(depth, "FULL JOIN"),
             SelfJoin => self.self_join(),
             CrossJoin => self.cross_join(depth),
+            ThetaJoin => self.theta_join(),
+            Lateral => Some(self.lateral()),
+            Unnest | OuterUnnest => Some(self.unnest(depth, construct == OuterUnnest)),
+            Upsert => Some(self.upsert()),
             Semi | Anti => self.exists(depth, construct == Anti),
             NotIn => self.not_in(depth),
+            TupleIn | TupleNotIn => self.tuple_in(depth, construct == TupleNotIn),
             ScalarSubquery => self.scalar_subquery(depth),
             CorrelatedScalar => self.correlated_scalar(depth),
             RowNumber | Rank | Offsets | Running | WholePartition => Some(self.over(construct, depth)),
+            Range => self.range(depth),
             TopN => Some(self.top_n(depth)),
             OrderLimit => Some(self.order_limit(depth)),
             SetOperation => self.set_operation(depth),
-            DistinctAggregate | SharedView => None,
+            DistinctAggregate | OrderedAggregate | Mark | SharedView => None,
         }
     }
 
@@ -281,7 +324,7 @@ impl<'a> Grammar<'a> {
             }
         }
         for _ in 0..self.rng.random_range(0..3) {
-            let kind = [Kind::Integer, Kind::Double, Kind::Text, Kind::Flag, Kind::Time].choose(self.rng).copied().expect("kinds");
+            let kind = Kind::ALL.choose(self.rng).copied().expect("kinds");
             items.push((expression(scope, kind, 3, self.rng), kind, true));
         }
         if items.is_empty() {
@@ -317,6 +360,11 @@ impl<'a> Grammar<'a> {
             if number == 0 {
                 names = columns;
             }
+        }
+        // A row that is written out.
+        if self.chance(0.15) {
+            let items = kinds.iter().map(|kind| (widened(&literal(*kind, self.rng), *kind), *kind, true)).collect();
+            texts.push(format!("SELECT {}", self.named(items).0));
         }
         let rows = sides.iter().map(|side| side.rows).sum();
         Some(Query { sql: texts.join(" UNION ALL "), columns: names, rows })
@@ -355,7 +403,8 @@ impl<'a> Grammar<'a> {
             let key = match exact.choose(self.rng) {
                 Some(name) if self.rng.random_bool(0.8) => (name.sql.clone(), name.kind, true),
                 _ => {
-                    let kind = [Kind::Integer, Kind::Text, Kind::Flag].choose(self.rng).copied().expect("kinds");
+                    let kinds = [Kind::Integer, Kind::Text, Kind::Flag, Kind::Decimal, Kind::Date];
+                    let kind = kinds.choose(self.rng).copied().expect("kinds");
                     (expression(scope, kind, 2, self.rng), kind, true)
                 }
             };
@@ -372,18 +421,27 @@ impl<'a> Grammar<'a> {
     }
 
     fn one_aggregate(&mut self, scope: &[Name], is_top: bool) -> (String, Kind, bool) {
-        let filter = if self.chance(0.2) { format!(" FILTER (WHERE {})", predicate(scope, 1, self.rng)) } else { String::new() };
-        let number = if self.chance(0.5) { Kind::Integer } else { Kind::Double };
-        let any = [Kind::Integer, Kind::Double, Kind::Text, Kind::Time].choose(self.rng).copied().expect("kinds");
+        if self.may(OrderedAggregate) && self.chance(0.12) {
+            self.constructs.insert(OrderedAggregate);
+            return self.ordered_aggregate(scope);
+        }
+        let condition = self.chance(0.2).then(|| predicate(scope, 1, self.rng));
+        let filter = condition.as_ref().map_or_else(String::new, |condition| format!(" FILTER (WHERE {condition})"));
+        let number = [Kind::Integer, Kind::Double, Kind::Decimal].choose(self.rng).copied().expect("kinds");
+        let values = [Kind::Integer, Kind::Double, Kind::Decimal, Kind::Text, Kind::Time, Kind::Date, Kind::Instant];
+        let any = values.choose(self.rng).copied().expect("kinds");
         let value = |kind: Kind, grammar: &mut Self| widened(&expression(scope, kind, 1, grammar.rng), kind);
         let is_distinct = self.may(DistinctAggregate) && self.chance(0.15);
-        let (call, kind, exact) = match self.rng.random_range(0..if is_top { 10 } else { 8 }) {
-            _ if is_distinct => {
+        let (call, kind, exact) = match self.rng.random_range(0..if is_top { 11 } else { 8 }) {
+            choice if is_distinct => {
                 self.constructs.insert(DistinctAggregate);
-                if self.chance(0.6) {
-                    (format!("count(DISTINCT {})", value(any, self)), Kind::Integer, true)
-                } else {
-                    (format!("sum(DISTINCT {})", value(number, self)), number, true)
+                match choice {
+                    0..=3 => (format!("count(DISTINCT {})", value(any, self)), Kind::Integer, true),
+                    4 | 5 => (format!("sum(DISTINCT {})", value(number, self)), number, true),
+                    _ => {
+                        let (a, b) = (value(any, self), value(Kind::Integer, self));
+                        return (distinct_pairs(&a, &b, condition.as_deref()), Kind::Integer, true);
+                    }
                 }
             }
             0 | 1 => ("count(*)".to_owned(), Kind::Integer, true),
@@ -391,11 +449,19 @@ impl<'a> Grammar<'a> {
             3 | 4 => (format!("sum({})", value(number, self)), number, true),
             5 => (format!("min({})", value(any, self)), any, true),
             6 => (format!("max({})", value(any, self)), any, true),
+            7 if number == Kind::Decimal => (format!("avg({})", value(number, self)), number, true),
             7 => (format!("avg({})", value(number, self)), Kind::Double, false),
             8 => {
                 let function = ["stddev", "stddev_pop", "var_samp", "var_pop"].choose(self.rng).copied().expect("functions");
-                (format!("{function}({})", value(number, self)), Kind::Double, false)
+                (format!("{function}({})", value(Kind::Double, self)), Kind::Double, false)
             }
+            9 => match self.ordered_value(scope, Kind::Double) {
+                Some(value) => {
+                    let share = ["0.0", "0.25", "0.5", "1.0"].choose(self.rng).expect("shares");
+                    (format!("percentile_cont({share}) WITHIN GROUP (ORDER BY {value})"), Kind::Double, false)
+                }
+                None => ("count(*)".to_owned(), Kind::Integer, true),
+            },
             _ => {
                 let function = ["bool_and", "bool_or"].choose(self.rng).copied().expect("functions");
                 (format!("{function}({})", value(Kind::Flag, self)), Kind::Flag, true)
@@ -447,8 +513,11 @@ impl<'a> Grammar<'a> {
         let (first, second) = (&keys[0], &keys[1]);
         let mut items = vec![(first.sql.clone(), first.kind, true), (second.sql.clone(), second.kind, true)];
         items.extend(self.aggregates(&from.columns, false));
-        let (items, columns) = self.named(items);
         let (a, b) = (&first.sql, &second.sql);
+        if self.chance(0.3) {
+            items.push((format!("CAST(grouping({b}) AS BIGINT)"), Kind::Integer, true));
+        }
+        let (items, columns) = self.named(items);
         let sets = [
             format!("ROLLUP ({a}, {b})"),
             format!("CUBE ({a}, {b})"),
@@ -459,13 +528,16 @@ impl<'a> Grammar<'a> {
         Some(Query { sql: format!("SELECT {items} FROM {} GROUP BY {sets}", from.sql), columns, rows: from.rows })
     }
 
-    /// Tumbling windows over a table's own event time.
     /// One or two equal keys of the same kind on both sides, and how the sizes multiply.
     fn equal_keys(&mut self, left: &From, right: &From) -> Option<String> {
         let mut pairs = Vec::new();
         for one in &left.columns {
             for other in &right.columns {
-                if one.exact && other.exact && one.kind == other.kind && !matches!(one.kind, Kind::Flag | Kind::Time) {
+                if one.exact
+                    && other.exact
+                    && one.kind == other.kind
+                    && !matches!(one.kind, Kind::Flag | Kind::Time | Kind::Instant)
+                {
                     pairs.push(format!("{} = {}", one.sql, other.sql));
                 }
             }
@@ -511,7 +583,10 @@ impl<'a> Grammar<'a> {
     }
 
     fn joined(&mut self, left: &From, words: &str, right: &From) -> Option<Query> {
-        let on = self.equal_keys(left, right)?;
+        let mut on = self.equal_keys(left, right)?;
+        if self.chance(0.1) {
+            on = on.replace(" = ", " IS NOT DISTINCT FROM ");
+        }
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
         let mut residual = if self.chance(0.3) { format!(" AND {}", predicate(&both, 1, self.rng)) } else { String::new() };
         if self.chance(0.3) {
@@ -548,8 +623,8 @@ impl<'a> Grammar<'a> {
         let condition = if !is_anti && self.chance(0.4) {
             let kind = [Kind::Integer, Kind::Text].choose(self.rng).copied().expect("kinds");
             let filter = self.filter(&right.columns, 0.5);
-            let value = super::expressions::any_column(&right.columns, kind, self.rng)?.sql.clone();
-            let own = super::expressions::any_column(&left.columns, kind, self.rng)?.sql.clone();
+            let value = any_column(&right.columns, kind, self.rng)?.sql.clone();
+            let own = any_column(&left.columns, kind, self.rng)?.sql.clone();
             format!("{own} IN (SELECT {value} FROM {}{filter})", right.sql)
         } else {
             let on = self.equal_keys(&left, &right)?;
@@ -562,25 +637,36 @@ impl<'a> Grammar<'a> {
             let not = if is_anti { "NOT " } else { "" };
             format!("{not}EXISTS (SELECT 1 FROM {} WHERE {on}{residual})", right.sql)
         };
+        let condition = if self.may(Mark) && self.chance(0.2) {
+            self.constructs.insert(Mark);
+            format!("({condition} OR {})", predicate(&left.columns, 1, self.rng))
+        } else {
+            condition
+        };
         Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}", left.sql), columns, rows: left.rows })
     }
 
     fn not_in(&mut self, depth: usize) -> Option<Query> {
-        let (left, right) = (self.from(depth), self.table());
+        let (left, right) = (self.from(depth), self.other(depth));
         let items = self.projection(&left.columns);
         let (items, columns) = self.named(items);
-        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
-        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let own = any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
         let condition =
             format!("{own} NOT IN (SELECT {value} FROM {} WHERE {})", right.sql, predicate(&right.columns, 1, self.rng));
         Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}", left.sql), columns, rows: left.rows })
     }
 
+    /// A table, or sometimes what is made of some.
+    fn other(&mut self, depth: usize) -> From {
+        if depth > 0 && self.chance(0.3) { self.from(depth - 1) } else { self.table() }
+    }
+
     fn scalar_subquery(&mut self, depth: usize) -> Option<Query> {
-        let (left, right) = (self.from(depth), self.table());
-        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
-        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
-        let function = ["max", "min", "count"].choose(self.rng).expect("functions");
+        let (left, right) = (self.from(depth), self.other(depth));
+        let own = any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let function = ["max", "min", "count", "sum"].choose(self.rng).expect("functions");
         let subquery = format!("(SELECT {function}({value}) FROM {})", right.sql);
         let mut items: Vec<_> = self.projection(&left.columns);
         let mut filter = format!(" WHERE {}", comparison(&own, &subquery, self.rng));
@@ -594,9 +680,9 @@ impl<'a> Grammar<'a> {
 
     fn correlated_scalar(&mut self, depth: usize) -> Option<Query> {
         let (left, right) = (self.from(depth), self.table());
-        let own = super::expressions::any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
-        let key = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
-        let value = super::expressions::any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let own = any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let key = any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
+        let value = any_column(&right.columns, Kind::Integer, self.rng)?.sql.clone();
         let function = ["max", "sum", "count"].choose(self.rng).expect("functions");
         let mut items: Vec<_> = self.projection(&left.columns);
         items.push((format!("(SELECT {function}({value}) FROM {} WHERE {key} = {own})", right.sql), Kind::Integer, true));
@@ -643,7 +729,10 @@ impl<'a> Grammar<'a> {
         let integer = widened(&expression(scope, Kind::Integer, 1, self.rng), Kind::Integer);
         let one = scope.choose(self.rng).cloned().expect("columns");
         let text = match construct {
-            RowNumber => format!("CAST(row_number() OVER ({partition}ORDER BY {order}) AS BIGINT)"),
+            RowNumber => {
+                let function = ["row_number()", "row_number()", "ntile(3)"].choose(self.rng).expect("functions");
+                format!("CAST({function} OVER ({partition}ORDER BY {order}) AS BIGINT)")
+            }
             Rank => {
                 let function = ["rank", "dense_rank"].choose(self.rng).expect("functions");
                 let direction = DIRECTIONS.choose(self.rng).expect("directions");
@@ -651,7 +740,10 @@ impl<'a> Grammar<'a> {
             }
             Offsets => {
                 let function = ["lag", "lead"].choose(self.rng).expect("functions");
-                format!("{function}({integer}, {}) OVER ({partition}ORDER BY {order})", self.rng.random_range(1..3))
+                let otherwise = ["", "", ", 7"].choose(self.rng).expect("values");
+                let nulls = ["", "", " IGNORE NULLS"].choose(self.rng).expect("words");
+                let places = self.rng.random_range(1..3);
+                format!("{function}({integer}, {places}{otherwise}){nulls} OVER ({partition}ORDER BY {order})")
             }
             Running => {
                 let frame = [
@@ -659,10 +751,26 @@ impl<'a> Grammar<'a> {
                     " ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
                     " ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
                     " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING",
+                    " ROWS BETWEEN 1 FOLLOWING AND 3 FOLLOWING",
+                    " ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING",
                 ];
                 let frame = frame.choose(self.rng).expect("frames");
-                let function = ["sum", "count", "max"].choose(self.rng).expect("functions");
-                format!("{function}({integer}) OVER ({partition}ORDER BY {order}{frame})")
+                let over = format!("OVER ({partition}ORDER BY {order}{frame})");
+                match self.rng.random_range(0..4) {
+                    0 => {
+                        let function = ["first_value", "last_value"].choose(self.rng).expect("functions");
+                        format!("{function}({integer}) {over}")
+                    }
+                    choice => {
+                        let function = ["sum", "count", "min", "max"].choose(self.rng).expect("functions");
+                        let of_some = |condition: String| {
+                            let plain = format!("{function}(CASE WHEN {condition} THEN {integer} END)");
+                            either(&format!("{function}({integer}) FILTER (WHERE {condition})"), &plain)
+                        };
+                        let condition = (choice == 1).then(|| predicate(scope, 1, self.rng));
+                        format!("{} {over}", condition.map_or_else(|| format!("{function}({integer})"), of_some))
+                    }
+                }
             }
             _ => format!("sum({integer}) OVER ({partition})"),
         };
@@ -709,11 +817,23 @@ fn group_by(keys: &[(String, Kind, bool)]) -> String {
     if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) }
 }
 
+/// How many different pairs there are, without those that have a NULL.
+fn distinct_pairs(a: &str, b: &str, condition: Option<&str>) -> String {
+    let are_there = format!("({a}) IS NOT NULL AND ({b}) IS NOT NULL");
+    let (filter, all) = match condition {
+        Some(condition) => (format!(" FILTER (WHERE {condition})"), format!("({condition}) AND {are_there}")),
+        None => (String::new(), are_there),
+    };
+    let plain = format!("count(DISTINCT named_struct('c0', {a}, 'c1', {b})) FILTER (WHERE {all})");
+    either(&format!("count(DISTINCT {a}, {b}){filter}"), &plain)
+}
+
 /// Integers as BIGINT, so that both sides of a union agree and sums have room.
 fn widened(sql: &str, kind: Kind) -> String {
     match kind {
         Kind::Integer => format!("CAST({sql} AS BIGINT)"),
         Kind::Double => format!("CAST({sql} AS DOUBLE)"),
+        Kind::Decimal => decimal(sql),
         _ => sql.to_owned(),
     }
 }

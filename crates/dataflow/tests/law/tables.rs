@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use datafusion::arrow::{
-    array::{ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+    array::{
+        ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+        TimestampMillisecondArray,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use rand::Rng;
@@ -14,9 +17,18 @@ use rand_chacha::ChaCha8Rng;
 pub enum Kind {
     Integer,
     Double,
+    Decimal,
     Text,
     Flag,
     Time,
+    Date,
+    /// A moment, where a time is what clocks show.
+    Instant,
+}
+
+impl Kind {
+    pub const ALL: [Self; 8] =
+        [Self::Integer, Self::Double, Self::Decimal, Self::Text, Self::Flag, Self::Time, Self::Date, Self::Instant];
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +37,12 @@ pub enum Value {
     Int(i32),
     BigInt(i64),
     Double(f64),
+    Cents(i128),
     Text(String),
     Flag(bool),
     TimeMs(i64),
+    /// Since 1970.
+    Days(i32),
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +96,19 @@ impl Shape {
     }
 }
 
+/// The day on which event times begin.
+pub const BEGIN_DAY: i32 = 19_675;
+const JSON: &str = "j";
+const JSONS: [&str; 7] = [
+    r#"{"a": 1, "b": "x"}"#,
+    r#"{"a": -7, "b": null}"#,
+    r#"{"a": {"b": [1, 2]}, "b": true}"#,
+    r#"{"b": "a b"}"#,
+    r#"[{"a": 2}, 3]"#,
+    "no JSON",
+    "",
+];
+
 const WORDS: [&str; 8] = ["", "a", "b", "ab", "Zoë", "a b", "%", "long enough to not be inlined"];
 
 fn column(name: &'static str, kind: Kind, data_type: DataType, nullable: bool) -> Column {
@@ -91,14 +119,18 @@ impl Table {
     pub fn random(name: &str, rows: usize, shape: Shape, rng: &mut ChaCha8Rng) -> Self {
         let mut columns =
             vec![column("id", Kind::Integer, DataType::Int64, false), column("k", Kind::Integer, DataType::Int32, true)];
-        for (name, kind, data_type) in [
-            ("b", Kind::Integer, DataType::Int64),
-            ("s", Kind::Text, DataType::Utf8),
-            ("d", Kind::Double, DataType::Float64),
-            ("f", Kind::Flag, DataType::Boolean),
-            ("s2", Kind::Text, DataType::Utf8),
+        for (name, kind, data_type, share) in [
+            ("b", Kind::Integer, DataType::Int64, 0.75),
+            ("s", Kind::Text, DataType::Utf8, 0.75),
+            ("d", Kind::Double, DataType::Float64, 0.75),
+            ("f", Kind::Flag, DataType::Boolean, 0.75),
+            ("s2", Kind::Text, DataType::Utf8, 0.6),
+            ("p", Kind::Decimal, DataType::Decimal128(12, 2), 0.5),
+            ("e", Kind::Date, DataType::Date32, 0.4),
+            ("z", Kind::Instant, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), 0.4),
+            (JSON, Kind::Text, DataType::Utf8, 0.4),
         ] {
-            if rng.random_bool(0.75) {
+            if rng.random_bool(share) {
                 columns.push(column(name, kind, data_type, rng.random_bool(0.8)));
             }
         }
@@ -153,31 +185,38 @@ fn value(column: &Column, id: i64, now_ms: i64, shape: Shape, rng: &mut ChaCha8R
         ("k", _) => Value::Int(rng.random_range(0..shape.keys)),
         (_, Kind::Integer) => Value::BigInt(rng.random_range(-5..20)),
         (_, Kind::Double) => Value::Double(f64::from(rng.random_range(-20..40)) / 4.0),
+        (_, Kind::Decimal) => Value::Cents(rng.random_range(-500..1_000)),
+        (JSON, _) => Value::Text(JSONS[rng.random_range(0..JSONS.len())].to_owned()),
         (_, Kind::Text) => Value::Text(WORDS[rng.random_range(0..WORDS.len())].to_owned()),
         (_, Kind::Flag) => Value::Flag(rng.random_bool(0.5)),
-        (_, Kind::Time) => Value::TimeMs(now_ms - rng.random_range(0..=shape.disorder_ms)),
+        (_, Kind::Date) => Value::Days(BEGIN_DAY + rng.random_range(-3..4)),
+        (_, Kind::Time | Kind::Instant) => Value::TimeMs(now_ms - rng.random_range(0..=shape.disorder_ms)),
     }
 }
 
 fn array<'a>(data_type: &DataType, values: impl Iterator<Item = &'a Value>) -> ArrayRef {
     macro_rules! collect {
         ($array:ty, $variant:ident) => {
-            Arc::new(
-                values
-                    .map(|value| match value {
-                        Value::$variant(inner) => Some(inner.clone()),
-                        _ => None,
-                    })
-                    .collect::<$array>(),
-            )
+            values
+                .map(|value| match value {
+                    Value::$variant(inner) => Some(inner.clone()),
+                    _ => None,
+                })
+                .collect::<$array>()
         };
     }
     match data_type {
-        DataType::Int32 => collect!(Int32Array, Int),
-        DataType::Int64 => collect!(Int64Array, BigInt),
-        DataType::Float64 => collect!(Float64Array, Double),
-        DataType::Utf8 => collect!(StringArray, Text),
-        DataType::Boolean => collect!(BooleanArray, Flag),
-        _ => collect!(TimestampMillisecondArray, TimeMs),
+        DataType::Int32 => Arc::new(collect!(Int32Array, Int)),
+        DataType::Int64 => Arc::new(collect!(Int64Array, BigInt)),
+        DataType::Float64 => Arc::new(collect!(Float64Array, Double)),
+        DataType::Decimal128(precision, scale) => {
+            let cents = collect!(Decimal128Array, Cents).with_precision_and_scale(*precision, *scale);
+            Arc::new(cents.expect("a column has room for its values"))
+        }
+        DataType::Utf8 => Arc::new(collect!(StringArray, Text)),
+        DataType::Boolean => Arc::new(collect!(BooleanArray, Flag)),
+        DataType::Date32 => Arc::new(collect!(Date32Array, Days)),
+        DataType::Timestamp(_, zone) => Arc::new(collect!(TimestampMillisecondArray, TimeMs).with_timezone_opt(zone.clone())),
+        other => panic!("no column is of type {other}"),
     }
 }

@@ -2,13 +2,23 @@
 //! uses time for, and when its rows are final.
 use rand::{Rng, seq::IndexedRandom};
 
-use super::{Construct, From, Grammar, Query, group_by};
+use super::{
+    Construct, From, Grammar, Query, group_by,
+    sources::{alias_of, renamed},
+};
 use crate::{
     expressions::Name,
+    spelling::either,
     tables::{EVENT_TIME, Kind},
 };
 
 const SECOND_US: i64 = 1_000_000;
+
+/// A window table function, as jobs call it.
+fn called(name: &str, rows: &str, seconds: &[i64]) -> String {
+    let lengths: Vec<String> = seconds.iter().map(|seconds| format!("INTERVAL '{seconds}' SECOND")).collect();
+    format!("TABLE({name}({rows}, DESCRIPTOR({EVENT_TIME}), {}))", lengths.join(", "))
+}
 
 /// A column's time in microseconds, moved.
 fn moved(column: &str, by_us: i64) -> String {
@@ -70,22 +80,33 @@ impl Grammar<'_> {
 
     /// Groups by windows, and how long after its first column a group's window closes.
     fn tumble(&mut self, seconds: i64, is_top: bool) -> (Query, i64) {
-        let from = self.table();
-        let time = Self::time_of(&from);
+        let table = self.table();
+        let time = Self::time_of(&table);
         self.ends.push((seconds * SECOND_US, 0));
-        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {time})");
+        let bin = format!("date_bin(INTERVAL '{seconds}' SECOND, {time})");
+        let (window, from) = if self.chance(0.5) {
+            (bin, table)
+        } else {
+            // A row without a time is in no window.
+            let (rows, filter) = (format!("(SELECT * FROM {})", table.sql), format!(" WHERE {time} IS NOT NULL"));
+            self.in_windows(
+                &table,
+                &format!("{bin} AS w FROM {}{filter}", table.sql),
+                "start",
+                &called("TUMBLE", &rows, &[seconds]),
+            )
+        };
         let source = from.sql.clone();
         (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), seconds * SECOND_US)
     }
 
-    /// The table's rows, each once per window that it is in.
-    fn unnested(&mut self, from: &From, windows: &str) -> (String, From) {
+    /// The table's rows, each once per window that it is in: `plain` has the windows and where they come from, of `call` they are told by this bound.
+    fn in_windows(&mut self, from: &From, plain: &str, bound: &str, call: &str) -> (String, From) {
         let alias = self.fresh("a");
-        let old = from.columns[0].sql.split_once('.').expect("columns have an alias").0.to_owned();
-        let columns: Vec<Name> =
-            from.columns.iter().map(|name| Name { sql: name.sql.replacen(&old, &alias, 1), ..*name }).collect();
-        let sql = format!("(SELECT {old}.*, unnest({windows}) AS w FROM {}) AS {alias}", from.sql);
-        (format!("{alias}.w"), From { sql, columns, rows: from.rows * 3.0 })
+        let old = alias_of(from);
+        let plain = format!("(SELECT {old}.*, {plain})");
+        let sql = either(&format!("(SELECT *, window_{bound} AS w FROM {call})"), &plain);
+        (format!("{alias}.w"), From { sql: format!("{sql} AS {alias}"), columns: renamed(&from.columns, &alias), rows: from.rows })
     }
 
     fn hop(&mut self, is_top: bool) -> (Query, i64) {
@@ -97,9 +118,10 @@ impl Grammar<'_> {
         let [slide_us, size_us, offset_us] = [slide, size, offset].map(|seconds: i64| seconds * SECOND_US);
         self.ends.push((slide_us, offset_us + size_us));
         let windows = format!("hop_starts({}, {slide_us}, {size_us}, {offset_us})", Self::time_of(&table));
-        let (window, from) = self.unnested(&table, &windows);
+        let call = called("HOP", &format!("(SELECT * FROM {})", table.sql), &[slide, size, offset]);
+        let (window, from) = self.in_windows(&table, &format!("unnest({windows}) AS w FROM {}", table.sql), "start", &call);
         let source = from.sql.clone();
-        (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), size_us)
+        (self.by_window(&window, &from, &source, is_top, from.rows), size_us)
     }
 
     fn cumulate(&mut self, is_top: bool) -> (Query, i64) {
@@ -109,9 +131,10 @@ impl Grammar<'_> {
         let [step_us, size_us, offset_us] = [step, size, offset].map(|seconds: i64| seconds * SECOND_US);
         self.ends.push((step_us, offset_us));
         let windows = format!("cumulate_ends({}, {step_us}, {size_us}, {offset_us})", Self::time_of(&table));
-        let (window, from) = self.unnested(&table, &windows);
+        let call = called("CUMULATE", &format!("(SELECT * FROM {})", table.sql), &[step, size, offset]);
+        let (window, from) = self.in_windows(&table, &format!("unnest({windows}) AS w FROM {}", table.sql), "end", &call);
         let source = from.sql.clone();
-        (self.by_window(&window, &from, &source, is_top, from.rows / 3.0), 0)
+        (self.by_window(&window, &from, &source, is_top, from.rows), 0)
     }
 
     fn windows(&mut self) -> (From, i64) {
@@ -192,18 +215,30 @@ impl Grammar<'_> {
     fn session(&mut self, is_top: bool) -> Query {
         let table = self.table();
         let time = Self::time_of(&table);
-        let gap_us = [1, 3, 15].choose(self.rng).expect("gaps") * SECOND_US;
+        let gap = *[1, 3, 15].choose(self.rng).expect("gaps");
+        let gap_us = gap * SECOND_US;
         self.ends.push((1, 0));
         let key = table.columns[1].sql.clone();
-        let partition = if self.chance(0.7) { format!("PARTITION BY {key} ") } else { String::new() };
-        let alias = self.fresh("a");
-        let old = key.split_once('.').expect("columns have an alias").0.to_owned();
-        let columns: Vec<Name> =
-            table.columns.iter().map(|name| Name { sql: name.sql.replacen(&old, &alias, 1), ..*name }).collect();
+        let (partition, of_call) = match self.chance(0.7) {
+            true => (format!("PARTITION BY {key} "), " PARTITION BY k"),
+            false => (String::new(), ""),
+        };
+        let (alias, old) = (self.fresh("a"), alias_of(&table));
+        let columns = renamed(&table.columns, &alias);
         let bound = |name: &str| format!("{name}({time}, {gap_us}) OVER ({partition}ORDER BY {time})");
         let (start, end) = (bound("session_start"), bound("session_end"));
         let filter = self.filter(&table.columns, 0.3);
-        let sql = format!("(SELECT {old}.*, {start} AS ss, {end} AS se FROM {}{filter}) AS {alias}", table.sql);
+        let with_bounds = |filter: &str| format!("(SELECT {old}.*, {start} AS ss, {end} AS se FROM {}{filter})", table.sql);
+        let sql = if self.chance(0.5) {
+            with_bounds(&filter)
+        } else {
+            // A row without a time is in no window.
+            let word = if filter.is_empty() { "WHERE" } else { "AND" };
+            let call = called("SESSION", &format!("(SELECT * FROM {}{filter}){of_call}", table.sql), &[gap]);
+            let ours = format!("(SELECT *, window_start AS ss, window_end AS se FROM {call})");
+            either(&ours, &with_bounds(&format!("{filter} {word} {time} IS NOT NULL")))
+        };
+        let sql = format!("{sql} AS {alias}");
         let mut keys = vec![(format!("{alias}.se"), Kind::Time, true), (format!("{alias}.ss"), Kind::Time, true)];
         if !partition.is_empty() {
             keys.push((columns[1].sql.clone(), Kind::Integer, true));
