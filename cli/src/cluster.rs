@@ -1,6 +1,6 @@
 //! `polybolos cluster`: a cluster of processes on this machine against a Kafka and a Cassandra that run already: a scheduler, executors,
 //! an ingestor and the demo's feed. A service that dies is started again after a second; Ctrl-C ends all of it.
-use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use polybolos_ingest::demo;
@@ -75,22 +75,31 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("POLYBOLOS_INGEST_PIPELINES", pipelines.iter().map(|path| shown(path)).collect::<Vec<_>>().join(",")),
         ("USERS_API_URL", users_api),
     ]);
+    let (executors, ingestors) = (arguments.executors, usize::from(!pipelines.is_empty()));
+    // Until the scheduler listens, its ports are free, too.
+    let doors = [7400_u16, 7410, 7432, 7433].map(|door| door + arguments.port_offset);
+    let free = ports::free(Ipv4Addr::LOCALHOST.into(), executors + ingestors + doors.len())?;
+    let free = free.into_iter().filter(|port| !doors.contains(port)).take(executors + ingestors);
+    let metrics: Vec<String> = free.map(|port| format!("127.0.0.1:{port}")).collect();
     let services_stop = CancellationToken::new();
     let mut services = JoinSet::new();
-    let mut start = |verb: &'static [&'static str], name: String| {
-        services.spawn(supervise(verb, name, folder.clone(), environment.clone(), services_stop.clone()));
+    let mut start = |verb: &'static [&'static str], name: String, metrics: &str| {
+        let mut environment = environment.clone();
+        let keys = ["POLYBOLOS_EXECUTOR_METRICS_ADDRESS", "POLYBOLOS_INGEST_METRICS_ADDRESS"];
+        environment.extend(keys.map(|key| (key, metrics.to_owned())));
+        services.spawn(supervise(verb, name, folder.clone(), environment, services_stop.clone()));
     };
-    start(&["scheduler", "--no-endpoints"], "scheduler".into());
-    for number in 1..=arguments.executors {
-        start(&["executor"], format!("executor-{number}"));
+    start(&["scheduler", "--no-endpoints"], "scheduler".into(), "");
+    for (number, address) in (1..=executors).zip(&metrics) {
+        start(&["executor"], format!("executor-{number}"), address);
     }
-    if !pipelines.is_empty() {
-        start(&["ingest"], "ingest".into());
+    for address in &metrics[executors..] {
+        start(&["ingest"], "ingest".into(), address);
     }
     let feed_task = tokio::spawn(demo::serve(feed, 42, services_stop.clone()));
 
     let outcome = tokio::select! {
-        ready = begin(&arguments, &folder, &pipelines) => ready,
+        ready = begin(&arguments, &folder, &pipelines, metrics.join(",")) => ready,
         () = stop.cancelled() => Err(anyhow::anyhow!("stopped while starting")),
     };
     let outcome = match outcome {
@@ -152,7 +161,12 @@ async fn supervise(
 }
 
 /// Once the scheduler leads and executors are here: pipelines, endpoints, where to look.
-async fn begin(arguments: &Arguments, folder: &std::path::Path, pipelines: &[PathBuf]) -> anyhow::Result<EndpointsFile> {
+async fn begin(
+    arguments: &Arguments,
+    folder: &std::path::Path,
+    pipelines: &[PathBuf],
+    metrics: String,
+) -> anyhow::Result<EndpointsFile> {
     let address = |port: u16| anyhow::Ok(format!("127.0.0.1:{}", ports::offset(port, arguments.port_offset)?));
     let endpoints = BTreeMap::from([
         ("http", address(7400)?),
@@ -160,6 +174,8 @@ async fn begin(arguments: &Arguments, folder: &std::path::Path, pipelines: &[Pat
         ("flight_sql", address(7433)?),
         ("kafka", arguments.kafka.clone()),
         ("cassandra", arguments.cassandra.clone()),
+        // Of executors, then of the ingestor.
+        ("metrics", metrics),
     ]);
     let connect = Connect {
         data_dir: folder.to_owned(),

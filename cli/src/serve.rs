@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use polybolos_cassandra::{CassandraBackend, CassandraConfig};
 use polybolos_executor::{ExecutorParts, ExecutorSettings, StateSpace};
+use polybolos_gateway::http;
 use polybolos_kafka::{
     connection::Connection,
     fetcher::{Fetcher, FetcherConfig},
@@ -22,13 +23,14 @@ use polybolos_service::{
     auth::{self, Users},
     config::{self, Secret},
     endpoints::EndpointsFile,
-    memory, shutdown,
+    memory, ports, shutdown,
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
 use polybolos_tables::{TableBackend, TableError};
+use prometheus::Registry;
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::pipelines;
 
@@ -144,11 +146,13 @@ struct Executor {
     vcores: NonZeroUsize,
     state_memory_mib: u64,
     work_dir: PathBuf,
+    metrics_address: String,
 }
 
 #[derive(Debug, Deserialize)]
 struct Ingest {
     pipelines: Vec<PathBuf>,
+    metrics_address: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -181,6 +185,31 @@ impl Config {
             ("flight_sql", door(flight_sql_port)),
             ("kafka", self.kafka.bootstrap_servers.clone()),
         ])
+    }
+
+    fn roles_file(&self) -> Option<&Path> {
+        Some(Path::new(&self.scheduler.roles_file)).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Opens the only door that executors and ingestors have for people, where it is set; it closes when dropped.
+    async fn open_metrics_door(
+        &self,
+        key: &str,
+        address: &str,
+        registry: &Registry,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+        let Some((address, users)) = metrics_door(key, address, self.roles_file())? else { return Ok(None) };
+        let tls = self.tls.read()?.as_ref().map(DoorTls::http);
+        let listener = ports::bind(address.ip(), address.port(), "metrics", key).await?;
+        let registry = registry.clone();
+        let shown = Arc::new(move || telemetry::encode(&registry));
+        let served = http::metrics::serve(listener, Arc::new(users), shown, tls, stop.clone());
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!(%error, "metrics are no longer served; start this process again");
+            }
+        }))))
     }
 
     fn allowed_locations(&self) -> anyhow::Result<Vec<Place>> {
@@ -249,8 +278,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     let folder = &config.scheduler.data_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let token = auth::token(&folder.join("token"))?;
-    let roles = Some(PathBuf::from(&config.scheduler.roles_file)).filter(|path| !path.as_os_str().is_empty());
-    let users = Users::new(&token, roles.as_deref())?;
+    let users = Users::new(&token, config.roles_file())?;
     let settings = SchedulerSettings {
         host: config.scheduler.host,
         internal_port: config.scheduler.internal_port,
@@ -327,16 +355,34 @@ fn is_host_and_port(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
+/// Where metrics are served, and to whom besides this machine; `None` where `address` is empty. The token is on the scheduler's machine only.
+fn metrics_door(key: &str, address: &str, roles: Option<&Path>) -> anyhow::Result<Option<(SocketAddr, Users)>> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let parsed = address.parse::<SocketAddr>();
+    let parsed = parsed.map_err(|_| anyhow!("{key}: {address:?} is not IP:port; write for example \"127.0.0.1:7411\""))?;
+    let users = match roles {
+        Some(roles) => Users::of_roles(roles)?,
+        None if parsed.ip().is_loopback() => Users::default(),
+        None => bail!(
+            "{key}: nobody could log in on {address} from another machine; set scheduler.roles_file to a file with a user for Prometheus, or take 127.0.0.1"
+        ),
+    };
+    Ok(Some((parsed, users)))
+}
+
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments)? else { return Ok(()) };
     if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
     let stop = shutdown::on_signals()?;
+    let registry = telemetry::metrics()?;
+    let _door = config.open_metrics_door("executor.metrics_address", &config.executor.metrics_address, &registry, &stop).await?;
     let store = config.store(&stop, || LocalStore::open(&config.storage.path)).await?;
     let Some(store) = store else { return Ok(()) };
     let Some(tables) = config.tables(&stop).await? else { return Ok(()) };
-    let registry = telemetry::metrics()?;
     let places = Arc::new(Places::new(config.s3.settings()));
     // One for each executor on this machine; what is in it is of no use to anybody after its end.
     let own_folder = config.executor.work_dir.join(std::process::id().to_string());
@@ -369,8 +415,10 @@ pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
     if feeds.is_empty() {
         bail!("no feed to run: none of the folders of ingest.pipelines has one, or it names none; {REMEDY}");
     }
+    let registry = telemetry::metrics()?;
+    let _door = config.open_metrics_door("ingest.metrics_address", &config.ingest.metrics_address, &registry, &stop).await?;
     let connection = Connection::new(config.kafka.bootstrap_servers.clone());
-    polybolos_ingest::service::run(feeds, connection, &telemetry::metrics()?, || println!("ready ingest"), stop).await
+    polybolos_ingest::service::run(feeds, connection, &registry, || println!("ready ingest"), stop).await
 }
 
 /// The same process starts anew: what it held in memory belongs to a leader that is gone.
@@ -381,4 +429,25 @@ fn restart(why: &str) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
     Err(error).context("cannot start anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_served_where_it_is_set_and_somebody_can_ask() {
+        let config: Config = config::load(DEFAULTS, None).expect("loads");
+        for unset in [&config.executor.metrics_address, &config.ingest.metrics_address] {
+            assert!(metrics_door("key", unset, config.roles_file()).expect("is valid").is_none());
+        }
+        let (address, users) = metrics_door("key", "[::1]:7411", None).expect("is valid").expect("is set");
+        assert_eq!((address.port(), users.check(None, "")), (7411, None));
+        let told = |address: &str, roles: Option<&Path>| {
+            metrics_door("executor.metrics_address", address, roles).expect_err("is refused").to_string()
+        };
+        assert!(told("7411", None).starts_with("executor.metrics_address: \"7411\" is not IP:port"));
+        assert!(told("0.0.0.0:7411", None).contains("set scheduler.roles_file"));
+        assert!(told("127.0.0.1:7411", Some(Path::new("/nowhere/roles"))).contains("/nowhere/roles"));
+    }
 }

@@ -4,14 +4,36 @@ seeded moments, Cassandra then holds exactly the ledger's rows. Servers come fro
 import json
 import os
 import random
+import re
 import signal
+import urllib.request
 
+import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
 from test_exactly_once import PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
 
 FAULTS = 12
+FEED = """
+[[feed]]
+name = "metered"
+topic = "metered"
+[feed.http]
+url = "${USERS_API_URL}?results=5"
+interval = "200ms"
+allow_private = true
+[feed.record]
+items = "/results"
+[feed.record.fields]
+id = "/login/uuid"
+"""
+METERED = """
+CREATE TABLE metered (id STRING) WITH ('connector' = 'kafka', 'topic' = 'metered', 'format' = 'json');
+CREATE TABLE metered_rows (id STRING, PRIMARY KEY (id) NOT ENFORCED)
+  WITH ('connector' = 'cassandra', 'keyspace' = 'metered', 'table' = 'metered_rows', 'table.create' = 'true');
+CREATE JOB metered_job AS INSERT INTO metered_rows SELECT id FROM metered;
+"""
 
 
 def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
@@ -65,3 +87,40 @@ def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_
     send(range(20, 40))
     wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
     wait_for("all rows", lambda: count() == 40)
+
+
+def test_executors_and_the_ingestor_show_what_they_count(fresh_cluster, tmp_path):
+    (tmp_path / "ingest.toml").write_text(FEED)
+    (tmp_path / "metered.sql").write_text(METERED)
+    cluster = fresh_cluster("--pipelines", str(tmp_path), "--executors", "2")
+    get = lambda address, path: urllib.request.urlopen(f"http://{address}{path}", timeout=10).read().decode()  # noqa: E731
+    addresses = cluster.endpoints["metrics"].split(",")
+    executors, ingestor = addresses[:2], addresses[2]
+    assert len(set(addresses)) == len(addresses) == 3
+
+    def counted(address: str, metric: str) -> float:
+        found = re.search(rf"^{re.escape(metric)} (\S+)$", get(address, "/metrics"), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    wait_for("rows", lambda: cluster.sql("SELECT count(*) AS n FROM metered_rows")[0]["n"] > 0)
+    wait_for("records of the feed", lambda: counted(ingestor, 'polybolos_ingest_records_total{feed="metered"}') > 0)
+    assert sum(counted(address, "polybolos_kafka_fetched_records_total") for address in executors) > 0
+    for address in addresses:
+        assert counted(address, "polybolos_process_resident_bytes") > 0 and get(address, "/healthz") == "ok\n"
+
+    # An executor that is started again is found where it was.
+    pid = cluster.pid("executor-1")
+    os.kill(pid, signal.SIGKILL)
+    wait_for("another executor", lambda: cluster.pid("executor-1") != pid)
+
+    def healthy() -> bool:
+        try:
+            return get(executors[0], "/healthz") == "ok\n"
+        except OSError:
+            return False
+
+    wait_for("its metrics", healthy)
+    assert cluster.stop() == 0, cluster.errors()
+    for address in addresses:
+        with pytest.raises(OSError):
+            get(address, "/healthz")

@@ -48,7 +48,7 @@ class Job:
         time.sleep(3)
 
     def wait_until_read_ahead(self) -> None:
-        """Of a platform that reads nothing else. Executors of a cluster show no metrics of their own: there, it gets the time to."""
+        """Of a platform that reads nothing else. The shared cluster may read for other tests: there, it gets the time to."""
         if isinstance(self.system, Cluster):
             return self.wait_until_looked_at()
         host, port = self.system.address("http")

@@ -12,9 +12,13 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures::StreamExt;
-use polybolos_gateway::http::{HttpDoor, router};
+use polybolos_gateway::http::{HttpDoor, metrics, router};
 use serde_json::{Value, json};
 use support::{MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -143,6 +147,31 @@ async fn metrics_are_for_this_machine_and_for_tokens() {
     assert_eq!(status_of(&here, rebound).await, StatusCode::UNAUTHORIZED);
     let bearer = get("/metrics").header("authorization", format!("Bearer {READER_TOKEN}")).body(Body::empty()).unwrap();
     assert_eq!(status_of(&elsewhere, bearer).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_process_without_another_door_shows_metrics_and_health_until_told_to_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, shown) = (CancellationToken::new(), Arc::new(|| "polybolos_up 1\n".to_owned()));
+    let served = tokio::spawn(metrics::serve(listener, Arc::new(TestLogin), shown, None, stop.clone()));
+    for (path, host, status, body) in [
+        ("/metrics", "127.0.0.1", "200 OK", "polybolos_up 1\n"),
+        ("/metrics", "evil.example", "401 Unauthorized", "no valid token"),
+        ("/healthz", "127.0.0.1", "200 OK", "ok\n"),
+        ("/api/v1/status", "127.0.0.1", "404 Not Found", ""),
+    ] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(body), "{path}: {answer}");
+        assert!(answer.contains("x-content-type-options: nosniff"), "{path}: {answer}");
+    }
+    stop.cancel();
+    served.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]

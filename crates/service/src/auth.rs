@@ -41,7 +41,7 @@ struct User {
 }
 
 /// Everyone who may come in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Users {
     users: BTreeMap<String, (Role, [u8; 32])>,
 }
@@ -67,16 +67,20 @@ pub fn token(path: &Path) -> Result<String, AuthError> {
 impl Users {
     /// `admin` with the token, and those of the roles file.
     pub fn new(token: &str, roles: Option<&Path>) -> Result<Self, AuthError> {
-        let mut users = BTreeMap::from([("admin".to_owned(), (Role::Admin, digest(token)))]);
-        if let Some(path) = roles {
-            let invalid =
-                |message: String| AuthError::Roles { path: path.display().to_string(), message: message.replace('\n', " ") };
-            let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
-            let file: RolesFile = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
-            for (name, user) in file.user {
-                let sha256 = parse_hex(&user.sha256).ok_or_else(|| invalid(format!("sha256 of {name} is not 64 hex digits")))?;
-                users.insert(name, (user.role, sha256));
-            }
+        let mut all = roles.map_or_else(|| Ok(Self::default()), Self::of_roles)?;
+        all.users.entry("admin".to_owned()).or_insert_with(|| (Role::Admin, digest(token)));
+        Ok(all)
+    }
+
+    /// Those of the roles file only, for a process without the token.
+    pub fn of_roles(path: &Path) -> Result<Self, AuthError> {
+        let invalid = |message: String| AuthError::Roles { path: path.display().to_string(), message: message.replace('\n', " ") };
+        let text = std::fs::read_to_string(path).map_err(|error| invalid(error.to_string()))?;
+        let file: RolesFile = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let mut users = BTreeMap::new();
+        for (name, user) in file.user {
+            let sha256 = parse_hex(&user.sha256).ok_or_else(|| invalid(format!("sha256 of {name} is not 64 hex digits")))?;
+            users.insert(name, (user.role, sha256));
         }
         Ok(Self { users })
     }
@@ -138,5 +142,8 @@ mod tests {
         assert_eq!(users.check(Some("grafana"), "viewer's"), Some(("grafana".into(), Role::Reader)));
         assert_eq!(users.check(Some("grafana"), "the token"), None);
         assert_eq!(users.check(None, ""), None);
+        let users = Users::of_roles(&roles).expect("users");
+        assert_eq!(users.check(None, "viewer's"), Some(("grafana".into(), Role::Reader)));
+        assert_eq!(users.check(None, "the token"), None);
     }
 }

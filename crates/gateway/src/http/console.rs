@@ -30,7 +30,7 @@ pub async fn index(State(shared): State<Shared>, Query(query): Query<HashMap<Str
         };
         return ([(header::SET_COOKIE, cookie)], Html(LOGGED_IN)).into_response();
     }
-    if login::principal(door, &headers).is_none() {
+    if login::principal(&*door.login, door.port, &headers).is_none() {
         return login_page();
     }
     send(embedded("index.html"), &headers)
@@ -42,7 +42,7 @@ fn login_page() -> Response {
 
 pub async fn file(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_start_matches('/');
-    if !PUBLIC.contains(&path) && login::principal(&shared.door, &headers).is_none() {
+    if !PUBLIC.contains(&path) && login::principal(&*shared.door.login, shared.door.port, &headers).is_none() {
         return login::refuse_api();
     }
     send(embedded(path), &headers)

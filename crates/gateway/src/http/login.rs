@@ -11,7 +11,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
 use super::{HttpDoor, Shared};
-use crate::auth::Principal;
+use crate::auth::{Authenticate, Principal};
 
 const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
 
@@ -21,7 +21,7 @@ pub async fn require(State(shared): State<Shared>, mut request: Request, next: N
         let message = "requests of other sites' pages are refused";
         return (StatusCode::FORBIDDEN, Json(json!({ "error": { "kind": "forbidden", "message": message } }))).into_response();
     }
-    let Some(principal) = principal(&shared.door, request.headers()) else {
+    let Some(principal) = principal(&*shared.door.login, shared.door.port, request.headers()) else {
         return refuse_api();
     };
     request.extensions_mut().insert(principal);
@@ -37,32 +37,33 @@ pub fn refuse_api() -> Response {
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer realm=\"polybolos\"")], Json(body)).into_response()
 }
 
-pub fn principal(door: &HttpDoor, headers: &HeaderMap) -> Option<Principal> {
+/// Who sent this to the door on `port`.
+pub fn principal(login: &dyn Authenticate, port: u16, headers: &HeaderMap) -> Option<Principal> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         // A program that shows a wrong token must not get in by a cookie.
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        return if scheme.eq_ignore_ascii_case("bearer") { door.login.check(None, token.trim()) } else { None };
+        return if scheme.eq_ignore_ascii_case("bearer") { login.check(None, token.trim()) } else { None };
     }
-    let name = cookie_name(door);
+    let name = cookie_name(port);
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let value = cookies
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find_map(|(key, value)| (key == name).then_some(value))?;
     let token = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(value).ok()?).ok()?;
-    door.login.check(None, &token)
+    login.check(None, &token)
 }
 
 /// The cookie that keeps a browser logged in with this token, which has been checked.
 pub fn cookie(door: &HttpDoor, token: &str) -> Option<HeaderValue> {
     let value = BASE64_URL_SAFE_NO_PAD.encode(token);
     let secure = if door.https { "; Secure" } else { "" };
-    let cookie = format!("{}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}", cookie_name(door));
+    let cookie = format!("{}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}", cookie_name(door.port));
     HeaderValue::from_str(&cookie).ok()
 }
 
-fn cookie_name(door: &HttpDoor) -> String {
-    format!("polybolos_{}", door.port)
+fn cookie_name(port: u16) -> String {
+    format!("polybolos_{port}")
 }
 
 /// Whether a browser says that a page of another origin sent this.

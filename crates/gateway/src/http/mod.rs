@@ -3,6 +3,7 @@
 mod console;
 mod events;
 mod login;
+pub mod metrics;
 pub(crate) mod rows;
 mod savepoints;
 mod sql;
@@ -11,8 +12,8 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -62,7 +63,16 @@ struct Shared {
 pub async fn serve(listener: TcpListener, door: HttpDoor, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<()> {
     let stop = door.stop.clone();
     info!(address = %listener.local_addr()?, tls = tls.is_some(), "HTTP door open");
-    let service = router(door).into_make_service_with_connect_info::<SocketAddr>();
+    listen(listener, router(door), tls, stop).await
+}
+
+async fn listen(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     match tls {
         None => axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await,
         Some(config) => {
@@ -73,8 +83,9 @@ pub async fn serve(listener: TcpListener, door: HttpDoor, tls: Option<Arc<rustls
     }
 }
 
-/// The routes, for a server that has its own listener; it must add [`ConnectInfo`] of the peer's address.
+/// The routes, for a server that has its own listener; it must add [`axum::extract::ConnectInfo`] of the peer's address.
 pub fn router(door: HttpDoor) -> Router {
+    let watched = metrics::routes::<Shared>(door.login.clone(), door.port, door.metrics.clone());
     let shared = Shared { door: Arc::new(door), watchers: Arc::new(Semaphore::new(MAX_WATCHERS)) };
     let guarded = Router::new()
         .route("/api/v1/status", get(status))
@@ -85,9 +96,8 @@ pub fn router(door: HttpDoor) -> Router {
         .route_layer(middleware::from_fn_with_state(shared.clone(), login::require));
     Router::new()
         .merge(guarded)
-        .route("/healthz", get(|| async { "ok\n" }))
+        .merge(watched)
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
         .route("/", get(console::index))
         .fallback(get(console::file))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -104,16 +114,6 @@ async fn ready(State(shared): State<Shared>) -> Response {
         Ok(()) => "ready\n".into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
     }
-}
-
-/// For Prometheus: with a token, or without one from this machine when the request also names this machine, which keeps out pages of
-/// other sites that a browser here was lured to (DNS rebinding).
-async fn metrics(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap) -> Response {
-    let local = peer.ip().is_loopback() && login::names_loopback(&headers);
-    if !local && login::principal(&shared.door, &headers).is_none() {
-        return login::refuse_api();
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (shared.door.metrics)()).into_response()
 }
 
 async fn security_headers(request: axum::extract::Request, next: Next) -> Response {
