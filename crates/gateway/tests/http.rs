@@ -145,6 +145,12 @@ async fn metrics_are_for_this_machine_and_for_tokens() {
     assert_eq!(status_of(&elsewhere, plain()).await, StatusCode::UNAUTHORIZED);
     let rebound = Request::get("/metrics").header(header::HOST, "evil.example:7400").body(Body::empty()).unwrap();
     assert_eq!(status_of(&here, rebound).await, StatusCode::UNAUTHORIZED);
+    // HTTP/2 has no Host.
+    for (uri, expected) in
+        [("https://localhost:7400/metrics", StatusCode::OK), ("https://evil.example:7400/metrics", StatusCode::UNAUTHORIZED)]
+    {
+        assert_eq!(status_of(&here, Request::get(uri).body(Body::empty()).unwrap()).await, expected, "{uri}");
+    }
     let bearer = get("/metrics").header("authorization", format!("Bearer {READER_TOKEN}")).body(Body::empty()).unwrap();
     assert_eq!(status_of(&elsewhere, bearer).await, StatusCode::OK);
 }

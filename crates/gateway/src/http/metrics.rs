@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use axum::{
     Router,
     extract::{ConnectInfo, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -45,8 +45,8 @@ pub(super) fn routes<S>(login: Arc<dyn Authenticate>, port: u16, metrics: Metric
 
 /// For Prometheus: with a token, or without one from this machine when the request also names this machine, which keeps out pages of
 /// other sites that a browser here was lured to (DNS rebinding).
-async fn show(State(shown): State<Shown>, ConnectInfo(peer): ConnectInfo<SocketAddr>, headers: HeaderMap) -> Response {
-    let local = peer.ip().is_loopback() && login::names_loopback(&headers);
+async fn show(State(shown): State<Shown>, ConnectInfo(peer): ConnectInfo<SocketAddr>, uri: Uri, headers: HeaderMap) -> Response {
+    let local = peer.ip().is_loopback() && login::names_loopback(&uri, &headers);
     if !local && login::principal(&*shown.login, shown.port, &headers).is_none() {
         return login::refuse_api();
     }
