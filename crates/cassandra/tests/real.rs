@@ -286,7 +286,7 @@ async fn a_table_is_never_heard_of_in_part() {
     let (backend, keyspace) = (backend().await, keyspace());
     let cql = Cql::connect(&keyspace).await;
     let made = AtomicBool::new(false);
-    let names: Vec<TableName> = (0..20).map(|index| TableName::new(&keyspace, format!("t{index}"))).collect();
+    let names: Vec<TableName> = (0..8).map(|index| TableName::new(&keyspace, format!("t{index}"))).collect();
     let make = async {
         for TableName { keyspace, table } in &names {
             cql.run(&format!("CREATE TABLE {keyspace}.{table} (id text, sub int, PRIMARY KEY (id, sub))")).await;
@@ -298,7 +298,13 @@ async fn a_table_is_never_heard_of_in_part() {
         while !made.load(Ordering::Relaxed) || seen < names.len() {
             seen = 0;
             for table in &names {
-                let Some(found) = backend.describe(table).await.unwrap() else { continue };
+                let found = match backend.describe(table).await {
+                    Ok(found) => found,
+                    // Beside other tests the server may be slow to tell.
+                    Err(error) if error.is_retryable() => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                let Some(found) = found else { continue };
                 assert_eq!((found.partition_key, found.clustering_key), (vec!["id".to_owned()], vec!["sub".to_owned()]));
                 seen += 1;
             }

@@ -35,7 +35,9 @@ impl Login {
         let user = client.metadata().get(METADATA_USER).map(String::as_str).unwrap_or_default();
         self.login.check(Some(user), password).ok_or_else(|| {
             let message = format!("password authentication failed for user \"{user}\"");
-            fatal("28P01", message, "the password is the token: the file `token` of the data directory")
+            let hint =
+                "log in as \"admin\", whose password is in the file `token` of the data directory, or as a user of the roles file";
+            fatal("28P01", message, hint)
         })
     }
 }
