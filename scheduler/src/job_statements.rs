@@ -93,12 +93,7 @@ impl PlatformEngine {
             jobs.command(name, Command::Resume).await.map_err(any_error)?;
         }
         changed?;
-        let mut answer = Answer::done(tag);
-        answer.notices.push(format!(
-            "job {name} goes on with its state: rows of keys that do not change are not written again, and rows that it no longer makes stay; RESTART JOB {name} FROM EARLIEST REPLACE would write its tables anew"
-        ));
-        answer.notices.extend(notices);
-        Ok(answer)
+        Ok(Answer { notices, ..Answer::done(tag) })
     }
 
     pub(crate) async fn create_savepoint(&self, name: &str, job: &str, tag: &str) -> Result<Answer, EngineError> {

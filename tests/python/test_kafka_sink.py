@@ -339,3 +339,22 @@ def test_letters_also_go_to_the_topics_that_a_job_names(declared):
         assert json.loads(key) == {"id": row["id"]}
         assert (letter["id"], letter["error"], letter["raw_bytes"]) == (row["id"], row["error"], row["raw_bytes"])
         assert (letter["job"], letter["topic"], letter["topic_partition"]) == ("letters", "timed", 0)
+
+
+def test_earlier_rows_of_a_topic_are_kept_by_a_restart(declared):
+    declared.run(
+        "sql",
+        "-c",
+        "CREATE TABLE keeping_in (k STRING) WITH ('connector' = 'kafka', 'topic' = 'keeping_in', 'format' = 'json');"
+        "CREATE TABLE keeping (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'upsert-kafka', 'topic' = 'keeping',"
+        " 'key.format' = 'json', 'value.format' = 'json');"
+        "CREATE JOB keeping_job WITH ('state.unbounded' = 'allow') AS INSERT INTO keeping SELECT k, count(*) FROM keeping_in GROUP BY k;",
+    )
+    incarnation = lambda: declared.sql("SELECT incarnation FROM polybolos.jobs WHERE name = 'keeping_job'")  # noqa: E731
+    before = incarnation()
+    done = declared.run("sql", "-c", "RESTART JOB keeping_job FROM EARLIEST REPLACE", check=False)
+    assert done.returncode != 0 and "rows of topic table keeping" in done.stderr and "write KEEP" in done.stderr, done.stderr
+    assert incarnation() == before, "the earlier run was ended"
+    declared.run("sql", "-c", "RESTART JOB keeping_job FROM EARLIEST KEEP")
+    assert incarnation() != before
+    declared.run("sql", "-c", "DROP JOB keeping_job")

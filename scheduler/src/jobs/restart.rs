@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use polybolos_kafka::admin::Admin;
 use polybolos_persist::{Expected, Swap, keys};
 use polybolos_sql::{
-    catalog::{Catalog, Connector, JobDefinition},
+    catalog::{Catalog, Connector, JobDefinition, TableDefinition},
+    planner::JobPlan,
     statement::{EarlierRows, RestartFrom, RestartJob},
 };
 use polybolos_streaming::{
@@ -45,15 +46,7 @@ impl JobManager {
         }
         if restart.earlier_rows == EarlierRows::Replace {
             for insert in &plan.inserts {
-                if matches!(insert.target.connector, Connector::Kafka(_)) {
-                    bail!("REPLACE cannot take back records of topic table {}; write KEEP", insert.target.name);
-                }
-                if matches!(insert.target.connector, Connector::Filesystem(_)) {
-                    bail!(
-                        "REPLACE cannot take back files of table {}; write KEEP, and delete those of the earlier run if you want to",
-                        insert.target.name
-                    );
-                }
+                check_replace(&insert.target)?;
                 if let Some(declared) = insert.target.table_schema() {
                     check::deletes(&*self.platform().tables, &declared.name).await?;
                 }
@@ -147,6 +140,27 @@ impl JobManager {
     }
 }
 
+/// That rows of an earlier run can be deleted from it.
+fn check_replace(target: &TableDefinition) -> anyhow::Result<()> {
+    let table = &target.name;
+    match target.connector {
+        Connector::Kafka(_) => bail!("REPLACE cannot take back records of topic table {table}; write KEEP"),
+        Connector::UpsertKafka(_) => bail!(
+            "REPLACE cannot take back rows of topic table {table}; write KEEP: the new run writes over rows of the same key, and VERIFY JOB lists those that it does not write as extra"
+        ),
+        Connector::Filesystem(_) => {
+            bail!("REPLACE cannot take back files of table {table}; write KEEP, and delete those of the earlier run if you want to")
+        }
+        Connector::Cassandra(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
+    }
+}
+
+/// The statement that has a job write its tables anew: with `REPLACE`, where all of them can be rid of other rows.
+pub fn anew(plan: &JobPlan) -> String {
+    let replaces = plan.inserts.iter().all(|insert| check_replace(&insert.target).is_ok());
+    format!("RESTART JOB {} FROM EARLIEST {}", plan.name, if replaces { "REPLACE" } else { "KEEP" })
+}
+
 /// Whether a job can begin with a savepoint: it is the same job, of the same texts and operators.
 fn fits(catalog: &Catalog, definition: &JobDefinition, spec: &JobSpec, savepoint: &Savepoint) -> anyhow::Result<()> {
     let (name, job) = (&savepoint.name, &definition.name);
@@ -174,4 +188,40 @@ async fn ends(spec: &JobSpec) -> anyhow::Result<BTreeMap<polybolos_streaming::id
         through.insert(*id, admin.offsets(&source.topic, &description.partitions).await?.ends);
     }
     Ok(through)
+}
+
+#[cfg(test)]
+mod tests {
+    use polybolos_sql::{
+        catalog::{Change, apply},
+        parser::parse,
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_tables_that_keep_a_row_per_key_of_their_own_are_replaced() {
+        let key = ", PRIMARY KEY (k) NOT ENFORCED";
+        for (key, options, refusal) in [
+            (key, "'connector' = 'cassandra', 'keyspace' = 's'", None),
+            ("", "'connector' = 'blackhole'", None),
+            ("", "'connector' = 'kafka', 'topic' = 't', 'format' = 'json'", Some("records of topic table s; write KEEP")),
+            (
+                key,
+                "'connector' = 'upsert-kafka', 'topic' = 't', 'key.format' = 'json', 'value.format' = 'json'",
+                Some("rows of topic table s; write KEEP: "),
+            ),
+            ("", "'connector' = 'filesystem', 'path' = 'file:///s', 'format' = 'json'", Some("files of table s; write KEEP, ")),
+        ] {
+            let statement = parse(&format!("CREATE TABLE s (k STRING{key}) WITH ({options})")).expect("read").remove(0);
+            let change = Change { now_us: 0, incarnation: "a1".into() };
+            let catalog = apply(&Catalog::default(), &statement, &change).expect("applied");
+            let checked = check_replace(catalog.table(&"s".into()).expect("declared"));
+            let said = checked.err().map(|error| error.to_string());
+            match refusal {
+                Some(words) => assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{options}: {said:?}"),
+                None => assert_eq!(said, None, "{options}"),
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use polybolos_operators::template::JobTemplate;
 use polybolos_sql::catalog::{Catalog, JobDefinition};
 use polybolos_streaming::coordinator::Command;
 
-use super::{manager::JobManager, planning, spec::JobSpec};
+use super::{manager::JobManager, planning, restart, spec::JobSpec};
 
 impl JobManager {
     /// Everything that can be refused of an upgrade, while the job runs on. Answers notices.
@@ -35,7 +35,11 @@ impl JobManager {
         }
         self.ensure_targets(&plan).await?;
         self.ensure_topics(&new_spec).await?;
-        planning::notices(&plan, &new_spec.template)
+        let stay = format!(
+            "job {name} goes on with its state: rows of keys that do not change are not written again, and rows that it no longer makes stay; {} would write its tables anew",
+            restart::anew(&plan)
+        );
+        Ok([stay].into_iter().chain(planning::notices(&plan, &new_spec.template)?).collect())
     }
 
     /// Ends the job's loop once all that is recorded is written, so that no part waits for a sink that reads it in another way. Answers whether the job computed.

@@ -34,6 +34,7 @@ pub use self::compare::Difference;
 use self::{compare::compare, oracle::Oracle};
 use super::{
     manager::{Entry, JobManager},
+    restart,
     runner::JobHandle,
     sink::topic_of,
 };
@@ -176,8 +177,9 @@ impl JobManager {
         }
         if outcome.difference_count > 0 && definition.is_upgraded {
             remarks.push(format!(
-                "job {} was upgraded, which leaves rows as they were written until their key changes, so differences may come of that; RESTART JOB {} FROM EARLIEST REPLACE writes all anew",
-                definition.name, definition.name
+                "job {} was upgraded, which leaves rows as they were written until their key changes, so differences may come of that; {} writes all anew",
+                definition.name,
+                restart::anew(&oracle.plan)
             ));
         }
         if outcome.difference_count > 0 {
