@@ -299,17 +299,26 @@ fn is_assigned(given: &DataType, wanted: &DataType) -> bool {
 
 /// That the optimised plan still reads a stream, and has the output that was asked for.
 pub(super) fn check_optimised(subject: &str, planned: &InsertPlan) -> Result<(), SqlError> {
-    let mut scans: Vec<RelationName> = Vec::new();
+    let (mut reads, mut has_rows_of_its_own) = (false, false);
     planned.plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            let name = RelationName::from(&scan.table_name);
-            scans.extend(name.looked_up().is_none().then_some(name));
+        match node {
+            LogicalPlan::TableScan(scan) => reads |= RelationName::from(&scan.table_name).looked_up().is_none(),
+            LogicalPlan::EmptyRelation(relation) => has_rows_of_its_own |= relation.produce_one_row,
+            // Also over nothing.
+            LogicalPlan::Aggregate(aggregate) => has_rows_of_its_own |= aggregate.group_expr.is_empty(),
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    if scans.is_empty() {
+    if !reads && has_rows_of_its_own {
         return Err(SqlError::invalid(format!(
-            "{subject} can never give a row, as its condition is always false; correct its WHERE"
+            "{subject} gives the same rows whatever its streams bring, as nothing of their records is in its answer; select something of them, or write these rows once: INSERT INTO {} VALUES (…)",
+            planned.target.name
+        )));
+    }
+    if !reads {
+        return Err(SqlError::invalid(format!(
+            "{subject} can never give a row, as its condition is always false or its LIMIT is 0; correct its WHERE, ON, HAVING or LIMIT"
         )));
     }
     let fits = planned.plan.schema().fields().iter().zip(&planned.columns).all(|(field, name)| {

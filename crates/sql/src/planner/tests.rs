@@ -861,6 +861,11 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, count(*) + random() FROM t GROUP BY k", "asks random()"),
         ("other VALUES ('a', 1)", "reads no stream"),
         ("other SELECT k, v FROM t UNION ALL VALUES ('a', 1)", "UNION ALL SELECT 'b', 2"),
+        ("other SELECT k, v FROM t WHERE v > 1 AND false", "can never give a row"),
+        ("other SELECT k, count(*) FROM t WHERE false GROUP BY k", "can never give a row"),
+        ("other SELECT k, v FROM t ORDER BY v LIMIT 0", "its LIMIT is 0"),
+        ("other SELECT 'a', 5 FROM (SELECT count(*) FROM t)", "the same rows whatever its streams bring"),
+        ("other SELECT 'a', count(*) FROM t WHERE false", "write these rows once: INSERT INTO other VALUES (…)"),
         ("other WITH RECURSIVE r AS (SELECT k, v FROM t UNION ALL SELECT k, v FROM r) SELECT * FROM r", "WITH RECURSIVE"),
         ("other SELECT k, count(*) FROM t GROUP BY k EMIT ON WINDOW CLOSE", "or leave EMIT out"),
         (
