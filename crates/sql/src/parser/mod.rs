@@ -18,6 +18,7 @@ mod ordinals;
 mod precedence;
 mod session;
 mod table;
+mod table_query;
 mod types;
 mod unnest;
 mod view;
@@ -295,7 +296,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     }
     casts::refuse_nested(cursor.remaining())?;
     let place = Place { end: cursor.end(), limits: cursor.limits() };
-    let lowered = window::lower(cursor.remaining(), place)?;
+    let lowered = table_query::lower(&window::lower(cursor.remaining(), place)?)?;
     let mut query = Cursor::new(&lowered, place.end, place.limits).rest(|parser| parser.parse_query())?;
     cursor.take(usize::MAX);
     let headings = headings::of(&query);
