@@ -30,7 +30,6 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Change, apply},
     error::SqlError,
-    limits::Limits,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
@@ -103,11 +102,11 @@ impl PlatformEngine {
             },
             StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
             StatementKind::Describe(name) => {
-                let catalog = self.catalog.current();
-                let Some(view) = catalog.find_view(name) else { return show::describe(&catalog, name).map_err(sql_error) };
-                let view = view.statement(Limits::default()).map_err(sql_error)?;
-                let plan = self.planner().plan_view(&view).await.map_err(sql_error)?;
-                show::describe_view(&plan).map_err(sql_error)
+                let planner = self.planner();
+                match planner.plan_described(name).await.map_err(sql_error)? {
+                    Some(plan) => show::describe_plan(&plan).map_err(sql_error),
+                    None => show::describe(planner.catalog(), name).map_err(sql_error),
+                }
             }
             StatementKind::Session(session) => session_answer(session, tag),
             StatementKind::ControlJob { name, action } => self.control(name, *action, tag).await,

@@ -13,7 +13,7 @@ use polybolos_gateway::engine::Answer;
 use polybolos_sql::{
     catalog::Catalog,
     error::SqlError,
-    names::{RelationName, SYSTEM_SCHEMA},
+    names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
     show as sql_show,
     statement::Show,
 };
@@ -75,13 +75,20 @@ pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Resul
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
         Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
         Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),
+        Show::CreateTable(name) if RESERVED_SCHEMAS.contains(&name.schema.as_str()) => Err(SqlError::Unsupported {
+            at: None,
+            message: format!(
+                "tables of schema {} are the system's own and no statement made them; DESCRIBE {name} lists the columns",
+                name.schema
+            ),
+        }),
         Show::CreateTable(name) => Ok(text("create_statement", sql_show::create_table(catalog.table(name)?).lines())?),
         Show::CreateJob(name) => Ok(text("create_statement", sql_show::create_job(catalog.job(name)?).lines())?),
     }
 }
 
-pub fn describe_view(plan: &LogicalPlan) -> Result<Answer, SqlError> {
-    Ok(rows(sql_show::describe_view(plan)?, "DESCRIBE"))
+pub fn describe_plan(plan: &LogicalPlan) -> Result<Answer, SqlError> {
+    Ok(rows(sql_show::describe_plan(plan)?, "DESCRIBE"))
 }
 
 pub fn describe(catalog: &Catalog, table: &RelationName) -> Result<Answer, SqlError> {

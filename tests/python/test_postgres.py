@@ -211,6 +211,12 @@ def test_statements_of_the_platform(connect):
         jobs = [row[0] for row in connection.execute("SHOW JOBS").fetchall()]
         assert "created_users_job" in jobs
         assert connection.execute("SELECT name FROM polybolos.jobs").fetchall()
+        described = connection.execute("DESCRIBE polybolos.jobs").fetchall()
+        assert ("name", "STRING") in [row[:2] for row in described]
+        columns = connection.execute("SHOW COLUMNS FROM information_schema.tables").fetchall()
+        assert "table_name" in [row[0] for row in columns]
+        with pytest.raises(psycopg.Error, match="are the system's own and no statement made them; DESCRIBE polybolos.jobs"):
+            connection.execute("SHOW CREATE TABLE polybolos.jobs")
 
 
 def test_errors_have_codes(connect):

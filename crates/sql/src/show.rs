@@ -118,11 +118,11 @@ pub fn views(catalog: &Catalog) -> Result<RecordBatch> {
     ])
 }
 
-/// `DESCRIBE v` of a view, whose plan the planner makes.
+/// `DESCRIBE` of what is no declared table, by its plan ([`crate::planner::Planner::plan_described`]).
 ///
 /// # Errors
 /// Never in practice: all columns have one length.
-pub fn describe_view(plan: &LogicalPlan) -> Result<RecordBatch> {
+pub fn describe_plan(plan: &LogicalPlan) -> Result<RecordBatch> {
     let fields = plan.schema().fields();
     let data_type = |field: &DataType| SqlType::of_arrow(field).map_or_else(|| field.to_string(), |sql_type| sql_type.to_string());
     batch(vec![

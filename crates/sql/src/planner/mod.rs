@@ -36,11 +36,11 @@ use crate::{
     error::SqlError,
     functions,
     limits::Limits,
-    names::{CATALOG, DEFAULT_SCHEMA},
+    names::{CATALOG, DEFAULT_SCHEMA, RESERVED_SCHEMAS, RelationName},
     options::{job::JobOptions, kafka::StartupMode},
-    parser::with_named_casts,
+    parser::{parse_one, with_named_casts},
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
-    statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert, Query},
+    statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert, Query, StatementKind},
 };
 
 /// What a planner looks things up in. Cheap to clone.
@@ -186,6 +186,23 @@ impl Planner {
         let planning = self.over([view.query.as_ref()])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(&view.query).await?;
         planning.view(view).await
+    }
+
+    /// What DESCRIBE shows the columns of where it is no declared table: a view, or a table of the system's schemas.
+    ///
+    /// # Errors
+    /// When it does not exist, or the view's query cannot be planned.
+    pub async fn plan_described(&self, name: &RelationName) -> Result<Option<LogicalPlan>, SqlError> {
+        if let Some(view) = self.catalog.find_view(name) {
+            return self.plan_view(&view.statement(Limits::default())?).await.map(Some);
+        }
+        if !RESERVED_SCHEMAS.contains(&name.schema.as_str()) {
+            return Ok(None);
+        }
+        match parse_one(&format!("TABLE {name}"), Limits::default())?.kind {
+            StatementKind::Query(query) => self.plan_query(&query).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// A job of its own name: its INSERTs over unbounded sources, optimised.

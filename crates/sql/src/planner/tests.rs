@@ -995,6 +995,22 @@ async fn refusals_say_what_to_write() {
 }
 
 #[tokio::test]
+async fn views_and_tables_of_the_system_are_described_by_their_plans() {
+    let planner = planner(declared(TABLES));
+    let columns = async |schema: &str, name: &str| {
+        let plan = planner.plan_described(&RelationName::new(schema, name)).await?;
+        let names =
+            |plan: LogicalPlan| plan.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(" ");
+        Ok::<_, SqlError>(plan.map(names))
+    };
+    assert_eq!(columns("public", "big").await.unwrap().as_deref(), Some("k v ts"));
+    assert!(columns("information_schema", "columns").await.unwrap().is_some_and(|names| names.contains("column_name")));
+    assert_eq!(columns("public", "t").await.unwrap(), None);
+    let missing = columns("polybolos", "job").await.unwrap_err().to_string();
+    assert!(missing.contains("table polybolos.job does not exist"), "{missing}");
+}
+
+#[tokio::test]
 async fn what_has_a_plan_of_its_own_is_a_table_unless_it_is_a_view() {
     let sql = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public'";
     let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
