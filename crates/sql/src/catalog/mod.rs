@@ -20,6 +20,7 @@ pub use self::{
 pub(crate) use self::{
     apply::{references, sources, target},
     records::is_of_record,
+    table::CONNECTORS,
 };
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},

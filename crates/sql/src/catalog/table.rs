@@ -181,7 +181,8 @@ impl Connector {
     }
 }
 
-const CONNECTORS: [&str; 6] = ["kafka", "upsert-kafka", "cassandra", "filesystem", "blackhole", "print"];
+/// All of them.
+pub(crate) const CONNECTORS: [&str; 6] = ["kafka", "upsert-kafka", "cassandra", "filesystem", "blackhole", "print"];
 
 impl TableDefinition {
     pub fn column(&self, name: &str) -> Option<&ColumnDefinition> {
@@ -433,7 +434,7 @@ fn connector(reader: &mut OptionReader<'_>, create: &CreateTable) -> Result<Conn
         other => {
             let hint = match did_you_mean(other, CONNECTORS) {
                 Some(near) => format!("did you mean '{near}'?"),
-                None => "known are 'kafka', 'upsert-kafka', 'cassandra', 'filesystem', 'blackhole' and 'print'".to_owned(),
+                None => format!("known are {}", CONNECTORS.map(|name| format!("'{name}'")).join(", ")),
             };
             let at = reader.entry("connector").map(|entry| entry.at);
             Err(SqlError::Invalid { at, message: format!("unknown connector '{other}' of {}; {hint}", reader.object()) })

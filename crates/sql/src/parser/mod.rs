@@ -32,6 +32,7 @@ use datafusion::sql::sqlparser::{
 pub(crate) use self::{casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options, window::call_of};
 use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
+    catalog::CONNECTORS,
     error::{SqlError, did_you_mean},
     limits::Limits,
     location::{LineIndex, Location},
@@ -321,9 +322,10 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return refuse("CREATE OR REPLACE does not exist; write DROP and CREATE");
     }
     if cursor.word("EXTERNAL") {
-        return refuse(
-            "CREATE EXTERNAL TABLE reads files of the server, which SQL cannot do here; write CREATE TABLE … WITH ('connector' = 'kafka' | 'cassandra' | 'blackhole' | 'print', …)",
-        );
+        return refuse(&format!(
+            "CREATE EXTERNAL TABLE reads files of the server, which SQL cannot do here; write CREATE TABLE … WITH ('connector' = {}, …)",
+            CONNECTORS.map(|name| format!("'{name}'")).join(" | ")
+        ));
     }
     if cursor.words(&["TEMPORARY", "VIEW"]) || cursor.words(&["TEMP", "VIEW"]) || cursor.word("VIEW") {
         return Ok(StatementKind::CreateView(view::create_view(cursor)?));
@@ -499,6 +501,7 @@ mod tests {
     #[test]
     fn what_others_write_is_answered_with_what_to_write() {
         for (sql, reason) in [
+            ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'x'", "| 'upsert-kafka' | 'cassandra' | 'filesystem' |"),
             ("CREATE STREAM s (a INT) WITH (kafka_topic = 't')", "a stream is a table: CREATE TABLE"),
             ("CREATE SOURCE s WITH (connector = 'kafka')", "a source is a table: CREATE TABLE"),
             ("CREATE SINK s FROM m", "a sink is a table that a job fills"),
