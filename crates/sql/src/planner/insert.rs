@@ -12,7 +12,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use super::plan_in;
+use super::{has_twins, plan_in};
 use crate::{
     catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, TableDefinition, sources, target},
     error::{SqlError, did_you_mean},
@@ -116,7 +116,7 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     check_target(&target, insert)?;
     check_sources(&sources, insert)?;
     let columns = written_columns(&target, insert)?;
-    let query = plan_in(state, &with_names(&insert.query)).await?;
+    let query = plan_nameless(state, &insert.query).await?;
     check_count(&target, &columns, &query, insert)?;
     // A union of other types than its first branch has those only then; a query whose types cannot be settled fails later, and says why.
     let settled = state.analyzer().execute_and_check(query.clone(), state.config_options(), |_, _| {});
@@ -130,34 +130,56 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false, judges_time: false })
 }
 
-/// The query with a name of its own for what it selects twice, `name (2)`: DataFusion wants names that differ.
-pub(super) fn with_names(query: &ast::Query) -> ast::Query {
+/// A query whose columns have no names that matter. DataFusion wants names that differ, so what is selected twice is called `name (2)`; and where that is not
+/// enough, as `upper(a)` and `UPPER(a)` are one to it, every expression is.
+pub(super) async fn plan_nameless(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
+    match plan_in(state, &with_names(query, Named::Twins)).await {
+        Err(error) if matches!(&error, SqlError::Plan { source, .. } if has_twins(source)) => {
+            plan_in(state, &with_names(query, Named::Expressions)).await.map_err(|_| error)
+        }
+        planned => planned,
+    }
+}
+
+/// What gets a name with its place.
+#[derive(Clone, Copy, PartialEq)]
+enum Named {
+    Twins,
+    /// All but columns, too.
+    Expressions,
+}
+
+fn with_names(query: &ast::Query, named: Named) -> ast::Query {
     let mut query = query.clone();
-    name_twins(&mut query.body);
+    name_items(&mut query.body, named);
     query
 }
 
-fn name_twins(body: &mut ast::SetExpr) {
+fn name_items(body: &mut ast::SetExpr, named: Named) {
     match body {
         ast::SetExpr::Select(select) => {
             let mut known = BTreeSet::new();
             for (place, item) in select.projection.iter_mut().enumerate() {
-                let (name, expr) = match item {
-                    ast::SelectItem::UnnamedExpr(expr) => (parser::beneath(expr).to_string(), expr),
-                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr),
+                let (name, expr, is_unnamed) = match item {
+                    ast::SelectItem::UnnamedExpr(expr) => {
+                        let beneath = parser::beneath(expr);
+                        let is_column = matches!(beneath, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
+                        (beneath.to_string(), expr, !is_column)
+                    }
+                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr, false),
                     _ => continue,
                 };
-                if !known.insert(name.clone()) {
+                if !known.insert(name.clone()) || (is_unnamed && named == Named::Expressions) {
                     let alias = ast::Ident::with_quote('"', format!("{name} ({})", place + 1));
                     *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                 }
             }
         }
         ast::SetExpr::SetOperation { left, right, .. } => {
-            name_twins(left);
-            name_twins(right);
+            name_items(left, named);
+            name_items(right, named);
         }
-        ast::SetExpr::Query(query) => name_twins(&mut query.body),
+        ast::SetExpr::Query(query) => name_items(&mut query.body, named),
         _ => {}
     }
 }

@@ -172,10 +172,9 @@ impl Planner {
 
     /// A query whose columns have DataFusion's names.
     async fn plan_rows(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
-        let query = &insert::with_names(query);
         let planning = self.over([query])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
-        plan_in(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
+        insert::plan_nameless(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
     }
 
     /// The columns of a view that exists or is to be: a query without rows.

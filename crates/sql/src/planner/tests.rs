@@ -107,6 +107,7 @@ async fn values_go_to_columns_by_their_place_whatever_they_are_called() {
         "SELECT v AS b, v AS a FROM u",
         "SELECT v, CAST(v AS INT) FROM u",
         "SELECT v AS x, v + 1 AS x FROM u",
+        "SELECT abs(v), ABS(v) FROM u",
         "SELECT v, v FROM u UNION ALL SELECT v, v + 1 FROM t WHERE v > 0",
     ] {
         let job = plan(&format!("pair {query}")).await.unwrap();
@@ -124,6 +125,8 @@ async fn what_a_query_selects_twice_has_two_names() {
         ("SELECT CAST(t.a AS STRING), (b::int), 3 AS c FROM (VALUES (1, 2)) AS t (a, b) ORDER BY a, b DESC", ["a", "b", "c"]),
         ("SELECT CAST(a AS STRING), a, b FROM (VALUES (1, 2)) AS t (a, b) ORDER BY b", ["a", "a (2)", "b"]),
         ("SELECT 1::int, 1::bigint, 2", ["1::INT", "1::BIGINT", "2"]),
+        ("SELECT upper(a), UPPER(a), upper(t.a) FROM (VALUES ('x')) AS t (a) ORDER BY a", ["upper(a)", "UPPER(a)", "upper(t.a)"]),
+        ("SELECT count(*), COUNT(*), a FROM (VALUES (1)) AS t (a) GROUP BY a", ["count(*)", "COUNT(*)", "a"]),
     ] {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
         let plan = planner.plan_query(&query).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
