@@ -2,7 +2,13 @@
 use std::path::PathBuf;
 
 use polybolos_ingest::config::Pipeline;
+use polybolos_scheduler::jobs::rehearsal::rehearse;
 use polybolos_service::exit::{Exit, Failure};
+use polybolos_sql::{
+    statement::{Statement, StatementKind},
+    validate::Validation,
+};
+use polybolos_tables::plain::plain_chain;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,13 +32,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         };
         let files = polybolos_sql::validate::read_folder(folder)?;
         let validation = polybolos_sql::validate::validate(&files).await;
-        for problem in &validation.problems {
+        let refused = refused(&validation).await;
+        for problem in validation.problems.iter().map(ToString::to_string).chain(refused.iter().cloned()) {
             println!("{shown}/{problem}");
         }
         for warning in &validation.warnings {
             println!("{shown}/{warning}");
         }
-        problems += validation.problems.len();
+        problems += validation.problems.len() + refused.len();
         let (tables, jobs) = (validation.catalog.tables.len(), validation.catalog.jobs.len());
         println!("{shown}: {feeds} feeds, {tables} tables, {jobs} jobs");
     }
@@ -40,4 +47,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Reported, format!("{problems} problems; nothing was started or changed")).into());
     }
     Ok(())
+}
+
+/// Sound statements whose jobs `CREATE JOB` would refuse all the same.
+async fn refused(validation: &Validation) -> Vec<String> {
+    let mut refused = Vec::new();
+    for job in &validation.catalog.jobs {
+        let defines = |(_, statement): &&(String, Statement)| match &statement.kind {
+            StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => create.name == job.name,
+            _ => false,
+        };
+        let Some((file, statement)) = validation.statements.iter().rfind(defines) else { continue };
+        if let Err(error) = rehearse(&validation.catalog, job).await {
+            refused.push(format!("{file}:{}:{}: {}", statement.at.line, statement.at.column, plain_chain(&*error)));
+        }
+    }
+    refused
 }

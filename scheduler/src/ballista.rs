@@ -65,6 +65,11 @@ fn session_state(config: SessionConfig) -> datafusion::common::Result<SessionSta
     Ok(SessionStateBuilder::new().with_default_features().with_config(config).build())
 }
 
+/// What jobs are planned in.
+pub(crate) fn planning_session() -> datafusion::common::Result<SessionState> {
+    session_state(session_config())
+}
+
 impl Ballista {
     pub async fn start(id: &str, host: &str, port: u16) -> anyhow::Result<Self> {
         let placements = Arc::new(Placements::default());
@@ -92,7 +97,7 @@ impl Ballista {
         };
         let cluster = BallistaCluster::new_memory(id, Arc::new(session_state), Arc::new(session_config));
         let server = create_scheduler(cluster, Arc::new(config)).await.context("Ballista's scheduler does not start")?;
-        let session = Arc::new(SessionContext::new_with_state(session_state(session_config())?));
+        let session = Arc::new(SessionContext::new_with_state(planning_session()?));
         Ok(Self { server, placements, session })
     }
 

@@ -40,6 +40,19 @@ def test_what_a_pipeline_does_at_every_start_is_a_warning(tmp_path):
     assert answer.returncode == 0 and "asks.sql:2:1: warning: SHOW is run at every start" in answer.stdout, answer.stdout + answer.stderr
 
 
+def test_what_the_engine_cannot_keep_right_is_told_before_it_is_made(tmp_path):
+    tables = """CREATE TABLE t (k STRING, v BIGINT) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+CREATE TABLE s (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+"""
+    job = "  CREATE JOB j AS INSERT INTO s SELECT k, {}(v) FROM t GROUP BY k;\n"
+    (tmp_path / "job.sql").write_text(tables + job.format("max"))
+    answer = polybolos("validate", str(tmp_path))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (tmp_path / "job.sql").write_text(tables + job.format("max").replace("max(v)", "nth_value(v, 2 ORDER BY v)"))
+    answer = polybolos("validate", str(tmp_path))
+    assert answer.returncode != 0 and "job.sql:3:3: " in answer.stdout and "nth_value(…) of a group" in answer.stdout, answer.stdout
+
+
 def test_the_feed_example_is_loaded(tmp_path):
     (tmp_path / "ingest.toml").write_text(blocks("configuration.md", "toml ingest")[0])
     answer = polybolos("validate", str(tmp_path))

@@ -3,7 +3,7 @@
 //!
 //! * [`spec`]: what a runner needs of a job's definition;
 //! * [`sink`]: what becomes of an INSERT's rows;
-//! * [`planning`]: what a job's plan becomes on this platform;
+//! * [`planning`]: what a job's plan becomes on this platform; [`rehearsal`]: whether it becomes one, without a platform;
 //! * [`runner`]: one job's loop: events in, actions carried out;
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
@@ -22,6 +22,7 @@ pub mod history;
 pub mod manager;
 pub mod once;
 pub mod planning;
+pub mod rehearsal;
 pub mod replace;
 pub mod restart;
 pub mod runner;
