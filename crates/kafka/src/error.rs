@@ -151,6 +151,11 @@ pub(crate) fn is_away(code: Code) -> bool {
             | Code::BrokerNotAvailable
             | Code::LeaderNotAvailable
             | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::KafkaStorageError
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
             | Code::CoordinatorNotAvailable
             | Code::NotCoordinator
             | Code::CoordinatorLoadInProgress
@@ -172,6 +177,16 @@ mod tests {
     fn an_admin_request_that_nobody_answers_is_no_refusal() {
         let told = |code| KafkaError::from_client(Client::AdminOp(code), "here:9092", "asking");
         for code in [Code::OperationTimedOut, Code::BrokerTransportFailure, Code::LeaderNotAvailable] {
+            assert!(told(code).is_retryable(), "{code}");
+        }
+        // While the leader of a partition moves.
+        for code in [
+            Code::ReplicaNotAvailable,
+            Code::KafkaStorageError,
+            Code::FencedLeaderEpoch,
+            Code::UnknownLeaderEpoch,
+            Code::OffsetNotAvailable,
+        ] {
             assert!(told(code).is_retryable(), "{code}");
         }
         assert!(matches!(told(Code::TopicAuthorizationFailed), KafkaError::Refused { .. }));

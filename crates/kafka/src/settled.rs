@@ -46,15 +46,28 @@ pub(crate) async fn settled_ends(
     let until = Instant::now() + PATIENCE;
     loop {
         let readable = admin.ends(topic, partitions).await?;
-        if written.iter().all(|(partition, end)| readable.get(partition).is_some_and(|readable| readable >= end)) {
+        let waited_for = waited_for(&written, &readable);
+        if waited_for.is_empty() {
             return Ok(written);
         }
         if Instant::now() > until {
-            let reason = format!("a transaction in topic {topic:?} does not end");
+            let reason = format!("what was written to topic {topic:?} is not committed: {}", waited_for.join(", "));
             return Err(KafkaError::Away { servers: connection.bootstrap_servers.clone(), reason });
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The partitions whose readers do not see yet what was written, and why.
+fn waited_for(written: &BTreeMap<i32, i64>, readable: &BTreeMap<i32, i64>) -> Vec<String> {
+    let why = |(partition, end): (&i32, &i64)| match readable.get(partition) {
+        Some(readable) if readable >= end => None,
+        Some(readable) => {
+            Some(format!("a transaction in partition {partition} does not end (readers see {readable} of {end} offsets)"))
+        }
+        None => Some(format!("the end of partition {partition} is not known")),
+    };
+    written.iter().filter_map(why).collect()
 }
 
 /// Where partitions end, with what is not committed.
@@ -74,4 +87,20 @@ fn written(connection: &Connection, topic: &str, partitions: &[i32]) -> Result<B
         Ok((partition, end))
     };
     partitions.iter().map(end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_told_for_which_partitions() {
+        let written = BTreeMap::from([(0, 5), (1, 7), (2, 9)]);
+        let told = waited_for(&written, &BTreeMap::from([(0, 6), (1, 4)]));
+        assert_eq!(
+            told,
+            ["a transaction in partition 1 does not end (readers see 4 of 7 offsets)", "the end of partition 2 is not known"]
+        );
+        assert!(waited_for(&written, &written).is_empty());
+    }
 }
