@@ -43,6 +43,9 @@ struct Sink {
     retries: u64,
     write_us: u64,
     failures: u32,
+    /// What failed last somebody has to repair. One part tells for all when that is done: more would only keep other jobs' parts
+    /// from being published.
+    needs_repair: bool,
     trouble: Option<String>,
     /// Where its publishers are, if they stay somewhere.
     homes: BTreeMap<u16, ExecutorId>,
@@ -108,6 +111,7 @@ impl Publishing {
         sink.retries += report.retries;
         sink.write_us += report.write_us;
         sink.failures = 0;
+        sink.needs_repair = false;
         sink.trouble = None;
         if let Some(file) = &report.refused {
             self.refused.entry((report.epoch, report.sink)).or_default().push(file.clone());
@@ -124,9 +128,17 @@ impl Publishing {
             && matches!(part, Part::Ordered { executor, .. } if *executor == failure.executor)
         {
             sink.failures += 1;
-            let pause_us = if failure.retryable { config.backoff(sink.failures) } else { REPAIR_US.min(config.max_backoff_us) };
-            *part = Part::Waiting { until_us: now_us + pause_us };
+            sink.needs_repair = !failure.retryable;
             sink.trouble = Some(failure.message.clone());
+            if failure.retryable {
+                *part = Part::Waiting { until_us: now_us + config.backoff(sink.failures) };
+                return true;
+            }
+            let until_us = now_us + REPAIR_US.min(config.max_backoff_us);
+            *part = Part::Waiting { until_us };
+            for waiting in sink.parts.values_mut().filter(|part| matches!(part, Part::Waiting { .. })) {
+                *waiting = Part::Waiting { until_us };
+            }
             return true;
         }
         false
@@ -260,7 +272,7 @@ impl Publishing {
         self.sinks.iter().filter_map(|(id, sink)| Some((*id, sink.trouble.clone()?))).collect()
     }
 
-    /// `None`: nothing waits for time (parts that wait for an executor wait for its event).
+    /// `None`: nothing waits for time (parts that wait for an executor, or for another part that is tried, wait for its event).
     pub fn wakeup_us(&self, config: &CoordinatorConfig) -> Option<u64> {
         let due = |part: &Part| match part {
             Part::Waiting { until_us: 0 } | Part::Done => None,
@@ -292,17 +304,25 @@ impl Sink {
         config: &CoordinatorConfig,
         actions: &mut Vec<Action>,
     ) {
-        for file in &record.files {
-            let Some(part) = self.parts.get_mut(&file.part) else {
-                continue;
-            };
+        for part in self.parts.values_mut() {
             if let Part::Ordered { since_us, .. } = part
                 && now_us >= *since_us + config.publish_timeout_us
             {
                 *part = Part::Waiting { until_us: 0 };
                 self.retries += 1;
             }
+        }
+        let mut is_tried = self.needs_repair && self.parts.values().any(|part| matches!(part, Part::Ordered { .. }));
+        for file in &record.files {
+            let Some(part) = self.parts.get_mut(&file.part) else {
+                continue;
+            };
             if !matches!(part, Part::Waiting { until_us } if *until_us <= now_us) {
+                continue;
+            }
+            if is_tried {
+                // What becomes of that one is an event.
+                *part = Part::Waiting { until_us: 0 };
                 continue;
             }
             let home = self.homes.get(&file.part.publisher());
@@ -314,6 +334,7 @@ impl Sink {
             };
             *turn = turn.wrapping_add(1);
             *part = Part::Ordered { executor: executor.clone(), since_us: now_us };
+            is_tried = self.needs_repair;
             let executor = executor.clone();
             if config.staying.contains(&id) {
                 self.homes.insert(file.part.publisher(), executor.clone());

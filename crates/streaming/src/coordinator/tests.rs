@@ -220,6 +220,41 @@ fn a_job_that_a_sink_stopped_goes_on_when_the_sink_has_what_waited() {
     assert_eq!(bench.coordinator.manifest().life, Life::Running);
 }
 
+/// Each try takes a place on an executor that other jobs wait for.
+#[test]
+fn what_somebody_has_to_repair_is_tried_with_one_part() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    assert_eq!(orders.len(), 2);
+    for order in &orders {
+        bench.send(Event::PublishFailed(missing_table(order)));
+    }
+    bench.store();
+    let tried = |bench: &mut Bench, after_us: u64| {
+        bench.done.clear();
+        bench.now.monotonic_us += after_us;
+        bench.send(Event::Tick);
+        bench.orders()
+    };
+    assert!(tried(&mut bench, publishing::REPAIR_US - 1).is_empty());
+    assert_eq!(tried(&mut bench, 1), [orders[0].clone()]);
+    let wakeup_us = bench.coordinator.next_wakeup().expect("a deadline of the order");
+    assert!(wakeup_us > bench.now.monotonic_us, "the other part waits for no time");
+    assert!(tried(&mut bench, publishing::REPAIR_US).is_empty(), "while the order stands");
+    bench.send(Event::PublishFailed(missing_table(&orders[0])));
+    assert!(bench.orders().is_empty(), "no part is tried before the pause is over");
+    let again = tried(&mut bench, publishing::REPAIR_US);
+    assert_eq!(again.len(), 1);
+    bench.done.clear();
+    bench.published(&again[0], None);
+    assert_eq!(bench.orders(), [orders[1].clone()]);
+    bench.published(&orders[1], None);
+    bench.store();
+    assert_eq!(bench.coordinator.manifest().life, Life::Running);
+}
+
 /// Reading ahead would go on from the old topic's offsets, which the new one may never reach.
 #[test]
 fn a_record_of_a_topic_made_again_meanwhile_releases_nothing_of_its_successor() {
