@@ -37,6 +37,13 @@ const STEPS: [&str; 6] = [
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
+/// A text in one line, of at most 60 characters and an ellipsis.
+pub fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let text = text.replace('\n', " ");
+    if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }
+}
+
 /// The text of an error without kinds, steps and backtrace, in one line: what was being done, where that was said, and the cause.
 ///
 /// ```

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
+use polybolos_tables::plain::shortened;
 
 use super::functions::{EXISTING, SETTINGS, setting};
 use crate::scan;
@@ -34,7 +35,8 @@ pub fn rewrite(statement: &mut Statement) {
     let _ = statement.visit(&mut Rewriter);
 }
 
-/// Values that a query of no table selects are called as they are written, as the engine calls them: to DataFusion `1` is `Int64(1)`.
+/// Values that a query of no table selects are called as the engine calls them: as they are written, shortened, and where another
+/// has that name with their place behind it. To DataFusion `1` is `Int64(1)`.
 pub fn name_values(statement: &mut Statement) {
     let Statement::Query(query) = statement else { return };
     let SetExpr::Select(select) = query.body.as_mut() else { return };
@@ -46,12 +48,16 @@ pub fn name_values(statement: &mut Statement) {
         _ => None,
     };
     let mut known: HashSet<String> = select.projection.iter().filter_map(alias).collect();
-    for item in &mut select.projection {
+    for (place, item) in select.projection.iter_mut().enumerate() {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let written = expr.to_string();
+        let written = shortened(&expr.to_string());
         // The statement becomes a text again, in which not every quote within quotes is the same.
-        if !asks_a_table(expr) && !written.contains('"') && known.insert(written.clone()) {
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', written) };
+        if asks_a_table(expr) || written.contains('"') {
+            continue;
+        }
+        let twin = format!("{written} ({})", place + 1);
+        if let Some(name) = [written, twin].into_iter().find(|name| known.insert(name.clone())) {
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
         }
     }
 }
@@ -293,9 +299,13 @@ mod tests {
 
     #[test]
     fn values_are_called_as_they_are_written() {
+        let (a, b) = (format!("'{}'", "a".repeat(99)), format!("'{}b'", "a".repeat(98)));
+        let (long, cut) = (format!("SELECT {a}, {b}"), format!("'{}…", "a".repeat(59)));
+        let shortened_twins = format!(r#"SELECT {a} AS "{cut}", {b} AS "{cut} (2)""#);
         for (sql, expected) in [
             ("SELECT 1+2, 'a', 'a\\\"'", r#"SELECT 1 + 2 AS "1 + 2", 'a' AS "'a'", 'a\"'"#),
-            ("SELECT 1, 1, 2 AS \"3\", 3", r#"SELECT 1 AS "1", 1, 2 AS "3", 3"#),
+            ("SELECT 1, 1, 2 AS \"3\", 3", r#"SELECT 1 AS "1", 1 AS "1 (2)", 2 AS "3", 3 AS "3 (4)""#),
+            (long.as_str(), shortened_twins.as_str()),
             ("SELECT (SELECT max(a) FROM t), version()", r#"SELECT (SELECT max(a) FROM t), version() AS "version()""#),
             ("SELECT 1 FROM pg_class", "SELECT 1 FROM pg_class"),
             ("SHOW timezone", "SHOW timezone"),

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::{
     parser::{Parser, ParserError},
     tokenizer::{Token, TokenWithSpan, Word},
 };
+use polybolos_tables::plain::shortened;
 
 use super::dialect::Generic;
 use crate::{
@@ -315,11 +316,4 @@ pub(crate) fn split_place(text: &str) -> (&str, Option<Location>) {
         Some((message, _)) => (message, None),
         None => (text, None),
     }
-}
-
-/// On one line, of at most 60 characters.
-pub(super) fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
-    let text = text.replace('\n', " ");
-    if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }

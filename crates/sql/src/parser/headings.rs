@@ -1,10 +1,8 @@
 //! What the columns of an answer are called: an expression without an alias as it is written, before anything is rewritten.
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier};
+use polybolos_tables::plain::shortened;
 
-use super::{
-    casts::{beneath, column},
-    cursor::shortened,
-};
+use super::casts::{beneath, column};
 use crate::statement::Heading;
 
 /// The headings of the first SELECT, whose names are those of a set operation, too.
