@@ -155,14 +155,20 @@ fn nullable_values(entries: &FieldRef) -> FieldRef {
     Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(fields.collect())))
 }
 
-async fn drain_all_but_last(answers: Vec<Answer>) -> Result<Answer, EngineError> {
-    let mut last = None;
-    for answer in answers {
-        if let Some(mut earlier) = last.replace(answer) {
-            while earlier.batches.try_next().await?.is_some() {}
-        }
+/// The last answer, which tells first what the others have to say.
+async fn drain_all_but_last(mut answers: Vec<Answer>) -> Result<Answer, EngineError> {
+    let Some(mut last) = answers.pop() else {
+        return Err(EngineError::new(ErrorKind::Syntax, "there is no statement in the text"));
+    };
+    let mut notices = Vec::new();
+    for mut earlier in answers {
+        while earlier.batches.try_next().await?.is_some() {}
+        notices.append(&mut earlier.notices);
+        notices.extend(earlier.told_last.map(|told_last| told_last()).unwrap_or_default());
     }
-    last.ok_or_else(|| EngineError::new(ErrorKind::Syntax, "there is no statement in the text"))
+    notices.append(&mut last.notices);
+    last.notices = notices;
+    Ok(last)
 }
 
 fn flight_info(schema: &Schema, ticket: impl ProstMessageExt, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {

@@ -16,6 +16,9 @@ const NAME: &str = "polybolos-notice-bin";
 /// Of all together. Many clients end a call whose headers are larger than 8 KiB, and on their way these are a third longer.
 const MAX_BYTES: usize = 4096;
 
+/// What a header counts beside its value: its name, and 32 bytes by HPACK (RFC 7541, 4.1).
+const AROUND_BYTES: usize = NAME.len() + 32;
+
 /// The messages of an answer, and then its notices.
 pub fn with_notices(messages: DataStream, notices: Vec<String>, told_last: Option<ToldLast>) -> DataStream {
     let last = stream::once(async move {
@@ -33,7 +36,7 @@ fn trailers(notices: impl Iterator<Item = String>) -> Option<Status> {
         if told.is_empty() {
             break;
         }
-        room = if told.len() < notice.len() { 0 } else { room - told.len() };
+        room = room.saturating_sub(told.len() + AROUND_BYTES);
         metadata.append_bin(NAME, MetadataValue::from_bytes(told.as_bytes()));
     }
     (!metadata.is_empty()).then(|| Status::with_metadata(Code::Ok, "", metadata))
@@ -53,6 +56,9 @@ mod tests {
     fn notices_are_cut_where_clients_would_refuse_them() {
         assert_eq!(told(&[]), None);
         let long = "ü".repeat(MAX_BYTES);
-        assert_eq!(told(&["one".into(), long, "gone".into()]), Some(vec!["one".into(), "ü".repeat((MAX_BYTES - 3) / 2)]));
+        let cut = "ü".repeat((MAX_BYTES - 3 - AROUND_BYTES) / 2);
+        assert_eq!(told(&["one".into(), long, "gone".into()]), Some(vec!["one".into(), cut]));
+        let many = told(&["x"; 100].map(str::to_owned)).unwrap();
+        assert_eq!(many.len(), MAX_BYTES.div_ceil(1 + AROUND_BYTES), "names count, too");
     }
 }
