@@ -56,8 +56,8 @@ pub struct Control {
     publishing: Publishing,
     /// Ballista's executor, once there was a leader to start it against. It answers whichever scheduler sends it tasks.
     ballista: Option<JoinHandle<Result<(), String>>>,
-    /// Why a scheduler of another build was left, until one of the same takes this executor: told once.
-    last_mismatch: String,
+    /// Why a scheduler that does not fit was left, until one takes this executor: told once.
+    last_misfit: String,
 }
 
 /// How one connection ended.
@@ -65,8 +65,8 @@ enum Outcome {
     Shutdown,
     /// Not the leader, or gone: try the next.
     Next(String),
-    /// One of the two has to be updated, which may happen at any time.
-    OtherBuild(String),
+    /// One of the two has to be updated or moved, which may happen at any time.
+    Misfit(String),
     Restart(String),
 }
 
@@ -79,7 +79,7 @@ impl Control {
     ) -> Self {
         let grant = Arc::new(PublishGrant::default());
         let publishing = Publishing::new(Publisher::new(services.clone()), grant.clone());
-        Self { settings, exchange_port, services, reports, grant, publishing, ballista: None, last_mismatch: String::new() }
+        Self { settings, exchange_port, services, reports, grant, publishing, ballista: None, last_misfit: String::new() }
     }
 
     pub async fn run(mut self, on_ready: impl FnOnce() + Send, shutdown: CancellationToken) -> anyhow::Result<Ended> {
@@ -97,10 +97,10 @@ impl Control {
                 match outcome {
                     Outcome::Shutdown => return Ok(Ended::Shutdown),
                     Outcome::Restart(why) => return Ok(Ended::Restart(why)),
-                    Outcome::OtherBuild(why) => {
-                        if why != self.last_mismatch {
+                    Outcome::Misfit(why) => {
+                        if why != self.last_misfit {
                             tracing::error!(%scheduler, "{why}");
-                            self.last_mismatch = why;
+                            self.last_misfit = why;
                         }
                     }
                     Outcome::Next(why) => {
@@ -163,7 +163,7 @@ impl Control {
                         Err(status) => return Outcome::Next(status.message().to_owned()),
                     };
                     match message {
-                        Some(Response::Refusal(refusal)) if refusal.other_build => return Outcome::OtherBuild(refusal.reason),
+                        Some(Response::Refusal(refusal)) if refusal.misfit => return Outcome::Misfit(refusal.reason),
                         Some(Response::Refusal(refusal)) => {
                             if welcomed {
                                 tracing::warn!(%scheduler, reason = %refusal.reason, "the leader refuses this executor");
@@ -175,7 +175,7 @@ impl Control {
                                 return outcome;
                             }
                             welcomed = true;
-                            self.last_mismatch.clear();
+                            self.last_misfit.clear();
                             answered_us = Some(self.grant.now_us());
                         }
                         Some(message) => {
@@ -258,7 +258,7 @@ impl Control {
     ) -> Result<(), Outcome> {
         let scheduler_build = Build { version: &welcome.version, protocol: &welcome.protocol };
         if let Some(why) = mismatch(&self.settings.host.to_string(), BUILD, scheduler_build) {
-            return Err(Outcome::OtherBuild(why));
+            return Err(Outcome::Misfit(why));
         }
         self.services.follow(Generation(welcome.generation));
         let content = match self.services.store.get(&welcome.probe_key).await {

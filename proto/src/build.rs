@@ -21,7 +21,8 @@ impl fmt::Display for Build<'_> {
 /// Of what another says of itself, what is repeated.
 const SHOWN_CHARS: usize = 64;
 
-fn shown(text: &str) -> String {
+/// What another says of itself, as it stands in messages: in one line, and short.
+pub fn shown(text: &str) -> String {
     if text.is_empty() {
         return "unknown".into();
     }

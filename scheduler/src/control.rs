@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use polybolos_operators::epoch::peers::Peer;
 use polybolos_persist::{Expected, Store};
 use polybolos_proto::{
-    build::{BUILD, Build, mismatch},
+    build::{BUILD, Build, mismatch, shown},
     executor::v1::{self as wire, executor_control_service_server::ExecutorControlService},
 };
 use polybolos_streaming::ids::{ExecutorId, Generation, Incarnation};
@@ -89,12 +89,14 @@ pub struct Executors {
     ballista: Ballista,
     store: Arc<dyn Store>,
     leader: String,
+    /// The id of the one that this process is on.
+    machine: String,
     /// 0 while this scheduler does not lead: executors are sent away.
     generation: AtomicU64,
     connections: AtomicU64,
     connected: RwLock<BTreeMap<ExecutorId, Connected>>,
     listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
-    /// Why executors of other builds were sent away, each told once: they come back again and again.
+    /// Why executors that do not fit were sent away, each told once: they come back again and again.
     mismatches: Mutex<BTreeSet<String>>,
 }
 
@@ -104,6 +106,7 @@ impl Executors {
             ballista,
             store,
             leader,
+            machine: polybolos_persist::machine_id(),
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             connected: RwLock::default(),
@@ -272,11 +275,13 @@ impl Executors {
             Some(Heard::Hello(hello)) => hello,
             _ => return,
         };
-        if let Some(reason) = mismatch(&hello.host, Build { version: &hello.version, protocol: &hello.protocol }, BUILD) {
+        let other_build = mismatch(&hello.host, Build { version: &hello.version, protocol: &hello.protocol }, BUILD);
+        let misfit = other_build.or_else(|| other_machine(&hello, &self.machine, self.store.as_ref()));
+        if let Some(reason) = misfit {
             if is_new(&mut self.mismatches.lock(), &reason) {
                 tracing::error!("{reason}");
             }
-            send(Order::Refusal(wire::Refusal { reason, other_build: true })).await;
+            send(Order::Refusal(wire::Refusal { reason, misfit: true })).await;
             return;
         }
         let executor = ExecutorId(hello.executor_id.clone());
@@ -406,8 +411,23 @@ impl Connected {
     }
 }
 
+/// Why an executor cannot share the leader's store, by rule 19: a folder may be seen on another machine, but is not locked there.
+fn other_machine(executor: &wire::Hello, machine: &str, store: &dyn Store) -> Option<String> {
+    if !store.serves_one_machine() || executor.machine_id == machine {
+        return None;
+    }
+    Some(format!(
+        "the executor on {} is on machine {} and the scheduler on machine {}, and the store {} serves one machine; \
+         run both on one, or set storage.url to a bucket on S3",
+        shown(&executor.host),
+        shown(&executor.machine_id),
+        shown(machine),
+        store.describe()
+    ))
+}
+
 fn refusal(reason: String) -> wire::Refusal {
-    wire::Refusal { reason, other_build: false }
+    wire::Refusal { reason, misfit: false }
 }
 
 async fn next(incoming: &mut Streaming<wire::AttachRequest>) -> Option<Heard> {
@@ -436,7 +456,22 @@ impl ExecutorControlService for ControlService {
 
 #[cfg(test)]
 mod tests {
+    use polybolos_persist::LocalStore;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_in_a_folder_is_not_shared_with_another_machine() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("a store");
+        let hello = |machine: &str| wire::Hello { host: "elsewhere".into(), machine_id: machine.into(), ..wire::Hello::default() };
+        assert_eq!(other_machine(&hello("here"), "here", &store), None);
+        let told = other_machine(&hello("there"), "here", &store).expect("another machine");
+        let place = store.describe();
+        let named = ["elsewhere", "machine there", "machine here", place.as_str(), "storage.url"];
+        assert!(named.iter().all(|name| told.contains(*name)) && !told.contains('\n'), "{told}");
+        assert!(other_machine(&hello(""), "here", &store).expect("an unknown machine").contains("machine unknown"));
+    }
 
     #[test]
     fn reasons_are_told_once_and_not_kept_without_end() {

@@ -40,8 +40,9 @@ pub use places::{Place, Places};
 pub use s3::{S3Address, S3Settings, S3Store};
 pub use store::{Entry, Expected, Store, Swap, Version, trial};
 
-/// This machine's id, so that a store that serves one host is not shared between two (EPOCHS rule 19).
+/// This machine's id, by which a leader whose store serves one machine refuses executors of another (EPOCHS rule 19). The running
+/// kernel's comes first: containers on one machine have it in common, and copies of one machine do not.
 pub fn machine_id() -> String {
     let read = |path: &str| std::fs::read_to_string(path).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
-    read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
+    read("/proc/sys/kernel/random/boot_id").or_else(|| read("/etc/machine-id")).unwrap_or_default()
 }

@@ -313,6 +313,11 @@ impl Store for LocalStore {
     fn describe(&self) -> String {
         format!("file:{}", self.root.display())
     }
+
+    /// Its locks hold on one machine, whoever else sees the folder.
+    fn serves_one_machine(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

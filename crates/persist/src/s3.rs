@@ -155,4 +155,8 @@ impl Store for S3Store {
     fn describe(&self) -> String {
         self.bucket.address.to_string()
     }
+
+    fn serves_one_machine(&self) -> bool {
+        false
+    }
 }

@@ -54,6 +54,9 @@ pub trait Store: Debug + Send + Sync {
 
     /// Kind and place, for messages.
     fn describe(&self) -> String;
+
+    /// Whether only processes of one machine may share it (EPOCHS rule 19).
+    fn serves_one_machine(&self) -> bool;
 }
 
 /// Parts separated by '/', none of which leads elsewhere.

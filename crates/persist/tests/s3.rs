@@ -130,3 +130,8 @@ async fn a_server_that_is_not_there_is_away() {
     let error = S3Store::open(S3Address::parse("s3://sound").expect("reads"), &settings).await.expect_err("refused");
     assert!(error.is_away() && error.to_string().contains("refused"), "{error}");
 }
+
+#[tokio::test]
+async fn a_bucket_serves_many_machines() {
+    assert!(!open("s3://sound/machines").await.expect("opens").serves_one_machine());
+}
