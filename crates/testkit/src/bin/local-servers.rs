@@ -21,7 +21,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the command may take to end after a signal, and then what it left behind.
 const COMMAND_GRACE: Duration = Duration::from_secs(30);
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
-/// Exit codes of DESIGN §7.
+/// The exit code of what failed here; a command's own is passed on.
 const FAILED: u8 = 1;
 /// What a shell reports for a command that a signal ended is this plus the signal's number.
 const SIGNAL_EXIT_BASE: i32 = 128;
