@@ -5,7 +5,7 @@ use datafusion::{
         DFSchemaRef, Result, ScalarValue,
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, LogicalPlan, simplify::SimplifyContext},
+    logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
 };
 
@@ -20,11 +20,16 @@ const IN: &str = "IN (SELECT count(*) … WHERE u.k = t.k) without GROUP BY is n
 pub(super) fn refuse_aggregates(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
+        let is_condition = matches!(node, LogicalPlan::Filter(_));
         node.apply_expressions(|expression| {
-            expression.apply(|part| {
-                refused = refused.or(refusal(part)?);
-                Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })
+            let terms = if is_condition { terms(expression) } else { vec![expression] };
+            for term in terms {
+                term.apply(|part| {
+                    refused = refused.or(refusal(part, is_condition && std::ptr::eq(part, term))?);
+                    Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                })?;
+            }
+            Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })
     })?;
     match refused {
@@ -33,13 +38,29 @@ pub(super) fn refuse_aggregates(plan: &LogicalPlan) -> Result<(), SqlError> {
     }
 }
 
-fn refusal(expression: &Expr) -> Result<Option<&'static str>> {
+/// What AND and OR join to a condition.
+fn terms(condition: &Expr) -> Vec<&Expr> {
+    let (mut rest, mut terms) = (vec![condition], vec![]);
+    while let Some(part) = rest.pop() {
+        match part {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+                rest.extend([left.as_ref(), right.as_ref()]);
+            }
+            _ => terms.push(part),
+        }
+    }
+    terms
+}
+
+/// `is_term`: of a condition, to which NULL is as good as false.
+fn refusal(expression: &Expr, is_term: bool) -> Result<Option<&'static str>> {
     Ok(match expression {
         Expr::Exists(exists) => of_nothing(&exists.subquery.subquery)?.map(|row| if row.is_filtered { HAVING } else { EXISTS }),
-        // What is compared with NULL is not in it, as DataFusion finds, too.
-        Expr::InSubquery(within) => of_nothing(&within.subquery.subquery)?
-            .filter(|row| within.negated || !row.values.first().is_some_and(is_null))
-            .map(|_| IN),
+        Expr::InSubquery(within) => {
+            // Whether something is in NULL is unknown, and DataFusion finds that it is not.
+            let is_harmless = |row: &Row| is_term && !within.negated && row.values.first().is_some_and(is_null);
+            of_nothing(&within.subquery.subquery)?.filter(|row| !is_harmless(row)).map(|_| IN)
+        }
         _ => None,
     })
 }

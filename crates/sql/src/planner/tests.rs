@@ -366,8 +366,10 @@ async fn what_a_query_alone_may_say() {
         let StatementKind::Query(query) = parse(&sql).unwrap().remove(0).kind else { panic!("not a query") };
         assert!(planner.plan_query(&query).await.is_ok(), "{subquery}");
     }
-    let maximum = "SELECT v FROM t WHERE v IN (SELECT max(v) FROM u WHERE u.k = t.k) ORDER BY v";
-    assert_eq!(rows(maximum).await, "4\n5");
+    let maximum = "v IN (SELECT max(v) FROM u WHERE u.k = t.k)";
+    for condition in [maximum.to_owned(), format!("v > 1 AND (v > 9 OR {maximum})")] {
+        assert_eq!(rows(&format!("SELECT v FROM t WHERE {condition} ORDER BY v")).await, "4\n5", "{condition}");
+    }
 }
 
 #[tokio::test]
@@ -768,6 +770,7 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("SELECT k FROM t NATURAL RIGHT JOIN u", "coalesce(a.k, b.k)"),
         ("SELECT k FROM t WHERE v > 1 OR k NOT IN (SELECT k FROM u)", "NOT IN (SELECT …) beside OR"),
         ("SELECT k FROM t WHERE NOT (v > 1 AND (k IN (SELECT k FROM u)))", "NOT IN (SELECT …) beside OR"),
+        ("SELECT k FROM t WHERE NOT (v > 1 AND v IN (SELECT max(v) FROM u WHERE u.k = t.k))", "NOT IN (SELECT …) beside OR"),
         ("SELECT k FROM (SELECT k FROM t FOR UPDATE)", "there are no locks"),
         ("WITH x AS (INSERT INTO other SELECT k, v FROM t) SELECT 1", "a query only reads"),
         ("SELECT k FROM t WHERE k IN (WITH x AS (DELETE FROM t) SELECT 1)", "a query only reads"),
@@ -979,6 +982,22 @@ async fn refusals_say_what_to_write() {
         ),
         ("other SELECT k, v FROM t WHERE v IN (SELECT count(*) FROM u WHERE u.k = t.k)", "compare it: x = (SELECT count(*) …)"),
         ("other SELECT k, v FROM t WHERE v NOT IN (SELECT max(v) FROM u WHERE u.k = t.k)", "compare it: x = (SELECT count(*) …)"),
+        (
+            "other SELECT k, v FROM t WHERE NOT (v IN (SELECT max(v) FROM u WHERE u.k = t.k AND u.v > 9))",
+            "compare it: x = (SELECT count(*) …)",
+        ),
+        (
+            "other SELECT k, v FROM t WHERE v > 1 OR (v IN (SELECT max(v) FROM u WHERE u.k = t.k)) IS NULL",
+            "compare it: x = (SELECT count(*) …)",
+        ),
+        (
+            "other SELECT k, v FROM t WHERE (v IN (SELECT max(v) FROM u WHERE u.k = t.k)) IS FALSE",
+            "compare it: x = (SELECT count(*) …)",
+        ),
+        (
+            "other SELECT k, CASE WHEN v IN (SELECT max(v) FROM u WHERE u.k = t.k) THEN 1 END FROM t",
+            "compare it: x = (SELECT count(*) …)",
+        ),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.mode' = 'latest') */", "it takes 'earliest-offset', 'latest-offset'"),
         ("other SELECT k, v FROM t /*+ OPTIONS('topic' = 'x') */", "declare another table over the topic"),
         ("other SELECT k, v FROM t /*+ OPTIONS('scan.startup.modes' = 'x') */", "did you mean 'scan.startup.mode'?"),
