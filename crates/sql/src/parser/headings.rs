@@ -53,7 +53,7 @@ fn names(expression: &Expr) -> Vec<String> {
 }
 
 fn folded(name: Ident) -> String {
-    if name.quote_style.is_some() { name.value } else { name.value.to_lowercase() }
+    if name.quote_style.is_some() { name.value } else { name.value.to_ascii_lowercase() }
 }
 
 #[cfg(test)]
@@ -94,6 +94,8 @@ mod tests {
                 "SELECT TUMBLE_START(ts, INTERVAL '5' MINUTE), count(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '5' MINUTE)",
                 vec!["TUMBLE_START(ts, INTERVAL '5' MINUTE)", "count(*)"],
             ),
+            // As DataFusion, which leaves other letters as they are.
+            ("SELECT CAST(ÄB AS INT) FROM t", vec!["Äb"]),
             ("SELECT t.*, a + 1, * FROM t", vec!["*", "a + 1", "*"]),
             ("SELECT unnest(r), a + 1 FROM t", vec!["unnest(r)", "a + 1"]),
             ("SELECT unnest(r), unnest(s) AS s, a + 1, * FROM t", vec!["*", "*", "a + 1", "*"]),
