@@ -89,7 +89,13 @@ fn type_name(data_type: &DataType) -> String {
         DataType::Timestamp(unit, Some(zone)) => format!("Timestamp({unit}, {zone})"),
         DataType::Dictionary(_, values) => type_name(values),
         DataType::List(item) | DataType::LargeList(item) => format!("List({})", type_name(item.data_type())),
-        DataType::Map(entries, _) => format!("Map({})", type_name(entries.data_type())),
+        DataType::FixedSizeList(item, count) => format!("FixedSizeList({count}, {})", type_name(item.data_type())),
+        // What its entries' fields are called depends on who makes it.
+        DataType::Map(entries, _) => {
+            let DataType::Struct(fields) = entries.data_type() else { return data_type.to_string() };
+            let types: Vec<_> = fields.iter().map(|field| type_name(field.data_type())).collect();
+            format!("Map({})", types.join(", "))
+        }
         DataType::Struct(fields) => {
             let fields: Vec<_> = fields.iter().map(|field| typed(field.name(), [field.data_type()])).collect();
             format!("Struct({})", fields.join(", "))
@@ -136,7 +142,9 @@ mod tests {
             (DataType::LargeBinary, "Binary"),
             (DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)), "Utf8"),
             (DataType::List(item(DataType::LargeUtf8)), "List(Utf8)"),
-            (DataType::Map(Arc::new(named("entries", entries)), false), "Map(Struct(keys Utf8, values Int32))"),
+            (DataType::FixedSizeList(item(DataType::LargeUtf8), 3), "FixedSizeList(3, Utf8)"),
+            (DataType::Map(Arc::new(named("entries", entries)), false), "Map(Utf8, Int32)"),
+            (DataType::Struct(vec![named("a", DataType::Utf8View)].into()), "Struct(a Utf8)"),
         ] {
             assert_eq!(type_name(&data_type), words);
         }
