@@ -4,9 +4,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, Float64Array, RecordBatch},
+        array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch},
         compute::cast,
-        datatypes::{DataType, Float64Type, Schema},
+        datatypes::{DataType, Float32Type, Float64Type, Schema},
     },
     common::{Result, ScalarValue, exec_err, utils::SingleRowListArrayBuilder},
     logical_expr::{Accumulator, ColumnarValue, function::AccumulatorArgs},
@@ -39,19 +39,29 @@ impl Percentile {
         })
     }
 
-    fn floats(array: &ArrayRef) -> Result<Vec<f64>> {
-        Ok(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().iter().flatten().collect())
+    /// What was in order is passed over, and what came after it is sorted by itself: a stable sort merges runs.
+    fn sort(&mut self) {
+        self.values.sort_by(f64::total_cmp);
     }
 
     /// The values that count, in order.
     fn counted(&mut self) -> Cow<'_, [f64]> {
-        self.values.sort_unstable_by(f64::total_cmp);
+        self.sort();
         if !self.is_distinct {
             return Cow::Borrowed(&self.values);
         }
         let mut values = self.values.clone();
         values.dedup_by_key(|value| value.to_bits());
         Cow::Owned(values)
+    }
+}
+
+/// Appends those that are not NULL.
+fn append(values: &mut Vec<f64>, array: &ArrayRef) {
+    match array.as_primitive_opt::<Float64Type>() {
+        Some(array) if array.null_count() == 0 => values.extend_from_slice(array.values()),
+        Some(array) => values.extend(array.iter().flatten()),
+        None => values.extend(array.as_primitive::<Float32Type>().iter().flatten().map(f64::from)),
     }
 }
 
@@ -69,13 +79,15 @@ fn between(values: &[f64], share: f64, is_descending: bool) -> Option<f64> {
 
 impl Accumulator for Percentile {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.values.extend(Self::floats(&values[0])?);
+        append(&mut self.values, &values[0]);
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.values.sort_unstable_by(f64::total_cmp);
-        for value in Self::floats(&values[0])? {
+        self.sort();
+        let mut gone = Vec::with_capacity(values[0].len());
+        append(&mut gone, &values[0]);
+        for value in gone {
             match self.values.binary_search_by(|kept| kept.total_cmp(&value)) {
                 Ok(place) => {
                     self.values.remove(place);
@@ -101,6 +113,7 @@ impl Accumulator for Percentile {
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        // In order, so that nothing that is made of it has to sort all of it again.
         let values = Float64Array::from(self.counted().into_owned());
         Ok(vec![SingleRowListArrayBuilder::new(cast(&values, &self.data_type)?).build_list_scalar()])
     }
@@ -112,6 +125,8 @@ impl Accumulator for Percentile {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::array::Float32Array;
+
     use super::*;
 
     #[test]
@@ -127,6 +142,18 @@ mod tests {
             }
             assert!(percentile.retract_batch(&array(&[9.0])).is_err());
         }
+    }
+
+    #[test]
+    fn floats_of_both_widths_are_taken_without_nulls() {
+        let mut values = vec![3.5];
+        let arrays: [ArrayRef; 3] = [
+            Arc::new(Float64Array::from(vec![2.5, 1.5])),
+            Arc::new(Float64Array::from(vec![None, Some(4.5)])),
+            Arc::new(Float32Array::from(vec![Some(0.5), None])),
+        ];
+        arrays.iter().for_each(|array| append(&mut values, array));
+        assert_eq!(values, [3.5, 2.5, 1.5, 4.5, 0.5]);
     }
 
     #[test]
