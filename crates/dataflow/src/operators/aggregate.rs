@@ -1,6 +1,6 @@
 //! Aggregation of input that is only added to. DataFusion's own accumulators do it: the touched groups' partial states are merged in front of the new
 //! rows, kept again, and evaluated; so every aggregate that merges is exactly what DataFusion says it is, user-defined ones included.
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
@@ -188,6 +188,52 @@ impl Grouping {
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
     }
 
+    /// Groups with their results, which `results` computes of some of them: one whose results cannot be computed, as they do not fit
+    /// their types, has none.
+    pub(super) fn shown(
+        &self,
+        groups: &[ArrayRef],
+        count: usize,
+        mut results: impl FnMut(Range<usize>) -> Result<Vec<ArrayRef>>,
+    ) -> Result<Shown> {
+        match results(0..count) {
+            Ok(columns) => {
+                let rows = self.rows(groups, columns)?;
+                Ok(Shown { rows, of: UInt32Array::from_iter_values(0..count as u32), failed: vec![] })
+            }
+            Err(_) if count > 0 => {
+                let (mut rows, mut of, mut failed) = (vec![], vec![], vec![]);
+                for group in 0..count {
+                    match results(group..group + 1) {
+                        Ok(columns) => {
+                            rows.push(self.rows(&sliced(groups, &(group..group + 1)), columns)?);
+                            of.push(group as u32);
+                        }
+                        Err(error) => failed.push((group, error)),
+                    }
+                }
+                Ok(Shown { rows: concat_batches(&self.output, &rows)?, of: of.into(), failed })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets groups aside that have no results.
+    pub(super) fn set_aside(
+        &self,
+        context: &EpochContext<'_>,
+        operator: &dyn Operator,
+        groups: &[ArrayRef],
+        failed: &[(usize, DataFusionError)],
+    ) -> Result<()> {
+        let schema = Arc::new(Schema::new(self.key_fields()));
+        for (group, error) in failed {
+            let key = sliced(groups, &(*group..group + 1));
+            context.fail(operator, &Delta::added(batch_of(schema.clone(), key, 1)?), error);
+        }
+        Ok(())
+    }
+
     pub(super) fn describe(&self, kind: &str) -> String {
         let keys: Vec<_> = self.columns.iter().map(|&column| self.input.field(column).name().as_str()).collect();
         let calls: Vec<_> = self.calls.iter().map(Call::describe).collect();
@@ -208,6 +254,10 @@ impl Grouping {
 
 pub(super) fn pick(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
     columns.iter().map(|column| Ok(take(column, rows, None)?)).collect()
+}
+
+pub(super) fn sliced(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
+    columns.iter().map(|column| column.slice(rows.start, rows.len())).collect()
 }
 
 /// Old rows taken away, new rows added; rows that did not change are left out. `old` names the group of each of its rows, as `new_groups` does of the
@@ -243,11 +293,19 @@ pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch,
 }
 
 /// Groups and their results.
-struct Shown {
+pub(super) struct Shown {
     rows: RecordBatch,
     /// The group of each row, ascending.
     of: UInt32Array,
-    failed: Vec<(usize, DataFusionError)>,
+    pub failed: Vec<(usize, DataFusionError)>,
+}
+
+impl Shown {
+    /// The rows, with the groups as `groups` numbers them, ascending.
+    pub fn numbered(self, groups: &UInt32Array) -> (RecordBatch, UInt32Array) {
+        let of = self.of.values().iter().map(|row| groups.value(*row as usize));
+        (self.rows, UInt32Array::from_iter_values(of))
+    }
 }
 
 #[derive(Debug)]
@@ -308,39 +366,8 @@ impl Aggregate {
         self.grouping.calls.iter().zip(by_call).map(result).collect()
     }
 
-    /// Groups with their results, and which those are: one whose results cannot be computed, as they do not fit their types, has none.
     fn shown(&self, groups: &[ArrayRef], states: &[ArrayRef], count: usize) -> Result<Shown> {
-        match self.results(states, count) {
-            Ok(results) => {
-                let rows = self.grouping.rows(groups, results)?;
-                Ok(Shown { rows, of: UInt32Array::from_iter_values(0..count as u32), failed: vec![] })
-            }
-            Err(_) if count > 0 => {
-                let (mut rows, mut of, mut failed) = (vec![], vec![], vec![]);
-                for group in 0..count {
-                    let slice = |columns: &[ArrayRef]| columns.iter().map(|column| column.slice(group, 1)).collect::<Vec<_>>();
-                    match self.results(&slice(states), 1) {
-                        Ok(results) => {
-                            rows.push(self.grouping.rows(&slice(groups), results)?);
-                            of.push(group as u32);
-                        }
-                        Err(error) => failed.push((group, error)),
-                    }
-                }
-                Ok(Shown { rows: concat_batches(&self.grouping.output, &rows)?, of: of.into(), failed })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sets groups aside that have no results.
-    fn set_aside(&self, context: &EpochContext<'_>, groups: &[ArrayRef], failed: &[(usize, DataFusionError)]) -> Result<()> {
-        let schema = Arc::new(Schema::new(self.grouping.key_fields()));
-        for (group, error) in failed {
-            let key = groups.iter().map(|column| column.slice(*group, 1)).collect();
-            context.fail(self, &Delta::added(batch_of(schema.clone(), key, 1)?), error);
-        }
-        Ok(())
+        self.grouping.shown(groups, count, |rows| self.results(&sliced(states, &rows), rows.len()))
     }
 
     /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
@@ -378,7 +405,7 @@ impl Aggregate {
         }
         let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
         let shown = self.shown(&columns, &self.state_format()?.decode(states)?, keys.len())?;
-        self.set_aside(context, &columns, &shown.failed)?;
+        self.grouping.set_aside(context, self, &columns, &shown.failed)?;
         Ok(vec![Delta::added(shown.rows)])
     }
 }
@@ -451,13 +478,12 @@ impl Operator for Aggregate {
             return self.closed(context, groups_table);
         }
         let new = self.shown(&touched.columns, &states, count)?;
-        self.set_aside(context, &touched.columns, &new.failed)?;
+        self.grouping.set_aside(context, self, &touched.columns, &new.failed)?;
         let old = if known.is_empty() {
             None
         } else {
             let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
-            let old = self.shown(&pick(&touched.columns, &groups)?, &old_states, known.len())?;
-            Some((old.rows, UInt32Array::from_iter_values(old.of.values().iter().map(|row| groups.value(*row as usize)))))
+            Some(self.shown(&pick(&touched.columns, &groups)?, &old_states, known.len())?.numbered(&groups))
         };
         changes(old, new.rows, &new.of)
     }

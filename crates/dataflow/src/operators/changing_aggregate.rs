@@ -15,7 +15,7 @@ use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
     EpochContext, Operator,
-    aggregate::{Call, Grouping, Touched, changes, pick},
+    aggregate::{Call, Grouping, Shown, Touched, changes, pick, sliced},
     buckets,
     linear::{Adding, Linear},
     multiset::Multiset,
@@ -106,14 +106,9 @@ impl ChangingAggregate {
         Ok(results)
     }
 
-    /// Results of all calls, those of multisets looked up for the groups `rows`.
-    fn results(
-        &self,
-        linear: Vec<Option<ArrayRef>>,
-        tables: &mut [Table],
-        touched: &Touched,
-        rows: &[usize],
-    ) -> Result<Vec<ArrayRef>> {
+    /// Results of all calls for the groups `rows`: from kept columns, which have one row each, and of multisets looked up.
+    fn results(&self, kept: &[ArrayRef], tables: &mut [Table], touched: &Touched, rows: &[usize]) -> Result<Vec<ArrayRef>> {
+        let linear = self.linear_results(kept, rows.len())?;
         let mut tables = tables.iter_mut();
         let mut columns = vec![];
         for ((call, keeping), linear) in self.grouping.calls.iter().zip(&self.keeping).zip(linear) {
@@ -172,14 +167,21 @@ impl ChangingAggregate {
         Ok(())
     }
 
-    /// The kept columns of the touched groups after this epoch.
-    fn kept(&self, rows: Vec<i64>, adding: Vec<Option<Adding>>) -> Result<Vec<ArrayRef>> {
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(rows))];
-        for adding in adding.into_iter().flatten() {
-            columns.extend(adding.columns()?);
-        }
-        Ok(columns)
+    /// The groups `rows` with their results.
+    fn shown(&self, kept: &[ArrayRef], tables: &mut [Table], touched: &Touched, rows: &[usize]) -> Result<Shown> {
+        let groups = pick(&touched.columns, &numbers(rows))?;
+        self.grouping.shown(&groups, rows.len(), |range| self.results(&sliced(kept, &range), tables, touched, &rows[range]))
     }
+}
+
+/// The kept columns of the touched groups after this epoch.
+fn kept_after(rows: Vec<i64>, adding: Vec<Option<Adding>>) -> Vec<ArrayRef> {
+    let rows: ArrayRef = Arc::new(Int64Array::from(rows));
+    [rows].into_iter().chain(adding.into_iter().flatten().flat_map(Adding::columns)).collect()
+}
+
+fn numbers(groups: &[usize]) -> UInt32Array {
+    UInt32Array::from_iter_values(groups.iter().map(|group| *group as u32))
 }
 
 /// +1 when a value appears in its group, -1 when the last of it goes.
@@ -231,10 +233,8 @@ impl Operator for ChangingAggregate {
                 rest = others;
                 adding.load(&known, mine);
             }
-            let linear = self.linear_results(&loaded, known.len())?;
-            let results = self.results(linear, more_tables, &touched, &known)?;
-            let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
-            old = Some((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups));
+            // What could not be computed did not come out.
+            old = Some(self.shown(&loaded, more_tables, &touched, &known)?.numbered(&numbers(&known)));
         }
         for (delta, groups) in deltas.iter().zip(&touched.groups) {
             groups.iter().enumerate().for_each(|(row, group)| rows[*group] += delta.weight(row));
@@ -245,7 +245,7 @@ impl Operator for ChangingAggregate {
             .filter(|group| rows[*group] > 0 || standing_keys.iter().any(|key| key.row(0) == touched.keys.row(*group)))
             .collect();
         let is_alive: HashSet<usize> = alive.iter().copied().collect();
-        let kept = self.kept(rows, adding)?;
+        let kept = kept_after(rows, adding);
         let encoded = self.value_format()?.encode(&kept)?;
         let table = values(groups_table);
         for group in 0..count {
@@ -256,11 +256,11 @@ impl Operator for ChangingAggregate {
                 table.delete(key);
             }
         }
-        let living = UInt32Array::from_iter_values(alive.iter().map(|group| *group as u32));
-        let linear = self.linear_results(&pick(&kept, &living)?, alive.len())?;
-        let results = self.results(linear, more_tables, &touched, &alive)?;
-        let new = self.grouping.rows(&pick(&touched.columns, &living)?, results)?;
-        changes(old, new, &living)
+        let living = numbers(&alive);
+        let new = self.shown(&pick(&kept, &living)?, more_tables, &touched, &alive)?;
+        self.grouping.set_aside(context, self, &pick(&touched.columns, &living)?, &new.failed)?;
+        let (new, groups) = new.numbered(&living);
+        changes(old, new, &groups)
     }
 
     fn describe(&self) -> String {

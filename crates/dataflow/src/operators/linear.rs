@@ -8,9 +8,12 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, UInt64Array},
     datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type, i256},
 };
-use datafusion::common::{Result, exec_datafusion_err, internal_err};
+use datafusion::common::{Result, exec_err, internal_err};
 
 use super::aggregate::Call;
+
+/// Stands for a sum of DECIMALs that has left 128 bits, and stays as long as there are values; none is so large.
+const LOST: i128 = i128::MAX;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Linear {
@@ -76,21 +79,21 @@ impl Linear {
         let counts = kept[0].as_primitive::<Int64Type>();
         Ok(match self {
             Self::Count => vec![kept[0].clone()],
-            Self::Sum(number) => vec![sums(number, counts, &kept[1..])],
+            Self::Sum(number) => vec![sums(number, counts, &kept[1..])?],
             Self::Average(number) => {
                 let unsigned: UInt64Array = counts.values().iter().map(|count| (*count != 0).then_some(*count as u64)).collect();
-                vec![Arc::new(unsigned), sums(number, counts, &kept[1..])]
+                vec![Arc::new(unsigned), sums(number, counts, &kept[1..])?]
             }
         })
     }
 }
 
 /// NULL where there are no values.
-fn sums(number: Number, counts: &Int64Array, kept: &[ArrayRef]) -> ArrayRef {
+fn sums(number: Number, counts: &Int64Array, kept: &[ArrayRef]) -> Result<ArrayRef> {
     fn of<T: ArrowPrimitiveType>(counts: &Int64Array, sums: impl Iterator<Item = T::Native>) -> PrimitiveArray<T> {
         counts.values().iter().zip(sums).map(|(count, sum)| (*count != 0).then_some(sum)).collect()
     }
-    match number {
+    Ok(match number {
         Number::Int64 => Arc::new(of::<Int64Type>(counts, kept[0].as_primitive::<Int64Type>().values().iter().copied())),
         Number::UInt64 => Arc::new(of::<UInt64Type>(counts, kept[0].as_primitive::<UInt64Type>().values().iter().copied())),
         Number::Float64 => {
@@ -98,10 +101,14 @@ fn sums(number: Number, counts: &Int64Array, kept: &[ArrayRef]) -> ArrayRef {
             Arc::new(of::<Float64Type>(counts, sums.values().iter().zip(errors.values()).map(|(sum, error)| sum + error)))
         }
         Number::Decimal128(_, _) => {
-            let sums = of::<Decimal128Type>(counts, kept[0].as_primitive::<Decimal128Type>().values().iter().copied());
+            let sums = kept[0].as_primitive::<Decimal128Type>().values();
+            if sums.contains(&LOST) {
+                return exec_err!("a sum of DECIMALs has more than 38 digits; sum fewer rows, or CAST(x AS DOUBLE)");
+            }
+            let sums = of::<Decimal128Type>(counts, sums.iter().copied());
             Arc::new(sums.with_data_type(kept[0].data_type().clone()))
         }
-    }
+    })
 }
 
 /// The kept columns of the touched groups, while an epoch adds to them.
@@ -152,7 +159,7 @@ impl Adding {
                     sums[*group] = (value(&kept[1]), value(&kept[2]));
                 }
                 Self::Decimal128(_, sums, _) => {
-                    sums[*group] = i256::from_i128(kept[1].as_primitive::<Decimal128Type>().value(row));
+                    sums[*group] = wide(kept[1].as_primitive::<Decimal128Type>().value(row));
                 }
             }
         }
@@ -209,9 +216,9 @@ impl Adding {
         Ok(())
     }
 
-    pub fn columns(self) -> Result<Vec<ArrayRef>> {
+    pub fn columns(self) -> Vec<ArrayRef> {
         let count = |counts: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(counts)) };
-        Ok(match self {
+        match self {
             Self::Count(counts) => vec![count(counts)],
             Self::Int64(counts, sums) => vec![count(counts), Arc::new(Int64Array::from(sums))],
             Self::UInt64(counts, sums) => vec![count(counts), Arc::new(UInt64Array::from(sums))],
@@ -220,17 +227,21 @@ impl Adding {
                 vec![count(counts), Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(errors))]
             }
             Self::Decimal128(counts, sums, data_type) => {
-                let sums: Vec<i128> = sums.into_iter().map(narrow).collect::<Result<_>>()?;
+                let sums: Vec<i128> = counts.iter().zip(sums).map(|(count, sum)| narrow(*count, sum)).collect();
                 vec![count(counts), Arc::new(Decimal128Array::from(sums).with_data_type(data_type))]
             }
-        })
+        }
     }
 }
 
 /// A sum as it is kept.
-fn narrow(sum: i256) -> Result<i128> {
-    let error = || exec_datafusion_err!("a sum of DECIMALs has more than 38 digits; sum fewer rows, or CAST(x AS DOUBLE)");
-    sum.to_i128().ok_or_else(error)
+fn narrow(count: i64, sum: i256) -> i128 {
+    if count == 0 { 0 } else { sum.to_i128().unwrap_or(LOST) }
+}
+
+/// No values bring a sum back from where a lost one is.
+fn wide(sum: i128) -> i256 {
+    if sum == LOST { i256::from_parts(0, 1 << 72) } else { i256::from_i128(sum) }
 }
 
 /// `(sum, error) + value`, the error of each rounding kept aside.
@@ -269,10 +280,21 @@ mod tests {
     fn a_sum_of_decimals_may_leave_its_type_only_within_an_epoch() {
         let large = Decimal128Array::from(vec![9 * 10_i128.pow(37); 3]).with_data_type(DataType::Decimal128(38, 0));
         let arguments: Vec<ArrayRef> = vec![Arc::new(large)];
+        let linear = Linear::Sum(Number::Decimal128(38, 0));
         for (weights, fits) in [([1, 1, -1], true), ([1, 1, 0], false), ([-1, -1, 0], false)] {
-            let mut adding = Adding::new(Linear::Sum(Number::Decimal128(38, 0)), 1);
+            let mut adding = Adding::new(linear, 1);
             adding.add(&arguments, &[0, 0, 0], None, |row| weights[row]).unwrap();
-            assert_eq!(adding.columns().is_ok(), fits, "{weights:?}");
+            assert_eq!(linear.datafusion_states(&adding.columns()).is_ok(), fits, "{weights:?}");
+        }
+        let mut kept: Vec<ArrayRef> = vec![];
+        for (weights, fits) in [([1, 1, 0], false), ([-1, 0, 0], false), ([-1, 0, 0], true), ([1, 0, 0], true)] {
+            let mut adding = Adding::new(linear, 1);
+            if !kept.is_empty() {
+                adding.load(&[0], &kept);
+            }
+            adding.add(&arguments, &[0, 0, 0], None, |row| weights[row]).unwrap();
+            kept = adding.columns();
+            assert_eq!(linear.datafusion_states(&kept).is_ok(), fits, "it is lost until there are no values: {weights:?}");
         }
     }
 }

@@ -77,6 +77,24 @@ fn a_group_whose_result_does_not_fit_is_set_aside_and_comes_back() {
     assert_eq!((failed.len(), answer.len()), (1, 2), "{failed:?}");
 }
 
+/// The same of rows that change: twice 6e37 is too much for the type until another row makes it small, and twice 9e37 for what is kept,
+/// for good. Other groups go on.
+#[test]
+fn a_group_of_changing_rows_whose_sum_does_not_fit_is_set_aside() {
+    let large = "CAST(k AS DECIMAL(38, 10)) * CAST('100000000000000000000' AS DECIMAL(21, 0))";
+    let sql = format!("SELECT count(*) AS n, sum({large}) AS x FROM (SELECT DISTINCT id, k FROM t0) GROUP BY k % 2");
+    for (key, rows, said, (failures, expected)) in [
+        (60_000_000, 4, "does not fit into DECIMAL(38, 10)", (1, 1)),
+        (60_000_000, 6, "does not fit into DECIMAL(38, 10)", (1, 2)),
+        (90_000_000, 4, "more than 38 digits", (1, 1)),
+        (90_000_000, 6, "more than 38 digits", (2, 1)),
+    ] {
+        let (answer, failed, _) = run(&sql, &[key, 1, key, 3, -key, 5][..rows]);
+        assert_eq!((failed.len(), answer.len()), (failures, expected), "{rows} rows of {key}: {failed:?}");
+        assert!(failed[0].contains(said), "{failed:?}");
+    }
+}
+
 /// Two times 9e37 are too much for a partition, until a third row makes it less.
 #[test]
 fn a_partition_whose_window_does_not_fit_is_set_aside_and_comes_back() {
