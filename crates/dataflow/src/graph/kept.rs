@@ -161,6 +161,29 @@ mod tests {
         }
     }
 
+    /// Of functions that gave other answers once: their state is refused, as rows would be taken back that never came out.
+    #[test]
+    fn functions_that_answer_otherwise_than_once_are_called_otherwise() {
+        let share = "percentile_cont(0.5) WITHIN GROUP (ORDER BY v)";
+        let frame = "PARTITION BY k ORDER BY v ROWS 1 PRECEDING";
+        let decimal = "CAST(v AS DECIMAL(20, 2))";
+        for (sql, words, expected) in [
+            (format!("SELECT k, {share} AS p FROM t GROUP BY k"), " (as exact as floats)]", true),
+            (
+                format!("SELECT n, {share} AS p FROM (SELECT k AS n, max(v) AS v FROM t GROUP BY k) GROUP BY n"),
+                " (as exact as floats)]",
+                true,
+            ),
+            (format!("SELECT sum({decimal}) OVER ({frame}) AS s FROM t"), " (checked)]", true),
+            (format!("SELECT sum({decimal}) OVER (PARTITION BY k) AS s FROM t"), " (checked)]", false),
+            (format!("SELECT sum(v) OVER ({frame}) AS s FROM t"), " (checked)]", false),
+            (format!("SELECT avg({decimal}) OVER ({frame}) AS s FROM t"), " (checked)]", false),
+        ] {
+            let layout = layout(&kept(&sql));
+            assert_eq!(layout.iter().any(|line| line.contains(words)), expected, "{layout:?}");
+        }
+    }
+
     #[test]
     fn what_stands_above_the_state_may_change_and_what_it_follows_from_may_not() {
         let base = kept("SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k");

@@ -75,8 +75,15 @@ impl Call {
 
     pub fn describe(&self) -> String {
         let distinct = if self.distinct { " (of distinct values)" } else { "" };
-        format!("{}{distinct}", self.function.name())
+        format!("{}{distinct}", named(&self.function))
     }
+}
+
+/// A function as layouts have it. What is taken back is computed of the state, so state of a version whose function answered otherwise
+/// must not look the same: of `percentile_cont` those before 2026-11-29 knew six digits.
+pub(super) fn named(function: &AggregateFunctionExpr) -> String {
+    let exact = if function.fun().name() == "percentile_cont" { " (as exact as floats)" } else { "" };
+    format!("{}{exact}", function.name())
 }
 
 /// What both kinds of aggregation share: what is grouped, and what comes out.

@@ -6,14 +6,19 @@ use std::sync::Arc;
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch},
     compute::concat_batches,
-    datatypes::SchemaRef,
+    datatypes::{DataType, SchemaRef},
 };
-use datafusion::{common::Result, physical_expr::window::WindowExpr};
+use datafusion::{
+    common::Result,
+    physical_expr::window::{PlainAggregateWindowExpr, SlidingAggregateWindowExpr, WindowExpr},
+};
 use hashbrown::HashMap;
 use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
-    EpochContext, Operator, buckets, load,
+    EpochContext, Operator,
+    aggregate::named,
+    buckets, load,
     sorted::{Partition, SortedRows},
 };
 use crate::{
@@ -83,6 +88,20 @@ impl Window {
     }
 }
 
+/// An expression as layouts have it, see [`named`]: sums of DECIMALs over frames that slide wrapped around before 2026-11-29.
+fn shown(expression: &dyn WindowExpr) -> String {
+    if let Some(plain) = expression.as_any().downcast_ref::<PlainAggregateWindowExpr>() {
+        return named(plain.get_aggregate_expr());
+    }
+    let Some(sliding) = expression.as_any().downcast_ref::<SlidingAggregateWindowExpr>() else {
+        return expression.name().to_owned();
+    };
+    let function = sliding.get_aggregate_expr();
+    let is_sum = function.fun().name() == "sum" && !function.is_distinct();
+    let is_checked = is_sum && matches!(function.field().data_type(), DataType::Decimal128(..));
+    format!("{}{}", named(function), if is_checked { " (checked)" } else { "" })
+}
+
 impl Operator for Window {
     fn tables(&self) -> Vec<TableKind> {
         vec![TableKind::Buckets]
@@ -122,7 +141,7 @@ impl Operator for Window {
     }
 
     fn describe(&self) -> String {
-        let names: Vec<_> = self.expressions.iter().map(|expression| expression.name()).collect();
+        let names: Vec<_> = self.expressions.iter().map(|expression| shown(expression.as_ref())).collect();
         format!("Window: [{}], {}", names.join(", "), self.rows.describe())
     }
 
