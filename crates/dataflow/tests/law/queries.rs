@@ -585,7 +585,8 @@ impl<'a> Grammar<'a> {
     fn joined(&mut self, left: &From, words: &str, right: &From) -> Option<Query> {
         let mut on = self.equal_keys(left, right)?;
         if self.chance(0.1) {
-            on = on.replace(" = ", " IS NOT DISTINCT FROM ");
+            // In brackets, as DataFusion's parser compares with all that follows, AND included.
+            on = format!("({})", on.replace(" = ", " IS NOT DISTINCT FROM ").replace(" AND ", ") AND ("));
         }
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
         let mut residual = if self.chance(0.3) { format!(" AND {}", predicate(&both, 1, self.rng)) } else { String::new() };
