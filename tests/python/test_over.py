@@ -116,3 +116,13 @@ def test_a_table_that_a_job_will_make_is_empty_until_then(system):
     assert system.sql(f"SELECT * FROM {name}") == []
     assert system.sql(f"SELECT count(*) AS n FROM {name} WHERE id = 3") == [{"n": 0}]
     assert system.sql(f"SELECT * FROM polybolos.dead_letters WHERE job = '{name}'") == []
+
+
+def test_a_topic_with_nothing_to_read_is_sorted_and_numbered(system):
+    name = f"o{uuid.uuid4().hex[:8]}"
+    system.run("topic", "produce", name, stdin='{"a": 1}\n')
+    system.sql(f"CREATE TABLE {name} (a BIGINT) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json')")
+    nothing = f"{name} /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */"
+    assert system.sql(f"SELECT a FROM {nothing} ORDER BY a LIMIT 3") == []
+    assert system.sql(f"SELECT a, row_number() OVER () AS n FROM {nothing}") == []
+    assert system.sql(f"SELECT a FROM {nothing} UNION ALL SELECT a FROM {name} ORDER BY a") == [{"a": 1}]

@@ -122,9 +122,14 @@ async fn statements_are_prepared_and_updates_run() {
     }
 
     client.execute_update("PAUSE JOB j".to_owned(), None).await.unwrap();
+    let info = client.execute("PAUSE JOB j".to_owned(), None).await.unwrap();
     client.set_token(READER_TOKEN.to_owned());
-    let refused = client.execute_update("PAUSE JOB j".to_owned(), None).await.unwrap_err().to_string();
-    assert!(refused.contains("may not pause"), "{refused}");
+    assert!(fetch(&mut client, info).await.is_empty(), "it is not carried out again, which a reader may not");
+    let refused = [
+        client.execute_update("PAUSE JOB j".to_owned(), None).await.unwrap_err().to_string(),
+        client.execute("PAUSE JOB j".to_owned(), None).await.unwrap_err().to_string(),
+    ];
+    assert!(refused.iter().all(|refused| refused.contains("may not pause")), "{refused:?}");
     let missing = client.execute("SELECT * FROM nowhere".to_owned(), None).await.unwrap_err().to_string();
     assert!(missing.contains("nowhere"), "{missing}");
 }

@@ -81,6 +81,10 @@ impl TableProvider for KafkaTable {
             Reading::Job => vec![],
             Reading::Query(query) => query.ranges().await?,
         };
+        if matches!(self.reading, Reading::Query(_)) && ranges.is_empty() {
+            // A plan without partitions cannot be sorted.
+            return Ok(Arc::new(EmptyExec::new(Arc::new(decoded))));
+        }
         let source = descriptor_source(&ranges)?;
         Ok(Arc::new(RecordScanExec::new(Arc::new(spec), Arc::new(decoded), Arc::new([]), source)))
     }

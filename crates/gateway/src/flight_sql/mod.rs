@@ -47,6 +47,9 @@ use crate::{
 
 /// The protocol's word for "as many rows as it were, nobody counted".
 const UNKNOWN_ROW_COUNT: i64 = -1;
+/// Of a statement that has been carried out, and has no rows.
+const DONE: Bytes = Bytes::new();
+
 /// Each runs its own statement.
 const MAX_PARAMETER_ROWS: usize = 1_000;
 
@@ -88,16 +91,26 @@ impl FlightSqlDoor {
         login::principal(self.login.as_ref(), request.metadata())
     }
 
-    /// What a query will answer with, and the ticket that runs it.
+    /// What a query will answer with, and the ticket that runs it. A statement without columns is carried out at once: who wants no rows
+    /// of it need not ask for them, and counts on it when this call has ended.
     async fn plan(
         &self,
         principal: &Principal,
         sql: &[u8],
         ticket: impl ProstMessageExt,
         descriptor: FlightDescriptor,
-    ) -> Result<FlightInfo, Status> {
-        let schema = self.engine.describe(principal, Handle::decode(sql)?.text).await?;
-        flight_info(&told(&schema), ticket, descriptor)
+    ) -> Result<Response<FlightInfo>, Status> {
+        let text = Handle::decode(sql)?.text;
+        let schema = told(self.engine.describe(principal, text).await?.as_ref());
+        if !schema.fields().is_empty() {
+            return flight_info(&schema, ticket, descriptor).map(Response::new);
+        }
+        let mut answer = drain_all_but_last(self.engine.execute(principal, text).await?).await?;
+        while answer.batches.try_next().await?.is_some() {}
+        let more = answer.told_last.map(|told_last| told_last()).unwrap_or_default();
+        let mut response = Response::new(flight_info(&schema, TicketStatementQuery { statement_handle: DONE }, descriptor)?);
+        *response.metadata_mut() = notices::metadata(answer.notices.into_iter().chain(more));
+        Ok(response)
     }
 
     /// Answers a metadata command: its ticket is the command itself.
@@ -236,7 +249,7 @@ impl FlightSqlService for FlightSqlDoor {
     ) -> Result<Response<FlightInfo>, Status> {
         let principal = self.principal(&request)?;
         let ticket = TicketStatementQuery { statement_handle: query.query.clone().into() };
-        self.plan(&principal, query.query.as_bytes(), ticket, request.into_inner()).await.map(Response::new)
+        self.plan(&principal, query.query.as_bytes(), ticket, request.into_inner()).await
     }
 
     async fn do_get_statement(
@@ -245,6 +258,9 @@ impl FlightSqlService for FlightSqlDoor {
         request: Request<Ticket>,
     ) -> Result<Response<DataStream>, Status> {
         let principal = self.principal(&request)?;
+        if ticket.statement_handle == DONE {
+            return Ok(one_batch(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        }
         self.run(&principal, &ticket.statement_handle).await
     }
 
@@ -288,7 +304,7 @@ impl FlightSqlService for FlightSqlDoor {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let principal = self.principal(&request)?;
-        self.plan(&principal, &query.prepared_statement_handle.clone(), query, request.into_inner()).await.map(Response::new)
+        self.plan(&principal, &query.prepared_statement_handle.clone(), query, request.into_inner()).await
     }
 
     async fn do_get_prepared_statement(
