@@ -367,6 +367,21 @@ fn plain(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
     arguments.iter().map(plain).collect()
 }
 
+/// The values of a row: `(a, b)`, or `ROW(a, b)`.
+pub(super) fn row_of(expression: &Expr) -> Option<Vec<Expr>> {
+    let values = match expression {
+        Expr::Nested(inner) => row_of(inner)?,
+        Expr::Tuple(values) => values.clone(),
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+            if name.to_string().eq_ignore_ascii_case("row") =>
+        {
+            plain(&list.args)?
+        }
+        _ => return None,
+    };
+    Some(values).filter(|values| !values.is_empty())
+}
+
 fn rename(function: &mut Function, name: &str) {
     function.name = ObjectName::from(vec![Ident::new(name)]);
 }

@@ -16,6 +16,7 @@ mod json_clauses;
 mod numbers;
 mod ordinals;
 mod precedence;
+mod rows;
 mod session;
 mod table;
 mod table_query;
@@ -302,7 +303,8 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     cursor.take(usize::MAX);
     let headings = headings::of(&query);
     precedence::mend(&mut query);
-    numbers::keep_digits(&mut query);
+    numbers::keep_digits(&mut query, at)?;
+    rows::rewrite(&mut query, at)?;
     equivalents::rewrite(&mut query, at)?;
     equivalents::count_together(&mut query);
     casts::name(&mut query);

@@ -520,6 +520,46 @@ async fn rows_are_in_what_a_subquery_gives() {
 }
 
 #[tokio::test]
+async fn rows_with_nulls_are_neither_equal_nor_different() {
+    let e = "(VALUES (1, 1), (1, 2), (3, 4), (5, 5), (NULL, NULL), (NULL, 1)) AS e (a, b)";
+    for (condition, answer) in [
+        ("(a, b) = (1, 1)", "11"),
+        ("(a, b) <> (1, 1)", "12\n34\n55"),
+        // Whatever a is, b differs.
+        ("(a, b) <> (1, 2)", "1\n11\n34\n55"),
+        ("(a, b) < (3, 4)", "11\n12"),
+        ("(a, b) <= (3, 4)", "11\n12\n34"),
+        ("(a, b) > (1, 1)", "12\n34\n55"),
+        ("(a, b) >= (1, 2)", "12\n34\n55"),
+        ("(a, b) IN ((1, 1), (NULL, 4))", "11"),
+        ("(a, b) NOT IN ((1, 1), (3, 4))", "12\n55"),
+        ("(a, b) NOT IN ((1, NULL))", "34\n55"),
+        ("NOT (a, b) IN ((1, 1), (3, 4)) OR b = 4", "12\n34\n55"),
+        ("(a, b) BETWEEN (1, 2) AND (5, 4)", "12\n34"),
+    ] {
+        let query = format!("SELECT coalesce(a, 0) * 10 + coalesce(b, 0) AS n FROM {e} WHERE {condition} ORDER BY n");
+        assert_eq!(rows(&query).await, answer, "{condition}");
+    }
+    let joined = format!("WITH w AS (SELECT * FROM {e}) SELECT count(*) FROM w AS x JOIN w AS y ON (x.a, x.b) = (y.a, y.b)");
+    assert_eq!(rows(&joined).await, "4");
+    let job = plan("other SELECT k, v FROM t WHERE (k, v) NOT IN (('a', 1), ('b', 4))").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(!shown.contains("struct"), "{shown}");
+}
+
+#[tokio::test]
+async fn whole_numbers_keep_their_digits() {
+    for (query, answer) in [
+        ("VALUES (1), (12345678901234567890123)", "1\n12345678901234567890123"),
+        ("SELECT -12345678901234567890123, -9223372036854775809", "-12345678901234567890123 -9223372036854775809"),
+        ("SELECT 12345678901234567890123 - 12345678901234567890122", "1"),
+        ("SELECT CAST(99999999999999999999999999999999999999 AS DECIMAL(38, 0))", "99999999999999999999999999999999999999"),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
     let of_each = "(SELECT DISTINCT k FROM t) AS x";
     for (query, answer) in [
