@@ -40,13 +40,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("{shown}/{warning}");
         }
         problems += validation.problems.len() + refused.len();
-        let (tables, jobs) = (validation.catalog.tables.len(), validation.catalog.jobs.len());
-        println!("{shown}: {feeds} feeds, {tables} tables, {jobs} jobs");
+        let (tables, jobs) = (validation.catalog.tables.len(), validation.catalog.jobs.len() - refused.len());
+        println!("{shown}: {}, {}, {}", counted(feeds, "feed"), counted(tables, "table"), counted(jobs, "job"));
     }
     if problems > 0 {
-        return Err(Exit::new(Failure::Reported, format!("{problems} problems; nothing was started or changed")).into());
+        return Err(
+            Exit::new(Failure::Reported, format!("{}; nothing was started or changed", counted(problems, "problem"))).into()
+        );
     }
     Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Sound statements whose jobs `CREATE JOB` would refuse all the same.

@@ -51,12 +51,13 @@ CREATE TABLE s (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connect
     (tmp_path / "job.sql").write_text(tables + job.format("max").replace("max(v)", "nth_value(v, 2 ORDER BY v)"))
     answer = polybolos("validate", str(tmp_path))
     assert answer.returncode != 0 and "job.sql:3:3: " in answer.stdout and "nth_value(…) of a group" in answer.stdout, answer.stdout
+    assert "0 feeds, 2 tables, 0 jobs" in answer.stdout and "1 problem;" in answer.stderr, answer.stdout + answer.stderr
 
 
 def test_the_feed_example_is_loaded(tmp_path):
     (tmp_path / "ingest.toml").write_text(blocks("configuration.md", "toml ingest")[0])
     answer = polybolos("validate", str(tmp_path))
-    assert answer.returncode == 0 and ": 1 feeds" in answer.stdout, answer.stdout + answer.stderr
+    assert answer.returncode == 0 and ": 1 feed," in answer.stdout, answer.stdout + answer.stderr
 
 
 def test_the_cluster_file_is_the_default_one():

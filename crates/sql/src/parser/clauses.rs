@@ -29,6 +29,9 @@ impl Visitor for Clauses {
         if !query.locks.is_empty() {
             return ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into());
         }
+        if query.fetch.is_some() {
+            return ControlFlow::Break("FETCH FIRST n ROWS is not supported; write LIMIT n".into());
+        }
         if asks_in_values(&query.body) {
             return ControlFlow::Break(
                 "VALUES with a subquery is not supported; write INSERT INTO … SELECT 'a', (SELECT max(x) FROM u), and UNION ALL between several rows"

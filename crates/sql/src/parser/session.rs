@@ -84,7 +84,8 @@ pub(super) fn show_variable(cursor: &mut Cursor<'_>) -> Result<SessionStatement,
             });
         }
     }
-    Err(unknown.expected("JOBS, TABLES, VIEWS, SAVEPOINTS, CREATE TABLE t, CREATE JOB j, CREATE VIEW v or TIMEZONE"))
+    Err(unknown
+        .expected("JOBS, TABLES, VIEWS, SAVEPOINTS, COLUMNS FROM t, CREATE TABLE t, CREATE JOB j, CREATE VIEW v or TIMEZONE"))
 }
 
 fn set(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
@@ -167,7 +168,7 @@ mod tests {
     fn what_cannot_be_shown_is_said() {
         let message = |sql: &str| parse(sql).unwrap_err().to_string();
         assert_eq!(message("SHOW JOBSS"), "SHOW jobss does not exist; did you mean SHOW JOBS?");
-        assert!(message("SHOW nonsense").contains("expected JOBS, TABLES"));
+        assert!(message("SHOW nonsense").contains("SAVEPOINTS, COLUMNS FROM t"));
         for sql in ["USE polybolos", "USE CATALOG polybolos", "USE DATABASE polybolos"] {
             let kind = parse(sql).unwrap().remove(0).kind;
             let expected = SessionStatement::Use { name: "polybolos".to_owned() };

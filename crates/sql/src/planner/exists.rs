@@ -11,9 +11,9 @@ use datafusion::{
 
 use crate::error::SqlError;
 
-const EXISTS: &str = "EXISTS (SELECT count(*) …) is always true, as an aggregate without GROUP BY gives a row over nothing too; write EXISTS (SELECT 1 …), or compare the aggregate: (SELECT count(*) …) > 0";
+const EXISTS: &str = "EXISTS of an aggregate without GROUP BY is always true, as it gives a row over nothing too; write EXISTS (SELECT 1 …), or compare the aggregate: (SELECT count(*) …) > 0";
 const HAVING: &str = "EXISTS (SELECT … HAVING …) without GROUP BY is not supported where HAVING may be true of no rows at all; compare the aggregate: (SELECT count(*) … WHERE u.k = t.k) < 3";
-const IN: &str = "IN (SELECT count(*) … WHERE u.k = t.k) without GROUP BY is not supported, as an aggregate gives a row over nothing too; compare it: x = (SELECT count(*) …)";
+const IN: &str = "IN (SELECT …) of an aggregate without GROUP BY is not supported where WHERE names columns of the outer query (u.k = t.k), as it gives a row over nothing too; compare it: x = (SELECT max(v) …)";
 
 /// Refuses them over an aggregate without GROUP BY of rows that are chosen by columns of the outer query, where its row over
 /// nothing counts.

@@ -131,11 +131,11 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
 }
 
 /// A query whose columns have no names that matter. DataFusion wants names that differ, so what is selected twice is called `name (2)`; and where that is not
-/// enough, as `upper(a)` and `UPPER(a)` are one to it, every expression is.
+/// enough, as `upper(a)` and `UPPER(a)` or `a` and `t.a` are one to it, every expression is, and every column that may be another.
 pub(super) async fn plan_nameless(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
     match plan_in(state, &with_names(query, Named::Twins)).await {
         Err(error) if matches!(&error, SqlError::Plan { source, .. } if has_twins(source)) => {
-            plan_in(state, &with_names(query, Named::Expressions)).await.map_err(|_| error)
+            plan_in(state, &with_names(query, Named::Alike)).await.map_err(|_| error)
         }
         planned => planned,
     }
@@ -144,9 +144,10 @@ pub(super) async fn plan_nameless(state: &SessionState, query: &ast::Query) -> R
 /// What gets a name with its place.
 #[derive(Clone, Copy, PartialEq)]
 enum Named {
+    /// What is written as another is.
     Twins,
-    /// All but columns, too.
-    Expressions,
+    /// Whatever may be another: all expressions, columns of one name, and all columns beside a wildcard.
+    Alike,
 }
 
 fn with_names(query: &ast::Query, named: Named) -> ast::Query {
@@ -158,21 +159,28 @@ fn with_names(query: &ast::Query, named: Named) -> ast::Query {
 fn name_items(body: &mut ast::SetExpr, named: Named) {
     match body {
         ast::SetExpr::Select(select) => {
-            let mut known = BTreeSet::new();
+            let is_wildcard =
+                |item: &ast::SelectItem| matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..));
+            let has_wildcard = select.projection.iter().any(is_wildcard);
+            let mut known: Vec<Vec<String>> = Vec::new();
             for (place, item) in select.projection.iter_mut().enumerate() {
-                let (name, expr, is_unnamed) = match item {
+                let (name, path, expr, is_unnamed) = match item {
                     ast::SelectItem::UnnamedExpr(expr) => {
                         let beneath = parser::beneath(expr);
-                        let is_column = matches!(beneath, ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_));
-                        (beneath.to_string(), expr, !is_column)
+                        let path = path_of(beneath);
+                        (beneath.to_string(), path.clone(), expr, path.is_none() || has_wildcard)
                     }
-                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), expr, false),
+                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), Some(vec![folded(alias)]), expr, false),
                     _ => continue,
                 };
-                if !known.insert(name.clone()) || (is_unnamed && named == Named::Expressions) {
+                let path = path.filter(|_| named == Named::Alike).unwrap_or_else(|| vec![name.clone()]);
+                // Without its table it may be a column of any.
+                let is_known = known.iter().any(|other| other.ends_with(&path) || path.ends_with(other));
+                if is_known || (is_unnamed && named == Named::Alike) {
                     let alias = ast::Ident::with_quote('"', format!("{name} ({})", place + 1));
                     *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                 }
+                known.push(path);
             }
         }
         ast::SetExpr::SetOperation { left, right, .. } => {
@@ -182,6 +190,19 @@ fn name_items(body: &mut ast::SetExpr, named: Named) {
         ast::SetExpr::Query(query) => name_items(&mut query.body, named),
         _ => {}
     }
+}
+
+/// What names a column, as DataFusion reads it.
+fn path_of(expression: &ast::Expr) -> Option<Vec<String>> {
+    match expression {
+        ast::Expr::Identifier(name) => Some(vec![folded(name)]),
+        ast::Expr::CompoundIdentifier(parts) => Some(parts.iter().map(folded).collect()),
+        _ => None,
+    }
+}
+
+fn folded(name: &ast::Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
@@ -280,8 +301,10 @@ fn value(
     let is_cast = is_assigned(given_type, &wanted) || matches!(query, LogicalPlan::Values(_));
     let fits = is_written_as_json || (is_cast && can_cast_types(given_type, &wanted));
     if !fits {
-        let (given, name) = (given_type, field.name());
-        let remedy = if can_cast_types(given, &wanted) {
+        // What is selected twice is written without its place.
+        let name = field.name().strip_suffix(&format!(" ({})", index + 1)).unwrap_or(field.name());
+        let given = SqlType::of_arrow(given_type).map_or_else(|| given_type.to_string(), |known| known.to_string());
+        let remedy = if can_cast_types(given_type, &wanted) {
             format!(
                 "values go to columns by their position: name the columns in that order, or write CAST({name} AS {})",
                 column.sql_type

@@ -174,7 +174,9 @@ impl Planner {
     async fn plan_rows(&self, query: &ast::Query) -> Result<LogicalPlan, SqlError> {
         let planning = self.over([query])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(query).await?;
-        insert::plan_nameless(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))
+        let plan = insert::plan_nameless(&planning.state, query).await.map_err(|error| self.catalog.hinted(error))?;
+        refuse::check_query(&plan, &planning.state)?;
+        Ok(plan)
     }
 
     /// The columns of a view that exists or is to be: a query without rows.
@@ -274,7 +276,9 @@ impl Planner {
         }
         let planning = self.over([insert.query.as_ref()])?.state_for(Use::Bounded, self.state.config().clone())?;
         planning.prepare(&insert.query).await?;
-        insert::plan(&planning.state, &planning.catalog, insert).await
+        let planned = insert::plan(&planning.state, &planning.catalog, insert).await?;
+        refuse::check_query(&planned.plan, &planning.state)?;
+        Ok(planned)
     }
 
     async fn plan_stream_insert(

@@ -5,6 +5,7 @@ use datafusion::{
         ScalarValue,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
+    execution::SessionState,
     logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Volatility},
 };
 
@@ -41,6 +42,32 @@ pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), S
         Some(why) => Err(SqlError::unsupported(format!("{subject} {why}"))),
         None => Ok(()),
     }
+}
+
+/// Checks a query that is not yet optimised: that nothing asks EXISTS or IN where no rule makes a join of it.
+pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<(), SqlError> {
+    // Those in WHERE become joins.
+    if !asks(plan, |node| !matches!(node, LogicalPlan::Filter(_)))? {
+        return Ok(());
+    }
+    // What cannot be optimised says why when it is.
+    let Ok(optimised) = state.optimize(plan) else { return Ok(()) };
+    if asks(&optimised, |_| true)? {
+        return Err(SqlError::unsupported(
+            "EXISTS (SELECT …) and IN (SELECT …) are not supported among what is selected; write WHERE EXISTS (SELECT 1 …), or LEFT JOIN (SELECT DISTINCT k FROM u) AS u ON t.k = u.k and select u.k IS NOT NULL",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether one of these nodes has EXISTS or IN of a subquery.
+fn asks(plan: &LogicalPlan, is_meant: fn(&LogicalPlan) -> bool) -> Result<bool, SqlError> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found = is_meant(node) && has(node, |part| matches!(part, Expr::Exists(_) | Expr::InSubquery(_)));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// Whether it takes more than looking at each record for itself.
@@ -106,15 +133,19 @@ fn refuse_optimised(node: &LogicalPlan) -> Option<String> {
 
 /// A subquery that no rule turned into a join.
 fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
-    let mut found = false;
-    let walked = node.apply_expressions(|expression| {
-        found = found || expression.exists(|part| Ok(is_subquery(part)))?;
-        Ok(TreeNodeRecursion::Continue)
-    });
-    (found && walked.is_ok()).then(|| {
+    has(node, is_subquery).then(|| {
         "has a subquery that cannot be written as a join; write the join yourself, or EXISTS, IN or an aggregate in WHERE that compares columns of the outer query by = alone; for the first rows of each key write ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) <= n over the join"
             .to_owned()
     })
+}
+
+fn has(node: &LogicalPlan, is_meant: fn(&Expr) -> bool) -> bool {
+    let mut found = false;
+    let walked = node.apply_expressions(|expression| {
+        found = found || expression.exists(|part| Ok(is_meant(part)))?;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found && walked.is_ok()
 }
 
 fn is_subquery(expression: &Expr) -> bool {
