@@ -51,7 +51,7 @@ CREATE TABLE s (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connect
     (tmp_path / "job.sql").write_text(tables + job.format("max").replace("max(v)", "nth_value(v, 2 ORDER BY v)"))
     answer = polybolos("validate", str(tmp_path))
     assert answer.returncode != 0 and "job.sql:3:3: " in answer.stdout and "nth_value(…) of a group" in answer.stdout, answer.stdout
-    assert "0 feeds, 2 tables, 0 jobs" in answer.stdout and "1 problem;" in answer.stderr, answer.stdout + answer.stderr
+    assert "0 feeds, 2 tables, 0 jobs" in answer.stdout and "1 problem;" in answer.stdout + answer.stderr, answer.stdout + answer.stderr
 
 
 def test_the_feed_example_is_loaded(tmp_path):

@@ -30,7 +30,10 @@ use datafusion::sql::sqlparser::{
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
-pub(crate) use self::{casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options, window::call_of};
+pub(crate) use self::{
+    casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options, ordinals::with_places,
+    window::call_of,
+};
 use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
     catalog::CONNECTORS,

@@ -2,7 +2,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut, visit_expressions,
+    Distinct, Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    visit_expressions,
 };
 
 pub(super) fn resolve(query: &mut Query) {
@@ -28,6 +29,51 @@ impl VisitorMut for Ordinals {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A query in which what SELECT DISTINCT is ordered by has the place of the item that is written so: to DataFusion the columns in it are no longer there.
+pub(crate) fn with_places(query: &Query) -> Query {
+    let mut query = query.clone();
+    let done = VisitMut::visit(&mut query, &mut Places);
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+    query
+}
+
+struct Places;
+
+impl VisitorMut for Places {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let Query { body, order_by, .. } = query;
+        let SetExpr::Select(select) = body.as_ref() else { return ControlFlow::Continue(()) };
+        let kind = order_by.as_mut().map(|order_by| &mut order_by.kind);
+        if let Some(OrderByKind::Expressions(expressions)) = kind.filter(|_| select.distinct == Some(Distinct::Distinct)) {
+            for order in expressions {
+                if let Some(place) = place_of(&select.projection, &order.expr) {
+                    order.expr = Expr::Value(Value::Number(place.to_string(), false).with_empty_span());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// From 1.
+fn place_of(items: &[SelectItem], order: &Expr) -> Option<usize> {
+    let order = order.to_string();
+    let index = items.iter().position(|item| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string() == order,
+        _ => false,
+    })?;
+    // Nobody knows how many columns a wildcard or the fields of a ROW are.
+    let is_one = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => {
+            !expr.to_string().to_ascii_lowercase().contains("unnest")
+        }
+        _ => false,
+    };
+    items[..=index].iter().all(is_one).then_some(index + 1)
 }
 
 fn is_grouped(select: &Select) -> bool {
@@ -103,6 +149,25 @@ mod tests {
             ("SELECT k FROM t GROUP BY k ORDER BY 3", "SELECT k FROM t GROUP BY k ORDER BY 3"),
         ] {
             assert_eq!(read(written), meant);
+        }
+    }
+
+    #[test]
+    fn what_distinct_rows_are_ordered_by_has_its_place() {
+        for (written, meant) in [
+            (
+                "SELECT DISTINCT b, a + 1 AS x FROM t ORDER BY a+1 DESC, b",
+                "SELECT DISTINCT b, a + 1 AS x FROM t ORDER BY 2 DESC, 1",
+            ),
+            ("SELECT DISTINCT *, a + 1 FROM t ORDER BY a + 1", "SELECT DISTINCT *, a + 1 FROM t ORDER BY a + 1"),
+            ("SELECT DISTINCT unnest(r), a + 1 FROM t ORDER BY a + 1", "SELECT DISTINCT unnest(r), a + 1 FROM t ORDER BY a + 1"),
+            ("SELECT DISTINCT a FROM t ORDER BY a + 1", "SELECT DISTINCT a FROM t ORDER BY a + 1"),
+            ("SELECT a + 1 FROM t ORDER BY a + 1", "SELECT a + 1 FROM t ORDER BY a + 1"),
+        ] {
+            let Statement { kind: StatementKind::Query(query), .. } = crate::parser::parse(written).unwrap().remove(0) else {
+                panic!("{written} is a query")
+            };
+            assert_eq!(super::with_places(&query.ast).to_string(), meant);
         }
     }
 }

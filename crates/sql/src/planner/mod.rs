@@ -38,7 +38,7 @@ use crate::{
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA, RESERVED_SCHEMAS, RelationName},
     options::{job::JobOptions, kafka::StartupMode},
-    parser::{parse_one, with_named_casts},
+    parser::{parse_one, with_named_casts, with_places},
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
     statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert, Query, StatementKind},
 };
@@ -396,6 +396,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
     let query = &in_subquery::of_several_columns(query)?;
     let plan = match planned(query.clone()).await {
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
+        Err(error) if lacks_order(&error) => planned(with_places(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
     exists::refuse_aggregates(&plan)?;
@@ -416,6 +417,11 @@ fn has_twins(error: &DataFusionError) -> bool {
         DataFusionError::Plan(message) => is_twin(message),
         _ => false,
     }
+}
+
+/// Whether rows of SELECT DISTINCT seem to be ordered by what is not selected.
+fn lacks_order(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::Plan(message) if message.contains("For SELECT DISTINCT, ORDER BY"))
 }
 
 #[cfg(test)]

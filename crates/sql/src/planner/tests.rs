@@ -135,6 +135,7 @@ async fn what_a_query_selects_twice_has_two_names() {
         ("SELECT DISTINCT *, b FROM (VALUES (1, 2)) AS t (a, b) ORDER BY b", ["a", "b", "b (3)"]),
         ("SELECT t.*, T.a FROM (VALUES (1, 2)) AS t (a, b) ORDER BY a", ["a", "b", "T.a"]),
         ("SELECT b, * FROM (VALUES (1, 2)) AS t (a, b) ORDER BY b", ["b (1)", "a", "b"]),
+        ("SELECT DISTINCT a + 1, upper(b) AS x, b FROM (VALUES (1, 'x')) AS t (a, b) ORDER BY a+1, upper(b)", ["a + 1", "x", "b"]),
         ("SELECT t.a, s.a, T.A FROM (VALUES (1)) AS t (a), (VALUES (2)) AS s (a)", ["a", "a", "T.A"]),
     ] {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
