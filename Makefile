@@ -92,7 +92,7 @@ $(DENY):
 .PHONY: unit
 unit: build $(VENV)/ready ## Lint our crates, and run their unit and property tests and those against a real Kafka, Cassandra and S3 server
 	$(LINT) cargo test --locked --workspace --lib --bins --tests --no-run
-	$(SERVERS) -- $(S3_SERVER) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests
+	$(SERVERS) -- $(S3_SERVER) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests --no-fail-fast
 	$(LINT) cargo test --locked --workspace --doc
 
 .PHONY: end-to-end

@@ -92,7 +92,6 @@ impl Engine for MemoryEngine {
     }
 
     async fn describe(&self, _principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError> {
-        let sql = sql.split(';').map(str::trim).rfind(|statement| !statement.is_empty()).unwrap_or_default();
         let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         if first == "SHOW" {
             return self.describe(_principal, "SELECT 'j' AS name, 'running' AS state").await;

@@ -103,6 +103,7 @@ mod tests {
             assert_eq!(decimal(text).map(|decimal| decimal.to_string()).as_deref(), expected, "{text}");
         }
     }
+
     #[test]
     fn whole_numbers_beyond_those_of_64_bits_are_decimals() {
         use crate::parser::equivalents::rewritten;

@@ -49,7 +49,11 @@ impl VisitorMut for Places {
         let SetExpr::Select(select) = body.as_ref() else { return ControlFlow::Continue(()) };
         let kind = order_by.as_mut().map(|order_by| &mut order_by.kind);
         if let Some(OrderByKind::Expressions(expressions)) = kind.filter(|_| select.distinct == Some(Distinct::Distinct)) {
-            for order in expressions {
+            let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias_of).collect();
+            // A number is a place already, and the name of an alias is that of an item.
+            for order in
+                expressions.iter_mut().filter(|order| !matches!(order.expr, Expr::Value(_)) && !names(&order.expr, &aliases))
+            {
                 if let Some(place) = place_of(&select.projection, &order.expr) {
                     order.expr = Expr::Value(Value::Number(place.to_string(), false).with_empty_span());
                 }
@@ -84,19 +88,22 @@ fn is_grouped(select: &Select) -> bool {
 }
 
 /// What the place of an item without a name says.
-fn selected<'a>(select: &'a Select, place: &Expr) -> Option<Expr> {
+fn selected(select: &Select, place: &Expr) -> Option<Expr> {
     let Expr::Value(value) = place else { return None };
     let Value::Number(number, _) = &value.value else { return None };
     let item = select.projection.get(number.parse::<usize>().ok()?.checked_sub(1)?)?;
     let plain = select.projection.iter().all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }));
-    let alias = |item: &'a SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
-        _ => None,
-    };
-    let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias).collect();
+    let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias_of).collect();
     match item {
         // In ORDER BY a number is a place, and a name is that of an alias first.
         SelectItem::UnnamedExpr(expr) if plain && !matches!(expr, Expr::Value(_)) && !names(expr, &aliases) => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+fn alias_of(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
         _ => None,
     }
 }
@@ -162,6 +169,14 @@ mod tests {
             ("SELECT DISTINCT *, a + 1 FROM t ORDER BY a + 1", "SELECT DISTINCT *, a + 1 FROM t ORDER BY a + 1"),
             ("SELECT DISTINCT unnest(r), a + 1 FROM t ORDER BY a + 1", "SELECT DISTINCT unnest(r), a + 1 FROM t ORDER BY a + 1"),
             ("SELECT DISTINCT a FROM t ORDER BY a + 1", "SELECT DISTINCT a FROM t ORDER BY a + 1"),
+            (
+                "SELECT DISTINCT a, 1 AS one, upper(b) AS x FROM t ORDER BY 1, upper(b)",
+                "SELECT DISTINCT a, 1 AS one, upper(b) AS x FROM t ORDER BY 1, 3",
+            ),
+            (
+                "SELECT DISTINCT a AS b, b AS a, upper(c) AS u FROM t ORDER BY a, upper(c)",
+                "SELECT DISTINCT a AS b, b AS a, upper(c) AS u FROM t ORDER BY a, 3",
+            ),
             ("SELECT a + 1 FROM t ORDER BY a + 1", "SELECT a + 1 FROM t ORDER BY a + 1"),
         ] {
             let Statement { kind: StatementKind::Query(query), .. } = crate::parser::parse(written).unwrap().remove(0) else {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator::{self, And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or},
-    Expr, UnaryOperator, VisitMut, visit_expressions_mut,
+    Expr, UnaryOperator, Value, VisitMut, visit_expressions, visit_expressions_mut,
 };
 use polybolos_tables::plain::shortened;
 
@@ -42,8 +42,8 @@ fn by_column(expression: &Expr) -> Result<Option<Expr>, String> {
             (joined(&And, &[compared(expr, &GtEq, low)?, compared(expr, &LtEq, high)?]), *negated)
         }
         Expr::InList { expr, list, negated } if is_row(expr) && !list.is_empty() => {
-            if list.len() > 1 && expr.to_string().len() * list.len() > MAX_REPEATED_BY_IN {
-                return Err("a row that IN compares with so many rows is too long; compute its values in a subquery".to_owned());
+            if list.len() > 1 && (expr.to_string().len() * list.len() > MAX_REPEATED_BY_IN || has_query(expr)) {
+                return Err("a row that IN compares with so many rows is too long or has a query in it; compute its values in a subquery of FROM".to_owned());
             }
             let equals: Vec<Expr> = list.iter().map(|row| equal_in(expr, row)).collect::<Result<_, _>>()?;
             (joined(&Or, &equals), *negated)
@@ -54,13 +54,16 @@ fn by_column(expression: &Expr) -> Result<Option<Expr>, String> {
 }
 
 fn equal_in(left: &Expr, right: &Expr) -> Result<Expr, String> {
-    if is_row(right) {
-        return compared(left, &Eq, right);
+    match right {
+        Expr::Value(value) if value.value == Value::Null => Ok(right.clone()),
+        Expr::Value(_) => {
+            let (left, right) = (shortened(&left.to_string()), shortened(&right.to_string()));
+            Err(format!(
+                "{left} IN (…) compares a row with {right}, which is none; write rows of as many values: {left} IN ((1, 'x'), (2, 'y'))"
+            ))
+        }
+        _ => compared(left, &Eq, right),
     }
-    let (left, right) = (shortened(&left.to_string()), shortened(&right.to_string()));
-    Err(format!(
-        "{left} IN (…) compares a row with {right}, which is none; write rows of as many values: {left} IN ((1, 'x'), (2, 'y'))"
-    ))
 }
 
 fn compared(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Expr, String> {
@@ -82,9 +85,15 @@ fn compared(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Expr, Stri
             Ok(joined(&And, &equals.collect::<Result<Vec<_>, _>>()?))
         }
         NotEq => Ok(not(compared(left, &Eq, right)?)),
-        _ if lefts.len() > MAX_ORDERED || left.to_string().len() + right.to_string().len() > MAX_REPEATED => Err(format!(
-            "rows that {op} compares have up to {MAX_ORDERED} values and {MAX_REPEATED} bytes; compute them in a subquery"
-        )),
+        _ if lefts.len() > MAX_ORDERED
+            || left.to_string().len() + right.to_string().len() > MAX_REPEATED
+            || has_query(left)
+            || has_query(right) =>
+        {
+            Err(format!(
+                "rows that {op} compares have up to {MAX_ORDERED} values and {MAX_REPEATED} bytes, and no query in them; compute them in a subquery of FROM"
+            ))
+        }
         _ => ordered(&lefts, op, &rights),
     }
 }
@@ -100,6 +109,15 @@ fn ordered(lefts: &[Expr], op: &BinaryOperator, rights: &[Expr]) -> Result<Expr,
     let strictly = if matches!(op, Lt | LtEq) { Lt } else { Gt };
     let rest = joined(&And, &[compared(left, &Eq, right)?, ordered(lefts, op, rights)?]);
     Ok(joined(&Or, &[compared(left, &strictly, right)?, rest]))
+}
+
+/// What is repeated would be a join each time.
+fn has_query(expression: &Expr) -> bool {
+    let found = visit_expressions(expression, |part| match part {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 fn is_row(expression: &Expr) -> bool {
@@ -151,6 +169,7 @@ mod tests {
             ("(a, b, c) >= (1, 2, 3)", "(a > 1 OR (a = 1 AND (b > 2 OR (b = 2 AND c >= 3))))"),
             ("(a, b) IN ((1, 2))", "(a = 1 AND b = 2)"),
             ("(a, b) NOT IN ((1, 2), (3, 4))", "(NOT ((a = 1 AND b = 2) OR (a = 3 AND b = 4)))"),
+            ("(a, b) IN ((1, 2), NULL, r)", "((a = 1 AND b = 2) OR (NULL OR ((a, b)) = r))"),
             ("((a, b), c) = ((1, 2), 3)", "((a = 1 AND b = 2) AND c = 3)"),
             ("(a, b) BETWEEN (1, 2) AND (3, 4)", "((a > 1 OR (a = 1 AND b >= 2)) AND (a < 3 OR (a = 3 AND b <= 4)))"),
             ("a = 1 AND b IN (1, 2)", "a = 1 AND b IN (1, 2)"),
@@ -181,5 +200,8 @@ mod tests {
         assert!(rewritten(&nested).unwrap_err().to_string().contains("in a subquery"));
         let many = format!("(a, b) IN ({})", vec!["(1, 2)"; 10_000].join(", "));
         assert!(rewritten(&many).is_ok());
+        for repeated in ["((SELECT 1), b) IN ((1, 2), (3, 4))", "(a, b) < ((SELECT 1), 2)"] {
+            assert!(rewritten(repeated).unwrap_err().to_string().contains("in a subquery of FROM"), "{repeated}");
+        }
     }
 }
