@@ -377,7 +377,7 @@ async fn what_a_query_alone_may_say() {
         assert!(planner.plan_query(&query).await.is_ok(), "{subquery}");
     }
     let maximum = "v IN (SELECT max(v) FROM u WHERE u.k = t.k)";
-    for condition in [maximum.to_owned(), format!("v > 1 AND (v > 9 OR {maximum})")] {
+    for condition in [maximum.to_owned(), format!("v > 1 AND {maximum}")] {
         assert_eq!(rows(&format!("SELECT v FROM t WHERE {condition} ORDER BY v")).await, "4\n5", "{condition}");
     }
 }
