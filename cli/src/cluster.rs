@@ -77,7 +77,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ]);
     let (executors, ingestors) = (arguments.executors, usize::from(!pipelines.is_empty()));
     // Until the scheduler listens, its ports are free, too.
-    let doors = [7400_u16, 7410, 7432, 7433].map(|door| door + arguments.port_offset);
+    let doors = [port(7400)?, port(7410)?, port(7432)?, port(7433)?];
     let free = ports::free(Ipv4Addr::LOCALHOST.into(), executors + ingestors + doors.len())?;
     let free = free.into_iter().filter(|port| !doors.contains(port)).take(executors + ingestors);
     let metrics: Vec<String> = free.map(|port| format!("127.0.0.1:{port}")).collect();

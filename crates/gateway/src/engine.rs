@@ -48,6 +48,13 @@ impl Answer {
         }
     }
 
+    /// All that it has to tell, once its rows were read.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        let mut notices = std::mem::take(&mut self.notices);
+        notices.extend(self.told_last.take().map(|told_last| told_last()).unwrap_or_default());
+        notices
+    }
+
     pub fn returns_rows(&self) -> bool {
         !self.schema.fields().is_empty()
     }

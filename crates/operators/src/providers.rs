@@ -79,12 +79,12 @@ impl TableProvider for KafkaTable {
         spec.fields = kept.iter().map(|&index| self.fields[index].clone()).collect();
         let ranges = match &self.reading {
             Reading::Job => vec![],
-            Reading::Query(query) => query.ranges().await?,
+            Reading::Query(query) => match query.ranges().await? {
+                // A plan without partitions cannot be sorted.
+                ranges if ranges.is_empty() => return Ok(Arc::new(EmptyExec::new(Arc::new(decoded)))),
+                ranges => ranges,
+            },
         };
-        if matches!(self.reading, Reading::Query(_)) && ranges.is_empty() {
-            // A plan without partitions cannot be sorted.
-            return Ok(Arc::new(EmptyExec::new(Arc::new(decoded))));
-        }
         let source = descriptor_source(&ranges)?;
         Ok(Arc::new(RecordScanExec::new(Arc::new(spec), Arc::new(decoded), Arc::new([]), source)))
     }

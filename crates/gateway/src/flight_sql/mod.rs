@@ -106,10 +106,9 @@ impl FlightSqlDoor {
             return flight_info(&schema, ticket, descriptor).map(Response::new);
         }
         let mut answer = drain_all_but_last(self.engine.execute(principal, text).await?).await?;
-        while answer.batches.try_next().await?.is_some() {}
-        let more = answer.told_last.map(|told_last| told_last()).unwrap_or_default();
+        let notices = drained(&mut answer).await?;
         let mut response = Response::new(flight_info(&schema, TicketStatementQuery { statement_handle: DONE }, descriptor)?);
-        *response.metadata_mut() = notices::metadata(answer.notices.into_iter().chain(more));
+        *response.metadata_mut() = notices::metadata(notices.into_iter());
         Ok(response)
     }
 
@@ -135,7 +134,7 @@ impl FlightSqlDoor {
     async fn update(&self, principal: &Principal, sql: &[u8]) -> Result<i64, Status> {
         let mut answers = self.engine.execute(principal, Handle::decode(sql)?.text).await?;
         for answer in &mut answers {
-            while answer.batches.try_next().await?.is_some() {}
+            drained(answer).await?;
         }
         // PostgreSQL's tag of an INSERT that ended says how many: `INSERT 0 5`.
         let counted = answers.last().and_then(|answer| answer.tag.strip_prefix("INSERT 0 ")?.parse().ok());
@@ -168,6 +167,12 @@ fn nullable_values(entries: &FieldRef) -> FieldRef {
     Arc::new(entries.as_ref().clone().with_data_type(DataType::Struct(fields.collect())))
 }
 
+/// Reads an answer to its end; what it has to tell then.
+async fn drained(answer: &mut Answer) -> Result<Vec<String>, EngineError> {
+    while answer.batches.try_next().await?.is_some() {}
+    Ok(answer.take_notices())
+}
+
 /// The last answer, which tells first what the others have to say.
 async fn drain_all_but_last(mut answers: Vec<Answer>) -> Result<Answer, EngineError> {
     let Some(mut last) = answers.pop() else {
@@ -175,9 +180,7 @@ async fn drain_all_but_last(mut answers: Vec<Answer>) -> Result<Answer, EngineEr
     };
     let mut notices = Vec::new();
     for mut earlier in answers {
-        while earlier.batches.try_next().await?.is_some() {}
-        notices.append(&mut earlier.notices);
-        notices.extend(earlier.told_last.map(|told_last| told_last()).unwrap_or_default());
+        notices.extend(drained(&mut earlier).await?);
     }
     notices.append(&mut last.notices);
     last.notices = notices;

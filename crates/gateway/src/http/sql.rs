@@ -88,7 +88,6 @@ async fn collect(mut answer: Answer, limit: usize) -> Result<Rows, EngineError> 
             break;
         }
     }
-    let mut notices = answer.notices;
-    notices.extend(answer.told_last.map(|told_last| told_last()).unwrap_or_default());
+    let notices = answer.take_notices();
     Ok(Rows { columns: rows::columns(&answer.schema), rows: all, truncated, tag: answer.tag, notices })
 }

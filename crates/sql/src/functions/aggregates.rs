@@ -60,11 +60,10 @@ impl Refined {
 
     /// DataFusion's says what is wrong with the share, and takes what is neither FLOAT nor DOUBLE.
     fn percentile(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        let builtin = self.builtin.accumulator(arguments.clone())?;
-        Ok(match arguments.expr_fields[0].data_type() {
-            DataType::Float32 | DataType::Float64 => Box::new(Percentile::new(&arguments)?),
-            _ => builtin,
-        })
+        match Percentile::new(&arguments) {
+            Some(percentile) => Ok(Box::new(percentile)),
+            None => self.builtin.accumulator(arguments),
+        }
     }
 }
 

@@ -23,14 +23,17 @@ pub(super) struct Percentile {
 }
 
 impl Percentile {
-    /// `arguments` are those that DataFusion's takes.
-    pub fn new(arguments: &AccumulatorArgs<'_>) -> Result<Self> {
-        let share = arguments.exprs[1].evaluate(&RecordBatch::new_empty(Arc::new(Schema::empty())))?;
-        let ColumnarValue::Scalar(share) = share else { return exec_err!("the share of percentile_cont is no constant") };
-        let ScalarValue::Float64(Some(share)) = share.cast_to(&DataType::Float64)? else {
-            return exec_err!("the share of percentile_cont is NULL");
+    /// `None`: the values are neither FLOAT nor DOUBLE, or the share is none.
+    pub fn new(arguments: &AccumulatorArgs<'_>) -> Option<Self> {
+        if !matches!(arguments.expr_fields[0].data_type(), DataType::Float32 | DataType::Float64) {
+            return None;
+        }
+        let share = match arguments.exprs[1].evaluate(&RecordBatch::new_empty(Arc::new(Schema::empty()))) {
+            Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(share)))) => share,
+            Ok(ColumnarValue::Scalar(ScalarValue::Float32(Some(share)))) => f64::from(share),
+            _ => return None,
         };
-        Ok(Self {
+        (0.0..=1.0).contains(&share).then(|| Self {
             share,
             is_descending: arguments.order_bys.first().is_some_and(|order| order.options.descending),
             is_distinct: arguments.is_distinct,

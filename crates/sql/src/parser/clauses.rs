@@ -115,15 +115,20 @@ impl Visitor for Clauses {
 
 /// Whether VALUES has a subquery, of which DataFusion makes no plan.
 fn asks_in_values(body: &SetExpr) -> bool {
-    let is_subquery = |expression: &Expr| match expression {
-        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    };
     match body {
-        SetExpr::Values(values) => visit_expressions(values, is_subquery).is_break(),
+        SetExpr::Values(values) => has_query(values),
         SetExpr::SetOperation { left, right, .. } => asks_in_values(left) || asks_in_values(right),
         _ => false,
     }
+}
+
+/// Whether one of its expressions asks a query.
+pub(super) fn has_query<T: Visit>(node: &T) -> bool {
+    let found = visit_expressions(node, |expression| match expression {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 /// EXCEPT or INTERSECT that counts how often a row is there.

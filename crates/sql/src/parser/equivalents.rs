@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     visit_expressions_mut,
 };
 
-use super::{dates, interval_products};
+use super::{dates, interval_products, rewrite_each};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
@@ -36,15 +36,7 @@ const RENAMED: [(&str, &str); 12] = [
 ];
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
-    // Those inside come first.
-    let outcome = visit_expressions_mut(node, |expression| match replace(expression) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(message) => ControlFlow::Break(message),
-    });
-    match outcome {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(message) => Err(SqlError::invalid_at(at, message)),
-    }
+    rewrite_each(node, at, replace)
 }
 
 /// A query in which each CAST has a name of its own: to DataFusion a cast is called as what is cast, so that `sum(a)` and `sum(CAST(a AS DOUBLE))` could

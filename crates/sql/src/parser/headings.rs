@@ -1,5 +1,8 @@
 //! What the columns of an answer are called: an expression without an alias as it is written, before anything is rewritten.
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier};
+use datafusion::sql::{
+    planner::IdentNormalizer,
+    sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier},
+};
 use polybolos_tables::plain::shortened;
 
 use super::casts::{beneath, column};
@@ -29,7 +32,7 @@ fn is_by_name(quantifier: SetQuantifier) -> bool {
 }
 
 fn of_items(items: &[SelectItem]) -> Vec<Heading> {
-    let has_wildcard = items.iter().any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    let has_wildcard = items.iter().any(is_wildcard);
     let heading = |item: &SelectItem| match item {
         // Of a ROW it makes a column of each field, and beside a wildcard nobody could count them.
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } if has_wildcard && is_unnest(expr) => {
@@ -42,6 +45,10 @@ fn of_items(items: &[SelectItem]) -> Vec<Heading> {
     items.iter().map(heading).collect()
 }
 
+pub(crate) fn is_wildcard(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+}
+
 fn is_unnest(expression: &Expr) -> bool {
     matches!(beneath(expression), Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("unnest"))
 }
@@ -49,11 +56,12 @@ fn is_unnest(expression: &Expr) -> bool {
 /// A cast has the name of its column, as in PostgreSQL, and a field of a ROW its own.
 fn names(expression: &Expr) -> Vec<String> {
     let written = shortened(&expression.to_string());
-    column(expression).map(folded).into_iter().chain([written]).collect()
+    column(expression).as_ref().map(folded).into_iter().chain([written]).collect()
 }
 
-fn folded(name: Ident) -> String {
-    if name.quote_style.is_some() { name.value } else { name.value.to_ascii_lowercase() }
+/// A name as DataFusion reads it.
+pub(crate) fn folded(name: &Ident) -> String {
+    IdentNormalizer::default().normalize(name.clone())
 }
 
 #[cfg(test)]

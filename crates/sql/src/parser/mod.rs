@@ -25,13 +25,20 @@ mod unnest;
 mod view;
 mod window;
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::{
     ast,
     tokenizer::{Token, TokenWithSpan, Tokenizer},
 };
 
 pub(crate) use self::{
-    casts::beneath, equivalents::with_named_casts, interval::microseconds, job::with_options, ordinals::with_places,
+    casts::beneath,
+    equivalents::with_named_casts,
+    headings::{folded, is_wildcard},
+    interval::microseconds,
+    job::with_options,
+    ordinals::with_places,
     window::call_of,
 };
 use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
@@ -284,6 +291,22 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     };
     cursor.finish()?;
     Ok(kind)
+}
+
+/// Rewrites each expression, those inside first, until one is refused.
+fn rewrite_each<T: ast::VisitMut>(
+    node: &mut T,
+    at: Location,
+    mut rewrite: impl FnMut(&mut ast::Expr) -> Result<(), String>,
+) -> Result<(), SqlError> {
+    let outcome = ast::visit_expressions_mut(node, |expression| match rewrite(expression) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(message) => ControlFlow::Break(message),
+    });
+    match outcome {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(message) => Err(SqlError::invalid_at(at, message)),
+    }
 }
 
 /// The rest of the statement as a query.

@@ -1,14 +1,12 @@
 //! A number with a point is a DOUBLE to DataFusion, and so is a whole one beyond its integers. One with more digits than a DOUBLE keeps is a DECIMAL, or
 //! `INSERT … VALUES (123456789012345678.12)` would store another number than what is written.
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::{
-    ast::{Expr, Query, UnaryOperator, Value, visit_expressions_mut},
+    ast::{Expr, Query, UnaryOperator, Value},
     parser::Parser,
 };
 use polybolos_tables::plain::shortened;
 
-use super::dialect::Generic;
+use super::{dialect::Generic, rewrite_each};
 use crate::{error::SqlError, location::Location};
 
 /// A DOUBLE keeps so many digits of any number.
@@ -17,18 +15,12 @@ const DOUBLE_DIGITS: usize = 15;
 const DECIMAL_DIGITS: usize = 38;
 
 pub(super) fn keep_digits(query: &mut Query, at: Location) -> Result<(), SqlError> {
-    let outcome = visit_expressions_mut(query, |expression| match exact(expression) {
-        Ok(Some(decimal)) => {
+    rewrite_each(query, at, |expression| {
+        if let Some(decimal) = exact(expression)? {
             *expression = decimal;
-            ControlFlow::Continue(())
         }
-        Ok(None) => ControlFlow::Continue(()),
-        Err(message) => ControlFlow::Break(message),
-    });
-    match outcome {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(message) => Err(SqlError::invalid_at(at, message)),
-    }
+        Ok(())
+    })
 }
 
 /// The number as a DECIMAL, where DataFusion would lose digits of it.

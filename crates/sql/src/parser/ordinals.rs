@@ -126,13 +126,18 @@ fn names(expr: &Expr, aliases: &[&Ident]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::statement::{Statement, StatementKind};
 
-    fn read(sql: &str) -> String {
+    fn query(sql: &str) -> Query {
         let Statement { kind: StatementKind::Query(query), .. } = crate::parser::parse(sql).unwrap().remove(0) else {
             panic!("{sql} is a query")
         };
-        query.ast.to_string()
+        *query.ast
+    }
+
+    fn read(sql: &str) -> String {
+        query(sql).to_string()
     }
 
     #[test]
@@ -179,10 +184,7 @@ mod tests {
             ),
             ("SELECT a + 1 FROM t ORDER BY a + 1", "SELECT a + 1 FROM t ORDER BY a + 1"),
         ] {
-            let Statement { kind: StatementKind::Query(query), .. } = crate::parser::parse(written).unwrap().remove(0) else {
-                panic!("{written} is a query")
-            };
-            assert_eq!(super::with_places(&query.ast).to_string(), meant);
+            assert_eq!(with_places(&query(written)).to_string(), meant);
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Rows of values, compared column by column: DataFusion makes structs of them, to which NULL is as NULL, where SQL does not know. `(a, b) = (1, 2)` is
 //! `a = 1 AND b = 2`, IN is the OR of such, and `(a, b) < (1, 2)` is `a < 1 OR (a = 1 AND b < 2)`.
-use std::ops::ControlFlow;
-
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator::{self, And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or},
-    Expr, UnaryOperator, Value, VisitMut, visit_expressions, visit_expressions_mut,
+    Expr, UnaryOperator, Value, VisitMut,
 };
 use polybolos_tables::plain::shortened;
 
-use super::equivalents::{MAX_REPEATED, row_of};
+use super::{
+    clauses::has_query,
+    equivalents::{MAX_REPEATED, row_of},
+    rewrite_each,
+};
 use crate::{error::SqlError, location::Location};
 
 /// Most bytes of what IN repeats for each of its rows, all together.
@@ -18,18 +20,12 @@ const MAX_REPEATED_BY_IN: usize = 1024 * 1024;
 const MAX_ORDERED: usize = 32;
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
-    let outcome = visit_expressions_mut(node, |expression| match by_column(expression) {
-        Ok(Some(comparison)) => {
+    rewrite_each(node, at, |expression| {
+        if let Some(comparison) = by_column(expression)? {
             *expression = comparison;
-            ControlFlow::Continue(())
         }
-        Ok(None) => ControlFlow::Continue(()),
-        Err(message) => ControlFlow::Break(message),
-    });
-    match outcome {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(message) => Err(SqlError::invalid_at(at, message)),
-    }
+        Ok(())
+    })
 }
 
 /// What a comparison of rows is; `None`: it is none.
@@ -79,6 +75,7 @@ fn compared(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Expr, Stri
             rights.len()
         ));
     }
+    // A query that is repeated would be a join each time.
     match op {
         Eq => {
             let equals = lefts.iter().zip(&rights).map(|(left, right)| compared(left, &Eq, right));
@@ -109,15 +106,6 @@ fn ordered(lefts: &[Expr], op: &BinaryOperator, rights: &[Expr]) -> Result<Expr,
     let strictly = if matches!(op, Lt | LtEq) { Lt } else { Gt };
     let rest = joined(&And, &[compared(left, &Eq, right)?, ordered(lefts, op, rights)?]);
     Ok(joined(&Or, &[compared(left, &strictly, right)?, rest]))
-}
-
-/// What is repeated would be a join each time.
-fn has_query(expression: &Expr) -> bool {
-    let found = visit_expressions(expression, |part| match part {
-        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
-    });
-    found.is_break()
 }
 
 fn is_row(expression: &Expr) -> bool {

@@ -159,9 +159,7 @@ fn with_names(query: &ast::Query, named: Named) -> ast::Query {
 fn name_items(body: &mut ast::SetExpr, named: Named) {
     match body {
         ast::SetExpr::Select(select) => {
-            let is_wildcard =
-                |item: &ast::SelectItem| matches!(item, ast::SelectItem::Wildcard(_) | ast::SelectItem::QualifiedWildcard(..));
-            let has_wildcard = select.projection.iter().any(is_wildcard);
+            let has_wildcard = select.projection.iter().any(parser::is_wildcard);
             let mut known: Vec<Vec<String>> = Vec::new();
             for (place, item) in select.projection.iter_mut().enumerate() {
                 let (name, path, expr, is_unnamed) = match item {
@@ -170,7 +168,9 @@ fn name_items(body: &mut ast::SetExpr, named: Named) {
                         let path = path_of(beneath);
                         (beneath.to_string(), path.clone(), expr, path.is_none() || has_wildcard)
                     }
-                    ast::SelectItem::ExprWithAlias { expr, alias } => (alias.value.clone(), Some(vec![folded(alias)]), expr, false),
+                    ast::SelectItem::ExprWithAlias { expr, alias } => {
+                        (alias.value.clone(), Some(vec![parser::folded(alias)]), expr, false)
+                    }
                     _ => continue,
                 };
                 let path = path.filter(|_| named == Named::Alike).unwrap_or_else(|| vec![name.clone()]);
@@ -195,14 +195,10 @@ fn name_items(body: &mut ast::SetExpr, named: Named) {
 /// What names a column, as DataFusion reads it.
 fn path_of(expression: &ast::Expr) -> Option<Vec<String>> {
     match expression {
-        ast::Expr::Identifier(name) => Some(vec![folded(name)]),
-        ast::Expr::CompoundIdentifier(parts) => Some(parts.iter().map(folded).collect()),
+        ast::Expr::Identifier(name) => Some(vec![parser::folded(name)]),
+        ast::Expr::CompoundIdentifier(parts) => Some(parts.iter().map(parser::folded).collect()),
         _ => None,
     }
-}
-
-fn folded(name: &ast::Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
 }
 
 fn check_target(target: &TableDefinition, insert: &Insert) -> Result<(), SqlError> {
