@@ -17,6 +17,9 @@ use crate::{
 /// Doors refuse a longer text.
 pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
 
+/// What a client is told whose time is up, or that cancels, where [`Engine::outlives_call`].
+pub const GOES_ON: &str = "a change that has begun goes on to its end; SHOW JOBS shows what becomes of it";
+
 /// A file on its way, piece by piece.
 pub type Archive = BoxStream<'static, Result<axum::body::Bytes, EngineError>>;
 
@@ -63,8 +66,14 @@ impl Answer {
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Runs one or more statements separated by semicolons, in order, as `principal`. The engine checks the role. Dropping an answer's
-    /// stream cancels its query.
+    /// stream cancels its query. Dropping the call ends what reads; what changes something goes on to its end, and nothing after it is
+    /// begun.
     async fn execute(&self, principal: &Principal, sql: &str) -> Result<Vec<Answer>, EngineError>;
+
+    /// Whether there is a statement in the text that goes on when the call is dropped.
+    fn outlives_call(&self, _sql: &str) -> bool {
+        false
+    }
 
     /// The schema that [`Engine::execute`] of this one statement would answer with, without running it. `$1`, `$2`… may stand in it.
     async fn describe(&self, principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError>;

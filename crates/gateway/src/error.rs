@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Failed,
 }
 
+/// PostgreSQL's `query_canceled`.
+pub(crate) const CANCELLED: &str = "57014";
 const UNDEFINED_COLUMN: &str = "42703";
 const UNDEFINED_FUNCTION: &str = "42883";
 const DIVISION_BY_ZERO: &str = "22012";
@@ -90,7 +92,7 @@ impl EngineError {
             ErrorKind::Forbidden => "42501",
             ErrorKind::Unsupported => "0A000",
             ErrorKind::LimitExceeded => "54000",
-            ErrorKind::Cancelled => "57014",
+            ErrorKind::Cancelled => CANCELLED,
             ErrorKind::Unavailable => "57P03",
             ErrorKind::Failed => "XX000",
         }

@@ -247,6 +247,16 @@ async fn sql_answers_rows_and_errors() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_told_what_goes_on() {
+    let door = door().await;
+    for (statement, hint) in [("SLEEP", "narrow it with WHERE"), ("SLEEP ON", "goes on to its end; SHOW JOBS")] {
+        let (status, body) = sql(&door, TOKEN, json!({ "sql": statement })).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        assert!(body["error"]["hint"].as_str().unwrap().contains(hint), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_bring_status_each_second_and_new_rows_once() {
     let door = door().await;
     let request = get("/api/v1/events?table=created_users").header("cookie", cookie(TOKEN)).body(Body::empty()).unwrap();

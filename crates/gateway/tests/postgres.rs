@@ -208,11 +208,15 @@ async fn a_wrong_password_says_where_the_right_one_is() {
 #[tokio::test]
 async fn long_statements_can_be_ended() {
     let address = door().await;
-    let said = psql(address, "SET statement_timeout = '100ms'; SLEEP").await;
-    assert!(said.err.contains("57014"), "{}", said.err);
+    for (statement, goes_on) in [("SLEEP", false), ("SLEEP ON", true)] {
+        let said = psql(address, &format!("SET statement_timeout = '100ms'; {statement}")).await;
+        assert!(said.err.contains("57014"), "{}", said.err);
+        assert_eq!(said.err.contains("goes on to its end; SHOW JOBS"), goes_on, "{}", said.err);
+    }
     let started = std::time::Instant::now();
-    let mut slow = Command::new("psql")
-        .args(["-X", "-w", "-h", "127.0.0.1", "-p", &address.port().to_string(), "-U", "admin", "-d", "polybolos", "-c", "SLEEP"])
+    let port = address.port().to_string();
+    let slow = Command::new("psql")
+        .args(["-X", "-w", "-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", "polybolos", "-c", "SLEEP ON"])
         .env("PGPASSWORD", TOKEN)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -221,6 +225,7 @@ async fn long_statements_can_be_ended() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let pid = slow.id().unwrap().to_string();
     Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
-    slow.wait().await.unwrap();
+    let said = String::from_utf8(slow.wait_with_output().await.unwrap().stderr).unwrap();
+    assert!(said.contains("canceling statement due to user request") && said.contains("SHOW JOBS"), "{said}");
     assert!(started.elapsed() < Duration::from_secs(15));
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    engine::{Answer, Engine},
+    engine::{Answer, Engine, GOES_ON},
     error::{EngineError, ErrorKind},
 };
 
@@ -61,9 +61,15 @@ pub async fn run(
     match tokio::time::timeout(MAX_TIME, execute(&shared.door.engine, &principal, &request.sql, limit)).await {
         Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(error)) => error.into_response(),
-        Err(_) => EngineError::new(ErrorKind::LimitExceeded, format!("the statement took longer than {} s", MAX_TIME.as_secs()))
-            .with_hint("narrow it with WHERE or LIMIT, or use the PostgreSQL or Flight SQL door")
-            .into_response(),
+        Err(_) => {
+            let hint = if shared.door.engine.outlives_call(&request.sql) {
+                GOES_ON
+            } else {
+                "narrow it with WHERE or LIMIT, or use the PostgreSQL or Flight SQL door"
+            };
+            let message = format!("the statement took longer than {} s", MAX_TIME.as_secs());
+            EngineError::new(ErrorKind::LimitExceeded, message).with_hint(hint).into_response()
+        }
     }
 }
 

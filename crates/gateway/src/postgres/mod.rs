@@ -33,8 +33,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     auth::Authenticate,
-    engine::Engine,
-    error::{EngineError, ErrorKind},
+    engine::{Engine, GOES_ON},
+    error::{CANCELLED, EngineError, ErrorKind},
 };
 
 /// The only database.
@@ -121,14 +121,27 @@ impl PgWireServerHandlers for Handlers {
     }
 }
 
-/// Gives errors of the catalog's own queries our codes; the engine's have them already.
+/// Kept of a connection: whether what it runs in the engine goes on when it is cancelled.
+struct GoesOn(bool);
+
+/// Gives errors of the catalog's own queries our codes; the engine's have them already. Says what goes on after it was cancelled.
 struct Errors;
 
 impl ErrorHandler for Errors {
-    fn on_error<C>(&self, _client: &C, error: &mut PgWireError)
+    fn on_error<C>(&self, client: &C, error: &mut PgWireError)
     where
         C: ClientInfo,
     {
+        if matches!(error, PgWireError::QueryCanceled) {
+            *error = report(EngineError::new(ErrorKind::Cancelled, error.to_string()));
+        }
+        let goes_on = client.session_extensions().insert(GoesOn(false)).is_some_and(|before| before.0);
+        if goes_on
+            && let PgWireError::UserError(info) = error
+            && info.code == CANCELLED
+        {
+            info.hint = Some(GOES_ON.to_owned());
+        }
         if let PgWireError::ApiError(source) = error {
             let message = source.to_string();
             let known = std::mem::replace(source, "replaced".into()).downcast::<datafusion::error::DataFusionError>();

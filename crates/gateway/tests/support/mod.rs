@@ -61,7 +61,7 @@ impl MemoryEngine {
             return Ok(answer);
         }
         if words.first().is_some_and(|word| word == "SLEEP") {
-            tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+            tokio::time::sleep(std::time::Duration::from_secs(90)).await;
         }
         let sql = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["SHOW", "JOBS"] => "SELECT 'j' AS name, 'running' AS state",
@@ -89,6 +89,10 @@ impl Engine for MemoryEngine {
             answers.push(self.run(principal, statement).await?);
         }
         Ok(answers)
+    }
+
+    fn outlives_call(&self, sql: &str) -> bool {
+        sql.trim() == "SLEEP ON"
     }
 
     async fn describe(&self, _principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError> {
