@@ -123,7 +123,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         registry: registry.clone(),
     };
     let platform = CancellationToken::new();
-    let scheduler = polybolos_scheduler::start(settings, parts, platform.clone()).await?;
+    // Statements under way need the rest of the platform to come to their end.
+    let scheduler_stop = platform.child_token();
+    let scheduler = polybolos_scheduler::start(settings, parts, scheduler_stop.clone()).await?;
     tokio::select! {
         () = scheduler.leads() => {}
         () = stop.cancelled() => return Ok(()),
@@ -179,10 +181,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
 
     let status = tokio::spawn(live_status(scheduler.engine.clone(), platform.clone()));
-    let engine_running = scheduler.run();
+    let (settled, engine_running) = (scheduler.settled(), scheduler.run());
     tokio::pin!(engine_running);
     let ended = tokio::select! {
-        () = stop.cancelled() => Ok(()),
+        () = stop.cancelled() => {
+            scheduler_stop.cancel();
+            settled.await;
+            Ok(())
+        }
         ended = &mut engine_running => ended.and_then(|ended| match ended {
             polybolos_scheduler::Ended::Shutdown => Ok(()),
             polybolos_scheduler::Ended::Deposed => bail!(

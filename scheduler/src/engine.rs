@@ -10,6 +10,7 @@ use crate::{
     replay::{Replay, Wanted},
     savepoints::SavepointError,
     show,
+    statements::Statements,
     status::StatusSource,
 };
 use async_trait::async_trait;
@@ -40,6 +41,7 @@ use polybolos_tables::plain::plain_chain;
 /// A query that runs longer is ended.
 const QUERY_TIME: Duration = Duration::from_secs(300);
 
+#[derive(Clone)]
 pub struct PlatformEngine {
     pub(crate) catalog: Arc<CatalogStore>,
     pub(crate) platform: PlatformTables,
@@ -47,7 +49,8 @@ pub struct PlatformEngine {
     /// `None` while this scheduler does not lead.
     jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
     pub(crate) status: Arc<StatusSource>,
-    pub(crate) replay: Replay,
+    pub(crate) replay: Arc<Replay>,
+    statements: Statements,
 }
 
 impl PlatformEngine {
@@ -57,6 +60,7 @@ impl PlatformEngine {
         services: Arc<ExecutorServices>,
         jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
         status: Arc<StatusSource>,
+        statements: Statements,
     ) -> anyhow::Result<Self> {
         let mut config = SessionConfig::new()
             .with_information_schema(true)
@@ -67,8 +71,8 @@ impl PlatformEngine {
         let snapshots = catalog.clone();
         let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
         queries.session().register_catalog("polybolos", Arc::new(live));
-        let replay = Replay::new(platform.tables.clone());
-        Ok(Self { catalog, platform, queries: Arc::new(queries), jobs, status, replay })
+        let replay = Arc::new(Replay::new(platform.tables.clone()));
+        Ok(Self { catalog, platform, queries: Arc::new(queries), jobs, status, replay, statements })
     }
 
     fn planner(&self) -> Planner {
@@ -83,8 +87,7 @@ impl PlatformEngine {
         })
     }
 
-    async fn one(&self, principal: &Principal, statement: Statement) -> Result<Answer, EngineError> {
-        check_role(principal, &statement)?;
+    async fn one(&self, statement: Statement) -> Result<Answer, EngineError> {
         let tag = statement.kind.tag();
         match &statement.kind {
             StatementKind::Query(query) => {
@@ -176,7 +179,10 @@ impl Engine for PlatformEngine {
         let statements = parse(sql).map_err(sql_error)?;
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
-            answers.push(self.one(principal, statement).await?);
+            check_role(principal, &statement)?;
+            let engine = self.clone();
+            let work = move |statement| async move { engine.one(statement).await };
+            answers.push(self.statements.carry_out(statement, work).await?);
         }
         Ok(answers)
     }
@@ -191,9 +197,16 @@ impl Engine for PlatformEngine {
                 let plan = self.planner().plan_query(query).await.map_err(sql_error)?;
                 Ok(Arc::new(plan.schema().as_arrow().clone()))
             }
-            kind if kind.is_read_only() => Ok(self.one(principal, statement.clone()).await?.schema),
+            kind if kind.is_read_only() => {
+                check_role(principal, &statement)?;
+                Ok(self.one(statement.clone()).await?.schema)
+            }
             _ => Ok(SchemaRef::new(datafusion::arrow::datatypes::Schema::empty())),
         }
+    }
+
+    fn outlives_call(&self, sql: &str) -> bool {
+        parse(sql).is_ok_and(|statements| statements.iter().any(|statement| !statement.kind.is_read_only()))
     }
 
     async fn export_savepoint(&self, principal: &Principal, name: &str) -> Result<Archive, EngineError> {
@@ -208,7 +221,10 @@ impl Engine for PlatformEngine {
         if let Some(name) = name {
             parse(&format!("DROP SAVEPOINT {}", polybolos_sql::names::quoted(name))).map_err(sql_error)?;
         }
-        let savepoint = self.leader()?.import_savepoint(name, archive).await.map_err(any_error)?;
+        let (jobs, name) = (self.leader()?, name.map(str::to_owned));
+        // An archive that breaks off is an error, after which its files are deleted.
+        let work = async move { jobs.import_savepoint(name.as_deref(), archive).await.map_err(any_error) };
+        let savepoint = self.statements.to_its_end("the import of a savepoint".into(), work).await?;
         Ok(savepoint.name)
     }
 

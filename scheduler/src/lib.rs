@@ -7,7 +7,7 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements, those about jobs in `job_statements`; [`replay`]: dead letters sent back; [`queries`], [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller; [`replay`]: dead letters sent back; [`queries`], [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -26,6 +26,7 @@ pub mod queries;
 pub mod replay;
 pub mod savepoints;
 pub mod show;
+pub mod statements;
 pub mod status;
 pub mod system;
 pub mod system_tables;
@@ -73,6 +74,7 @@ use crate::{
     metrics::Families,
     providers::PlatformTables,
     savepoints::Savepoints,
+    statements::Statements,
     status::StatusSource,
     system::SystemTables,
 };
@@ -126,7 +128,7 @@ pub struct Scheduler {
 
 /// Opens all doors and stands for election.
 pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown: CancellationToken) -> anyhow::Result<Scheduler> {
-    let stop = shutdown.child_token();
+    let stop = CancellationToken::new();
     let bound = async |port: u16, door: &str, key: &str| {
         let flag = if settings.mode == EMBEDDED { "--port-offset".to_owned() } else { format!("scheduler.{key}") };
         ports::bind(settings.host, port, door, &flag).await
@@ -169,11 +171,22 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     });
     system_tables::register(&system, &status);
     let services = query_services(&parts)?;
-    let engine: Arc<dyn Engine> =
-        Arc::new(PlatformEngine::new(catalog.clone(), platform.clone(), services, jobs.clone(), status.clone())?);
+    let statements = Statements::new(stop.clone());
+    let (known, led) = (catalog.clone(), jobs.clone());
+    let engine = PlatformEngine::new(known, platform.clone(), services, led, status.clone(), statements.clone())?;
+    let engine: Arc<dyn Engine> = Arc::new(engine);
     let families = Families::register(&parts.registry)?;
 
     let mut tasks = JoinSet::new();
+    let (stopped, stops) = (stop.clone(), stop.clone().drop_guard());
+    tasks.spawn(async move {
+        // Everything else goes on until statements have come to their end, and stops then.
+        let _stops = stops;
+        if stopped.run_until_cancelled(shutdown.cancelled()).await.is_some() {
+            statements.finish().await;
+        }
+        Ok(Ended::Shutdown)
+    });
     tasks.spawn(serve_internal(internal, ballista.clone(), executors.clone(), stop.clone()));
     let watched = executors.clone();
     let watch_stop = stop.clone();
@@ -243,6 +256,11 @@ impl Scheduler {
         let mut standing = self.standing.clone();
         // The sender lives as long as the election; when it is gone, so is everything else.
         async move { standing.wait_for(|standing| matches!(standing, Standing::Leader(_))).await.is_ok() }
+    }
+
+    /// Waits until it was told to stop, and has no statement under way that it would still wait for.
+    pub fn settled(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
     }
 
     /// Carries out statements as the platform itself, each to its end.

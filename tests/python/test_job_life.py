@@ -4,6 +4,7 @@ import subprocess
 import time
 import uuid
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -55,6 +56,22 @@ def test_a_restarted_job_is_a_new_incarnation_that_reads_again(system, names):
     wait_for("only the new records", lambda: job(system, names)["records_in"] == 2)
     wait_for("the newest value", lambda: system.sql(f"SELECT v FROM {names['table']} WHERE id = 'k3'") == [{"v": 33}])
     assert count(system, names["table"]) == 11
+
+
+def test_a_restart_goes_on_when_its_client_waits_no_longer(system, names):
+    declare(system, names)
+    system.sql(f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, v FROM {names['source']}")
+    wait_for("ten rows", lambda: count(system, names["table"]) == 10)
+    before = job(system, names)["incarnation"]
+    host, port = system.address("postgres")
+    login = {"host": host, "port": port, "user": "admin", "password": system.token, "dbname": "polybolos", "autocommit": True}
+    with psycopg.connect(**login) as connection:
+        connection.execute("SET statement_timeout = '1ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled) as cancelled:
+            connection.execute(f"RESTART JOB {names['job']} FROM EARLIEST KEEP")
+    assert "SHOW JOBS" in cancelled.value.diag.message_hint
+    wait_for("another run", lambda: job(system, names)["incarnation"] != before)
+    wait_for("the records again", lambda: job(system, names)["records_in"] == 10)
 
 
 def test_a_job_over_a_table_with_rows_says_that_they_stay(system, names):
