@@ -4,7 +4,10 @@
 //! the manifest together with the position of the sink that refused them: later, and a new leader would not know of them; earlier, and it would publish
 //! the epoch again, and refuse and count them twice (rule 15). Therefore the dead-letter sink passes an epoch only after all others have, and after
 //! everything they refused is recorded and published.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use super::{
     action::{Action, EpochPublished, PublishOrder},
@@ -18,7 +21,8 @@ use crate::{
     window::write_timestamp_us,
 };
 
-/// Between two tries of what somebody has to repair: so long rows wait for nothing once it is.
+/// From a failure that somebody has to repair to the next try, which is of one part of the sink. So long, at most, rows wait for
+/// nothing once it is repaired.
 pub(super) const REPAIR_US: u64 = 2 * SECOND_US;
 
 #[derive(Debug)]
@@ -43,9 +47,9 @@ struct Sink {
     retries: u64,
     write_us: u64,
     failures: u32,
-    /// What failed last somebody has to repair. One part tells for all when that is done: more would only keep other jobs' parts
-    /// from being published.
-    needs_repair: bool,
+    /// Somebody has to repair something, and this part was tried last. Until one passes, one at a time tells for all: more would only keep
+    /// other jobs' parts from being published.
+    tried: Option<PartIndex>,
     trouble: Option<String>,
     /// Where its publishers are, if they stay somewhere.
     homes: BTreeMap<u16, ExecutorId>,
@@ -56,6 +60,12 @@ enum Part {
     Waiting { until_us: u64 },
     Ordered { executor: ExecutorId, since_us: u64 },
     Done,
+}
+
+impl Part {
+    fn is_due(&self, now_us: u64) -> bool {
+        matches!(self, Self::Waiting { until_us } if *until_us <= now_us)
+    }
 }
 
 /// How far the sinks are behind.
@@ -111,7 +121,7 @@ impl Publishing {
         sink.retries += report.retries;
         sink.write_us += report.write_us;
         sink.failures = 0;
-        sink.needs_repair = false;
+        sink.tried = None;
         sink.trouble = None;
         if let Some(file) = &report.refused {
             self.refused.entry((report.epoch, report.sink)).or_default().push(file.clone());
@@ -128,16 +138,11 @@ impl Publishing {
             && matches!(part, Part::Ordered { executor, .. } if *executor == failure.executor)
         {
             sink.failures += 1;
-            sink.needs_repair = !failure.retryable;
             sink.trouble = Some(failure.message.clone());
-            if failure.retryable {
-                *part = Part::Waiting { until_us: now_us + config.backoff(sink.failures) };
-                return true;
-            }
-            let until_us = now_us + REPAIR_US.min(config.max_backoff_us);
-            *part = Part::Waiting { until_us };
-            for waiting in sink.parts.values_mut().filter(|part| matches!(part, Part::Waiting { .. })) {
-                *waiting = Part::Waiting { until_us };
+            let pause_us = if failure.retryable { config.backoff(sink.failures) } else { REPAIR_US.min(config.max_backoff_us) };
+            *part = Part::Waiting { until_us: now_us + pause_us };
+            if !failure.retryable {
+                sink.tried.get_or_insert(failure.part);
             }
             return true;
         }
@@ -292,6 +297,18 @@ impl Sink {
         }
     }
 
+    /// The part that tells next whether somebody has repaired what was in the way, once the last one has failed and its pause is over:
+    /// the one after it, as a part may have a failure of its own. Orders given before the failure are not waited for.
+    fn to_try(&self, now_us: u64) -> Option<PartIndex> {
+        let last = self.tried?;
+        if !self.parts.get(&last)?.is_due(now_us) {
+            return None;
+        }
+        let after = self.parts.range((Bound::Excluded(last), Bound::Unbounded));
+        let mut in_turn = after.chain(self.parts.range(..=last));
+        in_turn.find_map(|(index, part)| part.is_due(now_us).then_some(*index))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one caller, which holds these apart")]
     fn order(
         &mut self,
@@ -312,15 +329,15 @@ impl Sink {
                 self.retries += 1;
             }
         }
-        let mut is_tried = self.needs_repair && self.parts.values().any(|part| matches!(part, Part::Ordered { .. }));
+        let to_try = self.to_try(now_us);
         for file in &record.files {
             let Some(part) = self.parts.get_mut(&file.part) else {
                 continue;
             };
-            if !matches!(part, Part::Waiting { until_us } if *until_us <= now_us) {
+            if !part.is_due(now_us) {
                 continue;
             }
-            if is_tried {
+            if self.tried.is_some() && to_try != Some(file.part) {
                 // What becomes of that one is an event.
                 *part = Part::Waiting { until_us: 0 };
                 continue;
@@ -334,7 +351,7 @@ impl Sink {
             };
             *turn = turn.wrapping_add(1);
             *part = Part::Ordered { executor: executor.clone(), since_us: now_us };
-            is_tried = self.needs_repair;
+            self.tried = to_try;
             let executor = executor.clone();
             if config.staying.contains(&id) {
                 self.homes.insert(file.part.publisher(), executor.clone());

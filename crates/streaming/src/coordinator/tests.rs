@@ -220,9 +220,17 @@ fn a_job_that_a_sink_stopped_goes_on_when_the_sink_has_what_waited() {
     assert_eq!(bench.coordinator.manifest().life, Life::Running);
 }
 
+/// What is ordered after so long.
+fn tried(bench: &mut Bench, after_us: u64) -> Vec<PublishOrder> {
+    bench.done.clear();
+    bench.now.monotonic_us += after_us;
+    bench.send(Event::Tick);
+    bench.orders()
+}
+
 /// Each try takes a place on an executor that other jobs wait for.
 #[test]
-fn what_somebody_has_to_repair_is_tried_with_one_part() {
+fn what_somebody_has_to_repair_is_tried_with_one_part_after_another() {
     let mut bench = Bench::leading();
     bench.compute();
     bench.store();
@@ -232,27 +240,48 @@ fn what_somebody_has_to_repair_is_tried_with_one_part() {
         bench.send(Event::PublishFailed(missing_table(order)));
     }
     bench.store();
-    let tried = |bench: &mut Bench, after_us: u64| {
-        bench.done.clear();
-        bench.now.monotonic_us += after_us;
-        bench.send(Event::Tick);
-        bench.orders()
-    };
     assert!(tried(&mut bench, publishing::REPAIR_US - 1).is_empty());
-    assert_eq!(tried(&mut bench, 1), [orders[0].clone()]);
+    assert_eq!(tried(&mut bench, 1), [orders[1].clone()]);
     let wakeup_us = bench.coordinator.next_wakeup().expect("a deadline of the order");
     assert!(wakeup_us > bench.now.monotonic_us, "the other part waits for no time");
     assert!(tried(&mut bench, publishing::REPAIR_US).is_empty(), "while the order stands");
-    bench.send(Event::PublishFailed(missing_table(&orders[0])));
-    assert!(bench.orders().is_empty(), "no part is tried before the pause is over");
-    let again = tried(&mut bench, publishing::REPAIR_US);
-    assert_eq!(again.len(), 1);
+    bench.send(Event::PublishFailed(missing_table(&orders[1])));
+    assert!(tried(&mut bench, publishing::REPAIR_US - 1).is_empty(), "no part is tried before the pause is over");
+    assert_eq!(tried(&mut bench, 1), [orders[0].clone()], "the failure may be the other part's own");
     bench.done.clear();
-    bench.published(&again[0], None);
+    bench.published(&orders[0], None);
     assert_eq!(bench.orders(), [orders[1].clone()]);
     bench.published(&orders[1], None);
     bench.store();
     assert_eq!(bench.coordinator.manifest().life, Life::Running);
+}
+
+#[test]
+fn an_order_from_before_a_failure_does_not_hold_up_the_next_try() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    bench.send(Event::PublishFailed(missing_table(&orders[1])));
+    bench.store();
+    assert_eq!(tried(&mut bench, publishing::REPAIR_US), [orders[1].clone()], "nothing is heard of the first part");
+}
+
+#[test]
+fn a_failure_of_one_part_leaves_the_others_pause_as_it_is() {
+    let backoff_us = 2 * publishing::REPAIR_US;
+    let mut bench = Bench::leading_as(manifest(), CoordinatorConfig { backoff_us, ..CoordinatorConfig::default() });
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    bench.send(Event::PublishFailed(PublishFailure { retryable: true, ..missing_table(&orders[1]) }));
+    bench.send(Event::PublishFailed(missing_table(&orders[0])));
+    bench.store();
+    assert_eq!(tried(&mut bench, publishing::REPAIR_US), [orders[0].clone()]);
+    bench.done.clear();
+    bench.published(&orders[0], None);
+    assert!(bench.orders().is_empty());
+    assert_eq!(tried(&mut bench, backoff_us - publishing::REPAIR_US), [orders[1].clone()]);
 }
 
 /// Reading ahead would go on from the old topic's offsets, which the new one may never reach.
