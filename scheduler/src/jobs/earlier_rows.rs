@@ -5,6 +5,8 @@ use futures::{StreamExt, future};
 use polybolos_sql::planner::JobPlan;
 use polybolos_tables::{ScanRequest, TableBackend, TableError, TableName};
 
+use super::restart;
+
 /// It is only a notice: a store that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -15,10 +17,12 @@ pub async fn notices(tables: &dyn TableBackend, plan: &JobPlan) -> Vec<String> {
         .iter()
         .filter_map(|insert| Some((insert.target.table_schema()?.name, insert.target.name.to_string())))
         .collect();
+    let keeping = restart::keeping_target(plan).map(|target| target.name.to_string());
+    let keeping = keeping.as_deref();
     // All at once: what a job of many tables waits is no more than for one.
     let looks = targets.into_iter().map(|(stored, declared)| async move {
         match tokio::time::timeout(PATIENCE, has_rows(tables, &stored)).await {
-            Ok(Ok(true)) => return Some(notice(&declared, &plan.name)),
+            Ok(Ok(true)) => return Some(notice(&declared, &plan.name, keeping)),
             Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::debug!(table = %stored, %error, "it is not known whether the table has rows"),
             Err(_) => tracing::debug!(table = %stored, "it is not known whether the table has rows"),
@@ -28,9 +32,15 @@ pub async fn notices(tables: &dyn TableBackend, plan: &JobPlan) -> Vec<String> {
     future::join_all(looks).await.into_iter().flatten().collect()
 }
 
-fn notice(table: &str, job: &str) -> String {
+fn notice(table: &str, job: &str, keeping: Option<&str>) -> String {
+    let remedy = match keeping {
+        None => format!("RESTART JOB {job} FROM EARLIEST REPLACE deletes them"),
+        Some(keeping) => format!(
+            "RESTART JOB {job} … REPLACE, which deletes them, is refused as the job writes to {keeping} too; give {keeping} a job of its own if they are to go"
+        ),
+    };
     format!(
-        "table {table} has rows already: those that job {job} does not write stay, and VERIFY JOB {job} lists them as extra; RESTART JOB {job} FROM EARLIEST REPLACE deletes them"
+        "table {table} has rows already: those that job {job} does not write stay, and VERIFY JOB {job} lists them as extra; {remedy}"
     )
 }
 
@@ -47,4 +57,16 @@ async fn has_rows(tables: &dyn TableBackend, table: &TableName) -> Result<bool, 
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_names_no_restart_that_is_refused() {
+        assert!(notice("d.t", "j", None).ends_with("RESTART JOB j FROM EARLIEST REPLACE deletes them"));
+        let refused = notice("d.t", "j", Some("d.topic"));
+        assert!(refused.contains("refused as the job writes to d.topic too") && !refused.contains("FROM EARLIEST"), "{refused}");
+    }
 }

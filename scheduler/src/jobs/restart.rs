@@ -155,10 +155,18 @@ fn check_replace(target: &TableDefinition) -> anyhow::Result<()> {
     }
 }
 
-/// The statement that has a job write its tables anew: with `REPLACE`, where all of them can be rid of other rows.
-pub fn anew(plan: &JobPlan) -> String {
-    let replaces = plan.inserts.iter().all(|insert| check_replace(&insert.target).is_ok());
-    format!("RESTART JOB {} FROM EARLIEST {}", plan.name, if replaces { "REPLACE" } else { "KEEP" })
+/// The job's table that cannot be rid of rows of an earlier run, if there is one: `REPLACE` is refused because of it.
+pub fn keeping_target(plan: &JobPlan) -> Option<&TableDefinition> {
+    plan.inserts.iter().map(|insert| &insert.target).find(|target| check_replace(target).is_err())
+}
+
+/// The statement that has a job write its tables anew, and what it does: without `REPLACE`, where one of them cannot be rid of other rows.
+pub fn anew(job: &str, keeping: Option<&TableDefinition>) -> String {
+    let restart = format!("RESTART JOB {job} FROM EARLIEST");
+    match keeping {
+        None => format!("{restart} REPLACE writes all rows anew and deletes others"),
+        Some(_) => format!("{restart} KEEP writes all rows anew and leaves others as they are"),
+    }
 }
 
 /// Whether a job can begin with a savepoint: it is the same job, of the same texts and operators.
@@ -216,8 +224,11 @@ mod tests {
             let statement = parse(&format!("CREATE TABLE s (k STRING{key}) WITH ({options})")).expect("read").remove(0);
             let change = Change { now_us: 0, incarnation: "a1".into() };
             let catalog = apply(&Catalog::default(), &statement, &change).expect("applied");
-            let checked = check_replace(catalog.table(&"s".into()).expect("declared"));
-            let said = checked.err().map(|error| error.to_string());
+            let target = catalog.table(&"s".into()).expect("declared");
+            let said = check_replace(target).err().map(|error| error.to_string());
+            let statement = anew("j", said.as_ref().map(|_| target));
+            assert_eq!(statement.contains("KEEP") && statement.contains("leaves others"), refusal.is_some(), "{statement}");
+            assert_eq!(statement.contains("REPLACE") && statement.contains("deletes others"), refusal.is_none(), "{statement}");
             match refusal {
                 Some(words) => assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{options}: {said:?}"),
                 None => assert_eq!(said, None, "{options}"),

@@ -36,8 +36,8 @@ impl JobManager {
         self.ensure_targets(&plan).await?;
         self.ensure_topics(&new_spec).await?;
         let stay = format!(
-            "job {name} goes on with its state: rows of keys that do not change are not written again, and rows that it no longer makes stay; {} would write its tables anew",
-            restart::anew(&plan)
+            "job {name} goes on with its state: rows of keys that do not change are not written again, and rows that it no longer makes stay; {}",
+            restart::anew(name, restart::keeping_target(&plan))
         );
         Ok([stay].into_iter().chain(planning::notices(&plan, &new_spec.template)?).collect())
     }

@@ -177,9 +177,9 @@ impl JobManager {
         }
         if outcome.difference_count > 0 && definition.is_upgraded {
             remarks.push(format!(
-                "job {} was upgraded, which leaves rows as they were written until their key changes, so differences may come of that; {} writes all anew",
+                "job {} was upgraded, which leaves rows as they were written until their key changes, so differences may come of that; {}",
                 definition.name,
-                restart::anew(&oracle.plan)
+                restart::anew(&definition.name, restart::keeping_target(&oracle.plan))
             ));
         }
         if outcome.difference_count > 0 {
