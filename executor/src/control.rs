@@ -242,7 +242,7 @@ impl Control {
             vcores: self.settings.vcores as u32,
             version: BUILD.version.into(),
             protocol: BUILD.protocol.into(),
-            machine_id: polybolos_persist::machine_id(),
+            machine_id: polybolos_persist::machine_id().to_owned(),
             rejoining: self.ballista.is_some(),
             exchange_port: self.exchange_port.into(),
         }

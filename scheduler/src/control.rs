@@ -89,8 +89,6 @@ pub struct Executors {
     ballista: Ballista,
     store: Arc<dyn Store>,
     leader: String,
-    /// The id of the one that this process is on.
-    machine: String,
     /// 0 while this scheduler does not lead: executors are sent away.
     generation: AtomicU64,
     connections: AtomicU64,
@@ -106,7 +104,6 @@ impl Executors {
             ballista,
             store,
             leader,
-            machine: polybolos_persist::machine_id(),
             generation: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             connected: RwLock::default(),
@@ -276,7 +273,11 @@ impl Executors {
             _ => return,
         };
         let other_build = mismatch(&hello.host, Build { version: &hello.version, protocol: &hello.protocol }, BUILD);
-        let misfit = other_build.or_else(|| other_machine(&hello, &self.machine, self.store.as_ref()));
+        let misfit = other_build.or_else(|| {
+            let executor = format!("the executor on {}", shown(&hello.host));
+            let scheduler = ("the scheduler", polybolos_persist::machine_id());
+            other_machine((executor.as_str(), hello.machine_id.as_str()), scheduler, self.store.as_ref())
+        });
         if let Some(reason) = misfit {
             if is_new(&mut self.mismatches.lock(), &reason) {
                 tracing::error!("{reason}");
@@ -411,17 +412,20 @@ impl Connected {
     }
 }
 
-/// Why an executor cannot share the leader's store, by rule 19: a folder may be seen on another machine, but is not locked there.
-fn other_machine(executor: &wire::Hello, machine: &str, store: &dyn Store) -> Option<String> {
-    if !store.serves_one_machine() || executor.machine_id == machine {
+/// Why two processes, each with its machine, cannot share a store, by rule 19: a folder may be seen on another machine, but is not locked there.
+pub fn other_machine((one, there): (&str, &str), (other, here): (&str, &str), store: &dyn Store) -> Option<String> {
+    if !store.serves_one_machine() || there == here {
         return None;
     }
+    let (there, here) = (shown(there), shown(here));
+    let unknown = if there.starts_with("unknown") || here.starts_with("unknown") {
+        "; a machine that is unknown needs an id in /etc/machine-id"
+    } else {
+        ""
+    };
     Some(format!(
-        "the executor on {} is on machine {} and the scheduler on machine {}, and the store {} serves one machine; \
-         run both on one, or set storage.url to a bucket on S3",
-        shown(&executor.host),
-        shown(&executor.machine_id),
-        shown(machine),
+        "{one} is on machine {there} and {other} on machine {here}, and the store {} serves one machine; run both on one, or set storage.url \
+         to a bucket on S3{unknown}",
         store.describe()
     ))
 }
@@ -464,13 +468,15 @@ mod tests {
     async fn a_store_in_a_folder_is_not_shared_with_another_machine() {
         let folder = tempfile::tempdir().expect("folder");
         let store = LocalStore::open(folder.path()).await.expect("a store");
-        let hello = |machine: &str| wire::Hello { host: "elsewhere".into(), machine_id: machine.into(), ..wire::Hello::default() };
-        assert_eq!(other_machine(&hello("here"), "here", &store), None);
-        let told = other_machine(&hello("there"), "here", &store).expect("another machine");
+        let other = |machine: &str| other_machine(("the executor on elsewhere", machine), ("the scheduler", "here"), &store);
+        assert_eq!(other("here"), None);
+        let told = other("there").expect("another machine");
         let place = store.describe();
         let named = ["elsewhere", "machine there", "machine here", place.as_str(), "storage.url"];
         assert!(named.iter().all(|name| told.contains(*name)) && !told.contains('\n'), "{told}");
-        assert!(other_machine(&hello(""), "here", &store).expect("an unknown machine").contains("machine unknown"));
+        assert!(!told.contains("/etc/machine-id"), "{told}");
+        let unknown = other("").expect("an unknown machine");
+        assert!(unknown.contains("machine unknown ") && unknown.contains("/etc/machine-id"), "{unknown}");
     }
 
     #[test]

@@ -16,15 +16,17 @@ use polybolos_streaming::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, control::other_machine};
 
 /// What this process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     Standby,
     Leader(Generation),
     /// It led, and may not any more: the process has to start anew.
     Deposed,
+    /// It may not take over from the leader there is: why not, and what to change.
+    Refused(String),
 }
 
 /// Where a scheduler is found.
@@ -41,7 +43,7 @@ pub fn door(scheme: &str, listens: SocketAddr) -> String {
     if listens.ip().is_unspecified() { String::new() } else { format!("{scheme}://{listens}") }
 }
 
-/// Runs one election to its end: until deposed, or released because of `shutdown`. While another leads, `followed` says where.
+/// Runs one election to its end: until deposed, refused, or released because of `shutdown`. While another leads, `followed` says where.
 pub async fn run(
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
@@ -52,7 +54,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let holder = uuid::Uuid::new_v4().simple().to_string();
-    let mut election = Election::new(config, holder, addresses.internal).with_door(addresses.door);
+    let machine = polybolos_persist::machine_id();
+    let mut election = Election::new(config, holder, addresses.internal).with_door(addresses.door).on_machine(machine);
+    let mut before = None;
     let (answers, mut answered) = mpsc::channel(16);
     let mut actions = election.on_event(clock.now().monotonic_us, LeaseEvent::Tick);
     let mut releasing = false;
@@ -112,6 +116,11 @@ pub async fn run(
             None => election.release(now),
         };
         let leader = followed_leader(&election, now);
+        if let Some(reason) = leader.and_then(|leader| refused(before.as_ref(), leader, machine, &*store)) {
+            standing.send_replace(Standing::Refused(reason));
+            return;
+        }
+        before = leader.cloned();
         if leader.map(|leader| leader.generation) != told {
             told = leader.map(|leader| leader.generation);
             *followed.write() = leader.map(|leader| leader.door.clone()).filter(|door| !door.is_empty());
@@ -128,6 +137,17 @@ fn followed_leader(election: &Election, now_us: u64) -> Option<&LeaseRecord> {
         return None;
     }
     election.leader()
+}
+
+/// Why a standby cannot take over from a leader that it sees at work (rule 19). One that is not seen to raise its counter may have ended with
+/// an earlier start of this machine, which had another id.
+fn refused(before: Option<&LeaseRecord>, leader: &LeaseRecord, machine: &str, store: &dyn Store) -> Option<String> {
+    let is_at_work = before.is_some_and(|before| before.holder == leader.holder && before.counter < leader.counter);
+    if !is_at_work || leader.machine.is_empty() {
+        return None;
+    }
+    let at = format!("the scheduler that leads, at {},", leader.endpoint);
+    other_machine((at.as_str(), leader.machine.as_str()), ("this one", machine), store)
 }
 
 /// Gives the lease of a leader back that is known to be dead, so that nobody waits for it to run out.
@@ -196,13 +216,30 @@ mod tests {
         assert_eq!((told("0.0.0.0:7400"), told("[::]:7400")), (String::new(), String::new()));
     }
 
+    fn lease(counter: u64, machine: &str) -> LeaseRecord {
+        let (holder, endpoint, door) = ("another".into(), "there:7410".into(), "http://there:7400".into());
+        LeaseRecord { counter, holder, endpoint, door, machine: machine.into(), generation: Generation(3) }
+    }
+
+    #[tokio::test]
+    async fn a_leader_at_work_on_another_machine_refuses_a_standby_of_a_folder() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = polybolos_persist::LocalStore::open(folder.path()).await.expect("a store");
+        let told = refused(Some(&lease(7, "there")), &lease(8, "there"), "here", &store).expect("is refused");
+        let named = ["there:7410", "machine there", "machine here", "storage.url"];
+        assert!(named.iter().all(|name| told.contains(*name)) && !told.contains('\n'), "{told}");
+        assert_eq!(refused(Some(&lease(7, "here")), &lease(8, "here"), "here", &store), None);
+        assert_eq!(refused(Some(&lease(7, "")), &lease(8, ""), "here", &store), None, "of a version that does not tell");
+        assert_eq!(refused(None, &lease(8, "there"), "here", &store), None, "it may have ended");
+        assert_eq!(refused(Some(&lease(8, "there")), &lease(8, "there"), "here", &store), None, "it may have ended");
+    }
+
     #[test]
     fn a_standby_follows_a_leader_to_its_end() {
         let mut election = Election::new(LeaseConfig::default(), "me", "here:7410");
         assert_eq!(election.on_event(0, LeaseEvent::Tick), [LeaseAction::Read]);
         assert_eq!(followed_leader(&election, 0), None);
-        let (holder, endpoint) = ("another".into(), "there:7410".into());
-        let record = LeaseRecord { counter: 7, holder, endpoint, door: "http://there:7400".into(), generation: Generation(3) };
+        let record = lease(7, "");
         election.on_event(1, LeaseEvent::Read(ReadAnswer::Found { version: Version::new("v7"), record: record.clone() }));
         assert_eq!(followed_leader(&election, 1), Some(&record));
         let later = 1 + LeaseConfig::default().look_us;

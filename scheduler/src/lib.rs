@@ -33,7 +33,7 @@ pub mod system_tables;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use futures::StreamExt;
 use parking_lot::RwLock;
@@ -205,10 +205,11 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         engine: engine.clone(),
         login: login.clone(),
         metrics: Arc::new(move || telemetry::encode(&registry)),
-        ready: Arc::new(move || match *ready_standing.borrow() {
+        ready: Arc::new(move || match &*ready_standing.borrow() {
             Standing::Leader(_) => Ok(()),
             Standing::Standby => Err("standing by: another scheduler leads".into()),
             Standing::Deposed => Err("deposed".into()),
+            Standing::Refused(reason) => Err(reason.clone()),
         }),
         port: http_listener.local_addr()?.port(),
         https: settings.tls.is_some(),
@@ -325,9 +326,10 @@ impl Leading {
     /// Leads when elected, until deposed or stopped.
     async fn follow(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) -> anyhow::Result<Ended> {
         let generation = loop {
-            match *standing.borrow_and_update() {
-                Standing::Leader(generation) => break generation,
+            match &*standing.borrow_and_update() {
+                Standing::Leader(generation) => break *generation,
                 Standing::Deposed => return Ok(Ended::Deposed),
+                Standing::Refused(reason) => bail!("{reason}"),
                 Standing::Standby => {}
             }
             tokio::select! {

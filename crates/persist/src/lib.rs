@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+use std::sync::LazyLock;
+
 pub mod crash;
 pub mod envelope;
 pub mod error;
@@ -40,9 +42,34 @@ pub use places::{Place, Places};
 pub use s3::{S3Address, S3Settings, S3Store};
 pub use store::{Entry, Expected, Store, Swap, Version, trial};
 
-/// This machine's id, by which a leader whose store serves one machine refuses executors of another (EPOCHS rule 19). The running
-/// kernel's comes first: containers on one machine have it in common, and copies of one machine do not.
-pub fn machine_id() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
-    read("/proc/sys/kernel/random/boot_id").or_else(|| read("/etc/machine-id")).unwrap_or_default()
+/// This machine's id, by which a leader whose store serves one machine refuses executors of another, and a standby such a leader (EPOCHS rule
+/// 19). The running kernel's comes first: containers on one machine have it in common, and copies of one machine do not. Where the system
+/// tells none it is one of this process, as nobody else is known to be on the same machine.
+pub fn machine_id() -> &'static str {
+    static ID: LazyLock<String> = LazyLock::new(|| first_id(&["/proc/sys/kernel/random/boot_id", "/etc/machine-id"]));
+    &ID
+}
+
+fn first_id(files: &[&str]) -> String {
+    let read = |file: &&str| std::fs::read_to_string(file).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    files.iter().find_map(read).unwrap_or_else(|| format!("unknown-{}", uuid::Uuid::new_v4().simple()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_machines_whose_ids_are_unknown_are_not_the_same() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+        let (empty, told) = (file("empty"), file("told"));
+        std::fs::write(&empty, "\n").expect("a file");
+        std::fs::write(&told, "here\n").expect("a file");
+        assert_eq!(first_id(&[&empty, &told]), "here");
+        let unknown = || first_id(&[&empty, &file("missing")]);
+        assert!(unknown().starts_with("unknown-"));
+        assert_ne!(unknown(), unknown());
+        assert_eq!(machine_id(), machine_id(), "one process is on one machine");
+    }
 }

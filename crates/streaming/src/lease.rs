@@ -23,6 +23,9 @@ pub struct LeaseRecord {
     /// Where people find the leader; empty where it does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub door: String,
+    /// Which machine the leader is on; empty where it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
     pub generation: Generation,
 }
 
@@ -99,6 +102,7 @@ pub struct Election {
     holder: String,
     endpoint: String,
     door: String,
+    machine: String,
     role: Role,
     /// What the object held last, as far as known, and since when (by our clock).
     seen: Option<Seen>,
@@ -142,6 +146,7 @@ impl Election {
             holder: holder.into(),
             endpoint: endpoint.into(),
             door: String::new(),
+            machine: String::new(),
             role: Role::Standby,
             seen: None,
             asked: None,
@@ -156,6 +161,13 @@ impl Election {
     #[must_use]
     pub fn with_door(mut self, door: impl Into<String>) -> Self {
         self.door = door.into();
+        self
+    }
+
+    /// Tells standbys which machine this process is on.
+    #[must_use]
+    pub fn on_machine(mut self, machine: impl Into<String>) -> Self {
+        self.machine = machine.into();
         self
     }
 
@@ -346,7 +358,8 @@ impl Election {
         let counter = above.max(self.tried) + 1;
         self.tried = counter;
         let holder = if self.releasing { String::new() } else { self.holder.clone() };
-        let record = LeaseRecord { counter, holder, endpoint: self.endpoint.clone(), door: self.door.clone(), generation };
+        let (endpoint, door, machine) = (self.endpoint.clone(), self.door.clone(), self.machine.clone());
+        let record = LeaseRecord { counter, holder, endpoint, door, machine, generation };
         self.asked = Some((Asked::Write { record: record.clone() }, now_us));
         actions.push(LeaseAction::Write { expected, record });
     }
