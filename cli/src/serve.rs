@@ -278,7 +278,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     let folder = &config.scheduler.data_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let token = auth::token(&folder.join("token"))?;
-    let users = Users::new(&token, config.roles_file())?;
+    let users = Users::new(&token, config.roles_file()).context("scheduler.roles_file")?;
     let settings = SchedulerSettings {
         host: config.scheduler.host,
         internal_port: config.scheduler.internal_port,
@@ -363,7 +363,9 @@ fn metrics_door(key: &str, address: &str, roles: Option<&Path>) -> anyhow::Resul
     let parsed = address.parse::<SocketAddr>();
     let parsed = parsed.map_err(|_| anyhow!("{key}: {address:?} is not IP:port; write for example \"127.0.0.1:7411\""))?;
     let users = match roles {
-        Some(roles) => Users::of_roles(roles)?,
+        Some(roles) => Users::of_roles(roles).with_context(|| {
+            format!("{key}: the users of scheduler.roles_file are not known here; put a copy of the scheduler's file there, or set that key to \"\" and {key} to a loopback address")
+        })?,
         None if parsed.ip().is_loopback() => Users::default(),
         None => bail!(
             "{key}: nobody could log in on {address} from another machine; set scheduler.roles_file to a file with a user for Prometheus, or take 127.0.0.1"
@@ -444,10 +446,12 @@ mod tests {
         let (address, users) = metrics_door("key", "[::1]:7411", None).expect("is valid").expect("is set");
         assert_eq!((address.port(), users.check(None, "")), (7411, None));
         let told = |address: &str, roles: Option<&Path>| {
-            metrics_door("executor.metrics_address", address, roles).expect_err("is refused").to_string()
+            format!("{:#}", metrics_door("executor.metrics_address", address, roles).expect_err("is refused"))
         };
         assert!(told("7411", None).starts_with("executor.metrics_address: \"7411\" is not IP:port"));
         assert!(told("0.0.0.0:7411", None).contains("set scheduler.roles_file"));
-        assert!(told("127.0.0.1:7411", Some(Path::new("/nowhere/roles"))).contains("/nowhere/roles"));
+        let unread = told("0.0.0.0:7411", Some(Path::new("/nowhere/roles")));
+        assert!(unread.starts_with("executor.metrics_address: ") && unread.contains("scheduler.roles_file"), "{unread}");
+        assert!(unread.contains("put a copy") && unread.contains("/nowhere/roles") && !unread.contains('\n'), "{unread}");
     }
 }
