@@ -16,8 +16,9 @@ pub const RAW_LIMIT: usize = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
-    /// `<incarnation>/<topic>/<partition>/<offset>` of a record, with `/row` behind it where a table whose rows are the last records of their keys could not take
-    /// it (see [`record_id`]), `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
+    /// `<incarnation>/<topic>/<partition>/<offset>` of a record (see [`record_id`]), with `/<log>` behind it where the topic was made again or
+    /// lost its tail, and `/row` where a table whose rows are the last records of their keys could not take it;
+    /// `<incarnation>/sink-<n>/<epoch>/<part>/<row>` of a refused row,
     /// `<incarnation>/sink-<n>/key-<uuid>` of the refused rows of one key, of which the newest is told,
     /// `<incarnation>/operator-<n>/<epoch>/<part>/<row>` of one that an expression above a join or an aggregate failed on.
     pub id: String,
@@ -39,10 +40,20 @@ pub struct DeadLetter {
 /// record, or set it aside too.
 const OF_A_ROW: &str = "/row";
 
+/// Where a topic's offsets count.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub partition: i32,
+    /// Names the log where it is not the first of its topic, as other records had its offsets before; else empty.
+    pub log: &'a str,
+}
+
 /// The id of a letter of a record; `of_row`: of a table whose rows are the last records of their keys.
-pub fn record_id(incarnation: &str, topic: &str, partition: i32, offset: i64, of_row: bool) -> String {
+pub fn record_id(incarnation: &str, topic: &str, place: Place<'_>, offset: i64, of_row: bool) -> String {
+    let Place { partition, log } = place;
+    let slash = if log.is_empty() { "" } else { "/" };
     let end = if of_row { OF_A_ROW } else { "" };
-    format!("{incarnation}/{topic}/{partition}/{offset}{end}")
+    format!("{incarnation}/{topic}/{partition}/{offset}{slash}{log}{end}")
 }
 
 /// Whether a table whose rows are the last records of their keys has set the record aside.
@@ -119,9 +130,17 @@ mod tests {
 
     #[test]
     fn letters_of_one_record_are_told_apart_by_who_set_it_aside() {
-        let id = |of_row| record_id("a1", "customers", 2, 17, of_row);
+        let place = Place { partition: 2, log: "" };
+        let id = |of_row| record_id("a1", "customers", place, 17, of_row);
         assert_eq!((id(false).as_str(), id(true).as_str()), ("a1/customers/2/17", "a1/customers/2/17/row"));
         assert!(is_of_row(&id(true)) && !is_of_row(&id(false)));
-        assert!(!is_of_row(&record_id("a1", "row", 0, 0, false)), "a topic may be called so");
+        assert!(!is_of_row(&record_id("a1", "row", place, 0, false)), "a topic may be called so");
+    }
+
+    #[test]
+    fn letters_of_a_topic_made_again_are_told_apart_from_those_of_the_one_before() {
+        let id = |of_row| record_id("a1", "customers", Place { partition: 2, log: "other#n1" }, 17, of_row);
+        assert_eq!((id(false).as_str(), id(true).as_str()), ("a1/customers/2/17/other#n1", "a1/customers/2/17/other#n1/row"));
+        assert!(is_of_row(&id(true)) && !is_of_row(&id(false)));
     }
 }

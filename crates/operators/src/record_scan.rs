@@ -21,12 +21,12 @@ use polybolos_kafka::{
     fetcher::{FetchTopic, SourceKey},
     records::RecordChunk,
 };
-use polybolos_streaming::frame::SourceRange;
+use polybolos_streaming::{frame::SourceRange, ids::SourcePartition};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    dead_letters::{DeadLetter, cut, record_id},
+    dead_letters::{DeadLetter, Place, cut, record_id},
     external,
     left_out::LeftOut,
     services::ExecutorServices,
@@ -86,18 +86,18 @@ impl ScanSpec {
         error: String,
         record: u32,
         chunk: &RecordChunk,
-        partition: i32,
+        place: Place<'_>,
     ) -> DeadLetter {
         let index = record as usize;
         let offset = chunk.offset(index);
         let (raw, raw_bytes) = cut(chunk.payload(index));
         DeadLetter {
-            id: record_id(&self.incarnation, &self.topic, partition, offset, self.keeps_last_record()),
+            id: record_id(&self.incarnation, &self.topic, place, offset, self.keeps_last_record()),
             job: self.job.clone(),
             step,
             error,
             topic: Some(self.topic.clone()),
-            partition: Some(partition),
+            partition: Some(place.partition),
             offset: Some(offset),
             timestamp_ms: chunk.timestamp_ms(index),
             key: chunk.key(index).map(<[u8]>::to_vec),
@@ -232,7 +232,7 @@ struct Scanning {
     chunks: std::vec::IntoIter<RecordChunk>,
     current: Option<(RecordChunk, usize)>,
     cancelled: tokio_util::sync::CancellationToken,
-    topic_partition: i32,
+    source: SourcePartition,
 }
 
 impl RecordScanExec {
@@ -272,7 +272,7 @@ impl RecordScanExec {
             chunks: chunks.into_iter(),
             current: None,
             cancelled,
-            topic_partition: source.partition,
+            source,
         };
         Ok(futures::stream::try_unfold(state, |mut state| async move {
             let batches = state.next()?;
@@ -301,7 +301,7 @@ impl Scanning {
         }
         let spec = self.scan.spec.clone();
         let started = Instant::now();
-        let decoded = self.decoder.decode(&chunk, start..end, &spec.topic, self.topic_partition).map_err(external)?;
+        let decoded = self.decoder.decode(&chunk, start..end, &spec.topic, self.source.partition).map_err(external)?;
         let decode_us = started.elapsed().as_micros() as u64;
         let decode_failures: Vec<Failure> =
             decoded.failures.into_iter().map(|failure| Failure { record: failure.record, error: failure.error }).collect();
@@ -337,7 +337,7 @@ impl Scanning {
     }
 
     fn dead_letter(&self, step: &'static str, failure: &Failure, chunk: &RecordChunk) -> DeadLetter {
-        self.scan.spec.dead_letter(step, failure.error.clone(), failure.record, chunk, self.topic_partition)
+        self.scan.spec.dead_letter(step, failure.error.clone(), failure.record, chunk, self.task.place(self.source))
     }
 }
 

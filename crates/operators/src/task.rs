@@ -1,6 +1,6 @@
 //! The task descriptor: which part of which epoch a task computes. It travels as the one row of a memory-source partition, which is
 //! the only thing that Ballista slices, so that every part is computed by exactly one task (docs/adr/0002).
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -21,7 +21,7 @@ use polybolos_streaming::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::epoch::peers::Peer;
+use crate::{dead_letters::Place, epoch::peers::Peer};
 
 /// How far time had gone in the last recorded epoch, its timers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct TaskDescriptor {
     /// What had expired by then is no part of the state.
     #[serde(default)]
     pub recorded: Recorded,
+    /// As the frame has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logs: BTreeMap<SourceId, String>,
     pub work: PartWork,
     /// Who computes which part, by part, where several share the job's state; else nobody.
     #[serde(default)]
@@ -77,6 +80,7 @@ impl TaskDescriptor {
             closing: None,
             state_clock_us: 0,
             recorded: Recorded::default(),
+            logs: BTreeMap::new(),
             work: PartWork {
                 part,
                 ranges: vec![SourceRange { source: SourcePartition { source: SourceId(0), partition }, range }],
@@ -88,6 +92,11 @@ impl TaskDescriptor {
 
     pub fn is_of_query(&self) -> bool {
         self.generation == NO_GENERATION
+    }
+
+    /// Where a source's records of one partition are.
+    pub fn place(&self, source: SourcePartition) -> Place<'_> {
+        Place { partition: source.partition, log: self.logs.get(&source.source).map_or("", String::as_str) }
     }
 
     /// Which part of the job's state the task has.

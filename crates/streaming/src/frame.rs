@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, PartIndex, SourcePartition};
+use crate::ids::{Epoch, PartIndex, SourceId, SourcePartition};
 
 /// Offsets `[start, end)` of one topic-partition. Never reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct Frame {
     /// `None`: timers that the epoch's own records make due are left to the next one.
     #[serde(default)]
     pub closing: Option<Closing>,
+    /// Names of the logs that offsets count in, where these are not the first of their topics: others had the same offsets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logs: BTreeMap<SourceId, String>,
     /// One entry per part, by ascending part.
     pub parts: Vec<PartWork>,
 }
@@ -117,7 +120,6 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::SourceId;
 
     #[test]
     fn an_epoch_fires_the_timers_that_the_last_of_all_awake_partitions_makes_due() {

@@ -267,7 +267,7 @@ fn compute_now(
             if cancelled.is_cancelled() {
                 return Err(cancelled_error(task));
             }
-            Ok((range.source, scan.run(chunks, range.source.partition, &steps, task.watermark_us)?))
+            Ok((range.source, scan.run(chunks, task.place(range.source), &steps, task.watermark_us)?))
         });
         let mut rows = vec![vec![vec![]; lanes]; scan.readers.len()];
         for (index, scanned) in scanned.into_iter().enumerate() {

@@ -293,6 +293,7 @@ mod tests {
             closing: None,
             state_clock_us: 0,
             recorded: Recorded::default(),
+            logs: std::collections::BTreeMap::new(),
             work: PartWork { part: PartIndex(part), ranges: vec![] },
             peers: (0..3).map(peer).collect(),
             state: vec![],

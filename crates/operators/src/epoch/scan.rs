@@ -16,7 +16,7 @@ use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
 use super::lookup::Stage;
 use crate::{
-    dead_letters::DeadLetter,
+    dead_letters::{DeadLetter, Place},
     external,
     record_scan::{BATCH_RECORDS, OnError, ScanSpec},
     steps::{self, Failure, Step},
@@ -64,7 +64,7 @@ pub struct Scanned {
 
 impl EpochScan {
     /// Runs over the records of one partition. `steps` are the readers', with the epoch's clock filled in.
-    pub fn run(&self, chunks: &[RecordChunk], partition: i32, steps: &[Vec<Step>], watermark_us: Option<i64>) -> Result<Scanned> {
+    pub fn run(&self, chunks: &[RecordChunk], place: Place<'_>, steps: &[Vec<Step>], watermark_us: Option<i64>) -> Result<Scanned> {
         let spec = &self.spec;
         let mut decoder = JsonDecoder::new(self.decoded.clone(), spec.fields.clone(), spec.options.clone()).map_err(external)?;
         let mut scanned = Scanned { batches: vec![vec![]; steps.len()], ..Scanned::default() };
@@ -72,18 +72,18 @@ impl EpochScan {
             for start in (0..chunk.len()).step_by(BATCH_RECORDS) {
                 let end = chunk.len().min(start + BATCH_RECORDS);
                 let started = Instant::now();
-                let decoded = decoder.decode(chunk, start..end, &spec.topic, partition).map_err(external)?;
+                let decoded = decoder.decode(chunk, start..end, &spec.topic, place.partition).map_err(external)?;
                 scanned.decode_us += started.elapsed().as_micros() as u64;
 
                 let started = Instant::now();
                 let failed = decoded.failures.into_iter().map(|failure| Failure { record: failure.record, error: failure.error });
-                self.bury("decode", failed, chunk, partition, &mut scanned)?;
+                self.bury("decode", failed, chunk, place, &mut scanned)?;
                 let records = UInt32Array::from(decoded.records);
-                let (batch, records) = self.set_late_aside(decoded.batch, records, chunk, partition, watermark_us, &mut scanned)?;
+                let (batch, records) = self.set_late_aside(decoded.batch, records, chunk, place, watermark_us, &mut scanned)?;
                 for (reader, steps) in steps.iter().enumerate() {
                     let mut failures = vec![];
                     let output = steps::run(steps, &spec.checks, batch.clone(), records.clone(), &mut failures)?;
-                    self.bury("compute", failures.into_iter(), chunk, partition, &mut scanned)?;
+                    self.bury("compute", failures.into_iter(), chunk, place, &mut scanned)?;
                     scanned.batches[reader].extend(output);
                 }
                 scanned.compute_us += started.elapsed().as_micros() as u64;
@@ -97,11 +97,11 @@ impl EpochScan {
         step: &'static str,
         failures: impl Iterator<Item = Failure>,
         chunk: &RecordChunk,
-        partition: i32,
+        place: Place<'_>,
         scanned: &mut Scanned,
     ) -> Result<()> {
         for failure in failures {
-            let letter = self.letter(step, failure.error, failure.record, chunk, partition);
+            let letter = self.letter(step, failure.error, failure.record, chunk, place);
             if self.spec.on_error == OnError::Fail {
                 return Err(DataFusionError::Execution(format!(
                     "record {} cannot be processed: {}; correct or skip it, or set 'on_error' = 'dead_letter'",
@@ -119,7 +119,7 @@ impl EpochScan {
         batch: RecordBatch,
         records: UInt32Array,
         chunk: &RecordChunk,
-        partition: i32,
+        place: Place<'_>,
         watermark_us: Option<i64>,
         scanned: &mut Scanned,
     ) -> Result<(RecordBatch, UInt32Array)> {
@@ -138,12 +138,12 @@ impl EpochScan {
         }
         for row in (0..in_time.len()).filter(|&row| !in_time.value(row)) {
             let error = format!("its event time is {} us before the watermark", watermark.saturating_sub(times.value(row)));
-            scanned.late_rows.push(self.letter("late", error, records.value(row), chunk, partition));
+            scanned.late_rows.push(self.letter("late", error, records.value(row), chunk, place));
         }
         Ok((filter_record_batch(&batch, &in_time)?, filter(&records, &in_time)?.as_primitive().clone()))
     }
 
-    fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, partition: i32) -> DeadLetter {
-        self.spec.dead_letter(step, error, record, chunk, partition)
+    fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, place: Place<'_>) -> DeadLetter {
+        self.spec.dead_letter(step, error, record, chunk, place)
     }
 }

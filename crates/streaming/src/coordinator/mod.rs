@@ -506,7 +506,8 @@ impl JobCoordinator {
         let awake = if self.has_timers() && parts.len() == 1 { self.event_times.awake(&self.config) } else { None };
         let closing = awake.map(|awake| Closing { awake, granule_us: self.config.timer_granule_us });
         let epoch = self.manifest.epoch.next();
-        let frame = Frame { epoch, clock_us: now.wall_us, window_start_us, watermark_us, closing, parts };
+        let logs = self.sources.later_logs();
+        let frame = Frame { epoch, clock_us: now.wall_us, window_start_us, watermark_us, closing, logs, parts };
         let attempt = self.next_attempt;
         self.next_attempt = attempt.next();
         self.attempts_of_epoch += 1;

@@ -63,6 +63,11 @@ impl Source {
     fn begin_log(&mut self, nonce: &Nonce) {
         self.log = format!("{}#{nonce}", self.topic_id.as_deref().unwrap_or_default());
     }
+
+    /// The log, where it is another than the first of this topic.
+    fn later_log(&self) -> Option<&str> {
+        Some(self.log.as_str()).filter(|log| !log.is_empty() && Some(*log) != self.topic_id.as_deref())
+    }
 }
 
 /// Whether a partition has something to read.
@@ -359,6 +364,11 @@ impl Sources {
         self.sources.iter().map(|(id, source)| (*id, log(source))).collect()
     }
 
+    /// Those that count offsets which an earlier log of the topic had too.
+    pub fn later_logs(&self) -> BTreeMap<SourceId, String> {
+        self.sources.iter().filter_map(|(id, source)| Some((*id, source.later_log()?.to_owned()))).collect()
+    }
+
     pub fn topic(&self, id: SourceId) -> &str {
         self.sources.get(&id).map_or("?", |source| &source.topic)
     }
@@ -371,8 +381,7 @@ impl Sources {
                 continue;
             };
             position.topic_id.clone_from(&source.topic_id);
-            let is_named_by_id = source.topic_id.as_deref().unwrap_or_default() == source.log;
-            position.log = if is_named_by_id { String::new() } else { source.log.clone() };
+            position.log = source.later_log().unwrap_or_default().to_owned();
             if let Some(beginnings) = &source.made_again {
                 position.was_made_again = true;
                 position.first = position.first.take().map(|_| beginnings.clone());

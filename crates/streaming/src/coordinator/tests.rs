@@ -316,6 +316,25 @@ fn records_of_a_topic_that_is_no_more_are_not_there_to_be_read() {
     assert!(bench.submitted().is_some());
 }
 
+/// Other records had its offsets before.
+#[test]
+fn a_frame_names_a_log_that_is_not_the_first_of_its_topic() {
+    let mut bench = Bench::leading();
+    bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    let partition = SourcePartition { source: SOURCE, partition: 0 };
+    bench.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
+    let (_, frame) = bench.submitted().expect("an attempt");
+    assert!(frame.logs.is_empty(), "{:?}", frame.logs);
+    let topic_id = Some("second".to_owned());
+    let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 3), (1, 3)]));
+    bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
+    let log = bench.log().name;
+    bench.now.monotonic_us += 60_000_000;
+    bench.send(Event::Available { partition, log: log.clone(), end: 3, bytes_per_record: 1 });
+    let (_, frame) = bench.submitted().expect("an attempt");
+    assert_eq!(frame.logs, BTreeMap::from([(SOURCE, log)]));
+}
+
 /// What was recorded is not lost with its topic, and what nobody heard of is not known.
 #[test]
 fn what_is_lost_with_a_log_is_what_was_known_of_it_and_not_read() {

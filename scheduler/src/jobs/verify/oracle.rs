@@ -357,7 +357,8 @@ mod tests {
 
     #[test]
     fn of_last_records_only_what_their_own_table_could_not_read_is_left_out() {
-        let letter = |of_row| dead_letters::record_id("a1", "t", 0, 0, of_row);
+        let place = dead_letters::Place { partition: 0, log: "" };
+        let letter = |of_row| dead_letters::record_id("a1", "t", place, 0, of_row);
         let mut out = Cut::default();
         out.add(&letter(false), "late", 4);
         out.add(&letter(false), "compute", 5);
