@@ -52,7 +52,7 @@ soak: setup setup-test build $(VENV)/ready ## The long runs: the law with 5 000 
 	POLYBOLOS_LAW_CASES=$(or $(LAW_CASES),5000) POLYBOLOS_LAW_SEED=$(or $(SEED),1) cargo test --locked -p polybolos-dataflow --test law -- --nocapture
 	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_LAW_PLATFORM_CASES=$(or $(PLATFORM_CASES),200) POLYBOLOS_LAW_PLATFORM_SEED=$(or $(SEED),1) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_law.py
 	cargo test --locked -p polybolos-streaming --test simulation -- --nocapture
-	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_KILLS=$(or $(KILLS),200) POLYBOLOS_KILL_SEED=$(or $(SEED),20261125) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_stateful.py tests/python/test_exactly_once.py
+	POLYBOLOS=$(POLYBOLOS) POLYBOLOS_KILLS=$(or $(KILLS),200) POLYBOLOS_KILL_SEED=$(or $(SEED),20261125) $(SERVERS) -- $(VENV)/bin/python -m pytest -q -s tests/python/test_crash_points.py tests/python/test_cluster.py tests/python/test_stateful.py tests/python/test_exactly_once.py
 
 # Every clone leaves its builds in CI's cache. When it has grown past what a small disk has, our own crates are compiled anew; dependencies stay.
 .PHONY: trim

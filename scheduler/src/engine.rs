@@ -162,6 +162,11 @@ impl PlatformEngine {
         Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![], told_last })
     }
 
+    /// Whether it is an INSERT over sources that end, and starts no job.
+    fn is_insert_once(&self, statement: &Statement) -> bool {
+        matches!(&statement.kind, StatementKind::Insert(insert) if self.planner().is_unbounded(insert).is_ok_and(|is| !is))
+    }
+
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
     async fn insert_once(&self, insert: &Insert) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
@@ -180,6 +185,11 @@ impl Engine for PlatformEngine {
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
             check_role(principal, &statement)?;
+            if self.is_insert_once(&statement) {
+                // It takes as long as its query, and could not be ended if it went on by itself.
+                answers.push(self.one(statement).await?);
+                continue;
+            }
             let engine = self.clone();
             let work = move |statement| async move { engine.one(statement).await };
             answers.push(self.statements.carry_out(statement, work).await?);
@@ -206,7 +216,8 @@ impl Engine for PlatformEngine {
     }
 
     fn outlives_call(&self, sql: &str) -> bool {
-        parse(sql).is_ok_and(|statements| statements.iter().any(|statement| !statement.kind.is_read_only()))
+        let goes_on = |statement: &Statement| !statement.kind.is_read_only() && !self.is_insert_once(statement);
+        parse(sql).is_ok_and(|statements| statements.iter().any(goes_on))
     }
 
     async fn export_savepoint(&self, principal: &Principal, name: &str) -> Result<Archive, EngineError> {

@@ -124,14 +124,14 @@ class Cluster(Platform):
         return int((self.folder / f"{service}.pid").read_text())
 
 
-def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], pause_s: float) -> tuple[int, int]:
-    """So many faults at seeded moments: every fourth kills the scheduler, every third of the others stops an executor for `pause_s` and lets it wake up, the rest
-    kill an executor. Answers how many kills and pauses there were."""
+def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], pause_s: float, others: tuple[str, ...] = ()) -> tuple[int, int]:
+    """So many faults at seeded moments: every fourth kills the scheduler or, every other time, one of the `others`; every third of the rest stops an executor for
+    `pause_s` and lets it wake up, the others kill an executor. Answers how many kills and pauses there were."""
     kills = pauses = 0
     for number in range(faults):
         time.sleep(moments.uniform(*between_s))
-        service = "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
-        if number % 3 == 2 and service != "scheduler":
+        service = moments.choice(others) if others and number % 8 == 7 else "scheduler" if number % 4 == 3 else f"executor-{moments.randrange(1, 4)}"
+        if number % 3 == 2 and service.startswith("executor"):
             pid = signalled(cluster, service, signal.SIGSTOP)
             time.sleep(pause_s)
             os.kill(pid, signal.SIGCONT)

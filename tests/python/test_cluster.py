@@ -1,5 +1,5 @@
-"""The same ledger on a cluster of processes with a real Kafka and a real Cassandra: executors and the scheduler are killed and stopped at
-seeded moments, Cassandra then holds exactly the ledger's rows. Servers come from the launcher around the tests."""
+"""The same ledger on a cluster of processes with a real Kafka and a real Cassandra: executors, the scheduler and the ingestor are killed and
+stopped at seeded moments, Cassandra then holds exactly the ledger's rows and what the ingestor's API told. Servers come from the launcher around the tests."""
 
 import json
 import os
@@ -12,9 +12,11 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import hit, wait_for
-from test_exactly_once import PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
+from test_exactly_once import KILLS, PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
+from test_ingest import Api, check
 
-FAULTS = 12
+# Of every twelve, two or three are pauses.
+FAULTS = KILLS * 4 // 3
 FEED = """
 [[feed]]
 name = "metered"
@@ -36,8 +38,9 @@ CREATE JOB metered_job AS INSERT INTO metered_rows SELECT id FROM metered;
 """
 
 
-def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
-    cluster = fresh_cluster()
+def test_kills_and_pauses_of_services_change_nothing(fresh_cluster, tmp_path):
+    api = Api("told_beside_kills", 20)
+    cluster = fresh_cluster("--pipelines", api.pipeline(tmp_path))
     admin = AdminClient({"bootstrap.servers": cluster.kafka})
     for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
         future.result()
@@ -45,13 +48,18 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
     load = Ledger(cluster.kafka)
     load.start()
     # A pause is longer than the lease and the publisher's grant.
-    kills, pauses = hit(cluster, random.Random(SEED + 2), FAULTS, (0.5, 2.0), 5)
+    print(f"{FAULTS} faults, POLYBOLOS_KILL_SEED={SEED}")
+    kills, pauses = hit(cluster, random.Random(SEED + 2), FAULTS, (0.5, 2.0), 5, others=("ingest",))
     load.stop()
-    assert kills >= 6 and pauses >= 3
+    assert kills >= KILLS and pauses >= KILLS // 5
+    asked = api.asked
+    wait_for("the ingestor asking", lambda: api.asked > asked + 1)
+    api.end()
+    told = api.ledger()
     assert load.acknowledged == load.sent > 1_000
 
     def caught_up():
-        jobs = cluster.sql("SELECT state, records_in, lag_records, unpublished_epochs FROM polybolos.jobs")
+        jobs = cluster.sql("SELECT state, records_in, lag_records, unpublished_epochs FROM polybolos.jobs WHERE name = 'ledger_job'")
         return jobs and jobs[0]["lag_records"] == 0 and jobs[0]["unpublished_epochs"] == 0 and jobs[0]["records_in"] >= load.acknowledged
 
     wait_for("the job catching up", caught_up, 120)
@@ -62,6 +70,8 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster):
     coordinates = [(letter["topic_partition"], letter["topic_offset"]) for letter in letters]
     assert len(coordinates) == len(set(coordinates))
     assert set(coordinates) == bad_coordinates(cluster)
+    wait_for("what the API told", lambda: cluster.sql("SELECT count(*) AS n FROM changed")[0]["n"] >= len(told))
+    check(cluster, api, told)
 
 
 def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_cluster):

@@ -1,6 +1,8 @@
 """Processes of a cluster die at named moments: after something is durable, before somebody is told. Each moment is armed, seen to have fired, and in the end every count is
 exact."""
 
+import os
+import random
 import re
 import uuid
 
@@ -19,6 +21,8 @@ POINTS = [
     "compaction-written",
 ]
 UPGRADE_POINTS = ["upgrade-ended", "upgrade-changed"]
+ROUNDS = -(-int(os.environ.get("POLYBOLOS_KILLS", 20)) // len(POINTS))
+SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261130))
 
 
 def test_every_crash_point_is_tested():
@@ -41,6 +45,7 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
     declare_plain(cluster, stem)
 
     def fire(point: str, meanwhile=lambda: None) -> None:
+        (armed / f"{point}.fired").unlink(missing_ok=True)
         (armed / point).touch()
         meanwhile()
         wait_for(f"crash point {point}", lambda: (armed / f"{point}.fired").exists(), 60)
@@ -54,9 +59,12 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
         cluster.run("sql", "-c", f"UPGRADE JOB {stem}_job AS INSERT INTO {stem} {upgraded}", check=False)
         wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
 
+    print(f"{ROUNDS} rounds of {len(POINTS)} points, POLYBOLOS_KILL_SEED={SEED}")
+    moments = random.Random(SEED)
     with orders.flowing():
-        for point in POINTS:
-            fire(point)
+        for _ in range(ROUNDS):
+            for point in moments.sample(POINTS, len(POINTS)):
+                fire(point)
         for point in UPGRADE_POINTS:
             wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
             fire(point, upgrade)

@@ -10,6 +10,7 @@ import zlib
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, Cluster, Platform, wait_for
 
 TABLES = """
@@ -151,6 +152,26 @@ def test_state_of_another_version_is_an_error_and_never_wrong_rows(fresh_platfor
     assert platform.stop() == 0
 
 
+def test_damaged_state_is_an_error_and_never_wrong_rows(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    begin_counting(platform)
+    kept = [file for file in (platform.folder / "store").glob("jobs/*/parts/*") if file.is_file()]
+    assert kept
+    sound = {file: damage(file) for file in kept}
+    platform.start()
+    platform.run("topic", "produce", "counted", stdin='{"k": "b"}\n')
+    job = wait_for("the error", lambda: (job := shown(platform))["error"] and job)
+    assert any(file.name in job["error"] for file in kept) and "\n" not in job["error"], job
+    time.sleep(3)  # It is tried again meanwhile, and must not count anew.
+    assert counts(platform) == {"a": 2, "b": 1}
+    assert platform.stop() == 0
+    for file, bytes_ in sound.items():
+        file.write_bytes(bytes_)
+    platform.start()
+    wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 2} and not shown(platform)["error"])
+    assert platform.stop() == 0
+
+
 def test_state_of_a_version_that_did_not_tell_its_types_goes_on(fresh_platform):
     platform = fresh_platform("--no-pipelines")
     begin_counting(platform)
@@ -162,6 +183,39 @@ def test_state_of_a_version_that_did_not_tell_its_types_goes_on(fresh_platform):
     wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 2})
     assert platform.stop() == 0
     assert read_manifest(platform)["kept_columns"] == told
+
+
+def test_a_damaged_part_is_an_error_until_it_is_brought_back(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("topic", "produce", "kept", stdin='{"id": "row-0", "n": 0}\n')
+    platform.run("sql", "-c", """
+        CREATE TABLE kept (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'kept', 'format' = 'json');
+        CREATE TABLE passed (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'passed', 'format' = 'json');
+        CREATE JOB kept_job AS INSERT INTO passed SELECT id, n FROM kept;""")
+    numbers = lambda: sorted(row["n"] for row in platform.sql("SELECT n FROM passed"))  # noqa: E731
+    wait_for("the first row", lambda: numbers() == [0])
+    # With its topic gone, what is recorded waits.
+    admin = AdminClient({"bootstrap.servers": platform.endpoints["kafka"]})
+    for future in admin.delete_topics(["passed"]).values():
+        future.result()
+    wait_for("the topic's end", lambda: "passed" not in admin.list_topics(timeout=5).topics)
+    produce(platform, range(1, 50))
+    wait_for("what waits", lambda: shown(platform)["records_in"] == 50 and shown(platform)["unpublished_epochs"] > 0)
+    assert platform.stop() == 0
+    parts = [file for file in (platform.folder / "store").glob("jobs/*/parts/*") if file.stat().st_size]
+    sound = {file: damage(file) for file in parts}
+    assert sound
+    platform.start()
+    for future in AdminClient({"bootstrap.servers": platform.endpoints["kafka"]}).create_topics([NewTopic("passed", 1, 1)]).values():
+        future.result()
+    job = wait_for("the error", lambda: (job := shown(platform))["error"] and "checksum" in job["error"] and job)
+    assert any(file.name in job["error"] for file in parts) and "\n" not in job["error"], job
+    assert numbers() == []
+    for file, bytes_ in sound.items():
+        file.write_bytes(bytes_)
+    wait_for("what waited", lambda: numbers() == list(range(1, 50)) and not shown(platform)["error"])
+    assert platform.stop() == 0
 
 
 def mount_small(folder: pathlib.Path, megabytes: int) -> None:

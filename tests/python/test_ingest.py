@@ -17,14 +17,13 @@ from conftest import wait_for
 KILLS = 8
 SEED = 20261126
 PARTITIONS = 4
-CHANGES_PER_S = 100
 # An answer tells what happened in so many seconds: longer than the ingestor is ever away.
 WINDOW_S = 15
 
 INGEST = """
 [[feed]]
 name = "changes"
-topic = "changes"
+topic = "%s"
 partitions = %d
 [feed.http]
 url = "http://127.0.0.1:%d/"
@@ -36,17 +35,18 @@ key = "id"
 """
 TABLES = """
 CREATE TABLE IF NOT EXISTS changes (id STRING, n BIGINT, name STRING)
-  WITH ('connector' = 'kafka', 'topic' = 'changes', 'format' = 'json');
+  WITH ('connector' = 'kafka', 'topic' = '%s', 'format' = 'json');
 CREATE TABLE IF NOT EXISTS changed (id STRING, n BIGINT, name STRING, PRIMARY KEY (id) NOT ENFORCED)
-  WITH ('connector' = 'cassandra', 'keyspace' = 'ingest', 'table' = 'changed', 'table.create' = 'true');
+  WITH ('connector' = 'cassandra', 'keyspace' = 'ingest', 'table' = '%s', 'table.create' = 'true');
 CREATE JOB IF NOT EXISTS changed_job AS INSERT INTO changed SELECT id, n, name FROM changes;
 """
 
 
 class Api:
-    """Something happens a hundred times a second; an answer is what happened lately."""
+    """Something happens so many times a second; an answer is what happened lately. Topic and table have its name."""
 
-    def __init__(self):
+    def __init__(self, name: str, changes_per_s: int):
+        self.name, self.changes_per_s = name, changes_per_s
         self.started = time.monotonic()
         self.ended = None
         self.asked = 0
@@ -72,21 +72,38 @@ class Api:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def count(self) -> int:
-        return int(((self.ended or time.monotonic()) - self.started) * CHANGES_PER_S)
+        return int(((self.ended or time.monotonic()) - self.started) * self.changes_per_s)
+
+    def ledger(self) -> dict:
+        return {change(number)["id"]: change(number) for number in range(self.count())}
+
+    def pipeline(self, folder: pathlib.Path) -> str:
+        """A folder with the feed, its table and the job."""
+        (folder / "ingest.toml").write_text(INGEST % (self.name, PARTITIONS, self.port))
+        (folder / "changes.sql").write_text(TABLES % (self.name, self.name))
+        return str(folder)
+
+    def end(self) -> None:
+        """Nothing happens any more, and soon nobody answers."""
+        self.ended = time.monotonic()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
     def recent(self) -> list[dict]:
         count = self.count()
-        return [change(number) for number in range(max(0, count - WINDOW_S * CHANGES_PER_S), count)]
+        return [change(number) for number in range(max(0, count - WINDOW_S * self.changes_per_s), count)]
 
 
 def change(number: int) -> dict:
     return {"id": f"change-{number}", "n": number, "name": ["Zoé", "علی", "李雷", None][number % 4]}
 
 
-def last_per_key(kafka: str) -> tuple[dict, int]:
+def last_per_key(kafka: str, topic: str) -> tuple[dict, int]:
     """The topic as a table, and how many records it has."""
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": "oracle", "enable.partition.eof": True})
-    consumer.assign([TopicPartition("changes", partition, 0) for partition in range(PARTITIONS)])
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
     rows, records, finished = {}, 0, 0
     while finished < PARTITIONS:
         for message in consumer.consume(5_000, 5):
@@ -100,13 +117,25 @@ def last_per_key(kafka: str) -> tuple[dict, int]:
     return rows, records
 
 
+def check(cluster, api: Api, ledger: dict) -> None:
+    """The table and the topic are what happened. Nothing is produced any more: the API goes."""
+    api.close()
+
+    def caught_up():
+        [job] = cluster.sql("SELECT lag_records, unpublished_epochs, dead_letters FROM polybolos.jobs WHERE name = 'changed_job'")
+        return job == {"lag_records": 0, "unpublished_epochs": 0, "dead_letters": 0}
+
+    wait_for("the job catching up", caught_up)
+    topic, records = last_per_key(cluster.kafka, api.name)
+    assert records > len(ledger), "answers overlap, so records come more than once"
+    rows = {row["id"]: row for row in cluster.sql("SELECT * FROM changed")}
+    assert rows == topic
+    assert rows == ledger
+
+
 def test_kills_of_the_ingestor_lose_and_double_nothing(fresh_cluster, tmp_path):
-    api = Api()
-    pipeline = tmp_path / "changes"
-    pipeline.mkdir()
-    (pipeline / "ingest.toml").write_text(INGEST % (PARTITIONS, api.port))
-    (pipeline / "changes.sql").write_text(TABLES)
-    cluster = fresh_cluster("--pipelines", str(pipeline))
+    api = Api("changes", 100)
+    cluster = fresh_cluster("--pipelines", api.pipeline(tmp_path))
     rows_in_table = lambda: cluster.sql("SELECT count(*) AS n FROM changed")[0]["n"]  # noqa: E731
     wait_for("the first rows", lambda: rows_in_table() > 0)
 
@@ -122,25 +151,12 @@ def test_kills_of_the_ingestor_lose_and_double_nothing(fresh_cluster, tmp_path):
     asked, before = api.asked, rows_in_table()
     wait_for("the ingestor asking", lambda: api.asked > asked + 1)
     wait_for("more rows", lambda: rows_in_table() > before)
-    api.ended = time.monotonic()
-    ledger = {change(number)["id"]: change(number) for number in range(api.count())}
+    api.end()
+    ledger = api.ledger()
     wait_for("the last rows", lambda: rows_in_table() >= len(ledger))
-    assert killed == KILLS and len(ledger) > KILLS * CHANGES_PER_S
+    assert killed == KILLS and len(ledger) > KILLS * api.changes_per_s
 
-    # Nothing is produced any more when the ingestor is gone for good.
-    api.server.shutdown()
-    api.server.server_close()
-
-    def caught_up():
-        jobs = cluster.sql("SELECT lag_records, unpublished_epochs, dead_letters FROM polybolos.jobs")
-        return jobs[0] == {"lag_records": 0, "unpublished_epochs": 0, "dead_letters": 0}
-
-    wait_for("the job catching up", caught_up)
-    topic, records = last_per_key(cluster.kafka)
-    assert records > len(ledger), "answers overlap, so records come more than once"
-    rows = {row["id"]: row for row in cluster.sql("SELECT * FROM changed")}
-    assert rows == topic
-    assert rows == ledger
+    check(cluster, api, ledger)
     assert "panicked" not in (pathlib.Path(cluster.folder) / "log/ingest.log").read_text()
 
 

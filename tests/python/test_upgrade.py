@@ -147,6 +147,30 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
     wait_for("exact counts after a takeover", lambda: same(cluster, stem, expected), 60)
 
 
+def test_other_numbers_of_state_partitions_and_executors_count_on(fresh_cluster, stem):
+    cluster = fresh_cluster("--no-pipelines", "--executors", "1")
+    orders = Orders(cluster.kafka, stem)
+    query = f"INSERT INTO {stem} (k, n, total) SELECT k, count(*), sum(v) FROM {stem}_orders GROUP BY k"
+    declare(cluster, stem, f"CREATE JOB {stem}_job WITH ('state.partitions' = '1') AS {query}")
+    executors = lambda: {row["executor"] for row in cluster.sql(f"SELECT executor FROM polybolos.partitions WHERE job = '{stem}_job'")}  # noqa: E731
+    sharing = [1]
+    for partitions, parallelism, running in [(7, 3, 4), (2, 2, 2), (5, 1, 2)]:
+        with orders.flowing():
+            time.sleep(0.5)
+            if f"{running}" != cluster.arguments[-1]:
+                assert cluster.stop() == 0, cluster.errors()
+                cluster.arguments = ("--no-pipelines", "--executors", f"{running}")
+                cluster.start()
+            options = f"'state.partitions' = '{partitions}', 'parallelism' = '{parallelism}', 'state.unbounded' = 'allow'"
+            wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
+            cluster.sql(f"UPGRADE JOB {stem}_job WITH ({options}) AS {query}")
+            time.sleep(0.5)
+        wait_for("exact counts", lambda: same(cluster, stem, orders.sums), 120)
+        sharing.append(len(executors()))
+    assert sharing == [1, 3, 2, 1] and orders.sent > 300, sharing
+    assert job(cluster, f"{stem}_job")["records_in"] == orders.sent
+
+
 def test_what_cannot_keep_its_state_is_refused_and_runs_on(system, stem, tmp_path):
     orders = Orders(kafka(system), stem)
     declare(system, stem, f"CREATE JOB {stem}_job AS INSERT INTO {stem} (k, n, total) SELECT k, count(*), sum(v) FROM {stem}_orders GROUP BY k")
