@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::ControlFlow};
 use datafusion::sql::sqlparser::{
     ast::{
         DataType, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, SelectItem, SetExpr, Statement,
-        TableFactor, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, visit_relations,
+        TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, visit_relations,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
@@ -38,10 +38,21 @@ pub fn rewrite(statement: &mut Statement) {
 /// Values that a query of no table selects are called as the engine calls them: as they are written, shortened, and where another
 /// has that name with their place behind it. To DataFusion `1` is `Int64(1)`.
 pub fn name_values(statement: &mut Statement) {
-    let Statement::Query(query) = statement else { return };
+    if let Statement::Query(query) = statement {
+        name_items(query);
+    }
+}
+
+fn name_items(query: &mut Query) {
     let SetExpr::Select(select) = query.body.as_mut() else { return };
-    if !select.from.is_empty() {
-        return;
+    match (select.projection.as_slice(), select.from.as_mut_slice()) {
+        (_, []) => {}
+        ([SelectItem::Wildcard(_)], [TableWithJoins { relation: TableFactor::Derived { subquery, .. }, joins }])
+            if joins.is_empty() =>
+        {
+            return name_items(subquery);
+        }
+        _ => return,
     }
     let alias = |item: &SelectItem| match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
@@ -308,6 +319,8 @@ mod tests {
             (long.as_str(), shortened_twins.as_str()),
             ("SELECT (SELECT max(a) FROM t), version()", r#"SELECT (SELECT max(a) FROM t), version() AS "version()""#),
             ("SELECT 1 FROM pg_class", "SELECT 1 FROM pg_class"),
+            ("SELECT * FROM (SELECT 1) AS x", r#"SELECT * FROM (SELECT 1 AS "1") AS x"#),
+            ("SELECT a FROM (SELECT 1 AS a, 2) AS x", "SELECT a FROM (SELECT 1 AS a, 2) AS x"),
             ("SHOW timezone", "SHOW timezone"),
         ] {
             let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     visit_expressions_mut,
 };
 
-use super::{dates, interval_products, rewrite_each};
+use super::{dates, interval_products, json_clauses::WRITTEN, rewrite_each};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
@@ -139,6 +139,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         };
     };
     Ok(match (name.as_str(), arguments.as_slice()) {
+        (WRITTEN, [_, meaning]) => Some(meaning.clone()),
         ("if" | "iif", [condition, then, otherwise]) => Some(case(condition.clone(), then.clone(), otherwise.clone())),
         ("count_if" | "countif", [condition]) => {
             let condition = condition.clone();

@@ -1,13 +1,58 @@
 //! What SQL writes inside the brackets of its JSON functions: `KEY 'a' VALUE x`, `RETURNING INT`, `DEFAULT 0 ON EMPTY`, `WITH ARRAY WRAPPER`. It becomes
 //! calls of functions, CASE and CAST.
 use datafusion::sql::sqlparser::{
-    ast::{CaseWhen, CastKind, DataType, Expr, Value, helpers::attached_token::AttachedToken},
+    ast::{
+        CaseWhen, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Value,
+        helpers::attached_token::AttachedToken,
+    },
     keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
 
 use super::equivalents::{MAX_REPEATED, call, text};
+
+/// The call of what was written, a text, and what it means: for who names columns. Nobody can write a name with a space without quotes.
+pub(super) const WRITTEN: &str = "as written";
+
+/// Most bytes of such a text: more than anybody is shown.
+const MAX_TEXT: usize = 256;
+
+/// What was written, of a call of [`WRITTEN`].
+pub(super) fn text_of(expression: &Expr) -> Option<&str> {
+    let Expr::Function(function) = expression else { return None };
+    let [part] = function.name.0.as_slice() else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(text))), _] if part.as_ident()?.value == WRITTEN => {
+            match &text.value {
+                Value::SingleQuotedString(text) => Some(text),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// What was read since `start`, with its meaning.
+fn as_written(parser: &Parser<'_>, start: usize, meaning: Expr) -> Expr {
+    let mut written = String::new();
+    for token in (start..parser.index()).map(|index| &parser.token_at(index).token) {
+        match token {
+            Token::Whitespace(_) if written.is_empty() || written.ends_with([' ', '(']) => {}
+            Token::Whitespace(_) => written.push(' '),
+            Token::RParen => {
+                written.truncate(written.trim_end().len());
+                written.push(')');
+            }
+            token => written.push_str(&token.to_string()),
+        }
+        if written.len() > MAX_TEXT {
+            break;
+        }
+    }
+    call(WRITTEN, [text(&written), meaning])
+}
 
 /// At a name and its opening bracket. `None`: the function has no clauses of its own.
 pub(super) fn read(name: &str, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
@@ -26,9 +71,10 @@ fn error<T>(message: impl Into<String>) -> Result<T, ParserError> {
 
 /// `JSON_OBJECT(KEY 'a' VALUE x, …)`, as a call with names and values in turn.
 fn json_object(_: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let start = parser.index();
     parser.advance_token();
     parser.expect_token(&Token::LParen)?;
-    let mut args = Vec::new();
+    let (mut args, mut is_plain) = (Vec::new(), true);
     if !parser.consume_token(&Token::RParen) {
         loop {
             if let [Token::Word(word), Token::SingleQuotedString(_)] = &parser.peek_tokens()
@@ -39,6 +85,7 @@ fn json_object(_: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
             args.push(parser.parse_expr()?);
             if parser.parse_keyword(Keyword::VALUE) {
                 args.push(parser.parse_expr()?);
+                is_plain = false;
             }
             if !parser.consume_token(&Token::Comma) {
                 break;
@@ -48,26 +95,30 @@ fn json_object(_: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
         let _ = parser.parse_keywords(&[Keyword::NULL, Keyword::ON, Keyword::NULL]);
         parser.expect_token(&Token::RParen)?;
     }
-    Ok(call("json_object", args))
+    let object = call("json_object", args);
+    Ok(if is_plain { object } else { as_written(parser, start, object) })
 }
 
 /// `JSON_VALUE(json, path [RETURNING type] [NULL | DEFAULT x ON EMPTY] [NULL | DEFAULT x ON ERROR])`.
 fn json_value(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let start = parser.index();
     let arguments = arguments(parser)?;
     let returning = if parser.parse_keyword(Keyword::RETURNING) { Some(parser.parse_data_type()?) } else { None };
     let otherwise = Otherwise::read(parser)?;
     parser.expect_token(&Token::RParen)?;
     let value = call(name, arguments.iter().cloned());
-    match (&returning, otherwise.is_null(), arguments.as_slice()) {
-        (None, true, _) => Ok(value),
-        (Some(to), true, _) => Ok(cast(CastKind::TryCast, value, to)),
-        (_, false, [json, _]) => otherwise.over(json, value, returning.clone()),
-        _ => error(format!("{name} takes a text that holds JSON and a path, for example '$.a.b[0]'")),
-    }
+    let meaning = match (&returning, otherwise.is_null(), arguments.as_slice()) {
+        (None, true, _) => return Ok(value),
+        (Some(to), true, _) => cast(CastKind::TryCast, value, to),
+        (_, false, [json, _]) => otherwise.over(json, value, returning.clone())?,
+        _ => return error(format!("{name} takes a text that holds JSON and a path, for example '$.a.b[0]'")),
+    };
+    Ok(as_written(parser, start, meaning))
 }
 
 /// `JSON_QUERY(json, path [RETURNING type] [WITHOUT | WITH [CONDITIONAL | UNCONDITIONAL] [ARRAY] WRAPPER] [NULL | EMPTY ARRAY | EMPTY OBJECT ON EMPTY | ERROR])`.
 fn json_query(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let start = parser.index();
     let mut arguments = arguments(parser)?;
     if parser.parse_keyword(Keyword::RETURNING) {
         let to = parser.parse_data_type()?;
@@ -76,16 +127,18 @@ fn json_query(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> 
         }
     }
     let json = arguments.first().cloned();
-    if let Some(wrapper) = wrapper(parser)? {
-        arguments.push(text(wrapper));
-    }
+    let wrapper = wrapper(parser)?;
+    let has_wrapper = wrapper.is_some();
+    arguments.extend(wrapper.map(text));
     let otherwise = Otherwise::read(parser)?;
     parser.expect_token(&Token::RParen)?;
     let value = call(name, arguments);
-    match json {
-        Some(json) if !otherwise.is_null() => otherwise.over(&json, value, None),
-        _ => Ok(value),
-    }
+    let meaning = match json {
+        Some(json) if !otherwise.is_null() => otherwise.over(&json, value, None)?,
+        _ if has_wrapper => value,
+        _ => return Ok(value),
+    };
+    Ok(as_written(parser, start, meaning))
 }
 
 /// From the name to the end of what stands between commas.
