@@ -1,8 +1,9 @@
-//! `ORDER BY 1` of groups as the first expression of SELECT: DataFusion looks for a column of its name, which no group has.
+//! `ORDER BY 1` of groups as the first expression of SELECT: DataFusion looks for a column of its name, which no group has. And what a set operation is ordered
+//! by as the place of the item of its first SELECT that is written so: `SELECT a + 1 FROM t UNION … ORDER BY a + 1` has no column `a`.
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
+    Distinct, Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
     visit_expressions,
 };
 
@@ -18,7 +19,12 @@ impl VisitorMut for Ordinals {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let Query { body, order_by, .. } = query;
-        let SetExpr::Select(select) = body.as_ref() else { return ControlFlow::Continue(()) };
+        let SetExpr::Select(select) = body.as_ref() else {
+            if let Some(first) = first_select(body) {
+                put_places(first, order_by);
+            }
+            return ControlFlow::Continue(());
+        };
         let kind = order_by.as_mut().map(|order_by| &mut order_by.kind);
         if let Some(OrderByKind::Expressions(expressions)) = kind.filter(|_| is_grouped(select)) {
             for order in expressions {
@@ -46,20 +52,33 @@ impl VisitorMut for Places {
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let Query { body, order_by, .. } = query;
-        let SetExpr::Select(select) = body.as_ref() else { return ControlFlow::Continue(()) };
-        let kind = order_by.as_mut().map(|order_by| &mut order_by.kind);
-        if let Some(OrderByKind::Expressions(expressions)) = kind.filter(|_| select.distinct == Some(Distinct::Distinct)) {
-            let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias_of).collect();
-            // A number is a place already, and the name of an alias is that of an item.
-            for order in
-                expressions.iter_mut().filter(|order| !matches!(order.expr, Expr::Value(_)) && !names(&order.expr, &aliases))
-            {
-                if let Some(place) = place_of(&select.projection, &order.expr) {
-                    order.expr = Expr::Value(Value::Number(place.to_string(), false).with_empty_span());
-                }
-            }
+        if let SetExpr::Select(select) = body.as_ref()
+            && select.distinct == Some(Distinct::Distinct)
+        {
+            put_places(select, order_by);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Its names are those of a set operation.
+fn first_select(body: &SetExpr) -> Option<&Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Query(query) => first_select(&query.body),
+        _ => None,
+    }
+}
+
+fn put_places(select: &Select, order_by: &mut Option<OrderBy>) {
+    let Some(OrderBy { kind: OrderByKind::Expressions(expressions), .. }) = order_by else { return };
+    let aliases: Vec<&Ident> = select.projection.iter().filter_map(alias_of).collect();
+    // A number is a place already, and the name of an alias is that of an item.
+    for order in expressions.iter_mut().filter(|order| !matches!(order.expr, Expr::Value(_)) && !names(&order.expr, &aliases)) {
+        if let Some(place) = place_of(&select.projection, &order.expr) {
+            order.expr = Expr::Value(Value::Number(place.to_string(), false).with_empty_span());
+        }
     }
 }
 
@@ -159,6 +178,14 @@ mod tests {
             ("SELECT 2, count(*) FROM t GROUP BY k ORDER BY 1", "SELECT 2, count(*) FROM t GROUP BY k ORDER BY 1"),
             ("SELECT upper(k) FROM t ORDER BY 1", "SELECT upper(k) FROM t ORDER BY 1"),
             ("SELECT k FROM t GROUP BY k ORDER BY 3", "SELECT k FROM t GROUP BY k ORDER BY 3"),
+            (
+                "SELECT v + 1, k AS v FROM t UNION SELECT v, k FROM t ORDER BY v+1, k, k || v",
+                "SELECT v + 1, k AS v FROM t UNION SELECT v, k FROM t ORDER BY v + 1, 2, k || v",
+            ),
+            (
+                "(SELECT v + 1 FROM t UNION SELECT 1) EXCEPT SELECT 2 ORDER BY v + 1, abs(v)",
+                "(SELECT v + 1 FROM t UNION SELECT 1) EXCEPT SELECT 2 ORDER BY 1, abs(v)",
+            ),
         ] {
             assert_eq!(read(written), meant);
         }

@@ -165,6 +165,15 @@ async fn expressions_are_called_as_they_are_written_and_nothing_means_them_by_th
         ("SELECT DISTINCT ON (n) n, upper(s) FROM ROWS ORDER BY n, s", vec!["n", "upper(s)"], "1 A\n2 B"),
         ("SELECT row_number() OVER (ORDER BY s) FROM ROWS ORDER BY 1", vec!["row_number() OVER (ORDER BY s)"], "1\n2\n3"),
         ("SELECT n + 1 FROM ROWS UNION SELECT 10 * n FROM ROWS ORDER BY 1", vec!["n + 1"], "2\n3\n10\n20"),
+        ("SELECT n FROM ROWS UNION SELECT -n FROM ROWS ORDER BY abs(n), n + 1", vec!["n"], "-1\n1\n-2\n2"),
+        ("SELECT n + 1 FROM ROWS UNION SELECT n FROM ROWS ORDER BY n + 1 DESC", vec!["n + 1"], "3\n2\n1"),
+        ("SELECT n * 2 FROM ROWS EXCEPT (SELECT 2) ORDER BY n * 2", vec!["n * 2"], "4"),
+        ("SELECT * FROM (SELECT sum(n) FROM ROWS)", vec!["sum(n)"], "5"),
+        (
+            "WITH c AS (SELECT s, count(*) FILTER (WHERE n > 1) FROM ROWS GROUP BY s) SELECT *, s || s FROM c ORDER BY s LIMIT 1",
+            vec!["s", "count(*) FILTER (WHERE n > 1)", "s || s"],
+            "a 0 aa",
+        ),
         ("SELECT *, n - 1 FROM ROWS ORDER BY s", vec!["n", "s", "n - 1"], "1 a 0\n2 b 1\n2 c 1"),
         (
             "SELECT \"n + 1\", n + 1 FROM (SELECT n, s AS \"n + 1\" FROM ROWS) ORDER BY \"n + 1\"",
