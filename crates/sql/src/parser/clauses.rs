@@ -101,6 +101,17 @@ impl Visitor for Clauses {
                 };
                 ControlFlow::Break(format!("{compare_op} ALL (SELECT …) is not supported; {remedy}"))
             }
+            Expr::IsNull(inner)
+            | Expr::IsNotNull(inner)
+            | Expr::IsUnknown(inner)
+            | Expr::IsNotUnknown(inner)
+            | Expr::IsFalse(inner)
+            | Expr::IsNotFalse(inner)
+                if in_subquery(inner).is_some() =>
+            {
+                ControlFlow::Break(KNOWN.into())
+            }
+            Expr::IsTrue(inner) | Expr::IsNotTrue(inner) if in_subquery(inner) == Some(true) => ControlFlow::Break(KNOWN.into()),
             // NOT (… AND …) is the OR of what it denies.
             Expr::BinaryOp { op: BinaryOperator::Or, .. } | Expr::UnaryOp { op: UnaryOperator::Not, .. } if is_or_of_not_in(expression) => {
                 ControlFlow::Break(
@@ -110,6 +121,17 @@ impl Visitor for Clauses {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+const KNOWN: &str = "whether IN (SELECT …) is NULL, false or not true cannot be asked, as a NULL would count as false; write NOT EXISTS (SELECT 1 … WHERE …), or EXISTS";
+
+/// Whether IN of a subquery, in brackets too, is negated.
+fn in_subquery(expression: &Expr) -> Option<bool> {
+    match expression {
+        Expr::Nested(inner) => in_subquery(inner),
+        Expr::InSubquery { negated, .. } => Some(*negated),
+        _ => None,
     }
 }
 

@@ -6,7 +6,10 @@ use datafusion::{
         Column, Result,
         tree_node::{Transformed, TreeNode},
     },
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{
+        Expr, Filter, LogicalPlan, LogicalPlanBuilder,
+        utils::{conjunction, split_conjunction_owned},
+    },
     sql::sqlparser::ast::{self, BinaryOperator, Select, VisitMut, VisitorMut, visit_expressions},
 };
 
@@ -89,22 +92,42 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
     }
 }
 
-/// The plan with another name for what a subquery of IN gives, where what it is compared with has the same one and belongs to no table either, as
-/// `window_start IN (SELECT window_start …)`: in the join that DataFusion makes of it the two could not be told apart.
+/// The plan with another name for what a subquery of IN gives, where it belongs to no table and what it is compared with has the same name and no table
+/// either, as `window_start IN (SELECT window_start …)`, or where the subquery is no condition of its own, as in `a IN (SELECT max(b) …) OR c`: in the join that
+/// DataFusion makes of it the two could not be told apart.
 pub(super) fn told_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
     let node = |plan: LogicalPlan| match plan {
-        LogicalPlan::Filter(_) => plan.map_expressions(|expression| expression.transform_up(renamed)),
+        LogicalPlan::Filter(filter) => {
+            let terms = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|term| {
+                let is_part = !is_in_subquery(&term);
+                term.transform_up(|expression| renamed(expression, is_part))
+            });
+            let terms = terms.collect::<Result<Vec<_>>>()?;
+            if !terms.iter().any(|term| term.transformed) {
+                return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+            }
+            let predicate = conjunction(terms.into_iter().map(|term| term.data)).unwrap_or(filter.predicate);
+            Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
+        }
         _ => Ok(Transformed::no(plan)),
     };
     Ok(plan.transform_up_with_subqueries(node)?.data)
 }
 
-fn renamed(expression: Expr) -> Result<Transformed<Expr>> {
+fn is_in_subquery(condition: &Expr) -> bool {
+    match condition {
+        Expr::Not(denied) => matches!(denied.as_ref(), Expr::InSubquery(_)),
+        other => matches!(other, Expr::InSubquery(_)),
+    }
+}
+
+/// `is_part`: of a condition that says more.
+fn renamed(expression: Expr, is_part: bool) -> Result<Transformed<Expr>> {
     let Expr::InSubquery(mut within) = expression else { return Ok(Transformed::no(expression)) };
     let query = within.subquery.subquery.as_ref();
     let (qualifier, field) = query.schema().qualified_field(0);
     let is_twin = within.expr.column_refs().into_iter().any(|column| column.relation.is_none() && column.name == *field.name());
-    if !is_twin {
+    if !is_twin && !(is_part && qualifier.is_none()) {
         return Ok(Transformed::no(Expr::InSubquery(within)));
     }
     let other = Expr::Column(Column::from((qualifier, field))).alias(format!("{} of subquery", field.name()));

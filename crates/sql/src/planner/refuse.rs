@@ -46,26 +46,35 @@ pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), S
 
 /// Checks a query that is not yet optimised: that nothing asks EXISTS or IN where no rule makes a join of it.
 pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<(), SqlError> {
-    // Those in WHERE become joins.
-    if !asks(plan, |node| !matches!(node, LogicalPlan::Filter(_)))? {
+    if who_asks(plan)?.is_none() {
         return Ok(());
     }
     // What cannot be optimised says why when it is.
     let Ok(optimised) = state.optimize(plan) else { return Ok(()) };
-    if asks(&optimised, |_| true)? {
-        return Err(SqlError::unsupported(
-            "EXISTS (SELECT …) and IN (SELECT …) are not supported among what is selected; write WHERE EXISTS (SELECT 1 …), or LEFT JOIN (SELECT DISTINCT k FROM u) AS u ON t.k = u.k and select u.k IS NOT NULL",
-        ));
-    }
-    Ok(())
+    let why = match who_asks(&optimised)? {
+        None => return Ok(()),
+        Some(LogicalPlan::Join(_)) => {
+            "EXISTS (SELECT …) and IN (SELECT …) are not supported in the ON of a join; write them in WHERE, or join the subquery too: JOIN (SELECT DISTINCT k FROM u) AS u ON t.k = u.k"
+        }
+        Some(LogicalPlan::Filter(_)) => {
+            "this EXISTS (SELECT …) or IN (SELECT …) cannot be written as a join; have the subquery compare columns of the outer query by = alone, or join it as a table: LEFT JOIN (SELECT k, max(v) AS v FROM u GROUP BY k) AS u ON t.k = u.k"
+        }
+        Some(_) => {
+            "EXISTS (SELECT …) and IN (SELECT …) are not supported among what is selected; write WHERE EXISTS (SELECT 1 …), or LEFT JOIN (SELECT DISTINCT k FROM u) AS u ON t.k = u.k and select u.k IS NOT NULL"
+        }
+    };
+    Err(SqlError::unsupported(why))
 }
 
-/// Whether one of these nodes has EXISTS or IN of a subquery.
-fn asks(plan: &LogicalPlan, is_meant: fn(&LogicalPlan) -> bool) -> Result<bool, SqlError> {
-    let mut found = false;
+/// The first node that has EXISTS or IN of a subquery.
+fn who_asks(plan: &LogicalPlan) -> Result<Option<LogicalPlan>, SqlError> {
+    let mut found = None;
     plan.apply_with_subqueries(|node| {
-        found = is_meant(node) && has(node, |part| matches!(part, Expr::Exists(_) | Expr::InSubquery(_)));
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        if has(node, |part| matches!(part, Expr::Exists(_) | Expr::InSubquery(_))) {
+            found = Some(node.clone());
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
 }

@@ -386,7 +386,12 @@ async fn what_a_query_alone_may_say() {
         assert!(planner.plan_query(&query).await.is_ok(), "{subquery}");
     }
     let maximum = "v IN (SELECT max(v) FROM u WHERE u.k = t.k)";
-    for condition in [maximum.to_owned(), format!("v > 1 AND {maximum}")] {
+    for condition in [
+        maximum.to_owned(),
+        format!("v > 1 AND {maximum}"),
+        format!("v > 1 AND (v > 9 OR {maximum})"),
+        "v > 9 OR v IN (SELECT max(v) FROM u GROUP BY k)".to_owned(),
+    ] {
         assert_eq!(rows(&format!("SELECT v FROM t WHERE {condition} ORDER BY v")).await, "4\n5", "{condition}");
     }
 }
@@ -923,12 +928,33 @@ async fn whether_there_is_something_is_asked_in_conditions_alone() {
         ("SELECT k FROM (SELECT k, v NOT IN (SELECT v FROM u) AS is_new FROM t) ORDER BY is_new", false),
         ("SELECT k FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k)", true),
         ("SELECT k, (SELECT max(v) FROM u) FROM t WHERE v IN (SELECT v FROM u) OR k = 'a'", true),
+        ("SELECT k FROM t WHERE v IN (SELECT max(v) FROM u) OR k = 'a'", true),
     ] {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
         match planner.plan_query(&query).await {
             Ok(_) => assert!(is_planned, "{sql}"),
             Err(error) => assert!(!is_planned && error.to_string().contains("LEFT JOIN (SELECT DISTINCT"), "{sql}: {error}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_join_is_refused_where_it_stands() {
+    let planner = planner(declared(TABLES));
+    for (sql, said) in [
+        ("SELECT t.k FROM t LEFT JOIN u ON t.k = u.k AND t.v + u.v IN (SELECT v FROM plain)", "not supported in the ON of a join"),
+        (
+            "SELECT k FROM t WHERE v = 1 OR EXISTS (SELECT count(*) FROM u WHERE u.v < t.v GROUP BY u.k)",
+            "compare columns of the outer query by = alone",
+        ),
+    ] {
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+        let error = planner.plan_query(&query).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{sql}: {error}");
+    }
+    for condition in ["(v IN (SELECT v FROM u)) IS NULL", "(v NOT IN (SELECT v FROM u)) IS TRUE"] {
+        let error = parse(&format!("SELECT k FROM t WHERE {condition}")).unwrap_err().to_string();
+        assert!(error.contains("write NOT EXISTS"), "{condition}: {error}");
     }
 }
 
