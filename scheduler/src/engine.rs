@@ -101,7 +101,11 @@ impl PlatformEngine {
                     text.push_str(&planning::operators(&self.platform, &session, &plan).await.map_err(any_error)?);
                     show::text("plan", text.lines()).map_err(Into::into)
                 }
-                Explained::Plan(plan) => self.rows(plan, tag).await,
+                Explained::Plan(plan) => {
+                    let answer = self.rows(plan, tag).await?;
+                    let told = answer.batches.map(|batch| show::plans(&batch?).map_err(EngineError::from));
+                    Ok(Answer { batches: told.boxed(), ..answer })
+                }
             },
             StatementKind::Show(what) => show::show(what, &self.catalog.current(), &self.status).map_err(sql_error),
             StatementKind::Describe(name) => {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{RecordBatch, StringArray},
+        array::{ArrayRef, AsArray, RecordBatch, StringArray},
         datatypes::{DataType, Field, Schema},
     },
     common::{Result, tree_node::TreeNodeRecursion},
@@ -13,6 +13,7 @@ use polybolos_gateway::engine::Answer;
 use polybolos_sql::{
     catalog::Catalog,
     error::SqlError,
+    explain,
     names::{RESERVED_SCHEMAS, RelationName, SYSTEM_SCHEMA},
     show as sql_show,
     statement::Show,
@@ -35,6 +36,18 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
         notices: vec![],
         told_last: None,
     }
+}
+
+/// Rows of EXPLAIN of a query, their plans in words.
+pub fn plans(batch: &RecordBatch) -> Result<RecordBatch> {
+    let told = |column: &ArrayRef| match column.as_string_opt::<i32>() {
+        Some(texts) => {
+            let told: StringArray = texts.iter().map(|text| text.map(explain::in_words)).collect();
+            Arc::new(told) as ArrayRef
+        }
+        None => column.clone(),
+    };
+    Ok(RecordBatch::try_new(batch.schema(), batch.columns().iter().map(told).collect())?)
 }
 
 /// Said with the answer of a query, of which some may only be known to the leader.

@@ -100,6 +100,8 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     assert f"ChangelogNormalize: the rows of {kind} by key (id)" in explained, explained
     assert "keeps the last record of each key that is not deleted" in explained, explained
     assert "last_record" not in explained and "record:" not in explained, explained
+    plans = "\n".join(row["plan"] for row in system.sql(f"EXPLAIN SELECT city FROM {kind}"))
+    assert "number of the key's record" in plans and "last_record(" not in plans, plans
 
     # What says of no row what became of it.
     if kind == "people_upserts":

@@ -8,6 +8,7 @@ use datafusion::{
         utils::{conjunction, split_conjunction},
     },
 };
+use regex::Regex;
 
 use crate::{
     catalog::{Connector, TableDefinition, is_of_record},
@@ -31,6 +32,16 @@ pub fn job(plan: &JobPlan, verbose: bool) -> String {
         }
     }
     text
+}
+
+/// A plan of a query as DataFusion writes it, without the long name of the number by which a key's last record is found.
+pub fn in_words(plan: &str) -> String {
+    const NUMBER: &str =
+        r"last_record\(.*?\) PARTITION BY \[.*?\] ORDER BY \[.*?\] ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW";
+    match Regex::new(NUMBER) {
+        Ok(number) => number.replace_all(plan, "number of the key's record").into_owned(),
+        Err(_) => plan.to_owned(),
+    }
 }
 
 fn line(text: &mut String, label: &str, value: &str) {

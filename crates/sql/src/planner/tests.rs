@@ -361,6 +361,15 @@ async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
         assert!(explained.contains(line), "{line}: {explained}");
     }
     assert!(!explained.contains("last_record") && !explained.contains("record:"), "{explained}");
+    let StatementKind::Explain(explain) = parse("EXPLAIN SELECT k FROM newest").unwrap().remove(0).kind else {
+        panic!("no EXPLAIN")
+    };
+    let state = SessionStateBuilder::new().with_default_features().build();
+    let planner = Planner::new(&state, Arc::new(declared(TABLES)), Arc::new(Rows));
+    let Explained::Plan(plan) = planner.explain(&explain, 1).await.unwrap() else { panic!("a query has a plan") };
+    let plans = SessionContext::new_with_state(state).execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+    let shown: String = plans[0].column(1).as_string::<i32>().iter().flatten().map(crate::explain::in_words).collect();
+    assert!(shown.contains("number of the key's record = UInt64(1)") && !shown.contains("last_record("), "{shown}");
 }
 
 #[tokio::test]
