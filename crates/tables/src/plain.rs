@@ -37,6 +37,12 @@ const STEPS: [&str; 6] = [
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
+/// What DataFusion says of an average of DECIMALs that is too large for its type, and what we say.
+const AVERAGE: (&str, &str) = (
+    "Arithmetic Overflow in AvgAccumulator",
+    "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
+);
+
 /// A text in one line, of at most 60 characters and an ellipsis.
 pub fn shortened(text: &str) -> String {
     const SHOWN: usize = 60;
@@ -60,6 +66,7 @@ pub fn plain(text: &str) -> String {
     let line = parts.join(": ");
     let line = line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let line = KINDS.iter().fold(line, |line, kind| line.replace(&format!(": {kind}"), ": "));
+    let line = line.replace(AVERAGE.0, AVERAGE.1);
     let shorter = line.replace(BEGGING, "");
     if shorter == line {
         return line;
@@ -104,6 +111,10 @@ mod tests {
             ("looking up rows of t\ncaused by\nExternal error: cassandra is away", "looking up rows of t: cassandra is away"),
             ("file a of table t cannot be read: Arrow error: Cast error: no number", "file a of table t cannot be read: no number"),
             ("Arrow error: Divide by zero error", "Divide by zero error"),
+            (
+                "Execution error: Arithmetic Overflow in AvgAccumulator",
+                "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
+            ),
             ("Execution error: a\n\nbacktrace:    0: std::backtrace", "a"),
             ("Schema error: No field named a.\n Valid fields are b.", "No field named a. Valid fields are b."),
             ("the words Cast error: in a text", "the words Cast error: in a text"),

@@ -28,7 +28,7 @@ use datafusion::{
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
 use super::{
-    decimal_sum::{DecimalSum, DecimalSums},
+    decimal_sum::{DecimalSum, DecimalSums, DistinctDecimalSum},
     percentile::Percentile,
     sliding::SlidingSum,
 };
@@ -54,7 +54,7 @@ impl Refined {
     /// The type of a sum of DECIMALs.
     fn decimals(&self, arguments: &AccumulatorArgs<'_>) -> Option<DataType> {
         let data_type = arguments.return_field.data_type();
-        let is_checked = self.kind == Kind::Sum && !arguments.is_distinct && matches!(data_type, DataType::Decimal128(..));
+        let is_checked = self.kind == Kind::Sum && matches!(data_type, DataType::Decimal128(..));
         is_checked.then(|| data_type.clone())
     }
 
@@ -186,7 +186,10 @@ impl AggregateUDFImpl for Refined {
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if let Some(data_type) = self.decimals(&arguments) {
-            return Ok(Box::new(DecimalSum::new(data_type)));
+            return Ok(match arguments.is_distinct {
+                true => Box::new(DistinctDecimalSum::new(data_type)),
+                false => Box::new(DecimalSum::new(data_type)),
+            });
         }
         let kind = self.kind;
         if kind == Kind::Percentile {
@@ -221,7 +224,7 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if let Some(data_type) = self.decimals(&arguments) {
+        if let Some(data_type) = self.decimals(&arguments).filter(|_| !arguments.is_distinct) {
             return Ok(Box::new(DecimalSum::new(data_type)));
         }
         if self.kind == Kind::Percentile {
@@ -349,6 +352,22 @@ mod tests {
                     other => panic!("{rows} times {digit}{group}: {other:?}"),
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_different_decimals_is_right_or_an_error() {
+        let from = |last: &str| {
+            let values = [last, "9", "9", "2"].map(|digit| format!("(1, '{digit}{}')", "0".repeat(37))).join(", ");
+            format!("FROM (SELECT g, CAST(x AS DECIMAL(38, 0)) AS x FROM (VALUES {values}, (1, NULL)) AS t (g, x))")
+        };
+        for group in ["", " GROUP BY g"] {
+            let found =
+                numbers(&format!("SELECT CAST(sum(DISTINCT x) AS DOUBLE), CAST(count(x) AS DOUBLE) {}{group}", from("-9"))).await;
+            assert!((found[0] - 2e37).abs() < 1e23, "{found:?}{group}");
+            let error =
+                answer(&format!("SELECT sum(DISTINCT x), count(x) {}{group}", from("1"))).await.expect_err("too many digits");
+            assert!(error.to_string().contains("does not fit into DECIMAL(38, 0)"), "{error}");
         }
     }
 

@@ -8,7 +8,9 @@ use datafusion::{
     common::{Result, ScalarValue, exec_err},
     logical_expr::{Accumulator, EmitTo, GroupsAccumulator},
 };
-use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
+use datafusion_functions_aggregate_common::aggregate::{
+    groups_accumulator::prim_op::PrimitiveGroupsAccumulator, sum_distinct::DistinctSumAccumulator,
+};
 
 /// Stands for a sum that has left 128 bits, and stays; no DECIMAL is so large.
 const LOST: i128 = i128::MAX;
@@ -89,6 +91,47 @@ impl Accumulator for DecimalSum {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         self.update_batch(states)
+    }
+}
+
+/// Of the different values of one group.
+#[derive(Debug)]
+pub(super) struct DistinctDecimalSum {
+    values: DistinctSumAccumulator<Decimal128Type>,
+    data_type: DataType,
+}
+
+impl DistinctDecimalSum {
+    pub fn new(data_type: DataType) -> Self {
+        Self { values: DistinctSumAccumulator::new(&data_type), data_type }
+    }
+}
+
+impl Accumulator for DistinctDecimalSum {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mut sum = DecimalSum::new(self.data_type.clone());
+        for state in self.values.state()? {
+            if let ScalarValue::List(values) = state {
+                sum.update_batch(&[values.value(0)])?;
+            }
+        }
+        sum.evaluate()
+    }
+
+    fn size(&self) -> usize {
+        self.values.size() + size_of::<DataType>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.values.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.values.merge_batch(states)
     }
 }
 
