@@ -45,9 +45,13 @@ const AVERAGE: (&str, &str) = (
 
 /// A text in one line, of at most 60 characters and an ellipsis.
 pub fn shortened(text: &str) -> String {
-    const SHOWN: usize = 60;
+    up_to(text, 60)
+}
+
+/// A text in one line, of at most so many characters and an ellipsis.
+pub fn up_to(text: &str, characters: usize) -> String {
     let text = text.replace('\n', " ");
-    if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }
+    if text.chars().count() <= characters { text } else { text.chars().take(characters).chain(['…']).collect() }
 }
 
 /// The text of an error without kinds, steps and backtrace, in one line: what was being done, where that was said, and the cause.

@@ -7,6 +7,7 @@ use polybolos_dataflow::graph::kept::{Kept, first_difference};
 use polybolos_operators::template::JobTemplate;
 use polybolos_sql::catalog::{Catalog, JobDefinition};
 use polybolos_streaming::coordinator::Command;
+use polybolos_tables::plain::up_to;
 
 use super::{manager::JobManager, planning, restart, spec::JobSpec};
 
@@ -92,14 +93,51 @@ fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
     }
 }
 
+/// Most characters of an operator that are shown, and of its beginning where it differs from another only further on.
+const SHOWN: usize = 200;
+const BEGINNING: usize = 40;
+
 fn changed(before: Option<&Kept>, after: Option<&Kept>) -> String {
     match (before, after) {
         (Some(before), Some(after)) if before.shown == after.shown => {
-            format!("operator {} would read other rows or columns than those its state is made of", before.shown)
+            format!("operator {} would read other rows or columns than those its state is made of", up_to(&before.shown, SHOWN))
         }
-        (Some(before), Some(after)) => format!("operator {} would be {}", before.shown, after.shown),
-        (Some(before), None) => format!("operator {} would be gone", before.shown),
-        (None, Some(after)) => format!("operator {} would be new, without what the job has read so far", after.shown),
+        (Some(before), Some(after)) => {
+            let same = before.shown.chars().zip(after.shown.chars()).take_while(|(before, after)| before == after).count();
+            format!("operator {} would be {}", around(&before.shown, same), around(&after.shown, same))
+        }
+        (Some(before), None) => format!("operator {} would be gone", up_to(&before.shown, SHOWN)),
+        (None, Some(after)) => {
+            format!("operator {} would be new, without what the job has read so far", up_to(&after.shown, SHOWN))
+        }
         (None, None) => "it would keep its state in another way".into(),
+    }
+}
+
+/// An operator's text with what comes after its first `same` characters.
+fn around(text: &str, same: usize) -> String {
+    if same + BEGINNING < SHOWN {
+        return up_to(text, SHOWN);
+    }
+    let rest: String = text.chars().skip(same - BEGINNING).collect();
+    up_to(text, BEGINNING) + &up_to(&rest, SHOWN - BEGINNING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_are_shown_where_they_differ() {
+        let short = "Aggregate by k: sum(v)";
+        assert_eq!(around(short, 16), short);
+        let columns = (0..100).map(|number| format!("sum(v{number})")).collect::<Vec<_>>().join(", ");
+        let (before, after) = (format!("Aggregate by k: {columns}, min(x)"), format!("Aggregate by k: {columns}, max(x)"));
+        let same = before.chars().zip(after.chars()).take_while(|(before, after)| before == after).count();
+        for (text, end) in [(before, "min(x)"), (after, "max(x)")] {
+            let shown = around(&text, same);
+            assert!(shown.starts_with("Aggregate by k: sum(v0)") && shown.ends_with(end), "{shown}");
+            assert!(shown.chars().count() < SHOWN, "{shown}");
+        }
     }
 }

@@ -29,7 +29,7 @@ use polybolos_streaming::{
     manifest::{DEAD_LETTERS, LATE_ROWS},
     report::{Counts, PartFile, PartReport, StepTimes},
 };
-use polybolos_tables::plain::plain;
+use polybolos_tables::plain::{plain, up_to};
 use tokio::{runtime::Handle, sync::OwnedMutexGuard, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,9 @@ use crate::{
     steps::Step,
     task::{TaskDescriptor, read_descriptor},
 };
+
+/// Most characters of an operator that the error of a row begins with.
+const SHOWN_OPERATOR: usize = 200;
 
 #[derive(Debug, Clone)]
 pub struct EpochExec {
@@ -317,7 +320,7 @@ fn compute_now(
     let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
     let mut of_operator = (0, 0);
     for failed in output.failed {
-        let error = format!("{}: {}", failed.operator, plain(&failed.error));
+        let error = format!("{}: {}", up_to(&failed.operator, SHOWN_OPERATOR), plain(&failed.error));
         if fails {
             return Err(DataFusionError::Execution(format!(
                 "a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"
