@@ -9,14 +9,28 @@ const OPERATORS: [&str; 4] = ["UNION", "EXCEPT", "INTERSECT", "MINUS"];
 /// What may follow a query's body, besides operators.
 const CLAUSES: [&str; 5] = ["ORDER", "LIMIT", "OFFSET", "FETCH", "FOR"];
 
+/// What only SELECT takes.
+const OF_SELECT: [&str; 4] = ["WHERE", "GROUP", "HAVING", "JOIN"];
+
 /// The tokens of a query, lowered; window functions, which take `TABLE t` as an argument, are no more among them.
+///
+/// # Errors
+/// When clauses of SELECT follow the table's name.
 pub(super) fn lower(tokens: &[TokenWithSpan]) -> Result<Vec<TokenWithSpan>, SqlError> {
     let mut lowered = Vec::with_capacity(tokens.len());
     for (at, token) in tokens.iter().enumerate() {
-        if is_word(&token.token, "TABLE") && begins_a_body(&tokens[..at]) && is_rest_of_a_body(&tokens[at + 1..]) {
-            Writer { span: token.span, out: &mut lowered }.text("SELECT * FROM")?;
-        } else {
-            lowered.push(token.clone());
+        let follows =
+            if is_word(&token.token, "TABLE") && begins_a_body(&tokens[..at]) { behind_name(&tokens[at + 1..]) } else { None };
+        match follows {
+            Some(rest) if is_end_of_a_body(rest) => Writer { span: token.span, out: &mut lowered }.text("SELECT * FROM")?,
+            Some([clause, ..]) if OF_SELECT.iter().any(|word| is_word(&clause.token, word)) => {
+                let message = format!(
+                    "TABLE name stands for SELECT * FROM name and takes no {0}; write SELECT * FROM name {0} …",
+                    clause.token.to_string().to_uppercase()
+                );
+                return Err(SqlError::unsupported_at(token.span.start.into(), message));
+            }
+            _ => lowered.push(token.clone()),
         }
     }
     Ok(lowered)
@@ -33,18 +47,25 @@ fn begins_a_body(before: &[TokenWithSpan]) -> bool {
     }
 }
 
-/// A table's name, and then the end of the body. A column or a table that is called `table` is followed by something else.
-fn is_rest_of_a_body(after: &[TokenWithSpan]) -> bool {
+/// What comes after a table's name.
+fn behind_name(after: &[TokenWithSpan]) -> Option<&[TokenWithSpan]> {
     let mut at = next(after, 0);
     while let Some(Token::Word(_)) = after.get(at).map(|token| &token.token) {
         at = next(after, at + 1);
         match after.get(at).map(|token| &token.token) {
             Some(Token::Period) => at = next(after, at + 1),
-            None | Some(Token::RParen) => return true,
-            Some(token) => return OPERATORS.iter().chain(&CLAUSES).any(|word| is_word(token, word)),
+            _ => return Some(&after[at..]),
         }
     }
-    false
+    None
+}
+
+/// A column or a table that is called `table` is followed by something else.
+fn is_end_of_a_body(rest: &[TokenWithSpan]) -> bool {
+    match rest.first().map(|token| &token.token) {
+        None | Some(Token::RParen) => true,
+        Some(token) => OPERATORS.iter().chain(&CLAUSES).any(|word| is_word(token, word)),
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +93,10 @@ mod tests {
         }
         for other in ["SELECT DISTINCT table FROM t", "SELECT (table IS NULL) FROM t", "SELECT count(table) FROM t"] {
             assert_eq!(query(other), other);
+        }
+        for (sql, clause) in [("TABLE f WHERE a = 1", "WHERE"), ("SELECT 1 UNION TABLE s.f group by a", "GROUP")] {
+            let error = parse(sql).unwrap_err().to_string();
+            assert!(error.contains(&format!("write SELECT * FROM name {clause} …")), "{sql}: {error}");
         }
         for sql in [
             "INSERT INTO x TABLE t",
