@@ -202,6 +202,13 @@ fn plain_message(error: &DataFusionError) -> String {
             "column {column} in {clause} is neither grouped nor aggregated; add it to GROUP BY, or write for example first_value({name})"
         );
     }
+    if let Some(rest) = text.strip_prefix("For SELECT DISTINCT, ORDER BY expressions ")
+        && let Some((column, _)) = rest.split_once(" must appear in select list")
+    {
+        return format!(
+            "rows of SELECT DISTINCT, UNION, EXCEPT and INTERSECT are ordered by what is selected, and {column} is not; select it too, or write ORDER BY 1"
+        );
+    }
     if let Some(node) = text.strip_prefix("Unsupported ast node in sqltorel: ") {
         let kind: String = node.chars().take_while(|letter| letter.is_ascii_alphanumeric()).collect();
         return format!("{kind} is not supported; write it by functions and operators of PostgreSQL");

@@ -96,20 +96,22 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
 /// either, as `window_start IN (SELECT window_start …)`, or where the subquery is no condition of its own, as in `a IN (SELECT max(b) …) OR c`: in the join that
 /// DataFusion makes of it the two could not be told apart.
 pub(super) fn told_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let node = |plan: LogicalPlan| match plan {
-        LogicalPlan::Filter(filter) => {
-            let terms = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|term| {
-                let is_part = !is_in_subquery(&term);
-                term.transform_up(|expression| renamed(expression, is_part))
-            });
-            let terms = terms.collect::<Result<Vec<_>>>()?;
-            if !terms.iter().any(|term| term.transformed) {
-                return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+    let node = |plan: LogicalPlan| -> Result<Transformed<LogicalPlan>> {
+        match plan {
+            LogicalPlan::Filter(filter) => {
+                let terms = split_conjunction_owned(filter.predicate.clone()).into_iter().map(|term| {
+                    let is_part = !is_in_subquery(&term);
+                    term.transform_up(|expression| renamed(expression, is_part))
+                });
+                let terms = terms.collect::<Result<Vec<_>>>()?;
+                if !terms.iter().any(|term| term.transformed) {
+                    return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+                }
+                let predicate = conjunction(terms.into_iter().map(|term| term.data)).unwrap_or(filter.predicate);
+                Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
             }
-            let predicate = conjunction(terms.into_iter().map(|term| term.data)).unwrap_or(filter.predicate);
-            Ok(Transformed::yes(LogicalPlan::Filter(Filter::try_new(predicate, filter.input)?)))
+            _ => Ok(Transformed::no(plan)),
         }
-        _ => Ok(Transformed::no(plan)),
     };
     Ok(plan.transform_up_with_subqueries(node)?.data)
 }

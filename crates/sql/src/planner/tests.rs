@@ -948,9 +948,10 @@ async fn whether_there_is_something_is_asked_in_conditions_alone() {
 }
 
 #[tokio::test]
-async fn what_is_no_join_is_refused_where_it_stands() {
+async fn what_cannot_be_asked_is_refused_where_it_stands() {
     let planner = planner(declared(TABLES));
     for (sql, said) in [
+        ("SELECT v FROM t UNION SELECT v FROM u ORDER BY k", "k is not; select it too"),
         ("SELECT t.k FROM t LEFT JOIN u ON t.k = u.k AND t.v + u.v IN (SELECT v FROM plain)", "not supported in the ON of a join"),
         (
             "SELECT k FROM t WHERE v = 1 OR EXISTS (SELECT count(*) FROM u WHERE u.v < t.v GROUP BY u.k)",
