@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::{
 
 use super::equivalents::{MAX_REPEATED, call, text};
 
-/// The call of what was written, a text, and what it means: for who names columns. Nobody can write a name with a space without quotes.
+/// The call of what was written, a text, and what it means: for who names columns. Nobody can write such a name without quotes.
 pub(super) const WRITTEN: &str = "as written";
 
 /// Most bytes of such a text: more than anybody is shown.

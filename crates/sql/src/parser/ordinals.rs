@@ -1,5 +1,6 @@
-//! `ORDER BY 1` of groups as the first expression of SELECT: DataFusion looks for a column of its name, which no group has. And what a set operation is ordered
-//! by as the place of the item of its first SELECT that is written so: `SELECT a + 1 FROM t UNION … ORDER BY a + 1` has no column `a`.
+//! `ORDER BY 1` of groups as the first expression of SELECT: DataFusion looks for a column of its name, which no group has. And
+//! what a set operation is ordered by as the place of the item of its first SELECT that is written so: rows of
+//! `SELECT a + 1 FROM t UNION … ORDER BY a + 1` have no column `a`.
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{

@@ -92,9 +92,9 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
     }
 }
 
-/// The plan with another name for what a subquery of IN gives, where it belongs to no table and what it is compared with has the same name and no table
-/// either, as `window_start IN (SELECT window_start …)`, or where the subquery is no condition of its own, as in `a IN (SELECT max(b) …) OR c`: in the join that
-/// DataFusion makes of it the two could not be told apart.
+/// The plan with another name for what a subquery of IN gives, where in the join that DataFusion makes of it that could not be told apart: from what it is
+/// compared with, as in `window_start IN (SELECT window_start …)`, if neither belongs to a table; or, in a condition that says more, as
+/// `a IN (SELECT max(b) …) OR c`, from the subquery's own column.
 pub(super) fn told_apart(plan: LogicalPlan) -> Result<LogicalPlan> {
     let node = |plan: LogicalPlan| -> Result<Transformed<LogicalPlan>> {
         match plan {
@@ -129,7 +129,8 @@ fn renamed(expression: Expr, is_part: bool) -> Result<Transformed<Expr>> {
     let query = within.subquery.subquery.as_ref();
     let (qualifier, field) = query.schema().qualified_field(0);
     let is_twin = within.expr.column_refs().into_iter().any(|column| column.relation.is_none() && column.name == *field.name());
-    if !is_twin && !(is_part && qualifier.is_none()) {
+    let is_bare = |given: Option<Expr>| matches!(given, Some(Expr::Column(column)) if column.relation.is_none());
+    if !is_twin && !(is_part && is_bare(query.head_output_expr()?)) {
         return Ok(Transformed::no(Expr::InSubquery(within)));
     }
     let other = Expr::Column(Column::from((qualifier, field))).alias(format!("{} of subquery", field.name()));
