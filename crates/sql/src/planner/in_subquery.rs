@@ -130,7 +130,7 @@ fn renamed(expression: Expr, is_part: bool) -> Result<Transformed<Expr>> {
     let (qualifier, field) = query.schema().qualified_field(0);
     let is_twin = within.expr.column_refs().into_iter().any(|column| column.relation.is_none() && column.name == *field.name());
     let is_bare = |given: Option<Expr>| matches!(given, Some(Expr::Column(column)) if column.relation.is_none());
-    if !is_twin && !(is_part && is_bare(query.head_output_expr()?)) {
+    if !(is_twin || is_part && is_bare(query.head_output_expr()?)) {
         return Ok(Transformed::no(Expr::InSubquery(within)));
     }
     let other = Expr::Column(Column::from((qualifier, field))).alias(format!("{} of subquery", field.name()));
