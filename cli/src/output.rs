@@ -3,6 +3,7 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::client::{Column, Rows};
 
@@ -75,13 +76,13 @@ fn print_table(rows: &Rows) {
     let cells: Vec<Vec<String>> = rows
         .rows
         .iter()
-        .map(|row| row.iter().map(|value| if value.is_null() { "∅".to_owned() } else { text(value).replace('\n', "⏎") }).collect())
+        .map(|row| row.iter().map(|value| if value.is_null() { "∅".to_owned() } else { one_line(&text(value)) }).collect())
         .collect();
     let names: Vec<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
-    let mut widths: Vec<usize> = names.iter().map(|name| name.chars().count()).collect();
+    let mut widths: Vec<usize> = names.iter().map(|name| name.width()).collect();
     for row in &cells {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.width());
         }
     }
     let borders = 3 * names.len() + 1;
@@ -124,7 +125,7 @@ fn shrink(names: &[&str], widths: &mut [usize], room: usize) {
 }
 
 fn print_lines(name: &str, rows: &[Vec<String>]) {
-    println!("{name}\n{}", "─".repeat(name.chars().count()));
+    println!("{name}\n{}", "─".repeat(name.width()));
     rows.iter().flatten().for_each(|line| println!("{line}"));
     print_count(rows.len());
 }
@@ -134,7 +135,7 @@ fn print_count(rows: usize) {
 }
 
 fn print_records(names: &[&str], rows: &[Vec<String>]) {
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
     for (number, row) in rows.iter().enumerate() {
         println!("─[ {} ]─", number + 1);
         for (name, cell) in names.iter().zip(row) {
@@ -144,15 +145,36 @@ fn print_records(names: &[&str], rows: &[Vec<String>]) {
     print_count(rows.len());
 }
 
-/// Cut or padded to a width.
+/// Without what moves a terminal's cursor.
+fn one_line(text: &str) -> String {
+    let shown = |character: char| match character {
+        '\n' => '⏎',
+        '\t' => ' ',
+        other if other.is_control() => '�',
+        other => other,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// Cut or padded to as many columns of a terminal: of some letters one takes two, of others several take one.
 fn fit(cell: &str, width: usize) -> String {
-    let length = cell.chars().count();
-    if length <= width {
-        return format!("{cell}{}", " ".repeat(width - length));
+    if cell.width() <= width {
+        return padded(cell.to_owned(), width);
     }
-    let mut cut: String = cell.chars().take(width.saturating_sub(1)).collect();
+    let mut columns = 0;
+    // Letters together take no more than each alone, but that U+FE0F makes an emoji of the sign before it, which is wider.
+    let fits = |letter: &char| {
+        columns += if *letter == '\u{FE0F}' { 1 } else { letter.width().unwrap_or(1) };
+        columns < width
+    };
+    let mut cut: String = cell.chars().take_while(fits).collect();
     cut.push('…');
-    cut
+    padded(cut, width)
+}
+
+fn padded(mut cell: String, width: usize) -> String {
+    cell.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width())));
+    cell
 }
 
 #[cfg(test)]
@@ -160,9 +182,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn cells_are_as_wide_as_a_terminal_shows_them() {
+        for (cell, width, shown) in [
+            ("東京", 4, "東京"),
+            ("東京", 6, "東京  "),
+            ("東京都", 5, "東京…"),
+            // Half of a letter cannot be shown.
+            ("東京都", 4, "東… "),
+            ("e\u{301}te\u{301}", 4, "e\u{301}te\u{301} "),
+            ("e\u{301}te\u{301}s", 3, "e\u{301}t…"),
+            ("👩\u{200d}👩\u{200d}👧", 3, "👩\u{200d}👩\u{200d}👧 "),
+            ("\u{2764}\u{fe0f}\u{2764}\u{fe0f}", 3, "\u{2764}\u{fe0f}…"),
+        ] {
+            assert_eq!(fit(cell, width), shown, "{cell} in {width}");
+            assert_eq!(fit(cell, width).width(), width, "{cell} in {width}");
+        }
+    }
+
+    #[test]
     fn cells_are_cut_and_quoted() {
         assert_eq!(fit("Größner", 4), "Grö…");
         assert_eq!(fit("a", 3), "a  ");
+        assert_eq!(one_line("a\tb\r\n\u{1b}[2J"), "a b�⏎�[2J");
         let column = |name: &str| Column { name: name.to_owned() };
         assert_eq!(json(&[column("b"), column("a")], &[Value::from(1), Value::Null]), r#"{"b":1,"a":null}"#);
         let mut widths = [30, 50, 40];
