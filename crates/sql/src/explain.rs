@@ -110,7 +110,11 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
         line(text, "append-only", "yes: input is never taken back");
         line(text, "stateless", "yes: every record gives at most one row, whatever came before it");
     }
-    line(text, "stages", "1: no exchange between executors");
+    let exchange = match plan.options.parallelism {
+        most @ 2.. if plan.is_stateful => format!("up to {most} executors share it and exchange rows wherever the key changes"),
+        _ => "no exchange between executors".to_owned(),
+    };
+    line(text, "stages", &format!("1: {exchange}"));
     let on_error = match plan.options.on_error {
         OnError::DeadLetter => "a bad record goes to polybolos.dead_letters, and the job goes on",
         OnError::Fail => "a bad record stops the job",

@@ -778,6 +778,22 @@ async fn a_query_says_itself_where_a_topic_begins_and_ends() {
 }
 
 #[tokio::test]
+async fn explain_says_whether_executors_exchange_rows() {
+    let alone = "stages      1: no exchange between executors";
+    let shared = "stages      1: up to 3 executors share it and exchange rows wherever the key changes";
+    for (query, parallelism, stages) in [
+        ("SELECT k, count(*) FROM t GROUP BY k", 1, alone),
+        ("SELECT k, count(*) FROM t GROUP BY k", 3, shared),
+        ("SELECT k, v FROM t", 3, alone),
+    ] {
+        let mut job = plan(&format!("other {query}")).await.unwrap();
+        job.options.parallelism = parallelism;
+        let explained = crate::explain::job(&job, false);
+        assert!(explained.contains(stages), "{query}, {parallelism}: {explained}");
+    }
+}
+
+#[tokio::test]
 async fn several_inserts_are_one_job() {
     let planned =
         plan("BEGIN INSERT INTO other SELECT k, CASE WHEN v > 1 THEN 1 END FROM t; INSERT INTO sink SELECT k, v, ts FROM t; END")
