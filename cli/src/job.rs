@@ -26,7 +26,7 @@ pub struct Arguments {
 enum What {
     /// All jobs with what each does.
     List,
-    /// One job: state, what limits it, through which offsets its table is complete.
+    /// One job: state, what limits it, and of each table that it fills through which offsets and event time that is complete.
     Show { name: String },
     /// The last epochs of a job, newest first.
     Logs {
@@ -113,6 +113,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         must_exist(&client, name).await?;
     }
     output::print(&rows, arguments.output);
+    if let (What::Show { name }, output::Format::Table) = (&arguments.what, arguments.output) {
+        let sql = format!(
+            "SELECT table_name, complete_through_offsets, complete_through_time, watermark FROM polybolos.completeness WHERE job = {}",
+            literal(name)
+        );
+        output::print(&client.sql(&sql, 10_000).await?, arguments.output);
+    }
     let failed = rows
         .columns
         .iter()

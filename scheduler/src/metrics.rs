@@ -8,6 +8,7 @@ pub struct Families {
     records_in: IntCounterVec,
     bytes_in: IntCounterVec,
     rows_out: IntCounterVec,
+    bytes_out: IntCounterVec,
     dead_letters: IntCounterVec,
     refused: IntCounterVec,
     lost: IntCounterVec,
@@ -38,6 +39,7 @@ impl Families {
             records_in: counter("polybolos_job_records_in_total", "Records read from sources.")?,
             bytes_in: counter("polybolos_job_bytes_in_total", "Bytes of records read from sources.")?,
             rows_out: counter("polybolos_job_rows_out_total", "Changes computed for sinks.")?,
+            bytes_out: counter("polybolos_job_bytes_out_total", "Bytes of recorded part files, without state.")?,
             dead_letters: counter("polybolos_job_dead_letters_total", "Records that became dead letters.")?,
             refused: counter("polybolos_job_refused_total", "Rows that a sink refused.")?,
             lost: counter("polybolos_job_lost_records_total", "Records lost to retention or with their topic, and skipped.")?,
@@ -74,6 +76,7 @@ impl JobMetrics {
         count(&families.records_in, counts.records_in);
         count(&families.bytes_in, counts.bytes_in);
         count(&families.rows_out, counts.rows_out);
+        count(&families.bytes_out, epoch.bytes_out);
         count(&families.dead_letters, counts.dead_letters);
         count(&families.refused, counts.refused);
         count(&families.lost, counts.lost);

@@ -229,7 +229,8 @@ pub fn state(status: &CoordinatorStatus) -> JobState {
 }
 
 /// Offsets and event time through which a sink is complete: everything before its first unpublished epoch.
-fn complete_through(manifest: &Manifest, sink: SinkId, published: Epoch, handle: &JobHandle) -> CompleteThrough {
+fn complete_through(view: &View, history: &History, sink: SinkId, published: Epoch, handle: &JobHandle) -> CompleteThrough {
+    let manifest = &view.manifest;
     let table = handle.spec.sinks.get(&sink).map_or_else(String::new, |(name, _)| name.clone());
     let record = manifest.unpublished.iter().rev().find(|record| record.epoch <= published);
     let caught_up = published >= manifest.epoch;
@@ -247,7 +248,19 @@ fn complete_through(manifest: &Manifest, sink: SinkId, published: Epoch, handle:
     }
     let newest = manifest.sources.values().flat_map(|position| position.max_timestamp_ms.values()).max().copied();
     let event_time_ms = if caught_up { newest } else { record.and_then(|record| record.max_timestamp_ms) };
-    CompleteThrough { table, offsets, event_time_ms: event_time_ms.map(|time| time.max(0) as u64) }
+    let watermark_us = if caught_up { view.status.complete_through_us } else { history.complete_through_us(published) };
+    CompleteThrough {
+        table,
+        epoch: published.0,
+        offsets,
+        event_time_ms: event_time_ms.map(|time| time.max(0) as u64),
+        watermark_ms: watermark_us.map(whole_ms),
+    }
+}
+
+/// The time before it: of part of a millisecond not all is there.
+fn whole_ms(us: i64) -> i64 {
+    us.div_euclid(1_000)
 }
 
 /// Of the partitions with unread records, how long ago the newest record that was read came. `None` where nothing waits, or none was read.
@@ -285,7 +298,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         .published
         .iter()
         .filter(|(sink, _)| ![DEAD_LETTERS, LATE_ROWS].contains(*sink))
-        .map(|(sink, epoch)| complete_through(manifest, *sink, *epoch, handle));
+        .map(|(sink, epoch)| complete_through(view, history, *sink, *epoch, handle));
     JobStatus {
         name: handle.spec.name.clone(),
         incarnation: Some(handle.incarnation.to_string()),
@@ -304,6 +317,7 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
         lag_records: status.lag_records,
         lag_ms: lag_ms(manifest, &view.ends),
         epoch_ms: steps(history.last_steps),
+        watermark_ms: status.watermark_us.map(whole_ms),
         complete_through: complete.collect(),
         error: error(status),
         history: history
@@ -335,6 +349,7 @@ mod tests {
             published: BTreeMap::new(),
             lag_records: None,
             watermark_us: None,
+            complete_through_us: None,
             state_runs: 0,
             state_bytes: 0,
             compaction_trouble: None,

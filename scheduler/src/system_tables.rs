@@ -2,7 +2,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use datafusion::{arrow::array::RecordBatch, common::Result};
-use polybolos_gateway::status::Status;
+use polybolos_gateway::status::{CompleteThrough, Status};
 
 use crate::{
     status::StatusSource,
@@ -10,13 +10,23 @@ use crate::{
 };
 
 /// Those that are empty on a scheduler that stands by.
-pub const OF_THE_LEADER: [&str; 8] =
-    ["jobs", "epochs", "executors", "topics", "partitions", "savepoints", "verifications", "verification_differences"];
+pub const OF_THE_LEADER: [&str; 9] = [
+    "jobs",
+    "completeness",
+    "epochs",
+    "executors",
+    "topics",
+    "partitions",
+    "savepoints",
+    "verifications",
+    "verification_differences",
+];
 
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
-    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 9] = [
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 10] = [
         ("jobs", jobs),
+        ("completeness", completeness),
         ("epochs", epochs),
         ("executors", executors),
         ("topics", topics),
@@ -46,11 +56,6 @@ fn double<T>(items: &[T], get: impl Fn(&T) -> Option<f64>) -> Values {
 
 pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
     let Status { jobs, .. } = source.status();
-    let offsets = |job: &polybolos_gateway::status::JobStatus| {
-        let through = job.complete_through.first()?;
-        let parts: Vec<String> = through.offsets.iter().map(|o| format!("{}/{}:{}", o.topic, o.partition, o.end_offset)).collect();
-        Some(parts.join(" "))
-    };
     batch(vec![
         ("name", text(&jobs, |job| Some(job.name.clone()))),
         ("state", text(&jobs, |job| Some(format!("{:?}", job.state).to_lowercase()))),
@@ -64,13 +69,36 @@ pub fn jobs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("lost_records", long(&jobs, |job| Some(job.lost_records as i64))),
         ("lag_records", long(&jobs, |job| job.lag_records.map(|records| records as i64))),
         ("rows_per_second", double(&jobs, |job| Some(job.rows_per_s))),
-        ("complete_through_offsets", text(&jobs, offsets)),
+        ("complete_through_offsets", text(&jobs, |job| job.complete_through.first().map(offsets))),
         (
             "complete_through_time",
             Values::Time(jobs.iter().map(|job| job.complete_through.first()?.event_time_ms.map(|time| time as i64)).collect()),
         ),
         ("error", text(&jobs, |job| job.error.clone())),
         ("incarnation", text(&jobs, |job| job.incarnation.clone())),
+        ("watermark", Values::Time(jobs.iter().map(|job| job.watermark_ms).collect())),
+    ])
+}
+
+fn offsets(through: &CompleteThrough) -> String {
+    let parts: Vec<String> = through.offsets.iter().map(|o| format!("{}/{}:{}", o.topic, o.partition, o.end_offset)).collect();
+    parts.join(" ")
+}
+
+fn completeness(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let Status { jobs, .. } = source.status();
+    let tables: Vec<_> =
+        jobs.into_iter().flat_map(|job| job.complete_through.into_iter().map(move |table| (job.name.clone(), table))).collect();
+    batch(vec![
+        ("job", text(&tables, |(job, _)| Some(job.clone()))),
+        ("table_name", text(&tables, |(_, table)| Some(table.table.clone()))),
+        ("epoch", long(&tables, |(_, table)| Some(table.epoch as i64))),
+        ("complete_through_offsets", text(&tables, |(_, table)| Some(offsets(table)))),
+        (
+            "complete_through_time",
+            Values::Time(tables.iter().map(|(_, table)| table.event_time_ms.map(|time| time as i64)).collect()),
+        ),
+        ("watermark", Values::Time(tables.iter().map(|(_, table)| table.watermark_ms).collect())),
     ])
 }
 

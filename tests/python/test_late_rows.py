@@ -44,6 +44,40 @@ def test_a_table_that_the_job_names_takes_its_late_rows(system):
     assert system.sql(f"SELECT n FROM {stem}") == [{"n": 1}]
 
 
+def test_each_table_of_a_job_says_through_where_it_is_complete(system):
+    stem = f"complete_{uuid.uuid4().hex[:8]}"
+    lines = "".join(json.dumps({"k": "a", "ts": f"2026-01-01 00:00:{second:02}"}) + "\n" for second in (1, 48))
+    system.run("topic", "produce", stem, stdin=lines)
+    system.sql(
+        f"CREATE TABLE {stem}_source (k STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json', 'scan.watermark.idle-timeout' = '1 s')"
+    )
+    inserts = []
+    for table, emit in ((f"{stem}_soon", ""), (f"{stem}_closed", " EMIT ON WINDOW CLOSE")):
+        system.sql(
+            f"CREATE TABLE {table} (window_start TIMESTAMP(3), n BIGINT, PRIMARY KEY (window_start) NOT ENFORCED) "
+            f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{table}', 'table.create' = 'true')"
+        )
+        windows = f"TABLE(TUMBLE(TABLE {stem}_source, DESCRIPTOR(ts), INTERVAL '10' SECOND))"
+        inserts.append(f"INSERT INTO {table} SELECT window_start, count(*) FROM {windows} GROUP BY window_start, window_end{emit};")
+    system.sql(f"CREATE JOB {stem}_job AS BEGIN {' '.join(inserts)} END")
+
+    def complete() -> bool:
+        tables = system.sql(f"SELECT * FROM polybolos.completeness WHERE job = '{stem}_job' ORDER BY table_name")
+        assert [row["table_name"].rpartition(".")[2] for row in tables] == [f"{stem}_closed", f"{stem}_soon"], tables
+        read = [sum(int(part.rpartition(":")[2]) for part in row["complete_through_offsets"].split()) for row in tables]
+        # The newest time less five seconds; what closes at 40 s is there.
+        through = [row["watermark"] is not None and "2026-01-01T00:00:40" <= row["watermark"] < "2026-01-01T00:00:44" for row in tables]
+        return read == [2, 2] and all(through)
+
+    wait_for("both tables to be complete", complete)
+    assert len(system.sql(f"SELECT * FROM {stem}_soon")) == 2 and len(system.sql(f"SELECT * FROM {stem}_closed")) == 1
+    [job] = system.sql(f"SELECT watermark FROM polybolos.jobs WHERE name = '{stem}_job'")
+    assert job["watermark"].startswith("2026-01-01T00:00:43"), job
+    shown = system.run("job", "show", f"{stem}_job").stdout
+    assert f"{stem}_soon" in shown and f"{stem}_closed" in shown and "2026-01-01T00:00:4" in shown, shown
+
+
 def test_an_insert_without_windows_beside_one_with_them_is_told_of(system):
     stem = f"beside_{uuid.uuid4().hex[:8]}"
     system.run("topic", "produce", stem, stdin='{"k": "a", "ts": "2026-01-01 00:00:01"}\n')

@@ -90,6 +90,8 @@ pub struct JobStatus {
     pub lag_ms: Option<u64>,
     /// The last epoch.
     pub epoch_ms: StepTimes,
+    /// Event time that the job has reached: older rows are late. Absent without a source that has a watermark.
+    pub watermark_ms: Option<i64>,
     /// Per table that the job writes.
     pub complete_through: Vec<CompleteThrough>,
     pub error: Option<String>,
@@ -121,8 +123,13 @@ pub struct HistoryPoint {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CompleteThrough {
     pub table: String,
+    /// The last epoch that is there in full.
+    pub epoch: u64,
     pub offsets: Vec<OffsetThrough>,
+    /// Of the newest record that is there.
     pub event_time_ms: Option<u64>,
+    /// All rows of event times up to this one are there, but for late ones. Absent where it is not known.
+    pub watermark_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]

@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// The system tables, as far as [`Providers::system`] has them.
-pub const SYSTEM_TABLES: [&str; 16] = [
+pub const SYSTEM_TABLES: [&str; 17] = [
     "jobs",
+    "completeness",
     "epochs",
     "savepoints",
     "operators",

@@ -1,7 +1,10 @@
 //! The last two minutes of a job, one point per second, and totals: what the console, `job show` and metrics tell.
 use std::{collections::VecDeque, time::Instant};
 
-use polybolos_streaming::coordinator::{EpochPublished, EpochRecorded};
+use polybolos_streaming::{
+    coordinator::{EpochPublished, EpochRecorded},
+    ids::Epoch,
+};
 
 /// Points kept: two minutes.
 const POINTS: usize = 120;
@@ -145,6 +148,11 @@ impl History {
 
     pub fn newest(&self) -> Point {
         self.points.back().copied().unwrap_or_default()
+    }
+
+    /// Event time through which the epochs up to this one hold all rows, as far as this leader saw it recorded.
+    pub fn complete_through_us(&self, epoch: Epoch) -> Option<i64> {
+        self.epochs.iter().rev().find(|line| line.recorded.epoch == epoch)?.recorded.complete_through_us
     }
 
     pub fn epochs(&self) -> impl Iterator<Item = &EpochLine> {

@@ -103,6 +103,8 @@ pub struct EpochRecorded {
     /// Attempts it took.
     pub attempts: u64,
     pub counts: Counts,
+    /// Of the part files, what is not state: the rows for sinks, dead letters and late rows among them.
+    pub bytes_out: u64,
     /// Summed over the parts.
     pub times: StepTimes,
     /// From submitting the winning attempt to its last report.
@@ -111,6 +113,8 @@ pub struct EpochRecorded {
     pub record_us: u64,
     pub through: BTreeMap<SourceId, BTreeMap<i32, i64>>,
     pub max_timestamp_ms: Option<i64>,
+    /// Event time through which the epochs up to this one hold all rows, in microseconds.
+    pub complete_through_us: Option<i64>,
     pub recorded_at_us: i64,
 }
 

@@ -281,6 +281,7 @@ impl JobCoordinator {
             published: self.publishing.positions(),
             lag_records: self.sources.known_lag(),
             watermark_us: self.event_times.watermark_us(),
+            complete_through_us: self.complete_through_us(),
             state_runs: self.manifest.state.len() as u64,
             state_bytes: self.manifest.state.iter().map(|run| run.state_bytes).sum(),
             compaction_trouble: self.compaction.trouble().map(str::to_owned),
@@ -469,6 +470,11 @@ impl JobCoordinator {
 
     fn has_timers(&self) -> bool {
         self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. })
+    }
+
+    /// Event time through which the recorded epochs hold all rows but late ones. What closes with a timer is there once that has fired.
+    fn complete_through_us(&self) -> Option<i64> {
+        if self.has_timers() { self.manifest.fired_through_us() } else { self.manifest.watermark_us }
     }
 
     fn submit_at_us(&self) -> u64 {
@@ -787,11 +793,13 @@ impl JobCoordinator {
             epoch: frame.epoch,
             attempts: std::mem::take(&mut self.attempts_of_epoch),
             counts,
+            bytes_out: reports.iter().map(|report| report.file.bytes.saturating_sub(report.file.state_bytes)).sum(),
             times,
             compute_us,
             record_us,
             through: record.through.clone(),
             max_timestamp_ms: record.max_timestamp_ms,
+            complete_through_us: self.complete_through_us(),
             recorded_at_us: record.recorded_at_us,
         }));
         // Not of a topic that was made again while the record was under way: its successor is read from its beginning.

@@ -222,6 +222,28 @@ fn an_epoch_closes_what_its_own_records_finish() {
 }
 
 #[test]
+fn a_recorded_epoch_tells_its_bytes_and_through_which_event_time_all_is_there() {
+    let leading_with = |has_timers: bool| {
+        let mut bench = leading(CoordinatorConfig { has_timers, timer_granule_us: 10, ..config() });
+        bench.epoch(&[(0, 50)], 0);
+        bench.become_available(&[(1, 42)]);
+        bench.report_with(&[(1, 42)], |_, report| (report.file.bytes, report.file.state_bytes) = (10, 4));
+        bench.store();
+        let told = bench.done.iter().find_map(|action| match action {
+            Action::EpochRecorded(epoch) => Some((epoch.bytes_out, epoch.complete_through_us)),
+            _ => None,
+        });
+        (bench, told.expect("it is recorded"))
+    };
+    assert_eq!(leading_with(false).1, (6, Some(42)));
+    let (mut bench, told) = leading_with(true);
+    assert_eq!(told, (6, None), "what closes by then is not computed yet");
+    bench.report(&[], 0);
+    bench.store();
+    assert_eq!(bench.coordinator.status().complete_through_us, Some(42));
+}
+
+#[test]
 fn the_oldest_runs_of_state_are_forgotten_when_all_in_them_has_ended() {
     let mut bench = leading(CoordinatorConfig { compact_from_runs: 100, ..config() });
     // Partition 1 never has anything.

@@ -20,6 +20,8 @@ pub struct JobStatus {
     pub lag_records: Option<u64>,
     /// Microseconds of event time; `None`: no source has a watermark, or nothing is known of it yet.
     pub watermark_us: Option<i64>,
+    /// The event time through which recorded epochs hold all rows but late ones.
+    pub complete_through_us: Option<i64>,
     /// Runs of state that the next epoch builds on, and their bytes; 0 for a stateless job.
     pub state_runs: u64,
     pub state_bytes: u64,
