@@ -34,8 +34,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::pipelines;
 
-/// The commented default file.
+/// The commented default file of all services.
 pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
+
+/// Sections of it that each service reads.
+const OF_SCHEDULERS: &[&str] = &["storage", "s3", "kafka", "cassandra", "scheduler", "sql", "tls", "log"];
+const OF_EXECUTORS: &[&str] = &["storage", "s3", "cassandra", "tls", "executor", "log"];
+const OF_INGESTORS: &[&str] = &["kafka", "tls", "ingest", "log"];
 
 /// Between two tries to reach Cassandra or the store at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,7 +52,7 @@ pub struct Arguments {
     /// The configuration file; `--print-config` shows the default one.
     #[arg(long, env = "POLYBOLOS_CONFIG")]
     config: Option<PathBuf>,
-    /// Print the commented default configuration.
+    /// Print the commented default configuration of this service.
     #[arg(long)]
     print_config: bool,
     /// Leave endpoints.json to whoever started this.
@@ -161,11 +166,18 @@ struct Log {
     otlp_endpoint: String,
 }
 
+/// The head of the default file and some of its sections.
+fn defaults_of(sections: &[&str]) -> String {
+    let name = |block: &str| block.strip_prefix('[').and_then(|block| Some(block.split_once(']')?.0.to_owned()));
+    let is_read = |block: &&str| name(block).is_none_or(|name| sections.contains(&name.as_str()));
+    DEFAULTS.trim_end().split("\n\n").filter(is_read).collect::<Vec<_>>().join("\n\n")
+}
+
 impl Config {
     /// `None` when the default configuration was printed instead.
-    fn load(arguments: &Arguments) -> anyhow::Result<Option<Self>> {
+    fn load(arguments: &Arguments, sections: &[&str]) -> anyhow::Result<Option<Self>> {
         if arguments.print_config {
-            print!("{DEFAULTS}");
+            println!("{}", defaults_of(sections));
             return Ok(None);
         }
         let config: Self = config::load(DEFAULTS, arguments.config.as_deref())?;
@@ -273,7 +285,7 @@ async fn patiently<T, E: std::error::Error + Send + Sync + 'static>(
 }
 
 pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
-    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, OF_SCHEDULERS)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
     let folder = &config.scheduler.data_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
@@ -375,7 +387,7 @@ fn metrics_door(key: &str, address: &str, roles: Option<&Path>) -> anyhow::Resul
 }
 
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
-    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, OF_EXECUTORS)? else { return Ok(()) };
     if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
@@ -411,7 +423,7 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
 
 pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
     const REMEDY: &str = "set ingest.pipelines to folders with an ingest.toml";
-    let Some(config) = Config::load(&arguments)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, OF_INGESTORS)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
     let feeds = pipelines::feeds(&config.ingest.pipelines, REMEDY, &|name| std::env::var(name).ok())?;
     if feeds.is_empty() {
@@ -436,6 +448,20 @@ fn restart(why: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_service_prints_what_it_reads() {
+        let all: Vec<&str> = DEFAULTS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
+        let mut printed = vec![];
+        for sections in [OF_SCHEDULERS, OF_EXECUTORS, OF_INGESTORS] {
+            let defaults = defaults_of(sections);
+            assert!(defaults.starts_with("# Polybolos on a cluster"), "{defaults}");
+            let shown: Vec<&str> = defaults.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
+            assert_eq!(shown, sections, "in the file's order");
+            printed.extend(shown);
+        }
+        assert!(all.iter().all(|section| printed.contains(section)), "{all:?} {printed:?}");
+    }
 
     #[test]
     fn metrics_are_served_where_it_is_set_and_somebody_can_ask() {

@@ -60,8 +60,14 @@ def test_the_feed_example_is_loaded(tmp_path):
     assert answer.returncode == 0 and ": 1 feed," in answer.stdout, answer.stdout + answer.stderr
 
 
-def test_the_cluster_file_is_the_default_one():
-    assert blocks("configuration.md", "toml cluster") == [polybolos("scheduler", "--print-config").stdout]
+def test_the_cluster_file_has_what_each_service_prints():
+    head, *sections = (REPOSITORY / "cli/config/cluster.toml").read_text().rstrip().split("\n\n")
+    assert blocks("configuration.md", "toml cluster") == ["\n\n".join([head, *sections]) + "\n"]
+    others = {"scheduler": ("executor", "ingest"), "executor": ("kafka", "scheduler", "sql", "ingest"),
+              "ingest": ("storage", "s3", "cassandra", "scheduler", "sql", "executor")}
+    for service, foreign in others.items():
+        read = [section for section in sections if not section.startswith(tuple(f"[{name}]" for name in foreign))]
+        assert polybolos(service, "--print-config").stdout == "\n\n".join([head, *read]) + "\n", service
 
 
 def test_command_lines_have_the_verbs_and_flags_of_the_binary():
