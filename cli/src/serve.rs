@@ -37,10 +37,16 @@ use crate::pipelines;
 /// The commented default file of all services.
 pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
 
-/// Sections of it that each service reads.
-const OF_SCHEDULERS: &[&str] = &["storage", "s3", "kafka", "cassandra", "scheduler", "sql", "tls", "log"];
-const OF_EXECUTORS: &[&str] = &["storage", "s3", "cassandra", "tls", "executor", "log"];
-const OF_INGESTORS: &[&str] = &["kafka", "tls", "ingest", "log"];
+/// A service, and the sections of that file that it reads.
+struct Service {
+    name: &'static str,
+    sections: &'static [&'static str],
+}
+
+const SCHEDULER: Service =
+    Service { name: "scheduler", sections: &["storage", "s3", "kafka", "cassandra", "scheduler", "sql", "tls", "log"] };
+const EXECUTOR: Service = Service { name: "executor", sections: &["storage", "s3", "cassandra", "tls", "executor", "log"] };
+const INGEST: Service = Service { name: "ingest", sections: &["kafka", "tls", "ingest", "log"] };
 
 /// Between two tries to reach Cassandra or the store at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -166,23 +172,27 @@ struct Log {
     otlp_endpoint: String,
 }
 
-/// The head of the default file and some of its sections.
-fn defaults_of(sections: &[&str]) -> String {
-    let name = |block: &str| block.strip_prefix('[').and_then(|block| Some(block.split_once(']')?.0.to_owned()));
-    let is_read = |block: &&str| name(block).is_none_or(|name| sections.contains(&name.as_str()));
-    DEFAULTS.trim_end().split("\n\n").filter(is_read).collect::<Vec<_>>().join("\n\n")
+impl Service {
+    /// The head of the default file, and its sections.
+    fn defaults(&self) -> String {
+        let is_read = |block: &&str| match block.strip_prefix('[').and_then(|block| block.split_once(']')) {
+            Some((section, _)) => self.sections.contains(&section),
+            None => true,
+        };
+        DEFAULTS.trim_end().split("\n\n").filter(is_read).collect::<Vec<_>>().join("\n\n")
+    }
 }
 
 impl Config {
     /// `None` when the default configuration was printed instead.
-    fn load(arguments: &Arguments, sections: &[&str]) -> anyhow::Result<Option<Self>> {
+    fn load(arguments: &Arguments, service: &Service) -> anyhow::Result<Option<Self>> {
         if arguments.print_config {
-            println!("{}", defaults_of(sections));
+            println!("{}", service.defaults());
             return Ok(None);
         }
         let config: Self = config::load(DEFAULTS, arguments.config.as_deref())?;
         let otlp_endpoint = Some(config.log.otlp_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
-        telemetry::start(&LogSettings { json: config.log.json, otlp_endpoint })?;
+        telemetry::start(&LogSettings { service: service.name, json: config.log.json, otlp_endpoint })?;
         Ok(Some(config))
     }
 
@@ -285,7 +295,7 @@ async fn patiently<T, E: std::error::Error + Send + Sync + 'static>(
 }
 
 pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
-    let Some(config) = Config::load(&arguments, OF_SCHEDULERS)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, &SCHEDULER)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
     let folder = &config.scheduler.data_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
@@ -387,7 +397,7 @@ fn metrics_door(key: &str, address: &str, roles: Option<&Path>) -> anyhow::Resul
 }
 
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
-    let Some(config) = Config::load(&arguments, OF_EXECUTORS)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, &EXECUTOR)? else { return Ok(()) };
     if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
@@ -423,7 +433,7 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
 
 pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
     const REMEDY: &str = "set ingest.pipelines to folders with an ingest.toml";
-    let Some(config) = Config::load(&arguments, OF_INGESTORS)? else { return Ok(()) };
+    let Some(config) = Config::load(&arguments, &INGEST)? else { return Ok(()) };
     let stop = shutdown::on_signals()?;
     let feeds = pipelines::feeds(&config.ingest.pipelines, REMEDY, &|name| std::env::var(name).ok())?;
     if feeds.is_empty() {
@@ -453,11 +463,11 @@ mod tests {
     fn each_service_prints_what_it_reads() {
         let all: Vec<&str> = DEFAULTS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
         let mut printed = vec![];
-        for sections in [OF_SCHEDULERS, OF_EXECUTORS, OF_INGESTORS] {
-            let defaults = defaults_of(sections);
+        for service in [SCHEDULER, EXECUTOR, INGEST] {
+            let defaults = service.defaults();
             assert!(defaults.starts_with("# Polybolos on a cluster"), "{defaults}");
             let shown: Vec<&str> = defaults.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
-            assert_eq!(shown, sections, "in the file's order");
+            assert_eq!(shown, service.sections, "in the file's order");
             printed.extend(shown);
         }
         assert!(all.iter().all(|section| printed.contains(section)), "{all:?} {printed:?}");

@@ -72,7 +72,8 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    telemetry::start(&LogSettings { json: arguments.log_json, otlp_endpoint: arguments.otlp_endpoint.clone() })?;
+    let log = LogSettings { service: "up", json: arguments.log_json, otlp_endpoint: arguments.otlp_endpoint.clone() };
+    telemetry::start(&log)?;
     let stop = shutdown::on_signals()?;
     let folder = arguments.data_dir.clone();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;

@@ -11,10 +11,14 @@ use datafusion::{
     prelude::SessionConfig,
 };
 use futures::{TryFutureExt, TryStreamExt, future};
-use polybolos_operators::{epoch::exec::EpochExec, part_write::PartWriteExec};
-use polybolos_service::exit::chained;
+use polybolos_operators::{epoch::exec::EpochExec, part_write::PartWriteExec, task::read_descriptor};
+use polybolos_service::{exit::chained, telemetry};
 use polybolos_tables::plain::plain;
 use tokio::task::JoinSet;
+use tracing::{
+    Instrument, Span, debug_span,
+    field::{Empty, display},
+};
 
 /// Runs epochs without shuffle files, and all else as Ballista does.
 #[derive(Default)]
@@ -66,9 +70,11 @@ impl QueryStageExecutor for EpochStage {
         }
         let mut running = JoinSet::new();
         for (local, global) in self.partitions.iter().enumerate() {
+            let span = task_span(work, local, &context).await;
             let rows = work.execute(local, context.clone())?;
             let answer = ShuffleWritePartition { partition_id: *global as u64, file_id: Some(task as u64), ..Default::default() };
-            running.spawn(rows.try_for_each(|_| future::ok(())).map_ok(move |()| answer).map_err(in_words));
+            let part = rows.try_for_each(|_| future::ok(())).map_ok(move |()| answer).map_err(in_words);
+            running.spawn(part.instrument(span));
         }
         let mut answers = Vec::with_capacity(count);
         while let Some(ended) = running.join_next().await {
@@ -79,6 +85,30 @@ impl QueryStageExecutor for EpochStage {
 
     fn collect_plan_metrics(&self) -> Vec<MetricsSet> {
         utils::collect_plan_metrics(self.plan.as_ref())
+    }
+}
+
+/// Of one part, in the trace of the attempt that ordered it. Its descriptor is read only where somebody wants the span.
+async fn task_span(work: &Arc<dyn ExecutionPlan>, partition: usize, context: &Arc<TaskContext>) -> Span {
+    let span = debug_span!("task", incarnation = Empty, epoch = Empty, attempt = Empty, part = Empty);
+    if span.is_disabled() {
+        return span;
+    }
+    // What is wrong with it is said when it is executed.
+    if let Ok(task) = read_descriptor(leaf(work), partition, context.clone()).await {
+        telemetry::follow(&span, task.trace_parent);
+        span.record("incarnation", display(&task.incarnation));
+        span.record("epoch", task.epoch.0 as i64);
+        span.record("attempt", task.attempt.0 as i64);
+        span.record("part", i64::from(task.work.part.0));
+    }
+    span
+}
+
+fn leaf(plan: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {
+    match plan.children().into_iter().next() {
+        Some(child) => leaf(child),
+        None => plan,
     }
 }
 

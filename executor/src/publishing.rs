@@ -3,9 +3,11 @@ use std::sync::Arc;
 
 use polybolos_operators::publish::{Order, Publisher, SinkSpec};
 use polybolos_proto::{convert::Incomplete, executor::v1 as wire};
+use polybolos_service::telemetry;
 use polybolos_streaming::ids::{Epoch, Generation, Incarnation, SinkId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug_span};
 
 use crate::grants::PublishGrant;
 
@@ -36,7 +38,9 @@ impl Publishing {
         let (publisher, grant, slots) = (self.publisher.clone(), self.grant.clone(), self.slots.clone());
         self.tasks.spawn(async move {
             let Ok(_slot) = slots.acquire().await else { return };
-            let answer = carry_out(&publisher, &grant, order).await;
+            let span = debug_span!("publish_part", job = %order.job, epoch = order.epoch as i64, sink = i64::from(order.sink));
+            telemetry::follow(&span, order.trace_parent.clone());
+            let answer = carry_out(&publisher, &grant, order).instrument(span).await;
             // A closed stream means that another leader will ask again.
             let _ = answers.send(wire::AttachRequest { message: Some(answer) }).await;
         });

@@ -37,6 +37,7 @@ use polybolos_sql::{
     statement::{Insert, SessionStatement, Statement, StatementKind},
 };
 use polybolos_tables::plain::plain_chain;
+use tracing::{Instrument, Span, debug_span};
 
 /// A query that runs longer is ended.
 const QUERY_TIME: Duration = Duration::from_secs(300);
@@ -85,6 +86,15 @@ impl PlatformEngine {
             EngineError::new(ErrorKind::Unavailable, "this scheduler does not lead at the moment")
                 .with_hint(format!("ask the leader{at}, or try again in a few seconds"))
         })
+    }
+
+    async fn carry_out(&self, statement: Statement) -> Result<Answer, EngineError> {
+        if self.is_insert_once(&statement) {
+            // It takes as long as its query, and could not be ended if it went on by itself.
+            return self.one(statement).await;
+        }
+        let engine = self.clone();
+        self.statements.carry_out(statement, move |statement| async move { engine.one(statement).await }).await
     }
 
     async fn one(&self, statement: Statement) -> Result<Answer, EngineError> {
@@ -150,10 +160,11 @@ impl PlatformEngine {
         let (stream, left_out) = self.queries.run_telling(&plan).await?;
         let schema = stream.schema();
         let deadline = tokio::time::Instant::now() + QUERY_TIME;
-        let batches = futures::stream::unfold(Some(stream), move |stream| async move {
-            let mut stream = stream?;
+        // The statement's span lasts as long as its rows.
+        let batches = futures::stream::unfold(Some((stream, Span::current())), move |stream| async move {
+            let (mut stream, span) = stream?;
             match tokio::time::timeout_at(deadline, stream.next()).await {
-                Ok(Some(Ok(batch))) => Some((Ok(batch), Some(stream))),
+                Ok(Some(Ok(batch))) => Some((Ok(batch), Some((stream, span)))),
                 Ok(Some(Err(error))) => Some((Err(error.into()), None)),
                 Ok(None) => None,
                 Err(_) => {
@@ -189,14 +200,9 @@ impl Engine for PlatformEngine {
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
             check_role(principal, &statement)?;
-            if self.is_insert_once(&statement) {
-                // It takes as long as its query, and could not be ended if it went on by itself.
-                answers.push(self.one(statement).await?);
-                continue;
-            }
-            let engine = self.clone();
-            let work = move |statement| async move { engine.one(statement).await };
-            answers.push(self.statements.carry_out(statement, work).await?);
+            // Not its text, in which there may be a password.
+            let span = debug_span!("statement", kind = statement.kind.tag(), user = principal.name);
+            answers.push(self.carry_out(statement).instrument(span).await?);
         }
         Ok(answers)
     }

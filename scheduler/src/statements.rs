@@ -8,6 +8,7 @@ use polybolos_gateway::error::{EngineError, ErrorKind};
 use polybolos_sql::statement::{Statement, StatementKind};
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 /// What statements under way get to end when the scheduler is told to stop; together with what its other parts get after that, less
 /// than the ten seconds after which `polybolos cluster` kills it.
@@ -65,14 +66,15 @@ impl Statements {
         }
         let (answer, answered) = oneshot::channel();
         let (stop, told) = (self.stop.clone(), what.clone());
-        self.tasks.spawn(async move {
+        let carried_out = async move {
             let Some(outcome) = stop.run_until_cancelled(work).await else { return };
             match answer.send(outcome) {
                 Ok(()) => {}
                 Err(Ok(_)) => tracing::info!(statement = %told, "carried out after whoever gave it was gone"),
                 Err(Err(error)) => tracing::warn!(statement = %told, %error, "failed after whoever gave it was gone"),
             }
-        });
+        };
+        self.tasks.spawn(carried_out.in_current_span());
         answered.await.unwrap_or_else(|_| {
             let message = format!("{what} did not come to its end: the scheduler stopped or failed at it");
             Err(EngineError::new(ErrorKind::Unavailable, message).with_hint("SHOW JOBS shows how far it came, the log says more"))

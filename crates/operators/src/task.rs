@@ -62,6 +62,9 @@ pub struct TaskDescriptor {
     /// The recorded runs that make the state this epoch starts from, oldest first; empty for a stateless job.
     #[serde(default)]
     pub state: Vec<StateRun>,
+    /// Of the attempt's span; empty where nobody traces.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trace_parent: String,
 }
 
 /// Of what no leader fences.
@@ -87,6 +90,7 @@ impl TaskDescriptor {
             },
             peers: vec![],
             state: vec![],
+            trace_parent: String::new(),
         }
     }
 

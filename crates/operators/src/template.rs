@@ -37,6 +37,15 @@ pub struct JobIdentity {
     pub on_error: OnError,
 }
 
+/// Which attempt a plan is of, and under whom.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub generation: Generation,
+    pub attempt: Attempt,
+    /// Of the attempt's span; empty where nobody traces.
+    pub trace_parent: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct PlanTemplate {
     incarnation: Incarnation,
@@ -80,8 +89,7 @@ impl PlanTemplate {
     pub fn fill(
         &self,
         frame: &Frame,
-        generation: Generation,
-        attempt: Attempt,
+        run: &Run,
         state: &[StateRun],
         freeze: impl Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -90,9 +98,9 @@ impl PlanTemplate {
             .iter()
             .map(|work| TaskDescriptor {
                 incarnation: self.incarnation.clone(),
-                generation,
+                generation: run.generation,
                 epoch: frame.epoch,
-                attempt,
+                attempt: run.attempt,
                 clock_us: frame.clock_us,
                 watermark_us: frame.watermark_us,
                 closing: None,
@@ -102,6 +110,7 @@ impl PlanTemplate {
                 work: work.clone(),
                 peers: vec![],
                 state: state.to_vec(),
+                trace_parent: run.trace_parent.clone(),
             })
             .collect();
         let steps = self.scan.steps().iter().map(|step| step.map_expressions(&freeze)).collect::<Result<Vec<_>>>()?;
@@ -135,8 +144,7 @@ impl EpochTemplate {
     pub fn fill(
         &self,
         frame: &Frame,
-        generation: Generation,
-        attempt: Attempt,
+        run: &Run,
         state: &[StateRun],
         recorded: Recorded,
         peers: &[Peer],
@@ -146,9 +154,9 @@ impl EpochTemplate {
         }
         let task = |work: &PartWork| TaskDescriptor {
             incarnation: self.spec.incarnation.clone(),
-            generation,
+            generation: run.generation,
             epoch: frame.epoch,
-            attempt,
+            attempt: run.attempt,
             clock_us: frame.clock_us,
             watermark_us: frame.watermark_us,
             closing: frame.closing.clone(),
@@ -158,6 +166,7 @@ impl EpochTemplate {
             work: work.clone(),
             peers: peers.to_vec(),
             state: state.to_vec(),
+            trace_parent: run.trace_parent.clone(),
         };
         let tasks: Vec<_> = frame.parts.iter().map(task).collect();
         Ok(Arc::new(EpochExec::new(self.spec.clone(), self.encoded.clone(), descriptor_source(&tasks)?)))

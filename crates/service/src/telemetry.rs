@@ -1,15 +1,18 @@
 //! Logs on standard error, metrics for Prometheus, traces by OpenTelemetry when configured.
-use std::io::IsTerminal;
+use std::{collections::HashMap, io::IsTerminal};
 
 use anyhow::Context;
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::{propagation::TextMapPropagator, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use prometheus::{
     IntGauge, Registry, TextEncoder,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Ours at info; engines and drivers only when something is wrong. A dropped job's state on disk goes with its folder, and `lsm_tree` warns
 /// afterwards of each file in there that compaction had given up already and that it cannot delete once more: of nothing.
@@ -17,12 +20,19 @@ const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=war
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
+    /// `scheduler`: traces name the process `polybolos-scheduler`.
+    pub service: &'static str,
     pub json: bool,
     /// `http://host:4317` of an OTLP collector; traces go there.
     pub otlp_endpoint: Option<String>,
 }
 
-/// Starts logging. The filter is `POLYBOLOS_LOG`, in `RUST_LOG`'s syntax.
+type AnyLayer = Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>;
+
+/// The header of W3C Trace Context in which a trace goes on elsewhere.
+const TRACE_PARENT: &str = "traceparent";
+
+/// Starts logging, and traces where they are wanted. The filter is `POLYBOLOS_LOG`, in `RUST_LOG`'s syntax.
 pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = match std::env::var("POLYBOLOS_LOG") {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("POLYBOLOS_LOG is {text:?}, which is not a log filter"))?,
@@ -34,15 +44,46 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     } else {
         layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     };
-    let traces = match &settings.otlp_endpoint {
-        None => None,
-        Some(endpoint) => {
-            let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-            let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
-            Some(tracing_opentelemetry::layer().with_tracer(provider.tracer("polybolos")))
-        }
-    };
-    tracing_subscriber::registry().with(filter).with(layer).with(traces).try_init().context("logging was started twice")
+    let mut layers: Vec<AnyLayer> = vec![layer.with_filter(filter).boxed()];
+    if let Some(endpoint) = &settings.otlp_endpoint {
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+        let resource = Resource::builder().with_service_name(format!("polybolos-{}", settings.service)).build();
+        layers.push(traces(&SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()));
+    }
+    tracing_subscriber::registry().with(layers).try_init().context("logging was started twice")
+}
+
+/// Takes our own spans, whatever the log shows: those of the exporter's connection would never end, as sending them makes more.
+fn traces(provider: &SdkTracerProvider) -> AnyLayer {
+    let ours =
+        filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("polybolos") && *metadata.level() <= Level::DEBUG);
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("polybolos"))
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(ours.with_max_level_hint(Level::DEBUG))
+        .boxed()
+}
+
+/// What another process needs to go on with the trace of a span; empty where nobody traces.
+pub fn trace_parent(span: &Span) -> String {
+    if span.is_disabled() {
+        return String::new();
+    }
+    let mut carrier = HashMap::new();
+    TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
+    carrier.remove(TRACE_PARENT).unwrap_or_default()
+}
+
+/// Makes a span that has just begun part of the trace that another process has told of.
+pub fn follow(span: &Span, trace_parent: String) {
+    if span.is_disabled() || trace_parent.is_empty() {
+        return;
+    }
+    let carrier = HashMap::from([(TRACE_PARENT.to_owned(), trace_parent)]);
+    if let Err(error) = span.set_parent(TraceContextPropagator::new().extract(&carrier)) {
+        tracing::debug!(%error, "a trace is not gone on with");
+    }
 }
 
 /// What this process uses.
@@ -110,6 +151,23 @@ mod tests {
     fn the_default_filter_is_one() {
         let filter = EnvFilter::try_new(DEFAULT_FILTER).expect("parses").to_string();
         assert!(filter.contains("lsm_tree::table::inner=error") && filter.contains("lsm_tree=warn"), "{filter}");
+    }
+
+    #[test]
+    fn a_trace_goes_on_in_another_process() {
+        let provider = SdkTracerProvider::builder().build();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(vec![traces(&provider)]), || {
+            let trace_of = |span: &Span| trace_parent(span).split('-').nth(1).map(str::to_owned);
+            let attempt = tracing::debug_span!("attempt");
+            let (task, other) = (tracing::debug_span!("task"), tracing::debug_span!("task"));
+            follow(&task, trace_parent(&attempt));
+            assert!(trace_of(&attempt).is_some_and(|trace| trace.len() == 32));
+            assert_eq!(trace_of(&task), trace_of(&attempt));
+            assert_ne!(trace_of(&other), trace_of(&attempt));
+            follow(&other, "nonsense".into());
+            assert!(tracing::debug_span!(target: "h2", "frame").is_disabled(), "others' are not sent");
+        });
+        assert_eq!(trace_parent(&tracing::debug_span!("attempt")), "", "nobody traces");
     }
 
     #[test]

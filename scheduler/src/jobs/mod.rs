@@ -7,7 +7,7 @@
 //! * [`runner`]: one job's loop: events in, actions carried out;
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
-//! * [`history`]: the last two minutes, for people and metrics;
+//! * [`history`]: the last two minutes, for people and metrics; [`spans`]: epochs, for traces;
 //! * [`earlier_rows`]: what tables hold before a job fills them;
 //! * [`once`]: an INSERT that ends, which is no job;
 //! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
@@ -28,6 +28,7 @@ pub mod restart;
 pub mod runner;
 pub mod shape;
 pub mod sink;
+pub mod spans;
 pub mod spec;
 pub mod topics;
 pub mod upgrade;

@@ -11,9 +11,13 @@ use bytes::Bytes;
 use datafusion::physical_plan::PhysicalExpr;
 use parking_lot::{Mutex, RwLock};
 use polybolos_kafka::admin::Admin;
-use polybolos_operators::{task::Recorded, template::JobTemplate};
+use polybolos_operators::{
+    task::Recorded,
+    template::{JobTemplate, Run},
+};
 use polybolos_persist::{Expected, Store, Swap, keys};
 use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Heard, attach_response::Message as Order};
+use polybolos_service::telemetry;
 use polybolos_sql::clock;
 use polybolos_streaming::{
     coordinator::{
@@ -28,10 +32,12 @@ use polybolos_streaming::{
 use polybolos_tables::plain::{plain, plain_chain};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span, debug_span};
 
 use super::{
     assignment::{assign, members},
     history::History,
+    spans::EpochSpans,
     spec::JobSpec,
     topics,
 };
@@ -189,6 +195,7 @@ struct Runner {
     answers: mpsc::Sender<Event>,
     shared: Arc<Shared>,
     metrics: JobMetrics,
+    spans: EpochSpans,
     tasks: TaskTracker,
     executors: BTreeSet<ExecutorId>,
     /// Who share the state, by part.
@@ -199,8 +206,8 @@ struct Runner {
     /// The log that each source's offsets count in.
     logs: BTreeMap<SourceId, Log>,
     ends: BTreeMap<SourcePartition, i64>,
-    /// The one swap under way: its bytes never change.
-    swap: Option<(Nonce, Version, Bytes)>,
+    /// The one swap under way: its bytes never change. With the epoch that it records.
+    swap: Option<(Nonce, Version, Bytes, Option<Epoch>)>,
     queries: Arc<Mutex<HashMap<Attempt, Query>>>,
     committing: HashMap<SourceId, (Instant, BTreeMap<i32, i64>)>,
     admins: HashMap<SourceId, Arc<Admin>>,
@@ -250,6 +257,7 @@ pub fn start(
         answers: answers.clone(),
         shared: shared.clone(),
         metrics,
+        spans: EpochSpans::default(),
         tasks: tasks.clone(),
         executors: BTreeSet::new(),
         members: vec![],
@@ -370,9 +378,11 @@ impl Runner {
         });
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
         let mut view = self.shared.view.write();
         view.status = self.coordinator.status();
+        let published = view.status.published.values().min().copied().unwrap_or_default();
+        self.spans.end(published, view.status.epoch, view.is_halted());
         if view.manifest.nonce != self.coordinator.manifest().nonce {
             view.manifest = self.coordinator.manifest().clone();
         }
@@ -499,10 +509,12 @@ impl Runner {
                 Action::EpochRecorded(epoch) => {
                     tracing::debug!(job = %self.spec.name, epoch = %epoch.epoch, rows = epoch.counts.records_in, "epoch recorded");
                     self.metrics.recorded(&epoch);
+                    self.spans.recorded(&epoch);
                     self.shared.history.lock().recorded(&epoch);
                 }
                 Action::EpochPublished(published) => {
                     self.metrics.published(&published);
+                    self.spans.published(&published);
                     self.shared.history.lock().published(&published);
                 }
             }
@@ -516,12 +528,14 @@ impl Runner {
     fn submit(&mut self, attempt: Attempt, frame: Frame, state: &[StateRun]) {
         let epoch = frame.epoch;
         let name = self.query_name(epoch, attempt);
+        let span = self.spans.attempt(&self.spec.name, attempt, &frame);
+        let planning = debug_span!(parent: &span, "plan").entered();
         let freeze = |expression: &Arc<dyn PhysicalExpr>| {
             if clock::reads_clock(expression) { clock::freeze(expression.clone(), frame.clock_us) } else { Ok(expression.clone()) }
         };
-        let generation = self.context.generation;
+        let run = Run { generation: self.context.generation, attempt, trace_parent: telemetry::trace_parent(&span) };
         let plan = match &*self.spec.template {
-            JobTemplate::Stateless(template) => template.fill(&frame, generation, attempt, state, freeze),
+            JobTemplate::Stateless(template) => template.fill(&frame, &run, state, freeze),
             JobTemplate::Stateful(template) => {
                 let manifest = self.coordinator.manifest();
                 let recorded = Recorded { watermark_us: manifest.fired_through_us(), window_end_us: manifest.window_end_us };
@@ -531,7 +545,7 @@ impl Runner {
                     let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
                     return self.answer(Event::AttemptEnded { attempt, outcome });
                 };
-                template.fill(&frame, generation, attempt, state, recorded, &peers)
+                template.fill(&frame, &run, state, recorded, &peers)
             }
         };
         let home = |part: &PartWork| match (self.spec.config.layout, part.ranges.first()) {
@@ -540,11 +554,12 @@ impl Runner {
         };
         let placed = frame.parts.iter().map(|part| home(part).cloned().unwrap_or_default()).collect();
         self.context.ballista.placements.place(&name, placed);
+        drop(planning);
         self.queries.lock().insert(attempt, Query { epoch, ..Query::default() });
         let (ballista, queries, answers) = (self.context.ballista.clone(), self.queries.clone(), self.answers.clone());
         self.tasks.spawn(async move {
             let outcome = match plan {
-                Ok(plan) => run_query(&ballista, &name, plan, attempt, &queries).await,
+                Ok(plan) => run_query(&ballista, &name, plan, attempt, &queries).instrument(span).await,
                 Err(error) => AttemptOutcome::Failed { message: error.to_string(), retryable: false, data: false },
             };
             ballista.placements.forget(&name);
@@ -569,7 +584,8 @@ impl Runner {
         match polybolos_persist::manifest::encode(manifest) {
             Ok(bytes) => {
                 let nonce = manifest.nonce.clone();
-                self.swap = Some((nonce.clone(), expected, bytes));
+                let recorded = Some(manifest.epoch).filter(|epoch| *epoch > self.coordinator.manifest().epoch);
+                self.swap = Some((nonce.clone(), expected, bytes, recorded));
                 self.resend(&nonce);
             }
             Err(error) => self.answer(Event::SwapReplied {
@@ -580,14 +596,16 @@ impl Runner {
     }
 
     fn resend(&self, nonce: &Nonce) {
-        let Some((kept, expected, bytes)) = self.swap.clone().filter(|(kept, ..)| kept == nonce) else {
+        let Some((kept, expected, bytes, recorded)) = self.swap.clone().filter(|(kept, ..)| kept == nonce) else {
             tracing::error!(%nonce, "asked to send bytes again that are not kept");
             return;
         };
         let (store, answers) = (self.context.store.clone(), self.answers.clone());
         let key = keys::manifest(&self.incarnation);
+        let span = recorded.map_or_else(Span::none, |epoch| self.spans.record(epoch));
         self.tasks.spawn(async move {
-            let reply = match store.put_if(&key, bytes, Expected::Version(store_version(&expected))).await {
+            let put = store.put_if(&key, bytes, Expected::Version(store_version(&expected)));
+            let reply = match put.instrument(span).await {
                 Ok(Swap::Stored(version)) => SwapReply::Stored { version: Version(version.0) },
                 Ok(Swap::Conflict) => SwapReply::Conflict,
                 Err(error) => SwapReply::Unknown { message: error.to_string() },
@@ -609,7 +627,9 @@ impl Runner {
         });
     }
 
-    fn publish(&self, order: PublishOrder) {
+    fn publish(&mut self, order: PublishOrder) {
+        let name = self.spec.sinks.get(&order.sink).map_or("", |(name, _)| name.as_str());
+        let trace_parent = telemetry::trace_parent(&self.spans.publish(order.epoch, order.sink, name));
         let spec = self.spec.sinks.get(&order.sink).map(|(_, spec)| spec);
         let message = match spec.map(serde_json::to_string) {
             Some(Ok(sink_spec)) => wire::Publish {
@@ -621,6 +641,7 @@ impl Runner {
                 timestamp_us: order.timestamp_us,
                 sink_spec,
                 job: self.spec.name.clone(),
+                trace_parent,
             },
             _ => {
                 self.publish_failed(&order, format!("the job has no sink {}", order.sink), false);

@@ -297,6 +297,7 @@ mod tests {
             work: PartWork { part: PartIndex(part), ranges: vec![] },
             peers: (0..3).map(peer).collect(),
             state: vec![],
+            trace_parent: String::new(),
         }
     }
 
