@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use polybolos_tables::{
-    CreateOptions, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
-    TableWriter, WriteOptions,
+    CreateOptions, KeyPredicate, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema, TableWriter,
+    WriteOptions,
 };
 use scylla::{
     client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
@@ -16,7 +16,7 @@ use scylla::{
 use crate::{
     catalog::{Catalog, SCHEMA_TIMEOUT},
     errors::{of_execution, unavailable},
-    scan,
+    pushdown, scan,
     types::{quoted, to_cql},
     writer::CassandraWriter,
 };
@@ -249,20 +249,11 @@ impl TableBackend for CassandraBackend {
     }
 
     fn supports(&self, table: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
-        // Equality on the whole partition key reads one partition, and equalities on a prefix of the clustering key narrow it.
-        let equal =
-            |column: &String| predicates.iter().any(|predicate| predicate.op == PredicateOp::Eq && predicate.column == *column);
-        let whole = table.partition_key.iter().all(equal);
-        let prefix = table.clustering_key.iter().take_while(|column| equal(column)).count();
-        predicates
-            .iter()
-            .map(|predicate| {
-                let once = predicates.iter().filter(|other| other.column == predicate.column).count() == 1;
-                let known =
-                    table.partition_key.contains(&predicate.column) || table.clustering_key[..prefix].contains(&predicate.column);
-                whole && once && known && predicate.op == PredicateOp::Eq && scan::can_bind(predicate.values.data_type())
-            })
-            .collect()
+        let stored = self.catalog.known(&table.name);
+        pushdown::pushed(table, predicates, |predicate| {
+            let native = stored.as_ref().and_then(|stored| stored.column(&predicate.column)?.native_type.as_deref());
+            native.is_some_and(|native| pushdown::is_alike(native, predicate.values.data_type()))
+        })
     }
 
     async fn slices(&self, request: &ScanRequest, wanted: usize) -> Result<Vec<ScanSlice>, TableError> {

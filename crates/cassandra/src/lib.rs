@@ -4,7 +4,7 @@
 //! * [`types`]: CQL types in Arrow;
 //! * [`writer`]: the sink;
 //! * [`encode`]: Arrow values as CQL bytes, without a box per cell; [`decimal`]: of numbers with a point;
-//! * [`scan`]: token ranges into batches.
+//! * [`scan`]: token ranges into batches; [`pushdown`]: which predicates the server applies.
 #![forbid(unsafe_code)]
 
 mod catalog;
@@ -12,6 +12,7 @@ pub mod connect;
 mod decimal;
 mod encode;
 mod errors;
+mod pushdown;
 mod scan;
 mod types;
 mod writer;

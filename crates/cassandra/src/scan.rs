@@ -1,5 +1,5 @@
-//! Scans: the ring of tokens cut into ranges, each paged; or one partition, when its whole key is given.
-use std::{collections::HashMap, sync::Arc};
+//! Scans: the ring of tokens cut into ranges, each paged; or one partition, when its whole key is given, or one after the other, when several are.
+use std::{collections::HashMap, str::FromStr, sync::Arc};
 
 use arrow::{
     array::{
@@ -14,7 +14,7 @@ use arrow::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use parking_lot::Mutex;
-use polybolos_tables::{Column, KeyPredicate, ScanRequest, ScanSlice, TableError, TableName, TableSchema};
+use polybolos_tables::{Column, KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableError, TableName, TableSchema};
 use scylla::{
     client::session::Session,
     cluster::metadata::{ColumnType, NativeType},
@@ -26,6 +26,7 @@ use crate::{
     catalog::{self, Catalog},
     decimal,
     errors::{is_about_no_table, is_renamed, may_be_behind, of_paging, of_row, unavailable},
+    pushdown::is_alike,
     types::{can_read, native_name, quoted, typed_mark, unreadable},
 };
 
@@ -34,6 +35,9 @@ const BATCH_ROWS: usize = 8_192;
 
 /// Slice of a scan whose partition key is given.
 const ONE_PARTITION: &str = "partition";
+
+/// Slice of a scan for which several values of the partition key's last column are given: behind it stands which of them are the slice's.
+const LISTED: &str = "listed ";
 
 /// Whether a key of this type can be bound.
 pub(crate) fn can_bind(data_type: &DataType) -> bool {
@@ -56,6 +60,10 @@ fn bind(table: &TableName, predicate: &KeyPredicate, column: &ColumnType<'_>) ->
     let values = &predicate.values;
     let unreadable = || unreadable(table, &predicate.column, column, values.data_type());
     let ColumnType::Native(native) = column else { return Err(unreadable()) };
+    // It may have been made again since the predicate was found to be one for the server.
+    if predicate.op != PredicateOp::Eq && !is_alike(&native_name(column), values.data_type()) {
+        return Err(unreadable());
+    }
     let float = |value: f64| match native {
         NativeType::Double => Some(Some(CqlValue::Double(value))),
         // What a float cannot have, none has.
@@ -111,6 +119,14 @@ fn whole_of(value: i64, native: &NativeType) -> Option<Option<CqlValue>> {
 
 /// Even ranges of the Murmur3 ring, `(start, end]`; together all of it.
 pub(crate) fn slices(request: &ScanRequest, wanted: usize) -> Vec<ScanSlice> {
+    if let Some(list) = request.predicates.iter().find(|predicate| predicate.op == PredicateOp::In) {
+        let count = list.values.len();
+        let wanted = wanted.clamp(1, count.max(1));
+        let bound = |index: usize| count * index / wanted;
+        return (0..wanted)
+            .map(|index| ScanSlice { descriptor: format!("{LISTED}{}..{}", bound(index), bound(index + 1)) })
+            .collect();
+    }
     if !request.predicates.is_empty() {
         return vec![ScanSlice { descriptor: ONE_PARTITION.into() }];
     }
@@ -134,14 +150,14 @@ const MAX_PREPARED: usize = 1_024;
 /// A statement's text, around its markers.
 struct ReadText {
     before: String,
-    /// Columns that are compared with a marker each.
+    /// Columns with how each is compared with a marker.
     keys: Vec<String>,
     after: String,
 }
 
 impl ReadText {
     fn with(&self, marks: impl Iterator<Item = String>) -> String {
-        let conditions: Vec<String> = self.keys.iter().zip(marks).map(|(key, mark)| format!("{key} = {mark}")).collect();
+        let conditions: Vec<String> = self.keys.iter().zip(marks).map(|(key, mark)| format!("{key} {mark}")).collect();
         format!("{}{}{}", self.before, conditions.join(" AND "), self.after)
     }
 
@@ -187,8 +203,26 @@ pub(crate) fn scan(
     request: ScanRequest,
     slice: ScanSlice,
 ) -> BoxStream<'static, Result<RecordBatch, TableError>> {
-    let rows = async move { start(session, catalog, reads, request, slice).await };
-    futures::stream::once(rows).try_flatten().boxed()
+    let rows = move |(request, slice)| start(session.clone(), catalog.clone(), reads.clone(), request, slice);
+    futures::stream::iter(statements(request, slice)).then(rows).try_flatten().boxed()
+}
+
+/// A slice of a list is a statement for each of its partitions, of which the server finds each by itself.
+fn statements(request: ScanRequest, slice: ScanSlice) -> Vec<(ScanRequest, ScanSlice)> {
+    let Some((start, end)) = slice.descriptor.strip_prefix(LISTED).and_then(bounds::<usize>) else { return vec![(request, slice)] };
+    let of_partition = |index: usize| {
+        let mut request = request.clone();
+        for list in request.predicates.iter_mut().filter(|predicate| predicate.op == PredicateOp::In) {
+            list.values = list.values.slice(index, 1);
+        }
+        (request, ScanSlice { descriptor: ONE_PARTITION.into() })
+    };
+    (start..end).map(of_partition).collect()
+}
+
+fn bounds<T: FromStr>(range: &str) -> Option<(T, T)> {
+    let (start, end) = range.split_once("..")?;
+    Some((start.parse().ok()?, end.parse().ok()?))
 }
 
 async fn start(
@@ -288,14 +322,21 @@ fn text(
     let before = format!("SELECT {} FROM {from} WHERE ", list(selected));
     let limit = request.limit.filter(|_| !is_limited_here).map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
     if slice.descriptor == ONE_PARTITION {
-        let keys = request.predicates.iter().map(|predicate| quoted(&predicate.column)).collect();
+        let compared = |predicate: &KeyPredicate| {
+            let operator = match predicate.op {
+                PredicateOp::Eq | PredicateOp::In => "=",
+                PredicateOp::Lt => "<",
+                PredicateOp::LtEq => "<=",
+                PredicateOp::Gt => ">",
+                PredicateOp::GtEq => ">=",
+            };
+            format!("{} {operator}", quoted(&predicate.column))
+        };
+        let keys = request.predicates.iter().map(compared).collect();
         return Ok((ReadText { before, keys, after: limit }, None));
     }
-    let (start, end) = slice
-        .descriptor
-        .split_once("..")
-        .and_then(|(start, end)| Some((start.parse::<i64>().ok()?, end.parse::<i64>().ok()?)))
-        .ok_or_else(|| TableError::Bug(format!("{:?} is not a token range", slice.descriptor)))?;
+    let (start, end) =
+        bounds::<i64>(&slice.descriptor).ok_or_else(|| TableError::Bug(format!("{:?} is not a token range", slice.descriptor)))?;
     let token = format!("token({})", list(&table.partition_key));
     // No token is i64::MIN, so the first range loses nothing.
     let after = format!("{token} > ? AND {token} <= ?{limit}");
@@ -473,6 +514,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_partition_of_a_list_is_read_once() {
+        let predicate = |column: &str, op, values: Vec<i64>| KeyPredicate {
+            column: column.into(),
+            op,
+            values: Arc::new(Int64Array::from(values)),
+        };
+        let predicates = vec![predicate("id", PredicateOp::In, vec![5, 6, 7]), predicate("sub", PredicateOp::LtEq, vec![9])];
+        let request = ScanRequest { predicates, ..request(&["v"]) };
+        for (wanted, slice_count) in [(1, 1), (2, 2), (64, 3)] {
+            let slices = slices(&request, wanted);
+            assert_eq!(slices.len(), slice_count);
+            let mut read = vec![];
+            for (request, slice) in slices.into_iter().flat_map(|slice| statements(request.clone(), slice)) {
+                let (text, range) = text(&request, &slice, &["v".to_owned()], false).expect("a statement");
+                assert_eq!(text.plain(), r#"SELECT "v" FROM "k"."t" WHERE "id" = ? AND "sub" <= ? LIMIT 5"#);
+                assert!(range.is_none());
+                read.push(request.predicates[0].values.as_primitive::<Int64Type>().value(0));
+            }
+            assert_eq!(read, [5, 6, 7]);
+        }
+    }
+
     fn request(columns: &[&str]) -> ScanRequest {
         let table = TableSchema {
             name: TableName::new("k", "t"),
@@ -556,6 +620,9 @@ mod tests {
         assert_eq!(ask(number(1 << 40), NativeType::Int).expect("a key"), None);
         assert_eq!(ask(text("::1"), NativeType::Inet).expect("a key"), "::1".parse().ok().map(CqlValue::Inet));
         assert_eq!(ask(text("nowhere"), NativeType::Inet).expect("a key"), None);
+        let below = KeyPredicate { column: "id".into(), op: PredicateOp::Lt, values: number(1 << 40) };
+        let error = bind(&TableName::new("k", "t"), &below, &ColumnType::Native(NativeType::Int)).expect_err("all are below");
+        assert!(error.to_string().contains("stored as int and declared BIGINT"), "{error}");
         let error = ask(number(7), NativeType::Text).expect_err("a text").to_string();
         assert_eq!(error, "column \"id\" of k.t is stored as text and declared BIGINT; declare it STRING");
     }

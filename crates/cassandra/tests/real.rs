@@ -280,6 +280,72 @@ async fn a_partition_of_static_columns_alone_has_no_row() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn listed_partitions_and_ranges_within_them_are_read_exactly() {
+    const TEXTS: [&str; 4] = ["", "a", "z", "é"];
+    let (backend, keyspace) = (backend().await, keyspace());
+    let cql = Cql::connect(&keyspace).await;
+    let order = "CLUSTERING ORDER BY (c DESC, d ASC)";
+    let columns = "a text, b int, c bigint, d text, shared int STATIC, v int";
+    cql.run(&format!("CREATE TABLE {keyspace}.t ({columns}, PRIMARY KEY ((a, b), c, d)) WITH {order}")).await;
+    let mut stored = vec![];
+    for b in 0..4 {
+        for (c, d) in (-2..3_i64).flat_map(|c| TEXTS.map(|d| (c, d))) {
+            cql.run(&format!("INSERT INTO {keyspace}.t (a, b, c, d, v) VALUES ('x', {b}, {c}, '{d}', 1)")).await;
+            stored.push((b, c, d));
+        }
+    }
+    cql.run(&format!("INSERT INTO {keyspace}.t (a, b, shared) VALUES ('x', 7, 1)")).await;
+    let table = backend.describe(&TableName::new(&keyspace, "t")).await.unwrap().unwrap();
+    let predicate = |column: &str, op, values: ArrayRef| KeyPredicate { column: column.into(), op, values };
+    let text = |column: &str, op, value: &str| predicate(column, op, Arc::new(StringArray::from(vec![value])));
+    let int = |op, values: &[i32]| predicate("b", op, Arc::new(Int32Array::from(values.to_vec())));
+    let long = |op, value: i64| predicate("c", op, Arc::new(Int64Array::from(vec![value])));
+    let x = || text("a", PredicateOp::Eq, "x");
+    let count = async |predicates: Vec<KeyPredicate>| {
+        assert_eq!(backend.supports(&table, &predicates), vec![true; predicates.len()], "{predicates:?}");
+        let columns = vec!["b".to_owned(), "c".to_owned()];
+        rows(&read(&backend, &ScanRequest { table: table.clone(), columns, predicates, limit: None }).await.unwrap())
+    };
+    let having = |keeps: &dyn Fn(i32, i64, &str) -> bool| stored.iter().filter(|(b, c, d)| keeps(*b, *c, d)).count();
+
+    // Of a partition of static columns alone there is no row, and of one that is not there neither.
+    let some = || int(PredicateOp::In, &[1, 3, 7, 9]);
+    assert_eq!(count(vec![x(), some()]).await, having(&|b, _, _| b == 1 || b == 3));
+    let within = vec![x(), some(), long(PredicateOp::Gt, -1), long(PredicateOp::LtEq, 1)];
+    assert_eq!(count(within).await, having(&|b, c, _| (b == 1 || b == 3) && c > -1 && c <= 1));
+    for op in [PredicateOp::Lt, PredicateOp::LtEq, PredicateOp::Gt, PredicateOp::GtEq] {
+        let keeps = |c: i64| match op {
+            PredicateOp::Lt => c < 0,
+            PredicateOp::LtEq => c <= 0,
+            PredicateOp::Gt => c > 0,
+            _ => c >= 0,
+        };
+        assert_eq!(
+            count(vec![x(), int(PredicateOp::Eq, &[2]), long(op, 0)]).await,
+            having(&|b, c, _| b == 2 && keeps(c)),
+            "{op:?}"
+        );
+    }
+    for (op, value) in [(PredicateOp::Gt, "a"), (PredicateOp::GtEq, "z"), (PredicateOp::Lt, "é"), (PredicateOp::LtEq, "")] {
+        let keeps = |d: &str| match op {
+            PredicateOp::Gt => d > value,
+            PredicateOp::GtEq => d >= value,
+            PredicateOp::Lt => d < value,
+            _ => d <= value,
+        };
+        let predicates = vec![x(), int(PredicateOp::Eq, &[0]), long(PredicateOp::Eq, 2), text("d", op, value)];
+        assert_eq!(count(predicates).await, having(&|b, c, d| b == 0 && c == 2 && keeps(d)), "{op:?} {value}");
+    }
+
+    // A column that is compared as another type than it is stored in stays with us.
+    let other = predicate("c", PredicateOp::Gt, Arc::new(Int32Array::from(vec![0])));
+    assert_eq!(backend.supports(&table, &[x(), int(PredicateOp::Eq, &[1]), other]), [true, true, false]);
+    let request = ScanRequest { table: table.clone(), columns: vec!["c".into()], predicates: vec![x(), some()], limit: Some(2) };
+    assert_eq!(backend.slices(&request, 3).await.unwrap().len(), 3);
+    assert!(rows(&read(&backend, &request).await.unwrap()) >= 2);
+}
+
 /// The driver reads the schema in parts, and hears of a table that is made meanwhile without its columns.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_is_never_heard_of_in_part() {

@@ -1,15 +1,14 @@
 //! Kafka topics and keyed tables as DataFusion tables.
-use std::{fmt, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::ArrayRef,
-        compute::concat,
         datatypes::{Schema, SchemaRef},
     },
     catalog::{Session, TableProvider},
-    common::{Result, ScalarValue, project_schema},
+    common::{Column, Result, ScalarValue, project_schema},
     logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList},
     physical_plan::{ExecutionPlan, empty::EmptyExec},
 };
@@ -153,51 +152,108 @@ impl TableProvider for KeyedTable {
     }
 }
 
-/// `key column op literal`, cast to the column's type; anything else is left to a filter above.
+/// `key column op literal` or a list of them, cast to the column's type; anything else is left to a filter above.
 fn key_predicate(table: &TableSchema, filter: &Expr) -> Option<KeyPredicate> {
+    let (column, op, literals) = match compared(filter) {
+        Some((column, op, literal)) => (column, op, vec![literal]),
+        None => {
+            let (column, literals) = listed(filter)?;
+            (column, PredicateOp::In, literals)
+        }
+    };
+    Some(KeyPredicate { column: column.name.clone(), op, values: key_values(table, &column.name, &literals)? })
+}
+
+fn compared(filter: &Expr) -> Option<(&Column, PredicateOp, &ScalarValue)> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
+    let (column, literal, op) = match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _)) => (column, value, *op),
+        (Expr::Literal(value, _), Expr::Column(column)) => (column, value, op.swap()?),
+        _ => return None,
+    };
+    let op = match op {
+        Operator::Eq => PredicateOp::Eq,
+        Operator::Lt => PredicateOp::Lt,
+        Operator::LtEq => PredicateOp::LtEq,
+        Operator::Gt => PredicateOp::Gt,
+        Operator::GtEq => PredicateOp::GtEq,
+        _ => return None,
+    };
+    Some((column, op, literal))
+}
+
+/// `column IN (…)`; of a short list the optimiser makes `column = … OR column = …`.
+fn listed(filter: &Expr) -> Option<(&Column, Vec<&ScalarValue>)> {
     match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (column, literal, op) = match (left.as_ref(), right.as_ref()) {
-                (Expr::Column(column), Expr::Literal(value, _)) => (column, value, *op),
-                (Expr::Literal(value, _), Expr::Column(column)) => (column, value, op.swap()?),
-                _ => return None,
-            };
-            let op = match op {
-                Operator::Eq => PredicateOp::Eq,
-                Operator::Lt => PredicateOp::Lt,
-                Operator::LtEq => PredicateOp::LtEq,
-                Operator::Gt => PredicateOp::Gt,
-                Operator::GtEq => PredicateOp::GtEq,
-                _ => return None,
-            };
-            Some(KeyPredicate { column: column.name.clone(), op, values: key_values(table, &column.name, &[literal])? })
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let ((column, mut literals), (other, more)) = (listed(left)?, listed(right)?);
+            literals.extend(more);
+            (column == other).then_some((column, literals))
         }
         Expr::InList(InList { expr, list, negated: false }) => {
             let Expr::Column(column) = expr.as_ref() else { return None };
-            let literals: Option<Vec<_>> = list
-                .iter()
-                .map(|item| match item {
-                    Expr::Literal(value, _) => Some(value),
-                    _ => None,
-                })
-                .collect();
-            Some(KeyPredicate {
-                column: column.name.clone(),
-                op: PredicateOp::In,
-                values: key_values(table, &column.name, &literals?)?,
-            })
+            let literals = list.iter().map(|item| match item {
+                Expr::Literal(value, _) => Some(value),
+                _ => None,
+            });
+            Some((column, literals.collect::<Option<_>>()?))
         }
-        _ => None,
+        _ => compared(filter).filter(|(_, op, _)| *op == PredicateOp::Eq).map(|(column, _, literal)| (column, vec![literal])),
     }
 }
 
+/// Each value once.
 fn key_values(table: &TableSchema, column: &str, literals: &[&ScalarValue]) -> Option<ArrayRef> {
     if !table.is_key(column) || literals.is_empty() || literals.iter().any(|literal| literal.is_null()) {
         return None;
     }
     let data_type = &table.column(column)?.data_type;
-    let arrays: Option<Vec<ArrayRef>> =
-        literals.iter().map(|literal| literal.cast_to(data_type).ok().filter(|v| !v.is_null())?.to_array().ok()).collect();
-    let arrays = arrays?;
-    concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<_>>()).ok()
+    let cast = |literal: &&ScalarValue| literal.cast_to(data_type).ok().filter(|value| !value.is_null());
+    let mut values = literals.iter().map(cast).collect::<Option<Vec<ScalarValue>>>()?;
+    let mut seen = HashSet::new();
+    values.retain(|value| seen.insert(value.clone()));
+    ScalarValue::iter_to_array(values).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::{
+            array::AsArray,
+            datatypes::{DataType, Int64Type},
+        },
+        logical_expr::{col, lit},
+    };
+    use polybolos_tables::TableName;
+
+    use super::*;
+
+    #[test]
+    fn lists_of_a_key_are_one_predicate_however_they_are_written() {
+        let table = TableSchema {
+            name: TableName::new("k", "t"),
+            columns: ["id", "v"].map(|name| polybolos_tables::Column::new(name, DataType::Int64)).to_vec(),
+            partition_key: vec!["id".into()],
+            clustering_key: vec![],
+        };
+        let found = |filter: Expr| {
+            let predicate = key_predicate(&table, &filter)?;
+            Some((predicate.op, predicate.values.as_primitive::<Int64Type>().values().to_vec()))
+        };
+        let is = |column: &str, value: i64| col(column).eq(lit(value));
+        assert_eq!(found(is("id", 1)), Some((PredicateOp::Eq, vec![1])));
+        assert_eq!(found(lit(1_i64).lt(col("id"))), Some((PredicateOp::Gt, vec![1])));
+        assert_eq!(found(is("id", 1).or(is("id", 2)).or(is("id", 1))), Some((PredicateOp::In, vec![1, 2])));
+        assert_eq!(found(col("id").in_list(vec![lit(3_i64), lit(3_i64), lit(4_i32)], false)), Some((PredicateOp::In, vec![3, 4])));
+        for left in [
+            is("id", 1).or(is("v", 2)),
+            is("id", 1).or(col("id").gt(lit(2_i64))),
+            col("id").in_list(vec![lit(3_i64)], true),
+            col("id").in_list(vec![lit(3_i64), col("v")], false),
+            col("id").in_list(vec![lit(3_i64), lit(ScalarValue::Int64(None))], false),
+            is("v", 1),
+        ] {
+            assert_eq!(found(left.clone()), None, "{left}");
+        }
+    }
 }

@@ -88,7 +88,7 @@ pub enum PredicateOp {
     GtEq,
 }
 
-/// `column op values`; `values` has one element, or for `In` at least one.
+/// `column op values`; `values` has one element, or for `In` at least one, each once.
 #[derive(Clone, Debug)]
 pub struct KeyPredicate {
     pub column: String,
