@@ -38,13 +38,13 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("POLYBOLOS_LOG is {text:?}, which is not a log filter"))?,
         Err(_) => EnvFilter::new(DEFAULT_FILTER),
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = if settings.json {
-        layer.json().boxed()
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines: AnyLayer = if settings.json {
+        lines.json().with_filter(filter).boxed()
     } else {
-        layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).with_filter(filter).boxed()
     };
-    let mut layers: Vec<AnyLayer> = vec![layer.with_filter(filter).boxed()];
+    let mut layers = vec![lines];
     if let Some(endpoint) = &settings.otlp_endpoint {
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
         let resource = Resource::builder().with_service_name(format!("polybolos-{}", settings.service)).build();
@@ -70,7 +70,7 @@ pub fn trace_parent(span: &Span) -> String {
     if span.is_disabled() {
         return String::new();
     }
-    let mut carrier = HashMap::new();
+    let mut carrier: HashMap<String, String> = HashMap::new();
     TraceContextPropagator::new().inject_context(&span.context(), &mut carrier);
     carrier.remove(TRACE_PARENT).unwrap_or_default()
 }
