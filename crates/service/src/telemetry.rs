@@ -10,9 +10,11 @@ use prometheus::{
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use tracing::{Level, Span};
+use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+};
 
 /// Ours at info; engines and drivers only when something is wrong. A dropped job's state on disk goes with its folder, and `lsm_tree` warns
 /// afterwards of each file in there that compaction had given up already and that it cannot delete once more: of nothing.
@@ -27,8 +29,6 @@ pub struct LogSettings {
     pub otlp_endpoint: Option<String>,
 }
 
-type AnyLayer = Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>;
-
 /// The header of W3C Trace Context in which a trace goes on elsewhere.
 const TRACE_PARENT: &str = "traceparent";
 
@@ -38,23 +38,29 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("POLYBOLOS_LOG is {text:?}, which is not a log filter"))?,
         Err(_) => EnvFilter::new(DEFAULT_FILTER),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines: AnyLayer = if settings.json {
-        lines.json().with_filter(filter).boxed()
-    } else {
-        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).with_filter(filter).boxed()
+    let registry = tracing_subscriber::registry();
+    let started = match &settings.otlp_endpoint {
+        // A filter for all tells each place in the code once that nobody listens.
+        None => registry.with(filter).with(lines(settings.json)).try_init(),
+        Some(endpoint) => {
+            let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
+            let resource = Resource::builder().with_service_name(format!("polybolos-{}", settings.service)).build();
+            let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+            let lines = lines::<tracing_subscriber::Registry>(settings.json).with_filter(filter).boxed();
+            registry.with(vec![lines, traces(&provider)]).try_init()
+        }
     };
-    let mut layers = vec![lines];
-    if let Some(endpoint) = &settings.otlp_endpoint {
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-        let resource = Resource::builder().with_service_name(format!("polybolos-{}", settings.service)).build();
-        layers.push(traces(&SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()));
-    }
-    tracing_subscriber::registry().with(layers).try_init().context("logging was started twice")
+    started.context("logging was started twice")
+}
+
+/// The log.
+fn lines<S: Subscriber + for<'span> LookupSpan<'span>>(json: bool) -> Box<dyn Layer<S> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if json { lines.json().boxed() } else { lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed() }
 }
 
 /// Takes our own spans, whatever the log shows: those of the exporter's connection would never end, as sending them makes more.
-fn traces(provider: &SdkTracerProvider) -> AnyLayer {
+fn traces(provider: &SdkTracerProvider) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
     let ours =
         filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("polybolos") && *metadata.level() <= Level::DEBUG);
     tracing_opentelemetry::layer()
