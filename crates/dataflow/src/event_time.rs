@@ -2,6 +2,8 @@
 //!
 //! A window `[s, e)` is closed once the watermark is at or past `e`, and rows of closed windows are late and never reach the dataflow. So a column that
 //! is derived from a table's event time tells, by its value alone, when the groups and rows that hold it are finished.
+//!
+//! Where late rows are allowed the watermark here is so much behind the one that the tables tell of, and all of this holds as it stands.
 use std::sync::Arc;
 
 use arrow::{
@@ -77,6 +79,11 @@ impl TimeColumn {
             step_us: gcd(self.step_us, moved_us),
             is_source: self.is_source && moved_us == 0,
         }
+    }
+
+    /// So much before the watermark closes it.
+    pub(crate) fn earlier(self, by_us: i64) -> Self {
+        Self { closes_after_us: self.closes_after_us.saturating_sub(by_us), ..self }
     }
 
     /// Of `v` rounded down to multiples of `width_us`.
@@ -326,7 +333,8 @@ pub(crate) fn dropped(times: &[(String, TimeColumn)]) -> String {
     }
 }
 
-pub(crate) fn length(us: i64) -> String {
+/// In words.
+pub fn length(us: i64) -> String {
     match us {
         // Of times that are late only behind the watermark.
         _ if us % 1_000_000 == 1 => length(us - 1),

@@ -67,6 +67,9 @@ pub enum Emit {
     OnUpdate,
     /// Once, when the window is closed.
     OnWindowClose,
+    /// When the window is closed, and with every change after that. The watermark that windows close by is so far ahead of the one that the dataflow is given,
+    /// by which rows are late and state is dropped.
+    OnWindowCloseThenUpdate { ahead_us: i64 },
 }
 
 /// One INSERT of a job.
@@ -186,13 +189,7 @@ impl Graph {
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
-            let end = builder.lower_closing(&sink.plan)?;
-            if sink.emit == Emit::OnWindowClose && builder.nodes[end].changing {
-                return not_impl_err!(
-                    "EMIT ON WINDOW CLOSE needs rows that tell when they change no more, and this query takes some back that do not; select the window's bounds too, or leave EMIT out"
-                );
-            }
-            ends.push(end);
+            ends.push(builder.lower_closing(&sink.plan)?);
         }
         Ok(builder.finish(ends))
     }

@@ -98,11 +98,14 @@ fn explain_insert(text: &mut String, plan: &JobPlan, insert: &InsertPlan) {
     }
     if insert.is_stateful {
         line(text, "stateless", "no: rows depend on those before them");
-        if let Some(words) = plan.event_time.lateness() {
+        if let Some(words) = plan.event_time.lateness(plan.options.allowed_lateness_us) {
             line(text, "late rows", &words);
         }
         let emit = match insert.emit {
             Emit::OnUpdate => "at every change",
+            Emit::OnWindowClose if plan.options.allowed_lateness_us > 0 => {
+                "when the watermark closes the window, and again when rows change it while 'allowed_lateness' lasts"
+            }
             Emit::OnWindowClose => "once, when the watermark closes the window",
         };
         line(text, "emits", emit);

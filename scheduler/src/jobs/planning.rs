@@ -10,7 +10,7 @@ use datafusion::{
     physical_plan::ExecutionPlan,
 };
 use datafusion_proto::physical_plan::to_proto::serialize_physical_expr;
-use polybolos_dataflow::planning;
+use polybolos_dataflow::{event_time::length, planning};
 use polybolos_kafka::{connection::Connection, decode::Field as Source, encode::EncodeOptions};
 use polybolos_operators::{
     codec::PolybolosCodec,
@@ -30,7 +30,7 @@ use polybolos_sql::{
     catalog::{ColumnKind, Connector, JobDefinition, MetadataKey, TableDefinition},
     clock, execution,
     options::{
-        job::{OnError as SqlOnError, StateUnbounded},
+        job::{JobOptions, OnError as SqlOnError, StateUnbounded},
         kafka::OnDataLoss as SqlOnDataLoss,
     },
     planner::{InsertPlan, JobPlan, WatermarkSource},
@@ -135,7 +135,7 @@ pub async fn job_spec(
         let template = stateful(platform, session, (&definition.name, &definition.incarnation), plan, &topics).await?;
         config.layout = PartLayout::Shared { most: plan.options.parallelism };
         config.has_timers = template.flow().dataflow.graph().has_timers();
-        config.timer_granule_us = plan.event_time.granule_us.unwrap_or(1).max(1);
+        config.timer_granule_us = plan.event_time.timer_granule_us(plan.options.allowed_lateness_us);
         config.watermarked = idle_timeouts(platform, plan, &topics)?;
         JobTemplate::Stateful(template)
     } else {
@@ -235,9 +235,10 @@ async fn stateful(
     let spec = EpochSpec {
         job: job.to_owned(),
         incarnation: Incarnation(incarnation.to_owned()),
-        plan_id: plan_id(&sections, plan.options.state_ttl_us),
+        plan_id: plan_id(&sections, &plan.options),
         lanes: usize::from(plan.options.state_partitions),
         window_ends: plan.event_time.ends.iter().map(|ends| (ends.every_us, ends.offset_us)).collect(),
+        allowed_lateness_us: plan.options.allowed_lateness_us,
         ttl_us: plan.options.state_ttl_us,
         event_times,
         sinks: sections,
@@ -247,7 +248,8 @@ async fn stateful(
         lookup::check(&reader.stages, platform.tables.as_ref()).with_context(|| format!("job {job}"))?;
     }
     for (index, insert) in plan.inserts.iter().enumerate() {
-        check_sink(job, insert, template.flow().dataflow.graph().is_changing(index))?;
+        let changing = template.flow().dataflow.graph().is_changing(index);
+        check_sink(job, insert, changing, plan.options.allowed_lateness_us > 0)?;
     }
     Ok(template)
 }
@@ -260,11 +262,15 @@ pub async fn operators(platform: &PlatformTables, session: &SessionState, plan: 
     let topics = topics(platform, &plan.name, plan)?;
     let template = stateful(platform, session, (&plan.name, "explained"), plan, &topics).await?;
     let graph = template.flow().dataflow.graph().clone();
+    let passes = match plan.options.allowed_lateness_us {
+        0 => "once the watermark passes".to_owned(),
+        allowed_us => format!("once the watermark is {} past", length(allowed_us)),
+    };
     let mut text = String::from("\n  operators");
     for index in 0..plan.inserts.len() {
         for line in graph.explain(index).lines() {
             text.push_str("\n    ");
-            text.push_str(line);
+            text.push_str(&line.replace("once the watermark passes", &passes));
         }
     }
     Ok(text)
@@ -272,7 +278,8 @@ pub async fn operators(platform: &PlatformTables, session: &SessionState, plan: 
 
 /// What a person should know of a plan before it runs for months.
 pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<String>> {
-    let JobTemplate::Stateful(template) = template else { return Ok(vec![]) };
+    let idle = idle_lateness(plan);
+    let JobTemplate::Stateful(template) = template else { return Ok(idle.into_iter().collect()) };
     let notice = |operator: String| {
         format!(
             "the state of job {} grows with its input and is never dropped: {operator}; group or join by windows or intervals of a watermarked time, set 'state.ttl', or say 'state.unbounded' = 'allow'",
@@ -285,7 +292,17 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
         (StateUnbounded::Refuse, Some(first)) => bail!("{first}"),
         _ => growing,
     };
-    Ok(growing.into_iter().chain(shared_lateness(plan)).collect())
+    Ok(growing.into_iter().chain(shared_lateness(plan)).chain(idle).collect())
+}
+
+/// Lateness is allowed of rows that are never late.
+fn idle_lateness(plan: &JobPlan) -> Option<String> {
+    (plan.options.allowed_lateness_us > 0 && plan.watermarks.is_empty()).then(|| {
+        format!(
+            "'allowed_lateness' of job {} does nothing, as no row is late for it; group or join by windows or intervals of a watermarked time, or leave it out",
+            plan.name
+        )
+    })
 }
 
 /// A row that is late is so for the whole job, also for INSERTs that have no windows.
@@ -301,10 +318,14 @@ fn shared_lateness(plan: &JobPlan) -> Option<String> {
 }
 
 /// A table that only takes rows cannot follow an answer that takes some back.
-fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<()> {
+fn check_sink(job: &str, insert: &InsertPlan, changing: bool, allows_late: bool) -> anyhow::Result<()> {
     match &insert.target.connector {
         Connector::Cassandra(_) | Connector::UpsertKafka(_) | Connector::Blackhole | Connector::Print { .. } => Ok(()),
         Connector::Kafka(_) | Connector::Filesystem(_) if !changing => Ok(()),
+        Connector::Kafka(_) | Connector::Filesystem(_) if allows_late && insert.emit == Emit::OnWindowClose => bail!(
+            "job {job} has 'allowed_lateness', so windows that were written change, and table {} only takes rows; write to a Cassandra or upsert-kafka table, or leave 'allowed_lateness' out",
+            insert.target.name
+        ),
         Connector::Filesystem(_) => bail!(
             "job {job} takes rows back that it wrote, and files of table {} only take rows; write to a Cassandra or upsert-kafka table, or group by windows and use EMIT ON WINDOW CLOSE",
             insert.target.name
@@ -317,7 +338,7 @@ fn check_sink(job: &str, insert: &InsertPlan, changing: bool) -> anyhow::Result<
 }
 
 /// Tells one plan from the next, so that executors do not keep an old one.
-fn plan_id(sections: &[SinkSection], ttl_us: Option<i64>) -> u64 {
+fn plan_id(sections: &[SinkSection], options: &JobOptions) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     for section in sections {
@@ -325,7 +346,10 @@ fn plan_id(sections: &[SinkSection], ttl_us: Option<i64>) -> u64 {
         // An upgrade may fill other columns by the same plan.
         format!("{:?} {:?} {}", section.keeping, section.checks, section.emit_on_close).hash(&mut hasher);
     }
-    ttl_us.hash(&mut hasher);
+    options.state_ttl_us.hash(&mut hasher);
+    if options.allowed_lateness_us > 0 {
+        options.allowed_lateness_us.hash(&mut hasher);
+    }
     hasher.finish()
 }
 

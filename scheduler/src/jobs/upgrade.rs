@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use polybolos_dataflow::graph::kept::{Kept, first_difference};
-use polybolos_operators::template::JobTemplate;
+use polybolos_operators::{epoch::flow::Flow, template::JobTemplate};
 use polybolos_sql::catalog::{Catalog, JobDefinition};
 use polybolos_streaming::coordinator::Command;
 use polybolos_tables::plain::up_to;
@@ -65,7 +65,7 @@ fn choices(job: &str) -> String {
 }
 
 /// Why the new job could not go on with what the old one has recorded.
-fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
+pub(super) fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
     let topics = |spec: &JobSpec| spec.sources.values().map(|source| source.topic.clone()).collect::<Vec<_>>();
     if topics(old) != topics(new) || old.sources.iter().any(|(id, source)| new.sources[id].connection != source.connection) {
         return Some(format!("it reads topics {}, and would read {}", topics(old).join(", "), topics(new).join(", ")));
@@ -74,6 +74,11 @@ fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
         (JobTemplate::Stateless(_), JobTemplate::Stateless(_)) => None,
         (JobTemplate::Stateful(old), JobTemplate::Stateful(new)) => {
             let (old, new) = (old.flow(), new.flow());
+            // Where rows come out with every change, the watermark that state is dropped by just goes on from where it is.
+            let on_close = |flow: &Flow| flow.spec.sinks.iter().any(|sink| sink.emit_on_close);
+            if old.spec.allowed_lateness_us != new.spec.allowed_lateness_us && (on_close(old) || on_close(new)) {
+                return Some("'allowed_lateness' is another, and rows of open windows are held back by it".into());
+            }
             if let Some((before, after)) = first_difference(&old.kept(), &new.kept()) {
                 return Some(changed(before, after));
             }

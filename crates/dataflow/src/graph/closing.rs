@@ -1,12 +1,15 @@
 //! EMIT ON WINDOW CLOSE: every aggregate by windows of an INSERT emits a group once, when its window closes, so that what joins, ranks or aggregates those
 //! has little to do. Where rows change all the same, as those of an outer join do, they are held back until they no longer do.
 //!
+//! Where windows change after they came out, as late rows are allowed, nothing below can do so once: all is computed with every change, and the same operator holds
+//! back what is of open windows.
+//!
 //! What is above such an aggregate tells of no row that it is final before the aggregate does: its times are made of the aggregate's, of rows that meet
 //! others the later. And what ends as the watermark moves is still there for what comes in that epoch ([`polybolos_state::JobState::begin`]).
 use std::sync::Arc;
 
 use datafusion::{
-    common::Result,
+    common::{Result, not_impl_err},
     physical_plan::{
         ExecutionPlan, coalesce_partitions::CoalescePartitionsExec, coop::CooperativeExec, filter::FilterExec,
         projection::ProjectionExec, repartition::RepartitionExec,
@@ -36,18 +39,29 @@ impl Builder<'_> {
             return self.lower_closing(plan.children()[0]);
         }
         let node = self.lower(plan)?;
-        Ok(self.held_back(node))
+        self.held_back(node)
     }
 
-    fn held_back(&mut self, node: usize) -> usize {
+    fn held_back(&mut self, node: usize) -> Result<usize> {
+        if !self.nodes[node].changing {
+            return Ok(node);
+        }
+        let ahead_us = match self.emit {
+            Emit::OnWindowCloseThenUpdate { ahead_us } => ahead_us,
+            Emit::OnUpdate | Emit::OnWindowClose => 0,
+        };
         let times = times::known(&self.nodes[node].times);
-        if !self.nodes[node].changing || times.is_empty() {
-            return node;
+        if times.is_empty() {
+            let or = if ahead_us > 0 { " or 'allowed_lateness'" } else { "" };
+            return not_impl_err!(
+                "EMIT ON WINDOW CLOSE needs rows that tell when they change no more, and this query takes some back that do not; select the window's bounds too, or leave EMIT{or} out"
+            );
         }
         let schema = self.nodes[node].schema.clone();
         let columns = (0..schema.fields().len()).collect();
         let node = self.exchange(node, columns);
         let width = schema.fields().len();
-        self.operator(OnClose { schema: schema.clone(), times }, vec![node], schema, false, vec![None; width])
+        let on_close = OnClose { schema: schema.clone(), times, ahead_us };
+        Ok(self.operator(on_close, vec![node], schema, ahead_us > 0, vec![None; width]))
     }
 }

@@ -237,7 +237,8 @@ fn by_source(spec: &EpochSpec, scans: Vec<(usize, RecordScanExec, Vec<Stage>)>, 
         let readers = members.into_iter().zip(steps);
         let readers = readers.map(|(Member { source, stages, .. }, steps)| Reader { source, steps, stages }).collect();
         let time = time.zip(others.into_iter().next()).map(|(time, expression)| ScanTime { expression, ..time });
-        Ok(EpochScan { spec: Arc::new(ScanSpec { fields, ..alike }), decoded: schema, time, readers })
+        let (scan, allowed_lateness_us) = (Arc::new(ScanSpec { fields, ..alike }), spec.allowed_lateness_us);
+        Ok(EpochScan { spec: scan, decoded: schema, time, allowed_lateness_us, readers })
     };
     groups.into_iter().map(one).collect()
 }

@@ -47,6 +47,8 @@ pub struct EpochScan {
     pub spec: Arc<ScanSpec>,
     pub decoded: SchemaRef,
     pub time: Option<ScanTime>,
+    /// How much the job's watermark is behind the one that the table tells of.
+    pub allowed_lateness_us: i64,
     pub readers: Vec<Reader>,
 }
 
@@ -56,7 +58,7 @@ pub struct Scanned {
     pub batches: Vec<Vec<RecordBatch>>,
     pub dead_letters: Vec<DeadLetter>,
     pub late_rows: Vec<DeadLetter>,
-    /// Largest event time less the watermark's delay.
+    /// Largest event time less the watermark's delay, and less the lateness that is allowed.
     pub event_time_us: Option<i64>,
     pub decode_us: u64,
     pub compute_us: u64,
@@ -127,7 +129,8 @@ impl EpochScan {
         let times = microseconds(&time.expression.evaluate(&batch)?.into_array(batch.num_rows())?)?;
         let times = times.as_primitive::<Int64Type>();
         if let Some(newest) = datafusion::arrow::compute::max(times) {
-            scanned.event_time_us = scanned.event_time_us.max(Some(newest.saturating_sub(time.delay_us)));
+            let seen = newest.saturating_sub(time.delay_us).saturating_sub(self.allowed_lateness_us);
+            scanned.event_time_us = scanned.event_time_us.max(Some(seen));
         }
         let Some(watermark) = watermark_us else { return Ok((batch, records)) };
         let late_before_us = time.lateness.late_before_us(watermark);
@@ -136,8 +139,9 @@ impl EpochScan {
         if in_time.true_count() == in_time.len() {
             return Ok((batch, records));
         }
+        let less = if self.allowed_lateness_us > 0 { " less 'allowed_lateness'" } else { "" };
         for row in (0..in_time.len()).filter(|&row| !in_time.value(row)) {
-            let error = format!("its event time is {} us before the watermark", watermark.saturating_sub(times.value(row)));
+            let error = format!("its event time is {} us before the watermark{less}", watermark.saturating_sub(times.value(row)));
             scanned.late_rows.push(self.letter("late", error, records.value(row), chunk, place));
         }
         Ok((filter_record_batch(&batch, &in_time)?, filter(&records, &in_time)?.as_primitive().clone()))

@@ -60,6 +60,10 @@ pub struct EpochSpec {
     pub lanes: usize,
     /// When windows end, as [`Lateness`] takes it: a row below the last end that the watermark has passed is late. Empty: no row is late.
     pub window_ends: Vec<(i64, i64)>,
+    /// The job's watermark is so much behind the one that its tables tell of: nothing is late or dropped sooner. Windows that come out when they close do so by
+    /// the latter, and again when rows change them.
+    #[serde(default)]
+    pub allowed_lateness_us: i64,
     /// State that nothing else bounds ends so long after its last change.
     #[serde(default)]
     pub ttl_us: Option<i64>,
@@ -87,7 +91,11 @@ impl EpochSpec {
             let node = PhysicalPlanNode::decode(section.plan.as_slice())
                 .map_err(|error| unreadable(&format!("the plan of job {}", self.job), &error))?;
             let plan = CasesToldOnce.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(context, &codec))?;
-            let emit = if section.emit_on_close { Emit::OnWindowClose } else { Emit::OnUpdate };
+            let emit = match (section.emit_on_close, self.allowed_lateness_us) {
+                (false, _) => Emit::OnUpdate,
+                (true, 0) => Emit::OnWindowClose,
+                (true, ahead_us) => Emit::OnWindowCloseThenUpdate { ahead_us },
+            };
             Ok(SinkPlan { plan, emit })
         };
         self.sinks.iter().map(decode).collect()

@@ -5,6 +5,7 @@
 //! | `on_error` | `dead_letter`: a bad record goes to the dead letters, and so does a row on which an expression above a join or an aggregate fails (`CAST`, division by zero); `fail`: it stops the job | `dead_letter` |
 //! | `on_data_loss` | `fail` or `continue`, when records to read are gone | as the source table says |
 //! | `start` | `earliest-offset` or `latest-offset`: where the job begins | as the source table says |
+//! | `allowed_lateness` | a length of time, `1 minute`: a row is late only when the watermark is so much past where it would be late otherwise. State is kept so much longer; windows that came out when they closed come out again when rows change them | none |
 //! | `state.ttl` | a length of time, `1 d`: state that no window or interval of a watermarked time bounds is dropped so long after its last change (up to a 64th of it later), per key of an aggregate, row of a join or of a top-N, partition of a window function. What was written stays; a key that comes again begins anew | kept |
 //! | `state.unbounded` | `notice`, `allow` or `refuse` a plan whose state grows without bound | `notice` |
 //! | `state.partitions` | 1 to 64: into how many partitions state is cut | 4 |
@@ -27,6 +28,9 @@ pub struct JobOptions {
     pub on_data_loss: Option<OnDataLoss>,
     /// `None`: as each source table says.
     pub start: Option<StartupMode>,
+    /// So much the watermark may be past a row's first window before the row is late.
+    #[serde(default)]
+    pub allowed_lateness_us: i64,
     /// State that was not touched for so long is dropped; `None`: kept.
     #[serde(default)]
     pub state_ttl_us: Option<i64>,
@@ -67,6 +71,7 @@ impl Default for JobOptions {
             on_error: OnError::default(),
             on_data_loss: None,
             start: None,
+            allowed_lateness_us: 0,
             state_ttl_us: None,
             state_unbounded: StateUnbounded::default(),
             state_partitions: DEFAULT_STATE_PARTITIONS,
@@ -107,6 +112,7 @@ impl JobOptions {
         let on_data_loss = reader.choice("on_data_loss", &ON_DATA_LOSS)?;
         let start = reader.choice("start", &[("earliest-offset", false), ("latest-offset", true)])?;
         let start = start.map(|latest| if latest { StartupMode::Latest } else { StartupMode::Earliest });
+        let allowed_lateness_us = reader.duration("allowed_lateness")?.unwrap_or_default();
         let state_ttl_us = reader.duration("state.ttl")?;
         let unbounded = [("notice", StateUnbounded::Notice), ("allow", StateUnbounded::Allow), ("refuse", StateUnbounded::Refuse)];
         let state_unbounded = reader.choice("state.unbounded", &unbounded)?.unwrap_or_default();
@@ -136,6 +142,7 @@ impl JobOptions {
             on_error,
             on_data_loss,
             start,
+            allowed_lateness_us,
             state_ttl_us,
             state_unbounded,
             state_partitions,

@@ -95,8 +95,21 @@ impl EventTimeUse {
         *self = std::mem::take(self).and(Self { granule_us: Some(granule_us), ends: vec![ends] });
     }
 
-    /// When a row is late, in words; `None`: never.
-    pub fn lateness(&self) -> Option<String> {
+    /// Timers are due at multiples of it. Windows that come out before their state is dropped do so so much `ahead_us`.
+    pub fn timer_granule_us(&self, ahead_us: i64) -> i64 {
+        match self.granule_us {
+            Some(granule_us) if granule_us > 0 => gcd(granule_us, ahead_us),
+            _ => 1,
+        }
+    }
+
+    /// When a row is late of which so much lateness is allowed, in words; `None`: never.
+    pub fn lateness(&self, allowed_us: i64) -> Option<String> {
+        let words = self.late_once()?;
+        Some(if allowed_us > 0 { format!("{words}, with {} ms of allowed lateness", allowed_us / 1_000) } else { words })
+    }
+
+    fn late_once(&self) -> Option<String> {
         let of_one = |ends: &WindowEnds| match (ends.every_us / 1_000, ends.offset_us / 1_000) {
             (every_ms, 0) => format!("every {every_ms} ms"),
             (every_ms, offset_ms) => format!("every {every_ms} ms from {offset_ms} ms on"),
@@ -486,11 +499,22 @@ mod tests {
         assert_eq!(ends(&[(30, 23), (10, 3), (10, 13)]).ends, [WindowEnds { every_us: 10, offset_us: 3 }]);
         assert_eq!(ends(&[(10, 3), (10, 4)]).ends.len(), 2);
         assert_eq!(WindowEnds::new(10, 3).common(WindowEnds::new(15, 13)), WindowEnds::new(5, 3));
-        assert_eq!(ends(&[]).lateness(), None);
-        assert_eq!(ends(&[(0, 0)]).lateness().unwrap(), "a row is late once its time is below the watermark");
-        let words = ends(&[(10_000_000, 0)]).lateness().unwrap();
+        assert_eq!(ends(&[]).lateness(0), None);
+        assert_eq!(ends(&[(0, 0)]).lateness(0).unwrap(), "a row is late once its time is below the watermark");
+        let words = ends(&[(10_000_000, 0)]).lateness(0).unwrap();
         assert_eq!(words, "a row is late once its 10000 ms of event time are below the watermark");
-        let words = ends(&[(15_000_000, 1_000_000), (10_000_000, 0)]).lateness().unwrap();
+        let words = ends(&[(15_000_000, 1_000_000), (10_000_000, 0)]).lateness(0).unwrap();
         assert!(words.ends_with("windows end every 10000 ms, and every 15000 ms from 1000 ms on"), "{words}");
+        let words = ends(&[(10_000_000, 0)]).lateness(60_000_000).unwrap();
+        assert!(words.ends_with("are below the watermark, with 60000 ms of allowed lateness"), "{words}");
+    }
+
+    #[test]
+    fn timers_are_due_when_windows_come_out_and_when_they_are_dropped() {
+        let of = |granule_us: Option<i64>| EventTimeUse { granule_us, ends: vec![] };
+        assert_eq!(of(Some(60)).timer_granule_us(0), 60);
+        assert_eq!(of(Some(60)).timer_granule_us(90), 30);
+        assert_eq!(of(Some(0)).timer_granule_us(90), 1, "sessions end at any time");
+        assert_eq!(of(None).timer_granule_us(90), 1);
     }
 }

@@ -875,6 +875,11 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("CREATE JOB j AS BEGIN SELECT 1; END", "expected INSERT INTO or END"),
         ("CREATE JOB j WITH ('state.partitions' = '65') AS INSERT INTO other SELECT k, v FROM t", "a number from 1 to 64"),
         ("CREATE JOB j WITH ('state.ttl' = 'soon') AS INSERT INTO other SELECT k, v FROM t", "a length of time"),
+        ("CREATE JOB j WITH ('allowed_lateness' = '-1 s') AS INSERT INTO other SELECT k, v FROM t", "a length of time"),
+        (
+            "CREATE JOB j WITH ('allowed.lateness' = '1 s') AS INSERT INTO other SELECT k, v FROM t",
+            "did you mean 'allowed_lateness'?",
+        ),
         ("CREATE JOB j WITH ('state.unbounded' = 'alow') AS INSERT INTO other SELECT k, v FROM t", "did you mean 'allow'?"),
         ("CREATE JOB j WITH ('late.rows' = 't') AS INSERT INTO other SELECT k, v FROM t", "unknown option 'late.rows'"),
         (
