@@ -75,6 +75,29 @@ CREATE JOB placed_job AS INSERT INTO placed SELECT id, room FROM readings JOIN r
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_rows_that_may_be_late_correct_their_windows_however_epochs_are_cut(tmp_path):
+    pipeline = tmp_path / "lateness"
+    (pipeline / "tests/one/input").mkdir(parents=True)
+    (pipeline / "tests/one/expected").mkdir()
+    statements = ["CREATE TABLE readings (ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'kafka', 'topic' = 'readings', 'format' = 'json')"]
+    for table, emit in (("closed", " EMIT ON WINDOW CLOSE"), ("counted", "")):
+        statements += [
+            f"CREATE TABLE {table} (window_start TIMESTAMP(3), n BIGINT, PRIMARY KEY (window_start) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')",
+            f"CREATE JOB {table}_job WITH ('allowed_lateness' = '1 minute') AS INSERT INTO {table} SELECT window_start, count(*) "
+            f"FROM TABLE(TUMBLE(TABLE readings, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end{emit}",
+        ]
+    (pipeline / "lateness.sql").write_text(";\n".join(statements) + ";\n")
+    # Each window gets a row after its end, of which the second comes when it has been written twice.
+    seconds = [1, 2, 15, 3, 27, 4, 16, 35]
+    (pipeline / "tests/one/input/readings.ndjson").write_text("".join(f'{{"ts": "2026-01-01 00:00:{second:02}"}}\n' for second in seconds))
+    closed = "window_start,n\n2026-01-01T00:00:00,4\n2026-01-01T00:00:10,2\n2026-01-01T00:00:20,1\n"
+    (pipeline / "tests/one/expected/closed.csv").write_text(closed)
+    (pipeline / "tests/one/expected/counted.csv").write_text(closed + "2026-01-01T00:00:30,1\n")
+    (pipeline / "tests/one/expected/polybolos.late_rows.ndjson").write_text("")
+    done = polybolos_test(str(pipeline))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_what_a_case_lacks_is_told(tmp_path):
     assert polybolos_test(str(REPOSITORY / "ingest")).returncode == 2
     pipeline = tmp_path / "users"

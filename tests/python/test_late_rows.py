@@ -78,6 +78,48 @@ def test_each_table_of_a_job_says_through_where_it_is_complete(system):
     assert f"{stem}_soon" in shown and f"{stem}_closed" in shown and "2026-01-01T00:00:4" in shown, shown
 
 
+def test_a_written_window_is_corrected_while_late_rows_are_allowed(system):
+    stem = f"allowed_{uuid.uuid4().hex[:8]}"
+
+    def produce(*seconds: int) -> None:
+        lines = "".join(json.dumps({"ts": f"2026-01-01 00:00:{second:02}"}) + "\n" for second in seconds)
+        system.run("topic", "produce", stem, stdin=lines)
+
+    produce(1, 12)
+    system.sql(
+        f"CREATE TABLE {stem}_source (ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json', 'scan.watermark.idle-timeout' = '1 s')"
+    )
+    system.sql(
+        f"CREATE TABLE {stem} (window_start TIMESTAMP(3), n BIGINT, PRIMARY KEY (window_start) NOT ENFORCED) "
+        f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{stem}', 'table.create' = 'true')"
+    )
+    system.sql(f"CREATE TABLE {stem}_only (window_start TIMESTAMP(3), n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{stem}_only', 'format' = 'json')")
+    query = f"SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE {stem}_source, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY window_start, window_end EMIT ON WINDOW CLOSE"
+    allowed = "WITH ('allowed_lateness' = '30 s')"
+    refused = system.run("sql", "-c", f"CREATE JOB {stem}_job {allowed} AS INSERT INTO {stem}_only {query}", check=False)
+    assert refused.returncode != 0 and f"table {stem}_only only takes rows" in refused.stderr and "leave 'allowed_lateness' out" in refused.stderr, refused.stderr
+    job = f"CREATE JOB {stem}_job {allowed} AS INSERT INTO {stem} {query}"
+    explained = system.run("sql", "-c", f"EXPLAIN {job}").stdout
+    for words in ("with 30000 ms of allowed lateness", "and again when rows change it", "dropped once the watermark is 30 s past"):
+        assert words in explained, explained
+    system.sql(job)
+    counts = lambda: [row["n"] for row in system.sql(f"SELECT n FROM {stem} ORDER BY window_start")]  # noqa: E731
+    late = lambda: system.sql(f"SELECT late_rows FROM polybolos.jobs WHERE name = '{stem}_job'")[0]["late_rows"]  # noqa: E731
+    # All partitions fall silent, and the watermark is at the newest time.
+    wait_for("the first window closing", lambda: counts() == [1])
+    produce(3)
+    wait_for("it coming out again", lambda: counts() == [2])
+    produce(45)
+    wait_for("the second window closing", lambda: counts() == [2, 1])
+    produce(4, 13)
+    wait_for("one row that is late and one that is allowed", lambda: (late(), counts()) == (1, [2, 2]))
+    refused = system.run("sql", "-c", f"UPGRADE JOB {stem}_job WITH ('allowed_lateness' = '1 m') AS INSERT INTO {stem} {query}", check=False)
+    assert refused.returncode != 0 and "'allowed_lateness' is another" in refused.stderr, refused.stderr
+    verified = system.run("job", "verify", f"{stem}_job", check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 def test_an_insert_without_windows_beside_one_with_them_is_told_of(system):
     stem = f"beside_{uuid.uuid4().hex[:8]}"
     system.run("topic", "produce", stem, stdin='{"k": "a", "ts": "2026-01-01 00:00:01"}\n')

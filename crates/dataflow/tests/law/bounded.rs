@@ -47,6 +47,7 @@ pub fn long_case(sql: &str, every_us: i64, emits_on_close: bool) -> Case {
         epochs: vec![Epoch::default(); EPOCHS],
         lanes: 2,
         delay_ms: Some(2_000),
+        allowed_ms: 0,
         partitions: 1,
         ttl_us: None,
         whole: None,

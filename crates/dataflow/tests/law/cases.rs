@@ -46,6 +46,8 @@ pub struct Case {
     pub lanes: usize,
     /// `WATERMARK FOR ts AS ts - …` of all tables; none: they have no event time.
     pub delay_ms: Option<i64>,
+    /// `'allowed_lateness'` of the job.
+    pub allowed_ms: i64,
     pub partitions: usize,
     /// `'state.ttl'`, by a clock of one second per epoch.
     pub ttl_us: Option<i64>,
@@ -79,7 +81,9 @@ impl Case {
         let lanes = rng.random_range(1..=MOST_LANES);
         let whole = (tables.len() > 1 && rng.random_bool(0.2)).then(|| rng.random_range(0..tables.len()));
         arrivals.iter_mut().filter(|arrival| Some(arrival.table) == whole).for_each(|arrival| arrival.epoch = 0);
-        let case = Self { seed, tables, statements, arrivals, epochs, lanes, delay_ms, partitions, ttl_us: None, whole };
+        let allowed_ms = *[0, 0, 1_500, 10_000].choose(&mut rng).expect("lengths");
+        let case =
+            Self { seed, tables, statements, arrivals, epochs, lanes, delay_ms, allowed_ms, partitions, ttl_us: None, whole };
         // Without a watermark nothing closes.
         if delay_ms.is_some() && whole.is_none() { case } else { case.on_update() }
     }
@@ -108,6 +112,11 @@ impl Case {
         watermarks
     }
 
+    /// The watermark that the engine is given, where the tables tell of this one.
+    pub fn given_us(&self, watermark_us: Option<i64>) -> Option<i64> {
+        watermark_us.map(|us| us - self.allowed_ms * 1_000)
+    }
+
     /// When the job's windows end, each kind every so many microseconds, so many after multiples of that: rows are late by it. Without windows, or event
     /// time, no row is.
     pub fn window_ends(&self) -> Option<Vec<(i64, i64)>> {
@@ -130,7 +139,11 @@ impl Case {
                 let _ = writeln!(text, "  emitted once the watermark has passed {closing}");
             }
         }
-        let _ = writeln!(text, "lanes {}, watermark delay {:?} ms, whole table {:?}", self.lanes, self.delay_ms, self.whole);
+        let Self { lanes, delay_ms, allowed_ms, whole, .. } = self;
+        let _ = writeln!(
+            text,
+            "lanes {lanes}, watermark delay {delay_ms:?} ms, allowed lateness {allowed_ms} ms, whole table {whole:?}"
+        );
         let watermarks = self.watermarks_us();
         for (number, epoch) in self.epochs.iter().enumerate() {
             let _ = writeln!(text, "epoch {number} (watermark {:?} us) {:?}", watermarks[number], epoch.crash);

@@ -74,7 +74,11 @@ pub fn start(case: &Case) -> Result<Box<dyn Engine + '_>, String> {
         for statement in &case.statements {
             let plan = context.sql(&statement.sql).await.map_err(|error| format!("plan {error}"))?;
             let plan = plan.into_optimized_plan().map_err(|error| format!("plan {error}"))?;
-            let emit = if statement.closing.is_some() { Emit::OnWindowClose } else { Emit::OnUpdate };
+            let emit = match (&statement.closing, case.allowed_ms * 1_000) {
+                (None, _) => Emit::OnUpdate,
+                (Some(_), 0) => Emit::OnWindowClose,
+                (Some(_), ahead_us) => Emit::OnWindowCloseThenUpdate { ahead_us },
+            };
             sinks.push(SinkPlan { plan, emit });
         }
         let find = |plan: &Arc<dyn ExecutionPlan>| {

@@ -6,6 +6,7 @@ use super::cases::{Case, EPOCH_US};
 /// Rows of an epoch: by table, batches with the topic-partition they come from.
 pub struct Feed {
     pub tables: Vec<Vec<(usize, RecordBatch)>>,
+    /// So much behind the tables' own as lateness is allowed.
     pub watermark_us: Option<i64>,
     /// The watermark as of the epoch's end.
     pub after_us: Option<i64>,
@@ -23,8 +24,8 @@ impl Feed {
         };
         Self {
             tables: (0..case.tables.len()).map(batches).collect(),
-            watermark_us: case.watermarks_us()[epoch],
-            after_us: case.watermarks_us()[epoch + 1],
+            watermark_us: case.given_us(case.watermarks_us()[epoch]),
+            after_us: case.given_us(case.watermarks_us()[epoch + 1]),
             clock_us: epoch as i64 * EPOCH_US,
         }
     }

@@ -17,6 +17,8 @@ pub struct Kept {
     pub rows: usize,
     pub crashes: usize,
     pub late: usize,
+    /// Rows of closed windows that were taken back.
+    pub corrected: usize,
     pub epochs: usize,
     /// Plain DataFusion has no answer itself.
     pub without_answer: usize,
@@ -69,8 +71,15 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
         if let Some(Crash::ExecutorLate { lanes }) = epoch.crash {
             engine.reload(lanes)?;
         }
-        for (answer, deltas) in answers.iter_mut().zip(&ran.deltas) {
+        for ((answer, deltas), statement) in answers.iter_mut().zip(&ran.deltas).zip(&case.statements) {
             super::sham::sum(deltas, answer)?;
+            let taken_back = deltas.iter().flat_map(|(_, weights)| weights).filter(|weight| **weight < 0).count();
+            if statement.closing.is_some() {
+                kept.corrected += taken_back;
+            }
+            if statement.closing.is_some() && case.allowed_ms == 0 && taken_back > 0 {
+                return Err(format!("closed: {taken_back} rows of closed windows are taken back in epoch {number}"));
+            }
         }
         kept.crashes += usize::from(epoch.crash.is_some());
         kept.late += ran.late;
@@ -78,7 +87,7 @@ fn run(case: &Case, start: Start) -> Result<Kept, String> {
             continue;
         }
         let (rows, late) = oracle::on_time(case, number, ends.as_deref());
-        let watermark_us = ran.fired_us;
+        let watermark_us = ran.fired_us.map(|us| us + case.allowed_ms * 1_000);
         if kept.late != late {
             return Err(format!("after epoch {number}: {} late rows instead of {late}", kept.late));
         }
@@ -128,6 +137,7 @@ pub fn shrink(case: &Case, failure: &str, start: Start) -> (Case, String) {
     for simpler in [
         |case: &mut Case| case.epochs.iter_mut().for_each(|epoch| epoch.crash = None),
         |case: &mut Case| case.lanes = 1,
+        |case: &mut Case| case.allowed_ms = 0,
         |case: &mut Case| *case = case.clone().on_update(),
         |case: &mut Case| {
             *case = case.clone().on_update();

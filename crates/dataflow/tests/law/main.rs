@@ -4,6 +4,7 @@
 //! * `tables`, `expressions`, `queries`: what is asked about what; `spelling`: in which words; `cases`: when rows come and what goes wrong meanwhile;
 //! * `engine`: what is under test; `dataflow`, `stream`: the engine itself; `sham`: an engine with flaws on purpose, which the law must find;
 //! * `bounded`: what is held does not grow where event time bounds it;
+//! * `lateness`: what comes out, when, and again, where late rows are allowed;
 //! * `zeros`: -0.0 and 0.0 are one group;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;
@@ -18,6 +19,7 @@ mod engine;
 mod expressions;
 mod failing;
 mod judge;
+mod lateness;
 mod oracle;
 mod peers;
 mod platform;
@@ -123,6 +125,7 @@ fn deltas_add_up_to_the_answer_over_all_input() {
                 total.rows += kept.rows;
                 total.crashes += kept.crashes;
                 total.late += kept.late;
+                total.corrected += kept.corrected;
                 total.epochs += kept.epochs;
                 total.without_answer += kept.without_answer;
                 total.oracle_wrong += kept.oracle_wrong;
@@ -152,6 +155,7 @@ fn deltas_add_up_to_the_answer_over_all_input() {
             of_constructs.map(|construct| format!("{construct:?}")).chain(of_words.map(ToString::to_string)).collect();
         assert!(lacking.is_empty(), "no case from seed {first} on has {}", lacking.join(", "));
         assert!(statements.iter().any(|statement| statement.closing.is_some()), "no case emits when windows close");
+        assert!(total.corrected > 0, "no row corrects a window that was emitted when it closed");
     }
 }
 

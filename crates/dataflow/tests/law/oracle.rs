@@ -45,7 +45,7 @@ fn context_in(session: SessionState, case: &Case, rows: &[Vec<usize>]) -> Result
 }
 
 /// The rows of each table that came up to and with `epoch` and were not late. `ends`: when the windows of the job end, every so often, so much after multiples
-/// of that; a row is late when the first end after it has passed.
+/// of that; a row is late when the first end after it passed longer ago than lateness is allowed.
 pub fn on_time(case: &Case, epoch: usize, ends: Option<&[(i64, i64)]>) -> (Vec<Vec<usize>>, usize) {
     let watermarks = case.watermarks_us();
     let mut rows = vec![Vec::new(); case.tables.len()];
@@ -56,7 +56,7 @@ pub fn on_time(case: &Case, epoch: usize, ends: Option<&[(i64, i64)]>) -> (Vec<V
         let is_late = match (ends, time_us, watermarks[arrival.epoch]) {
             (Some(ends), Some(time), Some(watermark)) => {
                 let next = |(every, offset): &(i64, i64)| (time - offset).div_euclid(*every) * every + offset + every;
-                ends.iter().any(|end| next(end) <= watermark)
+                ends.iter().any(|end| next(end) + case.allowed_ms * 1_000 <= watermark)
             }
             _ => false,
         };

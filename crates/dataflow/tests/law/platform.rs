@@ -214,9 +214,14 @@ fn described(case: Case) -> Json {
     let made = jobs.iter().map(|job| {
         let inserts: Vec<String> = job.sinks.iter().map(Sink::insert).collect();
         let body = if let [one] = &inserts[..] { one.clone() } else { format!("BEGIN {}; END", inserts.join("; ")) };
+        let lateness = match case.allowed_ms {
+            0 => String::new(),
+            allowed_ms => format!(", 'allowed_lateness' = '{allowed_ms} ms'"),
+        };
+        let options = format!("'state.unbounded' = 'allow', 'parallelism' = '{}'{lateness}", 1 + case.seed % 3);
         json!({
             "name": job.name,
-            "sql": format!("CREATE JOB {} WITH ('state.unbounded' = 'allow', 'parallelism' = '{}') AS {body}", job.name, 1 + case.seed % 3),
+            "sql": format!("CREATE JOB {} WITH ({options}) AS {body}", job.name),
             "sinks": job.sinks.iter().map(|sink| json!({"name": sink.table, "sql": sink.target()})).collect::<Vec<_>>(),
         })
     });
