@@ -2,7 +2,7 @@
 //!
 //! A command may start services and die without ending them. As a "child subreaper" (Linux) this process, instead of init,
 //! becomes the parent of whatever is orphaned below it, and so can find and end it.
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,12 +16,20 @@ pub fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(rustix::process::getpid()))?)
 }
 
-/// Ends all children of this process: SIGTERM, SIGKILL for those still there after `grace`. Returns how many there were.
+/// A process that was left behind.
+#[derive(Debug)]
+pub struct Orphan {
+    pub pid: Pid,
+    /// Its program and arguments, separated by spaces.
+    pub command: String,
+}
+
+/// Ends all children of this process: SIGTERM, SIGKILL for those still there after `grace`. Returns those that had not ended by themselves.
 ///
 /// To be called when every child that somebody waits for has been waited for.
-pub fn end_all(grace: Duration) -> usize {
+pub fn end_all(grace: Duration) -> Vec<Orphan> {
     let started = Instant::now();
-    let mut asked = Vec::new();
+    let mut asked: Vec<Orphan> = Vec::new();
     for _ in 0..MAX_ROUNDS {
         reap();
         let children = children();
@@ -29,24 +37,31 @@ pub fn end_all(grace: Duration) -> usize {
             break;
         }
         for child in children {
-            if started.elapsed() >= grace {
-                let _ = kill_process(child, Signal::KILL);
-            } else if !asked.contains(&child) {
+            if !asked.iter().any(|orphan| orphan.pid == child) {
+                // Read before the signal: what has ended has no command any more.
+                asked.push(Orphan { pid: child, command: command(child) });
                 let _ = kill_process(child, Signal::TERM);
                 let _ = kill_process(child, Signal::CONT);
             }
-            if !asked.contains(&child) {
-                asked.push(child);
+            if started.elapsed() >= grace {
+                let _ = kill_process(child, Signal::KILL);
             }
         }
         std::thread::sleep(ROUND_PAUSE);
     }
-    asked.len()
+    asked.retain(|orphan| !orphan.command.is_empty());
+    asked
 }
 
-/// Collects children that have ended already.
+/// Collects children that have ended already, of whatever process group.
 fn reap() {
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+/// Empty once it has ended.
+fn command(pid: Pid) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ").trim_end().to_owned()
 }
 
 fn children() -> Vec<Pid> {

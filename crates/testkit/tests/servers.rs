@@ -61,7 +61,12 @@ fn both_start_and_keep_data_over_stop_and_kill() {
 }
 
 fn launcher_runs_a_command_and_leaves_nothing() {
-    let script = "echo kafka=$POLYBOLOS_TEST_KAFKA cassandra=$POLYBOLOS_TEST_CASSANDRA; setsid sleep 300 & echo orphan=$!; exit 5";
+    // Of two that it leaves behind, one has ended by itself before the command does.
+    let script = "echo kafka=$POLYBOLOS_TEST_KAFKA cassandra=$POLYBOLOS_TEST_CASSANDRA
+        setsid sleep 300 & echo orphan=$!
+        ended=$(sh -c 'setsid true > /dev/null & echo $!')
+        while grep -qs '^State:.[^Z]' /proc/$ended/status; do sleep 0.05; done
+        exit 5";
     let mut launcher = launcher(&["--only", "kafka", "--", "sh", "-c", script]);
     let ready = launcher.wait_ready(START).unwrap();
     let address = ready.strip_prefix("ready kafka=").expect("the ready line names Kafka");
@@ -70,6 +75,9 @@ fn launcher_runs_a_command_and_leaves_nothing() {
     assert!(output.contains(&format!("kafka={address} cassandra=\n")), "{output}");
     let orphan = output.lines().find_map(|line| line.strip_prefix("orphan=")).unwrap();
     assert!(is_gone(orphan.parse().unwrap()), "what the command left behind is ended");
+    let log = launcher.stderr().unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("left a process behind")).collect();
+    assert!(told.len() == 1 && told[0].contains(orphan) && told[0].contains("sleep 300"), "{log}");
     assert!(probe::kafka(address.parse().unwrap()).is_err());
 }
 

@@ -264,9 +264,8 @@ fn stop(running: Running) {
         scope.spawn(|| drop(running.kafka));
         drop(running.cassandra);
     });
-    let orphans = orphans::end_all(ORPHAN_GRACE);
-    if orphans > 0 {
-        tracing::warn!(orphans, "the command left processes behind: ended");
+    for orphan in orphans::end_all(ORPHAN_GRACE) {
+        tracing::warn!(pid = %orphan.pid, command = orphan.command, "the command left a process behind: ended");
     }
 }
 
