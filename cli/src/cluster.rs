@@ -1,5 +1,6 @@
 //! `polybolos cluster`: a cluster of processes on this machine against a Kafka and a Cassandra that run already: a scheduler, executors,
-//! an ingestor and the demo's feed. A service that dies is started again after a second; Ctrl-C ends all of it.
+//! an ingestor and the demo's feed. A service that dies is started again after a second; Ctrl-C ends all of it. Services
+//! end with this process even when it is killed.
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::Context;
@@ -129,13 +130,16 @@ async fn supervise(
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log").join(format!("{name}.log")))?;
         let mut child = Command::new(&program)
             .args(verb)
+            .arg("--end-with-input")
             .envs(&environment)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)
             .process_group(0)
             .spawn()?;
+        // The system closes it when this process ends, in whatever way, and the service ends, too. Waiting for the service would close it at once.
+        let _input = child.stdin.take();
         let pid = child.id();
         if let Some(pid) = pid {
             std::fs::write(folder.join(format!("{name}.pid")), pid.to_string())?;

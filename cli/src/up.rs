@@ -69,12 +69,18 @@ pub struct Arguments {
     /// Send traces to an OTLP collector, such as http://127.0.0.1:4317.
     #[arg(long)]
     otlp_endpoint: Option<String>,
+    /// End with whoever started this and holds the other end of standard input.
+    #[arg(long, hide = true)]
+    end_with_input: bool,
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let log = LogSettings { service: "up", json: arguments.log_json, otlp_endpoint: arguments.otlp_endpoint.clone() };
     telemetry::start(&log)?;
     let stop = shutdown::on_signals()?;
+    if arguments.end_with_input {
+        shutdown::on_end_of_input(stop.clone())?;
+    }
     let folder = arguments.data_dir.clone();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     // Held until this process is gone, however it ends.

@@ -1,5 +1,6 @@
 """A running platform for the tests: one shared by all that only look, and fresh ones for those that kill."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -59,6 +60,7 @@ class Platform:
             if self.process.poll() is not None:
                 raise AssertionError(f"the platform ended with {self.process.returncode}: {self.errors()}")
             time.sleep(0.02)
+        self.kill()
         raise AssertionError(f"the platform was not ready in {deadline} s: {self.errors()}")
 
     def errors(self) -> str:
@@ -118,10 +120,34 @@ class Cluster(Platform):
         command = [BINARY, "cluster", "--data-dir", str(self.folder), "--port-offset", str(self.offset)]
         command += ["--kafka", self.kafka, "--cassandra", self.cassandra, *self.arguments]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
-        wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+        try:
+            wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+        except BaseException:
+            self.kill()
+            raise
 
     def pid(self, service: str) -> int:
         return int((self.folder / f"{service}.pid").read_text())
+
+
+@contextlib.contextmanager
+def running(platform: Platform):
+    """Started, and ended in order; after a failure, anyhow."""
+    platform.start()
+    try:
+        yield platform
+        assert platform.stop() == 0, platform.errors()
+    finally:
+        if platform.process.poll() is None:
+            platform.kill()
+
+
+def is_alive(pid: int) -> bool:
+    """One that nobody has collected yet has ended, too: it has no command line any more."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def hit(cluster: Cluster, moments, faults: int, between_s: tuple[float, float], pause_s: float, others: tuple[str, ...] = ()) -> tuple[int, int]:
@@ -262,11 +288,9 @@ def fresh_platform():
 def platform():
     """One platform with the demo pipeline, for tests that only look."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
-    shared = Platform(folder / "data")
-    shared.start()
-    wait_for("twenty users", lambda: shared.sql("SELECT count(*) AS n FROM created_users")[0]["n"] >= 20)
-    yield shared
-    assert shared.stop() == 0, shared.errors()
+    with running(Platform(folder / "data")) as shared:
+        wait_for("twenty users", lambda: shared.sql("SELECT count(*) AS n FROM created_users")[0]["n"] >= 20)
+        yield shared
     assert not (shared.folder / "endpoints.json").exists()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -308,11 +332,8 @@ def fresh_cluster():
 @pytest.fixture(scope="session")
 def cluster():
     """One cluster, for tests that leave its processes alone."""
-    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
-        shared = Cluster(pathlib.Path(folder) / "data")
-        shared.start()
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder, running(Cluster(pathlib.Path(folder) / "data")) as shared:
         yield shared
-        assert shared.stop() == 0, shared.errors()
 
 
 @pytest.fixture(params=["embedded", "cluster"])

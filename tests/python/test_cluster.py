@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import hit, wait_for
+from conftest import Cluster, hit, is_alive, wait_for
 from test_exactly_once import KILLS, PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
 from test_ingest import Api, check
 
@@ -134,3 +134,18 @@ def test_executors_and_the_ingestor_show_what_they_count(fresh_cluster, tmp_path
     for address in addresses:
         with pytest.raises(OSError):
             get(address, "/healthz")
+
+
+def test_services_end_with_a_cluster_that_is_killed(tmp_path):
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (feed / "ingest.toml").write_text(FEED.replace("metered", "unattended"))
+    cluster = Cluster(tmp_path / "data", "--pipelines", str(feed), "--executors", "2")
+    cluster.start()
+    pids = {service: cluster.pid(service) for service in ("scheduler", "executor-1", "executor-2", "ingest")}
+    running = [service for service, pid in pids.items() if is_alive(pid)]
+    cluster.kill()
+    assert running == list(pids)
+    wait_for("the end of all services", lambda: not any(map(is_alive, pids.values())))
+    for service in pids:
+        assert "the process that started this one is gone" in (cluster.folder / "log" / f"{service}.log").read_text(), service

@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import subprocess
 
+from conftest import is_alive, wait_for
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
 
@@ -117,3 +119,16 @@ def test_what_a_case_lacks_is_told(tmp_path):
         done = polybolos_test(str(pipeline))
         assert done.returncode == 1 and all(word in done.stderr for word in words), (name, done.stderr)
         (expected / name).unlink()
+
+
+def test_platforms_end_with_a_test_that_is_killed(tmp_path):
+    own = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([BINARY, "test", "jobs/users"], cwd=REPOSITORY, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tasks = pathlib.Path(f"/proc/{process.pid}/task")
+    children = lambda: [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]  # noqa: E731
+    try:
+        platforms = wait_for("a platform", lambda: [pid for pid in children() if b"up" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")])
+    finally:
+        process.kill()
+        process.wait()
+    wait_for("the end of the platforms", lambda: not any(map(is_alive, platforms)))

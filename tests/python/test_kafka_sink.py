@@ -240,11 +240,9 @@ def declared():
     import pathlib
     import tempfile
 
-    from conftest import Platform
+    from conftest import Platform, running
 
-    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder:
-        platform = Platform(pathlib.Path(folder) / "data", "--no-pipelines")
-        platform.start()
+    with tempfile.TemporaryDirectory(prefix="polybolos-test-") as folder, running(Platform(pathlib.Path(folder) / "data", "--no-pipelines")) as platform:
         kafka = "WITH ('connector' = 'kafka', 'topic' = '{}', 'format' = 'json')"
         platform.run(
             "sql",
@@ -260,7 +258,6 @@ def declared():
             " 'topic' = 'latest_too', 'key.format' = 'json', 'value.format' = 'json');",
         )
         yield platform
-        assert platform.stop() == 0, platform.errors()
 
 
 @pytest.mark.parametrize(("statement", "words"), REFUSED)

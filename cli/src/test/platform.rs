@@ -81,11 +81,12 @@ async fn start_in(folder: &Path) -> anyhow::Result<(Child, Client)> {
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
         let data = folder.join("data");
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["up", "--no-pipelines", "--port-offset", &offset.to_string(), "--data-dir"])
+            .args(["up", "--no-pipelines", "--end-with-input", "--port-offset", &offset.to_string(), "--data-dir"])
             .arg(&data)
             .arg("--allow-location")
             .arg(files(folder))
-            .stdin(Stdio::null())
+            // The system closes it when this process ends, in whatever way, and the platform ends, too.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
             .kill_on_drop(true)
