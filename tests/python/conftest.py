@@ -233,7 +233,7 @@ class S3:
         self.process.send_signal(signal.SIGCONT)
 
 
-def wait_for(what: str, probe, patience_s: float = 60.0):
+def wait_for(what: str, probe, patience_s: float = 120.0):
     """Asks until the probe answers with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
     last = None
@@ -308,7 +308,7 @@ def s3():
     yield server
     server.process.send_signal(signal.SIGCONT)
     server.process.terminate()
-    server.process.wait(timeout=20)
+    server.process.wait(timeout=60)
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
     dice = random.Random(kind)
     for id in range(20):
         table.put(id, dice.choice("abc"), id)
-    table.producer.flush(30)
+    table.producer.flush(60)
     shared = ", 'parallelism' = '2'" if system.__class__.__name__ == "Cluster" else ""
     system.run("sql", "-c", CREATE.format(name=kind, connector=connector, options=options, job=shared))
     for _ in range(5):
@@ -90,7 +90,7 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
                 table.delete(id)
             else:
                 table.put(id, dice.choice("abcd"), dice.choice([None, dice.randrange(100)]))
-        table.producer.flush(30)
+        table.producer.flush(60)
         found = lambda: {row["city"]: (row["people"], row["total"]) for row in system.sql(f"SELECT * FROM {kind}_by_city")}  # noqa: E731
         wait_for("the rows as they are", lambda: found() == table.by_city())
     rows = {row["id"]: row for row in system.sql(f"SELECT id, city, n, twice FROM {kind}")}
@@ -118,7 +118,7 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
         table.producer.produce(kind, key=json.dumps(table.in_envelope({"id": 1})).encode(), value=b"null")
         no_key = "neither in before nor in the record's key" if kind == "people_keyed" else "REPLICA IDENTITY FULL"
         said = ["none of c, r, u and d", "(id, city) is missing in its after", "another primary key (id)", no_key]
-    table.producer.flush(30)
+    table.producer.flush(60)
     letters = wait_for(
         "the dead letters",
         lambda: len(found := system.sql(f"SELECT error FROM polybolos.dead_letters WHERE job = '{kind}_job'")) == len(said) and found,
@@ -155,7 +155,7 @@ def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_i
     def send(id: int, city: str | None, second: int | None) -> None:
         value = None if second is None else json.dumps({"id": id, "city": city, "ts": f"2026-01-01 00:00:{second:02}"})
         producer.produce("both", key=json.dumps({"id": id}), value=value)
-        producer.flush(30)
+        producer.flush(60)
 
     cities = lambda: {row["city"]: row["people"] for row in system.sql("SELECT * FROM both_by_city")}  # noqa: E731
     windows = lambda: [row["records"] for row in system.sql("SELECT * FROM both_by_window ORDER BY window_start")]  # noqa: E731
@@ -205,7 +205,7 @@ def test_a_topic_of_rows_is_verified_as_its_readers_see_it(system):
         future.result()
     for city in ["a", "b", "c", "c", "a", "c", ""]:
         producer.produce("verified_in", value=json.dumps({"city": city}))
-    producer.flush(30)
+    producer.flush(60)
     system.run("sql", "-c", VERIFIED)
     rows = lambda: {row["city"]: row["people"] for row in system.sql("SELECT * FROM verified_out")}  # noqa: E731
     read = lambda: system.sql("SELECT records_in FROM polybolos.jobs WHERE name = 'verified_job'")[0]["records_in"]  # noqa: E731
@@ -216,7 +216,7 @@ def test_a_topic_of_rows_is_verified_as_its_readers_see_it(system):
     # Somebody else writes there.
     for city, people in [("a", None), ("b", 9), ("z", 1)]:
         producer.produce("verified_out", key=json.dumps({"city": city}), value=people and json.dumps({"people": people}))
-    producer.flush(30)
+    producer.flush(60)
     found = system.run("job", "verify", "verified_job", "--output", "json", check=False)
     assert found.returncode == 4, found.stdout + found.stderr
     differences = [json.loads(line) for line in found.stdout.splitlines()]

@@ -62,7 +62,7 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster, tmp_path):
         jobs = cluster.sql("SELECT state, records_in, lag_records, unpublished_epochs FROM polybolos.jobs WHERE name = 'ledger_job'")
         return jobs and jobs[0]["lag_records"] == 0 and jobs[0]["unpublished_epochs"] == 0 and jobs[0]["records_in"] >= load.acknowledged
 
-    wait_for("the job catching up", caught_up, 120)
+    wait_for("the job catching up", caught_up)
     rows = {row["id"]: row for row in cluster.sql("SELECT * FROM ledger")}
     expected = {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}
     assert rows == expected, json.dumps([(rows.get(key), row) for key, row in expected.items() if rows.get(key) != row][:3])
@@ -86,7 +86,7 @@ def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_
     def send(numbers):
         for number in numbers:
             producer.produce("unled", json.dumps({"id": f"key-{number}", "n": number}).encode(), partition=number % PARTITIONS)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     count = lambda: cluster.sql("SELECT count(*) AS n FROM unled")[0]["n"]  # noqa: E731
     send(range(20))

@@ -118,7 +118,7 @@ def test_every_row_is_in_one_file_once_whatever_is_killed_and_readers_see_whole_
         assert all(job["records_in"] >= len(load.rows) and not job["lag_records"] and not job["unpublished_epochs"] for job in jobs), jobs
         return True
 
-    wait_for("the jobs catching up", caught_up, 120)
+    wait_for("the jobs catching up", caught_up)
     last = BEGINNING + timedelta(milliseconds=2 * (len(load.rows) - 1)) - timedelta(seconds=2)
     wanted = Counter(datetime.fromisoformat(row["ts"]).replace(microsecond=0) for row in load.rows)
     wanted = {start: n for start, n in wanted.items() if start + timedelta(seconds=1) <= last}
@@ -129,7 +129,7 @@ def test_every_row_is_in_one_file_once_whatever_is_killed_and_readers_see_whole_
         assert len(rows) == len({row["window_start"] for row in rows}), rows
         return {row["window_start"]: row["n"] for row in rows} == wanted
 
-    wait_for("the windows closing", closed, 60)
+    wait_for("the windows closing", closed)
     reader.stopping.set()
     reader.join()
     assert not reader.errors and len(reader.seen) > 20

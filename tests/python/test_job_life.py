@@ -244,7 +244,7 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
     delivered = lambda error, _: undelivered.append(error) if error else None  # noqa: E731
     for record in sorted(records, key=lambda record: (record["partition"], record["offset"])):
         producer.produce(names["topic"], record["payload"].encode(), partition=record["partition"], on_delivery=delivered)
-    assert producer.flush(30) == 0 and not undelivered, undelivered
+    assert producer.flush(60) == 0 and not undelivered, undelivered
     there.sql(
         f"CREATE TABLE {names['source']} (id STRING, v INT) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json', "
         "'scan.startup.mode' = 'latest-offset')"
@@ -298,7 +298,7 @@ def test_dead_letters_are_sent_back_once(system, names):
     consumer = Consumer({"bootstrap.servers": system.endpoints["kafka"], "group.id": names["topic"], "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(names["topic"], partition["partition"], 0) for partition in partitions])
     records = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(records) < 3 and time.monotonic() < deadline:
         record = consumer.poll(1)
         if record is not None and record.error() is None:

@@ -154,7 +154,7 @@ def check(platform, servers: str, load: Chain, patience_s: float) -> None:
         by_rest.setdefault(n % 7, []).append(total)
     wanted_rows = {rest: (len(totals), sum(totals)) for rest, totals in by_rest.items()}
     followed = lambda: {row["rest"]: (row["customers"], row["total"]) for row in platform.sql("SELECT * FROM chain_by_rest")}  # noqa: E731
-    wait_for("the job that follows it", lambda: followed() == wanted_rows, 60)
+    wait_for("the job that follows it", lambda: followed() == wanted_rows)
     kept_rows = platform.sql("SELECT customer, n, total FROM chain_latest")
     assert {row["customer"]: (row["n"], row["total"]) for row in kept_rows} == per_customer(rows)
 
@@ -319,7 +319,7 @@ def test_letters_also_go_to_the_topics_that_a_job_names(declared):
     def send(payload: bytes) -> None:
         nonlocal sent
         producer.produce("timed", payload, partition=0)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
         sent += 1
         records_in = lambda: declared.sql("SELECT records_in FROM polybolos.jobs WHERE name = 'letters'")[0]["records_in"]  # noqa: E731
         wait_for("the record", lambda: records_in() == sent)

@@ -62,4 +62,4 @@ def test_a_scheduler_waits_for_a_store_that_is_away(s3, tmp_path):
         wait_for("the scheduler going on", lambda: "waiting for Cassandra" in log.read_text())
     finally:
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0

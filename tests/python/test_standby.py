@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import BINARY, REPOSITORY, free_offset, wait_for
 from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
-TAKEOVER_S = 20
+TAKEOVER_S = 30
 # Names of this test alone: it shares Kafka and Cassandra with others.
 TOPIC = "standby_ledger"
 OWN_TABLES = TABLES.replace("'ledger'", f"'{TOPIC}'").replace("ledger_job", "standby_job")

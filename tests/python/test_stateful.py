@@ -170,7 +170,7 @@ def check(platform, load: Shop, patience_s: float = 120) -> None:
     windows = load.windows()
     closed = lambda: {row["window_start"]: (row["n"], row["total"]) for row in platform.sql("SELECT * FROM closed")}  # noqa: E731
     assert len(windows) > 3
-    wait_for("the windows closing", lambda: closed() == windows, 60)
+    wait_for("the windows closing", lambda: closed() == windows)
     for name, rows in load.answers().items():
         assert rows, name
         found = table(platform, name)

@@ -18,7 +18,7 @@ def test_every_door_speaks_tls(fresh_platform, certificates):
     host, port = platform.address("postgres")
     for mode in ("require", "verify-full"):
         psql = ["psql", f"host={host} port={port} user=admin dbname=polybolos sslmode={mode} sslrootcert={ca}", "-Atc", "SELECT 1"]
-        done = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": platform.token}, timeout=30)
+        done = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": platform.token}, timeout=60)
         assert done.stdout.strip() == "1", done.stderr
 
     host, port = platform.address("flight_sql")

@@ -35,7 +35,7 @@ class Job:
         producer = Producer({"bootstrap.servers": self.kafka, "topic.metadata.refresh.interval.ms": 1_000})
         for number in numbers:
             producer.produce(self.name, json.dumps({"id": f"row-{number}", "n": number}).encode(), partition=partition)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     def shown(self) -> dict:
         return self.system.sql(f"SELECT * FROM polybolos.jobs WHERE name = '{self.name}_job'")[0]
@@ -238,7 +238,7 @@ def test_topics_made_again_at_once_are_not_taken_for_the_old_ones(cluster):
         producer = Producer({"bootstrap.servers": cluster.kafka, "topic.metadata.refresh.interval.ms": 500, "enable.idempotence": True})
         for number in range(count):
             producer.produce(name, json.dumps({"id": f"{life}-{number}"}).encode(), partition=number % 2)
-        assert producer.flush(30) == 0
+        assert producer.flush(60) == 0
 
     def lead_lives(name: str, seed: int) -> int:
         chances = random.Random(seed)

@@ -134,7 +134,7 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
     assert kills == 3 and all(orders.sums[key][0] > 20 for key in KEYS)
     # What did not change is not written again.
     expected = orders.sums | {"quiet": (1, None)}
-    wait_for("exact counts", lambda: same(cluster, stem, expected), 120)
+    wait_for("exact counts", lambda: same(cluster, stem, expected))
     assert "count(*) > 5" in cluster.sql(f"SHOW CREATE JOB {stem}_job")[-1]["create_statement"]
     # A leader that takes over runs the new definition.
     pid = cluster.pid("scheduler")
@@ -144,7 +144,7 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
         orders.send(key)
     orders.flush()
     expected = {key: row for key, row in orders.sums.items() if row[0] > 5} | {"quiet": (1, None)}
-    wait_for("exact counts after a takeover", lambda: same(cluster, stem, expected), 60)
+    wait_for("exact counts after a takeover", lambda: same(cluster, stem, expected))
 
 
 def test_other_numbers_of_state_partitions_and_executors_count_on(fresh_cluster, stem):
