@@ -123,12 +123,14 @@ def test_what_a_case_lacks_is_told(tmp_path):
 
 def test_platforms_end_with_a_test_that_is_killed(tmp_path):
     own = os.environ | {"TMPDIR": str(tmp_path)}
-    process = subprocess.Popen([BINARY, "test", "jobs/users"], cwd=REPOSITORY, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    tasks = pathlib.Path(f"/proc/{process.pid}/task")
-    children = lambda: [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]  # noqa: E731
+    process = subprocess.Popen([BINARY, "test", "jobs/nexmark"], cwd=REPOSITORY, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    platforms = lambda: [  # noqa: E731
+        int(folder.name) for folder in pathlib.Path("/proc").iterdir() if folder.name.isdigit() and str(tmp_path).encode() in (folder / "cmdline").read_bytes()
+    ]
     try:
-        platforms = wait_for("a platform", lambda: [pid for pid in children() if b"up" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")])
+        wait_for("a platform that serves", lambda: list(tmp_path.glob("*/data/endpoints.json")))
+        started = wait_for("its process", platforms)
     finally:
         process.kill()
         process.wait()
-    wait_for("the end of the platforms", lambda: not any(map(is_alive, platforms)))
+    wait_for("the end of the platforms", lambda: not any(map(is_alive, started)))
