@@ -138,7 +138,7 @@ async fn supervise(
             .kill_on_drop(true)
             .process_group(0)
             .spawn()?;
-        // The system closes it when this process ends, in whatever way, and the service ends, too. Waiting for the service would close it at once.
+        // The system closes it when this process ends, in whatever way, and the service ends, too. Left in the child, waiting closes it.
         let _input = child.stdin.take();
         let pid = child.id();
         if let Some(pid) = pid {

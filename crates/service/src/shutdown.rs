@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM end everything in order; a second one ends it at once. A process that another one started also ends with that one.
+//! Ctrl-C and SIGTERM end everything in order; a second one ends it at once. A process that another one started may end with it.
 use std::{io, thread, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +30,8 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Cancels the token at the end of standard input. Whoever started this process holds the other end, and lets go of it however it ends.
+/// Cancels the token at the end of standard input. Whoever started this process holds the other end, and the system closes it
+/// however that one ends.
 pub fn on_end_of_input(token: CancellationToken) -> io::Result<()> {
     // Not a task: a runtime would wait at its end for somebody who reads.
     thread::Builder::new().name("parent".to_owned()).spawn(move || {

@@ -24,7 +24,8 @@ pub struct Orphan {
     pub command: String,
 }
 
-/// Ends all children of this process: SIGTERM, SIGKILL for those still there after `grace`. Returns those that had not ended by themselves.
+/// Ends all children of this process: SIGTERM, SIGKILL for those still there after `grace`. Returns those that had not
+/// ended by themselves.
 ///
 /// To be called when every child that somebody waits for has been waited for.
 pub fn end_all(grace: Duration) -> Vec<Orphan> {
