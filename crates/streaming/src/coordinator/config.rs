@@ -190,8 +190,12 @@ pub enum Rule {
     SmallerNext,
     /// 12: windows never go back (without: they start at the wall clock).
     WindowsAscend,
+    /// 13: a sink gets recorded epochs in order (without: the newest first).
+    EpochsInOrder,
     /// 15: what a sink refused is recorded before the sink's position passes it (without: it is published from memory).
     RecordRefused,
     /// 17: unpublished bytes are bounded (without: not).
     BoundUnpublished,
+    /// 18: an incarnation ends with a last swap (without: who leads it just stops).
+    LastSwap,
 }

@@ -389,6 +389,10 @@ impl JobCoordinator {
         if self.drop_when_drained && !recording && self.publishing.is_drained(&self.manifest) {
             self.wanted = Life::Dropped;
         }
+        if self.wanted == Life::Dropped && self.config.lacks(Rule::LastSwap) {
+            self.standing = Standing::Dropped;
+            return actions.push(Action::Dropped);
+        }
         self.swap_what_is_due(now, actions);
         self.submit(now, actions);
         if self.wanted != Life::Running {

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     action::{Action, EpochPublished, PublishOrder},
-    config::{CoordinatorConfig, SECOND_US},
+    config::{CoordinatorConfig, Rule, SECOND_US},
     event::{Now, PublishFailure},
 };
 use crate::{
@@ -171,7 +171,10 @@ impl Publishing {
         // The dead letters' id is the highest: they come last and see how far the others are.
         let mut others = Epoch(u64::MAX);
         for (&id, sink) in &mut self.sinks {
-            let first = manifest.unpublished.partition_point(|record| record.epoch <= sink.through);
+            let mut first = manifest.unpublished.partition_point(|record| record.epoch <= sink.through);
+            if config.lacks(Rule::EpochsInOrder) {
+                first = first.max(manifest.unpublished.len().saturating_sub(1));
+            }
             for record in &manifest.unpublished[first..] {
                 let may_grow = id == DEAD_LETTERS
                     && (others < record.epoch

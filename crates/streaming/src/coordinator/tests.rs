@@ -90,30 +90,40 @@ impl Bench {
 
     /// Three records of each partition are computed, each part with three rows; the record is under way.
     fn compute(&mut self) {
+        let (attempt, frame) = self.begin();
+        for part in 0..frame.parts.len() {
+            self.report(attempt, &frame, part, &format!("{attempt}-{part}"));
+        }
+    }
+
+    /// Three records of each partition are there to be read, and an executor.
+    fn begin(&mut self) -> (Attempt, Frame) {
         for partition in 0..2 {
             let partition = SourcePartition { source: SOURCE, partition };
             self.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
         }
         self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
-        let (attempt, frame) = self.submitted().expect("an attempt");
-        for part in &frame.parts {
-            let name = format!("{attempt}-{}", part.part);
-            self.send(Event::PartReported(PartReport {
-                incarnation: Incarnation::new("incarnation"),
-                generation: Generation(1),
-                epoch: frame.epoch,
-                attempt,
-                execution: Nonce(name.clone()),
-                executor: ExecutorId::new("executor"),
-                work: part.clone(),
-                file: file(part.part, &name, SINK),
-                counts: Counts::default(),
-                times: StepTimes::default(),
-                max_timestamp_ms: None,
-                event_time_us: BTreeMap::new(),
-                fired_us: None,
-            }));
-        }
+        self.submitted().expect("an attempt")
+    }
+
+    /// An execution of a part has written a file of its name.
+    fn report(&mut self, attempt: Attempt, frame: &Frame, part: usize, execution: &str) {
+        let work = frame.parts[part].clone();
+        self.send(Event::PartReported(PartReport {
+            incarnation: Incarnation::new("incarnation"),
+            generation: Generation(1),
+            epoch: frame.epoch,
+            attempt,
+            execution: Nonce::new(execution),
+            executor: ExecutorId::new("executor"),
+            file: file(work.part, execution, SINK),
+            work,
+            counts: Counts::default(),
+            times: StepTimes::default(),
+            max_timestamp_ms: None,
+            event_time_us: BTreeMap::new(),
+            fired_us: None,
+        }));
     }
 
     pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
@@ -169,6 +179,24 @@ fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
     bench.store();
     let manifest = bench.coordinator.manifest();
     assert_eq!((manifest.counts.refused, manifest.published[&SINK]), (3, Epoch(1)));
+}
+
+/// Rule 7: with which of the two others have computed is not known.
+#[test]
+fn a_second_execution_of_a_part_ends_the_attempt() {
+    let mut bench = Bench::leading();
+    let (attempt, frame) = bench.begin();
+    bench.report(attempt, &frame, 0, "one");
+    bench.report(attempt, &frame, 0, "one");
+    assert!(bench.submitted().is_none(), "the same report once more says nothing");
+    bench.report(attempt, &frame, 0, "another");
+    assert!(bench.done.iter().any(|action| matches!(action, Action::CancelAttempt { attempt: ended } if *ended == attempt)));
+    bench.now.monotonic_us += SECOND_US;
+    bench.send(Event::Tick);
+    let (next, _) = bench.submitted().expect("another attempt");
+    assert_eq!(next, attempt.next());
+    bench.report(attempt, &frame, 1, "late");
+    assert!(!bench.done.iter().any(|action| matches!(action, Action::Swap { .. })), "{:?}", bench.done);
 }
 
 fn missing_table(order: &PublishOrder) -> PublishFailure {

@@ -36,6 +36,11 @@ impl World {
             // So late that few records follow.
             self.after(CALM_AT - 500 * MS, Happening::Disaster(Fault::TopicRecreated));
         }
+        if self.plan.drowsy {
+            // What is recorded meanwhile waits for the sink, and the one that sleeps knows of it.
+            self.after(7_600 * MS, Happening::Disaster(Fault::SinkAway));
+            self.after(8_200 * MS, Happening::Disaster(Fault::LeaderPaused));
+        }
         for _ in 0..2 {
             let at_ms = self.random.random_range(500..14_000);
             let fault = COMPANY[self.random.random_range(0..COMPANY.len())];

@@ -9,6 +9,7 @@ use polybolos_streaming::{
 use rand::Rng;
 
 use crate::{
+    faults::Sabotage,
     happening::{Happening, ToExecutor, ToProcess},
     state::Memory,
     world::{MS, World},
@@ -29,7 +30,8 @@ pub struct Executor {
     pub grant: Grant,
     heard_us: u64,
     pub cancelled: BTreeSet<(usize, Attempt)>,
-    pub has_forgotten: bool,
+    /// When it was told that the job has ended.
+    pub forgotten_us: Option<u64>,
     pub memory: Memory,
     /// Orders being written.
     pub writings: u32,
@@ -47,7 +49,7 @@ impl World {
             grant: Grant::default(),
             heard_us: 0,
             cancelled: BTreeSet::new(),
-            has_forgotten: false,
+            forgotten_us: None,
             memory: Memory::default(),
             writings: 0,
         });
@@ -94,7 +96,7 @@ impl World {
             ToExecutor::Cancel { process, attempt } => {
                 self.executors[executor].cancelled.insert((process, attempt));
             }
-            ToExecutor::Forget => self.executors[executor].has_forgotten = true,
+            ToExecutor::Forget => self.executors[executor].forgotten_us = Some(self.now),
             ToExecutor::Order { connection, generation, order } => self.take_order(executor, connection, generation, order),
             ToExecutor::Write(writing) => self.write(executor, writing),
             ToExecutor::Compact { order, is_read } => self.compact(executor, order, is_read),
@@ -110,9 +112,12 @@ impl World {
         }
         if this.leader.is_none() {
             let generation = this.generation;
+            let follows_any = self.plan.lacks(Sabotage::LowerGenerations);
             let leads = |process: &usize| {
                 let process = &self.processes[*process];
-                process.coordinator.is_some() && process.paused_until <= self.now && process.generation >= generation
+                // Who is new here learns from the store (rule 19) what it has not heard, and a drowsy leader does not reach that.
+                let is_known = process.drowsy_until <= self.now || generation > Generation(0);
+                process.leads() && is_known && process.paused_until <= self.now && (process.generation >= generation || follows_any)
             };
             let leading: Vec<usize> = (0..self.processes.len()).filter(leads).collect();
             if leading.is_empty() {

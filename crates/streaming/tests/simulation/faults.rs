@@ -81,8 +81,14 @@ pub enum Sabotage {
     PartNotSynced,
     /// 4: files go as soon as nobody names them.
     DeletedAtOnce,
+    /// 5: executors follow a leader although they have heard of a later one.
+    LowerGenerations,
+    /// 5: an order goes on when the stream that it came by has ended, or its job.
+    OrdersOutliveStreams,
     /// 6: publishers do not look at their grant.
     NoGrants,
+    /// 7: a part that trades rows with others is run again in the same attempt.
+    PartsRunAgain,
     /// 7: part files are named without a nonce.
     NamesWithoutNonce,
     /// 8: an execution changes the state in memory, not an overlay of its own.
@@ -106,6 +112,8 @@ pub struct Plan {
     pub state_ends: bool,
     /// How many executors share the state at most.
     pub sharing: u16,
+    /// A leader that was paused does not notice for a while, as its clock stood still and the store is away.
+    pub drowsy: bool,
     /// Keep a diary of everything that happens.
     pub traced: bool,
 }
@@ -117,7 +125,7 @@ impl Plan {
             matches!(fault, Fault::MemoryLost | Fault::CompactionFails | Fault::CompactReportLost | Fault::CompactReportLate);
         let sharing = 1 + (round / 2 % 2) as u16;
         let (stateful, state_ends) = (needs_state || round % 2 == 1, !needs_state && round / 4 % 2 == 1);
-        Self { seed, fault, without: None, stateful, state_ends, sharing, traced: false }
+        Self { seed, fault, without: None, stateful, state_ends, sharing, drowsy: false, traced: false }
     }
 
     pub fn lacks(&self, sabotage: Sabotage) -> bool {

@@ -200,10 +200,12 @@ impl World {
         if !self.oracle.recorded.insert(record.epoch) {
             self.violate(format_args!("epoch {} is recorded twice", record.epoch));
         }
+        let mut keys = BTreeSet::new();
         for file in &record.files {
             let Some(content) = self.store.read(&file.name, file.crc32).cloned() else {
                 continue;
             };
+            keys.extend(content.rows.iter().map(|row| row.key));
             for identity in content.covers {
                 if !covered.insert(identity) {
                     self.violate(format_args!("epoch {} holds record {identity:?} twice", record.epoch));
@@ -221,11 +223,15 @@ impl World {
                 }
             }
         }
+        let log =
+            |(topic, partition, offset): &Identity| self.topics[*topic].partitions[*partition as usize].records[*offset as usize];
+        let records: Vec<Record> = covered.iter().map(log).collect();
+        let has_row = |record: &&Record| matches!(record.kind, Kind::Good | Kind::Refused);
+        let read: BTreeSet<u32> = records.iter().filter(has_row).map(|record| record.key).collect();
+        if keys != read {
+            self.violate(format_args!("epoch {} has rows of keys {keys:?}, and its records are of {read:?}", record.epoch));
+        }
         if self.plan.stateful {
-            let log = |(topic, partition, offset): &Identity| {
-                self.topics[*topic].partitions[*partition as usize].records[*offset as usize]
-            };
-            let records: Vec<Record> = covered.iter().map(log).collect();
             self.oracle.counts.late += records.iter().filter(|record| state::is_late(record, watermark_us)).count() as u64;
             let delta = state::change(&self.oracle.state, watermark_us, fired_us, self.plan.state_ends, records.iter());
             state::apply(&mut self.oracle.state, &delta);

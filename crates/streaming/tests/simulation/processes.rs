@@ -24,6 +24,8 @@ use crate::{
 pub const MAX_UNPUBLISHED: u64 = 8;
 /// How long files outlive the last manifest that named them.
 pub const RETENTION_US: u64 = 5_000 * MS;
+/// How long a drowsy leader that was paused goes on.
+const DROWSY_US: u64 = 1_500 * MS;
 /// For an order to read ahead to come to the executors.
 const ORDER_US: u64 = 80 * MS;
 /// 1 January 2026.
@@ -37,6 +39,10 @@ pub struct Process {
     pub sleeps: bool,
     pub wall_offset_us: i64,
     pub coordinator: Option<Box<JobCoordinator>>,
+    /// The job has ended. Executors hear from it all the same: there may be other jobs.
+    has_dropped: bool,
+    /// Until then it does not notice that it slept.
+    pub drowsy_until: u64,
     pub generation: Generation,
     /// The log that executors shall read ahead for it.
     log: String,
@@ -60,9 +66,15 @@ impl Process {
         self.connected.get(&executor).filter(|connection| !connection.is_lost).map(|connection| connection.number)
     }
 
+    /// Whether executors hear from it.
+    pub fn leads(&self) -> bool {
+        self.coordinator.is_some() || self.has_dropped
+    }
+
     pub fn die(&mut self) {
         self.is_alive = false;
         self.coordinator = None;
+        self.has_dropped = false;
         self.connected.clear();
     }
 }
@@ -79,6 +91,8 @@ impl World {
             sleeps: false,
             wall_offset_us,
             coordinator: None,
+            has_dropped: false,
+            drowsy_until: 0,
             generation: Generation(0),
             log: String::new(),
             ahead: String::new(),
@@ -108,11 +122,18 @@ impl World {
             let delay = paused_until - self.now + self.delay(20);
             return self.after(delay, Happening::Process(process, message));
         }
-        if std::mem::take(&mut self.processes[process].sleeps)
-            && self.processes[process].coordinator.is_some()
-            && self.store.manifest.generation > self.processes[process].generation
-        {
-            self.faults.count(Fault::LeaderPaused);
+        if std::mem::take(&mut self.processes[process].sleeps) {
+            if self.plan.drowsy {
+                self.processes[process].drowsy_until = self.now + DROWSY_US;
+            }
+            let Process { coordinator, generation, .. } = &self.processes[process];
+            if coordinator.is_some() && self.store.manifest.generation > *generation {
+                self.faults.count(Fault::LeaderPaused);
+            }
+        }
+        let drowsy_until = self.processes[process].drowsy_until;
+        if drowsy_until > self.now && matches!(message, ToProcess::Elect(_)) {
+            return self.after(drowsy_until - self.now, Happening::Process(process, message));
         }
         match message {
             ToProcess::Elect(event) => self.elect(process, event),
@@ -292,6 +313,7 @@ impl World {
             }
             Action::Dropped => {
                 self.processes[process].coordinator = None;
+                self.processes[process].has_dropped = true;
                 for executor in self.processes[process].present() {
                     let delay = self.delay(8);
                     self.after(delay, Happening::Executor(executor, ToExecutor::Forget));

@@ -38,6 +38,7 @@ pub struct Cell {
 pub struct Writing {
     connection: u64,
     generation: Generation,
+    taken_us: u64,
     order: PublishOrder,
     /// Rows done.
     done: usize,
@@ -46,20 +47,26 @@ pub struct Writing {
 
 impl World {
     pub fn take_order(&mut self, executor: usize, connection: u64, generation: Generation, order: PublishOrder) {
+        let is_obsolete = self.is_obsolete(executor, generation);
         let this = &mut self.executors[executor];
-        let is_obsolete = this.has_forgotten || generation < this.generation;
         if is_obsolete || this.leader.is_none_or(|(_, number)| number != connection) {
             return;
         }
         this.writings += 1;
-        self.write(executor, Writing { connection, generation, order, done: 0, refused: Vec::new() });
+        self.write(executor, Writing { connection, generation, taken_us: self.now, order, done: 0, refused: Vec::new() });
+    }
+
+    /// Whether an order is of a leader before the one that this executor has heard of.
+    pub fn is_obsolete(&self, executor: usize, generation: Generation) -> bool {
+        generation < self.executors[executor].generation && !self.plan.lacks(Sabotage::LowerGenerations)
     }
 
     /// One batch, if this process has leave to write.
     pub fn write(&mut self, executor: usize, mut writing: Writing) {
         let this = &self.executors[executor];
         let is_same_stream = this.leader.is_some_and(|(_, number)| number == writing.connection);
-        let is_granted = is_same_stream && !this.has_forgotten && this.grant.allows(self.now);
+        let stands = is_same_stream && this.forgotten_us < Some(writing.taken_us);
+        let is_granted = (stands || self.plan.lacks(Sabotage::OrdersOutliveStreams)) && this.grant.allows(self.now);
         if !is_granted && !self.plan.lacks(Sabotage::NoGrants) {
             return self.fail(executor, &writing, "the grant has run out", true);
         }

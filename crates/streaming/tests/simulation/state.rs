@@ -203,7 +203,7 @@ impl World {
     /// Takes an order, and after a while writes what it asks for.
     pub fn compact(&mut self, executor: usize, order: CompactOrder, is_read: bool) {
         let this = &self.executors[executor];
-        let is_obsolete = this.has_forgotten || order.generation < this.generation;
+        let is_obsolete = this.forgotten_us.is_some() || self.is_obsolete(executor, order.generation);
         if is_obsolete || (!is_read && this.leader.is_none_or(|(_, number)| number != order.connection)) {
             return;
         }

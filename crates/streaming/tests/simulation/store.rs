@@ -97,6 +97,9 @@ impl World {
         let swap = |answered| Happening::SwapArrives { process, expected: expected.clone(), manifest: manifest.clone(), answered };
         let delay = self.delay(8);
         let unknown = Event::SwapReplied { nonce, reply: SwapReply::Unknown { message: "timed out".into() } };
+        if self.processes[process].drowsy_until > self.now {
+            return self.deliver_after(TIMEOUT_US, process, unknown);
+        }
         if self.strikes(Fault::SwapRequestLost) {
             return self.deliver_after(TIMEOUT_US, process, unknown);
         }
@@ -134,7 +137,8 @@ impl World {
 
     pub fn read_arrives(&mut self, process: usize, request: Nonce) {
         let found = ManifestAnswer::Found { version: self.store.version(), manifest: Box::new(self.store.manifest.clone()) };
-        let (delay, answer) = if self.strikes(Fault::ManifestReadLost) {
+        let is_away = self.processes[process].drowsy_until > self.now;
+        let (delay, answer) = if is_away || self.strikes(Fault::ManifestReadLost) {
             (TIMEOUT_US, ManifestAnswer::Unknown { message: "timed out".into() })
         } else {
             (self.delay(8), found)

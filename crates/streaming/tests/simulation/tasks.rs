@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use polybolos_streaming::{
-    coordinator::{AttemptOutcome, Event},
+    coordinator::{AttemptOutcome, Event, PartLayout},
     frame::{Closing, Frame, PartWork, SourceRange},
     ids::{Attempt, Epoch, Generation, Incarnation, Nonce, PartIndex, SourcePartition},
     manifest::{DEAD_LETTERS, StateRun},
@@ -25,6 +25,8 @@ const HEAVY_ROWS: u64 = 4;
 /// An attempt's query, as Ballista sees it.
 pub struct Query {
     left: BTreeSet<PartIndex>,
+    /// Which execution of a part was the last, where one ran again.
+    again: BTreeMap<PartIndex, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,11 +43,19 @@ pub struct Task {
     /// What all parts read: those of a state exchange their records.
     ranges: Vec<SourceRange>,
     parts: u16,
+    is_shared: bool,
     state: Vec<StateRun>,
     /// The life of the topic that was read ahead when the frame was made.
     topic: usize,
     /// Ballista's second run of it.
     is_repeated: bool,
+}
+
+impl Task {
+    /// Parts that share a state send each other rows.
+    fn trades(&self) -> bool {
+        self.is_shared && self.parts > 1
+    }
 }
 
 /// A part file that is not synced yet.
@@ -59,7 +69,8 @@ pub struct Written {
 impl World {
     pub fn submit(&mut self, process: usize, attempt: Attempt, frame: &Frame, state: &[StateRun]) {
         let present = self.processes[process].present();
-        self.queries.insert((process, attempt), Query { left: frame.parts.iter().map(|part| part.part).collect() });
+        self.queries
+            .insert((process, attempt), Query { left: frame.parts.iter().map(|part| part.part).collect(), again: BTreeMap::new() });
         if self.strikes(Fault::AttemptFails) || present.is_empty() {
             let outcome = AttemptOutcome::Failed { message: "connection reset".into(), retryable: true, data: false };
             let delay = self.delay(60);
@@ -84,6 +95,7 @@ impl World {
                 work: part.clone(),
                 ranges: frame.ranges().copied().collect(),
                 parts: frame.parts.len() as u16,
+                is_shared: self.plan.stateful,
                 state: state.to_vec(),
                 topic,
                 is_repeated: false,
@@ -117,8 +129,14 @@ impl World {
 
     pub fn work(&mut self, executor: usize, task: Task) {
         let this = &self.executors[executor];
-        if this.has_forgotten || this.generation > task.generation || this.cancelled.contains(&(task.process, task.attempt)) {
+        let is_cancelled = this.forgotten_us.is_some() || this.cancelled.contains(&(task.process, task.attempt));
+        if is_cancelled || self.is_obsolete(executor, task.generation) {
             return;
+        }
+        if task.is_repeated && task.trades() && !self.plan.lacks(Sabotage::PartsRunAgain) {
+            let message = format!("part {} has run in this attempt", task.work.part);
+            let outcome = AttemptOutcome::Failed { message, retryable: true, data: false };
+            return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         }
         if !task.is_repeated && self.strikes(Fault::SecondExecution) {
             self.repeat_elsewhere(task.clone(), 60);
@@ -141,11 +159,15 @@ impl World {
             return self.deliver_after(10 * MS, task.process, Event::AttemptEnded { attempt: task.attempt, outcome });
         };
         self.executions += 1;
+        if let Some(query) = self.queries.get_mut(&(task.process, task.attempt)).filter(|_| task.is_repeated) {
+            query.again.insert(part, self.executions);
+        }
         let (content, counts) = self.compute(&task, &state);
         let Task { epoch, attempt, generation, .. } = task.clone();
         let execution = Nonce(format!("execution-{}", self.executions));
         // An empty part writes no file; where records get lost, the oracle wants to see what was read.
-        let is_empty = content.rows.is_empty() && content.letters.is_empty() && content.state.is_empty();
+        let is_told = task.trades() && !content.covers.is_empty();
+        let is_empty = content.rows.is_empty() && content.letters.is_empty() && content.state.is_empty() && !is_told;
         let name = match self.plan.fault {
             Fault::Retention | Fault::TopicRecreated => format!("{epoch}-{attempt}-{part}-{execution}"),
             _ if is_empty => String::new(),
@@ -198,14 +220,19 @@ impl World {
         let records: Vec<_> = task.work.ranges.iter().flat_map(read).collect();
         for &(source, offset, record) in &records {
             content.covers.push((task.topic, source.partition, offset));
+            if record.kind == Kind::Bad {
+                content.letters.push(format!("{}/{}/{offset}", task.topic, source.partition));
+            }
+        }
+        let traded: Vec<_> = if task.trades() { task.ranges.iter().flat_map(read).collect() } else { records.clone() };
+        for (_, _, record) in traded.into_iter().filter(|(source, offset, _)| self.has_row(task, *source, *offset)) {
             let row = Row {
                 key: record.key,
                 value: record.value * 1_000 + self.executions % 1_000,
                 refused: record.kind == Kind::Refused,
             };
             match record.kind {
-                Kind::Filtered => {}
-                Kind::Bad => content.letters.push(format!("{}/{}/{offset}", task.topic, source.partition)),
+                Kind::Filtered | Kind::Bad => {}
                 Kind::Good | Kind::Refused => {
                     if !self.plan.lacks(Sabotage::AllChangesPerKey) {
                         content.rows.retain(|earlier| earlier.key != row.key);
@@ -231,6 +258,15 @@ impl World {
             ..Counts::default()
         };
         (content, counts)
+    }
+
+    /// Whether the row of a record is the task's. Where parts trade rows, something decides that the execution which read the record drew, as a
+    /// look-up and `random()` do: all parts have it from that one, or else some rows are nobody's and some are two parts'.
+    fn has_row(&self, task: &Task, source: SourcePartition, offset: i64) -> bool {
+        let reader = PartLayout::reader(source, task.parts);
+        let query = self.queries.get(&(task.process, task.attempt));
+        let drawn = query.and_then(|query| query.again.get(&reader)).copied().unwrap_or(0);
+        !task.trades() || (drawn + offset as u64) % u64::from(task.parts) == u64::from(task.work.part.0)
     }
 
     fn event_times(&self, task: &Task) -> BTreeMap<SourcePartition, i64> {

@@ -64,7 +64,7 @@ impl World {
     pub fn hear_beat(&mut self, process: usize, executor: usize, number: u64, asked_us: u64) {
         let beat_us = self.now;
         let this = &mut self.processes[process];
-        if this.coordinator.is_none() {
+        if !this.leads() {
             return;
         }
         let id: ExecutorId = self.executors[executor].id.clone();
