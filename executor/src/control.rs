@@ -52,6 +52,7 @@ pub struct Control {
     exchange_port: u16,
     services: Arc<ExecutorServices>,
     reports: mpsc::Receiver<PartReport>,
+    /// Of the present stream.
     grant: Arc<PublishGrant>,
     publishing: Publishing,
     /// Ballista's executor, once there was a leader to start it against. It answers whichever scheduler sends it tasks.
@@ -77,8 +78,8 @@ impl Control {
         services: Arc<ExecutorServices>,
         reports: mpsc::Receiver<PartReport>,
     ) -> Self {
-        let grant = Arc::new(PublishGrant::default());
-        let publishing = Publishing::new(Publisher::new(services.clone()), grant.clone());
+        let publishing = Publishing::new(Publisher::new(services.clone()));
+        let grant = Arc::default();
         Self { settings, exchange_port, services, reports, grant, publishing, ballista: None, last_misfit: String::new() }
     }
 
@@ -142,6 +143,7 @@ impl Control {
             Ok(Err(error)) => return Outcome::Next(format!("{error:#}")),
             Err(_) => return Outcome::Next("the scheduler does not answer".into()),
         };
+        self.grant = Arc::default();
 
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,7 +262,11 @@ impl Control {
         if let Some(why) = mismatch(&self.settings.host.to_string(), BUILD, scheduler_build) {
             return Err(Outcome::Misfit(why));
         }
-        self.services.follow(Generation(welcome.generation));
+        let (offered, followed) = (Generation(welcome.generation), self.services.generation());
+        if let Some(why) = outdated(offered, followed) {
+            return Err(Outcome::Next(why));
+        }
+        self.services.follow(offered);
         let content = match self.services.store.get(&welcome.probe_key).await {
             Ok(Some((bytes, _))) => String::from_utf8_lossy(&bytes).into_owned(),
             Ok(None) => String::new(),
@@ -328,7 +334,7 @@ impl Control {
             Response::CancelAttempt(cancel) => {
                 services.cancel(&Incarnation(cancel.incarnation), Attempt(cancel.attempt));
             }
-            Response::Publish(order) => self.publishing.start(order, outgoing.clone()),
+            Response::Publish(order) => self.publishing.start(order, self.grant.clone(), outgoing.clone()),
             Response::CompactState(order) => {
                 tokio::spawn(compact_state(services.clone(), order, outgoing.clone()));
             }
@@ -379,6 +385,11 @@ impl Control {
     }
 }
 
+/// Why a leader is not followed: another has led since (EPOCHS rule 5), and this one does not know.
+fn outdated(offered: Generation, followed: Generation) -> Option<String> {
+    (offered < followed).then(|| format!("it leads in generation {offered}, and generation {followed} has led since"))
+}
+
 fn request(message: Request) -> wire::AttachRequest {
     wire::AttachRequest { message: Some(message) }
 }
@@ -406,4 +417,17 @@ async fn compact_state(services: Arc<ExecutorServices>, order: wire::CompactStat
         }
     };
     let _ = outgoing.send(request(answer)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_of_a_lower_generation_is_not_followed() {
+        assert_eq!(outdated(Generation(4), Generation(4)), None);
+        assert_eq!(outdated(Generation(5), Generation(4)), None);
+        let told = outdated(Generation(3), Generation(4)).expect("another has led since");
+        assert!(told.contains("generation 3") && told.contains("generation 4"), "{told}");
+    }
 }

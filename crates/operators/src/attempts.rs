@@ -2,39 +2,59 @@
 //! that would have cancelled it is no more. A part that waits for others would otherwise wait for ever, and keep the state from the next.
 use std::{
     cmp::Ordering,
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
 };
 
-use polybolos_streaming::ids::{Attempt, Generation, Incarnation};
+use polybolos_streaming::ids::{Attempt, Generation, Incarnation, PartIndex};
 use tokio_util::sync::CancellationToken;
 
 /// The newest attempt of each incarnation that is known here. Attempts ascend within a generation.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    newest: HashMap<Incarnation, (Newest, CancellationToken)>,
+    newest: HashMap<Incarnation, Running>,
 }
 
-type Newest = (Generation, Attempt);
+type Number = (Generation, Attempt);
+
+#[derive(Debug)]
+struct Running {
+    number: Number,
+    token: CancellationToken,
+    /// Parts that trade rows with others and have begun.
+    begun: HashSet<PartIndex>,
+}
+
+impl Running {
+    fn new(number: Number) -> Self {
+        Self { number, token: CancellationToken::new(), begun: HashSet::new() }
+    }
+}
 
 impl Attempts {
     /// The token of an attempt, which ends all before it; `None`: a newer one is known.
     pub fn admit(&mut self, incarnation: &Incarnation, generation: Generation, attempt: Attempt) -> Option<CancellationToken> {
         let this = (generation, attempt);
         match self.newest.entry(incarnation.clone()) {
-            Entry::Vacant(entry) => Some(entry.insert((this, CancellationToken::new())).1.clone()),
+            Entry::Vacant(entry) => Some(entry.insert(Running::new(this)).token.clone()),
             Entry::Occupied(mut entry) => {
-                let (newest, token) = entry.get_mut();
-                match this.cmp(newest) {
+                let newest = entry.get_mut();
+                match this.cmp(&newest.number) {
                     Ordering::Less => None,
-                    Ordering::Equal => Some(token.clone()),
+                    Ordering::Equal => Some(newest.token.clone()),
                     Ordering::Greater => {
-                        token.cancel();
-                        *entry.get_mut() = (this, CancellationToken::new());
-                        Some(entry.get().1.clone())
+                        newest.token.cancel();
+                        *newest = Running::new(this);
+                        Some(newest.token.clone())
                     }
                 }
             }
         }
+    }
+
+    /// Whether a part of the newest attempt begins; false: it has begun before, or the attempt is no more the newest.
+    pub fn begin(&mut self, incarnation: &Incarnation, generation: Generation, attempt: Attempt, part: PartIndex) -> bool {
+        let newest = self.newest.get_mut(incarnation).filter(|newest| newest.number == (generation, attempt));
+        newest.is_some_and(|newest| newest.begun.insert(part))
     }
 
     /// Ends an attempt; tasks of it that have not started yet find its token cancelled.
@@ -46,12 +66,12 @@ impl Attempts {
 
     /// Ends what leaders before this one began.
     pub fn follow(&mut self, generation: Generation) {
-        self.newest.values().filter(|((of, _), _)| *of < generation).for_each(|(_, token)| token.cancel());
+        self.newest.values().filter(|running| running.number.0 < generation).for_each(|running| running.token.cancel());
     }
 
     pub fn forget(&mut self, incarnation: &Incarnation) {
-        if let Some((_, token)) = self.newest.remove(incarnation) {
-            token.cancel();
+        if let Some(running) = self.newest.remove(incarnation) {
+            running.token.cancel();
         }
     }
 }
@@ -77,6 +97,21 @@ mod tests {
         assert!(!third.is_cancelled());
         attempts.follow(Generation(3));
         assert!(third.is_cancelled());
+    }
+
+    /// Ballista runs a task again that failed for the disk (EPOCHS rule 7).
+    #[test]
+    fn a_part_begins_once_in_an_attempt() {
+        let mut attempts = Attempts::default();
+        let job = Incarnation::new("job");
+        let mut begin = |attempt, part| {
+            attempts.admit(&job, Generation(1), Attempt(attempt));
+            attempts.begin(&job, Generation(1), Attempt(attempt), PartIndex(part))
+        };
+        assert!(begin(1, 0) && begin(1, 1));
+        assert!(!begin(1, 0), "others may have taken rows of the first run");
+        assert!(begin(2, 0));
+        assert!(!begin(1, 2), "a newer attempt is here");
     }
 
     #[test]

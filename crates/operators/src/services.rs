@@ -164,6 +164,20 @@ impl ExecutorServices {
         admitted.ok_or_else(|| cancelled_error(task))
     }
 
+    /// Admits a task of a job with state. A part that trades rows with others runs once in an attempt: they would have some rows of one run and some of
+    /// the other (EPOCHS rule 7).
+    pub fn begin(&self, task: &TaskDescriptor) -> Result<CancellationToken> {
+        let token = self.admit(task)?;
+        let TaskDescriptor { incarnation, generation, attempt, epoch, work, peers, .. } = task;
+        if peers.len() > 1 && !self.attempts.lock().begin(incarnation, *generation, *attempt, work.part) {
+            let part = work.part;
+            return Err(DataFusionError::Execution(format!(
+                "part {part} of epoch {epoch} has run in attempt {attempt}; the next one computes it"
+            )));
+        }
+        Ok(token)
+    }
+
     /// Ends the running tasks of an attempt of the leader's; one that has not started yet finds its token cancelled already.
     pub fn cancel(&self, incarnation: &Incarnation, attempt: Attempt) {
         self.attempts.lock().cancel(incarnation, self.generation(), attempt);

@@ -142,7 +142,7 @@ struct Outcome {
 }
 
 async fn run(task: TaskDescriptor, flow: Arc<Flow>, services: Arc<ExecutorServices>) -> Result<()> {
-    let cancelled = services.admit(&task)?;
+    let cancelled = services.begin(&task)?;
     if let Some(expected) = task.peers.get(usize::from(task.work.part.0)).filter(|peer| peer.executor != services.executor) {
         return Err(DataFusionError::Execution(format!(
             "part {} runs on executor {}, and the other parts look for it on {}",
