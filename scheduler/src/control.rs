@@ -313,11 +313,7 @@ impl Executors {
             }
         };
         let _ = self.store.delete(&[probe_key]).await;
-        if answer != probe {
-            let reason = format!(
-                "executor {executor} does not see the leader's store {}; give both the same storage location (file: storage serves one host)",
-                self.store.describe()
-            );
+        if let Some(reason) = other_store(&executor, &answer, &probe, self.store.as_ref()) {
             tracing::error!(%reason, "executor refused");
             send(Order::Refusal(refusal(reason))).await;
             return;
@@ -430,6 +426,16 @@ pub fn other_machine((one, there): (&str, &str), (other, here): (&str, &str), st
     ))
 }
 
+/// Why an executor that read this where the leader wrote `probe` is refused, by rule 19.
+fn other_store(executor: &ExecutorId, answer: &str, probe: &str, store: &dyn Store) -> Option<String> {
+    (answer != probe).then(|| {
+        format!(
+            "executor {executor} does not see the leader's store {}; give both the same storage location (file: storage serves one host)",
+            store.describe()
+        )
+    })
+}
+
 fn refusal(reason: String) -> wire::Refusal {
     wire::Refusal { reason, misfit: false }
 }
@@ -477,6 +483,18 @@ mod tests {
         assert!(!told.contains("/etc/machine-id"), "{told}");
         let unknown = other("").expect("an unknown machine");
         assert!(unknown.contains("machine unknown ") && unknown.contains("/etc/machine-id"), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_what_the_leader_wrote_sees_another_store() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("a store");
+        let other = |answer: &str| other_store(&ExecutorId::new("there"), answer, "written", &store);
+        assert_eq!(other("written"), None);
+        for answer in ["", "of an earlier trial"] {
+            let told = other(answer).expect("another store");
+            assert!(told.contains("executor there") && told.contains(&store.describe()), "{told}");
+        }
     }
 
     #[test]

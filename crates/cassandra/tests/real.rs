@@ -73,6 +73,28 @@ async fn a_table_that_forgets_deletions_is_refused() {
     assert!(error.to_string().contains(&format!("ALTER TABLE {keyspace}.t WITH gc_grace_seconds = 3600")), "{error}");
 }
 
+/// EPOCHS rule 11: what is published twice would not be the same as once.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_cannot_be_written_twice_are_refused() {
+    let keyspace = keyspace();
+    let session = Cql::connect(&keyspace).await;
+    let columns = "id text, sub int, shared text STATIC, items list<int>, whole frozen<list<int>>, PRIMARY KEY (id, sub)";
+    session.run(&format!("CREATE TABLE {keyspace}.t ({columns})")).await;
+    session.run(&format!("CREATE TABLE {keyspace}.c (id text PRIMARY KEY, hits counter)")).await;
+    let backend = backend().await;
+    for (table, column, why) in [
+        ("t", "shared", "static columns are shared by rows"),
+        ("t", "items", "collections that are not frozen grow"),
+        ("c", "hits", "its type is not supported"),
+    ] {
+        let stored = backend.describe(&TableName::new(&keyspace, table)).await.unwrap().unwrap();
+        let mut declared = stored.clone();
+        declared.columns.push(Column::new(column, DataType::Utf8));
+        let error = check::columns(&backend, &declared, &stored).unwrap_err().to_string();
+        assert!(error.contains(&format!("column {column:?}: {why}")), "{error}");
+    }
+}
+
 struct Always;
 
 impl Grant for Always {

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::{AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray},
+        datatypes::{DataType, TimeUnit},
         json::ReaderBuilder,
         util::pretty::pretty_format_batches,
     },
@@ -117,6 +118,14 @@ async fn values_go_to_columns_by_their_place_whatever_they_are_called() {
         let names: Vec<_> = job.inserts[0].plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(names, ["a", "b"], "{query}");
     }
+}
+
+/// EPOCHS rule 11: two keys that differ by microseconds are one there, and have to be one here.
+#[tokio::test]
+async fn keys_are_as_their_table_stores_them() {
+    let job = plan("sink SELECT k, v, CAST(ts AS TIMESTAMP(6)) FROM t").await.unwrap();
+    let key = job.inserts[0].plan.schema().field(2).data_type().clone();
+    assert_eq!(key, DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())));
 }
 
 #[tokio::test]

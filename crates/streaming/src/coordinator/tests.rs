@@ -92,7 +92,7 @@ impl Bench {
     fn compute(&mut self) {
         let (attempt, frame) = self.begin();
         for part in 0..frame.parts.len() {
-            self.report(attempt, &frame, part, &format!("{attempt}-{part}"));
+            self.send(reported(attempt, &frame, part, &format!("{attempt}-{part}")));
         }
     }
 
@@ -104,26 +104,6 @@ impl Bench {
         }
         self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
         self.submitted().expect("an attempt")
-    }
-
-    /// An execution of a part has written a file of its name.
-    fn report(&mut self, attempt: Attempt, frame: &Frame, part: usize, execution: &str) {
-        let work = frame.parts[part].clone();
-        self.send(Event::PartReported(PartReport {
-            incarnation: Incarnation::new("incarnation"),
-            generation: Generation(1),
-            epoch: frame.epoch,
-            attempt,
-            execution: Nonce::new(execution),
-            executor: ExecutorId::new("executor"),
-            file: file(work.part, execution, SINK),
-            work,
-            counts: Counts::default(),
-            times: StepTimes::default(),
-            max_timestamp_ms: None,
-            event_time_us: BTreeMap::new(),
-            fired_us: None,
-        }));
     }
 
     pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
@@ -158,6 +138,26 @@ impl Bench {
     }
 }
 
+/// An execution of a part has written a file of its name.
+fn reported(attempt: Attempt, frame: &Frame, part: usize, execution: &str) -> Event {
+    let work = frame.parts[part].clone();
+    Event::PartReported(PartReport {
+        incarnation: Incarnation::new("incarnation"),
+        generation: Generation(1),
+        epoch: frame.epoch,
+        attempt,
+        execution: Nonce::new(execution),
+        executor: ExecutorId::new("executor"),
+        file: file(work.part, execution, SINK),
+        work,
+        counts: Counts::default(),
+        times: StepTimes::default(),
+        max_timestamp_ms: None,
+        event_time_us: BTreeMap::new(),
+        fired_us: None,
+    })
+}
+
 pub(super) fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
     PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0, state_end: None }
 }
@@ -186,17 +186,37 @@ fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
 fn a_second_execution_of_a_part_ends_the_attempt() {
     let mut bench = Bench::leading();
     let (attempt, frame) = bench.begin();
-    bench.report(attempt, &frame, 0, "one");
-    bench.report(attempt, &frame, 0, "one");
-    assert!(bench.submitted().is_none(), "the same report once more says nothing");
-    bench.report(attempt, &frame, 0, "another");
-    assert!(bench.done.iter().any(|action| matches!(action, Action::CancelAttempt { attempt: ended } if *ended == attempt)));
+    bench.send(reported(attempt, &frame, 0, "one"));
+    bench.send(reported(attempt, &frame, 0, "one"));
+    let is_ended = |action: &Action| matches!(action, Action::CancelAttempt { attempt: ended } if *ended == attempt);
+    assert!(!bench.done.iter().any(is_ended), "the same report once more says nothing");
+    bench.send(reported(attempt, &frame, 0, "another"));
+    assert!(bench.done.iter().any(is_ended), "{:?}", bench.done);
     bench.now.monotonic_us += SECOND_US;
     bench.send(Event::Tick);
     let (next, _) = bench.submitted().expect("another attempt");
     assert_eq!(next, attempt.next());
-    bench.report(attempt, &frame, 1, "late");
+    bench.send(reported(attempt, &frame, 1, "late"));
     assert!(!bench.done.iter().any(|action| matches!(action, Action::Swap { .. })), "{:?}", bench.done);
+}
+
+/// Rules 5 and 18: attempts are numbered anew by each leader and in each run of a job.
+#[test]
+fn what_was_computed_for_another_leader_or_run_is_not_recorded() {
+    let mut bench = Bench::leading();
+    let (attempt, frame) = bench.begin();
+    let others = [("incarnation", 0), ("incarnation", 2), ("another", 1)];
+    for (part, (incarnation, generation)) in (0..2).flat_map(|part| others.map(|other| (part, other))) {
+        let Event::PartReported(report) = reported(attempt, &frame, part, "stray") else { unreachable!() };
+        let (incarnation, generation) = (Incarnation::new(incarnation), Generation(generation));
+        bench.send(Event::PartReported(PartReport { incarnation, generation, ..report }));
+    }
+    let is_swap = |action: &Action| matches!(action, Action::Swap { .. });
+    assert!(!bench.done.iter().any(is_swap), "{:?}", bench.done);
+    for part in 0..2 {
+        bench.send(reported(attempt, &frame, part, &format!("own-{part}")));
+    }
+    assert!(bench.done.iter().any(is_swap), "{:?}", bench.done);
 }
 
 fn missing_table(order: &PublishOrder) -> PublishFailure {
