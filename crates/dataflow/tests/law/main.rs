@@ -5,12 +5,14 @@
 //! * `engine`: what is under test; `dataflow`, `stream`: the engine itself; `sham`: an engine with flaws on purpose, which the law must find;
 //! * `bounded`: what is held does not grow where event time bounds it;
 //! * `lateness`: what comes out, when, and again, where late rows are allowed;
+//! * `aggregates`: each that can be named is refused or keeps the law;
 //! * `zeros`: -0.0 and 0.0 are one group;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;
 //! * `oracle`, `changes`: the right answer, and how another differs; `judge`: runs a case, and shrinks one that goes wrong.
 //!
 //! `POLYBOLOS_LAW_CASES` (300) is how many cases run, from `POLYBOLOS_LAW_SEED` (1) on; with the seed of a case that went wrong and one case it is repeated.
+mod aggregates;
 mod bounded;
 mod cases;
 mod changes;

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use datafusion::{
     arrow::array::RecordBatch,
     datasource::MemTable,
-    execution::{SessionState, SessionStateBuilder},
+    execution::{FunctionRegistry, SessionState, SessionStateBuilder},
     prelude::{SessionConfig, SessionContext},
 };
 use polybolos_sql::{functions, planner::job_config};
 
-use super::{cases::Case, changes::Answer};
+use super::{aggregates::spread, cases::Case, changes::Answer};
 
 /// Settings of a job's plan, which keep strings as Utf8 and leave out filters that fill themselves while running.
 pub fn session() -> SessionState {
     let config = job_config(SessionConfig::new(), 1);
     let mut session = SessionStateBuilder::new().with_config(config).with_default_features().build();
     functions::register(&mut session).expect("a session takes functions");
+    session.register_udaf(Arc::new(spread())).expect("a session takes an aggregate");
     session
 }
 

@@ -2,6 +2,7 @@
 //! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`].
 //! `percentile_cont`: see [`super::percentile`].
 //! `corr`: by means, not by sums of products, which have no digits left where values are large, as times are.
+//! `bit_xor` of distinct values: not as groups at once, which takes those that come twice for two.
 use std::{fmt::Debug, sync::Arc};
 
 use datafusion::{
@@ -12,6 +13,7 @@ use datafusion::{
     common::{Result, ScalarValue},
     functions_aggregate::{
         average::avg_udaf,
+        bit_and_or_xor::bit_xor_udaf,
         correlation::corr_udaf,
         min_max::{max_udaf, min_udaf},
         percentile_cont::percentile_cont_udaf,
@@ -41,6 +43,7 @@ enum Kind {
     Sum,
     Avg,
     Percentile,
+    Xor,
 }
 
 /// DataFusion's function in all but how groups are accumulated.
@@ -67,7 +70,7 @@ impl Refined {
     }
 }
 
-pub(super) fn refined() -> [Arc<AggregateUDF>; 6] {
+pub(super) fn refined() -> [Arc<AggregateUDF>; 7] {
     let all = [
         (min_udaf(), Kind::Min),
         (max_udaf(), Kind::Max),
@@ -75,6 +78,7 @@ pub(super) fn refined() -> [Arc<AggregateUDF>; 6] {
         (sum_udaf(), Kind::Sum),
         (avg_udaf(), Kind::Avg),
         (percentile_cont_udaf(), Kind::Percentile),
+        (bit_xor_udaf(), Kind::Xor),
     ];
     all.map(|(builtin, kind)| Arc::new(AggregateUDF::new_from_impl(Refined { builtin: builtin.as_ref().clone(), kind })))
 }
@@ -208,7 +212,12 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs) -> bool {
-        !matches!(self.kind, Kind::Corr | Kind::Percentile) && self.builtin.groups_accumulator_supported(arguments)
+        let is_single = match self.kind {
+            Kind::Corr | Kind::Percentile => true,
+            Kind::Xor => arguments.is_distinct,
+            Kind::Min | Kind::Max | Kind::Sum | Kind::Avg => false,
+        };
+        !is_single && self.builtin.groups_accumulator_supported(arguments)
     }
 
     fn create_groups_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -427,6 +436,17 @@ mod tests {
         assert_eq!(found, [f64::NEG_INFINITY]);
         let refused = answer(&format!("SELECT percentile_cont(1.5) WITHIN GROUP (ORDER BY x) {from}")).await;
         assert!(refused.expect_err("no share").to_string().contains("between 0.0 and 1.0"));
+    }
+
+    /// Beside another DISTINCT, as DataFusion makes groups of the values of one alone.
+    #[tokio::test]
+    async fn distinct_values_are_one_to_exclusive_or() {
+        let values = "(1, 5, 1), (1, 5, 2), (1, 3, 2), (1, NULL, 3)";
+        for group in ["", " GROUP BY g"] {
+            let selected = "CAST(bit_xor(DISTINCT x) AS DOUBLE), CAST(bit_xor(x) AS DOUBLE), CAST(sum(DISTINCT y) AS DOUBLE)";
+            let found = numbers(&format!("SELECT {selected} FROM (VALUES {values}) AS t (g, x, y){group}")).await;
+            assert_eq!(found, [6.0, 3.0, 6.0], "{group}");
+        }
     }
 
     #[tokio::test]
