@@ -2,6 +2,8 @@
 //! was found goes on with the row and is recorded with the epoch, so that nothing above asks again (ADR 11). Here: which join of a plan is one, and what
 //! it asks for; [`run`] asks.
 mod cache;
+#[cfg(test)]
+mod law;
 mod run;
 
 use std::sync::Arc;
