@@ -236,6 +236,12 @@ impl Control {
     }
 
     fn hello(&self, ports: ballista::Ports) -> wire::Hello {
+        let held = self.services.flows.held().into_iter().map(|(incarnation, share, epoch)| wire::HeldState {
+            incarnation: incarnation.0,
+            part: share.part as u32,
+            parts: share.parts as u32,
+            epoch: epoch.0,
+        });
         wire::Hello {
             executor_id: self.services.executor.0.clone(),
             host: self.settings.host.to_string(),
@@ -247,6 +253,7 @@ impl Control {
             machine_id: polybolos_persist::machine_id().to_owned(),
             rejoining: self.ballista.is_some(),
             exchange_port: self.exchange_port.into(),
+            held: held.collect(),
         }
     }
 

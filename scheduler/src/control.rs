@@ -135,6 +135,14 @@ impl Executors {
         self.connected.read().keys().cloned().collect()
     }
 
+    /// Parts of a job's state that executors had in memory when they joined.
+    pub fn held(&self, incarnation: &Incarnation) -> Vec<(ExecutorId, wire::HeldState)> {
+        let connected = self.connected.read();
+        let all = connected.iter().flat_map(|(executor, connected)| connected.hello.held.iter().map(move |held| (executor, held)));
+        let of_job = all.filter(|(_, held)| held.incarnation == incarnation.as_str());
+        of_job.map(|(executor, held)| (executor.clone(), held.clone())).collect()
+    }
+
     /// Where executors take rows of an exchange; `None`: one is not here.
     pub fn peers(&self, executors: &[ExecutorId]) -> Option<Vec<Peer>> {
         let connected = self.connected.read();

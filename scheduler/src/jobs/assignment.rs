@@ -1,6 +1,7 @@
 //! Which executor reads which partition ahead: evenly, and as it was where that is possible, because what is read ahead sits in memory.
 use std::collections::{BTreeMap, BTreeSet};
 
+use polybolos_proto::executor::v1::HeldState;
 use polybolos_streaming::ids::{ExecutorId, SourcePartition};
 
 /// Gives every partition to one of the executors (to none when there are none). A partition stays where it is unless its executor is gone
@@ -34,6 +35,23 @@ pub fn assign(
         assigned.insert(partition, (*executor).clone());
     }
     assigned
+}
+
+/// Who is to have each part of a state when a leader begins: who holds the newest there is of it, else who was chosen before. Nobody's name stands where
+/// neither is known.
+pub fn holders(held: &[(ExecutorId, HeldState)], parts: u16, before: &[ExecutorId]) -> Vec<ExecutorId> {
+    let of_part = |part: u16| {
+        let here = held.iter().filter(|(_, held)| held.part == u32::from(part) && held.parts == u32::from(parts));
+        here.max_by_key(|(_, held)| held.epoch).map(|(executor, _)| executor.clone())
+    };
+    let mut chosen: Vec<Option<ExecutorId>> = (0..parts).map(of_part).collect();
+    chosen.resize(chosen.len().max(before.len()), None);
+    for (part, executor) in before.iter().enumerate() {
+        if chosen[part].is_none() && !chosen.contains(&Some(executor.clone())) {
+            chosen[part] = Some(executor.clone());
+        }
+    }
+    chosen.into_iter().map(Option::unwrap_or_default).collect()
 }
 
 /// Who share a job's state, by part: at most `count`, and as it was where that is possible, because who has a part has its state in memory. A job that has no
@@ -102,6 +120,34 @@ mod tests {
             "part 1 stays, part 0 goes to who is free"
         );
         assert!(members(&three, &BTreeSet::new(), 3, "job").is_empty());
+    }
+
+    #[test]
+    fn a_new_leader_leaves_state_where_it_is() {
+        let all = executors(&["a", "b", "c"]);
+        let held = |executor: &str, part: u32, parts: u32, epoch: u64| {
+            (ExecutorId::new(executor), HeldState { incarnation: "of the job".into(), part, parts, epoch })
+        };
+        let chosen = |held: &[(ExecutorId, HeldState)], parts: u16, before: &[ExecutorId], executors: &BTreeSet<ExecutorId>| {
+            members(&holders(held, parts, before), executors, parts.into(), "job")
+        };
+        for name in ["a", "b", "c"] {
+            assert_eq!(chosen(&[held(name, 0, 1, 7)], 1, &[], &all), [ExecutorId::new(name)]);
+        }
+        let newest = [held("a", 0, 1, 7), held("c", 0, 1, 9), held("b", 0, 1, 8)];
+        let c = [ExecutorId::new("c")];
+        assert_eq!(chosen(&newest, 1, &[ExecutorId::new("b")], &all), c, "whoever was there first");
+        assert_ne!(chosen(&newest, 1, &[], &executors(&["a", "b"])), c, "who holds it has not joined");
+        // Of a state that more share, part by part.
+        let shared = [held("b", 1, 2, 5), held("c", 0, 2, 5), held("a", 0, 1, 9)];
+        assert_eq!(chosen(&shared, 2, &[], &all), [ExecutorId::new("c"), ExecutorId::new("b")]);
+        assert_eq!(
+            chosen(&shared[..1], 2, &[ExecutorId::new("b")], &executors(&["a", "b"])),
+            [ExecutorId::new("a"), ExecutorId::new("b")]
+        );
+        let three = chosen(&shared, 3, &[], &all);
+        assert_eq!(three.iter().cloned().collect::<BTreeSet<_>>(), all, "parts of two are none of three");
+        assert_eq!(chosen(&[], 1, &c, &all), c, "without state, who was chosen before");
     }
 
     #[test]

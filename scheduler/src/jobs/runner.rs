@@ -35,7 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span, debug_span};
 
 use super::{
-    assignment::{assign, members},
+    assignment::{assign, holders, members},
     history::History,
     spans::EpochSpans,
     spec::JobSpec,
@@ -200,6 +200,8 @@ struct Runner {
     executors: BTreeSet<ExecutorId>,
     /// Who share the state, by part.
     members: Vec<ExecutorId>,
+    /// Members have state in memory since; until then it is where executors say that they have it.
+    has_computed: bool,
     assigned: BTreeMap<SourcePartition, ExecutorId>,
     /// Next offset to read ahead, by partition.
     wanted: BTreeMap<SourcePartition, i64>,
@@ -261,6 +263,7 @@ pub fn start(
         tasks: tasks.clone(),
         executors: BTreeSet::new(),
         members: vec![],
+        has_computed: false,
         assigned: BTreeMap::new(),
         wanted: BTreeMap::new(),
         logs: BTreeMap::new(),
@@ -526,6 +529,7 @@ impl Runner {
     }
 
     fn submit(&mut self, attempt: Attempt, frame: Frame, state: &[StateRun]) {
+        self.has_computed = true;
         let epoch = frame.epoch;
         let name = self.query_name(epoch, attempt);
         let span = self.spans.attempt(&self.spec.name, attempt, &frame);
@@ -707,6 +711,9 @@ impl Runner {
             PartLayout::PerPartition => assign(partitions, &self.executors, &self.assigned),
             layout @ PartLayout::Shared { .. } => {
                 let count = layout.sharing(self.executors.len());
+                if !self.has_computed {
+                    self.members = holders(&self.context.executors.held(&self.incarnation), count, &self.members);
+                }
                 self.members = members(&self.members, &self.executors, count.into(), self.incarnation.as_str());
                 let member = |partition| self.members.get(usize::from(PartLayout::reader(partition, count).0)).cloned();
                 partitions.filter_map(|partition| Some((partition, member(partition)?))).collect()

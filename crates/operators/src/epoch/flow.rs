@@ -15,8 +15,8 @@ use datafusion_proto::{
 use parking_lot::Mutex;
 use polybolos_dataflow::{Dataflow, Exchange, Graph, SinkPlan, SourceLeaf, TimeColumn, event_time, graph::kept::Kept};
 use polybolos_kafka::decode::Field;
-use polybolos_state::Passed;
-use polybolos_streaming::ids::Incarnation;
+use polybolos_state::{Passed, Share};
+use polybolos_streaming::ids::{Epoch, Incarnation};
 use prost::Message;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ pub struct Flow {
     pub held: Arc<tokio::sync::Mutex<HeldState>>,
     /// How far time had gone in the last recorded epoch that is known here.
     recorded: Mutex<Passed>,
+    /// Which share of the state is in memory, and of which recorded epoch at least.
+    base: Mutex<Option<(Share, Epoch)>>,
     memory: Mutex<Memory>,
 }
 
@@ -151,7 +153,7 @@ impl Flow {
         let dataflow = Dataflow::new(Arc::new(graph), spec.lanes).with_last_exchanges(last_exchanges(&spec, &plans));
         let held = Arc::new(tokio::sync::Mutex::new(HeldState::new(dataflow.new_state())));
         let memory = Mutex::new(Memory { bytes: 0, used: Instant::now() });
-        Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default(), memory })
+        Ok(Self { spec, dataflow, scans, files, held, recorded: Mutex::default(), base: Mutex::default(), memory })
     }
 }
 
@@ -170,6 +172,7 @@ impl Flow {
     /// Gives the memory of its state to others.
     pub(super) fn let_go(&self, held: &mut HeldState) {
         held.let_go();
+        *self.base.lock() = None;
         self.memory.lock().bytes = 0;
     }
 
@@ -178,9 +181,10 @@ impl Flow {
         *self.memory.lock() = Memory { bytes, used: Instant::now() };
     }
 
-    /// An epoch begins upon what is recorded.
-    pub(super) fn builds_on(&self, recorded: Passed) {
+    /// An epoch begins upon what is recorded, with this share of it in memory.
+    pub(super) fn builds_on(&self, recorded: Passed, share: Share, epoch: Epoch) {
         *self.recorded.lock() = recorded;
+        *self.base.lock() = Some((share, epoch)).filter(|_| epoch > Epoch(0));
     }
 }
 
@@ -355,6 +359,16 @@ impl Flows {
     /// How far time had gone in the last recorded epoch of a job, as far as this executor knows.
     pub fn recorded(&self, incarnation: &Incarnation) -> Passed {
         self.flows.lock().get(incarnation).map(|flow| *flow.recorded.lock()).unwrap_or_default()
+    }
+
+    /// The state in memory: of which jobs which share, and of which recorded epoch at least.
+    pub fn held(&self) -> Vec<(Incarnation, Share, Epoch)> {
+        let flows = self.flows.lock();
+        let held = flows.iter().filter_map(|(incarnation, flow)| {
+            let (share, epoch) = (*flow.base.lock())?;
+            Some((incarnation.clone(), share, epoch))
+        });
+        held.collect()
     }
 
     pub fn forget(&self, incarnation: &Incarnation) {

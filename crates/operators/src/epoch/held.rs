@@ -93,7 +93,7 @@ impl HeldState {
             brought = self.state.drop_due(recorded).map_err(external).and_then(|()| self.fit(flow, services));
         }
         match brought {
-            Ok(()) => flow.builds_on(recorded),
+            Ok(()) => flow.builds_on(recorded, self.state.share(), self.base),
             Err(_) => flow.let_go(self),
         }
         brought
