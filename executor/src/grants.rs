@@ -32,8 +32,8 @@ impl PublishGrant {
     }
 }
 
-/// What one order may write under: the grant of the stream that it came by, as long as its job goes on here. What an earlier leader ordered, the next one's
-/// grant does not cover (EPOCHS rule 5).
+/// What one order may write under: the grant of the stream that it came by, as long as its job goes on here. What an earlier
+/// leader ordered, the next one's grant does not cover (EPOCHS rule 5).
 pub struct Leave {
     pub grant: Arc<PublishGrant>,
     pub ended: CancellationToken,

@@ -164,8 +164,8 @@ impl ExecutorServices {
         admitted.ok_or_else(|| cancelled_error(task))
     }
 
-    /// Admits a task of a job with state. A part that trades rows with others runs once in an attempt: they would have some rows of one run and some of
-    /// the other (EPOCHS rule 7).
+    /// Admits a task of a job with state. A part that trades rows with others runs once in an attempt: they would have some rows
+    /// of one run and some of the other (EPOCHS rule 7).
     pub fn begin(&self, task: &TaskDescriptor) -> Result<CancellationToken> {
         let token = self.admit(task)?;
         let TaskDescriptor { incarnation, generation, attempt, epoch, work, peers, .. } = task;

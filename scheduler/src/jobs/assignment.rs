@@ -37,8 +37,8 @@ pub fn assign(
     assigned
 }
 
-/// Who is to have each part of a state when a leader begins: who holds the newest there is of it, else who was chosen before. Nobody's name stands where
-/// neither is known.
+/// Who is to have each part of a state when a leader begins: who holds the newest there is of it, else who was chosen before.
+/// Nobody's name stands where neither is known.
 pub fn holders(held: &[(ExecutorId, HeldState)], parts: u16, before: &[ExecutorId]) -> Vec<ExecutorId> {
     let of_part = |part: u16| {
         let here = held.iter().filter(|(_, held)| held.part == u32::from(part) && held.parts == u32::from(parts));

@@ -1,5 +1,5 @@
-//! Every aggregate that a query can name: DataFusion's, ours, and one as users register. Each is refused by name, or keeps the law over rows that are only
-//! added and over rows that change, whatever the cuts and crashes.
+//! Every aggregate that a query can name: DataFusion's, ours, and one as users register. Each is refused by name, or keeps the
+//! law over rows that are only added and over rows that change, whatever the cuts and crashes.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -24,8 +24,8 @@ use super::{
     oracle,
 };
 
-/// Of each aggregate, calls that have one answer in whichever order rows come. Those of distinct values are beside another DISTINCT where DataFusion would
-/// otherwise make groups of the values first.
+/// Of each aggregate, calls that have one answer in whichever order rows come. Those of distinct values are beside another
+/// DISTINCT where DataFusion would otherwise make groups of the values first.
 const CALLS: &[(&str, &[&str])] = &[
     ("any_value", &["any_value(g * 2)", "any_value(CASE WHEN s = 'a' THEN g END)"]),
     ("approx_distinct", &["approx_distinct(b)", "approx_distinct(s)", "approx_distinct(f)"]),
@@ -87,8 +87,8 @@ const ROWS: &str = "SELECT id, id % 12 AS g, nullif((id * 7) % 25, 3) AS b, CAST
 /// So many rows come.
 const COUNT: usize = 240;
 
-/// An aggregate as users write them: how far apart the least and the greatest value are. What it keeps is not what it answers, and taking a value away needs
-/// all the others.
+/// An aggregate as users write them: how far apart the least and the greatest value are. What it keeps is not what it answers,
+/// and taking a value away needs all the others.
 #[derive(Debug, Default)]
 struct Spread(Option<(i64, i64)>);
 

@@ -112,7 +112,8 @@ fn assert_needed(without: Sabotage, plan_of: impl Fn(u64) -> Plan) {
     panic!("none of {SEEDS_WITHOUT_A_RULE} seeds needs {without:?}");
 }
 
-/// A leader that slept through the end of the job, and knows neither that nor that it slept: only who has heard of its successor can tell.
+/// A leader that slept through the end of the job, and knows neither that nor that it slept: only who has heard of its successor
+/// can tell.
 #[test]
 fn rule_5_executors_refuse_lower_generations() {
     assert_needed(Sabotage::LowerGenerations, |seed| Plan { fault: faults::Fault::Discarded, drowsy: true, ..Plan::of(seed) });
@@ -130,8 +131,9 @@ fn rule_7_a_part_that_trades_rows_runs_once_in_an_attempt() {
     assert_needed(Sabotage::PartsRunAgain, |seed| Plan { stateful: true, sharing: 2, ..Plan::of(seed) });
 }
 
-/// Where each part reads a range of its own into a file of its own name, a second execution that is ignored does no harm; the rule is for plans with an
-/// exchange, whose parts depend on one another (the test above). With names that executions share, it would (`rule_7_files_carry_a_nonce`).
+/// Where each part reads a range of its own into a file of its own name, a second execution that is ignored does no harm; the
+/// rule is for plans with an exchange, whose parts depend on one another (the test above). With names that executions share, it
+/// would (`rule_7_files_carry_a_nonce`).
 #[test]
 fn rule_7_a_second_execution_does_no_harm_where_parts_are_independent() {
     let without = Some(Sabotage::Coordinator(Rule::OneExecution));

@@ -260,8 +260,9 @@ impl World {
         (content, counts)
     }
 
-    /// Whether the row of a record is the task's. Where parts trade rows, something decides that the execution which read the record drew, as a
-    /// look-up and `random()` do: all parts have it from that one, or else some rows are nobody's and some are two parts'.
+    /// Whether the row of a record is the task's. Where parts trade rows, something decides that the execution which read the
+    /// record drew, as a look-up and `random()` do: all parts have it from that one, or else some rows are nobody's and some are
+    /// two parts'.
     fn has_row(&self, task: &Task, source: SourcePartition, offset: i64) -> bool {
         let reader = PartLayout::reader(source, task.parts);
         let query = self.queries.get(&(task.process, task.attempt));

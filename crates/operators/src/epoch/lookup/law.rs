@@ -1,6 +1,6 @@
-//! The law of look-ups: over a table that stays as it is, rows beside what was looked up for them are what plain DataFusion's join answers over all rows that
-//! came, whatever the cuts into epochs and lanes, with attempts that are dropped, a cache that forgets, and a store that is away now and then. Random queries, as
-//! jobs say them but for `FOR SYSTEM_TIME AS OF`.
+//! The law of look-ups: over a table that stays as it is, rows beside what was looked up for them are what plain DataFusion's
+//! join answers over all rows that came, whatever the cuts into epochs and lanes, with attempts that are dropped, a cache that
+//! forgets, and a store that is away now and then. Random queries, as jobs say them but for `FOR SYSTEM_TIME AS OF`.
 use std::{
     collections::BTreeMap,
     sync::{
