@@ -22,6 +22,10 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
+/// As the platform's own binary has it; librdkafka uses it as well.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const PARTITIONS: i32 = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 
