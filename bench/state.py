@@ -1,5 +1,5 @@
 """`make bench-state`: what a million events cost a job whose state has 10 000 to 10 000 000 keys, what a key takes in memory and in a snapshot, and how long an executor
-that was killed takes to have the state again; with --state-memory-mib, with so much memory for it, the rest being on the executor's disk.
+that was killed takes to have the state again, in all and per GB; with --state-memory-mib, with so much memory for it, the rest being on the executor's disk.
 
 A topic first has every key once, then events of random keys, which are produced while the job is paused: so each size reads the same backlog. What is read ahead
 meanwhile is not counted."""
@@ -97,6 +97,8 @@ def run(keys: int, events: int) -> dict:
         "bytes per key": round(held / keys),
         "snapshot MB": round(snapshot / 2**20, 1),
         "restore s": round(seconds, 2),
+        "s per GB held": round(seconds / held * 1e9, 1) if held > 0 else "",
+        "s per GB of snapshot": round(seconds / snapshot * 1e9, 1),
         "restore CPU-s": round(restoring, 2),
     }
 
