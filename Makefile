@@ -33,7 +33,7 @@ test: WRAPPED := $(LINT)
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-16s %s\n", $$1, $$2}'
 
 .PHONY: up
 up: setup build ## Build, and start the whole platform in one process (ARGS="…" passes flags)
@@ -153,6 +153,11 @@ bench-executors: build setup-servers $(BENCH_VENV)/ready ## CPU per event of job
 .PHONY: bench-state
 bench-state: build setup-servers $(BENCH_VENV)/ready ## Cost per event, memory, snapshot and restore of states of 10 000 to 10 000 000 keys
 	$(SERVERS) -- env $(BENCH)/state.py $(ARGS)
+
+.PHONY: bench-sink
+bench-sink: build setup-servers $(BENCH_VENV)/ready ## Rows into Cassandra by our sink, beside a bare loop of its driver
+	cargo build --locked -p polybolos-cassandra --example sink
+	$(SERVERS) -- env $(BENCH)/sink.py $(ARGS)
 
 .PHONY: bench-idle
 bench-idle: build $(BENCH_VENV)/ready ## Memory of the demo, CPU of a job that has nothing to do

@@ -173,6 +173,14 @@ class Platform:
         self.sql(text.replace("'table' = 'created_users'", f"'table' = '{table}'"))
 
 
+def example(name: str, *arguments: str) -> dict:
+    """What one of the programs in `examples/` of our crates answers."""
+    done = subprocess.run([str(TARGET / "debug/examples" / name), *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{name} {' '.join(arguments)}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
 def numbers(text: str) -> list[int]:
     """An argument such as 0,4,7."""
     return [int(number) for number in text.split(",")]

@@ -1,15 +1,12 @@
 """`make bench-source`: Nexmark's unified JSON from Kafka, all columns decoded, into `blackhole`, beside bare loops that consume and decode."""
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 
-from harness import TARGET, Platform, conditions, show
+from harness import Platform, conditions, example, show
 
 TOPIC = "nexmark"
-TOOL = TARGET / "debug/examples/nexmark"
 # As crates/kafka/examples/nexmark.rs decodes them.
 EVENTS = {
     "Person": ("id date_time", "name email_address credit_card city state extra"),
@@ -32,10 +29,7 @@ def job() -> str:
 
 
 def tool(*arguments: str) -> dict:
-    done = subprocess.run([str(TOOL), *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{TOOL.name} {' '.join(arguments)}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    return example("nexmark", *arguments)
 
 
 def figures(who: str, events: int, cpu: float, wall: float) -> dict:
