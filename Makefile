@@ -154,6 +154,11 @@ bench-executors: build setup-servers $(BENCH_VENV)/ready ## CPU per event of job
 bench-state: build setup-servers $(BENCH_VENV)/ready ## Cost per event, memory, snapshot and restore of states of 10 000 to 10 000 000 keys
 	$(SERVERS) -- env $(BENCH)/state.py $(ARGS)
 
+.PHONY: bench-epochs
+bench-epochs: build setup-servers $(BENCH_VENV)/ready ## CPU of an epoch of one record, beside a trivial query on Ballista
+	cargo build --locked -p polybolos-scheduler --example ballista
+	$(SERVERS) -- env $(BENCH)/epochs.py $(ARGS)
+
 .PHONY: bench-sink
 bench-sink: build setup-servers $(BENCH_VENV)/ready ## Rows into Cassandra by our sink, beside a bare loop of its driver
 	cargo build --locked -p polybolos-cassandra --example sink
