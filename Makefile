@@ -159,6 +159,10 @@ bench-epochs: build setup-servers $(BENCH_VENV)/ready ## CPU of an epoch of one 
 	cargo build --locked -p polybolos-scheduler --example ballista
 	$(SERVERS) -- env $(BENCH)/epochs.py $(ARGS)
 
+.PHONY: bench-failover
+bench-failover: build setup-servers $(BENCH_VENV)/ready ## Seconds without output after executors and schedulers are killed
+	$(SERVERS) -- env $(BENCH)/failover.py $(ARGS)
+
 .PHONY: bench-sink
 bench-sink: build setup-servers $(BENCH_VENV)/ready ## Rows into Cassandra by our sink, beside a bare loop of its driver
 	cargo build --locked -p polybolos-cassandra --example sink

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
@@ -92,11 +93,11 @@ class Tree:
         self.watcher.join()
 
 
-def free_offset() -> int:
+def free_offset(ports: Sequence[int] = PORTS) -> int:
     """A --port-offset at which every port of the platform is free."""
     for offset in range(2_000, 50_000, 137):
         try:
-            for port in PORTS:
+            for port in ports:
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port + offset))
             return offset
