@@ -154,6 +154,10 @@ bench-executors: build setup-servers $(BENCH_VENV)/ready ## CPU per event of job
 bench-state: build setup-servers $(BENCH_VENV)/ready ## Cost per event, memory, snapshot and restore of states of 10 000 to 10 000 000 keys
 	$(SERVERS) -- env $(BENCH)/state.py $(ARGS)
 
+.PHONY: bench-compaction
+bench-compaction: build setup-servers $(BENCH_VENV)/ready ## Pauses of output while a state of 1 GB is compacted
+	$(SERVERS) -- env $(BENCH)/compaction.py $(ARGS)
+
 .PHONY: bench-epochs
 bench-epochs: build setup-servers $(BENCH_VENV)/ready ## CPU of an epoch of one record, beside a trivial query on Ballista
 	cargo build --locked -p polybolos-scheduler --example ballista
