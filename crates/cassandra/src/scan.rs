@@ -247,6 +247,7 @@ async fn start(
     };
     let values = match range {
         Some(range) => range,
+        None if is_no_key(&request) => return Ok(futures::stream::empty().boxed()),
         None => {
             let columns = prepared.get_variable_col_specs();
             let bound =
@@ -285,6 +286,15 @@ async fn start(
         batch(&name, &schema, &chunk)
     });
     Ok(batches.boxed())
+}
+
+/// Whether the partition that is asked for cannot be, as no key is that text: the server would refuse to look for it.
+fn is_no_key(request: &ScanRequest) -> bool {
+    const MAX_BYTES: usize = u16::MAX as usize;
+    let key = &request.table.partition_key;
+    let is_none = |text: &str| text.len() > MAX_BYTES || text.is_empty() && key.len() == 1;
+    let of_key = request.predicates.iter().filter(|predicate| key.contains(&predicate.column));
+    of_key.filter_map(|predicate| predicate.values.as_string_opt::<i32>()).any(|values| is_none(values.value(0)))
 }
 
 /// What to select: the columns asked for, and where one is that every row has. A partition of which only static columns were written comes
