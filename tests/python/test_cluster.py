@@ -15,8 +15,8 @@ from conftest import Cluster, hit, is_alive, wait_for
 from test_exactly_once import KILLS, PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
 from test_ingest import Api, check
 
-# Of every twelve, two or three are pauses.
-FAULTS = KILLS * 4 // 3
+# Of every twelve, two or three are pauses: so many that KILLS are left.
+FAULTS = KILLS * 4 // 3 + 2
 FEED = """
 [[feed]]
 name = "metered"

@@ -127,7 +127,7 @@ def test_bad_records_of_a_topic_made_again_are_letters_of_their_own(system):
         row["raw_bytes"] for row in system.sql(f"SELECT raw_bytes FROM polybolos.dead_letters WHERE job = '{job.name}_job'")
     )
     producer.produce(job.name, b"bad", partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     wait_for("the first letter", lambda: lengths() == [3])
     job.statement("PAUSE")
     job.wait_for_state("paused")
@@ -136,7 +136,7 @@ def test_bad_records_of_a_topic_made_again_are_letters_of_their_own(system):
     wait_for("the topic anew", lambda: job.create_topic() is None)
     producer = Producer({"bootstrap.servers": job.kafka, "topic.metadata.refresh.interval.ms": 1_000})
     producer.produce(job.name, b"worse", partition=0)
-    assert producer.flush(30) == 0
+    assert producer.flush(60) == 0
     job.statement("RESUME")
     wait_for("both letters", lambda: lengths() == [3, 5])
     job.statement("DROP")
