@@ -12,9 +12,10 @@ pub struct PaceConfig {
     /// After an epoch that took all there was, a job rests as long as its epochs take, but at most so long: it costs at most half of what
     /// computing without a pause would, and rows wait hardly longer. 0 for no rest.
     pub rest_us: u64,
-    /// Epochs that are recorded and unpublished beyond this number make the next one wait, `backpressure_us` each: a slow sink gets fewer, larger epochs.
+    /// Epochs that are recorded and unpublished beyond this number make the next one wait for as long as each takes to publish, within these bounds: a slow sink gets
+    /// fewer, larger epochs, and rows do not stand in line before it. One more than it has in hand is enough for it to go on.
     pub unpublished_at_ease: u64,
-    pub backpressure_us: u64,
+    pub backpressure_us: RangeInclusive<u64>,
     /// Rows an epoch may always take, those it may take at first, and those it may take at most.
     pub min_rows: u64,
     pub first_rows: u64,
@@ -27,8 +28,8 @@ impl Default for PaceConfig {
         Self {
             epoch_us: 200_000..=500_000,
             rest_us: 20_000,
-            unpublished_at_ease: 4,
-            backpressure_us: 5_000,
+            unpublished_at_ease: 1,
+            backpressure_us: 5_000..=10_000_000,
             min_rows: 1_000,
             first_rows: 50_000,
             max_rows: 2_000_000,
@@ -79,12 +80,14 @@ impl Pace {
         self.rows
     }
 
-    /// How long after a submit the next one may follow, with so many epochs unpublished; of an urgent one nothing but its sink holds it back.
-    pub fn interval_us(&self, unpublished_epochs: u64, urgent: bool) -> u64 {
+    /// How long after a submit the next one may follow, with so many epochs unpublished by a sink that lately took `publish_us` for each; of an urgent one nothing but
+    /// its sink holds it back.
+    pub fn interval_us(&self, unpublished_epochs: u64, publish_us: u64, urgent: bool) -> u64 {
         let beyond = unpublished_epochs.saturating_sub(self.config.unpublished_at_ease);
+        let bounds = &self.config.backpressure_us;
         let rest_us = if urgent { 0 } else { self.epoch_us.min(self.config.rest_us) };
         let with_rest_us = if rest_us == 0 { 0 } else { self.epoch_us + rest_us };
-        with_rest_us + beyond * self.config.backpressure_us
+        with_rest_us + beyond * publish_us.clamp(*bounds.start(), *bounds.end())
     }
 
     pub fn observe(&mut self, epoch: Observed) {
@@ -138,7 +141,7 @@ impl Pace {
     }
 }
 
-fn smoothed(known: u64, new: u64) -> u64 {
+pub(crate) fn smoothed(known: u64, new: u64) -> u64 {
     if known == 0 { new } else { (known * 3 + new) / 4 }
 }
 

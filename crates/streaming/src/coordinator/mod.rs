@@ -483,7 +483,8 @@ impl JobCoordinator {
 
     fn submit_at_us(&self) -> u64 {
         // The end of a window is not kept waiting.
-        let interval_us = self.pace.interval_us(self.publishing.behind(&self.manifest).epochs, self.timers_are_due());
+        let behind = self.publishing.behind(&self.manifest);
+        let interval_us = self.pace.interval_us(behind.epochs, behind.publish_us, self.timers_are_due());
         self.submitted_us.map_or(0, |last| last + interval_us).max(self.trouble.retry_at_us)
     }
 

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     ids::{Epoch, ExecutorId, PartIndex, SinkId},
     manifest::{DEAD_LETTERS, EpochRecord, Manifest},
+    pace::smoothed,
     report::{PartFile, PublishReport},
     window::write_timestamp_us,
 };
@@ -46,6 +47,9 @@ struct Sink {
     rows: u64,
     retries: u64,
     write_us: u64,
+    /// Since the first order of the epoch after `through`, and what epochs took lately from then until all of it was there.
+    ordered_us: Option<u64>,
+    publish_us: u64,
     failures: u32,
     /// Somebody has to repair something, and this part was tried last. Until one passes, one at a time tells for all: more would only keep
     /// other jobs' parts from being published.
@@ -74,6 +78,8 @@ pub(super) struct Behind {
     pub epochs: u64,
     pub bytes: u64,
     pub slowest: Option<SinkId>,
+    /// What the slowest takes for an epoch.
+    pub publish_us: u64,
 }
 
 /// What became of a publisher's report.
@@ -185,7 +191,7 @@ impl Publishing {
                     sink.order(id, record, now.monotonic_us, executors, &self.computed_by, &mut self.turn, config, actions);
                     break;
                 }
-                sink.finish(id, record, now.wall_us, actions);
+                sink.finish(id, record, now, actions);
             }
             if id != DEAD_LETTERS {
                 others = others.min(sink.through);
@@ -258,7 +264,9 @@ impl Publishing {
         }
         if behind.epochs > 0 {
             // Among equals the one that comes first: the dead letters wait for the others.
-            behind.slowest = self.sinks.iter().min_by_key(|(id, sink)| (sink.through, **id)).map(|(id, _)| *id);
+            let slowest = self.sinks.iter().min_by_key(|(id, sink)| (sink.through, **id));
+            behind.slowest = slowest.map(|(id, _)| *id);
+            behind.publish_us = slowest.map_or(0, |(_, sink)| sink.publish_us);
         }
         behind
     }
@@ -354,6 +362,7 @@ impl Sink {
             };
             *turn = turn.wrapping_add(1);
             *part = Part::Ordered { executor: executor.clone(), since_us: now_us };
+            self.ordered_us.get_or_insert(now_us);
             self.tried = to_try;
             let executor = executor.clone();
             if config.staying.contains(&id) {
@@ -372,8 +381,11 @@ impl Sink {
         }
     }
 
-    fn finish(&mut self, id: SinkId, record: &EpochRecord, wall_us: i64, actions: &mut Vec<Action>) {
+    fn finish(&mut self, id: SinkId, record: &EpochRecord, now: Now, actions: &mut Vec<Action>) {
         self.through = record.epoch;
+        if let Some(since_us) = self.ordered_us.take() {
+            self.publish_us = smoothed(self.publish_us, now.monotonic_us.saturating_sub(since_us));
+        }
         if !self.parts.is_empty() {
             actions.push(Action::EpochPublished(EpochPublished {
                 sink: id,
@@ -381,7 +393,7 @@ impl Sink {
                 rows: self.rows,
                 retries: self.retries,
                 write_us: self.write_us,
-                latency_us: u64::try_from(wall_us - record.recorded_at_us).unwrap_or(0),
+                latency_us: u64::try_from(now.wall_us - record.recorded_at_us).unwrap_or(0),
             }));
         }
         self.parts.clear();

@@ -38,8 +38,9 @@ fn a_record_larger_than_the_bound_passes() {
 #[test]
 fn slow_publishing_makes_epochs_wait() {
     let pace = Pace::new(PaceConfig::default());
-    assert_eq!(pace.interval_us(4, false), 0);
-    assert_eq!(pace.interval_us(104, false), 500_000);
+    assert_eq!(pace.interval_us(1, 400_000, false), 0);
+    assert_eq!(pace.interval_us(3, 400_000, false), 800_000);
+    assert_eq!(pace.interval_us(101, 0, true), 500_000);
 }
 
 proptest! {
@@ -100,14 +101,39 @@ proptest! {
     fn short_epochs_are_followed_by_as_long_a_rest(epoch_us in 2u64..200_000, record_us in 1u64..2_000) {
         let config = PaceConfig::default();
         let mut pace = Pace::new(config.clone());
-        prop_assert_eq!(pace.interval_us(0, false), 0);
+        prop_assert_eq!(pace.interval_us(0, 0, false), 0);
         let epoch = Observed { rows: 1, compute_us: epoch_us, record_us, limited: false };
         pace.observe(epoch);
         let took_us = epoch_us + record_us;
-        prop_assert_eq!(pace.interval_us(0, false), took_us + took_us.min(config.rest_us));
-        prop_assert_eq!(pace.interval_us(0, true), 0);
+        prop_assert_eq!(pace.interval_us(0, 0, false), took_us + took_us.min(config.rest_us));
+        prop_assert_eq!(pace.interval_us(0, 0, true), 0);
         pace.observe(Observed { limited: true, ..epoch });
-        prop_assert_eq!(pace.interval_us(0, false), 0);
+        prop_assert_eq!(pace.interval_us(0, 0, false), 0);
+    }
+
+    /// Rows do not stand in line before a slow sink, which nevertheless never waits for more of them.
+    #[test]
+    fn a_slow_sink_has_the_next_epoch_and_no_more(compute_us in 1_000u64..500_000, times in 1u64..20) {
+        let pace = Pace::new(PaceConfig { rest_us: 0, ..PaceConfig::default() });
+        let publish_us = compute_us * times;
+        let mut published_us = Vec::new();
+        let mut now = 0;
+        for _ in 0..50 {
+            let submitted = now;
+            now += compute_us;
+            let idle = published_us.last().map_or(0, |last| now.saturating_sub(*last));
+            prop_assert_eq!(idle, 0, "the sink waits");
+            published_us.push(published_us.last().map_or(now, |last| now.max(*last)) + publish_us);
+            loop {
+                let waiting: Vec<u64> = published_us.iter().copied().filter(|end| *end > now).collect();
+                prop_assert!(waiting.len() <= 3, "{} epochs in line", waiting.len());
+                let due = submitted + pace.interval_us(waiting.len() as u64, publish_us, false);
+                if due <= now {
+                    break;
+                }
+                now = waiting.first().map_or(due, |next| due.min(*next));
+            }
+        }
     }
 
     /// Small epochs of a job that keeps up say nothing about how much fits: they never lower the limit.
