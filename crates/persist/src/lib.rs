@@ -22,8 +22,6 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
-use std::sync::LazyLock;
-
 pub mod crash;
 pub mod envelope;
 pub mod error;
@@ -35,6 +33,8 @@ pub mod places;
 mod reserve;
 pub mod s3;
 pub mod store;
+
+use std::sync::LazyLock;
 
 pub use error::StoreError;
 pub use local::LocalStore;

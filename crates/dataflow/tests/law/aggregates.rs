@@ -155,7 +155,7 @@ fn case(sql: &str, seed: u64) -> Case {
             5 => Some(Crash::ExecutorLate { lanes }),
             _ => None,
         };
-        Epoch { crash, is_checked: number % 4 == 0 }
+        Epoch { crash, is_checked: number.is_multiple_of(4) }
     };
     case.epochs = (0..=last).map(epoch).collect();
     case
@@ -171,7 +171,7 @@ fn all_keep_the_law(rows: &str) {
     let mut wrong = vec![];
     for (number, (name, call)) in calls.enumerate() {
         let case = case(&query(name, call, rows), number as u64);
-        match judge(&case, &|case| dataflow::start(case)) {
+        match judge(&case, &dataflow::start) {
             Ok(kept) if kept.without_answer > 0 => wrong.push(format!("{call}: plain DataFusion refuses it")),
             Ok(kept) => assert!(kept.rows >= 12 && kept.crashes > 0 && kept.oracle_wrong == 0, "{call}: {kept:?}"),
             Err(failure) => wrong.push(format!("{call}: {failure}")),
