@@ -273,12 +273,15 @@ impl Control {
         if let Some(why) = outdated(offered, followed) {
             return Err(Outcome::Next(why));
         }
-        self.services.follow(offered);
         let content = match self.services.store.get(&welcome.probe_key).await {
             Ok(Some((bytes, _))) => String::from_utf8_lossy(&bytes).into_owned(),
             Ok(None) => String::new(),
             Err(error) => return Err(Outcome::Next(error.to_string())),
         };
+        // One that leads another store sends this executor away (rule 19), and its generation must not keep it from its own leader.
+        if !content.is_empty() {
+            self.services.follow(offered);
+        }
         if self.ballista.is_none() {
             let started = scheduler
                 .rsplit_once(':')
@@ -306,10 +309,7 @@ impl Control {
     fn obey(&self, message: Response, outgoing: &mpsc::Sender<wire::AttachRequest>) {
         let services = &self.services;
         match message {
-            Response::Grant(grant) => {
-                services.follow(Generation(grant.generation));
-                self.grant.renew(grant.asked_us);
-            }
+            Response::Grant(grant) => self.grant.renew(grant.asked_us),
             Response::Prefetch(prefetch) => {
                 let Some(source) = prefetch.source.map(source_key) else { return };
                 match serde_json::from_str(&prefetch.connection) {
@@ -394,7 +394,12 @@ impl Control {
 
 /// Why a leader is not followed: another has led since (EPOCHS rule 5), and this one does not know.
 fn outdated(offered: Generation, followed: Generation) -> Option<String> {
-    (offered < followed).then(|| format!("it leads in generation {offered}, and generation {followed} has led since"))
+    (offered < followed).then(|| {
+        format!(
+            "it leads in generation {offered}, and generation {followed} has led since; if its store \
+             was made anew, start this executor again"
+        )
+    })
 }
 
 fn request(message: Request) -> wire::AttachRequest {
