@@ -2,8 +2,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator, SetQuantifier,
-    Statement, TableFactor, UnaryOperator, Visit, Visitor, visit_expressions,
+    BinaryOperator, CaseWhen, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator,
+    SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor, visit_expressions,
 };
 
 use crate::{error::SqlError, location::Location};
@@ -62,6 +62,10 @@ impl Visitor for Clauses {
         if select.prewhere.is_some() {
             return ControlFlow::Break("PREWHERE is not supported; write WHERE".into());
         }
+        let conditions = [&select.selection, &select.having, &select.qualify];
+        if let Some(message) = conditions.into_iter().flatten().find_map(|condition| unanswerable(condition, true, true)) {
+            return ControlFlow::Break(message.into());
+        }
         select.from.iter().try_for_each(|table| refuse_joins(&table.joins))
     }
 
@@ -101,37 +105,65 @@ impl Visitor for Clauses {
                 };
                 ControlFlow::Break(format!("{compare_op} ALL (SELECT …) is not supported; {remedy}"))
             }
-            Expr::IsNull(inner)
-            | Expr::IsNotNull(inner)
-            | Expr::IsUnknown(inner)
-            | Expr::IsNotUnknown(inner)
-            | Expr::IsFalse(inner)
-            | Expr::IsNotFalse(inner)
-                if in_subquery(inner).is_some() =>
-            {
-                ControlFlow::Break(KNOWN.into())
-            }
-            Expr::IsTrue(inner) | Expr::IsNotTrue(inner) if in_subquery(inner) == Some(true) => ControlFlow::Break(KNOWN.into()),
-            // NOT (… AND …) is the OR of what it denies.
-            Expr::BinaryOp { op: BinaryOperator::Or, .. } | Expr::UnaryOp { op: UnaryOperator::Not, .. } if is_or_of_not_in(expression) => {
-                ControlFlow::Break(
-                    "NOT IN (SELECT …) beside OR is not supported, as a NULL would count as true; write NOT EXISTS (SELECT 1 … WHERE …), or two queries with UNION"
-                        .into(),
-                )
-            }
             _ => ControlFlow::Continue(()),
         }
     }
 }
 
-const KNOWN: &str = "whether IN (SELECT …) is NULL, false or not true cannot be asked, as a NULL would count as false; write NOT EXISTS (SELECT 1 … WHERE …), or EXISTS";
+const UNKNOWN: &str = "whether IN (SELECT …) is NULL, false or equal to something cannot be asked, as a NULL would count as false; write NOT EXISTS (SELECT 1 … WHERE …), or EXISTS";
+const NOT_IN: &str = "NOT IN (SELECT …) beside OR or under IS TRUE is not supported, as a NULL would count as true; write NOT EXISTS (SELECT 1 … WHERE …), or two queries with UNION";
 
-/// Whether IN of a subquery, in brackets too, is negated.
-fn in_subquery(expression: &Expr) -> Option<bool> {
-    match expression {
-        Expr::Nested(inner) => in_subquery(inner),
-        Expr::InSubquery { negated, .. } => Some(*negated),
-        _ => None,
+/// Why a condition cannot ask what it does of IN of a subquery: where nobody knows, DataFusion finds it false, which must not show.
+/// `is_wanted`: of what has to be true, and not false; `is_term`: of what nothing but AND joins to the rest, where it finds NOT IN as it should.
+fn unanswerable(condition: &Expr, is_wanted: bool, is_term: bool) -> Option<&'static str> {
+    match condition {
+        // Of several columns EXISTS is made, to which a NULL is false.
+        Expr::InSubquery { expr, negated, .. } => {
+            let is_denied = *negated == is_wanted && !matches!(expr.as_ref(), Expr::Tuple(_));
+            (is_denied && !is_term).then_some(NOT_IN)
+        }
+        Expr::Nested(inner) => unanswerable(inner, is_wanted, is_term),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => unanswerable(expr, !is_wanted, is_term),
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::And | BinaryOperator::Or), right } => {
+            // NOT (… OR …) is the AND of what it denies.
+            let is_term = is_term && (*op == BinaryOperator::And) == is_wanted;
+            unanswerable(left, is_wanted, is_term).or_else(|| unanswerable(right, is_wanted, is_term))
+        }
+        Expr::IsTrue(inner) | Expr::IsNotTrue(inner) => unanswerable(inner, true, false),
+        Expr::Case { operand: None, conditions, else_result, .. } => {
+            let of_branch = |branch: &CaseWhen| {
+                unanswerable(&branch.condition, true, false).or_else(|| unanswerable(&branch.result, is_wanted, false))
+            };
+            let of_others = || else_result.as_ref().and_then(|result| unanswerable(result, is_wanted, false));
+            conditions.iter().find_map(of_branch).or_else(of_others)
+        }
+        other => other.visit(&mut InOfSubquery { depth: 0 }).is_break().then_some(UNKNOWN),
+    }
+}
+
+/// Finds one that is the query's own, and not of a query within it.
+struct InOfSubquery {
+    depth: usize,
+}
+
+impl Visitor for InOfSubquery {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
+        match expression {
+            Expr::InSubquery { .. } if self.depth == 0 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
     }
 }
 
@@ -174,39 +206,38 @@ fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
         JoinOperator::FullOuter(constraint) => Some(("FULL", constraint)),
         _ => None,
     });
-    match refused.filter(|(_, constraint)| matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)) {
-        Some((words, _)) => ControlFlow::Break(format!(
+    if let Some((words, _)) =
+        refused.filter(|(_, constraint)| matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural))
+    {
+        return ControlFlow::Break(format!(
             "{words} JOIN by columns of the same name (USING, NATURAL) is not supported; write {words} JOIN … ON a.k = b.k, and select coalesce(a.k, b.k) AS k"
-        )),
+        ));
+    }
+    match joins.iter().filter_map(condition_of).find_map(|condition| unanswerable(condition, true, true)) {
+        Some(message) => ControlFlow::Break(message.into()),
         None => ControlFlow::Continue(()),
     }
 }
 
-fn is_or_of_not_in(condition: &Expr) -> bool {
-    match condition {
-        Expr::BinaryOp { op: BinaryOperator::Or, .. } => has_not_in(condition, false),
-        Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
-            let mut denied = expr.as_ref();
-            while let Expr::Nested(inner) = denied {
-                denied = inner;
-            }
-            matches!(denied, Expr::BinaryOp { op: BinaryOperator::And, .. }) && has_not_in(denied, true)
-        }
-        _ => false,
-    }
-}
-
-/// Whether a condition, or its contrary, says of a subquery what it has not.
-fn has_not_in(condition: &Expr, is_contrary: bool) -> bool {
-    match condition {
-        // Of several columns EXISTS is made, to which a NULL is false.
-        Expr::InSubquery { expr, .. } if matches!(expr.as_ref(), Expr::Tuple(_)) => false,
-        Expr::InSubquery { negated, .. } => *negated != is_contrary,
-        Expr::Nested(inner) => has_not_in(inner, is_contrary),
-        Expr::UnaryOp { op: UnaryOperator::Not, expr } => has_not_in(expr, !is_contrary),
-        Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
-            has_not_in(left, is_contrary) || has_not_in(right, is_contrary)
-        }
-        _ => false,
+/// What stands in its ON.
+fn condition_of(join: &Join) -> Option<&Expr> {
+    use JoinOperator::{FullOuter, Inner, Join, Left, LeftAnti, LeftOuter, LeftSemi, Right, RightAnti, RightOuter, RightSemi};
+    let (Join(constraint)
+    | Inner(constraint)
+    | Left(constraint)
+    | LeftOuter(constraint)
+    | Right(constraint)
+    | RightOuter(constraint)
+    | FullOuter(constraint)
+    | LeftSemi(constraint)
+    | LeftAnti(constraint)
+    | RightSemi(constraint)
+    | RightAnti(constraint)) = &join.join_operator
+    else {
+        return None;
+    };
+    match constraint {
+        JoinConstraint::On(condition) => Some(condition),
+        _ => None,
     }
 }
