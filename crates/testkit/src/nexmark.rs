@@ -7,9 +7,18 @@ use serde_json::{Value, json};
 /// The first event's time.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
+/// As many as Flink's generator makes.
+const EVENTS_PER_SECOND: usize = 10_000;
+
 /// The first `count` events, 10 000 a second of event time, in its order.
 pub fn records(count: usize) -> impl Iterator<Item = String> {
-    EventGenerator::new(NexmarkConfig { base_time: BEGIN_MS, ..NexmarkConfig::default() }).take(count).map(|event| record(&event))
+    records_at(count, EVENTS_PER_SECOND)
+}
+
+/// The first `count` events, `per_second` (not 0) in a second of event time.
+pub fn records_at(count: usize, per_second: usize) -> impl Iterator<Item = String> {
+    let config = NexmarkConfig { base_time: BEGIN_MS, first_rate: per_second, next_rate: per_second, ..NexmarkConfig::default() };
+    EventGenerator::new(config).take(count).map(|event| record(&event))
 }
 
 fn record(event: &Event) -> String {
@@ -76,5 +85,11 @@ mod tests {
         assert!(events[0].contains(r#""event_type":0"#) && events[0].contains("2023-11-14 22:13:20.000"), "{}", events[0]);
         assert_eq!(events.iter().filter(|event| event.contains(r#""event_type":1"#)).count(), 3);
         assert_eq!(events.iter().filter(|event| event.contains(r#""event_type":2"#)).count(), 46);
+    }
+
+    #[test]
+    fn events_are_as_far_apart_as_asked() {
+        let newest = super::records_at(50, 2).last().unwrap();
+        assert!(newest.contains("2023-11-14 22:13:44.500"), "{newest}");
     }
 }
