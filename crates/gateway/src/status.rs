@@ -128,7 +128,7 @@ pub struct CompleteThrough {
     pub offsets: Vec<OffsetThrough>,
     /// Of the newest record that is there.
     pub event_time_ms: Option<u64>,
-    /// All rows of event times up to this one are there, but for late ones. Absent where it is not known.
+    /// All rows of windows that ended by this event time are there, but for late ones. Absent where it is not known.
     pub watermark_ms: Option<i64>,
 }
 

@@ -476,7 +476,7 @@ impl JobCoordinator {
         self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. })
     }
 
-    /// Event time through which the recorded epochs hold all rows but late ones. What closes with a timer is there once that has fired.
+    /// Event time through which the recorded epochs hold all rows of windows that ended by then, but for late ones. What closes with a timer is there once that has fired.
     fn complete_through_us(&self) -> Option<i64> {
         if self.has_timers() { self.manifest.fired_through_us() } else { self.manifest.watermark_us }
     }
