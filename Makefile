@@ -128,7 +128,8 @@ bench-users: build setup-servers $(BENCH_VENV)/ready $(SPARK_VENV)/ready $(SPARK
 	$(SERVERS) -- env $(BENCH)/users.py $(ARGS)
 
 .PHONY: bench-flame
-bench-flame: build setup-servers $(BENCH_VENV)/ready ## Where the CPU time of users into Cassandra goes, as a flame graph
+bench-flame: build setup-servers $(BENCH_VENV)/ready ## Where the CPU time of users into Cassandra, or of a Nexmark query, goes, as a flame graph
+	cargo build --locked -p polybolos-kafka --example nexmark
 	$(SERVERS) -- env $(BENCH)/flame.py $(ARGS)
 
 .PHONY: bench-latency

@@ -1,34 +1,55 @@
-"""`make bench-flame`: where our CPU time goes while users flow from Kafka into Cassandra: a table of the hottest functions, and a flame graph,
-`target/bench/flame.svg`. Samples by `perf`, which must be there (linux-perf) and allowed (`sysctl kernel.perf_event_paranoid=1`)."""
+"""`make bench-flame`: where our CPU time goes while users flow from Kafka into Cassandra, or, with `--query q9`, one of Nexmark's queries into `blackhole`: tables of the
+hottest threads, functions and callers, and a flame graph, `target/bench/flame.svg` or `flame-q9.svg`. Samples by `perf`, which must be there (linux-perf) and allowed
+(`sysctl kernel.perf_event_paranoid=1`)."""
 
 import argparse
 import collections
 import html
+import re
 import shutil
 import signal
 import subprocess
 import time
 
-from harness import TARGET, Platform
+import nexmark
+from harness import TARGET, Platform, conditions, show
 from records import fill
+from source import tool
 
 TOPIC = "users_created"
 WIDTH, ROW = 1600, 17
+# Rows of each table.
+HOTTEST = 20
+# Callers that tell something, and what of a name does not.
+OURS = re.compile(r"polybolos|datafusion|ballista|arrow")
+PARAMETERS = re.compile(r"::<.*>|::h[0-9a-f]{16}$")
 
 
-def sample(records: int) -> str:
-    with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
-        processes = ",".join(str(pid) for pid in platform.tree.members())
-        data = TARGET / "bench/perf.data"
-        command = ["perf", "record", "-e", "cpu-clock", "-F", "299", "-g", "-o", str(data), "-p", processes]
-        perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(1)
-        platform.start_users(f"flame_{int(time.time())}")
-        platform.wait_until_published(records, 1)
-        perf.send_signal(signal.SIGINT)
-        perf.wait()
+def sample(platform: Platform, start, records: int) -> str:
+    """The stacks of the platform's processes from when `start` begins a job until it has read and written all."""
+    processes = ",".join(str(pid) for pid in platform.tree.members())
+    data = TARGET / "bench/perf.data"
+    command = ["perf", "record", "-e", "cpu-clock", "-F", "299", "-g", "-o", str(data), "-p", processes]
+    perf = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    start()
+    platform.wait_until_published(records, 1)
+    perf.send_signal(signal.SIGINT)
+    perf.wait()
     fields = ["perf", "script", "-i", str(data), "-F", "comm,ip,sym"]
     return subprocess.run(fields, capture_output=True, text=True, check=True).stdout
+
+
+def of_users(records: int) -> str:
+    fill(TOPIC, records)
+    with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
+        return sample(platform, lambda: platform.start_users(f"flame_{int(time.time())}"), records)
+
+
+def of_query(query: int, events: int) -> str:
+    tool("fill-unified", nexmark.TOPIC, str(events))
+    with nexmark.platform_with_tables("cluster", "--executors", "1") as platform:
+        return sample(platform, lambda: platform.sql(nexmark.into_blackhole(nexmark.statements(query))), events)
 
 
 def stacks(script: str) -> collections.Counter:
@@ -72,27 +93,42 @@ def draw(found: collections.Counter) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
+def hottest(found: collections.Counter) -> list[dict]:
+    """Threads by name; functions by the time in themselves; and callers by the time in them and in what they call, each once in a stack."""
+    total = sum(found.values())
+    counted = {"threads": collections.Counter(), "functions": collections.Counter(), "callers": collections.Counter()}
+    for stack, count in found.items():
+        counted["threads"][stack[0]] += count
+        counted["functions"][stack[-1]] += count
+        for name in {PARAMETERS.sub("", frame) for frame in stack[1:-1] if OURS.search(frame)}:
+            counted["callers"][name] += count
+    return [
+        {"share": f"{count / total:.1%}", "of": kind, "name": name[:120]}
+        for kind, counter in counted.items()
+        for name, count in counter.most_common(HOTTEST)
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=300_000)
-    records = parser.parse_args().records
+    parser.add_argument("--query", help="one of Nexmark's, such as q9, instead of users")
+    parser.add_argument("--records", type=int, help="so many users (300 000), or events of Nexmark (2 000 000)")
+    arguments = parser.parse_args()
     if not shutil.which("perf"):
         raise SystemExit("perf is not installed; apt-get install linux-perf")
+    if arguments.query and not re.fullmatch(r"q(\d|1\d|2[0-2])", arguments.query):
+        raise SystemExit(f"--query {arguments.query}: Nexmark's queries are q0 to q22")
+    began = conditions()
     (TARGET / "bench").mkdir(parents=True, exist_ok=True)
-    fill(TOPIC, records)
-    found = stacks(sample(records))
-    total = sum(found.values())
-    leaves, threads = collections.Counter(), collections.Counter()
-    for stack, count in found.items():
-        leaves[stack[-1]] += count
-        threads[stack[0]] += count
-    for title, counted in (("threads", threads), ("functions", leaves)):
-        print(f"{title}:")
-        for name, count in counted.most_common(20):
-            print(f"  {count / total:6.1%}  {name[:120]}")
-    path = TARGET / "bench/flame.svg"
+    if arguments.query:
+        name, script = f"flame-{arguments.query}", of_query(int(arguments.query[1:]), arguments.records or 2_000_000)
+    else:
+        name, script = "flame", of_users(arguments.records or 300_000)
+    found = stacks(script)
+    path = TARGET / f"bench/{name}.svg"
     path.write_text(draw(found))
     print(f"written: {path}")
+    show(name, hottest(found), [], began)
 
 
 main()

@@ -109,8 +109,9 @@ def free_offset(ports: Sequence[int] = PORTS) -> int:
 class Platform:
     """`polybolos cluster` or `polybolos up` in a folder of its own; ended, with all it started, at the end of the `with`."""
 
-    def __init__(self, *arguments: str):
+    def __init__(self, *arguments: str, environment: dict | None = None):
         self.arguments = arguments
+        self.environment = os.environ | (environment or {})
 
     def __enter__(self):
         self.home = tempfile.TemporaryDirectory(prefix="polybolos-bench-")
@@ -118,7 +119,7 @@ class Platform:
         self.data = home / "data"
         command = [BINARY, *self.arguments, "--data-dir", str(self.data), "--port-offset", str(free_offset())]
         with open(home / "out", "w") as out, open(home / "err", "w") as err:
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
         self.tree = Tree(self.process.pid)
         deadline = time.monotonic() + 120
         while not (home / "out").read_text().startswith("ready "):
@@ -142,6 +143,18 @@ class Platform:
         if done.returncode != 0:
             raise SystemExit(f"{statement[:80]}: {done.stderr.strip()}")
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def table(self, name: str):
+        """All rows of a table, as Arrow has them."""
+        import adbc_driver_flightsql.dbapi as flight_sql
+        from adbc_driver_flightsql import DatabaseOptions
+
+        address = json.loads((self.data / "endpoints.json").read_text())["flight_sql"]
+        token = (self.data / "token").read_text().strip()
+        login = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {token}"}
+        with flight_sql.connect(f"grpc://{address}", db_kwargs=login, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT * FROM {name}")
+            return cursor.fetch_arrow_table()
 
     def job(self) -> dict:
         """The only job, as `polybolos.jobs` has it; an error as soon as it has failed."""

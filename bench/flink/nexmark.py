@@ -32,6 +32,7 @@ for key, value in settings.items():
 tables = TableEnvironment.create(EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build())
 parts = SINK.split(pathlib.Path(__file__).with_name("nexmark.sql").read_text())
 declarations = parts[0].replace("${topic}", os.environ["BENCH_TOPIC"]).replace("${kafka}", os.environ["POLYBOLOS_TEST_KAFKA"])
+declarations = declarations.replace("${side_input}", os.environ["BENCH_SIDE_INPUT"])
 queries = {name: (columns, text) for name, columns, text in zip(parts[1::3], parts[2::3], parts[3::3])}
 for statement in filter(str.strip, declarations.split(";")):
     tables.execute_sql(statement)

@@ -1,5 +1,5 @@
 -- Nexmark's queries as Flink's repository has them (https://github.com/nexmark/nexmark), each after a line with its name and its sink's columns.
--- Left out are q6, which Flink cannot run, and q13, whose side input is a file there and a Cassandra table here. q14's function is Java there.
+-- Left out is q6, which Flink cannot run. q14's function is Java there.
 CREATE TABLE nexmark (
   event_type INT,
   person ROW<id BIGINT, name VARCHAR, emailAddress VARCHAR, creditCard VARCHAR, city VARCHAR, state VARCHAR, `dateTime` TIMESTAMP(3), extra VARCHAR>,
@@ -21,6 +21,9 @@ SELECT auction.id, auction.itemName, auction.description, auction.initialBid, au
 FROM nexmark WHERE event_type = 1;
 CREATE VIEW bid AS
 SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, `dateTime`, bid.extra FROM nexmark WHERE event_type = 2;
+CREATE TABLE side_input (key BIGINT, `value` VARCHAR) WITH (
+  'connector.type' = 'filesystem', 'connector.path' = 'file://${side_input}', 'format.type' = 'csv'
+);
 
 -- q0: auction BIGINT, bidder BIGINT, price BIGINT, `dateTime` TIMESTAMP(3), extra VARCHAR
 SELECT auction, bidder, price, `dateTime`, extra FROM bid
@@ -86,6 +89,10 @@ FROM bid B GROUP BY B.bidder, SESSION(B.`dateTime`, INTERVAL '10' SECOND)
 -- q12: bidder BIGINT, bid_count BIGINT, starttime TIMESTAMP(3), endtime TIMESTAMP(3)
 SELECT B.bidder, count(*) AS bid_count, TUMBLE_START(B.p_time, INTERVAL '10' SECOND) AS starttime, TUMBLE_END(B.p_time, INTERVAL '10' SECOND) AS endtime
 FROM (SELECT *, PROCTIME() AS p_time FROM bid) B GROUP BY B.bidder, TUMBLE(B.p_time, INTERVAL '10' SECOND)
+
+-- q13: auction BIGINT, bidder BIGINT, price BIGINT, `dateTime` TIMESTAMP(3), `value` VARCHAR
+SELECT B.auction, B.bidder, B.price, B.`dateTime`, S.`value`
+FROM (SELECT *, PROCTIME() AS p_time FROM bid) B JOIN side_input FOR SYSTEM_TIME AS OF B.p_time AS S ON MOD(B.auction, 10000) = S.key
 
 -- q14: auction BIGINT, bidder BIGINT, price DECIMAL(23, 3), bidTimeType VARCHAR, `dateTime` TIMESTAMP(3), extra VARCHAR, c_counts BIGINT
 SELECT auction, bidder, 0.908 * price AS price,
