@@ -100,7 +100,7 @@ def hottest(found: collections.Counter) -> list[dict]:
     for stack, count in found.items():
         counted["threads"][stack[0]] += count
         counted["functions"][stack[-1]] += count
-        for name in {PARAMETERS.sub("", frame) for frame in stack[1:-1] if OURS.search(frame)}:
+        for name in {PARAMETERS.sub("", frame) for frame in stack[1:] if OURS.search(frame)}:
             counted["callers"][name] += count
     return [
         {"share": f"{count / total:.1%}", "of": kind, "name": name[:120]}
