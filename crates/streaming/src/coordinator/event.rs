@@ -30,7 +30,8 @@ pub enum Event {
         bytes_per_record: u32,
     },
     /// What the broker says of a source's topic, asked for from time to time (seconds). The shell asks anew only after it has handed over the last
-    /// answer, so that an answer is never older than the one before.
+    /// answer, so that an answer is never older than the one before. It may have waited while
+    /// the job read on.
     Partitions {
         source: SourceId,
         /// When it was asked for, by the monotonic clock: what it says is no older.

@@ -37,7 +37,7 @@ use compaction::Compaction;
 use event_time::EventTimes;
 use garbage::Garbage;
 use publishing::{Publishing, Receipt};
-use sources::{DataLoss, Sources};
+use sources::{Answer, DataLoss, Sources};
 use swap::{Purpose, Swap, Verdict};
 
 pub use self::{
@@ -136,7 +136,7 @@ impl JobCoordinator {
             swap: None,
             wanted: manifest.life.clone(),
             drop_when_drained: false,
-            sources: Sources::new(&manifest),
+            sources: Sources::new(&manifest, now.monotonic_us),
             event_times: EventTimes::new(&manifest),
             compaction: Compaction::default(),
             state_holder: None,
@@ -188,7 +188,8 @@ impl JobCoordinator {
                 }
             }
             Event::Partitions { source, asked_us, topic_id, beginnings, ends } => {
-                match self.sources.listed(source, topic_id, &beginnings, &ends, self.config.on_data_loss, &mut self.nonces) {
+                let answer = Answer { topic_id, beginnings, ends, asked_us, now_us: now.monotonic_us };
+                match self.sources.listed(source, answer, self.config.on_data_loss, &mut self.nonces) {
                     Ok(changes) => {
                         if changes.recreated {
                             self.event_times.forget(source);
@@ -717,7 +718,7 @@ impl JobCoordinator {
                 if self.wanted == self.manifest.life {
                     self.wanted = manifest.life.clone();
                 }
-                self.sources.rebase(&manifest);
+                self.sources.rebase(&manifest, now.monotonic_us);
                 self.event_times = EventTimes::new(&manifest);
                 self.publishing = Publishing::new(&manifest);
                 self.manifest = *manifest;

@@ -39,8 +39,10 @@ struct Source {
 struct Partition {
     /// Next offset to compute: recorded, or about to be by the swap in flight.
     next: i64,
-    /// `next` when the broker was last asked; its next answer is surely younger.
-    next_when_asked: i64,
+    /// `next` as it was at `read_us` (monotonic clock): an answer that was asked for since then knows these records, and only such a one moves
+    /// both on. Answers wait while the leader is busy; an older one says nothing of what was read meanwhile.
+    read: i64,
+    read_us: u64,
     beginning: i64,
     /// The broker's end; may be behind what is available.
     end: i64,
@@ -49,8 +51,8 @@ struct Partition {
 }
 
 impl Partition {
-    fn at(next: i64) -> Self {
-        Self { next, next_when_asked: next, beginning: i64::MIN, end: next, available: next, bytes_per_record: 0 }
+    fn at(next: i64, now_us: u64) -> Self {
+        Self { next, read: next, read_us: now_us, beginning: i64::MIN, end: next, available: next, bytes_per_record: 0 }
     }
 
     /// Records that are known to be there.
@@ -79,6 +81,17 @@ pub(super) enum Activity {
     Unknown,
 }
 
+/// What the broker says of a topic.
+pub(super) struct Answer {
+    pub topic_id: Option<String>,
+    pub beginnings: BTreeMap<i32, i64>,
+    pub ends: BTreeMap<i32, i64>,
+    /// When it was asked for, by the monotonic clock: what it says is no older.
+    pub asked_us: u64,
+    /// When it is taken in.
+    pub now_us: u64,
+}
+
 /// What the broker's answer changes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -92,7 +105,7 @@ pub(super) struct Changes {
 pub(super) struct DataLoss(pub String);
 
 impl Sources {
-    pub fn new(manifest: &Manifest) -> Self {
+    pub fn new(manifest: &Manifest, now_us: u64) -> Self {
         let mut sources = BTreeMap::new();
         let mut partitions = BTreeMap::new();
         for (&source, position) in &manifest.sources {
@@ -111,20 +124,20 @@ impl Sources {
                 },
             );
             for (&partition, &next) in &position.next {
-                partitions.insert(SourcePartition { source, partition }, Partition::at(next));
+                partitions.insert(SourcePartition { source, partition }, Partition::at(next, now_us));
             }
         }
         Self { sources, partitions, lost: 0 }
     }
 
     /// The manifest turned out to be another: its positions, and what is known of the topics.
-    pub fn rebase(&mut self, manifest: &Manifest) {
-        let before = std::mem::replace(self, Self::new(manifest));
+    pub fn rebase(&mut self, manifest: &Manifest, now_us: u64) {
+        let before = std::mem::replace(self, Self::new(manifest, now_us));
         for (key, known) in before.partitions {
             let is_same_log = before.sources.get(&key.source).is_some_and(|source| source.log == self.log(key.source));
             if let Some(partition) = self.partitions.get_mut(&key).filter(|_| is_same_log) {
                 let Partition { beginning, end, available, bytes_per_record, .. } = known;
-                *partition = Partition { beginning, end, available, bytes_per_record, ..Partition::at(partition.next) };
+                *partition = Partition { beginning, end, available, bytes_per_record, ..Partition::at(partition.next, now_us) };
             }
         }
         for (id, known) in before.sources {
@@ -166,12 +179,11 @@ impl Sources {
     pub fn listed(
         &mut self,
         id: SourceId,
-        topic_id: Option<String>,
-        beginnings: &BTreeMap<i32, i64>,
-        ends: &BTreeMap<i32, i64>,
+        answer: Answer,
         on_data_loss: OnDataLoss,
         new_nonce: &mut dyn FnMut() -> Nonce,
     ) -> Result<Changes, DataLoss> {
+        let Answer { topic_id, beginnings, ends, asked_us, now_us } = answer;
         let mut changes = Changes::default();
         let Some(source) = self.sources.get_mut(&id) else {
             return Ok(changes);
@@ -184,7 +196,7 @@ impl Sources {
             if on_data_loss == OnDataLoss::Fail {
                 return Err(DataLoss(self.recreated_message(id, now)));
             }
-            self.start_anew(id, topic_id, beginnings, ends, &new_nonce());
+            self.start_anew(id, topic_id, &beginnings, &ends, now_us, &new_nonce());
             return Ok(Changes { moved: true, recreated: true });
         }
         // Who reads ahead has to know it too.
@@ -193,17 +205,18 @@ impl Sources {
         let topic = source.topic.clone();
         let id_is_known = source.topic_id.is_some();
 
-        for (&number, &end) in ends {
+        for (&number, &end) in &ends {
             let key = SourcePartition { source: id, partition: number };
             let Some(&beginning) = beginnings.get(&number) else {
                 continue;
             };
             let Some(partition) = self.partitions.get_mut(&key) else {
-                self.partitions.insert(key, Partition { beginning, end, ..Partition::at(beginning) });
+                self.partitions.insert(key, Partition { beginning, end, ..Partition::at(beginning, now_us) });
                 changes.moved = true;
                 continue;
             };
-            if end < partition.next_when_asked {
+            let knows_what_was_read = asked_us >= partition.read_us;
+            if knows_what_was_read && end < partition.read {
                 if on_data_loss == OnDataLoss::Fail {
                     let next = partition.next;
                     return Err(DataLoss(format!(
@@ -212,12 +225,12 @@ impl Sources {
                     )));
                 }
                 if !id_is_known {
-                    self.start_anew(id, None, beginnings, ends, &new_nonce());
+                    self.start_anew(id, None, &beginnings, &ends, now_us, &new_nonce());
                     return Ok(Changes { moved: true, recreated: true });
                 }
                 // The same topic lost its tail: other records will take these offsets.
                 self.lost += partition.unread();
-                *partition = Partition { beginning, end, ..Partition::at(end) };
+                *partition = Partition { beginning, end, ..Partition::at(end, now_us) };
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.begin_log(&new_nonce());
                 }
@@ -226,7 +239,9 @@ impl Sources {
             }
             partition.beginning = partition.beginning.max(beginning);
             partition.end = end;
-            partition.next_when_asked = partition.next;
+            if knows_what_was_read {
+                (partition.read, partition.read_us) = (partition.next, now_us);
+            }
         }
         Ok(changes)
     }
@@ -266,14 +281,17 @@ impl Sources {
         topic_id: Option<String>,
         beginnings: &BTreeMap<i32, i64>,
         ends: &BTreeMap<i32, i64>,
+        now_us: u64,
         nonce: &Nonce,
     ) {
         self.lost += self.of(id).map(|(_, partition)| partition.unread()).sum::<u64>();
         self.partitions.retain(|key, _| key.source != id);
         for (&partition, &beginning) in beginnings {
             let end = ends.get(&partition).copied().unwrap_or(beginning);
-            self.partitions
-                .insert(SourcePartition { source: id, partition }, Partition { beginning, end, ..Partition::at(beginning) });
+            self.partitions.insert(
+                SourcePartition { source: id, partition },
+                Partition { beginning, end, ..Partition::at(beginning, now_us) },
+            );
         }
         if let Some(source) = self.sources.get_mut(&id) {
             source.topic_id = topic_id;

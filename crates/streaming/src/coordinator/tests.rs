@@ -53,6 +53,15 @@ impl Bench {
 
     /// Leads the job, with its topic known.
     pub fn leading_as(manifest: Manifest, config: CoordinatorConfig) -> Self {
+        let ends = manifest.sources[&SOURCE].next.clone();
+        let mut bench = Self::taking_over(manifest, config);
+        bench.store();
+        bench.list(&ends);
+        bench
+    }
+
+    /// The first swap is under way.
+    fn taking_over(manifest: Manifest, config: CoordinatorConfig) -> Self {
         let generation = manifest.generation.next();
         let mut count = 0;
         let nonces = move || {
@@ -60,18 +69,18 @@ impl Bench {
             Nonce(format!("nonce-{generation}-{count}"))
         };
         let now = Now { monotonic_us: 1, wall_us: 1 };
-        let ends = manifest.sources[&SOURCE].next.clone();
         let (coordinator, done) = JobCoordinator::recover(manifest, Version::new("0"), generation, config, nonces, now);
-        let mut bench = Self { coordinator, now, swaps: 0, done };
-        bench.store();
-        bench.list(&ends);
-        bench
+        Self { coordinator, now, swaps: 0, done }
     }
 
     /// What the broker tells.
     pub fn list(&mut self, ends: &BTreeMap<i32, i64>) {
+        self.list_asked(self.now.monotonic_us, ends);
+    }
+
+    /// What the broker told, asked then.
+    fn list_asked(&mut self, asked_us: u64, ends: &BTreeMap<i32, i64>) {
         let beginnings = ends.keys().map(|partition| (*partition, 0)).collect();
-        let asked_us = self.now.monotonic_us;
         self.send(Event::Partitions { source: SOURCE, asked_us, topic_id: Some("first".into()), beginnings, ends: ends.clone() });
     }
 
@@ -393,13 +402,63 @@ fn what_is_lost_with_a_log_is_what_was_known_of_it_and_not_read() {
         bench.list(&BTreeMap::from([(0, 8), (1, 3)]));
         let topic_id = Some(if of_tail { "first" } else { "second" }.to_owned());
         let (beginnings, ends) = (BTreeMap::from([(0, 0), (1, 0)]), BTreeMap::from([(0, 2), (1, 3)]));
-        bench.send(Event::Partitions { source: SOURCE, asked_us: 0, topic_id, beginnings, ends });
+        let asked_us = bench.now.monotonic_us;
+        bench.send(Event::Partitions { source: SOURCE, asked_us, topic_id, beginnings, ends });
         bench.send(Event::Command(Command::Pause));
         bench.store();
         bench.coordinator.manifest().counts.lost
     };
     assert_eq!(lost(false), 5, "three of eight were read, and three of three");
     assert_eq!(lost(true), 5);
+}
+
+/// While a leader is busy, answers wait, and what executors have computed meanwhile overtakes them.
+#[test]
+fn a_topic_has_lost_its_tail_only_by_an_answer_that_was_asked_after_the_job_had_read_it() {
+    let mut bench = Bench::leading_as(manifest(), CoordinatorConfig::default());
+    let ends = |end| BTreeMap::from([(0, end), (1, end)]);
+    bench.compute();
+    bench.store();
+    // Asked for at 10, 20 and 30, when there were two records; read by the job after that.
+    bench.now.monotonic_us = 40;
+    bench.list_asked(10, &ends(2));
+    bench.now.monotonic_us = 41;
+    bench.list_asked(20, &ends(2));
+    bench.now.monotonic_us = 42;
+    bench.list_asked(30, &ends(2));
+    assert!(!is_failed(&bench), "{:?}", bench.done);
+    bench.now.monotonic_us = 50;
+    bench.list_asked(41, &ends(2));
+    assert!(is_failed(&bench), "{:?}", bench.done);
+}
+
+/// The predecessor read them while this leader was taking over.
+#[test]
+fn an_answer_that_was_asked_before_a_predecessors_last_record_was_found_does_not_contradict_it() {
+    let mut before = Bench::leading_as(manifest(), CoordinatorConfig::default());
+    let taken = before.coordinator.manifest().clone();
+    before.compute();
+    before.store();
+    let recorded = before.coordinator.manifest().clone();
+
+    let mut bench = Bench::taking_over(taken, CoordinatorConfig::default());
+    let sent = |action: &Action| if let Action::Swap { manifest, .. } = action { Some(manifest.nonce.clone()) } else { None };
+    let nonce = bench.done.iter().find_map(sent).expect("a swap");
+    bench.send(Event::SwapReplied { nonce, reply: SwapReply::Conflict });
+    let asked = |action: &Action| if let Action::ReadManifest { request } = action { Some(request.clone()) } else { None };
+    let request = bench.done.iter().find_map(asked).expect("it looks what became of the swap");
+    bench.now.monotonic_us = 40;
+    let answer = ManifestAnswer::Found { version: Version::new("another"), manifest: Box::new(recorded) };
+    bench.send(Event::ManifestRead { request, answer });
+    bench.store();
+    bench.list_asked(39, &BTreeMap::from([(0, 2), (1, 2)]));
+    assert!(!is_failed(&bench), "{:?}", bench.done);
+    bench.list_asked(40, &BTreeMap::from([(0, 2), (1, 2)]));
+    assert!(is_failed(&bench), "{:?}", bench.done);
+}
+
+fn is_failed(bench: &Bench) -> bool {
+    bench.done.iter().any(|action| matches!(action, Action::Failed { .. }))
 }
 
 /// An executor that was cut off may still hold what it read of an earlier log.
