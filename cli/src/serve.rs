@@ -482,7 +482,7 @@ mod tests {
             assert!(defaults.starts_with("# Polybolos on a cluster"), "{defaults}");
             let shown: Vec<&str> = defaults.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
             assert_eq!(shown, service.sections, "in the file's order");
-            printed.extend(shown);
+            printed.extend(service.sections.iter().copied());
         }
         assert!(all.iter().all(|section| printed.contains(section)), "{all:?} {printed:?}");
     }
