@@ -13,6 +13,7 @@ mod interval;
 mod interval_products;
 mod job;
 mod json_clauses;
+mod named_windows;
 mod numbers;
 mod ordinals;
 mod precedence;
@@ -329,6 +330,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     cursor.take(usize::MAX);
     let headings = headings::of(&query);
     precedence::mend(&mut query);
+    named_windows::resolve(&mut query, at)?;
     numbers::keep_digits(&mut query, at)?;
     rows::rewrite(&mut query, at)?;
     equivalents::rewrite(&mut query, at)?;

@@ -353,6 +353,16 @@ async fn rows(query: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_window_made_of_another_is_partitioned_alike() {
+    for over in ["(w ORDER BY b)", "w2"] {
+        let sql = format!(
+            "SELECT a, sum(b) OVER {over} AS s FROM (VALUES (1, 10), (2, 20), (1, 30)) AS t (a, b) WINDOW w AS (PARTITION BY a), w2 AS (w ORDER BY b) ORDER BY b"
+        );
+        assert_eq!(rows(&sql).await, "1 10\n2 20\n1 40", "{over}");
+    }
+}
+
+#[tokio::test]
 async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
     assert_eq!(rows("SELECT * FROM newest ORDER BY k").await, "a 3 6\nc 4 8");
     assert_eq!(rows("SELECT count(*) FROM newest AS n JOIN newest AS m ON n.v < m.v").await, "1");
