@@ -52,6 +52,7 @@ mod time_units;
 mod to_json;
 mod type_name;
 mod url;
+mod whole_numbers;
 mod windows;
 
 use std::sync::Arc;
@@ -162,6 +163,7 @@ pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
         registry.register_udaf(function)?;
     }
     registry.register_expr_planner(Arc::new(date_intervals::DateIntervals))?;
+    registry.register_expr_planner(Arc::new(whole_numbers::WholeNumbers))?;
     json::register(registry)
 }
 

@@ -101,6 +101,26 @@ async fn dates_are_reckoned_as_others_reckon_them() {
 }
 
 #[tokio::test]
+async fn what_counts_is_a_whole_number_wherever_it_is_reckoned_with() {
+    for (selected, expected) in [
+        ("(row_number() OVER (ORDER BY a) + 2) / 2 FROM (VALUES (1)) AS t (a)", "1"),
+        ("(4 - rank() OVER (ORDER BY a)) / 2 FROM (VALUES (1)) AS t (a)", "1"),
+        ("dense_rank() OVER (ORDER BY a) / 2 FROM (VALUES (1)) AS t (a)", "0"),
+        ("5 / ntile(2) OVER (ORDER BY a) / 2 FROM (VALUES (1)) AS t (a)", "2"),
+        ("n * 3 / 2 FROM (SELECT row_number() OVER (ORDER BY a) AS n FROM (VALUES (1)) AS t (a))", "1"),
+        ("(sum(n) + 2) / 2 FROM (SELECT row_number() OVER (ORDER BY a) AS n FROM (VALUES (1)) AS t (a))", "1"),
+        ("cardinality(make_array(1, 2, 3)) / 2", "1"),
+        ("array_length(make_array(1, 2, a)) / 2 FROM (VALUES (1)) AS t (a)", "1"),
+        ("approx_count_distinct(a) / 2 FROM (VALUES (1), (2), (3)) AS t (a)", "1"),
+        ("coalesce(cardinality(make_array(1, 2, a)), 0) / 2 FROM (VALUES (1)) AS t (a)", "1"),
+        ("CASE WHEN a > 9 THEN 0 ELSE cardinality(make_array(1, 2, a)) END / 2 FROM (VALUES (1)) AS t (a)", "1"),
+        ("9223372036854775808 + 1", "9223372036854775809"),
+    ] {
+        assert_eq!(value(selected).await, expected, "{selected}");
+    }
+}
+
+#[tokio::test]
 async fn json_is_read_by_the_clauses_of_sql() {
     for (selected, expected) in [
         (r#"json_value('{"a":"7"}', '$.a' RETURNING INT) + 1"#, "8"),
