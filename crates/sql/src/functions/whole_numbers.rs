@@ -28,7 +28,12 @@ impl ExprPlanner for WholeNumbers {
                 | BinaryOperator::Divide
                 | BinaryOperator::Modulo
         );
-        let (left, right) = if is_arithmetic { (signed(left, schema)?, signed(right, schema)?) } else { (left, right) };
+        // Of a DOUBLE it makes no difference.
+        let is_double = |side: &Expr| side.get_type(schema).is_ok_and(|data_type| data_type.is_floating());
+        let (left, right) = match is_arithmetic && !is_double(&left) && !is_double(&right) {
+            true => (signed(left, schema)?, signed(right, schema)?),
+            false => (left, right),
+        };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
     }
 }
