@@ -14,12 +14,12 @@ mod records;
 mod refuse;
 mod views;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 use datafusion::{
-    common::{DataFusionError, SchemaError},
+    common::{DataFusionError, Result as DataFusionResult, SchemaError, tree_node::TreeNode},
     execution::{SessionState, SessionStateBuilder, context::SQLOptions},
-    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
     prelude::SessionConfig,
     sql::{parser, sqlparser::ast},
 };
@@ -395,6 +395,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
     };
     let query = &in_subquery::of_several_columns(query)?;
     let plan = match planned(query.clone()).await {
+        Ok(plan) if groups_by_twins(&plan)? => planned(with_named_casts(query)).await.unwrap_or(plan),
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
         Err(error) if lacks_order(&error) => planned(with_places(query)).await.map_err(|_| error)?,
         planned => planned?,
@@ -417,6 +418,17 @@ fn has_twins(error: &DataFusionError) -> bool {
         DataFusionError::Plan(message) => is_twin(message),
         _ => false,
     }
+}
+
+/// Whether a column and a cast of it are groups, to DataFusion by one name: its optimiser leaves the cast out of the groups, computes it above them, and would stop at the two.
+fn groups_by_twins(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    plan.exists(|node| {
+        let LogicalPlan::Aggregate(aggregate) = node else { return Ok(false) };
+        let (columns, others): (Vec<&Expr>, Vec<&Expr>) =
+            aggregate.group_expr.iter().partition(|group| matches!(group, Expr::Column(_)));
+        let names: HashSet<String> = columns.into_iter().map(|column| column.schema_name().to_string()).collect();
+        Ok(others.into_iter().any(|group| names.contains(&group.schema_name().to_string())))
+    })
 }
 
 /// Whether rows of SELECT DISTINCT seem to be ordered by what is not selected.

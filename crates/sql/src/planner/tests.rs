@@ -363,6 +363,13 @@ async fn a_window_made_of_another_is_partitioned_alike() {
 }
 
 #[tokio::test]
+async fn groups_may_be_a_column_and_casts_of_it() {
+    let sql = "SELECT a, CAST(a AS STRING) AS s, count(*) AS n FROM (VALUES (1), (2), (1)) AS t (a) GROUP BY a, CAST(a AS STRING) ORDER BY a";
+    assert_eq!(rows(sql).await, "1 1 2\n2 2 1");
+    plan("other SELECT CAST(v AS STRING) AS s, count(*) AS n FROM u GROUP BY v, CAST(v AS STRING)").await.unwrap();
+}
+
+#[tokio::test]
 async fn rows_of_an_upsert_topic_are_the_last_records_of_their_keys() {
     assert_eq!(rows("SELECT * FROM newest ORDER BY k").await, "a 3 6\nc 4 8");
     assert_eq!(rows("SELECT count(*) FROM newest AS n JOIN newest AS m ON n.v < m.v").await, "1");
