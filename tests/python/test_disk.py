@@ -207,7 +207,8 @@ def test_a_damaged_part_is_an_error_until_it_is_brought_back(fresh_platform):
     sound = {file: damage(file) for file in parts}
     assert sound
     platform.start()
-    for future in AdminClient({"bootstrap.servers": platform.endpoints["kafka"]}).create_topics([NewTopic("passed", 1, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": platform.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic("passed", 1, 1)]).values():
         future.result()
     job = wait_for("the error", lambda: (job := shown(platform))["error"] and "checksum" in job["error"] and job)
     assert any(file.name in job["error"] for file in parts) and "\n" not in job["error"], job
