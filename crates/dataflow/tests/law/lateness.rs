@@ -3,13 +3,17 @@
 use datafusion::arrow::{array::AsArray, datatypes::Int64Type};
 
 use super::{
+    REFUSED,
     bounded::long_case,
     cases::{Arrival, Case, Epoch},
     dataflow,
     engine::Feed,
+    judge::judge,
     tables::Value,
 };
 
+/// Cases with windows that close, of which few among all cases see a row that corrects one.
+const CLOSING: usize = 60;
 const WINDOWS: &str =
     "SELECT date_bin(INTERVAL '10' SECOND, ts) AS w, count(*) AS n FROM t0 GROUP BY date_bin(INTERVAL '10' SECOND, ts)";
 const SECOND_US: i64 = 1_000_000;
@@ -95,4 +99,16 @@ fn state_is_kept_so_much_longer_and_not_for_ever() {
         // Six windows of five keys.
         assert!(after >= before + 20 && after <= before + 60, "{before} entries, and {after} with late rows");
     }
+}
+
+#[test]
+fn corrections_of_closed_windows_keep_the_law() {
+    let is_closing = |case: &Case| case.statements.iter().any(|statement| statement.closing.is_some());
+    let mut corrected = 0;
+    for mut case in (1..).map(|seed| Case::random(seed, REFUSED)).filter(is_closing).take(CLOSING) {
+        (case.delay_ms, case.allowed_ms) = (Some(0), 30_000);
+        let kept = judge(&case, &dataflow::start).unwrap_or_else(|failure| panic!("{}{failure}", case.describe()));
+        corrected += kept.corrected;
+    }
+    assert!(corrected > CLOSING, "{corrected} rows are taken back");
 }

@@ -157,7 +157,6 @@ fn deltas_add_up_to_the_answer_over_all_input() {
             of_constructs.map(|construct| format!("{construct:?}")).chain(of_words.map(ToString::to_string)).collect();
         assert!(lacking.is_empty(), "no case from seed {first} on has {}", lacking.join(", "));
         assert!(statements.iter().any(|statement| statement.closing.is_some()), "no case emits when windows close");
-        assert!(total.corrected > 0, "no row corrects a window that was emitted when it closed");
     }
 }
 
