@@ -49,6 +49,9 @@ fn stem() -> String {
     std::env::var("POLYBOLOS_LAW_STEM").unwrap_or_else(|_| "law".to_owned())
 }
 
+/// One case in so many allows late rows: where they are allowed, few are late, and those shall be told exactly, too.
+const ALLOWED_IN: u64 = 8;
+
 fn the_cases() -> impl Iterator<Item = Case> {
     let (first, count) = (setting("POLYBOLOS_LAW_SEED", 1), setting("POLYBOLOS_LAW_CASES", 1));
     (first..first + count).map(|seed| named_apart(Case::random(seed, REFUSED)))
@@ -56,6 +59,9 @@ fn the_cases() -> impl Iterator<Item = Case> {
 
 /// Tables of all cases live beside each other.
 fn named_apart(mut case: Case) -> Case {
+    if !case.seed.is_multiple_of(ALLOWED_IN) {
+        case.allowed_ms = 0;
+    }
     let stem = format!("{}{}", stem(), case.seed);
     for table in &mut case.tables {
         let name = format!("{stem}_{}", table.name);
