@@ -4,6 +4,7 @@
 mod client;
 mod cluster;
 mod dlq;
+mod ending;
 mod job;
 mod output;
 mod pipelines;

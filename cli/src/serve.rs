@@ -23,7 +23,7 @@ use polybolos_service::{
     auth::{self, Users},
     config::{self, Secret},
     endpoints::EndpointsFile,
-    memory, ports, shutdown,
+    memory, ports,
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
@@ -32,7 +32,7 @@ use prometheus::Registry;
 use serde::Deserialize;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::pipelines;
+use crate::{ending::Ending, pipelines};
 
 /// The commented default file of all services.
 pub const DEFAULTS: &str = include_str!("../config/cluster.toml");
@@ -64,20 +64,8 @@ pub struct Arguments {
     /// Leave endpoints.json to whoever started this.
     #[arg(long, hide = true)]
     no_endpoints: bool,
-    /// End with whoever started this and holds the other end of standard input.
-    #[arg(long, hide = true)]
-    end_with_input: bool,
-}
-
-impl Arguments {
-    /// A token that signals cancel, and the end of whoever started this, if it said so.
-    fn stop(&self) -> std::io::Result<CancellationToken> {
-        let stop = shutdown::on_signals()?;
-        if self.end_with_input {
-            shutdown::on_end_of_input(stop.clone())?;
-        }
-        Ok(stop)
-    }
+    #[command(flatten)]
+    ending: Ending,
 }
 
 #[derive(Debug, Deserialize)]
@@ -310,7 +298,7 @@ async fn patiently<T, E: std::error::Error + Send + Sync + 'static>(
 
 pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments, &SCHEDULER)? else { return Ok(()) };
-    let stop = arguments.stop()?;
+    let stop = arguments.ending.token()?;
     let folder = &config.scheduler.data_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     let token = auth::token(&folder.join("token"))?;
@@ -415,7 +403,7 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
-    let stop = arguments.stop()?;
+    let stop = arguments.ending.token()?;
     let registry = telemetry::metrics()?;
     let _door = config.open_metrics_door("executor.metrics_address", &config.executor.metrics_address, &registry, &stop).await?;
     let store = config.store(&stop, || LocalStore::open(&config.storage.path)).await?;
@@ -448,7 +436,7 @@ pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
 pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
     const REMEDY: &str = "set ingest.pipelines to folders with an ingest.toml";
     let Some(config) = Config::load(&arguments, &INGEST)? else { return Ok(()) };
-    let stop = arguments.stop()?;
+    let stop = arguments.ending.token()?;
     let feeds = pipelines::feeds(&config.ingest.pipelines, REMEDY, &|name| std::env::var(name).ok())?;
     if feeds.is_empty() {
         bail!("no feed to run: none of the folders of ingest.pipelines has one, or it names none; {REMEDY}");

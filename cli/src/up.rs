@@ -22,7 +22,7 @@ use polybolos_scheduler::{DoorTls, Scheduler, SchedulerParts, SchedulerSettings}
 use polybolos_service::{
     auth::{self, Users},
     endpoints::EndpointsFile,
-    ports, shutdown,
+    ports,
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
@@ -30,7 +30,7 @@ use polybolos_tables::TableBackend;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{pipelines, serve};
+use crate::{ending::Ending, pipelines, serve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -69,18 +69,14 @@ pub struct Arguments {
     /// Send traces to an OTLP collector, such as http://127.0.0.1:4317.
     #[arg(long)]
     otlp_endpoint: Option<String>,
-    /// End with whoever started this and holds the other end of standard input.
-    #[arg(long, hide = true)]
-    end_with_input: bool,
+    #[command(flatten)]
+    ending: Ending,
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let log = LogSettings { service: "up", json: arguments.log_json, otlp_endpoint: arguments.otlp_endpoint.clone() };
     telemetry::start(&log)?;
-    let stop = shutdown::on_signals()?;
-    if arguments.end_with_input {
-        shutdown::on_end_of_input(stop.clone())?;
-    }
+    let stop = arguments.ending.token()?;
     let folder = arguments.data_dir.clone();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     // Held until this process is gone, however it ends.

@@ -242,7 +242,7 @@ impl Executors {
         }
         let incarnation = match &message {
             Heard::Beat(beat) => {
-                let grant = wire::Grant { generation: self.generation.load(Ordering::SeqCst), asked_us: beat.asked_us };
+                let grant = wire::Grant { asked_us: beat.asked_us };
                 self.order(executor, Order::Grant(grant));
                 return;
             }
@@ -314,7 +314,7 @@ impl Executors {
             match next(&mut incoming).await {
                 Some(Heard::ProbeAnswer(answer)) => break answer.content,
                 Some(Heard::Beat(beat)) => {
-                    send(Order::Grant(wire::Grant { generation, asked_us: beat.asked_us })).await;
+                    send(Order::Grant(wire::Grant { asked_us: beat.asked_us })).await;
                 }
                 Some(_) => {}
                 None => return,
@@ -349,7 +349,7 @@ impl Executors {
             match message {
                 Some(message) if joined => self.hear(&executor, connection, message),
                 Some(Heard::Beat(beat)) => {
-                    send(Order::Grant(wire::Grant { generation, asked_us: beat.asked_us })).await;
+                    send(Order::Grant(wire::Grant { asked_us: beat.asked_us })).await;
                     if waited.elapsed() > Duration::from_secs(10) {
                         tracing::warn!(%executor, "the executor's Ballista part has not registered yet");
                         waited = Instant::now();

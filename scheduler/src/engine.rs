@@ -89,14 +89,17 @@ impl PlatformEngine {
     }
 
     async fn carry_out(&self, statement: Statement) -> Result<Answer, EngineError> {
-        if self.is_insert_once(&statement) {
+        if let StatementKind::Insert(insert) = &statement.kind
+            && !self.planner().is_unbounded(insert).map_err(sql_error)?
+        {
             // It takes as long as its query, and could not be ended if it went on by itself.
-            return self.one(statement).await;
+            return self.insert_once(insert).await;
         }
         let engine = self.clone();
         self.statements.carry_out(statement, move |statement| async move { engine.one(statement).await }).await
     }
 
+    /// All but an INSERT that ends.
     async fn one(&self, statement: Statement) -> Result<Answer, EngineError> {
         let tag = statement.kind.tag();
         match &statement.kind {
@@ -145,14 +148,8 @@ impl PlatformEngine {
                 self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
                 Ok(Answer::done(tag))
             }
-            StatementKind::CreateJob(_) => self.create_job(&statement, tag).await,
+            StatementKind::CreateJob(_) | StatementKind::Insert(_) => self.create_job(&statement, tag).await,
             StatementKind::DropJob { name, .. } => self.drop_job(&statement, name, tag).await,
-            StatementKind::Insert(insert) => {
-                if !self.planner().is_unbounded(insert).map_err(sql_error)? {
-                    return self.insert_once(insert).await;
-                }
-                self.create_job(&statement, tag).await
-            }
         }
     }
 
@@ -175,11 +172,6 @@ impl PlatformEngine {
         });
         let told_last = left_out.map(|left_out| Box::new(move || left_out.notices()) as ToldLast);
         Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![], told_last })
-    }
-
-    /// Whether it is an INSERT over sources that end, and starts no job.
-    fn is_insert_once(&self, statement: &Statement) -> bool {
-        matches!(&statement.kind, StatementKind::Insert(insert) if self.planner().is_unbounded(insert).is_ok_and(|is| !is))
     }
 
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.
@@ -226,7 +218,10 @@ impl Engine for PlatformEngine {
     }
 
     fn outlives_call(&self, sql: &str) -> bool {
-        let goes_on = |statement: &Statement| !statement.kind.is_read_only() && !self.is_insert_once(statement);
+        let goes_on = |statement: &Statement| match &statement.kind {
+            StatementKind::Insert(insert) => self.planner().is_unbounded(insert).unwrap_or(true),
+            kind => !kind.is_read_only(),
+        };
         parse(sql).is_ok_and(|statements| statements.iter().any(goes_on))
     }
 

@@ -46,6 +46,28 @@ pub struct Run {
     pub trace_parent: String,
 }
 
+impl Run {
+    /// The task of one part of a frame, of a job without state.
+    fn task(&self, incarnation: &Incarnation, frame: &Frame, work: &PartWork, state: &[StateRun]) -> TaskDescriptor {
+        TaskDescriptor {
+            incarnation: incarnation.clone(),
+            generation: self.generation,
+            epoch: frame.epoch,
+            attempt: self.attempt,
+            clock_us: frame.clock_us,
+            watermark_us: frame.watermark_us,
+            closing: None,
+            state_clock_us: frame.window_start_us,
+            recorded: Recorded::default(),
+            logs: frame.logs.clone(),
+            work: work.clone(),
+            peers: vec![],
+            state: state.to_vec(),
+            trace_parent: self.trace_parent.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct PlanTemplate {
     incarnation: Incarnation,
@@ -93,26 +115,8 @@ impl PlanTemplate {
         state: &[StateRun],
         freeze: impl Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let tasks: Vec<_> = frame
-            .parts
-            .iter()
-            .map(|work| TaskDescriptor {
-                incarnation: self.incarnation.clone(),
-                generation: run.generation,
-                epoch: frame.epoch,
-                attempt: run.attempt,
-                clock_us: frame.clock_us,
-                watermark_us: frame.watermark_us,
-                closing: None,
-                state_clock_us: frame.window_start_us,
-                recorded: Recorded::default(),
-                logs: frame.logs.clone(),
-                work: work.clone(),
-                peers: vec![],
-                state: state.to_vec(),
-                trace_parent: run.trace_parent.clone(),
-            })
-            .collect();
+        let task = |work: &PartWork| run.task(&self.incarnation, frame, work, state);
+        let tasks: Vec<_> = frame.parts.iter().map(task).collect();
         let steps = self.scan.steps().iter().map(|step| step.map_expressions(&freeze)).collect::<Result<Vec<_>>>()?;
         let scan =
             RecordScanExec::new(self.scan.spec().clone(), self.scan.decoded().clone(), steps.into(), descriptor_source(&tasks)?);
@@ -153,20 +157,10 @@ impl EpochTemplate {
             return internal_err!("an epoch of {} parts has {} executors", frame.parts.len(), peers.len());
         }
         let task = |work: &PartWork| TaskDescriptor {
-            incarnation: self.spec.incarnation.clone(),
-            generation: run.generation,
-            epoch: frame.epoch,
-            attempt: run.attempt,
-            clock_us: frame.clock_us,
-            watermark_us: frame.watermark_us,
             closing: frame.closing.clone(),
-            state_clock_us: frame.window_start_us,
             recorded,
-            logs: frame.logs.clone(),
-            work: work.clone(),
             peers: peers.to_vec(),
-            state: state.to_vec(),
-            trace_parent: run.trace_parent.clone(),
+            ..run.task(&self.spec.incarnation, frame, work, state)
         };
         let tasks: Vec<_> = frame.parts.iter().map(task).collect();
         Ok(Arc::new(EpochExec::new(self.spec.clone(), self.encoded.clone(), descriptor_source(&tasks)?)))

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use polybolos_dataflow::graph::kept::{Kept, first_difference};
-use polybolos_operators::{epoch::flow::Flow, template::JobTemplate};
+use polybolos_operators::{
+    epoch::{exec::SHOWN_OPERATOR, flow::Flow},
+    template::JobTemplate,
+};
 use polybolos_sql::catalog::{Catalog, JobDefinition};
 use polybolos_streaming::coordinator::Command;
 use polybolos_tables::plain::up_to;
@@ -98,22 +101,24 @@ pub(super) fn difference(old: &JobSpec, new: &JobSpec) -> Option<String> {
     }
 }
 
-/// Most characters of an operator that are shown, and of its beginning where it differs from another only further on.
-const SHOWN: usize = 200;
+/// Characters of an operator's beginning that are shown where it differs from another only further on.
 const BEGINNING: usize = 40;
 
 fn changed(before: Option<&Kept>, after: Option<&Kept>) -> String {
     match (before, after) {
         (Some(before), Some(after)) if before.shown == after.shown => {
-            format!("operator {} would read other rows or columns than those its state is made of", up_to(&before.shown, SHOWN))
+            format!(
+                "operator {} would read other rows or columns than those its state is made of",
+                up_to(&before.shown, SHOWN_OPERATOR)
+            )
         }
         (Some(before), Some(after)) => {
             let same = before.shown.chars().zip(after.shown.chars()).take_while(|(before, after)| before == after).count();
             format!("operator {} would be {}", around(&before.shown, same), around(&after.shown, same))
         }
-        (Some(before), None) => format!("operator {} would be gone", up_to(&before.shown, SHOWN)),
+        (Some(before), None) => format!("operator {} would be gone", up_to(&before.shown, SHOWN_OPERATOR)),
         (None, Some(after)) => {
-            format!("operator {} would be new, without what the job has read so far", up_to(&after.shown, SHOWN))
+            format!("operator {} would be new, without what the job has read so far", up_to(&after.shown, SHOWN_OPERATOR))
         }
         (None, None) => "it would keep its state in another way".into(),
     }
@@ -121,11 +126,11 @@ fn changed(before: Option<&Kept>, after: Option<&Kept>) -> String {
 
 /// An operator's text with what comes after its first `same` characters.
 fn around(text: &str, same: usize) -> String {
-    if same + BEGINNING < SHOWN {
-        return up_to(text, SHOWN);
+    if same + BEGINNING < SHOWN_OPERATOR {
+        return up_to(text, SHOWN_OPERATOR);
     }
     let rest: String = text.chars().skip(same - BEGINNING).collect();
-    up_to(text, BEGINNING) + &up_to(&rest, SHOWN - BEGINNING)
+    up_to(text, BEGINNING) + &up_to(&rest, SHOWN_OPERATOR - BEGINNING)
 }
 
 #[cfg(test)]
@@ -142,7 +147,7 @@ mod tests {
         for (text, end) in [(before, "min(x)"), (after, "max(x)")] {
             let shown = around(&text, same);
             assert!(shown.starts_with("Aggregate by k: sum(v0)") && shown.ends_with(end), "{shown}");
-            assert!(shown.chars().count() < SHOWN, "{shown}");
+            assert!(shown.chars().count() < SHOWN_OPERATOR, "{shown}");
         }
     }
 }

@@ -121,8 +121,8 @@ impl PgWireServerHandlers for Handlers {
     }
 }
 
-/// Kept of a connection: whether what it runs in the engine goes on when it is cancelled.
-struct GoesOn(bool);
+/// Kept of a connection: what it runs in the engine, of which it is asked after a cancellation whether it goes on.
+struct Running(Option<(Arc<dyn Engine>, String)>);
 
 /// Gives errors of the catalog's own queries our codes; the engine's have them already. Says what goes on after it was cancelled.
 struct Errors;
@@ -135,10 +135,11 @@ impl ErrorHandler for Errors {
         if matches!(error, PgWireError::QueryCanceled) {
             *error = report(EngineError::new(ErrorKind::Cancelled, error.to_string()));
         }
-        let goes_on = client.session_extensions().insert(GoesOn(false)).is_some_and(|before| before.0);
-        if goes_on
-            && let PgWireError::UserError(info) = error
+        let ran = client.session_extensions().insert(Running(None));
+        if let PgWireError::UserError(info) = error
             && info.code == CANCELLED
+            && let Some((engine, sql)) = ran.as_ref().and_then(|ran| ran.0.as_ref())
+            && engine.outlives_call(sql)
         {
             info.hint = Some(GOES_ON.to_owned());
         }

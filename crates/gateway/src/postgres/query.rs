@@ -22,7 +22,7 @@ use datafusion_postgres::{
 use futures::Sink;
 
 use super::{
-    Errors, GoesOn, answer,
+    Errors, Running, answer,
     catalog::Catalog,
     parameters, report,
     route::{Route, route},
@@ -117,9 +117,9 @@ impl Preparer {
                 return Err(report(EngineError::new(ErrorKind::Failed, FAILED_BLOCK).with_sqlstate("25P02")));
             }
         };
-        client.session_extensions().insert(GoesOn(self.engine.outlives_call(sql)));
+        client.session_extensions().insert(Running(Some((self.engine.clone(), sql.to_owned()))));
         let mut answers = answer::in_time(client, self.engine.execute(&principal, sql)).await?;
-        client.session_extensions().insert(GoesOn(false));
+        client.session_extensions().insert(Running(None));
         if in_block {
             for answer in answers.iter_mut().filter(|answer| changes_something(answer)) {
                 answer.notices.push("statements take effect at once here; ROLLBACK will not take this one back".to_owned());

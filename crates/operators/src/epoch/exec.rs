@@ -50,8 +50,8 @@ use crate::{
     task::{TaskDescriptor, read_descriptor},
 };
 
-/// Most characters of an operator that the error of a row begins with.
-const SHOWN_OPERATOR: usize = 200;
+/// Most characters of an operator that people are shown.
+pub const SHOWN_OPERATOR: usize = 200;
 
 #[derive(Debug, Clone)]
 pub struct EpochExec {

@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
 use datafusion::{
     arrow::{
         array::{ArrayRef, Int32Array, Int64Array, RecordBatch, Scalar, StringArray, UInt32Array},
@@ -21,19 +20,18 @@ use datafusion::{
     datasource::MemTable,
     prelude::{SessionConfig, SessionContext},
 };
-use futures::{StreamExt, stream::BoxStream};
 use polybolos_dataflow::planning;
 use polybolos_kafka::{connection::Connection, decode::Field};
-use polybolos_tables::{
-    Column, CreateOptions, KeyPredicate, LookupOptions, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema,
-    TableWriter, WriteOptions,
-};
+use polybolos_tables::{Column, KeyPredicate, LookupOptions, ScanRequest, TableBackend, TableName, TableSchema};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asking, describe, resolve, stages};
+use super::{
+    Asking, describe, resolve, stages,
+    store::{Rows, Store},
+};
 use crate::{
     epoch::flow::fuse_scans,
     lookup_scan::LookupTable,
@@ -110,7 +108,7 @@ impl Fixed {
         Self { tables: vec![of(names, of_names), of(places, of_places)], asked: AtomicUsize::new(0) }
     }
 
-    fn rows(&self, table: &TableName) -> RecordBatch {
+    fn table(&self, table: &TableName) -> RecordBatch {
         self.tables.iter().find(|(schema, _)| schema.name == *table).map(|(_, rows)| rows.clone()).unwrap()
     }
 }
@@ -125,41 +123,13 @@ fn found(mut rows: RecordBatch, request: &ScanRequest) -> Result<RecordBatch, Ar
     rows.project(&places)
 }
 
-#[async_trait]
-impl TableBackend for Fixed {
-    fn store(&self) -> &str {
-        "test"
+impl Rows for Fixed {
+    fn is_away(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) % 11 == 3
     }
-    async fn describe(&self, _: &TableName) -> Result<Option<TableSchema>, TableError> {
-        Ok(None)
-    }
-    async fn create(&self, _: &TableSchema, _: &CreateOptions) -> Result<(), TableError> {
-        Ok(())
-    }
-    async fn gc_grace_seconds(&self, _: &TableName) -> Result<Option<u64>, TableError> {
-        Ok(None)
-    }
-    async fn list(&self) -> Result<Vec<TableName>, TableError> {
-        Ok(vec![])
-    }
-    async fn clock_us(&self) -> Result<i64, TableError> {
-        Ok(0)
-    }
-    async fn writer(&self, _: &TableSchema, _: &[String], _: &WriteOptions) -> Result<Arc<dyn TableWriter>, TableError> {
-        Err(TableError::Bug("nothing is written".into()))
-    }
-    fn supports(&self, _: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
-        vec![true; predicates.len()]
-    }
-    async fn slices(&self, _: &ScanRequest, _: usize) -> Result<Vec<ScanSlice>, TableError> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) % 11 == 3 {
-            return Err(TableError::Unavailable { store: "test".into(), message: "away".into(), source: None });
-        }
-        Ok(vec![ScanSlice { descriptor: "all".into() }])
-    }
-    fn scan(&self, request: &ScanRequest, _: &ScanSlice) -> BoxStream<'static, Result<RecordBatch, TableError>> {
-        let rows = found(self.rows(&request.table.name), request).map_err(|error| TableError::Bug(error.to_string()));
-        futures::stream::iter([rows]).boxed()
+
+    fn rows(&self, request: &ScanRequest) -> RecordBatch {
+        found(self.table(&request.table.name), request).unwrap()
     }
 }
 
@@ -243,7 +213,13 @@ fn joined(runtime: &Runtime, sql: &str, rows: &RecordBatch, store: &Fixed) -> Ve
 }
 
 /// What comes out epoch by epoch, and what EXPLAIN says of the plan.
-fn looked_up(runtime: &Runtime, sql: &str, rows: &RecordBatch, store: Arc<Fixed>, rng: &mut ChaCha8Rng) -> (Vec<String>, String) {
+fn looked_up(
+    runtime: &Runtime,
+    sql: &str,
+    rows: &RecordBatch,
+    store: Arc<Store<Fixed>>,
+    rng: &mut ChaCha8Rng,
+) -> (Vec<String>, String) {
     let context = context();
     let schema = stream_schema();
     let fields = schema.fields().iter().map(|field| Field::Json { name: field.name().clone() }).collect();
@@ -307,7 +283,7 @@ fn rows_beside_what_was_looked_up_are_what_a_join_answers() {
     let (mut said, mut matched) = (vec![], 0);
     for seed in 0..SEEDS {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (sql, rows, store) = (query(&mut rng), stream_rows(&mut rng), Arc::new(Fixed::new()));
+        let (sql, rows, store) = (query(&mut rng), stream_rows(&mut rng), Arc::new(Store(Fixed::new())));
         let expected = joined(&runtime, &sql, &rows, &store);
         let (came, explained) = looked_up(&runtime, &sql, &rows, store, &mut rng);
         assert_eq!(came, expected, "seed {seed}: {sql}\n{explained}");

@@ -5,6 +5,8 @@ mod cache;
 #[cfg(test)]
 mod law;
 mod run;
+#[cfg(test)]
+mod store;
 
 use std::sync::Arc;
 

@@ -253,9 +253,6 @@ fn both(one: &BooleanArray, other: &BooleanArray) -> Result<BooleanArray> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use async_trait::async_trait;
     use datafusion::{
         arrow::{
             array::{Int32Array, Int64Array, StringArray},
@@ -271,53 +268,28 @@ mod tests {
             joins::{HashJoinExec, PartitionMode},
         },
     };
-    use futures::stream::BoxStream;
     use parking_lot::Mutex;
-    use polybolos_tables::{CreateOptions, LookupOptions, ScanSlice, TableName, TableSchema, TableWriter, WriteOptions};
+    use polybolos_tables::{LookupOptions, TableName, TableSchema};
 
-    use super::*;
+    use super::{
+        super::store::{Rows, Store},
+        *,
+    };
     use crate::lookup_scan::LookupScanExec;
 
     /// Rows by `key`: as many as the key says, named by it. Away when it is asked first.
     #[derive(Debug, Default)]
-    struct Store {
+    struct Numbered {
         asked: Mutex<Vec<i32>>,
         came_back: Mutex<bool>,
     }
 
-    #[async_trait]
-    impl TableBackend for Store {
-        fn store(&self) -> &str {
-            "test"
+    impl Rows for Numbered {
+        fn is_away(&self) -> bool {
+            !std::mem::replace(&mut *self.came_back.lock(), true)
         }
-        async fn describe(&self, _: &TableName) -> Result<Option<TableSchema>, TableError> {
-            Ok(None)
-        }
-        async fn create(&self, _: &TableSchema, _: &CreateOptions) -> Result<(), TableError> {
-            Ok(())
-        }
-        async fn gc_grace_seconds(&self, _: &TableName) -> Result<Option<u64>, TableError> {
-            Ok(None)
-        }
-        async fn list(&self) -> Result<Vec<TableName>, TableError> {
-            Ok(vec![])
-        }
-        async fn clock_us(&self) -> Result<i64, TableError> {
-            Ok(0)
-        }
-        async fn writer(&self, _: &TableSchema, _: &[String], _: &WriteOptions) -> Result<Arc<dyn TableWriter>, TableError> {
-            Err(TableError::Bug("nothing is written".into()))
-        }
-        fn supports(&self, _: &TableSchema, predicates: &[KeyPredicate]) -> Vec<bool> {
-            vec![true; predicates.len()]
-        }
-        async fn slices(&self, _: &ScanRequest, _: usize) -> Result<Vec<ScanSlice>, TableError> {
-            if !std::mem::replace(&mut *self.came_back.lock(), true) {
-                return Err(TableError::Unavailable { store: "test".into(), message: "away".into(), source: None });
-            }
-            Ok(vec![ScanSlice { descriptor: "all".into() }])
-        }
-        fn scan(&self, request: &ScanRequest, _: &ScanSlice) -> BoxStream<'static, Result<RecordBatch, TableError>> {
+
+        fn rows(&self, request: &ScanRequest) -> RecordBatch {
             assert_eq!(request.columns, ["name", "key"]);
             let key = request.predicates[0].values.as_primitive::<datafusion::arrow::datatypes::Int32Type>().value(0);
             self.asked.lock().push(key);
@@ -325,11 +297,7 @@ mod tests {
             let names: StringArray = (0..rows).map(|row| Some(format!("{key}-{row}"))).collect();
             let columns: Vec<ArrayRef> = vec![Arc::new(names), Arc::new(Int32Array::from(vec![key; rows]))];
             let schema = Schema::new(vec![Field::new("name", DataType::Utf8, true), Field::new("key", DataType::Int32, false)]);
-            let batch = RecordBatch::try_new(Arc::new(schema), columns).map_err(|error| TableError::Bug(error.to_string()));
-            futures::stream::iter([batch]).boxed()
-        }
-        fn statistics(&self) -> BTreeMap<String, u64> {
-            BTreeMap::new()
+            RecordBatch::try_new(Arc::new(schema), columns).unwrap()
         }
     }
 
@@ -368,7 +336,7 @@ mod tests {
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(keys.to_vec()))]).unwrap()
     }
 
-    fn ask(join: &Stage, store: &Arc<Store>, lanes: Vec<Vec<RecordBatch>>) -> Vec<(Option<i64>, Option<String>)> {
+    fn ask(join: &Stage, store: &Arc<Store<Numbered>>, lanes: Vec<Vec<RecordBatch>>) -> Vec<(Option<i64>, Option<String>)> {
         let tables: Arc<dyn TableBackend> = store.clone();
         let cancelled = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -398,7 +366,7 @@ mod tests {
             found(3, "3-2"),
             found(3, "3-2"),
         ];
-        let store = Arc::new(Store::default());
+        let store = Arc::new(Store::<Numbered>::default());
         let inner = Stage::Lookup(Box::new(join(JoinType::Inner, LookupOptions::default())));
         assert_eq!(ask(&inner, &store, lanes()), pairs);
         let mut asked = store.asked.lock().clone();
@@ -413,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_not_asked_for() {
-        let store = Arc::new(Store::default());
+        let store = Arc::new(Store::<Numbered>::default());
         let options = LookupOptions { cache_ttl_ms: Some(3_600_000), ..LookupOptions::default() };
         let inner = Stage::Lookup(Box::new(join(JoinType::Inner, options)));
         let first = ask(&inner, &store, vec![vec![stream(&[Some(1), Some(0)])]]);
