@@ -215,8 +215,8 @@ pub fn state(status: &CoordinatorStatus) -> JobState {
     match &status.phase {
         Phase::TakingOver => JobState::Starting,
         // Rows wait for a table that does not take them.
-        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Idle if !status.sink_troubles.is_empty() => JobState::Waiting,
-        Phase::Computing { .. } | Phase::Recording { .. } => JobState::Running,
+        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Pacing | Phase::Idle if !status.sink_troubles.is_empty() => JobState::Waiting,
+        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Pacing => JobState::Running,
         // There is nothing to read, and something to write.
         Phase::Idle if status.unpublished_epochs > 0 => JobState::Running,
         Phase::Idle => JobState::Idle,
@@ -376,6 +376,7 @@ mod tests {
         let waiting = || Phase::Waiting { why: "something".into() };
         assert_eq!(state(&coordinator(waiting(), Limit::LookingAtTopics, 0)), JobState::Starting);
         assert_eq!(state(&coordinator(waiting(), Limit::WaitingForExecutors, 0)), JobState::Waiting);
+        assert_eq!(state(&coordinator(Phase::Pacing, Limit::Publishing { sink: SinkId(0) }, 2)), JobState::Running);
         assert_eq!(state(&coordinator(Phase::Idle, Limit::NoNewData, 1)), JobState::Running);
         assert_eq!(state(&coordinator(Phase::Idle, Limit::NoNewData, 0)), JobState::Idle);
         let troubles = BTreeMap::from([(SinkId(0), "it is away".to_owned())]);

@@ -83,11 +83,20 @@ impl Pace {
     /// How long after a submit the next one may follow, with so many epochs unpublished by a sink that lately took `publish_us` for each; of an urgent one nothing but
     /// its sink holds it back.
     pub fn interval_us(&self, unpublished_epochs: u64, publish_us: u64, urgent: bool) -> u64 {
-        let beyond = unpublished_epochs.saturating_sub(self.config.unpublished_at_ease);
+        let beyond = self.beyond_ease(unpublished_epochs);
         let bounds = &self.config.backpressure_us;
         let rest_us = if urgent { 0 } else { self.epoch_us.min(self.config.rest_us) };
         let with_rest_us = if rest_us == 0 { 0 } else { self.epoch_us + rest_us };
         with_rest_us + beyond * publish_us.clamp(*bounds.start(), *bounds.end())
+    }
+
+    /// So many unpublished epochs make the next one wait.
+    pub fn is_held_back(&self, unpublished_epochs: u64) -> bool {
+        self.beyond_ease(unpublished_epochs) > 0
+    }
+
+    fn beyond_ease(&self, unpublished_epochs: u64) -> u64 {
+        unpublished_epochs.saturating_sub(self.config.unpublished_at_ease)
     }
 
     pub fn observe(&mut self, epoch: Observed) {

@@ -320,7 +320,8 @@ impl JobCoordinator {
             let Running { attempt, frame, submitted_us, .. } = running;
             return Phase::Computing { epoch: frame.epoch, attempt: *attempt, since_us: *submitted_us, rows: frame.rows() };
         }
-        match (self.limit(), &self.trouble.message) {
+        let limit = self.limit();
+        match (limit, &self.trouble.message) {
             (Limit::NoNewData, _) => Phase::Idle,
             (Limit::KafkaAway { source }, _) => {
                 let why = self.sources.away().map_or("", |(_, why)| why);
@@ -329,7 +330,11 @@ impl JobCoordinator {
             (Limit::RetryingAttempts, Some(message)) => {
                 Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") }
             }
-            (limit, _) => Phase::Waiting { why: limit.to_string() },
+            (Limit::LookingAtTopics | Limit::Fetching | Limit::WaitingForExecutors | Limit::StoreAway, _) => {
+                Phase::Waiting { why: limit.to_string() }
+            }
+            (Limit::Publishing { .. }, _) if self.at_unpublished_bound().is_some() => Phase::Waiting { why: limit.to_string() },
+            _ => Phase::Pacing,
         }
     }
 
@@ -359,7 +364,12 @@ impl JobCoordinator {
         if let Some(sink) = self.at_unpublished_bound() {
             return Limit::Publishing { sink };
         }
-        if self.trouble.message.is_some() { Limit::RetryingAttempts } else { self.last_step }
+        if self.trouble.message.is_some() {
+            return Limit::RetryingAttempts;
+        }
+        let behind = self.publishing.behind(&self.manifest);
+        let sink = behind.slowest.filter(|_| self.pace.is_held_back(behind.epochs)).map(|sink| Limit::Publishing { sink });
+        away.or(sink).unwrap_or(self.last_step)
     }
 
     // ---- What can be done now -------------------------------------------------------------------------------------------------------------------

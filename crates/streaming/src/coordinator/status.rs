@@ -48,6 +48,8 @@ pub enum Phase {
         epoch: Epoch,
         since_us: u64,
     },
+    /// There is something to compute, and its epoch is not due yet.
+    Pacing,
     /// Everything there is has been computed and recorded.
     Idle,
     /// There is something to do that cannot be done now.
@@ -77,7 +79,7 @@ pub enum Limit {
     Computing,
     PartFiles,
     Recording,
-    /// Unpublished epochs are at their bound; this sink is the furthest behind.
+    /// Unpublished epochs hold the next one back; this sink is the furthest behind.
     Publishing {
         sink: SinkId,
     },
@@ -103,7 +105,7 @@ impl fmt::Display for Limit {
             Self::Computing => f.write_str("computing"),
             Self::PartFiles => f.write_str("writing part files"),
             Self::Recording => f.write_str("recording epochs in the manifest"),
-            Self::Publishing { sink } => write!(f, "sink {sink} is slower than the job, unpublished epochs are at their bound"),
+            Self::Publishing { sink } => write!(f, "sink {sink} is slower than the job"),
             Self::WaitingForExecutors => f.write_str("waiting for an executor"),
             Self::KafkaAway { source } => write!(f, "source {source}: Kafka cannot be reached"),
             Self::RetryingAttempts => f.write_str("attempts fail, waiting before the next"),

@@ -99,7 +99,13 @@ impl Bench {
 
     /// Three records of each partition are computed, each part with three rows; the record is under way.
     fn compute(&mut self) {
-        let (attempt, frame) = self.begin();
+        self.begin_through(3);
+        self.finish();
+    }
+
+    /// What was submitted is computed; the record is under way.
+    fn finish(&mut self) {
+        let (attempt, frame) = self.submitted().expect("an attempt");
         for part in 0..frame.parts.len() {
             self.send(reported(attempt, &frame, part, &format!("{attempt}-{part}")));
         }
@@ -107,12 +113,16 @@ impl Bench {
 
     /// Three records of each partition are there to be read, and an executor.
     fn begin(&mut self) -> (Attempt, Frame) {
+        self.begin_through(3);
+        self.submitted().expect("an attempt")
+    }
+
+    fn begin_through(&mut self, end: i64) {
         for partition in 0..2 {
             let partition = SourcePartition { source: SOURCE, partition };
-            self.send(Event::Available { partition, log: "first".into(), end: 3, bytes_per_record: 1 });
+            self.send(Event::Available { partition, log: "first".into(), end, bytes_per_record: 1 });
         }
         self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
-        self.submitted().expect("an attempt")
     }
 
     pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
@@ -169,6 +179,26 @@ fn reported(attempt: Attempt, frame: &Frame, part: usize, execution: &str) -> Ev
 
 pub(super) fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
     PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0, state_end: None }
+}
+
+#[test]
+fn an_epoch_that_is_not_due_yet_waits_for_nothing_but_a_slow_sink() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    bench.now.monotonic_us += 1_000_000;
+    bench.begin_through(6);
+    bench.finish();
+    bench.store();
+    bench.begin_through(9);
+    assert_eq!(bench.submitted(), None, "two epochs are not published");
+    let status = bench.coordinator.status();
+    assert_eq!((status.phase, status.limit), (Phase::Pacing, Limit::Publishing { sink: SINK }));
+    // The rest of what was read is computed, and there will be no more.
+    bench.send(Event::SourceAway { source: SOURCE, message: "all brokers are down".into() });
+    let status = bench.coordinator.status();
+    assert_eq!(status.limit, Limit::KafkaAway { source: SOURCE });
+    assert_eq!(status.phase, Phase::Waiting { why: "topic \"readings\" cannot be read: all brokers are down".into() });
 }
 
 /// A new leader would publish the part again, and its rows would be refused and counted again.
