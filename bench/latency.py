@@ -5,7 +5,8 @@ The clock starts when a record is handed to the producer (its linger of 1 ms cou
 window's end. It stops when a read of the row, asked again every two milliseconds, answers with it. Both only ever make a figure worse.
 
 Before the clock of a pipeline starts, it runs at its highest rate until Kafka's and Cassandra's compilers are done with its path: a Cassandra just started
-takes fewer rows a second than are asked for here, and every row of the run then waits behind that backlog."""
+takes fewer rows a second than are asked for here, and every row of the run then waits behind that backlog. Rows that are not there after half a minute count as
+half a minute, and are told."""
 
 import argparse
 import statistics
@@ -125,7 +126,7 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.session, self.statement = session, statement
         self.awaited: list[tuple[tuple, float]] = []
-        self.latencies, self.overdue, self.error = [], [], None
+        self.latencies, self.overdue, self.error = [], 0, None
         self.lock, self.closed = threading.Lock(), False
         self.start()
 
@@ -142,12 +143,10 @@ class Watcher(threading.Thread):
                 for row, answer in zip(asked, answers):
                     key, sent = row
                     found, now = answer.result().one(), time.monotonic()
-                    if found:
-                        self.latencies.append((now - sent) * 1_000)
-                    elif now > sent + PATIENCE_S:
-                        self.overdue.append(key)
-                    else:
+                    if not found and now <= sent + PATIENCE_S:
                         continue
+                    self.latencies.append((now - sent) * 1_000)
+                    self.overdue += not found
                     with self.lock:
                         self.awaited.remove(row)
                 time.sleep(POLL_S)
@@ -192,14 +191,13 @@ def run(kind: type, rate: int, seconds: int, session, statement, platform, seed:
     watcher.close()
     if unsent or refused:
         raise SystemExit(f"Kafka did not take every record: {unsent} unsent, {refused[:1]}")
-    latencies, overdue = watcher.latencies, watcher.overdue
-    if overdue:
-        raise SystemExit(f"{len(overdue)} of {len(latencies) + len(overdue)} sampled rows were not in Cassandra after {PATIENCE_S} s, {overdue[0]} among them")
+    latencies = watcher.latencies
     return {
         "what": kind.name,
         "rows/s asked": rate,
         "rows/s sent": round(rate * seconds / took),
         "samples": len(latencies),
+        "overdue": watcher.overdue,
         "p50 ms": round(percentile(latencies, 0.50), 1),
         "p95 ms": round(percentile(latencies, 0.95), 1),
         "p99 ms": round(percentile(latencies, 0.99), 1),
