@@ -21,6 +21,7 @@ use polybolos_proto::{
 use polybolos_streaming::ids::{ExecutorId, Generation, Incarnation};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use wire::{attach_request::Message as Heard, attach_response::Message as Order};
 
@@ -96,6 +97,8 @@ pub struct Executors {
     listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
     /// Why executors that do not fit were sent away, each told once: they come back again and again.
     mismatches: Mutex<BTreeSet<String>>,
+    /// Cancelled when this scheduler leads no more: all streams end.
+    resigned: CancellationToken,
 }
 
 impl Executors {
@@ -109,11 +112,20 @@ impl Executors {
             connected: RwLock::default(),
             listeners: Mutex::default(),
             mismatches: Mutex::default(),
+            resigned: CancellationToken::new(),
         })
     }
 
     pub fn lead(&self, generation: Generation) {
         self.generation.store(generation.0, Ordering::SeqCst);
+    }
+
+    /// Lets the executors go, for good: from here on no order is given, and no grant to write by one. They look for the next leader with what
+    /// they hold.
+    pub fn resign(&self) {
+        let mut connected = self.connected.write();
+        self.resigned.cancel();
+        connected.clear();
     }
 
     /// Listens to everything about an incarnation; the executors present come as `Joined` first.
@@ -128,6 +140,10 @@ impl Executors {
 
     pub fn unlisten(&self, incarnation: &Incarnation) {
         self.listeners.lock().remove(incarnation);
+    }
+
+    /// Ends an incarnation's work at the executors, and gives up the state that they hold of it.
+    pub fn forget(&self, incarnation: &Incarnation) {
         self.order_all(Order::Forget(wire::Forget { incarnation: incarnation.0.clone() }));
     }
 
@@ -383,7 +399,13 @@ impl Executors {
             cpu: 0.0,
             cpu_at: now,
         };
-        let before = self.connected.write().insert(executor.clone(), present);
+        let before = {
+            let mut connected = self.connected.write();
+            if self.resigned.is_cancelled() {
+                return;
+            }
+            connected.insert(executor.clone(), present)
+        };
         if before.is_some() {
             // The old stream has not been noticed to be dead: what ran there may have lost its reports.
             self.tell_all(&ExecutorEvent::Lost(executor.clone()));
@@ -467,7 +489,8 @@ impl ExecutorControlService for ControlService {
 
     async fn attach(&self, request: Request<Streaming<wire::AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
         let (orders, outgoing) = mpsc::channel(ORDERS);
-        tokio::spawn(self.0.clone().serve(request.into_inner(), orders));
+        let (executors, resigned) = (self.0.clone(), self.0.resigned.clone());
+        tokio::spawn(resigned.run_until_cancelled_owned(executors.serve(request.into_inner(), orders)));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
@@ -477,6 +500,51 @@ mod tests {
     use polybolos_persist::LocalStore;
 
     use super::*;
+
+    /// A leader with one executor, and the stream of its orders.
+    async fn leader(folder: &std::path::Path) -> (Arc<Executors>, mpsc::Receiver<Result<wire::AttachResponse, Status>>) {
+        let store = Arc::new(LocalStore::open(folder).await.expect("a store"));
+        let ballista = Ballista::start("leader", "127.0.0.1", 0).await.expect("Ballista's scheduler");
+        let executors = Executors::new(ballista, store, "leader".into());
+        executors.lead(Generation(1));
+        let (orders, ordered) = mpsc::channel(8);
+        executors.join(&ExecutorId::new("there"), 0, &wire::Hello::default(), &orders);
+        (executors, ordered)
+    }
+
+    fn told(ordered: &mut mpsc::Receiver<Result<wire::AttachResponse, Status>>) -> Option<Order> {
+        ordered.try_recv().ok()?.expect("an order").message
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn state_stays_with_executors_unless_its_job_has_ended() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (executors, mut ordered) = leader(folder.path()).await;
+        let job = Incarnation::new("job");
+        let _events = executors.listen(&job);
+        executors.unlisten(&job);
+        assert_eq!(told(&mut ordered), None, "whoever leads the job next finds it there");
+        executors.forget(&job);
+        assert_eq!(told(&mut ordered), Some(Order::Forget(wire::Forget { incarnation: "job".into() })));
+    }
+
+    /// What is granted after it would outlive the lease by more than a grant's time.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_resigns_grants_nothing_and_lets_the_executors_go() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (executors, mut ordered) = leader(folder.path()).await;
+        let there = ExecutorId::new("there");
+        let beat = || Heard::Beat(wire::Beat { asked_us: 7, ..wire::Beat::default() });
+        executors.hear(&there, 0, beat());
+        assert_eq!(told(&mut ordered), Some(Order::Grant(wire::Grant { generation: 1, asked_us: 7 })));
+        executors.resign();
+        executors.hear(&there, 0, beat());
+        assert!(!executors.order(&there, Order::Forget(wire::Forget { incarnation: "job".into() })));
+        assert!(ordered.recv().await.is_none(), "the stream ends");
+        let (orders, _ordered) = mpsc::channel(8);
+        executors.join(&there, 1, &wire::Hello::default(), &orders);
+        assert!(executors.present().is_empty(), "nobody is taken any more");
+    }
 
     #[tokio::test]
     async fn a_store_in_a_folder_is_not_shared_with_another_machine() {

@@ -61,7 +61,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     ballista::Ballista,
@@ -232,6 +232,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         served.map(|()| Ended::Shutdown).context("the Flight SQL door")
     });
 
+    let release = CancellationToken::new();
     tokio::spawn(leadership::run(
         parts.store.clone(),
         clock.clone(),
@@ -239,10 +240,10 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         addresses,
         sender,
         status.followed.clone(),
-        stop.clone(),
+        release.clone(),
     ));
     let leader = Leading { ballista, executors, store: parts.store, savepoints, clock, catalog, platform, families, jobs, status };
-    tasks.spawn(leader.follow(standing.clone(), stop.clone()));
+    tasks.spawn(leader.follow(standing.clone(), stop.clone(), release.drop_guard()));
     Ok(Scheduler { engine, standing, stop, tasks })
 }
 
@@ -323,8 +324,13 @@ struct Leading {
 }
 
 impl Leading {
-    /// Leads when elected, until deposed or stopped.
-    async fn follow(self, mut standing: watch::Receiver<Standing>, stop: CancellationToken) -> anyhow::Result<Ended> {
+    /// Leads when elected, until deposed or stopped; the lease is kept until then.
+    async fn follow(
+        self,
+        mut standing: watch::Receiver<Standing>,
+        stop: CancellationToken,
+        lease: DropGuard,
+    ) -> anyhow::Result<Ended> {
         let generation = loop {
             match &*standing.borrow_and_update() {
                 Standing::Leader(generation) => break *generation,
@@ -343,7 +349,7 @@ impl Leading {
         self.executors.lead(generation);
         let context = RunnerContext {
             ballista: self.ballista,
-            executors: self.executors,
+            executors: self.executors.clone(),
             store: self.store,
             savepoints: self.savepoints,
             clock: self.clock.clone(),
@@ -359,7 +365,16 @@ impl Leading {
         };
         *self.jobs.write() = None;
         stop.cancel();
+        // Grants given until now outlive the lease, as they do that of a leader which is deposed: what they are for is recorded, with times and
+        // transactions by which it can be written late (EPOCHS rules 12 and 16), and REPLACE waits for them to end. None is given after it.
+        self.executors.resign();
+        drop(lease);
         manager.join().await;
+        let given_back = async {
+            // The election may have ended otherwise.
+            let _ = standing.wait_for(|standing| !matches!(standing, Standing::Leader(_))).await;
+        };
+        let _ = tokio::time::timeout(PATIENCE_FOR_LEASE, given_back).await;
         Ok(ended)
     }
 }
@@ -390,6 +405,9 @@ async fn serve_internal(
 
 /// What the parts of a scheduler get to end after the first of them has.
 const PATIENCE_AT_END: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// For the store to take the lease back; without that a standby waits until it runs out.
+const PATIENCE_FOR_LEASE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Plans and statuses between scheduler and executors.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;

@@ -193,7 +193,8 @@ impl Election {
         Some(end.map_or(ask, |end| ask.min(end)))
     }
 
-    /// A leader gives its lease back, so that the next one need not wait; call it after all of the leader's work has ended.
+    /// A leader gives its lease back, so that the next one need not wait; call it after its last grant. What it still has on the way to the store, the
+    /// first swap of the next generation settles.
     pub fn release(&mut self, now_us: u64) -> Vec<LeaseAction> {
         self.releasing = true;
         self.next_us = now_us;

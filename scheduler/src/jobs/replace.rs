@@ -4,13 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use polybolos_operators::publish::{DeclaredKey, SinkSpec};
-use polybolos_streaming::{coordinator::Event, manifest::Replace};
+use polybolos_streaming::{coordinator::Event, grant::GRANT_US, manifest::Replace};
 use polybolos_tables::{Grant, ScanRequest, TableBackend, TableError, TableName, WriteOptions};
 use tokio_util::sync::CancellationToken;
 
 use super::runner::JobHandle;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Until the last grant has run out by which a publisher may still write of the earlier run, for an earlier leader perhaps: rows that come
+/// when their keys have been looked for would stay.
+const GRANTS_END: Duration = Duration::from_micros(GRANT_US);
 
 /// After a failure of the table's store.
 const RETRY: Duration = Duration::from_secs(2);
@@ -28,7 +32,8 @@ impl Grant for WhileLeading<'_> {
 /// Waits for its time, deletes, and says so to the job. Ends without, when the job or this leader does.
 pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBackend>, shutdown: CancellationToken) {
     let pause = |time| async move { tokio::time::sleep(time).await };
-    while !is_due(&handle, &replace) {
+    let grants_end = tokio::time::Instant::now() + GRANTS_END;
+    while tokio::time::Instant::now() < grants_end || !is_due(&handle, &replace) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = pause(LOOK_EVERY) => {}

@@ -215,6 +215,7 @@ struct Runner {
     admins: HashMap<SourceId, Arc<Admin>>,
     /// Bytes per record seen lately, by partition.
     buffered: BTreeMap<SourcePartition, (i64, u64)>,
+    stop: CancellationToken,
 }
 
 /// An attempt's query at Ballista.
@@ -273,13 +274,13 @@ pub fn start(
         committing: HashMap::new(),
         admins: HashMap::new(),
         buffered: BTreeMap::new(),
+        stop: shutdown.clone(),
     };
     for (source, source_spec) in &spec.sources {
         tasks.spawn(topics::watch(*source, source_spec.clone(), clock.clone(), answers.clone()));
     }
-    let stop = shutdown.clone();
-    tasks.spawn(runner.run(first, executor_events, answered, requested, shutdown));
-    JobHandle { spec, incarnation, requests, shared, stop }
+    tasks.spawn(runner.run(first, executor_events, answered, requested));
+    JobHandle { spec, incarnation, requests, shared, stop: shutdown }
 }
 
 impl Runner {
@@ -289,7 +290,6 @@ impl Runner {
         mut executor_events: mpsc::Receiver<ExecutorEvent>,
         mut answered: mpsc::Receiver<Event>,
         mut requested: mpsc::Receiver<Request>,
-        shutdown: CancellationToken,
     ) {
         self.perform(first);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -309,7 +309,7 @@ impl Runner {
             };
             let event = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = self.stop.cancelled() => break,
                 Some(request) = requested.recv() => match self.requested(request) {
                     Some(event) => event,
                     None => continue,
@@ -338,6 +338,10 @@ impl Runner {
         }
         self.show();
         self.context.executors.unlisten(&self.incarnation);
+        // State of a job that goes on stays where it is: whoever leads it next is told who has it.
+        if !is_alive(&self.coordinator.manifest().life) {
+            self.context.executors.forget(&self.incarnation);
+        }
         for (attempt, query) in self.queries.lock().drain() {
             tracing::debug!(%attempt, epoch = %query.epoch, "query left behind");
         }
@@ -561,14 +565,21 @@ impl Runner {
         drop(planning);
         self.queries.lock().insert(attempt, Query { epoch, ..Query::default() });
         let (ballista, queries, answers) = (self.context.ballista.clone(), self.queries.clone(), self.answers.clone());
+        let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let outcome = match plan {
-                Ok(plan) => run_query(&ballista, &name, plan, attempt, &queries).instrument(span).await,
-                Err(error) => AttemptOutcome::Failed { message: error.to_string(), retryable: false, data: false },
+            let query = async {
+                match plan {
+                    Ok(plan) => run_query(&ballista, &name, plan, attempt, &queries).instrument(span).await,
+                    Err(error) => AttemptOutcome::Failed { message: error.to_string(), retryable: false, data: false },
+                }
             };
+            // The next leader ends what executors still compute, when they follow it.
+            let ended = stop.run_until_cancelled(query).await;
             ballista.placements.forget(&name);
             queries.lock().remove(&attempt);
-            let _ = answers.send(Event::AttemptEnded { attempt, outcome }).await;
+            if let Some(outcome) = ended {
+                let _ = answers.send(Event::AttemptEnded { attempt, outcome }).await;
+            }
         });
     }
 

@@ -57,6 +57,8 @@ impl JobManager {
             bail!("{error}; it goes on as it was");
         }
         handle.end().await;
+        // Executors know another definition by another plan, and attempts of one leader by numbers that begin anew.
+        self.context().executors.forget(&handle.incarnation);
         Ok(was_running)
     }
 }
