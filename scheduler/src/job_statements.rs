@@ -80,7 +80,7 @@ impl PlatformEngine {
         let planned = Arc::new(apply(&before, statement, &change()).map_err(sql_error)?);
         let (old, new) = (before.job(name).map_err(sql_error)?, planned.job(name).map_err(sql_error)?);
         let notices = jobs.check_upgrade((&before, old), (&planned, new)).await.map_err(any_error)?;
-        let was_running = jobs.end_for_upgrade(old).await.map_err(any_error)?;
+        jobs.end_for_upgrade(old).await.map_err(any_error)?;
         // From here on the job goes on, with whichever definition the catalog holds.
         crash::point("upgrade-ended");
         let changed = self.catalog.change(|catalog| apply(catalog, statement, &change())).await.map_err(catalog_error);
@@ -89,8 +89,6 @@ impl PlatformEngine {
         if let Err(error) = jobs.start(definition).await {
             tracing::warn!(job = %name, error = %format!("{error:#}"), "job upgraded, and cannot start yet");
             jobs.start_in_background(definition.clone());
-        } else if was_running {
-            jobs.command(name, Command::Resume).await.map_err(any_error)?;
         }
         changed?;
         Ok(Answer { notices, ..Answer::done(tag) })
@@ -180,11 +178,13 @@ impl PlatformEngine {
     }
 
     /// Begins; `polybolos.verifications` tells how it goes on.
-    pub(crate) fn verify(&self, name: &str, tag: &str) -> Result<Answer, EngineError> {
+    pub(crate) fn verify(&self, name: &str, tag: &'static str) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
         let catalog = self.catalog.current();
         let definition = catalog.job(name).map_err(sql_error)?.clone();
-        jobs.verify(&self.status.verifications, self.queries.clone(), catalog, definition).map_err(any_error)?;
+        // The tables are read as one definition left them.
+        let claim = self.statements.change(name, tag)?;
+        jobs.verify(&self.status.verifications, self.queries.clone(), catalog, definition, claim).map_err(any_error)?;
         let mut answer = Answer::done(tag);
         answer.notices.push("it goes on in the background; polybolos.verifications tells how".into());
         Ok(answer)

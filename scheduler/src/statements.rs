@@ -99,22 +99,25 @@ impl Statements {
             StatementKind::ControlJob { name, .. } => (name, false),
             _ => return Ok(None),
         };
+        let claim = self.change(job, statement.tag())?;
+        Ok(takes_time.then_some(claim))
+    }
+
+    /// The right to change a job, or to look at what it has written, until it is dropped.
+    pub fn change(&self, job: &str, by: &'static str) -> Result<Claim, EngineError> {
         let mut changing = self.changing.lock();
         if let Some(by) = changing.get(job) {
             let message = format!("job {job} is being changed by another statement at this moment: {by}");
             let error = EngineError::new(ErrorKind::Unavailable, message).with_sqlstate(IN_USE);
             return Err(error.with_hint("try again when that is done; SHOW JOBS shows the job"));
         }
-        if !takes_time {
-            return Ok(None);
-        }
-        changing.insert(job.clone(), statement.tag());
-        Ok(Some(Claim { job: job.clone(), changing: self.changing.clone() }))
+        changing.insert(job.to_owned(), by);
+        Ok(Claim { job: job.to_owned(), changing: self.changing.clone() })
     }
 }
 
 /// Gives a job back when dropped.
-struct Claim {
+pub struct Claim {
     job: String,
     changing: Changing,
 }
@@ -204,6 +207,22 @@ mod tests {
         let (first, ()) = tokio::join!(first, others);
         first.expect("is carried out");
         statements.carry_out(statement("DROP JOB j"), |_| async { Ok(()) }).await.expect("the job is free");
+    }
+
+    #[tokio::test]
+    async fn a_job_is_not_changed_while_what_it_has_written_is_looked_at() {
+        let statements = Statements::new(CancellationToken::new());
+        let looks = statements.change("j", "VERIFY JOB").expect("the job is free");
+        for sql in ["UPGRADE JOB j AS INSERT INTO t SELECT a FROM s", "RESTART JOB j KEEP", "DROP JOB j", "RESUME JOB j"] {
+            let refused = statements.carry_out(statement(sql), |_| async { Ok(()) }).await.expect_err(sql);
+            assert_eq!(refused.message, "job j is being changed by another statement at this moment: VERIFY JOB", "{sql}");
+        }
+        assert!(statements.change("j", "VERIFY JOB").is_err());
+        drop(looks);
+        statements.carry_out(statement("DROP JOB j"), |_| async { Ok(()) }).await.expect("the job is free");
+        let others = statements.clone();
+        let ends = statements.carry_out(statement("DROP JOB j"), |_| async move { Ok(others.change("j", "VERIFY JOB").is_err()) });
+        assert!(ends.await.expect("is carried out"), "nor is it looked at while it is changed");
     }
 
     #[tokio::test(start_paused = true)]

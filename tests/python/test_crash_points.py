@@ -67,8 +67,8 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
                 fire(point)
         for point in UPGRADE_POINTS:
             wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
+            # The job goes on though the statement that held it is gone.
             fire(point, upgrade)
-            wait_for("the job", lambda: cluster.run("job", "resume", f"{stem}_job", check=False).returncode == 0)
     assert sorted(file.name for file in armed.iterdir()) == sorted(f"{point}.fired" for point in POINTS + UPGRADE_POINTS)
     assert all(orders.sums[key][0] > 5 for key in KEYS)
     wait_for("exact counts", lambda: rows(cluster, stem) == orders.sums)

@@ -2,7 +2,10 @@
 //! that takes time runs as its own task and comes back as an event, so the loop never waits.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -92,8 +95,23 @@ enum Request {
     },
 }
 
+/// While there is one, a job computes nothing. Without it the job goes on, as it was: at the latest after a second, or under the next leader.
+pub struct Hold {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.holds.fetch_sub(1, Ordering::SeqCst);
+        // Where there is no room for it, the loop looks all the same.
+        let _ = self.requests.try_send(Request::Event(Event::Tick));
+    }
+}
+
 struct Shared {
     view: RwLock<View>,
+    holds: AtomicUsize,
     history: Mutex<History>,
 }
 
@@ -107,17 +125,14 @@ pub struct View {
     pub ends: BTreeMap<SourcePartition, i64>,
     /// The incarnation ended or another leader has it.
     pub over: bool,
+    /// Held, and nothing changes any more.
+    pub is_at_rest: bool,
 }
 
 impl View {
     /// Nothing is computed, as somebody said or something failed.
     pub fn is_halted(&self) -> bool {
         matches!(self.status.phase, Phase::Paused | Phase::Stopped { .. } | Phase::Failed { .. })
-    }
-
-    /// Nothing is computed any more; that is recorded, so no earlier epoch can still come to be; and all that are recorded are published.
-    pub fn is_at_rest(&self) -> bool {
-        self.manifest.life != Life::Running && self.status.unpublished_epochs == 0
     }
 }
 
@@ -138,22 +153,16 @@ impl JobHandle {
         answered.await.map_err(|_| anyhow::anyhow!("job {} is being taken over at this moment; try again", self.spec.name))
     }
 
-    /// Pauses a job that computes; answers whether it did.
-    pub async fn pause(&self) -> anyhow::Result<bool> {
-        let computes = !self.view().is_halted();
-        if computes {
-            self.command(Command::Pause).await?;
-        }
-        Ok(computes)
-    }
-
-    /// Waits until a paused job is at rest.
-    pub async fn at_rest(&self) -> anyhow::Result<View> {
+    /// Holds the job, and waits until it is at rest: what it is then.
+    pub async fn at_rest(&self) -> anyhow::Result<(Hold, View)> {
+        self.shared.holds.fetch_add(1, Ordering::SeqCst);
+        let hold = Hold { shared: self.shared.clone(), requests: self.requests.clone() };
+        self.tell(Event::Tick).await?;
         let deadline = Instant::now() + REST_PATIENCE;
         loop {
             let view = self.view();
-            if view.is_at_rest() {
-                return Ok(view);
+            if view.is_at_rest {
+                return Ok((hold, view));
             }
             if Instant::now() > deadline {
                 let (job, patience_s) = (&self.spec.name, REST_PATIENCE.as_secs());
@@ -249,8 +258,9 @@ pub fn start(
         assigned: BTreeMap::new(),
         ends: BTreeMap::new(),
         over: false,
+        is_at_rest: false,
     };
-    let shared = Arc::new(Shared { view: RwLock::new(view), history: Mutex::default() });
+    let shared = Arc::new(Shared { view: RwLock::new(view), holds: AtomicUsize::new(0), history: Mutex::default() });
     let clock = context.clock.clone();
     let runner = Runner {
         context,
@@ -295,6 +305,10 @@ impl Runner {
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         let mut asks_for_savepoints = true;
         loop {
+            let is_held = self.shared.holds.load(Ordering::SeqCst) > 0;
+            if is_held != self.coordinator.is_held() {
+                self.take(Event::Command(if is_held { Command::Hold } else { Command::LetGo }));
+            }
             // Only now: one that is made later by whom this leader has deposed is taken back.
             if asks_for_savepoints && self.coordinator.has_taken_over() {
                 asks_for_savepoints = false;
@@ -329,9 +343,7 @@ impl Runner {
                 let ends = ends.iter().map(|(partition, end)| (SourcePartition { source: *source, partition: *partition }, *end));
                 self.ends.extend(ends);
             }
-            let actions = self.coordinator.on_event(self.context.clock.now(), event);
-            self.perform(actions);
-            self.show();
+            self.take(event);
             if self.coordinator.is_over() {
                 break;
             }
@@ -345,6 +357,12 @@ impl Runner {
         for (attempt, query) in self.queries.lock().drain() {
             tracing::debug!(%attempt, epoch = %query.epoch, "query left behind");
         }
+    }
+
+    fn take(&mut self, event: Event) {
+        let actions = self.coordinator.on_event(self.context.clock.now(), event);
+        self.perform(actions);
+        self.show();
     }
 
     fn requested(&self, request: Request) -> Option<Event> {
@@ -396,6 +414,7 @@ impl Runner {
         view.assigned.clone_from(&self.assigned);
         view.ends.clone_from(&self.ends);
         view.over = self.coordinator.is_over();
+        view.is_at_rest = self.coordinator.is_at_rest();
     }
 
     fn each_second(&mut self) {

@@ -2,14 +2,13 @@
 //! is said before the job is touched.
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use polybolos_dataflow::graph::kept::{Kept, first_difference};
 use polybolos_operators::{
     epoch::{exec::SHOWN_OPERATOR, flow::Flow},
     template::JobTemplate,
 };
 use polybolos_sql::catalog::{Catalog, JobDefinition};
-use polybolos_streaming::coordinator::Command;
 use polybolos_tables::plain::up_to;
 
 use super::{manager::JobManager, planning, restart, spec::JobSpec};
@@ -46,20 +45,14 @@ impl JobManager {
         Ok([stay].into_iter().chain(planning::notices(&plan, &new_spec.template)?).collect())
     }
 
-    /// Ends the job's loop once all that is recorded is written, so that no part waits for a sink that reads it in another way. Answers whether the job computed.
-    pub async fn end_for_upgrade(&self, definition: &JobDefinition) -> anyhow::Result<bool> {
+    /// Ends the job's loop once all that is recorded is written, so that no part waits for a sink that reads it in another way.
+    pub async fn end_for_upgrade(&self, definition: &JobDefinition) -> anyhow::Result<()> {
         let handle = self.running(&definition.name)?;
-        let was_running = handle.pause().await?;
-        if let Err(error) = handle.at_rest().await {
-            if was_running {
-                handle.command(Command::Resume).await?;
-            }
-            bail!("{error}; it goes on as it was");
-        }
+        let (_hold, _) = handle.at_rest().await.map_err(|error| anyhow!("{error}; it goes on as it was"))?;
         handle.end().await;
         // Executors know another definition by another plan, and attempts of one leader by numbers that begin anew.
         self.context().executors.forget(&handle.incarnation);
-        Ok(was_running)
+        Ok(())
     }
 }
 

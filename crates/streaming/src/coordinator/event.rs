@@ -137,6 +137,10 @@ pub enum Command {
     Resume,
     /// Compute nothing more; the job has ended when all is published.
     Stop,
+    /// Compute nothing more for a while. That is not recorded: it ends with this leader, if nobody lets the job go before.
+    Hold,
+    /// Go on after `Hold`, as the job was.
+    LetGo,
     /// The incarnation's end, by a last swap: after publishing all that is recorded, or at once with `discard`.
     Drop { discard: bool },
 }

@@ -71,6 +71,8 @@ pub struct JobCoordinator {
     /// What the job shall do; the manifest follows.
     wanted: Life,
     drop_when_drained: bool,
+    /// Somebody looks at what the job has written, or is about to change the job.
+    is_held: bool,
     sources: Sources,
     event_times: EventTimes,
     compaction: Compaction,
@@ -136,6 +138,7 @@ impl JobCoordinator {
             swap: None,
             wanted: manifest.life.clone(),
             drop_when_drained: false,
+            is_held: false,
             sources: Sources::new(&manifest, now.monotonic_us),
             event_times: EventTimes::new(&manifest),
             compaction: Compaction::default(),
@@ -270,6 +273,20 @@ impl JobCoordinator {
         matches!(self.standing, Standing::Fenced | Standing::Dropped)
     }
 
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Held, with all that was computed recorded, all that is recorded published, and all that is published recorded as such: nothing changes any more.
+    pub fn is_at_rest(&self) -> bool {
+        let is_settled = self.running.is_none() && self.computed.is_none() && self.swap.is_none() && self.ahead_since_us.is_none();
+        self.is_held && self.standing == Standing::Leading && is_settled && self.publishing.is_drained(&self.manifest)
+    }
+
+    fn is_halted(&self) -> bool {
+        self.is_held || self.wanted != Life::Running
+    }
+
     pub fn status(&self) -> JobStatus {
         let behind = self.publishing.behind(&self.manifest);
         JobStatus {
@@ -301,6 +318,7 @@ impl JobCoordinator {
             Standing::Leading => {}
         }
         match &self.wanted {
+            Life::Running if self.is_held => return Phase::Paused,
             Life::Running => {}
             Life::Paused => return Phase::Paused,
             Life::Stopped | Life::Dropped => return Phase::Stopped { draining: !self.publishing.is_drained(&self.manifest) },
@@ -339,7 +357,7 @@ impl JobCoordinator {
     }
 
     fn limit(&self) -> Limit {
-        if self.is_over() || self.wanted != Life::Running {
+        if self.is_over() || self.is_halted() {
             return Limit::Halted;
         }
         if self.swap.as_ref().is_some_and(Swap::is_troubled) {
@@ -406,7 +424,7 @@ impl JobCoordinator {
         }
         self.swap_what_is_due(now, actions);
         self.submit(now, actions);
-        if self.wanted != Life::Running {
+        if self.is_halted() {
             self.compaction.halt();
         } else if self.swap.is_none() {
             // Which runs there are, a swap under way may change.
@@ -445,9 +463,8 @@ impl JobCoordinator {
             return self.send(manifest, Purpose::Record(computed), now, actions);
         }
         // Positions and merged runs of a job that computes travel with the next record; they go alone only when they have waited for one, or no other will come.
-        let waited = self
-            .ahead_since_us
-            .is_some_and(|since| self.wanted != Life::Running || now.monotonic_us >= since + self.config.position_delay_us);
+        let waited =
+            self.ahead_since_us.is_some_and(|since| self.is_halted() || now.monotonic_us >= since + self.config.position_delay_us);
         if waited || self.wanted != self.manifest.life {
             let manifest = self.next_manifest(now);
             self.send(manifest, Purpose::Update, now, actions);
@@ -461,7 +478,7 @@ impl JobCoordinator {
     /// Computing is not under way, and nothing forbids it but time and the lack of data.
     fn may_compute(&self) -> bool {
         self.standing == Standing::Leading
-            && self.wanted == Life::Running
+            && !self.is_halted()
             && self.running.is_none()
             && self.computed.is_none()
             && !self.swap.as_ref().is_some_and(Swap::is_record)
@@ -1004,6 +1021,15 @@ impl JobCoordinator {
             }
             Command::Pause => Life::Paused,
             Command::Stop => Life::Stopped,
+            Command::Hold => {
+                self.is_held = true;
+                self.abandon(now, actions);
+                return;
+            }
+            Command::LetGo => {
+                self.is_held = false;
+                return;
+            }
             Command::Drop { discard } => {
                 self.drop_when_drained = true;
                 if discard { Life::Dropped } else { Life::Stopped }

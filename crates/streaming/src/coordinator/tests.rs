@@ -97,32 +97,39 @@ impl Bench {
         self.send(Event::SwapReplied { nonce, reply: SwapReply::Stored { version: Version(self.swaps.to_string()) } });
     }
 
-    /// Three records of each partition are computed, each part with three rows; the record is under way.
-    fn compute(&mut self) {
-        self.begin_through(3);
-        self.finish();
+    /// The store takes all swaps, until there is nothing more to say.
+    fn store_all(&mut self) {
+        while self.done.iter().any(|action| matches!(action, Action::Swap { .. })) {
+            self.store();
+        }
     }
 
-    /// What was submitted is computed; the record is under way.
-    fn finish(&mut self) {
-        let (attempt, frame) = self.submitted().expect("an attempt");
+    /// Three records of each partition are computed, each part with three rows; the record is under way.
+    fn compute(&mut self) {
+        let (attempt, frame) = self.begin();
+        self.report(attempt, &frame);
+    }
+
+    /// All parts of an attempt are computed; the record is under way.
+    fn report(&mut self, attempt: Attempt, frame: &Frame) {
         for part in 0..frame.parts.len() {
-            self.send(reported(attempt, &frame, part, &format!("{attempt}-{part}")));
+            self.send(reported(attempt, frame, part, &format!("{attempt}-{part}")));
+        }
+    }
+
+    /// Records of each partition are there to be read, up to `end`.
+    fn arrive(&mut self, end: i64) {
+        for partition in 0..2 {
+            let partition = SourcePartition { source: SOURCE, partition };
+            self.send(Event::Available { partition, log: "first".into(), end, bytes_per_record: 1 });
         }
     }
 
     /// Three records of each partition are there to be read, and an executor.
     fn begin(&mut self) -> (Attempt, Frame) {
-        self.begin_through(3);
-        self.submitted().expect("an attempt")
-    }
-
-    fn begin_through(&mut self, end: i64) {
-        for partition in 0..2 {
-            let partition = SourcePartition { source: SOURCE, partition };
-            self.send(Event::Available { partition, log: "first".into(), end, bytes_per_record: 1 });
-        }
+        self.arrive(3);
         self.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+        self.submitted().expect("an attempt")
     }
 
     pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
@@ -187,10 +194,11 @@ fn an_epoch_that_is_not_due_yet_waits_for_nothing_but_a_slow_sink() {
     bench.compute();
     bench.store();
     bench.now.monotonic_us += 1_000_000;
-    bench.begin_through(6);
-    bench.finish();
+    bench.arrive(6);
+    let (attempt, frame) = bench.submitted().expect("an attempt");
+    bench.report(attempt, &frame);
     bench.store();
-    bench.begin_through(9);
+    bench.arrive(9);
     assert_eq!(bench.submitted(), None, "two epochs are not published");
     let status = bench.coordinator.status();
     assert_eq!((status.phase, status.limit), (Phase::Pacing, Limit::Publishing { sink: SINK }));
@@ -218,6 +226,54 @@ fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
     bench.store();
     let manifest = bench.coordinator.manifest();
     assert_eq!((manifest.counts.refused, manifest.published[&SINK]), (3, Epoch(1)));
+}
+
+/// A statement that holds a job may be gone with its leader: the next one computes, unless somebody paused the job.
+#[test]
+fn a_job_that_is_held_comes_to_rest_and_nothing_of_that_is_recorded() {
+    let mut bench = Bench::leading();
+    bench.compute();
+    bench.store();
+    let orders = bench.orders();
+    bench.store_all();
+    bench.now.monotonic_us += 10 * SECOND_US;
+    bench.arrive(6);
+    let (attempt, _) = bench.submitted().expect("the next attempt");
+    bench.store_all();
+    assert!(!bench.coordinator.is_at_rest());
+    bench.send(Event::Command(Command::Hold));
+    assert!(bench.done.iter().any(|action| matches!(action, Action::CancelAttempt { attempt: ended } if *ended == attempt)));
+    assert_eq!(bench.coordinator.status().phase, Phase::Paused);
+    bench.published(&orders[0], None);
+    bench.store_all();
+    assert!(!bench.coordinator.is_at_rest(), "the other part is not published");
+    bench.published(&orders[1], None);
+    assert!(!bench.coordinator.is_at_rest(), "the position is not recorded");
+    bench.store_all();
+    assert!(bench.coordinator.is_at_rest());
+    assert_eq!(bench.coordinator.manifest().life, Life::Running, "whoever leads next goes on");
+    bench.now.monotonic_us += 10 * SECOND_US;
+    bench.send(Event::Tick);
+    assert!(bench.submitted().is_none() && bench.coordinator.is_at_rest());
+    bench.send(Event::Command(Command::LetGo));
+    assert!(bench.submitted().is_some() && !bench.coordinator.is_at_rest());
+}
+
+#[test]
+fn a_job_that_is_paused_while_it_is_held_stays_paused() {
+    let mut bench = Bench::leading();
+    bench.send(Event::Command(Command::Hold));
+    assert!(bench.coordinator.is_at_rest());
+    bench.send(Event::Command(Command::Pause));
+    assert!(!bench.coordinator.is_at_rest(), "that is to be recorded");
+    bench.store_all();
+    bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
+    bench.arrive(3);
+    bench.send(Event::Command(Command::LetGo));
+    bench.now.monotonic_us += 10 * SECOND_US;
+    bench.send(Event::Tick);
+    assert!(bench.submitted().is_none());
+    assert_eq!(bench.coordinator.manifest().life, Life::Paused);
 }
 
 /// Rule 7: with which of the two others have computed is not known.

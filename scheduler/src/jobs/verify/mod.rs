@@ -1,4 +1,4 @@
-//! `VERIFY JOB`: what is in a job's tables beside what one batch query answers over the same records. The job is paused while its tables are read, so that both speak of one moment;
+//! `VERIFY JOB`: what is in a job's tables beside what one batch query answers over the same records. The job is held while its tables are read, so that both speak of one moment;
 //! the query runs afterwards, here, by plain DataFusion, over the offsets that the job has read, without its late rows and dead letters.
 mod compare;
 mod counted;
@@ -27,7 +27,7 @@ use polybolos_sql::{
     planner::{InsertPlan, Planner},
     statement::{Emit, StatementKind},
 };
-use polybolos_streaming::{coordinator::Command, manifest::Manifest};
+use polybolos_streaming::manifest::Manifest;
 use polybolos_tables::{Column, ScanRequest, TableName, TableSchema};
 
 pub use self::compare::Difference;
@@ -35,10 +35,10 @@ use self::{compare::compare, oracle::Oracle};
 use super::{
     manager::{Entry, JobManager},
     restart,
-    runner::JobHandle,
+    runner::{JobHandle, View},
     sink::topic_of,
 };
-use crate::queries::Queries;
+use crate::{queries::Queries, statements::Claim};
 
 /// Differences kept of a verification.
 const KEPT: usize = 1_000;
@@ -109,6 +109,7 @@ impl JobManager {
         queries: Arc<Queries>,
         catalog: Arc<Catalog>,
         definition: JobDefinition,
+        claim: Claim,
     ) -> anyhow::Result<()> {
         let handle = match self.find(&definition.name) {
             Some(Entry::Running(handle)) => handle,
@@ -124,7 +125,7 @@ impl JobManager {
         }
         let manager = self.clone();
         self.spawn(async move {
-            let outcome = manager.verified(&verification, &queries, catalog, &definition, &handle).await;
+            let outcome = manager.verified(&verification, &queries, catalog, &definition, &handle, claim).await;
             *verification.outcome.write() =
                 outcome.unwrap_or_else(|error| Outcome { state: State::Failed, message: exit::told(&error), ..Outcome::default() });
         });
@@ -138,13 +139,10 @@ impl JobManager {
         catalog: Arc<Catalog>,
         definition: &JobDefinition,
         handle: &JobHandle,
+        claim: Claim,
     ) -> anyhow::Result<Outcome> {
-        let was_running = handle.pause().await?;
-        let read = self.tables_at_rest(queries, definition, &catalog, handle).await;
-        if was_running {
-            handle.command(Command::Resume).await?;
-        }
-        let (manifest, tables) = read?;
+        let (manifest, tables) = self.tables_at_rest(queries, definition, &catalog, handle).await?;
+        drop(claim);
         let mut outcome = Outcome { state: State::Done, ..Outcome::default() };
         let mut remarks = vec![];
         let Retained { gone, beginnings } = retention(handle, &manifest).await?;
@@ -189,7 +187,7 @@ impl JobManager {
         Ok(outcome)
     }
 
-    /// Waits until what is recorded is published, and reads the tables.
+    /// Holds the job until what is recorded is published and its tables are read.
     async fn tables_at_rest(
         &self,
         queries: &Queries,
@@ -197,7 +195,7 @@ impl JobManager {
         catalog: &Arc<Catalog>,
         handle: &JobHandle,
     ) -> anyhow::Result<(Manifest, Vec<Option<AtRest>>)> {
-        let manifest = handle.at_rest().await?.manifest;
+        let (_hold, View { manifest, .. }) = handle.at_rest().await?;
         let plan = self.plan(catalog.clone(), definition).await?;
         let mut tables = vec![];
         for InsertPlan { target, columns, .. } in &plan.inserts {
