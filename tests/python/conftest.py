@@ -14,6 +14,7 @@ import time
 import weakref
 
 import pytest
+from load import Load
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("POLYBOLOS", str(REPOSITORY / "target/debug/polybolos"))
@@ -255,6 +256,13 @@ def pytest_runtest_makereport(item, call):
         for platform in list(Platform.everyone):
             if platform.process and platform.process.poll() is None:
                 report.sections.append((f"platform in {platform.folder}", platform.account()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown():
+    """A test that failed has not stopped what it sends, which ends here: before the fixtures, and with them what takes it."""
+    for load in list(Load.everyone):
+        load.give_up()
 
 
 @pytest.fixture(scope="session")

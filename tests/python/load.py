@@ -3,18 +3,22 @@
 import random
 import threading
 import time
+import weakref
 
 from confluent_kafka import Producer
 
 
 class Load(threading.Thread):
-    """Produces in rounds until stopped; what the broker acknowledged counts, what it did not is produced again. One of a test that failed keeps nothing alive."""
+    """Produces in rounds until stopped; what the broker acknowledged counts, what it did not is produced again. It ends with its test, whatever becomes of that."""
+
+    everyone: "weakref.WeakSet[Load]" = weakref.WeakSet()
 
     def __init__(self, servers: str, seed: int):
         super().__init__(daemon=True)
+        self.everyone.add(self)
         self.servers = servers
         self.random = random.Random(seed)
-        self.stopping = threading.Event()
+        self.stopping, self.given_up = threading.Event(), False
         self.sent = self.acknowledged = 0
 
     def send_some(self) -> None:
@@ -39,8 +43,14 @@ class Load(threading.Thread):
             self.send_some()
             self.producer.poll(0)
             time.sleep(0.01)
-        assert self.producer.flush(120) == 0
+        assert self.given_up or self.producer.flush(120) == 0
 
     def stop(self) -> None:
         self.stopping.set()
         self.join()
+
+    def give_up(self) -> None:
+        """Ends without waiting for what the broker has not acknowledged: it may be gone."""
+        self.given_up = True
+        if self.is_alive():
+            self.stop()
