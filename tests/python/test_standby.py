@@ -155,6 +155,22 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     assert set(coordinates) == bad_coordinates(services, TOPIC)
 
 
+def test_a_leader_that_is_stopped_lets_its_executors_go(services):
+    log = lambda number: (services.folder / f"scheduler-{number}.log").read_text()  # noqa: E731
+    joined = lambda at: services.sql("SELECT count(*) AS n FROM polybolos.executors", at)[0]["n"] == 1  # noqa: E731
+    leader = services.start("scheduler", 0)
+    wait_for("the leader", lambda: services.sql("SELECT 1"))
+    services.start("executor", 0)
+    wait_for("the executor", lambda: joined(0))
+    services.start("scheduler", 1)
+    wait_for("the standby", lambda: "this scheduler stands by" in log(1))
+    leader.terminate()
+    assert leader.wait(timeout=30) == 0, log(0)
+    # While its streams last, executors have its grants and follow nobody else.
+    assert "did not end in time" not in log(0), log(0)
+    wait_for("the executor at the next leader", lambda: joined(1))
+
+
 def test_a_scheduler_leads_though_its_file_for_the_command_line_cannot_be_written(services):
     (services.folder / "endpoints.json").mkdir()
     leader = services.start("scheduler", 0)
