@@ -65,7 +65,7 @@ class Reference:
         self._register("expected", expected)
         # Of the same types: it is an error where a value would change.
         self._register("found", found.cast(expected.schema))
-        decided = ", ".join(f'"{name}"' for name in found.column_names if name not in opened)
+        decided = ", ".join(f'"{name}"' for name in found.column_names if name.lower() not in opened)
         told = self._lacking("surplus", "*", "found", "expected") + self._lacking("missing", decided, "expected", "found")
         if not told and found.num_rows != (rows := self._count(f"SELECT DISTINCT {decided} FROM expected")):
             told.append(f"{found.num_rows} rows instead of {rows}")
