@@ -16,6 +16,7 @@ function timeOf(value) {
 
 function valueCell(column, value) {
   if (value === null || value === undefined) return el('span', { class: 'null', title: 'NULL', text: NONE });
+  if (typeof value === 'object') value = JSON.stringify(value);
   if (isTime(column)) {
     const ms = timeOf(value);
     if (ms !== null) return el('time', { title: String(value), text: /date32|date64|^date$/i.test(column.type) ? date(ms) : timestamp(ms) });

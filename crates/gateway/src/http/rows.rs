@@ -1,11 +1,12 @@
 //! Rows as JSON: `{columns: [{name, type}], rows: [[…]]}`. Numbers that JavaScript would round (beyond 2^53) and everything that JSON has
-//! no word for (timestamps, decimals, lists) travel as text; bytes as `0x…`.
+//! no word for (timestamps, decimals) travel as text; bytes as `0x…`. Lists are arrays, rows and maps objects.
 use arrow::{
-    array::{Array, AsArray},
+    array::{Array, ArrayRef, AsArray},
     datatypes::{
         DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit, UInt8Type, UInt16Type,
         UInt32Type, UInt64Type,
     },
+    error::ArrowError,
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -53,17 +54,59 @@ fn type_name(data_type: &DataType) -> String {
 
 /// Appends a batch's rows, at most until `rows` holds `limit`.
 pub fn append(rows: &mut Vec<Vec<Value>>, batch: &RecordBatch, limit: usize) -> Result<(), EngineError> {
-    let options = FormatOptions::default().with_display_error(true).with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"));
+    let formats = formats();
     let formatters =
-        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options)).collect::<Result<Vec<_>, _>>()?;
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &formats)).collect::<Result<Vec<_>, _>>()?;
     for row in 0..batch.num_rows().min(limit.saturating_sub(rows.len())) {
-        rows.push(batch.columns().iter().zip(&formatters).map(|(column, text)| value(column.as_ref(), row, text)).collect());
+        let values = batch.columns().iter().zip(&formatters).map(|(column, text)| match column.data_type().is_nested() {
+            true => json(column, row),
+            false => Ok(value(column, row, text)),
+        });
+        rows.push(values.collect::<Result<_, _>>()?);
     }
     Ok(())
 }
 
-/// One value; `text` formats the array.
-pub fn value(array: &dyn Array, row: usize, text: &ArrayFormatter) -> Value {
+fn formats() -> FormatOptions<'static> {
+    FormatOptions::default().with_display_error(true).with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"))
+}
+
+/// Lists are arrays, structs and maps objects; a map's keys are text, whatever they were.
+pub fn json(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
+    if array.is_null(row) {
+        return Ok(Value::Null);
+    }
+    match array.data_type() {
+        DataType::List(_) => items(&array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => items(&array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => items(&array.as_fixed_size_list().value(row)),
+        DataType::ListView(_) => items(&array.as_list_view::<i32>().value(row)),
+        DataType::LargeListView(_) => items(&array.as_list_view::<i64>().value(row)),
+        DataType::Struct(fields) => {
+            let members = fields.iter().zip(array.as_struct().columns());
+            members.map(|(field, column)| Ok::<_, ArrowError>((field.name().clone(), json(column, row)?))).collect()
+        }
+        DataType::Map(..) => {
+            let entries = array.as_map().value(row);
+            let entry = |at: usize| {
+                let key = match json(entries.column(0), at)? {
+                    Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                Ok::<_, ArrowError>((key, json(entries.column(1), at)?))
+            };
+            (0..entries.len()).map(entry).collect()
+        }
+        _ => Ok(value(array, row, &ArrayFormatter::try_new(array, &formats())?)),
+    }
+}
+
+fn items(list: &ArrayRef) -> Result<Value, ArrowError> {
+    (0..list.len()).map(|at| json(list, at)).collect()
+}
+
+/// One value that is not nested; `text` formats the array.
+fn value(array: &dyn Array, row: usize, text: &ArrayFormatter) -> Value {
     if array.is_null(row) {
         return Value::Null;
     }
@@ -107,7 +150,9 @@ mod tests {
     async fn values_arrive_as_people_mean_them() {
         let session = datafusion::prelude::SessionContext::new();
         let sql = "SELECT 1 AS a, 9007199254740993 AS b, NULL AS c, 'é' AS d, 1.5 AS e, CAST('NaN' AS DOUBLE) AS f, true AS g,
-                          arrow_cast('2026-01-02T03:04:05.006', 'Timestamp(Millisecond, None)') AS h, arrow_cast('ab', 'Binary') AS i";
+                          arrow_cast('2026-01-02T03:04:05.006', 'Timestamp(Millisecond, None)') AS h, arrow_cast('ab', 'Binary') AS i,
+                          make_array(1, NULL) AS j, named_struct('a', 'x', 'b', make_array(CAST(1.50 AS DECIMAL(5, 2)))) AS k,
+                          map(make_array('k'), make_array(TIMESTAMP '2026-01-02 03:04:05')) AS l";
         let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
         let mut rows = Vec::new();
         append(&mut rows, &batches[0], 10).unwrap();
@@ -122,7 +167,10 @@ mod tests {
                 json!("NaN"),
                 json!(true),
                 json!("2026-01-02T03:04:05.006"),
-                json!("0x6162")
+                json!("0x6162"),
+                json!([1, null]),
+                json!({"a": "x", "b": ["1.50"]}),
+                json!({"k": "2026-01-02T03:04:05"})
             ]
         );
         assert_eq!(columns(&batches[0].schema())[7].kind, "Timestamp(3)");

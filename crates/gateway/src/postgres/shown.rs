@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef, AsArray, DictionaryArray, Int32Array, StringArray},
+    array::{Array, ArrayRef, DictionaryArray, Int32Array, StringArray},
     compute::{CastOptions, cast, cast_with_options},
     datatypes::{DataType, Field, Fields, Int32Type, Schema, SchemaRef},
     error::ArrowError,
     record_batch::RecordBatch,
-    util::display::{ArrayFormatter, FormatOptions},
 };
-use serde_json::Value;
 
-use crate::http::rows;
+use crate::http::rows::json;
 
 /// What the encoder's decimals hold for certain: digits, and the most of them behind the point.
 const DECIMAL_DIGITS: u8 = 28;
@@ -92,43 +90,15 @@ fn show(column: &ArrayRef, told: &DataType) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Lists are arrays, structs and maps objects; a map's keys are text, whatever they were.
-fn json(array: &dyn Array, row: usize) -> Result<Value, ArrowError> {
-    if array.is_null(row) {
-        return Ok(Value::Null);
-    }
-    match array.data_type() {
-        DataType::List(_) => items(&array.as_list::<i32>().value(row)),
-        DataType::LargeList(_) => items(&array.as_list::<i64>().value(row)),
-        DataType::FixedSizeList(..) => items(&array.as_fixed_size_list().value(row)),
-        DataType::ListView(_) => items(&array.as_list_view::<i32>().value(row)),
-        DataType::LargeListView(_) => items(&array.as_list_view::<i64>().value(row)),
-        DataType::Struct(fields) => {
-            let members = fields.iter().zip(array.as_struct().columns());
-            members.map(|(field, column)| Ok::<_, ArrowError>((field.name().clone(), json(column, row)?))).collect()
-        }
-        DataType::Map(..) => {
-            let entries = array.as_map().value(row);
-            let entry = |at: usize| {
-                let key = match json(entries.column(0), at)? {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                Ok::<_, ArrowError>((key, json(entries.column(1), at)?))
-            };
-            (0..entries.len()).map(entry).collect()
-        }
-        _ => Ok(rows::value(array, row, &ArrayFormatter::try_new(array, &FormatOptions::default())?)),
-    }
-}
-
-fn items(list: &ArrayRef) -> Result<Value, ArrowError> {
-    (0..list.len()).map(|at| json(list, at)).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::SessionContext;
+    use datafusion::{
+        arrow::{
+            array::AsArray,
+            util::display::{ArrayFormatter, FormatOptions},
+        },
+        prelude::SessionContext,
+    };
 
     use super::*;
 
