@@ -1,5 +1,5 @@
 //! DataFusion's aggregates whose answer depends on the order or the magnitude of what comes, so that it does not. `min` and `max` of floats: NaN is greater than
-//! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`].
+//! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`]; `avg` of them: [`super::decimal_average`].
 //! `percentile_cont`: see [`super::percentile`].
 //! `corr`: by means, not by sums of products, which have no digits left where values are large, as times are.
 //! `bit_xor` of distinct values: not as groups at once, which takes those that come twice for two.
@@ -30,6 +30,7 @@ use datafusion::{
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
 use super::{
+    decimal_average::{Average, too_large},
     decimal_sum::{DecimalSum, DecimalSums, DistinctDecimalSum},
     percentile::Percentile,
     sliding::SlidingSum,
@@ -59,6 +60,11 @@ impl Refined {
         let data_type = arguments.return_field.data_type();
         let is_checked = self.kind == Kind::Sum && matches!(data_type, DataType::Decimal128(..));
         is_checked.then(|| data_type.clone())
+    }
+
+    /// What is said where an average of DECIMALs does not fit.
+    fn average(&self, arguments: &AccumulatorArgs<'_>) -> Option<String> {
+        if self.kind == Kind::Avg { too_large(arguments) } else { None }
     }
 
     /// DataFusion's says what is wrong with the share, and takes what is neither FLOAT nor DOUBLE.
@@ -195,6 +201,9 @@ impl AggregateUDFImpl for Refined {
                 false => Box::new(DecimalSum::new(data_type)),
             });
         }
+        if let Some(message) = self.average(&arguments) {
+            return Ok(Box::new(Average::new(self.builtin.accumulator(arguments)?, message)));
+        }
         let kind = self.kind;
         if kind == Kind::Percentile {
             return self.percentile(arguments);
@@ -224,6 +233,9 @@ impl AggregateUDFImpl for Refined {
         if let Some(data_type) = self.decimals(&arguments) {
             return Ok(Box::new(DecimalSums::new(&data_type)));
         }
+        if let Some(message) = self.average(&arguments) {
+            return Ok(Box::new(Average::new(self.builtin.create_groups_accumulator(arguments)?, message)));
+        }
         Ok(match arguments.return_field.data_type() {
             _ if !self.kind.is_extreme() => self.builtin.create_groups_accumulator(arguments)?,
             DataType::Float32 => self.kind.of_groups::<Float32Type>(&DataType::Float32),
@@ -235,6 +247,9 @@ impl AggregateUDFImpl for Refined {
     fn create_sliding_accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if let Some(data_type) = self.decimals(&arguments).filter(|_| !arguments.is_distinct) {
             return Ok(Box::new(DecimalSum::new(data_type)));
+        }
+        if let Some(message) = self.average(&arguments) {
+            return Ok(Box::new(Average::new(self.builtin.create_sliding_accumulator(arguments)?, message)));
         }
         if self.kind == Kind::Percentile {
             return self.percentile(arguments);
@@ -314,6 +329,20 @@ mod tests {
     async fn numbers(sql: &str) -> Vec<f64> {
         let batches = answer(sql).await.expect("runs");
         batches[0].columns().iter().map(|column| column.as_primitive::<Float64Type>().value(0)).collect()
+    }
+
+    #[tokio::test]
+    async fn an_average_that_does_not_fit_says_of_what_it_is() {
+        let values = "(VALUES (1, '99999999999999999999999999999999999999')) AS t (g, x)";
+        let from = format!("FROM (SELECT g, CAST(x AS DECIMAL(38, 0)) AS x FROM {values}) AS t");
+        for selected in [
+            format!("avg(x) {from}"),
+            format!("avg(x) {from} GROUP BY g"),
+            format!("avg(x) OVER (ORDER BY g ROWS 1 PRECEDING) {from}"),
+        ] {
+            let error = answer(&format!("SELECT {selected}")).await.expect_err(&selected).to_string();
+            assert!(error.contains("avg(t.x)") && error.contains("does not fit into DECIMAL(38, 4)"), "{selected}: {error}");
+        }
     }
 
     #[tokio::test]

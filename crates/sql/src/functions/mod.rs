@@ -32,6 +32,7 @@ mod aggregates;
 mod at_time_zone;
 mod date_format;
 mod date_intervals;
+mod decimal_average;
 mod decimal_sum;
 mod event_time;
 mod hex;
