@@ -118,9 +118,8 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     let columns = written_columns(&target, insert)?;
     let query = plan_nameless(state, &insert.query).await?;
     check_count(&target, &columns, &query, insert)?;
-    // A union of other types than its first branch has those only then; a query whose types cannot be settled fails later, and says why.
-    let settled = state.analyzer().execute_and_check(query.clone(), state.config_options(), |_, _| {});
-    let given = settled.map_or_else(|_| query.schema().clone(), |settled| settled.schema().clone());
+    // A query whose types cannot be settled fails later, and says why.
+    let given = settled(state, &query).map_or_else(|_| query.schema().clone(), |settled| settled.schema().clone());
     let mut projected = Vec::with_capacity(columns.len());
     for (index, column) in columns.iter().enumerate() {
         projected.push(value(&target, column, &query, &given, index, insert)?);
@@ -128,6 +127,12 @@ pub(super) async fn plan(state: &SessionState, catalog: &Catalog, insert: &Inser
     let plan = LogicalPlanBuilder::from(query).project(projected)?.build()?;
     let columns = columns.iter().map(|column| column.name.clone()).collect();
     Ok(InsertPlan { target, columns, plan, sources, lookups, emit: insert.emit, is_stateful: false, judges_time: false })
+}
+
+/// A plan with the types that its rows have: those of a union of other types than its first branch, or of a CASE of several, are
+/// known only then.
+pub(super) fn settled(state: &SessionState, plan: &LogicalPlan) -> datafusion::common::Result<LogicalPlan> {
+    state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})
 }
 
 /// A query whose columns have no names that matter. DataFusion wants names that differ, so what is selected twice is called `name (2)`; and where that is not

@@ -195,7 +195,8 @@ impl Planner {
     /// When it does not exist, or the view's query cannot be planned.
     pub async fn plan_described(&self, name: &RelationName) -> Result<Option<LogicalPlan>, SqlError> {
         if let Some(view) = self.catalog.find_view(name) {
-            return self.plan_view(&view.statement(Limits::default())?).await.map(Some);
+            let plan = self.plan_view(&view.statement(Limits::default())?).await?;
+            return Ok(Some(insert::settled(&self.state, &plan).unwrap_or(plan)));
         }
         if !RESERVED_SCHEMAS.contains(&name.schema.as_str()) {
             return Ok(None);

@@ -1211,6 +1211,16 @@ async fn views_and_tables_of_the_system_are_described_by_their_plans() {
 }
 
 #[tokio::test]
+async fn views_are_described_by_the_types_of_their_rows() {
+    let views = "
+        CREATE VIEW mixed AS SELECT v AS n, CASE WHEN v > 1 THEN 1 ELSE 1.5e0 END AS m FROM t UNION ALL SELECT CAST(v AS DOUBLE), 2 FROM t;";
+    let planner = planner(declared(&format!("{TABLES}{views}")));
+    let plan = planner.plan_described(&RelationName::new("public", "mixed")).await.unwrap().unwrap();
+    let types: Vec<_> = plan.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+    assert_eq!(types, [DataType::Float64, DataType::Float64]);
+}
+
+#[tokio::test]
 async fn what_has_a_plan_of_its_own_is_a_table_unless_it_is_a_view() {
     let sql = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public'";
     let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query") };
