@@ -11,6 +11,7 @@ use datafusion::{
     common::{JoinSide, Result},
     logical_expr::Operator as BinaryOperator,
     physical_expr::{
+        ScalarFunctionExpr,
         expressions::{BinaryExpr, CastExpr, Column, NegativeExpr, NotExpr},
         split_conjunction,
     },
@@ -64,6 +65,12 @@ impl Sum {
             sum.low_us = sum.low_us.checked_sub(rounds_us)?;
             sum.high_us = sum.high_us.checked_add(rounds_us)?;
             return Some(sum);
+        }
+        // Beneath a cast, which takes what it takes.
+        if let Some(function) = expression.downcast_ref::<ScalarFunctionExpr>()
+            && let ("whole_units", [_, time]) = (function.name(), function.args())
+        {
+            return Self::of(time);
         }
         if let Some(negative) = expression.downcast_ref::<NegativeExpr>() {
             return Self::default().minus(Self::of(negative.arg())?);
@@ -194,7 +201,9 @@ mod tests {
         let field = |name: &str| Field::new(name, data_type.clone(), true);
         let schema = Arc::new(Schema::new(vec![field("a"), field("b"), field("c")]));
         let columns = DFSchema::try_from(schema.clone()).unwrap();
-        let context = SessionContext::new();
+        let mut state = SessionContext::new().state();
+        polybolos_sql::functions::register(&mut state).unwrap();
+        let context = SessionContext::new_with_state(state);
         let expression = context.parse_sql_expr(condition, &columns).unwrap();
         let expression = context.create_physical_expr(expression, &columns).unwrap();
         let column = |side, index| ColumnIndex { side, index };
@@ -231,6 +240,13 @@ mod tests {
         assert_eq!(moved(TimeUnit::Millisecond, 10_000, -1_500, -1), 10_002, "whole milliseconds that are at least 1.5 later");
         assert_eq!(moved(TimeUnit::Microsecond, 10, i64::MAX, 1), i64::MAX);
         assert_eq!(moved(TimeUnit::Nanosecond, 10_000, 1, 1), 11_999);
+    }
+
+    #[test]
+    fn whole_units_beneath_a_cast_change_no_bound() {
+        let whole = bounds("CAST(whole_units('second', a) AS TIMESTAMP(0)) <= b + INTERVAL '5' SECOND");
+        assert_eq!(whole, bounds("CAST(a AS TIMESTAMP(0)) <= b + INTERVAL '5' SECOND"));
+        assert_eq!(whole.len(), 1);
     }
 
     #[test]

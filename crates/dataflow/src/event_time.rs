@@ -199,6 +199,8 @@ fn of_function(function: &ScalarFunctionExpr, input: &[Option<TimeColumn>], late
     let closing = |closes_after_us: i64, step_us: i64| TimeColumn { closes_after_us, step_us, is_source: false };
     match function.name() {
         "event_time" => lateness.map(of_source),
+        // The cast above it says what is left of the time.
+        "whole_units" => time(1),
         "date_bin" => {
             let (time, width_us, origin_us) = (time(1)?, length(0)?, origin(2)?);
             if ends(time, width_us, origin_us) {

@@ -27,6 +27,8 @@
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
+//! | `date_part`, `date_trunc`, `nullif` | DataFusion's, right where those are not |
+//! | `whole_units`, `negative` | made of casts of times to fewer digits, and of `-x` of what counts |
 //! | `min`, `max`, `sum`, `avg`, `corr`, `percentile_cont` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
 mod at_time_zone;
@@ -41,6 +43,7 @@ mod kept_items;
 mod last_day;
 mod last_record;
 mod longest_run;
+mod null_if;
 mod nulls;
 mod numeric;
 mod percentile;
@@ -50,6 +53,7 @@ mod sliding;
 mod splitting;
 mod text;
 mod time_units;
+mod times;
 mod to_json;
 mod type_name;
 mod url;
@@ -68,8 +72,9 @@ use datafusion::{
 pub(crate) use self::nulls::ignoring;
 pub(crate) use self::{
     date_format::strptime,
-    numeric::NAMED_CAST,
+    numeric::{NAMED_CAST, NEGATIVE},
     time_units::is_unit,
+    times::{WHOLE_UNITS, whole_units},
     to_json::{JSON_OF, RAW, VALUE},
 };
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
@@ -94,6 +99,8 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),
+        Arc::new(ScalarUDF::new_from_impl(numeric::Negative::new())),
+        Arc::new(ScalarUDF::new_from_impl(null_if::NullIf::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
         Arc::new(ScalarUDF::new_from_impl(at_time_zone::AtTimeZone::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),
@@ -105,6 +112,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         required(),
     ];
     functions.extend(numeric::date_parts());
+    functions.extend(times::all().map(Arc::new));
     functions.extend(
         [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds]
             .map(|kind| Arc::new(ScalarUDF::new_from_impl(windows::WindowsFunction::new(kind)))),

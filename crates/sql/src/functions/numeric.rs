@@ -2,11 +2,11 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::datatypes::{DataType, TimeUnit},
+    arrow::datatypes::{DataType, FieldRef, TimeUnit},
     common::{Result, exec_err, plan_err},
     functions::datetime::{date_part, expr_fn::now},
     logical_expr::{
-        ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+        ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         binary::BinaryTypeCoercer,
         cast, lit,
         simplify::{ExprSimplifyResult, SimplifyContext},
@@ -119,6 +119,58 @@ impl ScalarUDFImpl for Modulo {
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
         not_replaced("mod")
+    }
+}
+
+pub(crate) const NEGATIVE: &str = "negative";
+
+/// `negative(x)`: `-x`, also of what DataFusion counts without a sign.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Negative {
+    signature: Signature,
+}
+
+impl Negative {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Negative {
+    fn name(&self) -> &str {
+        NEGATIVE
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [number] if number.is_unsigned_integer() => Ok(vec![DataType::Int64]),
+            [other @ (DataType::Null | DataType::Interval(_) | DataType::Timestamp(..))] => Ok(vec![other.clone()]),
+            [number] if number.is_numeric() => Ok(vec![number.clone()]),
+            _ => plan_err!("{NEGATIVE}() takes one number"),
+        }
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        Ok(arguments[0].clone())
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(arguments.arg_fields[0].clone())
+    }
+
+    fn simplify(&self, arguments: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        match arguments.into_iter().next() {
+            Some(number) => Ok(ExprSimplifyResult::Simplified(Expr::Negative(Box::new(number)))),
+            None => plan_err!("{NEGATIVE}() takes one number"),
+        }
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        not_replaced(NEGATIVE)
     }
 }
 

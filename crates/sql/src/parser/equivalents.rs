@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::{dates, interval_products, json_clauses::WRITTEN, rewrite_each};
 use crate::{
     error::SqlError,
-    functions::{JSON_OF, NAMED_CAST, RAW, VALUE, is_unit, strptime},
+    functions::{JSON_OF, NAMED_CAST, NEGATIVE, RAW, VALUE, is_unit, strptime},
     location::Location,
 };
 
@@ -47,6 +47,21 @@ pub(crate) fn with_named_casts(query: &Query) -> Query {
         if let Expr::Cast { data_type, .. } = expression {
             let words = text(&data_type.to_string());
             *expression = call(NAMED_CAST, [expression.clone(), words]);
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+    query
+}
+
+/// A query whose `-x` are functions that take what is counted without a sign, too. Numbers as they are written stay.
+pub(crate) fn with_negatives(query: &Query) -> Query {
+    let mut query = query.clone();
+    let done: ControlFlow<()> = visit_expressions_mut(&mut query, |expression| {
+        if let Expr::UnaryOp { op: UnaryOperator::Minus, expr } = expression
+            && !matches!(expr.as_ref(), Expr::Value(_) | Expr::Interval(_))
+        {
+            *expression = call(NEGATIVE, [(**expr).clone()]);
         }
         ControlFlow::Continue(())
     });
@@ -90,6 +105,8 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         }
         // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
+        // By its name it is ours.
+        Expr::Extract { field, expr, .. } => Some(call("date_part", [text(&field.to_string()), (**expr).clone()])),
         Expr::RLike { negated, expr, pattern, .. } => {
             let matches = call("regexp_like", [(**expr).clone(), (**pattern).clone()]);
             let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
@@ -576,6 +593,7 @@ mod tests {
             ("to_date(t, '%d.%m.%Y')", "to_date(t, '%d.%m.%Y')"),
             ("FLOOR(ts TO HOUR)", "date_trunc('hour', ts)"),
             ("FLOOR(a)", "FLOOR(a)"),
+            ("EXTRACT(EPOCH FROM b - a)", "date_part('EPOCH', b - a)"),
             ("a NOT RLIKE '^x'", "(NOT regexp_like(a, '^x'))"),
             ("current_timestamp(3)", "now()"),
             ("ts AT TIME ZONE 'Europe/Paris'", "at_time_zone(ts, 'Europe/Paris')"),

@@ -35,7 +35,7 @@ use datafusion::sql::sqlparser::{
 
 pub(crate) use self::{
     casts::beneath,
-    equivalents::with_named_casts,
+    equivalents::{with_named_casts, with_negatives},
     headings::{folded, is_wildcard},
     interval::microseconds,
     job::with_options,

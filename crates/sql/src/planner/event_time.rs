@@ -14,7 +14,7 @@ use datafusion::{
 use crate::{
     catalog::{Connector, TableDefinition, computed},
     error::SqlError,
-    functions::{EVENT_TIME, MultipleWindows, SessionBound},
+    functions::{EVENT_TIME, MultipleWindows, SessionBound, WHOLE_UNITS},
     names::RelationName,
     types::is_utc,
 };
@@ -306,6 +306,8 @@ impl Lineage<'_> {
         let lengths = |arguments: &[Expr]| arguments.iter().map(literal_us).collect::<Option<Vec<i64>>>();
         let (time, lengths, ends) = match (function.func.name(), function.args.as_slice()) {
             (EVENT_TIME, [_]) => return Some(Time::Raw),
+            // The cast above it says what is left of the time.
+            (WHOLE_UNITS, [_, time]) => return self.of(time, input),
             ("date_bin", [width, time, origin @ ..]) => {
                 let width_us = literal_us(width)?;
                 let origin = lengths(origin)?;

@@ -12,7 +12,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use super::{has_twins, plan_in};
+use super::{exact, has_twins, plan_in};
 use crate::{
     catalog::{Catalog, ColumnDefinition, ColumnKind, Connector, TableDefinition, sources, target},
     error::{SqlError, did_you_mean},
@@ -323,7 +323,7 @@ fn value(
     let given = match *given_type == wanted {
         true => column_of_query,
         false if is_written_as_json => functions::to_json().call(vec![column_of_query]),
-        false => Expr::Cast(Cast::new(Box::new(column_of_query), wanted)),
+        false => Expr::Cast(Cast::new(Box::new(exact::whole_units(column_of_query, given_type, &wanted)), wanted)),
     };
     let given = if column.sql_type == SqlType::Uuid { functions::as_uuid().call(vec![given]) } else { given };
     Ok(given.alias(&column.name))

@@ -2,6 +2,7 @@
 //! what a stream can do and optimised with settings that suit Ballista.
 mod constants;
 mod event_time;
+mod exact;
 mod exists;
 mod failing;
 mod headings;
@@ -38,7 +39,7 @@ use crate::{
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA, RESERVED_SCHEMAS, RelationName},
     options::{job::JobOptions, kafka::StartupMode},
-    parser::{parse_one, with_named_casts, with_places},
+    parser::{parse_one, with_named_casts, with_negatives, with_places},
     schema::{CatalogsWithOurs, PolybolosCatalog, Providers, Use},
     statement::{CreateJob, CreateView, Emit, Explain, ExplainTarget, Insert, Query, StatementKind},
 };
@@ -398,11 +399,12 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
     let plan = match planned(query.clone()).await {
         Ok(plan) if groups_by_twins(&plan)? => planned(with_named_casts(query)).await.unwrap_or(plan),
         Err(error) if has_twins(&error) => planned(with_named_casts(query)).await.map_err(|_| error)?,
+        Err(error) if negates_counts(&error) => planned(with_negatives(query)).await.map_err(|_| error)?,
         Err(error) if lacks_order(&error) => planned(with_places(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
     exists::refuse_aggregates(&plan)?;
-    let plan = lateral::numbered(in_subquery::told_apart(plan)?)?;
+    let plan = exact::put_right(lateral::numbered(in_subquery::told_apart(plan)?)?)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan)?;
     Ok(plan)
@@ -430,6 +432,11 @@ fn groups_by_twins(plan: &LogicalPlan) -> DataFusionResult<bool> {
         let names: HashSet<String> = columns.into_iter().map(|column| column.schema_name().to_string()).collect();
         Ok(others.into_iter().any(|group| names.contains(&group.schema_name().to_string())))
     })
+}
+
+/// Whether something without a sign is negated, as what counts is to DataFusion.
+fn negates_counts(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::Plan(message) if message.contains("Unary operator '-'"))
 }
 
 /// Whether rows of SELECT DISTINCT seem to be ordered by what is not selected.

@@ -607,6 +607,48 @@ async fn rows_with_nulls_are_neither_equal_nor_different() {
 }
 
 #[tokio::test]
+async fn what_counts_is_negated() {
+    for (query, answer) in [
+        ("SELECT -row_number() OVER (ORDER BY a) AS n FROM (VALUES (1), (2)) AS t (a) ORDER BY n", "-2\n-1"),
+        // Beside it zero has its sign.
+        ("SELECT -n AS m, -x AS y FROM (SELECT rank() OVER (ORDER BY x) AS n, x FROM (VALUES (0e0)) AS t (x))", "-1 -0.0"),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    let texts = refused("other SELECT -k, v FROM t").await;
+    assert!(texts.contains("Unary operator '-'"), "{texts}");
+}
+
+#[tokio::test]
+async fn times_lose_digits_downwards() {
+    for (query, answer) in [
+        ("SELECT CAST(TIMESTAMP '1969-12-31 23:59:59.9999' AS TIMESTAMP(3))", "1969-12-31T23:59:59.999"),
+        (
+            "SELECT CAST(a AS TIMESTAMP(0)) AS x, TRY_CAST(a AS TIMESTAMP(6)) AS y FROM (VALUES (TIMESTAMP '1969-12-31 23:59:58.000000001')) AS t (a)",
+            "1969-12-31T23:59:58 1969-12-31T23:59:58",
+        ),
+        (
+            "SELECT CAST(a AS TIMESTAMP(6)) FROM (VALUES (CAST('1969-12-31 23:59:59.999' AS TIMESTAMP(3)))) AS t (a)",
+            "1969-12-31T23:59:59.999",
+        ),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    let job = plan("sink SELECT k, v, to_timestamp_micros(v) FROM t").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("whole_units(Utf8(\"millisecond\")"), "{shown}");
+}
+
+#[tokio::test]
+async fn both_zeros_are_peers() {
+    let ranked = "SELECT rank() OVER (ORDER BY z) AS r, dense_rank() OVER (ORDER BY z) AS d, row_number() OVER (ORDER BY z) AS n FROM (VALUES (1e0), (0e0), (round(-0.4))) AS t (z) ORDER BY n";
+    assert_eq!(rows(ranked).await, "1 1 1\n1 1 2\n3 2 3");
+    let job = plan("other SELECT k, r FROM (SELECT k, rank() OVER (PARTITION BY k ORDER BY CAST(v AS DOUBLE)) AS r FROM t)");
+    let shown = job.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("+ Float64(0)"), "{shown}");
+}
+
+#[tokio::test]
 async fn whole_numbers_keep_their_digits() {
     for (query, answer) in [
         ("VALUES (1), (12345678901234567890123)", "1\n12345678901234567890123"),
@@ -665,6 +707,10 @@ async fn event_time_is_followed_through_the_plan() {
         (
             "sink SELECT k, count(*), window_time FROM TABLE(HOP(TABLE big, DESCRIPTOR(ts), INTERVAL '4' SECOND, INTERVAL '10' SECOND)) GROUP BY k, window_time",
             Some(2_000_000),
+        ),
+        (
+            "sink SELECT k, count(*), date_bin(INTERVAL '10 seconds', CAST(ts AS TIMESTAMP(0))) FROM t GROUP BY k, date_bin(INTERVAL '10 seconds', CAST(ts AS TIMESTAMP(0)))",
+            Some(10_000_000),
         ),
         (
             "sink SELECT k, count(*), date_bin(INTERVAL '1 minute', ts) FROM t GROUP BY k, date_bin(INTERVAL '1 minute', ts)",
