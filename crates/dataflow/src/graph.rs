@@ -53,8 +53,8 @@ use crate::{
     delta::batch_of,
     event_time::{self, Lateness, TimeColumn, TimeColumns},
     operators::{
-        Aggregate, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Once, Operator, Side,
-        SortedRows, TopN, Union, Unnest, Window, may_fail,
+        Aggregate, Appends, Call, ChangingAggregate, Constant, Exchange, Expand, Grouping, Join, JoinSpec, Map, Once, Operator,
+        Side, SortedRows, TopN, Union, Unnest, Window, may_fail,
     },
     planning,
 };
@@ -717,7 +717,8 @@ impl Builder<'_> {
         if let Some(session) = &session {
             times[rows.columns + session.end] = Some(session.time);
         }
-        let window = Window { rows, expressions: expressions.to_vec(), session, output: output.clone() };
+        let appends = Appends::of(expressions, &rows.schema);
+        let window = Window { rows, expressions: expressions.to_vec(), session, appends, output: output.clone() };
         Ok(self.operator(window, vec![node], output, true, times))
     }
 
@@ -1035,7 +1036,7 @@ fn plain_columns(projection: &ProjectionExec) -> Option<Vec<usize>> {
     projection.expr().iter().map(|item| Some(item.expr.downcast_ref::<Column>()?.index())).collect()
 }
 
-fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {
+pub(crate) fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn ExecutionPlan>, &[Arc<dyn WindowExpr>])> {
     if let Some(window) = plan.downcast_ref::<WindowAggExec>() {
         return Some((window.input(), window.window_expr()));
     }

@@ -11,6 +11,7 @@ use polybolos_state::{BucketTable, StateError, Table, TableKind, ValueTable, lan
 use crate::delta::Delta;
 
 mod aggregate;
+mod appends;
 mod changing_aggregate;
 mod constant;
 mod exchange;
@@ -28,6 +29,7 @@ mod unnest;
 mod window;
 
 pub use aggregate::{Aggregate, Call, Grouping};
+pub use appends::Appends;
 pub use changing_aggregate::ChangingAggregate;
 pub use constant::Constant;
 pub use exchange::{ByPart, Exchange, NoPeers, Peers};

@@ -118,6 +118,29 @@ impl SortedRows {
         rows
     }
 
+    /// The last rows of a partition in order, repeated by weight, at most `limit`; `None`: they do not all come before `row`.
+    pub(super) fn rows_before(table: &BucketTable, key: &[u8], row: &[u8], limit: usize) -> Option<Vec<Box<[u8]>>> {
+        let (mut rows, mut are_before): (Vec<Box<[u8]>>, bool) = (vec![], true);
+        table.visit_backwards(key, |known, entry| {
+            are_before = known < row;
+            let times = usize::try_from(entry.weight).unwrap_or(0).min(limit - rows.len());
+            rows.extend(std::iter::repeat_n(known, times).map(Box::from));
+            are_before && rows.len() < limit
+        });
+        rows.reverse();
+        are_before.then_some(rows)
+    }
+
+    /// How many rows a partition has.
+    pub(super) fn count(table: &BucketTable, key: &[u8]) -> u64 {
+        let mut count = 0;
+        table.visit(key, |_, entry| {
+            count += entry.weight.max(0).unsigned_abs();
+            true
+        });
+        count
+    }
+
     pub(super) fn batch(&self, rows: &[Box<[u8]>]) -> Result<RecordBatch> {
         let columns = self.decode(rows.iter().map(AsRef::as_ref))?;
         batch_of(self.kept_schema(), columns, rows.len())

@@ -1,10 +1,11 @@
 //! Window functions (OVER): the partitions that an epoch touches are computed again, before and after, and the difference is the change. What is computed is
 //! DataFusion's own window expressions, over a partition's rows in order. A partition on which they fail, as a sum does not fit its
-//! type, gives no rows until other rows make it right.
+//! type, gives no rows until other rows make it right. Where rows keep their values when others come behind them ([`Appends`]), and
+//! only such come, these alone come out, computed of themselves and the rows before them that they need.
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch},
+    array::{ArrayRef, Int64Array, RecordBatch, UInt64Array},
     compute::concat_batches,
     datatypes::{DataType, SchemaRef},
 };
@@ -16,7 +17,7 @@ use hashbrown::HashMap;
 use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
-    EpochContext, Operator,
+    Appends, EpochContext, Operator,
     aggregate::named,
     buckets, load,
     sorted::{Partition, SortedRows},
@@ -40,6 +41,8 @@ pub struct Window {
     pub rows: SortedRows,
     pub expressions: Vec<Arc<dyn WindowExpr>>,
     pub session: Option<Session>,
+    /// `None`: each change of a partition may change all of its rows.
+    pub appends: Option<Appends>,
     /// The kept columns, then one per expression.
     pub output: SchemaRef,
 }
@@ -50,6 +53,31 @@ impl Window {
         let results = self.expressions.iter().map(|expression| expression.evaluate(&batch));
         let columns: Vec<ArrayRef> = batch.columns().iter().cloned().map(Ok).chain(results).collect::<Result<_>>()?;
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
+    }
+
+    /// What rows that all come behind those of their partition are, computed; `None`: the whole partition has to be.
+    fn appended(&self, table: &BucketTable, key: &[u8], rows: &[(&[u8], i64)]) -> Option<RecordBatch> {
+        // With a TTL all rows of a partition end together, so that each has to be touched.
+        let appends = self.appends.as_ref().filter(|_| !table.has_ttl())?;
+        if rows.iter().any(|(_, weight)| *weight <= 0) {
+            return None;
+        }
+        let mut new: Vec<&[u8]> = rows.iter().flat_map(|(row, weight)| (0..*weight).map(move |_| *row)).collect();
+        new.sort_unstable();
+        let mut tail = SortedRows::rows_before(table, key, new.first()?, appends.context)?;
+        let known = tail.len();
+        tail.extend(new.iter().copied().map(Box::from));
+        // What fails makes the partition fail, whose rows then have to be taken back.
+        let mut columns = self.compute(&tail).ok()?.columns().to_vec();
+        if !appends.numbers.is_empty() {
+            // With fewer than could be needed they are all.
+            let skipped = if known < appends.context { 0 } else { SortedRows::count(table, key) - known as u64 };
+            let numbers = UInt64Array::from_iter_values((1..=tail.len() as u64).map(|number| skipped + number));
+            let numbers: ArrayRef = Arc::new(numbers);
+            appends.numbers.iter().for_each(|expression| columns[self.rows.columns + expression] = numbers.clone());
+        }
+        let computed = RecordBatch::try_new(self.output.clone(), columns).ok()?;
+        Some(computed.slice(known, new.len()))
     }
 
     /// Gives rows the expiry of their session, or of the whole partition where that ends some time after its last change.
@@ -72,7 +100,10 @@ impl Window {
     }
 
     /// The rows of `after` that `before` has not, and the other way round.
-    fn difference(&self, before: &RecordBatch, after: &RecordBatch) -> Result<Option<Delta>> {
+    fn difference(&self, before: &RecordBatch, after: RecordBatch) -> Result<Option<Delta>> {
+        if before.num_rows() == 0 {
+            return Ok((after.num_rows() > 0).then(|| Delta::added(after)));
+        }
         let format = RowFormat::of(self.output.fields())?;
         let (old, new) = (format.encode(before.columns())?, format.encode(after.columns())?);
         let mut weights: HashMap<&[u8], i64> = HashMap::new();
@@ -118,9 +149,14 @@ impl Operator for Window {
         load(&mut tables[0], partitions.iter().map(|partition| partition.key))?;
         let table = buckets(&mut tables[0]);
         for Partition { key, expiry, rows } in partitions {
-            let old = SortedRows::rows_of(table, key, usize::MAX);
+            let appended = self.appended(table, key, &rows);
+            let old = if appended.is_some() { vec![] } else { SortedRows::rows_of(table, key, usize::MAX) };
             for (row, weight) in rows {
                 table.add(key, row, weight, expiry);
+            }
+            if let Some(appended) = appended {
+                after.push(appended);
+                continue;
             }
             let new = SortedRows::rows_of(table, key, usize::MAX);
             if !old.is_empty() {
@@ -137,7 +173,7 @@ impl Operator for Window {
             }
         }
         let (before, after) = (concat_batches(&self.output, &before)?, concat_batches(&self.output, &after)?);
-        Ok(self.difference(&before, &after)?.into_iter().collect())
+        Ok(self.difference(&before, after)?.into_iter().collect())
     }
 
     fn describe(&self) -> String {
@@ -161,3 +197,6 @@ impl Operator for Window {
         Some(format!("all rows of each partition, {dropped}"))
     }
 }
+
+#[cfg(test)]
+mod tests;
