@@ -1,4 +1,4 @@
-"""docs/reference cannot rot: its examples go through the binary, its tables are compared with the code."""
+"""README and docs/reference cannot rot: their examples go through the binary, their tables are compared with the code."""
 
 import os
 import pathlib
@@ -7,6 +7,7 @@ import shlex
 import subprocess
 
 import pytest
+from conftest import wait_for
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 REFERENCE = REPOSITORY / "docs/reference"
@@ -23,6 +24,20 @@ def polybolos(*arguments: str, **environment: str) -> subprocess.CompletedProces
     return subprocess.run(
         [BINARY, *arguments], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
     )
+
+
+def test_the_first_job_of_the_readme_works_as_it_is_printed(fresh_platform):
+    section = (REPOSITORY / "README.md").read_text().split("## A first job")[1].split("\n## ")[0]
+    printed = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    script = f'set -euo pipefail\npolybolos() {{ {shlex.quote(BINARY)} "$@"; }}\n{printed}\n'
+    environment = {**os.environ, "POLYBOLOS_DATA_DIR": str(platform.folder)}
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "job latest_job started" in answer.stdout + answer.stderr
+    wait_for("the row", lambda: platform.sql("SELECT * FROM latest") == [{"device": "a", "value": 1.5}])
+    assert platform.stop() == 0
 
 
 @pytest.mark.parametrize("page", ["sql.md", "types.md", "kafka.md", "cassandra.md", "filesystem.md"])
