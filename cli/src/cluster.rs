@@ -23,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Everything the cluster keeps on this machine is below this folder.
     #[arg(long, default_value = ".polybolos-cluster")]
     data_dir: PathBuf,
     /// Kafka's bootstrap servers.
@@ -31,19 +32,25 @@ pub struct Arguments {
     /// Cassandra's host:port.
     #[arg(long, env = "POLYBOLOS_TEST_CASSANDRA")]
     cassandra: String,
+    /// The user who logs in at Cassandra.
     #[arg(long, default_value = "cassandra")]
     cassandra_username: String,
+    /// The password of that user.
     #[arg(long, env = "POLYBOLOS_CASSANDRA_PASSWORD", default_value = "cassandra", hide_env_values = true)]
     cassandra_password: String,
     /// Keep manifests, state and the catalog on S3 (`s3://bucket/prefix`) instead of in the data folder; login and endpoint from the environment.
     #[arg(long, env = "POLYBOLOS_STORAGE_URL", default_value = "")]
     storage_url: String,
+    /// Number of executors.
     #[arg(long, default_value_t = 3)]
     executors: usize,
+    /// Pipeline folders to run.
     #[arg(long, num_args = 1.., default_value = "jobs/users")]
     pipelines: Vec<PathBuf>,
+    /// Run no pipelines.
     #[arg(long)]
     no_pipelines: bool,
+    /// Move every port by this.
     #[arg(long, default_value_t = 0)]
     port_offset: u16,
 }

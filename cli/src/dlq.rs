@@ -12,6 +12,7 @@ use crate::{
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
+    /// How answers are written.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: output::Format,
     #[command(flatten)]
@@ -20,19 +21,22 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Dead letters, of all jobs or one.
+    /// List dead letters, of all jobs or of one.
     List {
+        /// Only those of this job.
         #[arg(long)]
         job: Option<String>,
+        /// Most dead letters.
         #[arg(short = 'n', long, default_value_t = 50)]
         lines: usize,
     },
-    /// One dead letter with its raw bytes.
+    /// Show one dead letter with its raw bytes.
     Show { id: String },
     /// Send records back to their topics, each once, with a header that says so.
     Replay {
-        /// One letter; without it all, of one job or of all.
+        /// Only this one.
         id: Option<String>,
+        /// Only those of this job; without a job and an id, all.
         #[arg(long, conflicts_with = "id")]
         job: Option<String>,
     },

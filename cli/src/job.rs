@@ -16,6 +16,7 @@ use crate::{
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
+    /// How answers are written.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: output::Format,
     #[command(flatten)]
@@ -24,13 +25,14 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// All jobs with what each does.
+    /// List all jobs and what each does.
     List,
-    /// One job: state, what limits it, and of each table that it fills through which offsets and event time that is complete.
+    /// Show one job: its state, what limits it, and through which offsets and event time each of its tables is complete.
     Show { name: String },
-    /// The last epochs of a job, newest first.
+    /// Show the last epochs of a job, newest first.
     Logs {
         name: String,
+        /// Most epochs.
         #[arg(short = 'n', long, default_value_t = 20)]
         lines: usize,
     },

@@ -51,15 +51,15 @@ enum Verb {
     Cluster(cluster::Arguments),
     /// Run SQL: a prompt, files, or a statement with -c.
     Sql(sql::Arguments),
-    /// Look at streaming jobs, pause and stop them.
+    /// Look at streaming jobs, and control them.
     Job(job::Arguments),
-    /// List and delete savepoints of jobs.
+    /// List, delete, export and import savepoints of jobs.
     Savepoint(savepoint::Arguments),
     /// Look at Kafka topics, read and write records.
     Topic(topic::Arguments),
-    /// Look at dead letters: records that could not be processed.
+    /// Look at dead letters, records that could not be processed, and send them back.
     Dlq(dlq::Arguments),
-    /// Check a pipeline folder without running it.
+    /// Check pipeline folders without running them.
     Validate(validate::Arguments),
     /// Run the golden tests of pipeline folders: input in, expected rows out.
     Test(test::Arguments),

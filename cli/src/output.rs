@@ -9,10 +9,12 @@ use crate::client::{Column, Rows};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// For people, as wide as the terminal.
     #[default]
     Table,
     /// One object per line.
     Json,
+    /// A line of names, then a line per row.
     Csv,
 }
 

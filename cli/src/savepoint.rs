@@ -13,6 +13,7 @@ use crate::{
 pub struct Arguments {
     #[command(subcommand)]
     what: What,
+    /// How answers are written.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: output::Format,
     #[command(flatten)]
@@ -21,7 +22,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// All savepoints.
+    /// List all savepoints.
     List,
     /// Forget a savepoint; its files go when nothing else names them.
     Delete { name: String },

@@ -13,6 +13,7 @@ pub struct Arguments {
     /// Statements to run.
     #[arg(short, long, allow_hyphen_values = true)]
     command: Option<String>,
+    /// How answers are written.
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,
     /// Most rows of an answer, 10 000 at most.

@@ -25,6 +25,7 @@ pub struct Arguments {
     /// Kafka's bootstrap servers, instead of the platform's.
     #[arg(long, env = "POLYBOLOS_KAFKA", global = true)]
     kafka: Option<String>,
+    /// How answers are written.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: output::Format,
     #[command(flatten)]
@@ -33,19 +34,20 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// All topics.
+    /// List all topics.
     List,
-    /// Partitions and offsets of a topic.
+    /// Show the partitions and offsets of a topic.
     Describe { topic: String },
-    /// The newest records of each partition.
+    /// Show the newest records of each partition.
     Tail {
         topic: String,
+        /// Most records of a partition.
         #[arg(short = 'n', long, default_value_t = 10)]
         records: i64,
     },
     /// Produce a record per line of standard input.
     Produce { topic: String },
-    /// How far jobs are behind.
+    /// Show how far jobs are behind.
     Lag,
 }
 
