@@ -110,3 +110,23 @@ def test_every_option_is_documented_and_exists(page, module):
     table = re.search(r"^\| option \|.*?(?=\n\n)", (REFERENCE / page).read_text(), re.MULTILINE | re.DOTALL)
     assert table is not None
     assert set(re.findall(r"^\| `([^`]+)`", table.group(), re.MULTILINE)) == code
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/EPOCHS.md"])
+def test_what_is_named_by_its_path_exists(page):
+    folders = "|".join(entry.name for entry in REPOSITORY.iterdir() if entry.is_dir() and entry.name != "target")
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", (REPOSITORY / page).read_text())
+    assert named
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+
+
+def test_every_test_that_a_rule_names_exists():
+    table = (REPOSITORY / "docs/EPOCHS.md").read_text().split("## Which test fails without a rule")[1]
+    rows = [line for line in table.splitlines() if re.match(r"\| [\d–]+ \|", line)]
+    rules = {number for line in rows for first, last in [re.match(r"\| (\d+)(?:–(\d+))?", line).groups()] for number in range(int(first), int(last or first) + 1)}
+    assert rules == set(range(1, 21))
+    for line in rows:
+        places = [REPOSITORY / path for path in re.findall(r"`([\w./]+/[\w./]+)`", line)]
+        files = [file for place in places for file in (place.rglob("*.rs") if place.is_dir() else [place])]
+        code = "\n".join(file.read_text() for file in files)
+        assert [name for name in re.findall(r"`(\w+)`", line) if f"fn {name}(" not in code] == [], line
