@@ -95,9 +95,11 @@ unit: build $(VENV)/ready ## Lint our crates, and run their unit and property te
 	$(SERVERS) -- $(S3_SERVER) -- env $(LINT) cargo test --locked --workspace --lib --bins --tests --no-fail-fast
 	$(LINT) cargo test --locked --workspace --doc
 
+TESTS := tests/python
+
 .PHONY: end-to-end
-end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills
-	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q tests/python
+end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills (TESTS="…": some of them)
+	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q $(TESTS)
 
 .PHONY: screenshot
 screenshot: setup setup-test build $(VENV)/ready ## Make the README's picture again
