@@ -49,9 +49,12 @@ def test_statements_of_the_platform(connection):
 
 
 def test_tables_create_and_drop(connection):
+    is_there = lambda: "adbc_probe" in query(connection, "SHOW TABLES").column("table_name").to_pylist()  # noqa: E731
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE adbc_probe (id STRING, n BIGINT) WITH ('connector' = 'blackhole')")
+        assert is_there()
         cursor.execute("DROP TABLE adbc_probe")
+        assert not is_there()
 
 
 def test_rows_come_where_a_query_leaves_records_out(connection, platform):

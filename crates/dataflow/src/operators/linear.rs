@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_was_added_and_taken_away_leaves_nothing() {
-        let values = [1e300, 1.5, -7.25e-9, 3e17, 0.1];
+        let values = [1e15, 1.5, -7.25e-9, 3e17, 0.1];
         let mut sum = (0.0, 0.0);
         for value in values {
             sum = two_sum(sum, value);
@@ -268,7 +268,7 @@ mod tests {
         for value in [values[0], values[3], values[2]] {
             sum = two_sum(sum, -value);
         }
-        assert!((sum.0 + sum.1 - 1.6).abs() < 1e-9 || values[0] > 1e290, "{sum:?}");
+        assert!((sum.0 + sum.1 - 1.6).abs() < 1e-9, "{sum:?}");
         let mut sum = (0.0, 0.0);
         for value in [1e16, 1.0, 1.0, -1e16] {
             sum = two_sum(sum, value);

@@ -15,6 +15,7 @@ use polybolos_gateway::{
     error::{EngineError, ErrorKind},
     status::{HistoryPoint, JobState, JobStatus, Status, TableStatus},
 };
+use tokio::sync::watch;
 
 pub const TOKEN: &str = "token-of-the-admin";
 pub const READER_TOKEN: &str = "token-of-a-reader";
@@ -37,6 +38,8 @@ impl Authenticate for TestLogin {
 
 pub struct MemoryEngine {
     session: SessionContext,
+    /// How many statements have begun to sleep.
+    pub sleeps: watch::Sender<u32>,
 }
 
 impl MemoryEngine {
@@ -47,7 +50,7 @@ impl MemoryEngine {
                      AS VALUES ('a', 'محمد', 'رضایی', 31, TIMESTAMP '2026-01-02T03:04:05'), ('b', 'Zoë', 'Müller', NULL, NULL),
                                ('c', 'O''Hara', 'Ng', -5, TIMESTAMP '2012-05-06T00:00:00.123')";
         session.sql(users).await.unwrap().collect().await.unwrap();
-        Arc::new(Self { session })
+        Arc::new(Self { session, sleeps: watch::Sender::new(0) })
     }
 
     async fn run(&self, principal: &Principal, sql: &str) -> Result<Answer, EngineError> {
@@ -61,6 +64,7 @@ impl MemoryEngine {
             return Ok(answer);
         }
         if words.first().is_some_and(|word| word == "SLEEP") {
+            self.sleeps.send_modify(|sleeps| *sleeps += 1);
             tokio::time::sleep(std::time::Duration::from_secs(90)).await;
         }
         let sql = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
