@@ -13,7 +13,9 @@ use super::{aggregates::spread, cases::Case, changes::Answer};
 
 /// Settings of a job's plan, which keep strings as Utf8 and leave out filters that fill themselves while running.
 pub fn session() -> SessionState {
-    let config = job_config(SessionConfig::new(), 1);
+    let mut config = job_config(SessionConfig::new(), 1);
+    // As jobs and queries are planned.
+    config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     let mut session = SessionStateBuilder::new().with_config(config).with_default_features().build();
     functions::register(&mut session).expect("a session takes functions");
     session.register_udaf(Arc::new(spread())).expect("a session takes an aggregate");

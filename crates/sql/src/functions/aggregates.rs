@@ -2,6 +2,7 @@
 //! all else, as in PostgreSQL, and infinities count. `sum` and `avg` of floats over a frame that slides: see [`super::sliding`]. `sum` of DECIMALs: see [`super::decimal_sum`]; `avg` of them: [`super::decimal_average`].
 //! `percentile_cont`: see [`super::percentile`].
 //! `corr`: by means, not by sums of products, which have no digits left where values are large, as times are.
+//! `string_agg` sorts what it is given by itself, so that several may stand in one query that have other orders.
 //! `bit_xor` of distinct values: not as groups at once, which takes those that come twice for two.
 use std::{fmt::Debug, sync::Arc};
 
@@ -17,6 +18,7 @@ use datafusion::{
         correlation::corr_udaf,
         min_max::{max_udaf, min_udaf},
         percentile_cont::percentile_cont_udaf,
+        string_agg::string_agg_udaf,
         sum::sum_udaf,
     },
     logical_expr::{
@@ -45,6 +47,7 @@ enum Kind {
     Avg,
     Percentile,
     Xor,
+    Texts,
 }
 
 /// DataFusion's function in all but how groups are accumulated.
@@ -76,7 +79,7 @@ impl Refined {
     }
 }
 
-pub(super) fn refined() -> [Arc<AggregateUDF>; 7] {
+pub(super) fn refined() -> [Arc<AggregateUDF>; 8] {
     let all = [
         (min_udaf(), Kind::Min),
         (max_udaf(), Kind::Max),
@@ -85,6 +88,7 @@ pub(super) fn refined() -> [Arc<AggregateUDF>; 7] {
         (avg_udaf(), Kind::Avg),
         (percentile_cont_udaf(), Kind::Percentile),
         (bit_xor_udaf(), Kind::Xor),
+        (string_agg_udaf(), Kind::Texts),
     ];
     all.map(|(builtin, kind)| Arc::new(AggregateUDF::new_from_impl(Refined { builtin: builtin.as_ref().clone(), kind })))
 }
@@ -224,7 +228,7 @@ impl AggregateUDFImpl for Refined {
         let is_single = match self.kind {
             Kind::Corr | Kind::Percentile => true,
             Kind::Xor => arguments.is_distinct,
-            Kind::Min | Kind::Max | Kind::Sum | Kind::Avg => false,
+            Kind::Min | Kind::Max | Kind::Sum | Kind::Avg | Kind::Texts => false,
         };
         !is_single && self.builtin.groups_accumulator_supported(arguments)
     }
@@ -278,11 +282,15 @@ impl AggregateUDFImpl for Refined {
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.builtin.order_sensitivity()
+        if self.kind == Kind::Texts { AggregateOrderSensitivity::Beneficial } else { self.builtin.order_sensitivity() }
+    }
+
+    fn with_beneficial_ordering(self: Arc<Self>, _: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        Ok((self.kind == Kind::Texts).then_some(self as Arc<dyn AggregateUDFImpl>))
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
-        self.builtin.reverse_udf()
+        if self.kind == Kind::Texts { ReversedUDAF::NotSupported } else { self.builtin.reverse_udf() }
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
@@ -465,6 +473,18 @@ mod tests {
         assert_eq!(found, [f64::NEG_INFINITY]);
         let refused = answer(&format!("SELECT percentile_cont(1.5) WITHIN GROUP (ORDER BY x) {from}")).await;
         assert!(refused.expect_err("no share").to_string().contains("between 0.0 and 1.0"));
+    }
+
+    #[tokio::test]
+    async fn texts_are_joined_in_several_orders() {
+        let values = "(1, 'b', 1), (1, 'a', 2), (1, 'c', 3), (1, NULL, 4)";
+        let joined = |order: &str| format!("CAST(string_agg(x, ',' ORDER BY {order}) AS VARCHAR)");
+        for group in ["", " GROUP BY g"] {
+            let selected = ["x", "y", "x DESC", "y DESC"].map(joined).join(" || ' ' || ");
+            let sql = format!("SELECT arrow_cast({selected}, 'Utf8') FROM (VALUES {values}) AS t (g, x, y){group}");
+            let batches = answer(&sql).await.expect("several orders");
+            assert_eq!(batches[0].column(0).as_string::<i32>().value(0), "a,b,c b,a,c c,b,a c,a,b", "{group}");
+        }
     }
 
     /// Beside another DISTINCT, as DataFusion makes groups of the values of one alone.
