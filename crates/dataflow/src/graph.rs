@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use datafusion::{
-    common::{JoinType, NullEquality, Result, ScalarValue, not_impl_err},
+    common::{DataFusionError, JoinType, NullEquality, Result, ScalarValue, not_impl_err},
     execution::SessionState,
     logical_expr::LogicalPlan,
     physical_expr::{
@@ -707,7 +707,7 @@ impl Builder<'_> {
             let name = expression.name().to_lowercase();
             check_order(name.split('(').next().unwrap_or_default().trim(), column.data_type())?;
             // What DataFusion refuses to make now it refuses in every epoch.
-            expression.create_window_fn()?;
+            expression.create_window_fn().map_err(|error| slides_not(expression.as_ref(), error))?;
         }
         let node = self.lower(input)?;
         let node = self.guarded(node, expressions.iter().flat_map(|expression| expression.expressions()));
@@ -993,6 +993,19 @@ fn check_order(function: &str, data_type: &DataType) -> Result<()> {
         return not_impl_err!("{function}(…) of a MAP is not supported, as maps have no order; write {function}(m['key'])");
     }
     Ok(())
+}
+
+/// In our words, where an aggregate cannot take back what leaves its frame.
+fn slides_not(expression: &dyn WindowExpr, error: DataFusionError) -> DataFusionError {
+    match &error {
+        DataFusionError::NotImplemented(message) if message.contains("`retract_batch`") => {
+            DataFusionError::NotImplemented(format!(
+                "{} is not supported over a frame that slides; let the frame begin with UNBOUNDED PRECEDING, or group a join of the rows with those of their frames",
+                expression.name()
+            ))
+        }
+        _ => error,
+    }
 }
 
 /// An expression whose floats are never -0.0, which is a key of its own as bytes, and 0.0 to DataFusion's groups and joins.

@@ -195,9 +195,13 @@ fn each_aggregate_of_changing_rows_keeps_the_law() {
 #[test]
 fn orders_that_differ_items_and_groups_that_are_never_null_keep_the_law() {
     for sql in [
-        format!("SELECT g, string_agg(s, ',' ORDER BY id) AS x, string_agg(s, ',' ORDER BY b DESC, id) AS y FROM ({ROWS}) GROUP BY g"),
+        format!(
+            "SELECT g, string_agg(s, ',' ORDER BY id) AS x, string_agg(s, ',' ORDER BY b DESC, id) AS y FROM ({ROWS}) GROUP BY g"
+        ),
         format!("SELECT g, array_agg(s ORDER BY id)[2] AS x FROM ({ROWS}) GROUP BY g"),
-        format!("SELECT x, count(*) AS n FROM (SELECT CASE WHEN f IS NOT FALSE THEN 'a' ELSE 'b' END AS x FROM ({ROWS})) GROUP BY x"),
+        format!(
+            "SELECT x, count(*) AS n FROM (SELECT CASE WHEN f IS NOT FALSE THEN 'a' ELSE 'b' END AS x FROM ({ROWS})) GROUP BY x"
+        ),
         format!("SELECT x, count(*) AS n FROM (SELECT f IS NOT TRUE AS x FROM ({ROWS})) GROUP BY x"),
     ] {
         let kept = judge(&case(&sql, 3), &dataflow::start).unwrap_or_else(|failure| panic!("{sql}\n{failure}"));
@@ -211,6 +215,13 @@ fn what_is_refused_is_refused_by_name() {
         let error = dataflow::start(&case(&query(name, call, ROWS), 0)).err().unwrap_or_default();
         assert!(error.contains(name) && error.contains(remedy), "{call}: {error:?}");
     }
+}
+
+#[test]
+fn an_aggregate_that_takes_nothing_back_is_refused_over_a_frame_that_slides() {
+    let sql = format!("SELECT id, approx_distinct(b) OVER (ORDER BY id ROWS 1 PRECEDING) AS x FROM ({ROWS})");
+    let error = dataflow::start(&case(&sql, 0)).err().unwrap_or_default();
+    assert!(error.contains("approx_distinct") && error.contains("begin with UNBOUNDED PRECEDING"), "{error:?}");
 }
 
 /// So that one which comes with another version of DataFusion, or of ours, is not taken untried.
