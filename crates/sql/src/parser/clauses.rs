@@ -29,9 +29,6 @@ impl Visitor for Clauses {
         if !query.locks.is_empty() {
             return ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into());
         }
-        if query.fetch.is_some() {
-            return ControlFlow::Break("FETCH FIRST n ROWS is not supported; write LIMIT n".into());
-        }
         if asks_in_values(&query.body) {
             return ControlFlow::Break(
                 "VALUES with a subquery is not supported; write INSERT INTO … SELECT 'a', (SELECT max(x) FROM u), and UNION ALL between several rows"
@@ -84,9 +81,6 @@ impl Visitor for Clauses {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<String> {
         match expression {
-            Expr::SimilarTo { .. } => {
-                ControlFlow::Break("SIMILAR TO is not supported; write LIKE, or a regular expression: text ~ '^f.*$'".into())
-            }
             Expr::AnyOp { compare_op, right, .. } if matches!(right.as_ref(), Expr::Subquery(_)) => {
                 let remedy = match compare_op {
                     BinaryOperator::Eq => "write IN (SELECT …)",

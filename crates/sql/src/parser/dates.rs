@@ -28,6 +28,13 @@ pub(super) fn call_of(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, St
             let instant = call("at_time_zone", [time.clone(), from.clone()]);
             Some(call("date_format", [call("at_time_zone", [instant, to.clone()]), text("yyyy-MM-dd HH:mm:ss")]))
         }
+        ("date_part", [unit, time]) => match unit {
+            Expr::Value(unit) => match &unit.value {
+                Value::SingleQuotedString(unit) => long_years(unit, time)?,
+                _ => None,
+            },
+            _ => None,
+        },
         // Its second argument is a zone to DataFusion, and a pattern to Flink and Spark.
         ("from_unixtime", [seconds, pattern]) if is_pattern(pattern) => {
             Some(call("date_format", [call("from_unixtime", [seconds.clone()]), pattern.clone()]))
@@ -67,6 +74,32 @@ pub(super) fn ceiling(time: &Expr, unit: &DateTimeField) -> Result<Expr, String>
     let begin = call("date_trunc", [text(&lower), time.clone()]);
     let is_begin = binary(begin.clone(), BinaryOperator::Eq, Expr::Nested(Box::new(time.clone())));
     Ok(case(is_begin, begin.clone(), binary(begin, BinaryOperator::Plus, interval(&step))))
+}
+
+/// Units of many years, which DataFusion does not take out of a time, as PostgreSQL counts them: there is no century 0, nor a millennium. `None`: another unit.
+pub(super) fn long_years(unit: &str, time: &Expr) -> Result<Option<Expr>, String> {
+    let unit = unit.to_ascii_lowercase();
+    let years = match unit.as_str() {
+        "decade" => "10e0",
+        "century" => "100e0",
+        "millennium" | "millenium" => "1000e0",
+        _ => return Ok(None),
+    };
+    // It stands there several times.
+    if time.to_string().len() > MAX_REPEATED {
+        return Err(format!("the time whose {unit} is asked for is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+    }
+    let number = |digits: &str| Expr::Value(Value::Number(digits.to_owned(), false).into());
+    let year = call("date_part", [text("year"), time.clone()]);
+    let parts = binary(year.clone(), BinaryOperator::Divide, number(years));
+    let counted = if unit == "decade" {
+        call("floor", [parts])
+    } else {
+        let ended = call("ceil", [parts]);
+        let before = binary(ended.clone(), BinaryOperator::Minus, number("1"));
+        case(binary(year, BinaryOperator::Gt, number("0")), ended, before)
+    };
+    Ok(Some(call("arrow_cast", [counted, text("Int64")])))
 }
 
 fn of_unit(name: &str, function: &str, unit: &Expr, a: &Expr, b: &Expr) -> Result<Expr, String> {

@@ -1,10 +1,11 @@
 //! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL, and which reads SQL's
-//! own words in JSON_OBJECT and its like.
+//! own words in JSON_OBJECT and its like, and `TRIM(LEADING FROM s)`, where what is trimmed is left out.
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
     dialect::{Dialect, GenericDialect},
+    keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
@@ -14,6 +15,8 @@ use super::json_clauses;
 /// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
 const STEP: u8 = 27;
 const JOINED: u8 = 26;
+
+const SIDES: &[Keyword] = &[Keyword::LEADING, Keyword::TRAILING, Keyword::BOTH];
 
 #[derive(Debug)]
 pub(crate) struct Generic;
@@ -59,6 +62,9 @@ impl Dialect for Generic {
         if word.value.eq_ignore_ascii_case("ceiling") {
             parser.advance_token();
             return Some(parser.parse_ceil_floor_expr(true));
+        }
+        if word.value.eq_ignore_ascii_case("trim") && trims_spaces(parser) {
+            return Some(trim_of_spaces(parser));
         }
         json_clauses::read(&word.value, parser)
     }
@@ -136,6 +142,28 @@ impl Dialect for Generic {
     }
 }
 
+/// Whether `TRIM([LEADING | TRAILING | BOTH] FROM s)` comes, which does not say what is trimmed.
+fn trims_spaces(parser: &Parser<'_>) -> bool {
+    let is = |token: &Token, keywords: &[Keyword]| matches!(token, Token::Word(word) if keywords.contains(&word.keyword));
+    let [_, _, first, second] = parser.peek_tokens();
+    is(&first, &[Keyword::FROM]) || is(&first, SIDES) && is(&second, &[Keyword::FROM])
+}
+
+fn trim_of_spaces(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    let trim_where = if parser.parse_keyword(Keyword::FROM) {
+        None
+    } else {
+        let side = parser.parse_trim_where()?;
+        parser.expect_keyword_is(Keyword::FROM)?;
+        Some(side)
+    };
+    let expr = Box::new(parser.parse_expr()?);
+    parser.expect_token(&Token::RParen)?;
+    Ok(Expr::Trim { trim_where, trim_what: None, expr, trim_characters: None })
+}
+
 #[cfg(test)]
 mod tests {
     use std::ops::ControlFlow;
@@ -168,6 +196,21 @@ mod tests {
                 places.replace_all(&tree, "").into_owned()
             };
             assert_eq!(tree(written), tree(meant), "{written}");
+        }
+    }
+
+    #[test]
+    fn spaces_are_trimmed_where_nothing_else_is_said() {
+        for (written, meant) in [
+            ("TRIM(LEADING FROM s)", "TRIM(LEADING s)"),
+            ("trim(both FROM s || 'x')", "TRIM(BOTH s || 'x')"),
+            ("TRIM(TRAILING FROM s) = 'a'", "TRIM(TRAILING s) = 'a'"),
+            ("TRIM(FROM s)", "TRIM(s)"),
+            ("TRIM(LEADING 'x' FROM s)", "TRIM(LEADING 'x' FROM s)"),
+            ("TRIM(s)", "TRIM(s)"),
+        ] {
+            let parsed = Parser::new(&Generic).try_with_sql(written).and_then(|mut parser| parser.parse_expr());
+            assert_eq!(parsed.unwrap().to_string(), meant, "{written}");
         }
     }
 

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr,
-    OrderByOptions, Query, Subscript, UnaryOperator, Value, VisitMut, helpers::attached_token::AttachedToken,
-    visit_expressions_mut,
+    OrderByOptions, Query, Subscript, UnaryOperator, Value, VisitMut, WindowFrameBound, WindowType,
+    helpers::attached_token::AttachedToken, visit_expressions_mut,
 };
 
-use super::{dates, interval_products, json_clauses::WRITTEN, rewrite_each};
+use super::{dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, NEGATIVE, RAW, VALUE, is_unit, strptime},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) const MAX_REPEATED: usize = 4_096;
 
 /// Functions that have another name here.
-const RENAMED: [(&str, &str); 12] = [
+const RENAMED: [(&str, &str); 13] = [
     ("approx_count_distinct", "approx_distinct"),
     ("approx_percentile", "approx_percentile_cont"),
     ("percentile_approx", "approx_percentile_cont"),
@@ -33,6 +33,7 @@ const RENAMED: [(&str, &str); 12] = [
     ("truncate", "trunc"),
     ("json_string", "to_json"),
     ("to_jsonb", "to_json"),
+    ("grouping_id", "grouping"),
 ];
 
 pub(super) fn rewrite<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
@@ -112,9 +113,16 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
             Some(Expr::Nested(Box::new(if *negated { not(matches) } else { matches })))
         }
+        Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => patterns::comparison(expression)?,
         Expr::CompoundFieldAccess { root, access_chain } => {
-            name_members(matches!(root.as_ref(), Expr::Nested(_)), access_chain);
-            None
+            let item = item_of_all(root, access_chain);
+            let is_value = item.is_some() || matches!(root.as_ref(), Expr::Nested(_));
+            if let Some(item) = item {
+                **root = item;
+                access_chain.remove(0);
+            }
+            name_members(is_value, access_chain);
+            access_chain.is_empty().then(|| (**root).clone())
         }
         Expr::TypedString(typed) => {
             dates::keep_year(&mut typed.data_type, &typed.value.value);
@@ -126,6 +134,12 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             }
             None
         }
+        Expr::Extract { field, expr, .. } => dates::long_years(&field.to_string(), expr)?,
+        Expr::Rollup(parts) if parts.iter().any(|part| part.len() != 1) => {
+            Some(Expr::GroupingSets(grouping_sets::of_rollup(parts)))
+        }
+        Expr::Cube(parts) if parts.iter().any(|part| part.len() != 1) => Some(Expr::GroupingSets(grouping_sets::of_cube(parts)?)),
+        Expr::Interval(written) => interval_ranges::in_units(written)?,
         Expr::BinaryOp { .. } => interval_products::multiple(expression),
         Expr::Function(function) => call_of(function)?,
         _ => None,
@@ -188,6 +202,11 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
         }
         ("min_by" | "arg_min" | "argmin", [value, order]) => {
             by_order("first_value", value.clone(), order.clone(), function);
+            None
+        }
+        // As the greatest and the least, values leave a frame that slides.
+        ("bool_or" | "bool_and", [_]) if slides(function.over.as_ref()) => {
+            rename(function, if name == "bool_or" { "max" } else { "min" });
             None
         }
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
@@ -268,6 +287,14 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             dates::call_of(name, arguments)?
         }
     })
+}
+
+/// `array_agg(a ORDER BY b)[1]` is an item of the array: DataFusion makes `nth_value` of it, which jobs do not have.
+fn item_of_all(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
+    let Expr::Function(function) = root else { return None };
+    let Some(AccessExpr::Subscript(Subscript::Index { index })) = chain.first() else { return None };
+    let is_array = function.over.is_none() && function.name.to_string().eq_ignore_ascii_case("array_agg");
+    is_array.then(|| call("array_element", [root.clone(), index.clone()]))
 }
 
 /// `items[1].sku` is `items[1]['sku']`. What comes before the first bracket may be a table's name.
@@ -366,6 +393,12 @@ fn chars(pattern: &str) -> Result<String, String> {
 
 fn starts_with(text: &str, letters: &str) -> bool {
     text.get(..letters.len()).is_some_and(|start| start.eq_ignore_ascii_case(letters))
+}
+
+/// Whether rows leave the frame at its start.
+fn slides(over: Option<&WindowType>) -> bool {
+    let Some(WindowType::WindowSpec(window)) = over else { return false };
+    window.window_frame.as_ref().is_some_and(|frame| frame.start_bound != WindowFrameBound::Preceding(None))
 }
 
 /// The arguments, if they are all expressions and have no names.
@@ -638,6 +671,25 @@ mod tests {
             ("TO_BASE64(a)", "encode(a, 'base64pad')"),
             ("from_base64(a)", "arrow_cast(decode(a, 'base64'), 'Utf8')"),
             ("SHA2(a, 256)", "encode(sha256(a), 'hex')"),
+            ("GROUPING_ID(a, b)", "grouping(a, b)"),
+            ("array_agg(a ORDER BY b)[1]", "array_element(array_agg(a ORDER BY b), 1)"),
+            ("array_agg(a)[n + 1].x", "array_element(array_agg(a), n + 1)['x']"),
+            ("array_agg(a)[1:2]", "array_agg(a)[1:2]"),
+            (
+                "bool_or(a) FILTER (WHERE b) OVER (ORDER BY c ROWS 1 PRECEDING)",
+                "max(a) FILTER (WHERE b) OVER (ORDER BY c ROWS 1 PRECEDING)",
+            ),
+            (
+                "BOOL_AND(a) OVER (ORDER BY b ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)",
+                "min(a) OVER (ORDER BY b ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)",
+            ),
+            ("bool_or(a) OVER (ORDER BY b)", "bool_or(a) OVER (ORDER BY b)"),
+            ("bool_or(a)", "bool_or(a)"),
+            ("EXTRACT(DECADE FROM a)", "arrow_cast(floor(date_part('year', a) / 10e0), 'Int64')"),
+            (
+                "date_part('century', a)",
+                "arrow_cast(CASE WHEN date_part('year', a) > 0 THEN ceil(date_part('year', a) / 100e0) ELSE ceil(date_part('year', a) / 100e0) - 1 END, 'Int64')",
+            ),
             ("isnull(a)", "((a) IS NULL)"),
             ("to_jsonb(a)", "to_json(a)"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),

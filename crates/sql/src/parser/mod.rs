@@ -6,16 +6,20 @@ mod cursor;
 mod dates;
 mod dialect;
 mod equivalents;
+mod first_rows;
 mod group_window;
+mod grouping_sets;
 mod headings;
 mod hints;
 mod interval;
 mod interval_products;
+mod interval_ranges;
 mod job;
 mod json_clauses;
 mod named_windows;
 mod numbers;
 mod ordinals;
+mod patterns;
 mod precedence;
 mod rows;
 mod session;
@@ -330,6 +334,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     cursor.take(usize::MAX);
     let headings = headings::of(&query);
     precedence::mend(&mut query);
+    first_rows::limit(&mut query, at)?;
     named_windows::resolve(&mut query, at)?;
     numbers::keep_digits(&mut query, at)?;
     rows::rewrite(&mut query, at)?;
@@ -549,7 +554,6 @@ mod tests {
             ("SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY a)", "SESSION windows"),
             ("SELECT * FROM t PIVOT(sum(v) FOR k IN ('a' AS a)) AS p", "sum(v) FILTER (WHERE k = 'a') AS a"),
             ("SELECT a FROM t EMIT CHANGES", "leave it out"),
-            ("SELECT a FROM t ORDER BY a FETCH FIRST 1 ROW ONLY", "write LIMIT n"),
         ] {
             let error = parse(sql).unwrap_err().to_string();
             assert!(error.contains(reason), "{sql}: {error}");

@@ -13,6 +13,7 @@ use datafusion::{
     sql::sqlparser::ast::{self, BinaryOperator, Select, VisitMut, VisitorMut, visit_expressions},
 };
 
+use super::insert::{Named, with_names};
 use crate::{error::SqlError, parser};
 
 /// The query with `(a, b) IN (SELECT x, y …)` as `EXISTS (SELECT 1 FROM (SELECT x, y …) AS t (x, y) WHERE x = a AND y = b)`, where it is a condition of WHERE:
@@ -73,11 +74,12 @@ fn rewrite(condition: &mut ast::Expr) -> Result<(), SqlError> {
         _ => {
             let Some((columns, subquery, negated)) = tuple_in(condition) else { return Ok(()) };
             // EXISTS does not ask which rows there are, and DataFusion may leave their number out.
-            if subquery.limit_clause.is_some() || subquery.fetch.is_some() {
+            if subquery.limit_clause.is_some() {
                 return Err(SqlError::unsupported(
                     "(a, b) IN (SELECT … LIMIT n) is not supported; write the first rows as WITH first AS (SELECT … ORDER BY … LIMIT n) and join it",
                 ));
             }
+            let subquery = with_names(subquery, Named::Twins);
             let names: Vec<String> = (1..=columns.len()).map(|number| format!("\"value {number}\"")).collect();
             let equal = |(name, column): (&String, &ast::Expr)| format!("\"values\".{name} = ({column})");
             let equals: Vec<String> = names.iter().zip(columns).map(equal).collect();

@@ -148,14 +148,14 @@ pub(super) async fn plan_nameless(state: &SessionState, query: &ast::Query) -> R
 
 /// What gets a name with its place.
 #[derive(Clone, Copy, PartialEq)]
-enum Named {
+pub(super) enum Named {
     /// What is written as another is.
     Twins,
     /// Whatever may be another: all expressions, columns of one name, and all columns beside a wildcard.
     Alike,
 }
 
-fn with_names(query: &ast::Query, named: Named) -> ast::Query {
+pub(super) fn with_names(query: &ast::Query, named: Named) -> ast::Query {
     let mut query = query.clone();
     name_items(&mut query.body, named);
     query

@@ -13,6 +13,7 @@ mod lengths;
 mod over;
 mod records;
 mod refuse;
+mod values;
 mod views;
 
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
@@ -297,6 +298,7 @@ impl Planner {
         planning.prepare(&insert.query).await?;
         let state = &planning.state;
         let mut planned = insert::plan(state, &self.catalog, insert).await?;
+        planned.plan = values::as_selects(planned.plan)?;
         refuse::check_written(subject, &planned.plan, &planned.sources)?;
         planned.plan = state.optimize(&planned.plan)?;
         let with_constants = constants::propagate(planned.plan)?;

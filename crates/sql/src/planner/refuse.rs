@@ -116,10 +116,6 @@ fn refuse_node(node: &LogicalPlan) -> Option<String> {
             "selects DISTINCT ON: write SELECT … FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) AS n FROM t) WHERE n = 1"
                 .to_owned()
         }
-        LogicalPlan::Values(_) => {
-            "reads rows that are written in it (VALUES); write SELECT 'a', 1 UNION ALL SELECT 'b', 2, or INSERT them into a table without CREATE JOB"
-                .to_owned()
-        }
         LogicalPlan::RecursiveQuery(_) => {
             "is a recursive query (WITH RECURSIVE): it is not supported over a stream; write as many joins as the recursion is deep"
                 .to_owned()
