@@ -198,7 +198,7 @@ fn orders_that_differ_items_and_groups_that_are_never_null_keep_the_law() {
         format!(
             "SELECT g, string_agg(s, ',' ORDER BY id) AS x, string_agg(s, ',' ORDER BY b DESC, id) AS y FROM ({ROWS}) GROUP BY g"
         ),
-        format!("SELECT g, array_agg(s ORDER BY id)[2] AS x FROM ({ROWS}) GROUP BY g"),
+        format!("SELECT g, array_element(array_agg(s ORDER BY id), 2) AS x FROM ({ROWS}) GROUP BY g"),
         format!(
             "SELECT x, count(*) AS n FROM (SELECT CASE WHEN f IS NOT FALSE THEN 'a' ELSE 'b' END AS x FROM ({ROWS})) GROUP BY x"
         ),
