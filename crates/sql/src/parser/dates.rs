@@ -5,7 +5,7 @@ use datafusion::{
         array::timezone::Tz,
         compute::kernels::cast_utils::{string_to_datetime, string_to_timestamp_nanos},
     },
-    sql::sqlparser::ast::{BinaryOperator, DataType, DateTimeField, Expr, Interval, TimezoneInfo, UnaryOperator, Value},
+    sql::sqlparser::ast::{BinaryOperator, DataType, DateTimeField, Expr, Interval, TimezoneInfo, UnaryOperator, Value, ValueWithSpan},
 };
 
 use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
@@ -28,13 +28,7 @@ pub(super) fn call_of(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, St
             let instant = call("at_time_zone", [time.clone(), from.clone()]);
             Some(call("date_format", [call("at_time_zone", [instant, to.clone()]), text("yyyy-MM-dd HH:mm:ss")]))
         }
-        ("date_part", [unit, time]) => match unit {
-            Expr::Value(unit) => match &unit.value {
-                Value::SingleQuotedString(unit) => long_years(unit, time)?,
-                _ => None,
-            },
-            _ => None,
-        },
+        ("date_part", [Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(unit), .. }), time]) => long_years(unit, time)?,
         // Its second argument is a zone to DataFusion, and a pattern to Flink and Spark.
         ("from_unixtime", [seconds, pattern]) if is_pattern(pattern) => {
             Some(call("date_format", [call("from_unixtime", [seconds.clone()]), pattern.clone()]))

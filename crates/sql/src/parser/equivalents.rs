@@ -106,8 +106,12 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         }
         // In PostgreSQL the one becomes the other: an instant the time on clocks there, a time on clocks there the instant.
         Expr::AtTimeZone { timestamp, time_zone } => Some(call("at_time_zone", [(**timestamp).clone(), (**time_zone).clone()])),
-        // By its name it is ours.
-        Expr::Extract { field, expr, .. } => Some(call("date_part", [text(&field.to_string()), (**expr).clone()])),
+        Expr::Extract { field, expr, .. } => {
+            let unit = field.to_string();
+            // By its name it is ours.
+            let part = || call("date_part", [text(&unit), (**expr).clone()]);
+            Some(dates::long_years(&unit, expr)?.unwrap_or_else(part))
+        }
         Expr::RLike { negated, expr, pattern, .. } => {
             let matches = call("regexp_like", [(**expr).clone(), (**pattern).clone()]);
             let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
@@ -134,7 +138,6 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             }
             None
         }
-        Expr::Extract { field, expr, .. } => dates::long_years(&field.to_string(), expr)?,
         Expr::Rollup(parts) if parts.iter().any(|part| part.len() != 1) => {
             Some(Expr::GroupingSets(grouping_sets::of_rollup(parts)))
         }

@@ -2,10 +2,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{
-        Result,
-        tree_node::{Transformed, TreeNode},
-    },
+    common::{Result, tree_node::Transformed},
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Union, Values},
 };
 
