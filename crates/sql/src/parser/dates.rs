@@ -5,7 +5,9 @@ use datafusion::{
         array::timezone::Tz,
         compute::kernels::cast_utils::{string_to_datetime, string_to_timestamp_nanos},
     },
-    sql::sqlparser::ast::{BinaryOperator, DataType, DateTimeField, Expr, Interval, TimezoneInfo, UnaryOperator, Value, ValueWithSpan},
+    sql::sqlparser::ast::{
+        BinaryOperator, DataType, DateTimeField, Expr, Interval, TimezoneInfo, UnaryOperator, Value, ValueWithSpan,
+    },
 };
 
 use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
