@@ -51,7 +51,7 @@ pub struct PlatformEngine {
     jobs: Arc<parking_lot::RwLock<Option<Arc<JobManager>>>>,
     pub(crate) status: Arc<StatusSource>,
     pub(crate) replay: Arc<Replay>,
-    statements: Statements,
+    pub(crate) statements: Statements,
 }
 
 impl PlatformEngine {
