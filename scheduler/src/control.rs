@@ -536,7 +536,7 @@ mod tests {
         let there = ExecutorId::new("there");
         let beat = || Heard::Beat(wire::Beat { asked_us: 7, ..wire::Beat::default() });
         executors.hear(&there, 0, beat());
-        assert_eq!(told(&mut ordered), Some(Order::Grant(wire::Grant { generation: 1, asked_us: 7 })));
+        assert_eq!(told(&mut ordered), Some(Order::Grant(wire::Grant { asked_us: 7 })));
         executors.resign();
         executors.hear(&there, 0, beat());
         assert!(!executors.order(&there, Order::Forget(wire::Forget { incarnation: "job".into() })));

@@ -107,11 +107,11 @@ impl Bench {
     /// Three records of each partition are computed, each part with three rows; the record is under way.
     fn compute(&mut self) {
         let (attempt, frame) = self.begin();
-        self.report(attempt, &frame);
+        self.finish(attempt, &frame);
     }
 
     /// All parts of an attempt are computed; the record is under way.
-    fn report(&mut self, attempt: Attempt, frame: &Frame) {
+    fn finish(&mut self, attempt: Attempt, frame: &Frame) {
         for part in 0..frame.parts.len() {
             self.send(reported(attempt, frame, part, &format!("{attempt}-{part}")));
         }
@@ -196,7 +196,7 @@ fn an_epoch_that_is_not_due_yet_waits_for_nothing_but_a_slow_sink() {
     bench.now.monotonic_us += 1_000_000;
     bench.arrive(6);
     let (attempt, frame) = bench.submitted().expect("an attempt");
-    bench.report(attempt, &frame);
+    bench.finish(attempt, &frame);
     bench.store();
     bench.arrive(9);
     assert_eq!(bench.submitted(), None, "two epochs are not published");
