@@ -245,7 +245,7 @@ impl JobCoordinator {
         }
         let attempt =
             self.running.as_ref().map(|running| running.report_by_us.map_or(running.deadline_us, |by| by.min(running.deadline_us)));
-        let submit = (self.may_compute() && (self.sources.has_backlog() || self.timers_are_due())).then(|| self.submit_at_us());
+        let submit = (self.may_compute() && self.has_work()).then(|| self.submit_at_us());
         let positions = self.ahead_since_us.filter(|_| self.swap.is_none()).map(|since| since + self.config.position_delay_us);
         let compaction = self.compaction.wakeup_us(self.looked_us);
         let publishing = self.publishing.wakeup_us(&self.config);
@@ -348,9 +348,11 @@ impl JobCoordinator {
             (Limit::RetryingAttempts, Some(message)) => {
                 Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") }
             }
-            (Limit::LookingAtTopics | Limit::Fetching | Limit::WaitingForExecutors | Limit::StoreAway, _) => {
+            (Limit::LookingAtTopics | Limit::WaitingForExecutors | Limit::StoreAway, _) => {
                 Phase::Waiting { why: limit.to_string() }
             }
+            // Where there is something to compute, that is what the last epoch took longest with.
+            (Limit::Fetching, _) if !self.has_work() => Phase::Waiting { why: limit.to_string() },
             (Limit::Publishing { .. }, _) if self.at_unpublished_bound().is_some() => Phase::Waiting { why: limit.to_string() },
             _ => Phase::Pacing,
         }
@@ -373,7 +375,7 @@ impl JobCoordinator {
         if !self.sources.are_known() {
             return away.unwrap_or(Limit::LookingAtTopics);
         }
-        if !self.sources.has_backlog() && !self.timers_are_due() {
+        if !self.has_work() {
             return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
         }
         if self.executors.is_empty() {
@@ -485,6 +487,10 @@ impl JobCoordinator {
             && !self.executors.is_empty()
             && self.sources.are_known()
             && self.at_unpublished_bound().is_none()
+    }
+
+    fn has_work(&self) -> bool {
+        self.sources.has_backlog() || self.timers_are_due()
     }
 
     /// Rule 17: the sink that computing waits for.

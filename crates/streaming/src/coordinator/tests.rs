@@ -209,6 +209,29 @@ fn an_epoch_that_is_not_due_yet_waits_for_nothing_but_a_slow_sink() {
     assert_eq!(status.phase, Phase::Waiting { why: "topic \"readings\" cannot be read: all brokers are down".into() });
 }
 
+#[test]
+fn an_epoch_that_is_not_due_yet_does_not_wait_for_records_that_are_there() {
+    let mut bench = Bench::leading();
+    let (attempt, frame) = bench.begin();
+    bench.now.monotonic_us += SECOND_US;
+    for part in 0..frame.parts.len() {
+        let mut event = reported(attempt, &frame, part, &format!("{attempt}-{part}"));
+        if let Event::PartReported(report) = &mut event {
+            report.times.fetch_us = 1_000;
+        }
+        bench.send(event);
+    }
+    bench.store();
+    let ends = BTreeMap::from([(0, 6), (1, 6)]);
+    bench.list(&ends);
+    let why = "waiting for records from Kafka".to_owned();
+    assert_eq!(bench.coordinator.status().phase, Phase::Waiting { why }, "they have not arrived");
+    bench.arrive(6);
+    assert_eq!(bench.submitted(), None, "it is not due");
+    let status = bench.coordinator.status();
+    assert_eq!((status.phase, status.limit), (Phase::Pacing, Limit::Fetching), "the last epoch took longest with that");
+}
+
 /// A new leader would publish the part again, and its rows would be refused and counted again.
 #[test]
 fn refused_rows_enter_the_manifest_with_the_position_of_their_sink() {
