@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use datafusion::execution::SendableRecordBatchStream;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use polybolos_kafka::{
     admin::Admin,
     publish::{POSITIONS_CONFIG, positions_topic},
@@ -17,7 +17,7 @@ use polybolos_sql::{
 };
 use polybolos_streaming::{
     coordinator::Command,
-    ids::{Epoch, Generation, Incarnation, JobName, Nonce, PUBLISHERS, Version},
+    ids::{Attempt, Epoch, Generation, Incarnation, JobName, Nonce, PUBLISHERS, Version},
     manifest::{Life, Manifest, SourcePosition},
     report::Counts,
 };
@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     earlier_rows, once, planning, replace,
-    runner::{self, JobHandle, RunnerContext, load_manifest},
+    runner::{self, JobHandle, RunnerContext, is_alive, load_manifest},
     sink::{sink, topic_of},
     spec::{JobSpec, SourceSpec},
 };
@@ -48,6 +48,8 @@ pub struct JobManager {
     platform: PlatformTables,
     families: Families,
     jobs: RwLock<BTreeMap<String, Entry>>,
+    /// Where those of an incarnation go on whose loop was ended: an executor that was not told may still compute an earlier one.
+    pub(super) attempts: Mutex<BTreeMap<Incarnation, Attempt>>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -71,7 +73,8 @@ impl JobManager {
         families: Families,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { context, catalog, platform, families, jobs: RwLock::default(), tasks: TaskTracker::new(), shutdown })
+        let (jobs, attempts, tasks) = (RwLock::default(), Mutex::default(), TaskTracker::new());
+        Arc::new(Self { context, catalog, platform, families, jobs, attempts, tasks, shutdown })
     }
 
     /// Starts every job of the catalog; those that cannot start yet are tried again in the background.
@@ -160,7 +163,7 @@ impl JobManager {
         let plan = self.plan(catalog, definition).await?;
         self.ensure_tables(&plan).await?;
         self.ensure_dead_letters().await?;
-        let spec = self.spec(definition, &plan).await?;
+        let mut spec = self.spec(definition, &plan).await?;
         self.ensure_positions(definition, &spec).await?;
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
         match (unreadable(&manifest, &spec), &manifest.life) {
@@ -168,6 +171,8 @@ impl JobManager {
             (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason, stuck: None },
             (Some(_), _) => {}
         }
+        let next_attempt = self.attempts.lock().get(&manifest.incarnation).copied();
+        spec.config.first_attempt = next_attempt.unwrap_or(spec.config.first_attempt);
         let replace = manifest.replace.clone();
         let handle = runner::start(
             self.context.clone(),
@@ -191,9 +196,9 @@ impl JobManager {
         let manager = self.clone();
         self.tasks.spawn(async move {
             loop {
-                let error = match manager.start(&definition).await {
-                    Ok(()) => return,
-                    Err(error) => any_error(error).to_string(),
+                let error = match manager.shutdown.run_until_cancelled(manager.start(&definition)).await {
+                    None | Some(Ok(())) => return,
+                    Some(Err(error)) => any_error(error).to_string(),
                 };
                 tracing::warn!(job = %definition.name, %error, "job cannot be started yet; trying again");
                 let incarnation = Incarnation(definition.incarnation.clone());
@@ -221,10 +226,30 @@ impl JobManager {
         handle.command(command).await
     }
 
+    /// What there is of a job here. One that is alive and not here is just being started, and not to be taken for one that has ended.
+    async fn settled(&self, definition: &JobDefinition) -> anyhow::Result<Option<Entry>> {
+        let (store, incarnation) = (&*self.context.store, Incarnation(definition.incarnation.clone()));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(entry) = self.find(&definition.name) {
+                return Ok(Some(entry));
+            }
+            match load_manifest(store, &incarnation).await {
+                Ok(Some((manifest, _))) if is_alive(&manifest.life) => {}
+                Ok(_) | Err(StoreError::Corrupt { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("job {} is being started at this moment; try again", definition.name);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// That nothing which a job recorded is still to be written, where it cannot write it because it does not start.
     pub async fn check_written(&self, definition: &JobDefinition) -> anyhow::Result<()> {
         let name = &definition.name;
-        let Some(Entry::Starting { error, .. }) = self.find(name) else { return Ok(()) };
+        let Some(Entry::Starting { error, .. }) = self.settled(definition).await? else { return Ok(()) };
         let found = load_manifest(&*self.context.store, &Incarnation(definition.incarnation.clone())).await?;
         match found {
             Some((manifest, _)) if !manifest.unpublished.is_empty() => {
@@ -256,7 +281,7 @@ impl JobManager {
 
     /// Ends a job's incarnation: nothing recorded is lost, what is unpublished is published first unless `discard`.
     pub async fn drop_job(&self, definition: &JobDefinition, discard: bool) -> anyhow::Result<()> {
-        let entry = self.find(&definition.name);
+        let entry = self.settled(definition).await?;
         let ended = match &entry {
             Some(Entry::Running(handle)) => Some((handle.incarnation.clone(), handle.spec.clone())),
             Some(Entry::Starting { .. }) | None => None,
@@ -281,6 +306,8 @@ impl JobManager {
             None => {}
         }
         self.jobs.write().remove(&definition.name);
+        // Of one that this leader could not run, executors may hold what they had under the leader before.
+        self.context.executors.forget(&Incarnation(definition.incarnation.clone()));
         if let Some((incarnation, spec)) = ended {
             self.delete_positions(&incarnation, &spec).await;
         }

@@ -127,6 +127,7 @@ pub struct View {
     pub over: bool,
     /// Held, and nothing changes any more.
     pub is_at_rest: bool,
+    next_attempt: Attempt,
 }
 
 impl View {
@@ -160,6 +161,9 @@ impl JobHandle {
         self.tell(Event::Tick).await?;
         let deadline = Instant::now() + REST_PATIENCE;
         loop {
+            if self.requests.is_closed() {
+                return Err(self.gone());
+            }
             let view = self.view();
             if view.is_at_rest {
                 return Ok((hold, view));
@@ -172,10 +176,11 @@ impl JobHandle {
         }
     }
 
-    /// Ends the loop where it stands; the incarnation can be taken over again.
-    pub async fn end(&self) {
+    /// Ends the loop where it stands; the incarnation can be taken over again, from this attempt on.
+    pub async fn end(&self) -> Attempt {
         self.stop.cancel();
         self.requests.closed().await;
+        self.view().next_attempt
     }
 
     /// Cancelled when the loop is to end, by whom ever.
@@ -259,6 +264,7 @@ pub fn start(
         ends: BTreeMap::new(),
         over: false,
         is_at_rest: false,
+        next_attempt: coordinator.next_attempt(),
     };
     let shared = Arc::new(Shared { view: RwLock::new(view), holds: AtomicUsize::new(0), history: Mutex::default() });
     let clock = context.clock.clone();
@@ -415,6 +421,7 @@ impl Runner {
         view.ends.clone_from(&self.ends);
         view.over = self.coordinator.is_over();
         view.is_at_rest = self.coordinator.is_at_rest();
+        view.next_attempt = self.coordinator.next_attempt();
     }
 
     fn each_second(&mut self) {

@@ -17,7 +17,12 @@ pub async fn watch(source: SourceId, spec: SourceSpec, clock: Arc<Clock>, events
     let mut away = false;
     let mut admin: Option<Arc<Admin>> = None;
     loop {
-        match look(source, &spec, &clock, &mut admin).await {
+        // A broker that is away answers late, and a leader that stops does not wait for it.
+        let looked = tokio::select! {
+            looked = look(source, &spec, &clock, &mut admin) => looked,
+            () = events.closed() => return,
+        };
+        match looked {
             Ok(event) => {
                 if away && events.send(Event::SourceBack { source }).await.is_err() {
                     return;

@@ -49,8 +49,9 @@ impl JobManager {
     pub async fn end_for_upgrade(&self, definition: &JobDefinition) -> anyhow::Result<()> {
         let handle = self.running(&definition.name)?;
         let (_hold, _) = handle.at_rest().await.map_err(|error| anyhow!("{error}; it goes on as it was"))?;
-        handle.end().await;
-        // Executors know another definition by another plan, and attempts of one leader by numbers that begin anew.
+        let next_attempt = handle.end().await;
+        self.attempts.lock().insert(handle.incarnation.clone(), next_attempt);
+        // What they hold and read ahead is the old definition's.
         self.context().executors.forget(&handle.incarnation);
         Ok(())
     }

@@ -299,6 +299,22 @@ fn a_job_that_is_paused_while_it_is_held_stays_paused() {
     assert_eq!(bench.coordinator.manifest().life, Life::Paused);
 }
 
+/// Rule 18: after an UPGRADE a leader leads the job anew, and what still comes of an earlier attempt is another definition's.
+#[test]
+fn attempts_of_an_earlier_coordinator_of_the_same_leader_are_told_apart() {
+    let mut earlier = Bench::leading();
+    let (attempt, frame) = earlier.begin();
+    let config = CoordinatorConfig { first_attempt: earlier.coordinator.next_attempt(), ..CoordinatorConfig::default() };
+    let mut bench = Bench::leading_as(manifest(), config);
+    let (later, same) = bench.begin();
+    assert_eq!(frame.parts, same.parts);
+    assert_eq!(later, attempt.next());
+    bench.finish(attempt, &frame);
+    assert!(matches!(bench.coordinator.status().phase, Phase::Computing { .. }), "nothing is to be recorded of it");
+    bench.finish(later, &same);
+    assert!(matches!(bench.coordinator.status().phase, Phase::Recording { .. }));
+}
+
 /// Rule 7: with which of the two others have computed is not known.
 #[test]
 fn a_second_execution_of_a_part_ends_the_attempt() {
