@@ -180,10 +180,10 @@ impl PlatformEngine {
     /// Begins; `polybolos.verifications` tells how it goes on.
     pub(crate) fn verify(&self, name: &str, tag: &'static str) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
+        // The tables are read as one definition left them, which is the one that there is from now on.
+        let claim = self.statements.change(name, tag)?;
         let catalog = self.catalog.current();
         let definition = catalog.job(name).map_err(sql_error)?.clone();
-        // The tables are read as one definition left them.
-        let claim = self.statements.change(name, tag)?;
         jobs.verify(&self.status.verifications, self.queries.clone(), catalog, definition, claim).map_err(any_error)?;
         let mut answer = Answer::done(tag);
         answer.notices.push("it goes on in the background; polybolos.verifications tells how".into());
