@@ -226,7 +226,7 @@ impl JobManager {
         handle.command(command).await
     }
 
-    /// What there is of a job here. One that is alive and not here is just being started, and not to be taken for one that has ended.
+    /// What there is of a job here. One that is alive and not here is just being started, and not taken for one that has ended.
     async fn settled(&self, definition: &JobDefinition) -> anyhow::Result<Option<Entry>> {
         let (store, incarnation) = (&*self.context.store, Incarnation(definition.incarnation.clone()));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
