@@ -208,8 +208,15 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             None
         }
         // As the greatest and the least, values leave a frame that slides.
-        ("bool_or" | "bool_and", [_]) if slides(function.over.as_ref()) => {
+        ("bool_or" | "bool_and", [value]) if slides(function.over.as_ref()) => {
             rename(function, if name == "bool_or" { "max" } else { "min" });
+            // What is no condition stays an error, and is not its own greatest value.
+            let condition = Expr::BinaryOp {
+                left: Box::new(Expr::Nested(Box::new(value.clone()))),
+                op: BinaryOperator::And,
+                right: Box::new(Expr::Value(Value::Boolean(true).into())),
+            };
+            set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(condition))]);
             None
         }
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
@@ -680,11 +687,11 @@ mod tests {
             ("array_agg(a)[1:2]", "array_agg(a)[1:2]"),
             (
                 "bool_or(a) FILTER (WHERE b) OVER (ORDER BY c ROWS 1 PRECEDING)",
-                "max(a) FILTER (WHERE b) OVER (ORDER BY c ROWS 1 PRECEDING)",
+                "max((a) AND true) FILTER (WHERE b) OVER (ORDER BY c ROWS 1 PRECEDING)",
             ),
             (
                 "BOOL_AND(a) OVER (ORDER BY b ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)",
-                "min(a) OVER (ORDER BY b ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)",
+                "min((a) AND true) OVER (ORDER BY b ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)",
             ),
             ("bool_or(a) OVER (ORDER BY b)", "bool_or(a) OVER (ORDER BY b)"),
             ("bool_or(a)", "bool_or(a)"),

@@ -384,6 +384,8 @@ async fn what_is_written_otherwise_is_answered_alike() {
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
     }
+    let number = refused("other SELECT k, bool_or(v) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) FROM t").await;
+    assert!(number.contains("logical boolean operation"), "{number}");
 }
 
 #[tokio::test]
