@@ -1,5 +1,6 @@
 //! What arrow computes otherwise than SQL, put right by what stands before it. A CAST of a time to fewer digits goes down, not
-//! towards 1970. And `rank()` and its like over floats take both zeros for peers, as groups do.
+//! towards 1970. `rank()` and its like over floats take both zeros for peers, as groups do. And a backslash that a regular expression
+//! asks for is one: of `a ~ 'x\\'` DataFusion makes a LIKE, to which it escapes what follows.
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{
@@ -17,6 +18,9 @@ use crate::functions;
 /// Functions OVER that give peers one answer.
 const OF_PEERS: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
 
+/// Operators whose right side is a regular expression.
+const MATCHES: [Operator; 4] = [Operator::RegexMatch, Operator::RegexIMatch, Operator::RegexNotMatch, Operator::RegexNotIMatch];
+
 /// The same plan, answering as SQL says.
 pub(super) fn put_right(plan: LogicalPlan) -> Result<LogicalPlan> {
     let node = |plan: LogicalPlan| {
@@ -33,7 +37,7 @@ pub(super) fn put_right(plan: LogicalPlan) -> Result<LogicalPlan> {
             let changed = expression.transform_up(|expression| {
                 Ok(match expression {
                     Expr::WindowFunction(function) if has_peers => ordered_with_one_zero(function, &schema),
-                    other => cast_down(other, &schema),
+                    other => with_backslashes(other).transform_data(|other| Ok(cast_down(other, &schema)))?,
                 })
             })?;
             Ok(changed.update_data(|changed| name.restore(changed)))
@@ -81,6 +85,22 @@ fn cast_down(expression: Expr, schema: &DFSchema) -> Transformed<Expr> {
         }
         other => other,
     })
+}
+
+/// A pattern that asks for a backslash as a group, of which no LIKE is made.
+fn with_backslashes(mut expression: Expr) -> Transformed<Expr> {
+    let pattern = match &mut expression {
+        Expr::BinaryExpr(matching) if MATCHES.contains(&matching.op) => &mut *matching.right,
+        Expr::ScalarFunction(function) if function.func.name() == "regexp_like" && function.args.len() > 1 => &mut function.args[1],
+        _ => return Transformed::no(expression),
+    };
+    let written = match &*pattern {
+        Expr::Literal(written, _) => written.try_as_str().flatten().filter(|written| written.contains(r"\\")),
+        _ => None,
+    };
+    let Some(group) = written.map(|written| format!("({written})")) else { return Transformed::no(expression) };
+    *pattern = lit(group);
+    Transformed::yes(expression)
 }
 
 fn is_grouping_set(group: &Expr) -> bool {

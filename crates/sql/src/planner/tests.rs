@@ -372,6 +372,9 @@ async fn what_is_written_otherwise_is_answered_alike() {
         ("SELECT a FROM (VALUES ('5%'), ('5x'), ('5\\')) AS t (a) WHERE a LIKE '5!%' ESCAPE '!'", "5%"),
         ("SELECT a FROM (VALUES ('5%'), ('5x'), ('5\\')) AS t (a) WHERE a LIKE '5\\' ESCAPE '!'", "5\\"),
         ("SELECT a FROM (VALUES ('ab'), ('abc'), ('xab')) AS t (a) WHERE a SIMILAR TO '(a|x)_'", "ab"),
+        ("SELECT a FROM (VALUES ('x\\y'), ('x%'), ('xy')) AS t (a) WHERE a ~ 'x\\\\'", "x\\y"),
+        ("SELECT a FROM (VALUES ('x\\y'), ('x%'), ('xy')) AS t (a) WHERE a ~* '^X\\\\Y$'", "x\\y"),
+        ("SELECT a FROM (VALUES ('x\\y'), ('x%'), ('xy')) AS t (a) WHERE NOT regexp_like(a, '\\\\') ORDER BY a", "x%\nxy"),
         ("SELECT TIMESTAMP '2026-01-02 00:00:00' - INTERVAL '1 02:03:04' DAY TO SECOND", "2025-12-31T21:56:56"),
         ("SELECT TIMESTAMP '2026-01-02 00:00:00' + INTERVAL '-1-2' YEAR TO MONTH", "2024-11-02T00:00:00"),
         (
