@@ -215,7 +215,9 @@ pub fn state(status: &CoordinatorStatus) -> JobState {
     match &status.phase {
         Phase::TakingOver => JobState::Starting,
         // Rows wait for a table that does not take them.
-        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Pacing | Phase::Idle if !status.sink_troubles.is_empty() => JobState::Waiting,
+        Phase::Computing { .. } | Phase::Recording { .. } | Phase::Pacing | Phase::Idle if !status.sink_troubles.is_empty() => {
+            JobState::Waiting
+        }
         Phase::Computing { .. } | Phase::Recording { .. } | Phase::Pacing => JobState::Running,
         // There is nothing to read, and something to write.
         Phase::Idle if status.unpublished_epochs > 0 => JobState::Running,
