@@ -86,13 +86,15 @@ fn is_epoch(part: &ScalarValue) -> bool {
 
 fn seconds(length: &ColumnarValue, unit: TimeUnit, rows: usize) -> Result<ColumnarValue> {
     let per_second = match unit {
-        TimeUnit::Second => 1e0,
-        TimeUnit::Millisecond => 1e3,
-        TimeUnit::Microsecond => 1e6,
-        TimeUnit::Nanosecond => 1e9,
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
     };
+    // A century in nanoseconds has more digits than a float.
+    let in_seconds = |count: i64| (count / per_second) as f64 + (count % per_second) as f64 / per_second as f64;
     let counts = cast(&length.to_array(rows)?, &DataType::Int64)?;
-    let seconds: Float64Array = counts.as_primitive::<Int64Type>().unary(|count| count as f64 / per_second);
+    let seconds: Float64Array = counts.as_primitive::<Int64Type>().unary(in_seconds);
     Ok(ColumnarValue::Array(Arc::new(seconds)))
 }
 
