@@ -32,6 +32,7 @@
 //! | `min`, `max`, `sum`, `avg`, `corr`, `percentile_cont` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
 mod at_time_zone;
+mod corrected;
 mod date_format;
 mod date_intervals;
 mod decimal_average;
@@ -43,7 +44,6 @@ mod kept_items;
 mod last_day;
 mod last_record;
 mod longest_run;
-mod null_if;
 mod nulls;
 mod numeric;
 mod percentile;
@@ -53,7 +53,6 @@ mod sliding;
 mod splitting;
 mod text;
 mod time_units;
-mod times;
 mod to_json;
 mod type_name;
 mod url;
@@ -71,10 +70,10 @@ use datafusion::{
 
 pub(crate) use self::nulls::ignoring;
 pub(crate) use self::{
+    corrected::{WHOLE_UNITS, whole_units},
     date_format::strptime,
     numeric::{NAMED_CAST, NEGATIVE},
     time_units::is_unit,
-    times::{WHOLE_UNITS, whole_units},
     to_json::{JSON_OF, RAW, VALUE},
 };
 pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
@@ -100,7 +99,6 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::Negative::new())),
-        Arc::new(ScalarUDF::new_from_impl(null_if::NullIf::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::ProcTime::new())),
         Arc::new(ScalarUDF::new_from_impl(at_time_zone::AtTimeZone::new())),
         Arc::new(ScalarUDF::new_from_impl(time_units::Difference::new())),
@@ -112,7 +110,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         required(),
     ];
     functions.extend(numeric::date_parts());
-    functions.extend(times::all().map(Arc::new));
+    functions.extend(corrected::all());
     functions.extend(
         [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds]
             .map(|kind| Arc::new(ScalarUDF::new_from_impl(windows::WindowsFunction::new(kind)))),

@@ -112,11 +112,7 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             let part = || call("date_part", [text(&unit), (**expr).clone()]);
             Some(dates::long_years(&unit, expr)?.unwrap_or_else(part))
         }
-        Expr::RLike { negated, expr, pattern, .. } => {
-            let matches = call("regexp_like", [(**expr).clone(), (**pattern).clone()]);
-            let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
-            Some(Expr::Nested(Box::new(if *negated { not(matches) } else { matches })))
-        }
+        Expr::RLike { negated, expr, pattern, .. } => Some(matches(*negated, expr, (**pattern).clone())),
         Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => patterns::comparison(expression)?,
         Expr::CompoundFieldAccess { root, access_chain } => {
             let item = item_of_all(root, access_chain);
@@ -584,6 +580,13 @@ pub(super) fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
 
 pub(super) fn text(words: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(words.to_owned()).into())
+}
+
+/// Whether a text has a match of a regular expression, or has none.
+pub(super) fn matches(negated: bool, value: &Expr, pattern: Expr) -> Expr {
+    let matches = call("regexp_like", [value.clone(), pattern]);
+    let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
+    Expr::Nested(Box::new(if negated { not(matches) } else { matches }))
 }
 
 pub(super) fn call(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {

@@ -1,8 +1,8 @@
 //! Patterns that DataFusion does not read: `LIKE … ESCAPE 'x'`, which knows the backslash alone, and SIMILAR TO, which is a regular expression of other letters.
 //! Both are written anew here, so they have to be constants.
-use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{Expr, Value, ValueWithSpan};
 
-use super::equivalents::{call, text};
+use super::equivalents::{matches, text};
 
 const BACKSLASH: char = '\\';
 
@@ -11,10 +11,9 @@ pub(super) fn comparison(expression: &mut Expr) -> Result<Option<Expr>, String> 
     match expression {
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             let Some(escape) = escape_char.take() else { return Ok(None) };
-            if let Some(escape) = escape_of(&escape, "LIKE")?.filter(|escape| *escape != BACKSLASH) {
+            let escape = escape_of(&escape, "LIKE")?;
+            if escape != Some(BACKSLASH) {
                 **pattern = text(&escaped_by_backslash(constant(pattern, "LIKE … ESCAPE")?, escape)?);
-            } else if is_nothing(&escape) {
-                **pattern = text(&constant(pattern, "LIKE … ESCAPE")?.replace(BACKSLASH, "\\\\"));
             }
             Ok(None)
         }
@@ -24,9 +23,7 @@ pub(super) fn comparison(expression: &mut Expr) -> Result<Option<Expr>, String> 
                 None => Some(BACKSLASH),
             };
             let regex = regular_expression(constant(pattern, "SIMILAR TO")?, escape)?;
-            let matches = call("regexp_like", [(**expr).clone(), text(&regex)]);
-            let not = |expr| Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
-            Ok(Some(Expr::Nested(Box::new(if *negated { not(matches) } else { matches }))))
+            Ok(Some(matches(*negated, expr, text(&regex))))
         }
         _ => Ok(None),
     }
@@ -44,10 +41,6 @@ fn escape_of(escape: &ValueWithSpan, comparison: &str) -> Result<Option<char>, S
     }
 }
 
-fn is_nothing(escape: &ValueWithSpan) -> bool {
-    matches!(&escape.value, Value::SingleQuotedString(characters) if characters.is_empty())
-}
-
 fn one_character(escape: &ValueWithSpan, comparison: &str) -> String {
     format!("{comparison} … ESCAPE takes one character, and not {escape}; write for example ESCAPE '!'")
 }
@@ -61,11 +54,11 @@ fn constant<'e>(pattern: &'e Expr, comparison: &str) -> Result<&'e str, String> 
     }
 }
 
-fn escaped_by_backslash(pattern: &str, escape: char) -> Result<String, String> {
+fn escaped_by_backslash(pattern: &str, escape: Option<char>) -> Result<String, String> {
     let (mut written, mut rest) = (String::new(), pattern.chars());
     while let Some(next) = rest.next() {
         let next = match next {
-            next if next == escape => {
+            next if Some(next) == escape => {
                 let escaped = rest.next().ok_or_else(|| ends_with_escape(pattern))?;
                 if matches!(escaped, '%' | '_') {
                     written.push(BACKSLASH);
