@@ -5,9 +5,9 @@ The clock starts when a record is handed to the producer (its linger of 1 ms cou
 window's end. It stops when a read of the row, asked again after two milliseconds or a twentieth of the time it has taken so far, answers with it: asking more often
 would keep the machine from writing what is asked for. Both only ever make a figure worse.
 
-Before the clock of a pipeline starts, it runs at its highest rate until Kafka's and Cassandra's compilers are done with its path: a Cassandra just started
-takes fewer rows a second than are asked for here, and every row of the run then waits behind that backlog. Rows that are not there after half a minute count as
-half a minute, and are told."""
+Before the clock of a pipeline starts, it runs at its highest rate, piece by piece, until two of them are no better than the best before: that long Kafka's
+and Cassandra's compilers are at work on its path. A Cassandra just started takes fewer rows a second than are asked for here, and every row of the run then waits
+behind that backlog. Rows that are not there after half a minute count as half a minute, and are told."""
 
 import argparse
 import statistics
@@ -26,6 +26,10 @@ WARM_UP_S = 5
 PATIENCE_S = 30
 # Reads under way at a time: more, and a backlog would be asked for so often that it could not shrink.
 READS = SAMPLES_PER_SECOND
+# A piece of the time to warm up, and what is no gain any more.
+WARM_S = 20
+WARM_SEED = 1_000_000
+STEADY = 0.9
 DEVICES = 500
 
 
@@ -120,6 +124,9 @@ class Closings(Windows):
         self.closed = min(self.seconds)
         window = datetime.fromtimestamp(self.closed - 1, timezone.utc)
         return [(self.device(number), window) for number in range(SAMPLES_PER_SECOND)] if self.closed > self.first else []
+
+
+PIPELINES = {"users": Users, "updates": Updates, "closings": Closings}
 
 
 @dataclass(eq=False)
@@ -219,25 +226,38 @@ def run(kind: type, rate: int, seconds: int, session, statement, platform, seed:
     }
 
 
+def warm_up(kind: type, rate: int, most_s: int, session, statement, platform):
+    """Until two pieces in turn are no better than the best so far, or the time is over."""
+    best, no_gain = float("inf"), 0
+    for piece in range(max(1, most_s // (WARM_S + WARM_UP_S))):
+        row = run(kind, rate, WARM_S, session, statement, platform, rate + WARM_SEED + piece)
+        platform.wait_until_published(0, 0.5)
+        print(f"warming up {kind.name}: p50 {row['p50 ms']} ms", flush=True)
+        no_gain = no_gain + 1 if row["p50 ms"] > STEADY * best else 0
+        best = min(best, row["p50 ms"])
+        if no_gain == 2:
+            return
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rates", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--warm-up", type=int, default=90, metavar="SECONDS", help="how long each pipeline runs at the highest rate before it is measured")
+    parser.add_argument("--warm-up", type=int, default=300, metavar="SECONDS", help="how long a pipeline may run at the highest rate before it is measured")
+    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES))
     arguments = parser.parse_args()
     began = conditions()
     session = cassandra()
     rows = []
-    kinds = [Users, Updates, Closings]
+    kinds = [PIPELINES[name] for name in arguments.pipelines]
     for topic in {kind.topic for kind in kinds}:
         create_topic(topic)
     for kind in kinds:
         with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
             kind.start(platform)
             statement = session.prepare(kind.look)
-            run(kind, max(arguments.rates), arguments.warm_up, session, statement, platform, arguments.rounds + max(arguments.rates))
-            platform.wait_until_published(0, 0.5)
+            warm_up(kind, max(arguments.rates), arguments.warm_up, session, statement, platform)
             for number in range(arguments.rounds):
                 for rate in arguments.rates:
                     rows.append(run(kind, rate, arguments.seconds, session, statement, platform, rate + number))

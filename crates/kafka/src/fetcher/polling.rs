@@ -59,6 +59,9 @@ const FIXED: &[(&str, &str)] = &[
 const CHUNK_RECORDS: usize = 4_096;
 const CHUNK_BYTES: usize = 2 << 20;
 
+/// What comes within so long of the last records is taken together: a stream of a thousand records a second would else wake reader and leader a thousand times.
+const GATHER: Duration = Duration::from_millis(3);
+
 /// Longest sleep: what has no bell (errors, log lines) is looked after so often.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -99,6 +102,8 @@ struct Polling {
     queues: BTreeMap<i32, Queue>,
     /// Records and bytes of the last chunk that was handed over: the next is likely to be as large.
     chunk_size: (usize, usize),
+    /// The last look left records behind.
+    has_more: bool,
     asked: Option<Instant>,
     /// When partitions last brought a record.
     brought: BTreeMap<i32, Instant>,
@@ -145,6 +150,7 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         assigned: BTreeMap::new(),
         queues: BTreeMap::new(),
         chunk_size: (0, 0),
+        has_more: false,
         asked: None,
         brought: BTreeMap::new(),
         suspected: None,
@@ -191,6 +197,7 @@ impl Polling {
             if let Err(error) = self.assign(&plan) {
                 tracing::error!(topic = self.source.topic(), %error, "partitions cannot be assigned");
             }
+            self.has_more = false;
             let mut brought = self.poll_main();
             for (partition, placement) in &plan.open {
                 brought |= self.poll_partition(*partition, *placement);
@@ -203,8 +210,11 @@ impl Polling {
             self.look_back(&plan);
             if brought {
                 self.announcer.changed();
-            } else {
-                self.source.bell.wait(TICK);
+            }
+            match (brought, self.has_more) {
+                (true, true) => {}
+                (true, false) => std::thread::sleep(GATHER),
+                (false, _) => self.source.bell.wait(TICK),
             }
         }
     }
@@ -341,6 +351,7 @@ impl Polling {
                 }
             }
         }
+        self.has_more |= trouble.is_none() && (builder.len() >= CHUNK_RECORDS || builder.bytes() >= CHUNK_BYTES);
         let size = (builder.len(), builder.bytes() + builder.bytes() / 32);
         let mut brought = self.hand_over(partition, &mut builder);
         if brought {
