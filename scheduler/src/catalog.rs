@@ -89,7 +89,7 @@ async fn load(store: &dyn Store) -> Result<(Arc<Catalog>, Option<Version>), Stor
 mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
-    use polybolos_persist::Entry;
+    use polybolos_persist::{Entry, NewFile};
     use polybolos_sql::{catalog::ViewDefinition, names::RelationName};
 
     use super::*;
@@ -131,6 +131,14 @@ mod tests {
         }
 
         async fn read(&self, _: &str) -> Result<Bytes, StoreError> {
+            unreachable!("the catalog is one object")
+        }
+
+        async fn read_range(&self, _: &str, _: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+            unreachable!("the catalog is one object")
+        }
+
+        async fn begin(&self, _: &str) -> Result<Box<dyn NewFile>, StoreError> {
             unreachable!("the catalog is one object")
         }
 

@@ -40,7 +40,7 @@ pub use error::StoreError;
 pub use local::LocalStore;
 pub use places::{Place, Places};
 pub use s3::{S3Address, S3Settings, S3Store};
-pub use store::{Entry, Expected, Store, Swap, Version, trial};
+pub use store::{Entry, Expected, NewFile, PIECE_BYTES, Store, Swap, Version, trial};
 
 /// This machine's id, by which a leader whose store serves one machine refuses executors of another, and a standby such a leader (EPOCHS rule
 /// 19). The running kernel's comes first: containers on one machine have it in common, and copies of one machine do not. Where the system

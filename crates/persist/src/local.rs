@@ -2,7 +2,9 @@
 //! lock, fsync of the folder. A version is a counter in front of the object's bytes, so it never repeats.
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Entry, Expected, Store, StoreError, Swap, Version, crash, error::is_full, keys, reserve::Reserve, store::is_sound};
+use crate::{
+    Entry, Expected, NewFile, PIECE_BYTES, Store, StoreError, Swap, Version, crash, error::is_full, keys, reserve::Reserve,
+    store::is_sound,
+};
 
 #[derive(Clone, Debug)]
 pub struct LocalStore {
@@ -56,10 +61,17 @@ impl LocalStore {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(error) => Err(io_error("working on", &self.root, io::Error::other(error))),
-        }
+        blocking(&self.root, work).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    place: &Path,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io_error("working on", place, io::Error::other(error))),
     }
 }
 
@@ -204,22 +216,82 @@ fn is_manifest(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "manifest")
 }
 
-fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let failed = |action: &'static str| move |source| io_error(action, path, source);
-    make_folders(path).map_err(failed("creating the folder of"))?;
-    let mut file = match OpenOptions::new().create_new(true).write(true).open(path) {
-        Ok(file) => file,
+fn new_file(path: &Path) -> Result<File, StoreError> {
+    make_folders(path).map_err(|source| io_error("creating the folder of", path, source))?;
+    match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(file) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(StoreError::Exists { object: path.display().to_string() });
+            Err(StoreError::Exists { object: path.display().to_string() })
         }
-        Err(source) => return Err(io_error("creating", path, source)),
-    };
+        Err(source) => Err(io_error("creating", path, source)),
+    }
+}
+
+fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = new_file(path)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     written.map_err(|source| {
         // Half a file under a name that no record will ever have; it only takes room.
         let _ = fs::remove_file(path);
         io_error("writing", path, source)
     })
+}
+
+/// As far as the file goes.
+fn read_range(path: &Path, range: Range<u64>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    let count = range.end.saturating_sub(range.start);
+    let mut bytes = Vec::with_capacity(count as usize);
+    file.take(count).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing { object: path.display().to_string() },
+        _ => io_error("reading", path, source),
+    }
+}
+
+/// A file that comes in pieces, under its own name from the beginning, as [`create`] writes it: no record has that name before it is
+/// finished.
+#[derive(Debug)]
+struct FileInPieces {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Where the next piece goes.
+    end: u64,
+    is_finished: bool,
+}
+
+#[async_trait]
+impl NewFile for FileInPieces {
+    async fn append(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        let (file, path, at) = (self.file.clone(), self.path.clone(), self.end);
+        self.end += piece.len() as u64;
+        blocking(&self.path, move || file.write_all_at(&piece, at).map_err(|source| io_error("writing", &path, source))).await
+    }
+
+    async fn finish(mut self: Box<Self>, first: Bytes) -> Result<(), StoreError> {
+        let (file, path) = (self.file.clone(), self.path.clone());
+        let write = move || {
+            let written = file.write_all_at(&first, 0).and_then(|()| file.sync_all()).and_then(|()| sync_folder(&path));
+            written.map_err(|source| io_error("writing", &path, source))
+        };
+        blocking(&self.path, write).await?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for FileInPieces {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // Half a file, which only takes room.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 fn list(root: &Path, folder: &Path, entries: &mut Vec<Entry>) -> Result<(), StoreError> {
@@ -274,14 +346,21 @@ impl Store for LocalStore {
 
     async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
-        self.blocking(move || match fs::read(&path) {
-            Ok(bytes) => Ok(bytes.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::Missing { object: path.display().to_string() })
-            }
-            Err(source) => Err(io_error("reading", &path, source)),
-        })
-        .await
+        self.blocking(move || fs::read(&path).map(Bytes::from).map_err(|source| unreadable(&path, source))).await
+    }
+
+    async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = self.path(key)?;
+        self.blocking(move || read_range(&path, range).map(Bytes::from).map_err(|source| unreadable(&path, source))).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn NewFile>, StoreError> {
+        let path = self.path(key)?;
+        let begun = self.blocking(move || {
+            let file = Arc::new(new_file(&path)?);
+            Ok(FileInPieces { path, file, end: PIECE_BYTES as u64, is_finished: false })
+        });
+        Ok(Box::new(begun.await?))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
@@ -387,6 +466,32 @@ mod tests {
         assert_eq!(keys, ["parts/1/a", "parts/object"]);
         store.delete(&["parts/1/a".into(), "parts/never".into()]).await.expect("deletes");
         assert!(matches!(store.read("parts/1/a").await, Err(StoreError::Missing { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_file_comes_in_pieces_of_which_the_first_is_the_last_or_is_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        let first = Bytes::from(vec![1; PIECE_BYTES]);
+        let mut file = store.begin("parts/a").await.expect("begins");
+        file.append(vec![2; PIECE_BYTES].into()).await.expect("appends");
+        file.append("end".into()).await.expect("appends");
+        assert!(matches!(store.begin("parts/a").await, Err(StoreError::Exists { .. })));
+        file.finish(first.clone()).await.expect("finishes");
+        assert!(matches!(store.begin("parts/a").await, Err(StoreError::Exists { .. })));
+        assert!(store.read("parts/a").await.expect("reads") == [first, vec![2; PIECE_BYTES].into(), "end".into()].concat());
+
+        let end = 2 * PIECE_BYTES as u64;
+        assert_eq!(store.read_range("parts/a", end - 1..end + 2).await.expect("reads"), "\u{2}en");
+        assert_eq!(store.read_range("parts/a", end + 1..end + 9).await.expect("reads"), "nd");
+        assert_eq!(store.read_range("parts/a", end + 9..end + 10).await.expect("reads"), "");
+        assert!(matches!(store.read_range("parts/b", 0..1).await, Err(StoreError::Missing { .. })));
+
+        let mut given_up = store.begin("parts/b").await.expect("begins");
+        given_up.append("x".into()).await.expect("appends");
+        drop(given_up);
+        let keys: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
+        assert_eq!(keys, ["parts/a"]);
     }
 
     #[tokio::test]

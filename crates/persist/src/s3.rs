@@ -6,8 +6,9 @@
 mod bucket;
 mod request;
 mod settings;
+mod upload;
 
-use std::time::Duration;
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,9 +16,12 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, PutMode, PutPayload, UpdateVersion};
 
 pub(crate) use self::bucket::Bucket;
-use self::request::{Patience, within};
 pub use self::settings::{S3Address, S3Settings};
-use crate::{Entry, Expected, Store, StoreError, Swap, Version};
+use self::{
+    request::{Patience, within},
+    upload::Upload,
+};
+use crate::{Entry, Expected, NewFile, Store, StoreError, Swap, Version};
 
 /// Objects that are swapped are asked for by others who wait for them, and who ask again themselves; files may take longer.
 const OBJECTS: Patience = Patience { in_all: Duration::from_secs(5), one_request: Duration::from_secs(3) };
@@ -32,13 +36,13 @@ const CONTEST_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct S3Store {
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
 }
 
 impl S3Store {
     /// Connects, and tries whether swaps there are sound.
     pub async fn open(address: S3Address, settings: &S3Settings) -> Result<Self, StoreError> {
-        let store = Self { bucket: Bucket::new(address, settings)? };
+        let store = Self { bucket: Arc::new(Bucket::new(address, settings)?) };
         match crate::trial(&store).await {
             Ok(()) => Ok(store),
             Err(StoreError::Unsound { store, message }) => {
@@ -126,6 +130,15 @@ impl Store for S3Store {
     async fn read(&self, key: &str) -> Result<Bytes, StoreError> {
         let found = self.fetch(key, FILES).await?;
         found.map(|(bytes, _)| bytes).ok_or_else(|| StoreError::Missing { object: self.bucket.object(key) })
+    }
+
+    async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let found = self.bucket.fetch_range(key, Some(range), FILES).await?;
+        found.map(|(bytes, _)| bytes).ok_or_else(|| StoreError::Missing { object: self.bucket.object(key) })
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn NewFile>, StoreError> {
+        Ok(Box::new(Upload::begin(self.bucket.clone(), key).await?))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {

@@ -1,5 +1,5 @@
 //! The trait that a durable store implements, and the trial that an unsound one fails.
-use std::{fmt::Debug, time::SystemTime};
+use std::{fmt::Debug, ops::Range, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,6 +31,20 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
+/// What is read and written of a large file at once. S3 takes parts from 5 MiB on, 10 000 of a file.
+pub const PIECE_BYTES: usize = 8 << 20;
+
+/// A new file that comes in pieces. Dropped before it is finished, it is none.
+#[async_trait]
+pub trait NewFile: Debug + Send {
+    /// The piece after those before, which begin behind the first one: of [`PIECE_BYTES`], but for the last.
+    async fn append(&mut self, piece: Bytes) -> Result<(), StoreError>;
+
+    /// Puts the first piece, of [`PIECE_BYTES`], in front of the others, of which it may tell. The file is durable then; one that
+    /// exists is an error, here if not in [`Store::begin`].
+    async fn finish(self: Box<Self>, first: Bytes) -> Result<(), StoreError>;
+}
+
 /// Everything is durable when the call returns.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
@@ -45,6 +59,12 @@ pub trait Store: Debug + Send + Sync {
 
     /// A file written by [`Store::create`].
     async fn read(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// As many of these bytes of such a file as it has.
+    async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Begins a new file of several pieces.
+    async fn begin(&self, key: &str) -> Result<Box<dyn NewFile>, StoreError>;
 
     /// Missing files are fine.
     async fn delete(&self, keys: &[String]) -> Result<(), StoreError>;

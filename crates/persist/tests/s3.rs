@@ -1,5 +1,5 @@
 //! The store on a real S3 server (`POLYBOLOS_TEST_S3`, `make test` starts one), whose buckets behave as their names say: `tests/python/s3_server.py`.
-use polybolos_persist::{Expected, S3Address, S3Settings, S3Store, Store, StoreError, Swap};
+use polybolos_persist::{Expected, PIECE_BYTES, S3Address, S3Settings, S3Store, Store, StoreError, Swap};
 
 async fn open(url: &str) -> Result<S3Store, StoreError> {
     let endpoint =
@@ -99,6 +99,41 @@ async fn the_same_bytes_written_again_are_another_version_and_large_files_come_b
     assert!(store.read("large").await.expect("reads") == large);
     for key in ["../a", "/a", "a//b", ""] {
         assert!(matches!(store.get(key).await, Err(StoreError::BadKey { .. })), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_pieces_is_there_when_it_is_finished_once_and_whole_also_when_answers_are_lost() {
+    for bucket in ["sound", "shaky"] {
+        let store = open(&format!("s3://{bucket}/pieces")).await.expect("opens");
+        let piece = |number: usize| bytes::Bytes::from(vec![number as u8; PIECE_BYTES]);
+        let mut file = store.begin("parts/a").await.expect("begins");
+        for number in 1..4 {
+            file.append(piece(number)).await.expect("appends");
+        }
+        file.append("end".into()).await.expect("appends");
+        assert!(store.list("parts/").await.expect("lists").is_empty(), "{bucket}");
+        file.finish(piece(0)).await.expect("finishes");
+        let whole = store.read("parts/a").await.expect("reads");
+        assert!(whole == [piece(0), piece(1), piece(2), piece(3), "end".into()].concat(), "{bucket}");
+
+        let (size, end) = (PIECE_BYTES as u64, whole.len() as u64);
+        for range in [0..size, size - 1..size + 1, end - 4..end + 4] {
+            let expected = &whole[range.start as usize..range.end.min(end) as usize];
+            assert!(store.read_range("parts/a", range).await.expect("reads") == expected, "{bucket}");
+        }
+        assert_eq!(store.read_range("parts/a", end..end + 4).await.expect("reads"), "");
+        assert!(matches!(store.read_range("parts/b", 0..4).await, Err(StoreError::Missing { .. })));
+
+        let mut again = store.begin("parts/a").await.expect("begins");
+        again.append("other".into()).await.expect("appends");
+        assert!(matches!(again.finish(piece(9)).await, Err(StoreError::Exists { .. })), "{bucket}");
+        let mut given_up = store.begin("parts/b").await.expect("begins");
+        given_up.append(piece(1)).await.expect("appends");
+        drop(given_up);
+        let keys: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
+        assert_eq!(keys, ["parts/a"], "{bucket}");
+        assert!(store.read("parts/a").await.expect("reads") == whole, "{bucket}");
     }
 }
 

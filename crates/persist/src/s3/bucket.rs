@@ -1,9 +1,9 @@
 //! Part of a bucket: keys and requests, with errors that say which object and what to do.
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::{GetOptions, ObjectMeta, ObjectStore, PutMode, PutPayload, PutResult, aws::AmazonS3, path::Path};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, PutMode, PutPayload, PutResult, aws::AmazonS3, path::Path};
 
 use super::{
     S3Address, S3Settings,
@@ -55,17 +55,44 @@ impl Bucket {
 
     /// An object's bytes and ETag.
     pub async fn fetch(&self, key: &str, patience: Patience) -> Result<Option<(Bytes, Option<String>)>, StoreError> {
+        self.fetch_range(key, None, patience).await
+    }
+
+    /// The same of a range, as far as the object goes.
+    pub async fn fetch_range(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+        patience: Patience,
+    ) -> Result<Option<(Bytes, Option<String>)>, StoreError> {
         let location = self.location(key)?;
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         let fetched = request::again(patience, || async {
-            let found = within(patience.one_request, self.client.get_opts(&location, GetOptions::default())).await?;
+            let found = within(patience.one_request, self.client.get_opts(&location, options.clone())).await?;
             let tag = found.meta.e_tag.clone();
-            let bytes = within(patience.for_bytes(found.meta.size), found.bytes()).await?;
+            let limit = patience.for_bytes(found.range.end - found.range.start);
+            let bytes = within(limit, found.bytes()).await?;
             Ok((bytes, tag))
         });
         match fetched.await {
             Ok(found) => Ok(Some(found)),
             Err(refusal) if refusal.is_missing_object() => Ok(None),
+            // The range begins behind the object's end.
+            Err(refusal) if refusal.status == Some(416) => Ok(Some((Bytes::new(), None))),
             Err(refusal) => Err(self.failed("reading", key, &refusal)),
+        }
+    }
+
+    /// How many bytes an object has, if there is one.
+    pub async fn size(&self, key: &str, patience: Patience) -> Result<Option<u64>, StoreError> {
+        let location = self.location(key)?;
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let found =
+            request::again(patience, || within(patience.one_request, self.client.get_opts(&location, options.clone()))).await;
+        match found {
+            Ok(found) => Ok(Some(found.meta.size)),
+            Err(refusal) if refusal.is_missing_object() => Ok(None),
+            Err(refusal) => Err(self.failed("looking for", key, &refusal)),
         }
     }
 
