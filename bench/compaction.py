@@ -63,7 +63,10 @@ class Run:
         files = {}
         for path in (self.platform.data / "store").glob("jobs/*/parts/state-*"):
             try:
-                files[path] = path.stat().st_size
+                with path.open("rb") as file:
+                    # What it begins with is written last.
+                    if file.read(9) == b"polybolos":
+                        files[path] = path.stat().st_size
             except FileNotFoundError:
                 continue  # it was renamed or removed meanwhile
         return files

@@ -1,7 +1,7 @@
 //! Part files: what one part of one epoch changed. A magic line, an index, one Arrow IPC stream (lz4) per sink with its changes, and one for what became of
 //! the job's state; the checksum over everything is in the report that names the file, and so in the record. Files that compaction writes have
-//! the state only.
-use std::collections::BTreeMap;
+//! the state only; these are written, and runs of state merged, in [`pieces`].
+use std::{collections::BTreeMap, io::Write};
 
 use arrow::{
     array::RecordBatch,
@@ -16,6 +16,8 @@ use bytes::Bytes;
 use polybolos_streaming::ids::SinkId;
 
 use crate::StoreError;
+
+pub mod pieces;
 
 const MAGIC: &[u8] = b"polybolos-part 2\n";
 
@@ -65,30 +67,21 @@ pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
     Ok(finish(file, &lengths, state_bytes))
 }
 
-/// A file of state only, whose batches need not all be in memory at once.
-pub fn encode_state<E: From<StoreError>>(batches: impl Iterator<Item = Result<RecordBatch, E>>) -> Result<Encoded, E> {
-    let mut batches = batches.filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0)).peekable();
-    let mut file = vec![0; index_bytes(0)];
-    let before = file.len();
-    if let Some(Ok(first)) = batches.peek() {
-        let mut writer = stream_writer(&mut file, first, first.num_rows())?;
-        for batch in batches {
-            writer.write(&batch?).map_err(failed)?;
-        }
-        writer.finish().map_err(failed)?;
-    } else if let Some(Err(error)) = batches.next() {
-        return Err(error);
-    }
-    let state_bytes = (file.len() - before) as u64;
-    Ok(finish(file, &[], state_bytes))
-}
-
 fn index_bytes(streams: usize) -> usize {
     MAGIC.len() + 4 + streams * 12 + 8
 }
 
 /// Fills the index in, for which there is room.
 fn finish(mut file: Vec<u8>, streams: &[(SinkId, u64)], state_bytes: u64) -> Encoded {
+    let head = head(streams, state_bytes);
+    file[..head.len()].copy_from_slice(&head);
+    file.shrink_to_fit();
+    let crc32 = crc32fast::hash(&file);
+    Encoded { bytes: file.into(), crc32, state_bytes }
+}
+
+/// What a file begins with, in [`index_bytes`].
+fn head(streams: &[(SinkId, u64)], state_bytes: u64) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&(streams.len() as u32).to_le_bytes());
     for (sink, length) in streams {
@@ -96,10 +89,7 @@ fn finish(mut file: Vec<u8>, streams: &[(SinkId, u64)], state_bytes: u64) -> Enc
         head.extend_from_slice(&length.to_le_bytes());
     }
     head.extend_from_slice(&state_bytes.to_le_bytes());
-    file[..head.len()].copy_from_slice(&head);
-    file.shrink_to_fit();
-    let crc32 = crc32fast::hash(&file);
-    Encoded { bytes: file.into(), crc32, state_bytes }
+    head
 }
 
 fn failed(error: ArrowError) -> StoreError {
@@ -110,7 +100,7 @@ fn failed(error: ArrowError) -> StoreError {
 fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, StoreError> {
     let Some(first) = batches.first() else { return Ok(0) };
     let before = file.len();
-    let mut writer = stream_writer(file, first, batches.iter().map(RecordBatch::num_rows).sum())?;
+    let mut writer = stream_writer(&mut *file, first, batches.iter().map(RecordBatch::num_rows).sum())?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
@@ -120,7 +110,7 @@ fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, Sto
 }
 
 /// A stream of batches like `first`, of about so many rows.
-fn stream_writer<'a>(file: &'a mut Vec<u8>, first: &RecordBatch, rows: usize) -> Result<StreamWriter<&'a mut Vec<u8>>, StoreError> {
+fn stream_writer<W: Write>(file: W, first: &RecordBatch, rows: usize) -> Result<StreamWriter<W>, StoreError> {
     let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
     StreamWriter::try_new_with_options(file, &first.schema(), options).map_err(failed)
@@ -161,31 +151,54 @@ struct Layout<'a> {
 impl<'a> Layout<'a> {
     fn read(name: &str, file: &'a [u8], expected_crc32: u32) -> Result<Self, StoreError> {
         if crc32fast::hash(file) != expected_crc32 {
-            return Err(corrupt(name, format!("its {} bytes do not have the recorded checksum", file.len())));
+            return Err(unlike_record(name, file.len() as u64));
         }
+        let Index { sinks, state, mut rest } = Index::read(name, file)?;
+        let layout = || {
+            let sinks = sinks.into_iter().map(|(sink, length)| Some((sink, take(&mut rest, length)?))).collect::<Option<_>>()?;
+            Some(Self { sinks, state: take(&mut rest, state)? })
+        };
+        layout().ok_or_else(|| cut_short(name))
+    }
+}
+
+/// How long the sections are that lie behind it.
+struct Index<'a> {
+    sinks: Vec<(SinkId, u64)>,
+    state: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Index<'a> {
+    /// Of a file, or of its beginning.
+    fn read(name: &str, file: &'a [u8]) -> Result<Self, StoreError> {
         let (mut rest, has_state) = match (file.strip_prefix(MAGIC), file.strip_prefix(MAGIC_1)) {
             (Some(rest), _) => (rest, true),
             (None, Some(rest)) => (rest, false),
             (None, None) => return Err(corrupt(name, "it does not begin as a part file".into())),
         };
-        let mut take = |count: u64| {
-            let (head, tail) = usize::try_from(count).ok().and_then(|count| rest.split_at_checked(count))?;
-            rest = tail;
-            Some(head)
+        let mut number = |bytes: u64| {
+            let taken = take(&mut rest, bytes)?;
+            Some(taken.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte)))
         };
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-        let mut layout = || {
-            let count = number(take(4)?);
-            let mut index = vec![];
+        let mut lengths = || {
+            let count = number(4)?;
+            let mut sinks = vec![];
             for _ in 0..count {
-                index.push((SinkId(number(take(4)?) as u32), number(take(8)?)));
+                sinks.push((SinkId(number(4)? as u32), number(8)?));
             }
-            let state = if has_state { number(take(8)?) } else { 0 };
-            let sinks = index.into_iter().map(|(sink, length)| Some((sink, take(length)?))).collect::<Option<_>>()?;
-            Some(Self { sinks, state: take(state)? })
+            Some((sinks, if has_state { number(8)? } else { 0 }))
         };
-        layout().ok_or_else(|| corrupt(name, "it is cut short".into()))
+        let (sinks, state) = lengths().ok_or_else(|| cut_short(name))?;
+        Ok(Self { sinks, state, rest })
     }
+}
+
+/// The first so many bytes of what is left.
+fn take<'a>(rest: &mut &'a [u8], count: u64) -> Option<&'a [u8]> {
+    let (head, tail) = usize::try_from(count).ok().and_then(|count| rest.split_at_checked(count))?;
+    *rest = tail;
+    Some(head)
 }
 
 fn decode_stream(name: &str, stream: &[u8]) -> Result<Vec<RecordBatch>, StoreError> {
@@ -203,6 +216,14 @@ fn read_stream<'a>(
 
 fn corrupt(name: &str, message: String) -> StoreError {
     StoreError::Corrupt { object: format!("part file {name}"), message }
+}
+
+fn unlike_record(name: &str, bytes: u64) -> StoreError {
+    corrupt(name, format!("its {bytes} bytes do not have the recorded checksum"))
+}
+
+fn cut_short(name: &str) -> StoreError {
+    corrupt(name, "it is cut short".into())
 }
 
 #[cfg(test)]
@@ -236,11 +257,6 @@ mod tests {
             assert_eq!(decode("p", &bytes, crc32).expect("decodes"), sections);
             let state: Result<Vec<_>, _> = read_state("p", &bytes, crc32).expect("opens").collect();
             assert_eq!(state.expect("decodes"), sections.state);
-            let alone = encode_state(sections.state.iter().cloned().map(Ok::<_, StoreError>)).expect("encodes");
-            let state: Result<Vec<_>, _> = read_state("p", &alone.bytes, alone.crc32).expect("opens").collect();
-            let with_rows: Vec<_> = sections.state.iter().filter(|batch| batch.num_rows() > 0).cloned().collect();
-            assert_eq!(state.expect("decodes"), with_rows);
-            assert_eq!(alone.state_bytes > 0, !with_rows.is_empty());
             let first = sections.sinks.get(&SinkId(0)).cloned().unwrap_or_default();
             assert_eq!(decode_sink("p", &bytes, crc32, SinkId(0)).expect("decodes"), first);
             assert_eq!(state_bytes > 0, !sections.state.is_empty());

@@ -354,7 +354,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{MemorySpill, merge_runs, part_of};
+    use crate::{MemorySpill, merge_runs, parts_of};
 
     fn contents(state: &JobState) -> BTreeMap<(usize, Vec<u8>, Option<Vec<u8>>), Vec<u8>> {
         let dump = state.dump().expect("dumps");
@@ -509,7 +509,7 @@ mod tests {
             let mut compacted = JobState::new(&KINDS, other_lanes);
             compacted.apply(&merge_runs(&runs[..merged], true, Passed::default()).expect("merges")).expect("applies");
             for part in 0..parts {
-                let of_part = |batch: &RecordBatch| part_of(batch, part, parts).expect("a run");
+                let of_part = |batch: &RecordBatch| parts_of(batch, parts).expect("a run").swap_remove(part);
                 let of_part: Vec<Vec<_>> = runs[merged..].iter().map(|run| run.iter().map(of_part).collect()).collect();
                 let rest = merge_runs(&of_part, false, Passed::default()).expect("merges");
                 compacted.apply(&rest).expect("applies");

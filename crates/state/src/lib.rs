@@ -47,7 +47,7 @@ pub use bucket::{BucketTable, Entry};
 pub use error::StateError;
 pub use expiry::Passed;
 pub use job::{JobState, LaneState, Table, TableKind, TableSpec};
-pub use run::{Merging, end_of_run, merge_runs, part_of, run_schema};
+pub use run::{Merging, end_of_run, merge_runs, parts_of, run_schema};
 pub use spill::{MemorySpill, Spill};
 pub use value::ValueTable;
 

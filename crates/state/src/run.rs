@@ -7,9 +7,9 @@ use std::{
 use arrow::{
     array::{
         Array, AsArray, BinaryArray, BinaryBuilder, BooleanArray, BooleanBufferBuilder, BooleanBuilder, Int64Array, Int64Builder,
-        RecordBatch, UInt32Builder,
+        RecordBatch, UInt32Array, UInt32Builder,
     },
-    compute::{BatchCoalescer, filter_record_batch, nullif},
+    compute::{BatchCoalescer, nullif, take_record_batch},
     datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type},
 };
 use hashbrown::{DefaultHashBuilder, HashSet};
@@ -17,9 +17,9 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{Passed, StateError, lane_of};
 
-/// Rows and bytes per batch: offsets are 32 bits wide.
+/// Rows and bytes per batch: whoever merges runs has some batches in memory. (Older versions wrote up to 256 MiB.)
 const BATCH_ROWS: usize = 65_536;
-const BATCH_BYTES: usize = 256 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// The place of the value among a run's columns.
 const VALUE: usize = 3;
@@ -188,17 +188,17 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The rows of a batch of a run whose keys are of one of so many parts. Runs can be merged part by part.
+/// A batch of a run as so many, each with the rows whose keys are of one part of all keys. Runs can be merged part by part.
 ///
 /// # Errors
 /// When it is not of a run.
-pub fn part_of(batch: &RecordBatch, part: usize, parts: usize) -> Result<RecordBatch, StateError> {
-    if parts <= 1 {
-        return Ok(batch.clone());
-    }
+pub fn parts_of(batch: &RecordBatch, parts: usize) -> Result<Vec<RecordBatch>, StateError> {
     let keys = Columns::of(batch)?.keys;
-    let is_of_part: BooleanArray = (0..batch.num_rows()).map(|row| Some(lane_of(keys.value(row), parts) == part)).collect();
-    Ok(filter_record_batch(batch, &is_of_part)?)
+    let mut rows: Vec<Vec<u32>> = vec![vec![]; parts];
+    for row in 0..batch.num_rows() {
+        rows[lane_of(keys.value(row), parts)].push(row as u32);
+    }
+    rows.into_iter().map(|rows| Ok(take_record_batch(batch, &UInt32Array::from(rows))?)).collect()
 }
 
 /// Merges adjacent runs into one, in one pass over their batches, from the newest run to the oldest: of each key the last change. What it remembers of a

@@ -1,12 +1,14 @@
-//! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it. In memory are the
-//! files and a hash of each key; very large runs are merged part by part.
-use bytes::Bytes;
+//! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it.
+//! Files are read and written piece by piece, and keys are merged part by part, so that what is in memory hardly grows with the state: a
+//! hash of each key of a part, above all. Of several parts each waits on this executor's disk until its turn comes (docs/adr/0025).
+use std::{slice, sync::Arc};
+
 use datafusion::arrow::array::RecordBatch;
 use polybolos_persist::{
-    StoreError, crash, keys,
-    part::{self, Encoded},
+    Store, StoreError, crash, keys,
+    part::pieces::{StateWriter, Written, each_state_batch},
 };
-use polybolos_state::{Merging, Passed, StateError, end_of_run, part_of};
+use polybolos_state::{Merging, Passed, StateError, end_of_run};
 use polybolos_streaming::{
     ids::{Epoch, Generation, Incarnation, Nonce},
     manifest::{StateEnd, StateRun},
@@ -14,12 +16,13 @@ use polybolos_streaming::{
 };
 use thiserror::Error;
 
+use super::scratch::Scratch;
 use crate::services::ExecutorServices;
 
-/// What is merged in one pass, as it lies in files: some ten million keys.
-const PART_BYTES: u64 = 256 << 20;
-/// Each part reads the files once more.
-const MOST_PARTS: u64 = 32;
+/// What is merged at once, as it lies in files: some hundred thousand keys.
+const PART_BYTES: u64 = 16 << 20;
+/// Parts of more than 4 GiB are larger: each batch of a run is taken apart into as many.
+const MOST_PARTS: u64 = 256;
 
 #[derive(Debug, Error)]
 pub enum CompactError {
@@ -37,7 +40,9 @@ impl CompactError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
-            Self::State(_) | Self::Nothing => false,
+            // Another executor has another disk.
+            Self::State(error) => matches!(error, StateError::Spill(_) | StateError::Full { .. }),
+            Self::Nothing => false,
             Self::GivenUp => true,
         }
     }
@@ -52,33 +57,23 @@ pub async fn compact(
 ) -> Result<CompactReport, CompactError> {
     let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Err(CompactError::Nothing) };
     let (first_epoch, last_epoch) = (first.first_epoch, last.last_epoch);
-    let mut files = Vec::with_capacity(runs.len());
-    for run in &runs {
-        files.push((run.name.clone(), services.store.read(&run.name).await?, run.crc32));
-    }
-    crash::point("compaction-read");
-    let recorded = services.flows.recorded(&incarnation);
-    let from_the_start = first_epoch <= Epoch(1);
-    let bytes: u64 = runs.iter().map(|run| run.state_bytes).sum();
-    let parts = bytes.div_ceil(PART_BYTES).clamp(1, MOST_PARTS) as usize;
-    let merged = tokio::task::spawn_blocking(move || -> Result<_, CompactError> {
-        let mut end = Some(Passed::default());
-        let batches = (0..parts).flat_map(|part| MergedPart::new(&files, (part, parts), from_the_start, recorded));
-        let batches = batches.map(|batch| {
-            let batch = batch?;
-            end = end.zip(end_of_run(std::slice::from_ref(&batch))?).map(|(one, other)| one.later_of(other));
-            Ok::<_, CompactError>(batch)
-        });
-        let encoded = part::encode_state(batches)?;
-        Ok((encoded, end))
-    });
-    let (Encoded { bytes, crc32, state_bytes }, end) = merged.await.map_err(|_| CompactError::GivenUp)??;
     let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
     let name = keys::state_run(&incarnation, first_epoch, last_epoch, &nonce);
-    let end = end.map(end_as_recorded);
-    let run = StateRun { name: name.clone(), bytes: bytes.len() as u64, crc32, state_bytes, first_epoch, last_epoch, end };
-    services.store.create(&name, bytes).await?;
+    let bytes: u64 = runs.iter().map(|run| run.state_bytes).sum();
+    let parts = bytes.div_ceil(PART_BYTES).clamp(1, MOST_PARTS) as usize;
+    let scratch = if parts > 1 { Some(Scratch::new(&services.state, parts)?) } else { None };
+    let merge = Merge {
+        store: services.store.clone(),
+        from_the_start: first_epoch <= Epoch(1),
+        recorded: services.flows.recorded(&incarnation),
+    };
+    let merged = tokio::task::spawn_blocking(move || {
+        let (written, end) = merge.write(&runs, scratch, &name)?;
+        Ok::<_, CompactError>((written, end, runs, name))
+    });
+    let (Written { bytes, crc32, state_bytes }, end, runs, name) = merged.await.map_err(|_| CompactError::GivenUp)??;
     crash::point("compaction-written");
+    let run = StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch, end: end.map(end_as_recorded) };
     Ok(CompactReport { incarnation, generation, replaced: runs.into_iter().map(|run| run.name).collect(), run })
 }
 
@@ -87,48 +82,66 @@ pub(super) fn end_as_recorded(end: Passed) -> StateEnd {
     StateEnd { watermark_us: end.watermark_us, clock_us: end.clock_us }
 }
 
-type File = (String, Bytes, u32);
-
-/// The batches of one part of the merged run.
-struct MergedPart<'a> {
-    batches: Box<dyn Iterator<Item = Result<RecordBatch, CompactError>> + 'a>,
-    part: (usize, usize),
-    merging: Merging,
-    is_over: bool,
+/// How runs are merged. Waits for the store, on a thread that may.
+struct Merge {
+    store: Arc<dyn Store>,
+    from_the_start: bool,
+    recorded: Passed,
 }
 
-impl<'a> MergedPart<'a> {
-    /// `files` are those of the runs, oldest first.
-    fn new(files: &'a [File], part: (usize, usize), from_the_start: bool, recorded: Passed) -> Self {
-        let read = |(name, bytes, crc32): &'a File| match part::read_state(name, bytes, *crc32) {
-            Ok(batches) => Box::new(batches.map(|batch| Ok(batch?))) as Box<dyn Iterator<Item = _>>,
-            Err(error) => Box::new(std::iter::once(Err(error.into()))),
-        };
-        let batches = Box::new(files.iter().rev().flat_map(read));
-        Self { batches, part, merging: Merging::new(from_the_start, recorded), is_over: false }
-    }
-
-    fn advance(&mut self) -> Result<Option<RecordBatch>, CompactError> {
-        loop {
-            if let Some(merged) = self.merging.next_batch() {
-                return Ok(Some(merged));
+impl Merge {
+    /// Merges runs, oldest first, into a file of that name; at once, or in as many parts as there are in `scratch`.
+    fn write(&self, runs: &[StateRun], scratch: Option<Scratch>, name: &str) -> Result<(Written, Option<Passed>), CompactError> {
+        let mut merged = MergedRun { writer: StateWriter::new(&*self.store, name), end: Some(Passed::default()) };
+        let merging = || Merging::new(self.from_the_start, self.recorded);
+        if let Some(mut scratch) = scratch {
+            for run in runs.iter().rev() {
+                each_state_batch(&*self.store, run, |batch| scratch.add(&batch))?;
             }
-            match self.batches.next() {
-                Some(batch) => self.merging.take(&part_of(&batch?, self.part.0, self.part.1)?)?,
-                None if self.is_over => return Ok(None),
-                None => {
-                    self.merging.finish()?;
-                    self.is_over = true;
-                }
+            for part in 0..scratch.parts() {
+                let mut merging = merging();
+                scratch.batches(part).try_for_each(|batch| merged.take(&mut merging, &batch?))?;
+                merged.end_part(merging)?;
             }
+        } else {
+            let mut merging = merging();
+            for run in runs.iter().rev() {
+                each_state_batch(&*self.store, run, |batch| merged.take(&mut merging, &batch))?;
+            }
+            merged.end_part(merging)?;
         }
+        crash::point("compaction-read");
+        Ok((merged.writer.finish()?, merged.end))
     }
 }
 
-impl Iterator for MergedPart<'_> {
-    type Item = Result<RecordBatch, CompactError>;
+struct MergedRun<'a> {
+    writer: StateWriter<'a>,
+    /// By when all of it has ended.
+    end: Option<Passed>,
+}
 
-    fn next(&mut self) -> Option<Self::Item> {
-        self.advance().transpose()
+impl MergedRun<'_> {
+    /// The next batch of a part, from the newest run to the oldest.
+    fn take(&mut self, merging: &mut Merging, batch: &RecordBatch) -> Result<(), CompactError> {
+        merging.take(batch)?;
+        self.write(merging)
+    }
+
+    fn end_part(&mut self, mut merging: Merging) -> Result<(), CompactError> {
+        merging.finish()?;
+        self.write(&mut merging)
+    }
+
+    fn write(&mut self, merging: &mut Merging) -> Result<(), CompactError> {
+        while let Some(batch) = merging.next_batch() {
+            let end = end_of_run(slice::from_ref(&batch))?;
+            self.end = self.end.zip(end).map(|(one, other)| one.later_of(other));
+            self.writer.write(&batch)?;
+        }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

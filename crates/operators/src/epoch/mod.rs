@@ -12,6 +12,7 @@ pub mod held;
 pub mod lookup;
 pub mod peers;
 pub mod scan;
+mod scratch;
 pub mod sinks;
 pub mod space;
 pub mod spec;

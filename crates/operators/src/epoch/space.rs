@@ -2,7 +2,9 @@
 //! anybody else: it begins empty with the process, and what is in it can be made again of recorded runs.
 use std::{
     error::Error,
-    fmt, io,
+    fmt,
+    fs::{self, File},
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -42,7 +44,7 @@ impl fmt::Debug for StateSpace {
 impl StateSpace {
     /// The folder is made when it is needed; what an earlier process left in it goes.
     pub fn new(memory: u64, folder: PathBuf) -> Self {
-        if let Err(error) = std::fs::remove_dir_all(&folder)
+        if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(folder = %folder.display(), %error, "cannot remove what an earlier process left");
@@ -85,6 +87,21 @@ impl StateSpace {
         let keyspace = opened.checked(opened.database.keyspace(&number.to_string(), options))?;
         Ok(Arc::new(Part { opened: opened.clone(), keyspace }))
     }
+
+    /// A file without a name, which goes when it is closed, and where it is.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unnamed_file(&self) -> Result<(File, String), StateError> {
+        let path = self.folder.join(format!("unnamed-{}", self.opened.fetch_add(1, Ordering::Relaxed)));
+        let opened = fs::create_dir_all(&self.folder)
+            .and_then(|()| File::options().read(true).write(true).create_new(true).open(&path))
+            .and_then(|file| fs::remove_file(&path).map(|()| file));
+        match opened {
+            Ok(file) => Ok((file, self.place.clone())),
+            Err(error) => Err(unusable(&self.place, &error.into())),
+        }
+    }
 }
 
 /// The store of all jobs' parts.
@@ -104,7 +121,7 @@ impl Opened {
     }
 }
 
-fn unusable(place: &str, error: &fjall::Error) -> StateError {
+pub(super) fn unusable(place: &str, error: &fjall::Error) -> StateError {
     match is_of_full_disk(error) {
         true => StateError::Full { place: place.to_owned() },
         false => StateError::Spill(format!("{place}: {error}")),
