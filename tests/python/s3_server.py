@@ -3,7 +3,8 @@ steps. Prints `ready s3=http://127.0.0.1:PORT` and serves until ended; or runs t
 
 The bucket's name says how the server behaves there:
   sound      as S3
-  shaky      every third PUT is carried out but answered 500, every fifth request is refused with 503, every fortieth keeps its client waiting
+  shaky      every third PUT and every other end of an upload in parts is carried out but answered 500, every fifth request is refused with 503, every fortieth keeps
+             its client waiting
   forgetful  conditions are ignored
   racy       looks at a condition and writes in two steps: of writes at the same time all find theirs met
   closed     nobody may do anything
@@ -31,7 +32,7 @@ class Server:
     def __init__(self):
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.writing = threading.Lock()
-        self.requests, self.puts = itertools.count(1), itertools.count(1)
+        self.requests, self.puts, self.ends = itertools.count(1), itertools.count(1), itertools.count(1)
 
     def tag(self, environ) -> str | None:
         """The object's, as it is now."""
@@ -60,7 +61,8 @@ class Server:
             if number % 5 == 0:
                 return refuse(start_response, "503 Service Unavailable", "SlowDown")
             silent = number % 40 == 0 or number % 41 == 0
-            lost = put and next(self.puts) % 3 == 0
+            ends = environ["REQUEST_METHOD"] == "POST" and "uploadId=" in environ["QUERY_STRING"]
+            lost = (put and next(self.puts) % 3 == 0) or (ends and next(self.ends) % 2 == 1)
         with self.writing:
             answer = list(self.moto(environ, (lambda *_: None) if lost else start_response))
         if silent:

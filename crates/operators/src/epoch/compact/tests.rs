@@ -1,5 +1,5 @@
-//! Runs in files are merged to what they are when merged in memory, with reads no larger than a piece; what is damaged is refused, and
-//! leaves nothing.
+//! Runs in files are merged to what they are when merged in memory, with reads no larger than a piece; what is damaged is refused,
+//! and leaves nothing.
 use std::{
     collections::BTreeMap,
     ops::Range,
