@@ -72,6 +72,7 @@ const GC_GRACE_SECONDS: u64 = 864_000;
 
 pub struct CassandraBackend {
     session: Arc<Session>,
+    request_timeout: Duration,
     catalog: Arc<Catalog>,
     reads: Arc<scan::PreparedReads>,
     /// By what was asked for. Publishers give theirs up at every error, an outage too, and find them here, instead of having a busy cluster prepare
@@ -106,7 +107,8 @@ impl CassandraBackend {
             Ok(session) => {
                 let session = Arc::new(session);
                 let catalog = Arc::new(Catalog::new(session.clone()));
-                Ok(Self { catalog, reads: Arc::default(), writers: Mutex::default(), session })
+                let request_timeout = config.request_timeout;
+                Ok(Self { catalog, request_timeout, reads: Arc::default(), writers: Mutex::default(), session })
             }
             Err(error) => {
                 let text = error.to_string();
@@ -216,6 +218,11 @@ impl TableBackend for CassandraBackend {
         let rows = rows.map_err(|error| unavailable(doing, error))?;
         let (millis,): (i64,) = rows.single_row().map_err(|error| unavailable(doing, error))?;
         Ok(millis * 1_000)
+    }
+
+    /// Until the driver would have given it up.
+    fn writes_linger(&self) -> Duration {
+        self.request_timeout
     }
 
     async fn writer(

@@ -73,6 +73,11 @@ async fn a_table_that_forgets_deletions_is_refused() {
     assert!(error.to_string().contains(&format!("ALTER TABLE {keyspace}.t WITH gc_grace_seconds = 3600")), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_lingers_as_long_as_the_driver_waits_for_it() {
+    assert_eq!(backend().await.writes_linger(), CassandraConfig::default().request_timeout);
+}
+
 /// EPOCHS rule 11: what is published twice would not be the same as once.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_that_cannot_be_written_twice_are_refused() {

@@ -1,5 +1,5 @@
 //! The traits a table store implements: [`TableBackend`] for schema, scans and writers, [`TableWriter`] for the hot path.
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use arrow::{array::ArrayRef, record_batch::RecordBatch};
 use async_trait::async_trait;
@@ -137,6 +137,12 @@ pub trait TableBackend: Debug + Send + Sync {
 
     /// The store's clock in microseconds since 1970, to which write timestamps are anchored.
     async fn clock_us(&self) -> Result<i64, TableError>;
+
+    /// How long after it was sent a write may still take effect, though whoever sent it may be gone. Zero: all has happened when its
+    /// writer returns.
+    fn writes_linger(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A writer of `columns` (all key columns among them); other columns stay unset. Prepared once, used for many epochs.
     async fn writer(

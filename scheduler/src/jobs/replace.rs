@@ -6,14 +6,14 @@ use futures::StreamExt;
 use polybolos_operators::publish::{DeclaredKey, SinkSpec};
 use polybolos_streaming::{coordinator::Event, grant::GRANT_US, manifest::Replace};
 use polybolos_tables::{Grant, ScanRequest, TableBackend, TableError, TableName, WriteOptions};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::runner::JobHandle;
+use super::runner::{JobHandle, View};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Until the last grant has run out by which a publisher may still write of the earlier run, for an earlier leader perhaps: rows that come
-/// when their keys have been looked for would stay.
+/// Until the last grant has run out by which a publisher may still write of the earlier run, for an earlier leader perhaps.
 const GRANTS_END: Duration = Duration::from_micros(GRANT_US);
 
 /// After a failure of the table's store.
@@ -31,16 +31,12 @@ impl Grant for WhileLeading<'_> {
 
 /// Waits for its time, deletes, and says so to the job. Ends without, when the job or this leader does.
 pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBackend>, shutdown: CancellationToken) {
-    let pause = |time| async move { tokio::time::sleep(time).await };
-    let grants_end = tokio::time::Instant::now() + GRANTS_END;
-    while tokio::time::Instant::now() < grants_end || !is_due(&handle, &replace) {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = pause(LOOK_EVERY) => {}
-        }
-        if handle.view().over {
-            return;
-        }
+    let look = || {
+        let view = handle.view();
+        (!view.over).then(|| is_due(&view, &replace))
+    };
+    if !is_time(tables.writes_linger(), look, &shutdown).await {
+        return;
     }
     let targets: Vec<(TableName, Option<DeclaredKey>, WriteOptions)> = handle
         .spec
@@ -65,7 +61,7 @@ pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBacke
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = pause(RETRY) => {}
+                () = sleep(RETRY) => {}
             }
         }
     }
@@ -73,9 +69,27 @@ pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBacke
     let _ = handle.tell(Event::Replaced).await;
 }
 
+/// Waits until it `is_due` (`None`: the job is over), and until rows of the earlier run come no more: the last grant has run out, and what
+/// was sent just before lingers no longer. A row that comes when its key has been looked for would stay; one that comes later to a key
+/// that was found is older than the deletion. Only what is discarded may be under way, but by whichever restart. False: the job or this
+/// leader has ended.
+async fn is_time(writes_linger: Duration, is_due: impl Fn() -> Option<bool>, shutdown: &CancellationToken) -> bool {
+    let writes_end = Instant::now() + GRANTS_END + writes_linger;
+    loop {
+        match is_due() {
+            None => return false,
+            Some(is_due) if is_due && Instant::now() >= writes_end => return true,
+            Some(_) => {}
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
 /// Everything that there was when the job was restarted is read, recorded and published.
-fn is_due(handle: &JobHandle, replace: &Replace) -> bool {
-    let view = handle.view();
+fn is_due(view: &View, replace: &Replace) -> bool {
     replace.is_due(&view.manifest.sources) && view.status.published.values().all(|published| *published >= view.manifest.epoch)
 }
 
@@ -100,4 +114,41 @@ async fn delete_before(
         }
     }
     Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const LINGER: Duration = Duration::from_secs(10);
+
+    async fn waited(due_after: Duration) -> Duration {
+        let began = Instant::now();
+        assert!(is_time(LINGER, || Some(began.elapsed() >= due_after), &CancellationToken::new()).await);
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_looked_for_when_no_row_of_the_earlier_run_can_come_any_more() {
+        let writes_end = GRANTS_END + LINGER;
+        for (due_after, expected) in [(Duration::ZERO, writes_end), (LINGER, writes_end), (2 * writes_end, 2 * writes_end)] {
+            let waited = waited(due_after).await;
+            assert!(waited >= expected && waited < expected + 2 * LOOK_EVERY, "{waited:?} instead of {expected:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_deleted_for_a_job_or_a_leader_that_has_ended() {
+        let (looks, shutdown) = (Cell::new(0), CancellationToken::new());
+        let ends = || {
+            looks.set(looks.get() + 1);
+            (looks.get() < 3).then_some(true)
+        };
+        assert!(!is_time(LINGER, ends, &shutdown).await);
+        assert_eq!(looks.get(), 3);
+        shutdown.cancel();
+        assert!(!is_time(LINGER, || Some(true), &shutdown).await);
+    }
 }
