@@ -1,6 +1,9 @@
 //! Hosts Ballista's scheduler: our codec, our placement, clean-up within seconds, and no waiting for executors that the control stream
 //! knows to be gone.
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use ballista_core::config::TaskSchedulingPolicy;
@@ -10,7 +13,7 @@ use ballista_core::{
     serde::protobuf::{
         ExecutorOperatingSystemSpecification, ExecutorRegistration, ExecutorResource, ExecutorSpecification, ExecutorStatus,
         ExecutorStoppedParams, HeartBeatParams, JobStatus, RegisterExecutorParams, executor_resource::Resource, executor_status,
-        scheduler_grpc_server::SchedulerGrpc,
+        job_status::Status as QueryStatus, scheduler_grpc_server::SchedulerGrpc,
     },
 };
 use ballista_scheduler::{
@@ -54,6 +57,12 @@ impl JobIdGenerator for RandomIds {
 
 /// Room for one message per stage and the last one, which would otherwise be lost.
 const STATUS_CHANNEL: usize = 32;
+
+/// Ballista plans a query within milliseconds, unless the machine is busy. One that it does not know any more is not waited for longer.
+const PLANNED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 const NEVER_SECONDS: u64 = 365 * 24 * 60 * 60;
 
@@ -117,10 +126,26 @@ impl Ballista {
         Ok((id, receiver))
     }
 
+    /// Ends a query. One that Ballista is still planning it would run all the same, so that is waited for.
     pub async fn cancel(&self, job: JobId) {
+        let patience_ends = Instant::now() + PLANNED_WITHIN;
+        while !self.has_planned(&job).await && Instant::now() < patience_ends {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
         if let Err(error) = self.server.cancel_job(job).await {
             tracing::debug!(%error, "a query could not be cancelled; it may have ended");
         }
+    }
+
+    /// Whether a query runs or has ended.
+    async fn has_planned(&self, job: &JobId) -> bool {
+        let tasks = &self.server.state.task_manager;
+        // A query's own status says that it runs a moment before it can be cancelled.
+        if tasks.get_running_job_cache().contains_key(job) {
+            return true;
+        }
+        let status = tasks.get_job_status(job).await;
+        matches!(status, Ok(Some(JobStatus { status: Some(QueryStatus::Successful(_) | QueryStatus::Failed(_)), .. })))
     }
 
     /// Whether Ballista can give tasks to the executor.
@@ -191,7 +216,24 @@ pub fn said(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::said;
+    use datafusion::{
+        arrow::datatypes::{DataType, Field, Schema},
+        physical_plan::empty::EmptyExec,
+    };
+
+    use super::*;
+
+    /// On one thread, so that Ballista takes notice of the cancelling before it comes to plan.
+    #[tokio::test]
+    async fn a_query_ends_that_is_cancelled_before_it_is_planned() {
+        let ballista = Ballista::start("leader", "127.0.0.1", 0).await.expect("Ballista's scheduler");
+        let schema = Schema::new(vec![Field::new("number", DataType::Int64, false)]);
+        let (id, mut statuses) = ballista.submit("query", Arc::new(EmptyExec::new(Arc::new(schema)))).await.expect("submitted");
+        ballista.cancel(id).await;
+        // Nobody is here to run it.
+        let status = tokio::time::timeout(Duration::from_secs(10), statuses.recv()).await.expect("it ends").expect("its end");
+        assert!(matches!(&status.status, Some(QueryStatus::Failed(failed)) if failed.error == "Cancelled"), "{status:?}");
+    }
 
     #[test]
     fn a_task_s_words_are_told_without_their_wrapping() {
