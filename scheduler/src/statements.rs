@@ -89,18 +89,16 @@ impl Statements {
         }
     }
 
-    /// The right to change a job, for a statement that takes its time. PAUSE, RESUME and STOP are one message to the job and hold
-    /// nobody up; yet an upgrade would undo them.
+    /// The right to change a job, for a statement that does.
     fn claim(&self, statement: &StatementKind) -> Result<Option<Claim>, EngineError> {
-        let (job, takes_time) = match statement {
-            StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => (&create.name, true),
-            StatementKind::RestartJob(restart) => (&restart.name, true),
-            StatementKind::DropJob { name, .. } => (name, true),
-            StatementKind::ControlJob { name, .. } => (name, false),
+        let job = match statement {
+            StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => &create.name,
+            StatementKind::RestartJob(restart) => &restart.name,
+            // PAUSE, RESUME and STOP are done in a moment; yet an upgrade that began in that moment would undo them.
+            StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => name,
             _ => return Ok(None),
         };
-        let claim = self.change(job, statement.tag())?;
-        Ok(takes_time.then_some(claim))
+        self.change(job, statement.tag()).map(Some)
     }
 
     /// The right to change a job, or to look at what it has written, until it is dropped.
@@ -207,6 +205,23 @@ mod tests {
         let (first, ()) = tokio::join!(first, others);
         first.expect("is carried out");
         statements.carry_out(statement("DROP JOB j"), |_| async { Ok(()) }).await.expect("the job is free");
+    }
+
+    /// An upgrade ends the job's loop, and with it what the loop was told and has not recorded.
+    #[tokio::test]
+    async fn a_job_is_not_upgraded_while_it_is_told_to_pause() {
+        let statements = Statements::new(CancellationToken::new());
+        let upgrade = "UPGRADE JOB j AS INSERT INTO t SELECT a FROM s";
+        for (sql, tag) in [("PAUSE JOB j", "PAUSE JOB"), ("RESUME JOB j", "RESUME JOB"), ("STOP JOB j", "STOP JOB")] {
+            let others = statements.clone();
+            let tells = statements.carry_out(statement(sql), move |_| async move {
+                let refused = others.carry_out(statement(upgrade), |_| async { Ok(()) }).await.expect_err(upgrade);
+                assert_eq!(refused.message, format!("job j is being changed by another statement at this moment: {tag}"));
+                Ok(())
+            });
+            tells.await.expect(sql);
+        }
+        statements.carry_out(statement(upgrade), |_| async { Ok(()) }).await.expect("the job is free");
     }
 
     #[tokio::test]

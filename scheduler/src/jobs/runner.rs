@@ -88,6 +88,11 @@ pub struct JobHandle {
 /// What the rest of the leader asks of a running job.
 enum Request {
     Event(Event),
+    /// Answered when it is taken: whoever changes the job after that builds on it.
+    Command {
+        command: Command,
+        taken: oneshot::Sender<()>,
+    },
     /// The manifest as it is recorded. From then on its files and the `pinned` ones stay, until the coordinator is told otherwise.
     Snapshot {
         pinned: BTreeSet<String>,
@@ -138,9 +143,9 @@ impl View {
 }
 
 impl JobHandle {
-    /// Hands a command over; its effect shows in the view.
+    /// Gives a command; once it is taken, its effect shows in the view.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
-        self.tell(Event::Command(command)).await
+        taken(&self.requests, command).await.ok_or_else(|| self.gone())
     }
 
     pub async fn tell(&self, event: Event) -> anyhow::Result<()> {
@@ -199,6 +204,13 @@ impl JobHandle {
     pub fn with_history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         look(&self.shared.history.lock())
     }
+}
+
+/// Waits until a command is taken; `None`: the loop ends, and may have missed it.
+async fn taken(requests: &mpsc::Sender<Request>, command: Command) -> Option<()> {
+    let (taken, is_taken) = oneshot::channel();
+    requests.send(Request::Command { command, taken }).await.ok()?;
+    is_taken.await.ok()
 }
 
 struct Runner {
@@ -310,7 +322,7 @@ impl Runner {
         self.perform(first);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         let mut asks_for_savepoints = true;
-        loop {
+        while !self.coordinator.is_over() {
             let is_held = self.shared.holds.load(Ordering::SeqCst) > 0;
             if is_held != self.coordinator.is_held() {
                 self.take(Event::Command(if is_held { Command::Hold } else { Command::LetGo }));
@@ -350,9 +362,6 @@ impl Runner {
                 self.ends.extend(ends);
             }
             self.take(event);
-            if self.coordinator.is_over() {
-                break;
-            }
         }
         self.show();
         self.context.executors.unlisten(&self.incarnation);
@@ -371,9 +380,15 @@ impl Runner {
         self.show();
     }
 
-    fn requested(&self, request: Request) -> Option<Event> {
+    fn requested(&mut self, request: Request) -> Option<Event> {
         match request {
             Request::Event(event) => Some(event),
+            Request::Command { command, taken } => {
+                self.take(Event::Command(command));
+                // Who gave it may be gone.
+                let _ = taken.send(());
+                None
+            }
             Request::Snapshot { mut pinned, answer } => {
                 if !self.coordinator.has_taken_over() {
                     return None;
@@ -895,4 +910,28 @@ pub async fn load_manifest(
 /// Whether an incarnation computes or may compute again.
 pub fn is_alive(life: &Life) -> bool {
     !matches!(life, Life::Dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_is_given_when_it_is_taken_and_not_when_it_waits() {
+        let (requests, mut requested) = mpsc::channel(2);
+        let gives = || {
+            let requests = requests.clone();
+            tokio::spawn(async move { taken(&requests, Command::Pause).await })
+        };
+        let (one, other) = (gives(), gives());
+        let Some(Request::Command { command: Command::Pause, taken }) = requested.recv().await else { panic!("it is handed over") };
+        tokio::task::yield_now().await;
+        assert!(!one.is_finished() && !other.is_finished());
+        taken.send(()).expect("it waits");
+        // The loop ends, and has taken one of them.
+        drop(requested);
+        let mut given = [one.await.expect("ends"), other.await.expect("ends")];
+        given.sort_unstable();
+        assert_eq!(given, [None, Some(())]);
+    }
 }
