@@ -1,7 +1,7 @@
 //! The control stream, from the executor's side: finds the leader, shows that it sees the same store, then beats, reports what is read
 //! ahead and what tasks wrote, and does what the leader orders. When the stream breaks, the grant runs out and everything else goes on.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -242,6 +242,11 @@ impl Control {
             parts: share.parts as u32,
             epoch: epoch.0,
         });
+        let held: Vec<wire::HeldState> = held.collect();
+        let read = self.services.fetcher.away().into_iter().map(|(source, _)| source.incarnation);
+        let published = self.publishing.incarnations().into_iter().map(|incarnation| incarnation.0);
+        let incarnations: BTreeSet<String> =
+            held.iter().map(|held| held.incarnation.clone()).chain(read).chain(published).collect();
         wire::Hello {
             executor_id: self.services.executor.0.clone(),
             host: self.settings.host.to_string(),
@@ -253,7 +258,8 @@ impl Control {
             machine_id: polybolos_persist::machine_id().to_owned(),
             rejoining: self.ballista.is_some(),
             exchange_port: self.exchange_port.into(),
-            held: held.collect(),
+            held,
+            incarnations: incarnations.into_iter().collect(),
         }
     }
 

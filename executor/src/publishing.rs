@@ -39,6 +39,11 @@ impl Publishing {
         self.publisher.forget(incarnation);
     }
 
+    /// Jobs that have published here and have not ended here.
+    pub fn incarnations(&self) -> Vec<Incarnation> {
+        self.jobs.lock().keys().cloned().collect()
+    }
+
     /// Starts one order under the grant of the stream that it came by; its answer goes to `answers`, the same stream.
     pub fn start(&self, order: wire::Publish, grant: Arc<PublishGrant>, answers: mpsc::Sender<wire::AttachRequest>) {
         let (publisher, slots) = (self.publisher.clone(), self.slots.clone());

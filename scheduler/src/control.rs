@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -85,13 +85,21 @@ struct Connected {
     cpu_at: Instant,
 }
 
+/// Whether the catalog names an incarnation.
+type IsKnown = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
+struct Leading {
+    generation: Generation,
+    is_known: IsKnown,
+}
+
 /// All executors of this leader, and the jobs that listen to them.
 pub struct Executors {
     ballista: Ballista,
     store: Arc<dyn Store>,
     leader: String,
-    /// 0 while this scheduler does not lead: executors are sent away.
-    generation: AtomicU64,
+    /// Until this scheduler leads, executors are sent away.
+    leading: OnceLock<Leading>,
     connections: AtomicU64,
     connected: RwLock<BTreeMap<ExecutorId, Connected>>,
     listeners: Mutex<HashMap<Incarnation, mpsc::Sender<ExecutorEvent>>>,
@@ -107,7 +115,7 @@ impl Executors {
             ballista,
             store,
             leader,
-            generation: AtomicU64::new(0),
+            leading: OnceLock::new(),
             connections: AtomicU64::new(0),
             connected: RwLock::default(),
             listeners: Mutex::default(),
@@ -116,8 +124,11 @@ impl Executors {
         })
     }
 
-    pub fn lead(&self, generation: Generation) {
-        self.generation.store(generation.0, Ordering::SeqCst);
+    /// Takes executors from now on. `is_known` tells whether the catalog, as this leader found and changed it, names an incarnation: what
+    /// executors hold of others is of no use any more.
+    pub fn lead(&self, generation: Generation, is_known: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        // A process leads once.
+        let _ = self.leading.set(Leading { generation, is_known: Box::new(is_known) });
     }
 
     /// Lets the executors go, for good: from here on no order is given, and no grant to write by one. They look for the next leader with what
@@ -142,7 +153,8 @@ impl Executors {
         self.listeners.lock().remove(incarnation);
     }
 
-    /// Ends an incarnation's work at the executors, and gives up the state that they hold of it.
+    /// Ends an incarnation's work at the executors, and gives up the state that they hold of it. Those that are away are told when they join,
+    /// if the catalog does not name it any more; so say it once more after that has changed.
     pub fn forget(&self, incarnation: &Incarnation) {
         self.order_all(Order::Forget(wire::Forget { incarnation: incarnation.0.clone() }));
     }
@@ -287,11 +299,10 @@ impl Executors {
         orders: mpsc::Sender<Result<wire::AttachResponse, Status>>,
     ) {
         let send = async |order: Order| orders.send(Ok(wire::AttachResponse { message: Some(order) })).await.is_ok();
-        let generation = self.generation.load(Ordering::SeqCst);
-        if generation == 0 {
+        let Some(generation) = self.leading.get().map(|leading| leading.generation) else {
             send(Order::Refusal(refusal("this scheduler does not lead".into()))).await;
             return;
-        }
+        };
         let hello = match next(&mut incoming).await {
             Some(Heard::Hello(hello)) => hello,
             _ => return,
@@ -317,7 +328,7 @@ impl Executors {
             return;
         }
         let welcome = wire::Welcome {
-            generation,
+            generation: generation.0,
             leader: self.leader.clone(),
             probe_key: probe_key.clone(),
             version: BUILD.version.into(),
@@ -411,6 +422,12 @@ impl Executors {
             self.tell_all(&ExecutorEvent::Lost(executor.clone()));
         }
         tracing::info!(%executor, host = %hello.host, vcores = hello.vcores, "executor joined");
+        // Only now that it is here: what ends from now on, it is told by `forget`.
+        for incarnation in &hello.incarnations {
+            if self.leading.get().is_some_and(|leading| !(leading.is_known)(incarnation)) {
+                self.order(executor, Order::Forget(wire::Forget { incarnation: incarnation.clone() }));
+            }
+        }
         self.tell_all(&ExecutorEvent::Joined(executor.clone()));
     }
 
@@ -506,7 +523,7 @@ mod tests {
         let store = Arc::new(LocalStore::open(folder).await.expect("a store"));
         let ballista = Ballista::start("leader", "127.0.0.1", 0).await.expect("Ballista's scheduler");
         let executors = Executors::new(ballista, store, "leader".into());
-        executors.lead(Generation(1));
+        executors.lead(Generation(1), |incarnation| incarnation == "job");
         let (orders, ordered) = mpsc::channel(8);
         executors.join(&ExecutorId::new("there"), 0, &wire::Hello::default(), &orders);
         (executors, ordered)
@@ -526,6 +543,19 @@ mod tests {
         assert_eq!(told(&mut ordered), None, "whoever leads the job next finds it there");
         executors.forget(&job);
         assert_eq!(told(&mut ordered), Some(Order::Forget(wire::Forget { incarnation: "job".into() })));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_was_away_is_told_what_has_ended_meanwhile() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (executors, _ordered) = leader(folder.path()).await;
+        let (orders, mut ordered) = mpsc::channel(8);
+        let incarnations = ["dropped", "job", "restarted"].map(String::from).to_vec();
+        executors.join(&ExecutorId::new("back"), 1, &wire::Hello { incarnations, ..wire::Hello::default() }, &orders);
+        for ended in ["dropped", "restarted"] {
+            assert_eq!(told(&mut ordered), Some(Order::Forget(wire::Forget { incarnation: ended.into() })));
+        }
+        assert_eq!(told(&mut ordered), None, "what the catalog names goes on");
     }
 
     /// What is granted after it would outlive the lease by more than a grant's time.

@@ -56,6 +56,7 @@ impl PlatformEngine {
         jobs.drop_job(earlier, restart.discard).await.map_err(any_error)?;
         jobs.begin_again(planned.clone(), next, restart).await.map_err(any_error)?;
         let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        jobs.forget(earlier);
         let definition = after.job(name).map_err(sql_error)?;
         if let Err(error) = jobs.start(definition).await {
             tracing::warn!(job = %name, error = %format!("{error:#}"), "job restarted, and cannot start yet");
@@ -158,10 +159,14 @@ impl PlatformEngine {
         let change = change();
         let before: Arc<Catalog> = self.catalog.current();
         apply(&before, statement, &change).map_err(sql_error)?;
-        if let Some(definition) = before.find_job(name) {
+        let dropped = before.find_job(name);
+        if let Some(definition) = dropped {
             jobs.drop_job(definition, false).await.map_err(any_error)?;
         }
         self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        if let Some(definition) = dropped {
+            jobs.forget(definition);
+        }
         Ok(Answer::done(tag))
     }
 

@@ -346,7 +346,9 @@ impl Leading {
         tracing::info!(%generation, "this scheduler leads");
         self.catalog.refresh().await?;
         self.savepoints.refresh().await?;
-        self.executors.lead(generation);
+        let catalog = self.catalog.clone();
+        let is_known = move |incarnation: &str| catalog.current().jobs.iter().any(|job| job.incarnation == incarnation);
+        self.executors.lead(generation, is_known);
         let context = RunnerContext {
             ballista: self.ballista,
             executors: self.executors.clone(),

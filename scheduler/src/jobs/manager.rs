@@ -306,12 +306,16 @@ impl JobManager {
             None => {}
         }
         self.jobs.write().remove(&definition.name);
-        // Of one that this leader could not run, executors may hold what they had under the leader before.
-        self.context.executors.forget(&Incarnation(definition.incarnation.clone()));
         if let Some((incarnation, spec)) = ended {
             self.delete_positions(&incarnation, &spec).await;
         }
         Ok(())
+    }
+
+    /// To be called when the catalog does not name a job's incarnation any more. An executor may have joined since the job's loop said it, and may
+    /// hold what it had under an earlier leader of a job that this one could not run.
+    pub fn forget(&self, definition: &JobDefinition) {
+        self.context.executors.forget(&Incarnation(definition.incarnation.clone()));
     }
 
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
