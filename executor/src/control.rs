@@ -41,6 +41,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// A scheduler answers a greeting at once, or is stopped.
 const DIAL: Duration = Duration::from_secs(1);
 
+/// For the leader to hear that this executor ends; one that does not counts it as lost.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Between two attempts to find a leader.
 const REDIAL: Duration = Duration::from_millis(200);
 
@@ -156,7 +159,13 @@ impl Control {
         let mut answered_us = None;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Outcome::Shutdown,
+                () = shutdown.cancelled() => {
+                    if outgoing.try_send(request(Request::Farewell(wire::Farewell {}))).is_ok() {
+                        let closed = async { while let Ok(Some(_)) = incoming.message().await {} };
+                        let _ = timeout(FAREWELL, closed).await;
+                    }
+                    return Outcome::Shutdown;
+                }
                 message = incoming.message() => {
                     heard = tokio::time::Instant::now();
                     let message = match message {

@@ -93,6 +93,25 @@ struct Leading {
     is_known: IsKnown,
 }
 
+/// Why an executor is not here any more.
+#[derive(Clone, Copy)]
+enum Gone {
+    Silent,
+    Broken,
+    /// It was stopped, in order.
+    Stopped,
+}
+
+impl Gone {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Silent => "no beat on the control stream",
+            Self::Broken => "the control stream ended",
+            Self::Stopped => "it was stopped",
+        }
+    }
+}
+
 /// All executors of this leader, and the jobs that listen to them.
 pub struct Executors {
     ballista: Ballista,
@@ -226,7 +245,7 @@ impl Executors {
                 late.map(|(id, executor)| (id.clone(), executor.connection)).collect()
             };
             for (executor, connection) in silent {
-                self.lose(&executor, connection, "no beat on the control stream").await;
+                self.lose(&executor, connection, Gone::Silent).await;
             }
         }
     }
@@ -238,7 +257,7 @@ impl Executors {
         }
     }
 
-    async fn lose(&self, executor: &ExecutorId, connection: u64, reason: &str) {
+    async fn lose(&self, executor: &ExecutorId, connection: u64, gone: Gone) {
         {
             let mut connected = self.connected.write();
             if connected.get(executor).is_none_or(|present| present.connection != connection) {
@@ -246,7 +265,11 @@ impl Executors {
             }
             connected.remove(executor);
         }
-        tracing::warn!(%executor, reason, "executor lost");
+        let reason = gone.reason();
+        match gone {
+            Gone::Stopped => tracing::info!(%executor, "executor left"),
+            Gone::Silent | Gone::Broken => tracing::warn!(%executor, reason, "executor lost"),
+        }
         self.tell_all(&ExecutorEvent::Lost(executor.clone()));
         self.ballista.lost(executor.as_str(), reason).await;
     }
@@ -281,7 +304,7 @@ impl Executors {
             Heard::PublishFailure(failure) => Some(&failure.incarnation),
             Heard::StateCompacted(report) => Some(&report.incarnation),
             Heard::CompactFailed(failure) => Some(&failure.incarnation),
-            Heard::Hello(_) | Heard::ProbeAnswer(_) => None,
+            Heard::Hello(_) | Heard::ProbeAnswer(_) | Heard::Farewell(_) => None,
         };
         let Some(incarnation) = incarnation.map(|text| Incarnation(text.clone())) else { return };
         let listener = self.listeners.lock().get(&incarnation).cloned();
@@ -343,8 +366,8 @@ impl Executors {
                 Some(Heard::Beat(beat)) => {
                     send(Order::Grant(wire::Grant { asked_us: beat.asked_us })).await;
                 }
+                Some(Heard::Farewell(_)) | None => return,
                 Some(_) => {}
-                None => return,
             }
         };
         let _ = self.store.delete(&[probe_key]).await;
@@ -363,7 +386,7 @@ impl Executors {
         let connection = self.connections.fetch_add(1, Ordering::SeqCst);
         let mut joined = false;
         let mut waited = Instant::now();
-        loop {
+        let gone = loop {
             // Work is given only once Ballista knows the executor too.
             if !joined && self.ballista.knows(executor.as_str()).await {
                 joined = true;
@@ -374,6 +397,7 @@ impl Executors {
                 () = tokio::time::sleep(Duration::from_millis(50)), if !joined => continue,
             };
             match message {
+                Some(Heard::Farewell(_)) => break Gone::Stopped,
                 Some(message) if joined => self.hear(&executor, connection, message),
                 Some(Heard::Beat(beat)) => {
                     send(Order::Grant(wire::Grant { asked_us: beat.asked_us })).await;
@@ -383,10 +407,10 @@ impl Executors {
                     }
                 }
                 Some(_) => {}
-                None => break,
+                None => break Gone::Broken,
             }
-        }
-        self.lose(&executor, connection, "the control stream ended").await;
+        };
+        self.lose(&executor, connection, gone).await;
         if !joined && !self.connected.read().contains_key(&executor) && self.ballista.knows(executor.as_str()).await {
             self.ballista.lost(executor.as_str(), "it did not join").await;
         }

@@ -130,6 +130,11 @@ def test_executors_and_the_ingestor_show_what_they_count(fresh_cluster, tmp_path
             return False
 
     wait_for("its metrics", healthy)
+    # One that is stopped in order says so.
+    log = cluster.folder / "log/scheduler.log"
+    assert "executor left" not in log.read_text()
+    os.kill(cluster.pid("executor-2"), signal.SIGTERM)
+    wait_for("its farewell", lambda: "executor left" in log.read_text())
     assert cluster.stop() == 0, cluster.errors()
     for address in addresses:
         with pytest.raises(OSError):

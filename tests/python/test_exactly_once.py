@@ -3,6 +3,7 @@ ledger's rows, and the dead letters are exactly the bad records."""
 
 import json
 import os
+import pathlib
 import random
 import signal
 import time
@@ -129,7 +130,15 @@ def test_kills_lose_double_and_change_nothing(fresh_platform):
     assert len(coordinates) == len(set(coordinates))
     expected_bad = bad_coordinates(platform)
     assert expected_bad and set(coordinates) == expected_bad
+
+    def lost() -> int:
+        log = pathlib.Path(platform.err.name).read_text()
+        assert "executor joined" in log
+        return log.count("executor lost")
+
+    before = lost()
     assert platform.stop() == 0
+    assert lost() == before, "nobody is missed who stops in order"
 
 
 def test_a_platform_that_was_paused_goes_on_and_keeps_its_folder_meanwhile(fresh_platform):
