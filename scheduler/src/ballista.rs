@@ -58,7 +58,8 @@ impl JobIdGenerator for RandomIds {
 /// Room for one message per stage and the last one, which would otherwise be lost.
 const STATUS_CHANNEL: usize = 32;
 
-/// Ballista plans a query within milliseconds, unless the machine is busy. One that it does not know any more is not waited for longer.
+/// Ballista plans a query within milliseconds, unless the machine is busy. One that it does not know any more is not waited for
+/// longer.
 const PLANNED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two looks whether it has.

@@ -143,8 +143,8 @@ impl Executors {
         })
     }
 
-    /// Takes executors from now on. `is_known` tells whether the catalog, as this leader found and changed it, names an incarnation: what
-    /// executors hold of others is of no use any more.
+    /// Takes executors from now on. `is_known` tells whether the catalog, as this leader found and changed it, names an
+    /// incarnation: what executors hold of others is of no use any more.
     pub fn lead(&self, generation: Generation, is_known: impl Fn(&str) -> bool + Send + Sync + 'static) {
         // A process leads once.
         let _ = self.leading.set(Leading { generation, is_known: Box::new(is_known) });
@@ -172,8 +172,8 @@ impl Executors {
         self.listeners.lock().remove(incarnation);
     }
 
-    /// Ends an incarnation's work at the executors, and gives up the state that they hold of it. Those that are away are told when they join,
-    /// if the catalog does not name it any more; so say it once more after that has changed.
+    /// Ends an incarnation's work at the executors, and gives up the state that they hold of it. Those that are away are told when
+    /// they join, if the catalog does not name it any more; so say it once more after that has changed.
     pub fn forget(&self, incarnation: &Incarnation) {
         self.order_all(Order::Forget(wire::Forget { incarnation: incarnation.0.clone() }));
     }

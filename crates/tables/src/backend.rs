@@ -138,8 +138,8 @@ pub trait TableBackend: Debug + Send + Sync {
     /// The store's clock in microseconds since 1970, to which write timestamps are anchored.
     async fn clock_us(&self) -> Result<i64, TableError>;
 
-    /// How long after it was sent a write may still take effect, though whoever sent it may be gone. Zero: all has happened when its
-    /// writer returns.
+    /// How long after it was sent a write may still take effect, though whoever sent it may be gone. Zero: all has happened when
+    /// its writer returns.
     fn writes_linger(&self) -> Duration {
         Duration::ZERO
     }

@@ -312,8 +312,8 @@ impl JobManager {
         Ok(())
     }
 
-    /// To be called when the catalog does not name a job's incarnation any more. An executor may have joined since the job's loop said it, and may
-    /// hold what it had under an earlier leader of a job that this one could not run.
+    /// To be called when the catalog does not name a job's incarnation any more. An executor may have joined since the job's loop
+    /// said it, and may hold what it had under an earlier leader of a job that this one could not run.
     pub fn forget(&self, definition: &JobDefinition) {
         self.context.executors.forget(&Incarnation(definition.incarnation.clone()));
     }

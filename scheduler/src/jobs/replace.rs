@@ -69,10 +69,10 @@ pub async fn run(handle: JobHandle, replace: Replace, tables: Arc<dyn TableBacke
     let _ = handle.tell(Event::Replaced).await;
 }
 
-/// Waits until it `is_due` (`None`: the job is over), and until rows of the earlier run come no more: the last grant has run out, and what
-/// was sent just before lingers no longer. A row that comes when its key has been looked for would stay; one that comes later to a key
-/// that was found is older than the deletion. Only what is discarded may be under way, but by whichever restart. False: the job or this
-/// leader has ended.
+/// Waits until it `is_due` (`None`: the job is over), and until rows of the earlier run come no more: the last grant has run out,
+/// and what was sent just before lingers no longer. A row that comes when its key has been looked for would stay; one that comes
+/// later to a key that was found is older than the deletion. Only what is discarded may be under way, but by whichever restart.
+/// False: the job or this leader has ended.
 async fn is_time(writes_linger: Duration, is_due: impl Fn() -> Option<bool>, shutdown: &CancellationToken) -> bool {
     let writes_end = Instant::now() + GRANTS_END + writes_linger;
     loop {
