@@ -14,6 +14,8 @@ use datafusion::{
     physical_plan::PhysicalExpr,
 };
 
+pub(crate) const LAST_RECORD: &str = "last_record";
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct LastRecord {
     signature: Signature,
@@ -29,7 +31,7 @@ impl LastRecord {
 
 impl WindowUDFImpl for LastRecord {
     fn name(&self) -> &str {
-        "last_record"
+        LAST_RECORD
     }
 
     fn signature(&self) -> &Signature {

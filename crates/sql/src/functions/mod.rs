@@ -27,7 +27,7 @@
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
-//! | `date_part`, `date_trunc`, `nullif` | DataFusion's, right where those are not |
+//! | `date_part`, `date_trunc`, `to_timestamp_seconds` and its like, `to_unixtime`, `nullif` | DataFusion's, right where those are not |
 //! | `whole_units`, `negative` | made of casts of times to fewer digits, and of `-x` of what counts |
 //! | `min`, `max`, `sum`, `avg`, `corr`, `percentile_cont` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
@@ -72,6 +72,7 @@ pub(crate) use self::nulls::ignoring;
 pub(crate) use self::{
     corrected::{WHOLE_UNITS, whole_units},
     date_format::strptime,
+    last_record::LAST_RECORD,
     numeric::{NAMED_CAST, NEGATIVE},
     time_units::is_unit,
     to_json::{JSON_OF, RAW, VALUE},

@@ -100,6 +100,32 @@ async fn dates_are_reckoned_as_others_reckon_them() {
         ),
         ("date_part('epoch', CAST(a AS TIMESTAMP(3)) - a) FROM (VALUES (CAST(NULL AS TIMESTAMP(3)))) AS t (a)", ""),
         ("EXTRACT(EPOCH FROM INTERVAL '1' DAY)", "86400.0"),
+        (
+            "date_part('nanosecond', CAST('2024-01-01 00:01:01.5' AS TIMESTAMP(3)) - CAST('2024-01-01' AS TIMESTAMP(3)))",
+            "1500000000",
+        ),
+        (
+            "date_part('hour', a - b) FROM (VALUES (TIMESTAMP '2024-01-01 01:00:00', TIMESTAMP '2024-01-03 05:06:07')) AS t (a, b)",
+            "-4",
+        ),
+        ("EXTRACT(HOUR FROM a - a) FROM (VALUES (CAST(NULL AS TIMESTAMP(3)))) AS t (a)", ""),
+        ("EXTRACT(HOUR FROM INTERVAL '50' HOUR)", "50"),
+        ("EXTRACT(MILLISECOND FROM INTERVAL '7.25' SECOND)", "7250"),
+        ("EXTRACT(MICROSECOND FROM INTERVAL '61.000001' SECOND)", "1000001"),
+        ("date_trunc('quarter', TIMESTAMP '1600-05-17 08:00:00')", "1600-04-01T00:00:00"),
+        (
+            "date_trunc('WEEK', a) FROM (VALUES (TIMESTAMP '9999-12-31 08:00:00'), (NULL)) AS t (a) WHERE a IS NOT NULL",
+            "9999-12-27T00:00:00",
+        ),
+        ("date_trunc('month', CAST('0001-02-03 08:00:00' AS TIMESTAMP(3)))", "0001-02-01T00:00:00"),
+        ("date_trunc('year', to_timestamp_seconds(-50000000000))", "0385-01-01T00:00:00"),
+        ("to_timestamp_seconds(TIMESTAMP '1969-12-31 23:59:58.5')", "1969-12-31T23:59:58"),
+        ("to_timestamp_millis(a) FROM (VALUES (TIMESTAMP '1969-12-31 23:59:58.0005')) AS t (a)", "1969-12-31T23:59:58"),
+        ("to_timestamp_seconds('1969-12-31 23:59:58.5')", "1969-12-31T23:59:58"),
+        ("to_timestamp_micros('1969-12-31 23:59:58.0000015')", "1969-12-31T23:59:58.000001"),
+        ("to_timestamp_seconds(-2)", "1969-12-31T23:59:58"),
+        ("to_unixtime(TIMESTAMP '1969-12-31 23:59:58.5')", "-2"),
+        ("to_unixtime('2020-09-08 12:00:00.5+00:00')", "1599566400"),
         ("EXTRACT(YEAR FROM TIMESTAMP '2026-01-02 00:00:00')", "2026"),
         ("date_trunc('millisecond', TIMESTAMP '1969-12-31 23:59:59.9999')", "1969-12-31T23:59:59.999"),
         ("date_trunc('week', TIMESTAMP '1969-12-31 23:59:59.9999')", "1969-12-29T00:00:00"),
@@ -112,6 +138,22 @@ async fn dates_are_reckoned_as_others_reckon_them() {
         ("TIMESTAMP '2026-03-31 00:00:00' - n * INTERVAL '1' MONTH FROM (VALUES (1)) AS t (n)", "2026-02-28T00:00:00"),
     ] {
         assert_eq!(value(selected).await, expected, "{selected}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_of_time_has_days_and_hours_below_24() {
+    for (part, expected) in [
+        ("DAY", "2"),
+        ("HOUR", "4"),
+        ("MINUTE", "6"),
+        ("SECOND", "7"),
+        ("MILLISECONDS", "7250"),
+        ("MICROSECOND", "7250000"),
+        ("EPOCH", "187567.25"),
+    ] {
+        let selected = format!("EXTRACT({part} FROM TIMESTAMP '2024-01-03 05:06:07.25' - TIMESTAMP '2024-01-01 01:00:00')");
+        assert_eq!(value(&selected).await, expected, "{part}");
     }
 }
 

@@ -6,6 +6,9 @@ use super::equivalents::{matches, text};
 
 const BACKSLASH: char = '\\';
 
+/// Digits, spaces, letters of words, and all others: PostgreSQL has them in SIMILAR TO, too.
+const CLASSES: [char; 6] = ['d', 'D', 's', 'S', 'w', 'W'];
+
 /// What a comparison with a pattern is; `None`: what it says. LIKE may be changed in place.
 pub(super) fn comparison(expression: &mut Expr) -> Result<Option<Expr>, String> {
     match expression {
@@ -85,7 +88,11 @@ fn regular_expression(pattern: &str, escape: Option<char>) -> Result<String, Str
     let mut class: Option<Class> = None;
     while let Some(next) = rest.next() {
         if Some(next) == escape {
-            push_literal(&mut regex, rest.next().ok_or_else(|| ends_with_escape(pattern))?);
+            let escaped = rest.next().ok_or_else(|| ends_with_escape(pattern))?;
+            match CLASSES.contains(&escaped) {
+                true => regex.extend([BACKSLASH, escaped]),
+                false => push_literal(&mut regex, escaped),
+            }
             class = class.map(|_| Class::Inside);
             continue;
         }
@@ -195,6 +202,8 @@ mod tests {
             (r"\[%", "[x", "x"),
             (r"[\]a]", "]", "b"),
             ("a|b", "b", "ab"),
+            (r"[a-z]+\d+", "ab12", "abd"),
+            (r"[\d.]*\W", "1.2 ", "1d "),
         ] {
             let regex = Regex::new(&regular_expression(pattern, Some(BACKSLASH)).unwrap()).unwrap();
             assert!(regex.is_match(matching) && !regex.is_match(other), "{pattern}: {regex}");

@@ -1,49 +1,118 @@
 //! What arrow computes otherwise than SQL, put right by what stands before it. A CAST of a time to fewer digits goes down, not
-//! towards 1970. `rank()` and its like over floats take both zeros for peers, as groups do. And a backslash that a regular expression
-//! asks for is one: of `a ~ 'x\\'` DataFusion makes a LIKE, to which it escapes what follows.
+//! towards 1970. Both zeros of floats are one partition and peers `OVER`, as they are one group. A `RANGE` of times of day is one of times of one day.
+//! And a backslash that a regular expression asks for is one: of `a ~ 'x\\'` DataFusion makes a LIKE, to which it escapes what follows.
+use std::sync::Arc;
+
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{
-        DFSchema, Result, ScalarValue,
-        tree_node::{Transformed, TreeNode},
+        Column, DFSchema, Result, ScalarValue,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, expr::WindowFunction, expr_rewriter::NamePreserver, lit,
-        utils::merge_schema,
+        Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, WindowFrameBound,
+        WindowFrameUnits, WindowFunctionDefinition,
+        expr::WindowFunction,
+        expr_rewriter::NamePreserver,
+        lit,
+        utils::{grouping_set_to_exprlist, merge_schema},
     },
 };
 
 use crate::functions;
 
-/// Functions OVER that give peers one answer.
+/// Functions OVER that give peers one answer, whatever the frame.
 const OF_PEERS: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
+
+/// Functions OVER that take a row of the frame, as aggregates take all of them.
+const OF_FRAMES: [&str; 3] = ["first_value", "last_value", "nth_value"];
 
 /// Operators whose right side is a regular expression.
 const MATCHES: [Operator; 4] = [Operator::RegexMatch, Operator::RegexIMatch, Operator::RegexNotMatch, Operator::RegexNotIMatch];
 
+/// Functions that are a CAST of their first argument.
+const CASTS: [&str; 2] = ["arrow_cast", "arrow_try_cast"];
+
+/// How a backslash may be asked for.
+const BACKSLASHES: [&str; 4] = [r"\\", r"\x", r"\u", r"\U"];
+
 /// The same plan, answering as SQL says.
 pub(super) fn put_right(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let node = |plan: LogicalPlan| {
-        // Grouping sets have no name to keep, and grouping() finds its argument among them by what is written.
-        if matches!(&plan, LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(is_grouping_set)) {
-            return Ok(Transformed::no(plan));
-        }
-        let schema = merge_schema(&plan.inputs());
-        // What is sorted once has one order.
-        let has_peers = matches!(&plan, LogicalPlan::Window(window) if window.window_expr.iter().any(is_of_peers));
-        let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let changed = expression.transform_up(|expression| {
-                Ok(match expression {
-                    Expr::WindowFunction(function) if has_peers => ordered_with_one_zero(function, &schema),
-                    other => with_backslashes(other).transform_data(|other| Ok(cast_down(other, &schema)))?,
-                })
-            })?;
-            Ok(changed.update_data(|changed| name.restore(changed)))
-        })
+    let node = |plan: LogicalPlan| match plan {
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(is_grouping_set) => with_columns_grouped(aggregate),
+        other => expressions_put_right(other),
     };
     Ok(plan.transform_up_with_subqueries(node)?.data)
+}
+
+fn expressions_put_right(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    // What is sorted once has one order.
+    let order = match &plan {
+        LogicalPlan::Window(window) => Order::of(&window.window_expr),
+        _ => Order::default(),
+    };
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expression| {
+        let name = names.save(&expression);
+        let changed = expression.transform_up(|part| match part {
+            Expr::WindowFunction(function) => Ok(order.put_right(function, &schema)),
+            other => part_put_right(other, &schema),
+        })?;
+        Ok(changed.update_data(|changed| name.restore(changed)))
+    })
+}
+
+fn part_put_right(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    with_backslashes(part).transform_data(|part| Ok(cast_down(part, schema)))
+}
+
+/// Within grouping sets expressions have no name to keep, and `grouping()` finds its argument among them by what is written: those that are put right
+/// become columns beneath, and have their names above.
+fn with_columns_grouped(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+    let mut selected: Vec<Expr> = aggregate.input.schema().columns().into_iter().map(Expr::Column).collect();
+    let mut beneath: Vec<(Expr, Expr)> = vec![];
+    for group in grouping_set_to_exprlist(&aggregate.group_expr)? {
+        let right = group.clone().transform_up(|part| part_put_right(part, aggregate.input.schema()))?;
+        if right.transformed {
+            let name = format!("__grouped_{}", beneath.len());
+            selected.push(right.data.alias(&name));
+            beneath.push((group.clone(), Expr::Column(Column::new_unqualified(name))));
+        }
+    }
+    let input = match beneath.is_empty() {
+        true => aggregate.input.clone(),
+        false => Arc::new(LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).project(selected)?.build()?),
+    };
+    let of_columns = |expression: Expr| {
+        expression.transform_down(|part| {
+            Ok(match beneath.iter().find(|(group, _)| *group == part) {
+                Some((_, column)) => Transformed::new(column.clone(), true, TreeNodeRecursion::Jump),
+                None => Transformed::no(part),
+            })
+        })
+    };
+    let mut transformed = !beneath.is_empty();
+    let groups = aggregate.group_expr.iter().map(|group| Ok(of_columns(group.clone())?.data)).collect::<Result<Vec<_>>>()?;
+    let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
+    for call in &aggregate.aggr_expr {
+        let right = of_columns(call.clone())?.data.transform_up(|part| part_put_right(part, input.schema()))?;
+        transformed |= right.transformed;
+        aggregates.push(right.data);
+    }
+    if !transformed {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let right = LogicalPlan::Aggregate(Aggregate::try_new(input, groups, aggregates)?);
+    let named = aggregate.schema.iter().zip(right.schema().columns());
+    let named = named
+        .filter(|((_, field), _)| field.name() != Aggregate::INTERNAL_GROUPING_ID)
+        .map(|((relation, field), column)| match (column.relation.as_ref(), &column.name) == (relation, field.name()) {
+            true => Expr::Column(column),
+            false => Expr::Column(column).alias_qualified(relation.cloned(), field.name()),
+        })
+        .collect::<Vec<_>>();
+    Ok(Transformed::yes(LogicalPlanBuilder::from(right).project(named)?.build()?))
 }
 
 /// The time without the digits that a cast between these types takes.
@@ -59,10 +128,20 @@ pub(super) fn whole_units(time: Expr, from: &DataType, to: &DataType) -> Expr {
     functions::whole_units().call(vec![lit(unit), time])
 }
 
-fn cast_down(expression: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let (time, to) = match &expression {
-        Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
-        Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
+fn cast_down(mut expression: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let to = match &expression {
+        Expr::Cast(cast) => cast.field.data_type().clone(),
+        Expr::TryCast(cast) => cast.field.data_type().clone(),
+        Expr::ScalarFunction(function) if CASTS.contains(&function.func.name()) => match expression.get_type(schema) {
+            Ok(to) => to,
+            Err(_) => return Transformed::no(expression),
+        },
+        _ => return Transformed::no(expression),
+    };
+    let time = match &mut expression {
+        Expr::Cast(cast) => &mut *cast.expr,
+        Expr::TryCast(cast) => &mut *cast.expr,
+        Expr::ScalarFunction(function) if !function.args.is_empty() => &mut function.args[0],
         _ => return Transformed::no(expression),
     };
     // Of a view that stands beneath it was put right before.
@@ -70,21 +149,12 @@ fn cast_down(expression: Expr, schema: &DFSchema) -> Transformed<Expr> {
         return Transformed::no(expression);
     }
     let Ok(from) = time.get_type(schema) else { return Transformed::no(expression) };
-    let whole = whole_units(time.as_ref().clone(), &from, to);
-    if whole == **time {
+    let whole = whole_units(time.clone(), &from, &to);
+    if whole == *time {
         return Transformed::no(expression);
     }
-    Transformed::yes(match expression {
-        Expr::Cast(mut cast) => {
-            *cast.expr = whole;
-            Expr::Cast(cast)
-        }
-        Expr::TryCast(mut cast) => {
-            *cast.expr = whole;
-            Expr::TryCast(cast)
-        }
-        other => other,
-    })
+    *time = whole;
+    Transformed::yes(expression)
 }
 
 /// A pattern that asks for a backslash as a group, of which no LIKE is made.
@@ -95,7 +165,9 @@ fn with_backslashes(mut expression: Expr) -> Transformed<Expr> {
         _ => return Transformed::no(expression),
     };
     let written = match &*pattern {
-        Expr::Literal(written, _) => written.try_as_str().flatten().filter(|written| written.contains(r"\\")),
+        Expr::Literal(written, _) => {
+            written.try_as_str().flatten().filter(|written| BACKSLASHES.iter().any(|asked| written.contains(asked)))
+        }
         _ => None,
     };
     let Some(group) = written.map(|written| format!("({written})")) else { return Transformed::no(expression) };
@@ -111,26 +183,76 @@ fn is_whole(time: &Expr) -> bool {
     matches!(time, Expr::ScalarFunction(function) if function.func.name() == functions::WHOLE_UNITS)
 }
 
-fn is_of_peers(expression: &Expr) -> bool {
-    match expression {
-        Expr::Alias(alias) => is_of_peers(&alias.expr),
-        Expr::WindowFunction(function) => OF_PEERS.contains(&function.fun.name()),
-        _ => false,
+/// What the functions of a node, which share their partitions and their order, need these to be.
+#[derive(Clone, Copy, Default)]
+struct Order {
+    /// Rows that are equal by the order are answered alike.
+    has_peers: bool,
+    /// Frames end so far from the row's own value.
+    has_offsets: bool,
+}
+
+impl Order {
+    fn of(calls: &[Expr]) -> Self {
+        calls.iter().map(Self::of_call).fold(Self::default(), |all, each| Self {
+            has_peers: all.has_peers || each.has_peers,
+            has_offsets: all.has_offsets || each.has_offsets,
+        })
+    }
+
+    fn of_call(call: &Expr) -> Self {
+        let function = match call {
+            Expr::Alias(alias) => return Self::of_call(&alias.expr),
+            Expr::WindowFunction(function) => function,
+            _ => return Self::default(),
+        };
+        let (name, frame) = (function.fun.name(), &function.params.window_frame);
+        let is_aggregate = matches!(function.fun, WindowFunctionDefinition::AggregateUDF(_));
+        let by_value = frame.units != WindowFrameUnits::Rows && (is_aggregate || OF_FRAMES.contains(&name));
+        let is_offset = |bound: &WindowFrameBound| !matches!(bound, WindowFrameBound::CurrentRow) && !bound.is_unbounded();
+        Self {
+            has_peers: by_value || OF_PEERS.contains(&name),
+            has_offsets: frame.units == WindowFrameUnits::Range && (is_offset(&frame.start_bound) || is_offset(&frame.end_bound)),
+        }
+    }
+
+    fn put_right(self, mut function: Box<WindowFunction>, schema: &DFSchema) -> Transformed<Expr> {
+        // Keys of records are what they are as bytes.
+        if function.fun.name() == functions::LAST_RECORD {
+            return Transformed::no(Expr::WindowFunction(function));
+        }
+        let mut changed = false;
+        for key in &mut function.params.partition_by {
+            changed |= add_zero(key, schema);
+        }
+        for sort in &mut function.params.order_by {
+            changed |= self.has_peers && add_zero(&mut sort.expr, schema);
+            changed |= self.has_offsets && put_on_a_day(&mut sort.expr, schema);
+        }
+        let expression = Expr::WindowFunction(function);
+        if changed { Transformed::yes(expression) } else { Transformed::no(expression) }
     }
 }
 
-fn ordered_with_one_zero(mut function: Box<WindowFunction>, schema: &DFSchema) -> Transformed<Expr> {
-    let mut changed = false;
-    for sort in &mut function.params.order_by {
-        let Ok(data_type) = sort.expr.get_type(schema) else { continue };
-        let Ok(zero) = ScalarValue::new_zero(&data_type) else { continue };
-        if data_type.is_floating() && !adds(&sort.expr, &zero) {
-            sort.expr = sort.expr.clone() + lit(zero);
-            changed = true;
-        }
+/// Makes one of both zeros, where there are two.
+fn add_zero(value: &mut Expr, schema: &DFSchema) -> bool {
+    let Ok(data_type) = value.get_type(schema) else { return false };
+    let Ok(zero) = ScalarValue::new_zero(&data_type) else { return false };
+    if !data_type.is_floating() || adds(value, &zero) {
+        return false;
     }
-    let expression = Expr::WindowFunction(function);
-    if changed { Transformed::yes(expression) } else { Transformed::no(expression) }
+    *value = value.clone() + lit(zero);
+    true
+}
+
+/// DataFusion has no frames around a time of day.
+fn put_on_a_day(time: &mut Expr, schema: &DFSchema) -> bool {
+    if !matches!(time.get_type(schema), Ok(DataType::Time32(_) | DataType::Time64(_))) {
+        return false;
+    }
+    let steps = [DataType::Time64(TimeUnit::Nanosecond), DataType::Int64, DataType::Timestamp(TimeUnit::Nanosecond, None)];
+    *time = steps.into_iter().fold(time.clone(), |value, step| Expr::Cast(Cast::new(Box::new(value), step)));
+    true
 }
 
 fn adds(expression: &Expr, zero: &ScalarValue) -> bool {

@@ -668,9 +668,24 @@ async fn times_lose_digits_downwards() {
             "SELECT CAST(a AS TIMESTAMP(6)) FROM (VALUES (CAST('1969-12-31 23:59:59.999' AS TIMESTAMP(3)))) AS t (a)",
             "1969-12-31T23:59:59.999",
         ),
+        (
+            "SELECT arrow_cast(a, 'Timestamp(Second, None)'), arrow_try_cast(a, 'Timestamp(Second, None)') FROM (VALUES (TIMESTAMP '1969-12-31 23:59:58.5')) AS t (a)",
+            "1969-12-31T23:59:58 1969-12-31T23:59:58",
+        ),
+        (
+            "SELECT CAST(a AS TIMESTAMP(0)) AS s, grouping(CAST(a AS TIMESTAMP(0))) AS g, count(*), max(CAST(a AS TIMESTAMP(3))) FROM (VALUES (TIMESTAMP '1969-12-31 23:59:58.9996')) AS t (a) GROUP BY ROLLUP (CAST(a AS TIMESTAMP(0))) ORDER BY g",
+            "1969-12-31T23:59:58 0 1 1969-12-31T23:59:58.999\n 1 1 1969-12-31T23:59:58.999",
+        ),
+        (
+            "SELECT k, CAST(ts AS TIMESTAMP(0)) AS s, sum(v) FROM t WHERE v < 3 GROUP BY GROUPING SETS ((k, CAST(ts AS TIMESTAMP(0))), (k)) HAVING sum(v) > 1 ORDER BY 3",
+            "a 00:05 2\na  3",
+        ),
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
     }
+    let sets = "other SELECT k, count(*) FROM t GROUP BY GROUPING SETS ((k, CAST(ts AS TIMESTAMP(0))), (k))";
+    let shown = plan(sets).await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("whole_units(Utf8(\"second\")") && shown.contains("GROUPING SETS"), "{shown}");
     let job = plan("sink SELECT k, v, to_timestamp_micros(v) FROM t").await.unwrap();
     let shown = job.inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("whole_units(Utf8(\"millisecond\")"), "{shown}");
@@ -683,6 +698,35 @@ async fn both_zeros_are_peers() {
     let job = plan("other SELECT k, r FROM (SELECT k, rank() OVER (PARTITION BY k ORDER BY CAST(v AS DOUBLE)) AS r FROM t)");
     let shown = job.await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("+ Float64(0)"), "{shown}");
+    let zeros = "(VALUES (0e0, 1), (round(-0.4), 2), (1e0, 3)) AS t (z, n)";
+    for (over, answer) in [
+        ("sum(n) OVER (PARTITION BY z)", "3\n3\n3"),
+        ("row_number() OVER (PARTITION BY z ORDER BY n)", "1\n2\n1"),
+        ("sum(n) OVER (ORDER BY z)", "3\n3\n6"),
+        ("count(*) OVER (ORDER BY z RANGE BETWEEN 0 PRECEDING AND CURRENT ROW)", "2\n2\n1"),
+        ("count(*) OVER (ORDER BY z GROUPS CURRENT ROW)", "2\n2\n1"),
+        ("count(*) OVER (ORDER BY z DESC RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)", "3\n3\n1"),
+    ] {
+        assert_eq!(rows(&format!("SELECT a FROM (SELECT n, {over} AS a FROM {zeros}) ORDER BY n")).await, answer, "{over}");
+    }
+    let job = plan("other SELECT k, sum(v) OVER (PARTITION BY CAST(v AS DOUBLE) ORDER BY ts ROWS 1 PRECEDING) FROM t");
+    let shown = job.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("+ Float64(0)"), "{shown}");
+    // Rows that are counted one by one have no peers.
+    let job = plan("other SELECT k, row_number() OVER (PARTITION BY k ORDER BY CAST(v AS DOUBLE)) FROM t");
+    let shown = job.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(!shown.contains("+ Float64(0)"), "{shown}");
+}
+
+#[tokio::test]
+async fn frames_reach_so_far_from_a_time_of_day() {
+    let times = "(VALUES (TIME '00:30:00', 1), (TIME '01:15:00', 2), (TIME '23:50:00', 4)) AS t (d, n)";
+    let hour = "RANGE BETWEEN INTERVAL '1' HOUR PRECEDING AND CURRENT ROW";
+    for (time, answer) in [("d", "1\n3\n4"), ("d DESC", "3\n2\n4"), ("CAST(d AS TIME(3))", "1\n3\n4")] {
+        let query = format!("SELECT a FROM (SELECT n, sum(n) OVER (ORDER BY {time} {hour}) AS a FROM {times}) ORDER BY n");
+        assert_eq!(rows(&query).await, answer, "{time}");
+    }
+    plan(&format!("other SELECT k, count(*) OVER (PARTITION BY k ORDER BY CAST(ts AS TIME) {hour}) FROM t")).await.unwrap();
 }
 
 #[tokio::test]
