@@ -82,7 +82,8 @@ fn compared(input: &LogicalPlan) -> Option<Vec<Column>> {
     (!keys.is_empty() && plan.all_out_ref_exprs().is_empty()).then_some(keys)
 }
 
-/// The column of `input` that is compared with one of the other table. Of another type, or a float, it might be equal to what it is not the same as.
+/// The column of `input` that is compared with one of the other table. A float, or what is neither of the same type nor a whole number as the other one is, might
+/// be equal to what it is not the same as.
 fn equal(condition: &Expr, input: &LogicalPlan) -> Option<Column> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return None };
     let (column, outer) = match (left.as_ref(), right.as_ref()) {
@@ -90,6 +91,7 @@ fn equal(condition: &Expr, input: &LogicalPlan) -> Option<Column> {
         (Expr::OuterReferenceColumn(outer, _), Expr::Column(column)) => (column, outer),
         _ => return None,
     };
-    let data_type = input.schema().field_from_column(column).ok()?.data_type();
-    (data_type == outer.data_type() && !data_type.is_floating()).then(|| column.clone())
+    let (own, other) = (input.schema().field_from_column(column).ok()?.data_type(), outer.data_type());
+    let is_same = own == other || (own.is_signed_integer() && other.is_signed_integer());
+    (is_same && !own.is_floating()).then(|| column.clone())
 }

@@ -763,12 +763,21 @@ async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
             ),
             "a 5\nb",
         ),
+        (
+            "SELECT x.v, l.k FROM (SELECT DISTINCT CAST(v AS INT) AS v FROM t WHERE v > 3) AS x, LATERAL (SELECT y.k FROM t AS y WHERE y.v = x.v ORDER BY y.ts LIMIT 1) AS l ORDER BY 1".to_owned(),
+            "4 b\n5 a",
+        ),
     ] {
         assert_eq!(rows(&query).await.trim_end(), answer, "{query}");
     }
     let planned = plan("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.k = u.k ORDER BY ts DESC LIMIT 2) AS l");
     let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("row_number() PARTITION BY [t.k] ORDER BY [t.ts DESC"), "{shown}");
+    let narrower = "(SELECT k, CAST(v AS INT) AS w FROM u) AS x";
+    let planned =
+        plan(&format!("other SELECT x.k, l.v FROM {narrower}, LATERAL (SELECT v FROM t WHERE t.v = x.w ORDER BY ts LIMIT 2) AS l"));
+    let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("row_number() PARTITION BY [t.v] ORDER BY [t.ts ASC"), "{shown}");
     let message =
         refused("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.v < u.v ORDER BY ts DESC LIMIT 2) AS l").await;
     assert!(message.contains("ROW_NUMBER()"), "{message}");
