@@ -1,4 +1,4 @@
-//! `hex(value)` and `unhex(text)`, as Flink and Spark have them.
+//! `hex(value)`, `unhex(text)` and `bin(number)`, as Flink and Spark have them.
 use std::sync::Arc;
 
 use datafusion::{
@@ -26,7 +26,7 @@ impl Hex {
     }
 }
 
-fn digits_of(bytes: &[u8]) -> String {
+pub(super) fn digits_of(bytes: &[u8]) -> String {
     let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     halves.map(|half| char::from(DIGITS[usize::from(half)])).collect()
 }
@@ -60,6 +60,45 @@ impl ScalarUDFImpl for Hex {
             DataType::Binary => values.as_binary::<i32>().iter().map(|bytes| bytes.map(digits_of)).collect(),
             _ => values.as_string::<i32>().iter().map(|text| text.map(|text| digits_of(text.as_bytes()))).collect(),
         };
+        Ok(ColumnarValue::Array(Arc::new(texts)))
+    }
+}
+
+/// `bin(number)`: the digits of a whole number in the base of two, without zeros in front; a negative one has 64.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Bin {
+    signature: Signature,
+}
+
+impl Bin {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Bin {
+    fn name(&self) -> &str {
+        "bin"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [number] if number.is_integer() || number.is_null() => Ok(vec![DataType::Int64]),
+            _ => plan_err!("bin takes a whole number"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let numbers = arguments.args[0].to_array(arguments.number_rows)?;
+        let texts: StringArray = numbers.as_primitive::<Int64Type>().iter().map(|number| Some(format!("{:b}", number?))).collect();
         Ok(ColumnarValue::Array(Arc::new(texts)))
     }
 }

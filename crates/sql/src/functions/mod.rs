@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `date_format(time, 'yyyy-MM-dd HH:mm')` | text, by Java's pattern letters; a pattern with `%` is read as DataFusion's `to_char` reads it |
 //! | `regexp_extract(text, regex [, group])` | the group of the first match (0, the whole, when left out), NULL where none matches |
+//! | `regexp_extract_all(text, regex [, group])` | an array of the group of all matches (1 when left out), NULL where there is no such group |
 //! | `split_index(text, separator, index)` | the part at the index, from 0 on, NULL outside |
 //! | `count_char(text, character)` | how often the character's first byte is in the text |
-//! | `hex(value)`, `unhex(text)` | hexadecimal digits in capitals; the bytes that they are, NULL where they are none |
+//! | `hex(value)`, `unhex(text)`, `bin(number)` | hexadecimal digits in capitals; the bytes that they are, NULL where they are none; binary digits |
 //! | `locate(part, text [, from])` | where the part begins, counted from 1 on; 0 where it is not |
 //! | `split(text, separator)`, `str_to_map(text [, ',' [, '=']])` | an array of the parts; a map of the entries |
 //! | `parse_url(url, part [, key])` | a part of a URL, or the value of a key of its query |
+//! | `url_encode(text)`, `url_decode(text)` | a value as in forms; the text that it stands for, NULL where it is no such value |
 //! | `last_day(date)` | the last day of its month |
 //! | `typeof(value)` | its type, as columns are declared |
 //! | `hour`, `minute`, `second`, `year`, `quarter`, `month`, `week`, `dayofyear`, `dayofmonth`, `dayofweek` | BIGINT; Sunday is 1 |
@@ -84,10 +86,12 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
     let mut functions = vec![
         Arc::new(ScalarUDF::new_from_impl(date_format::DateFormat::new())),
         Arc::new(ScalarUDF::new_from_impl(text::RegexpExtract::new())),
+        Arc::new(ScalarUDF::new_from_impl(text::RegexpExtractAll::new())),
         Arc::new(ScalarUDF::new_from_impl(text::SplitIndex::new())),
         Arc::new(ScalarUDF::new_from_impl(text::CountChar::new())),
         Arc::new(ScalarUDF::new_from_impl(hex::Hex::new())),
         Arc::new(ScalarUDF::new_from_impl(hex::Unhex::new())),
+        Arc::new(ScalarUDF::new_from_impl(hex::Bin::new())),
         Arc::new(ScalarUDF::new_from_impl(last_day::LastDay::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::Locate::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
@@ -96,6 +100,8 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(longest_run::LongestRun::new())),
         Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
         Arc::new(ScalarUDF::new_from_impl(url::ParseUrl::new())),
+        Arc::new(ScalarUDF::new_from_impl(url::UrlCode::new(false))),
+        Arc::new(ScalarUDF::new_from_impl(url::UrlCode::new(true))),
         as_uuid(),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),

@@ -1,10 +1,10 @@
-//! Functions over text, with Flink's meaning: `regexp_extract`, `split_index`, `count_char`; and what a column of UUIDs takes.
+//! Functions over text, with Flink's meaning: `regexp_extract`, `regexp_extract_all`, `split_index`, `count_char`; and what a column of UUIDs takes.
 use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, Int64Array, StringArray, StringBuilder},
-        datatypes::{DataType, Int64Type},
+        array::{Array, AsArray, Int64Array, ListBuilder, StringArray, StringBuilder},
+        datatypes::{DataType, Field, Int64Type},
     },
     common::{Result, ScalarValue, exec_err, plan_err},
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
@@ -109,6 +109,74 @@ impl ScalarUDFImpl for RegexpExtract {
                 };
                 found.append_option(extracted(regex, texts.value(row), groups.value(row)));
             }
+        }
+        Ok(ColumnarValue::Array(Arc::new(found.finish())))
+    }
+}
+
+/// `regexp_extract_all(text, regex [, group])`: an array of the group of all matches, the first one when left out; NULL where the expression has no such group.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct RegexpExtractAll {
+    signature: Signature,
+}
+
+impl RegexpExtractAll {
+    pub fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for RegexpExtractAll {
+    fn name(&self) -> &str {
+        "regexp_extract_all"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [text, regex] if is_text(text) && is_text(regex) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            [text, regex, group] if is_text(text) && is_text(regex) && group.is_integer() => {
+                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
+            }
+            _ => plan_err!("regexp_extract_all takes a text, a regular expression and the number of a group"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let groups = match arguments.args.get(2) {
+            Some(group) => group.to_array(rows)?,
+            None => Arc::new(Int64Array::from_value(1, rows)),
+        };
+        let (texts, patterns) = (arguments.args[0].to_array(rows)?, arguments.args[1].to_array(rows)?);
+        let (texts, patterns) = (texts.as_string::<i32>(), patterns.as_string::<i32>());
+        let rows = texts.iter().zip(patterns).zip(groups.as_primitive::<Int64Type>());
+        let mut found = ListBuilder::new(StringBuilder::new());
+        let mut last: Option<(&str, Regex)> = None;
+        for ((text, pattern), group) in rows {
+            let (Some(text), Some(pattern), Some(group)) = (text, pattern, group) else {
+                found.append_null();
+                continue;
+            };
+            let (_, regex) = match last.take().filter(|(known, _)| *known == pattern) {
+                Some(known) => last.insert(known),
+                None => last.insert((pattern, compiled(pattern)?)),
+            };
+            let Some(group) = usize::try_from(group).ok().filter(|group| *group < regex.captures_len()) else {
+                found.append_null();
+                continue;
+            };
+            for captures in regex.captures_iter(text) {
+                found.values().append_option(captures.get(group).map(|part| part.as_str()));
+            }
+            found.append(true);
         }
         Ok(ColumnarValue::Array(Arc::new(found.finish())))
     }

@@ -1,4 +1,4 @@
-//! `parse_url(url, part [, key])`, as Flink and Spark have it: nothing is decoded.
+//! `parse_url(url, part [, key])`, as Flink and Spark have it: nothing is decoded. `url_encode(text)` and `url_decode(text)` are of values of forms, as in Flink.
 use std::sync::Arc;
 
 use datafusion::{
@@ -10,7 +10,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
 };
 
-use super::text::is_text;
+use super::{hex::digits_of, text::is_text};
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct ParseUrl {
@@ -132,6 +132,81 @@ impl ScalarUDFImpl for ParseUrl {
     }
 }
 
+/// `url_encode(text)`, or `url_decode(text)`: the text, NULL where a `%` is not followed by two digits.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct UrlCode {
+    decodes: bool,
+    signature: Signature,
+}
+
+impl UrlCode {
+    pub fn new(decodes: bool) -> Self {
+        Self { decodes, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => written.push('+'),
+            plain if plain.is_ascii_alphanumeric() || b".-*_".contains(&plain) => written.push(char::from(plain)),
+            other => {
+                written.push('%');
+                written.push_str(&digits_of(&[other]));
+            }
+        }
+    }
+    written
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match *first {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let [high, low, after @ ..] = rest else { return None };
+                bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+                rest = after;
+            }
+            other => bytes.push(other),
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+impl ScalarUDFImpl for UrlCode {
+    fn name(&self) -> &str {
+        if self.decodes { "url_decode" } else { "url_encode" }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [text] if is_text(text) => Ok(vec![DataType::Utf8]),
+            _ => plan_err!("{} takes a text", self.name()),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = arguments.args[0].to_array(arguments.number_rows)?;
+        let of_text = |text: &str| if self.decodes { decoded(text) } else { Some(encoded(text)) };
+        let codes: StringArray = texts.as_string::<i32>().iter().map(|text| text.and_then(of_text)).collect();
+        Ok(ColumnarValue::Array(Arc::new(codes)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +234,16 @@ mod tests {
         assert_eq!(parsed("http://[::1]:80?a=b", "PATH", None), Some(""));
         assert_eq!(parsed("mailto:me@x.org", "HOST", None), None);
         assert_eq!(parsed("no url", "PATH", None), None);
+    }
+
+    #[test]
+    fn values_of_forms_are_encoded_and_back() {
+        let (text, code) = ("a b&ü=*~", "a+b%26%C3%BC%3D*%7E");
+        assert_eq!(encoded(text), code);
+        assert_eq!(decoded(code).as_deref(), Some(text));
+        assert_eq!(decoded("%2f%2F").as_deref(), Some("//"));
+        for broken in ["%", "%4", "a%zz"] {
+            assert_eq!(decoded(broken), None, "{broken}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(super) const MAX_REPEATED: usize = 4_096;
 
 /// Functions that have another name here.
-const RENAMED: [(&str, &str); 13] = [
+const RENAMED: [(&str, &str); 20] = [
     ("approx_count_distinct", "approx_distinct"),
     ("approx_percentile", "approx_percentile_cont"),
     ("percentile_approx", "approx_percentile_cont"),
@@ -31,6 +31,13 @@ const RENAMED: [(&str, &str); 13] = [
     ("regexp", "regexp_like"),
     ("rlike", "regexp_like"),
     ("truncate", "trunc"),
+    ("translate3", "translate"),
+    ("startswith", "starts_with"),
+    ("endswith", "ends_with"),
+    ("every", "bool_and"),
+    ("variance", "var"),
+    ("map_from_arrays", "map"),
+    ("json_quote", "to_json"),
     ("json_string", "to_json"),
     ("to_jsonb", "to_json"),
     ("grouping_id", "grouping"),
@@ -139,6 +146,9 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
         }
         Expr::Cube(parts) if parts.iter().any(|part| part.len() != 1) => Some(Expr::GroupingSets(grouping_sets::of_cube(parts)?)),
         Expr::Interval(written) => interval_ranges::in_units(written)?,
+        Expr::BinaryOp { op: BinaryOperator::Overlaps, .. } => {
+            return Err("OVERLAPS is not supported; write a < d AND c < b for (a, b) OVERLAPS (c, d)".into());
+        }
         Expr::BinaryOp { .. } => interval_products::multiple(expression),
         Expr::Function(function) => call_of(function)?,
         _ => None,
@@ -204,7 +214,7 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             None
         }
         // As the greatest and the least, values leave a frame that slides.
-        ("bool_or" | "bool_and", [value]) if slides(function.over.as_ref()) => {
+        ("bool_or" | "bool_and" | "every", [value]) if slides(function.over.as_ref()) => {
             rename(function, if name == "bool_or" { "max" } else { "min" });
             // What is no condition stays an error, and is not its own greatest value.
             let condition = Expr::BinaryOp {
@@ -215,6 +225,18 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(condition))]);
             None
         }
+        ("elt", [index, values @ ..]) if !values.is_empty() => Some(chosen(index, values)),
+        ("e", []) => Some(call("exp", [number(1)])),
+        ("rand" | "random", [_]) | ("rand_integer", [_, _]) => {
+            return Err(format!("{name} takes no seed, as several executors compute rows; leave it out"));
+        }
+        ("rand_integer", [bound]) => {
+            let bound = Box::new(Expr::Nested(Box::new(bound.clone())));
+            let below = Expr::BinaryOp { left: Box::new(call("random", [])), op: BinaryOperator::Multiply, right: bound };
+            Some(call("arrow_cast", [call("floor", [below]), text("Int32")]))
+        }
+        ("encode", [value, encoding]) if is_utf8(encoding) => Some(call("arrow_cast", [value.clone(), text("Binary")])),
+        ("decode", [value, encoding]) if is_utf8(encoding) => Some(call("arrow_cast", [value.clone(), text("Utf8")])),
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
         ("mode", _) => Some(most_frequent(function, &arguments)?),
         ("regexp_substr", [_, _]) => {
@@ -455,6 +477,8 @@ fn only(function: &mut Function, condition: Expr) {
 /// The value in the row with the least or the greatest `order`, which is not NULL.
 fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {
     rename(function, name);
+    // A number by itself would be the place of a column.
+    let order = if matches!(order, Expr::Value(_)) { Expr::Nested(Box::new(order)) } else { order };
     let ascending =
         OrderByExpr { expr: order.clone(), options: OrderByOptions { asc: Some(true), nulls_first: None }, with_fill: None };
     set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]);
@@ -476,8 +500,7 @@ fn in_order(function: &Function, share: &Expr) -> Result<Expr, String> {
     let values = sorted(function, order)?;
     let count = Box::new(Expr::Function(over_order("count", function, order)));
     let rows = Expr::BinaryOp { left: Box::new(share.clone()), op: BinaryOperator::Multiply, right: count };
-    let one = Expr::Value(Value::Number("1".into(), false).into());
-    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), one]), text("Int64")]);
+    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), number(1)]), text("Int64")]);
     Ok(call("array_element", [values, place]))
 }
 
@@ -578,6 +601,26 @@ pub(super) fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
     }
 }
 
+/// `ELT(index, a, b, …)`: the value at the index, from 1 on, NULL outside.
+fn chosen(index: &Expr, values: &[Expr]) -> Expr {
+    let when = |(place, value): (usize, &Expr)| CaseWhen { condition: number(place), result: value.clone() };
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: Some(Box::new(index.clone())),
+        conditions: (1..).zip(values).map(when).collect(),
+        else_result: None,
+    }
+}
+
+fn is_utf8(encoding: &Expr) -> bool {
+    name_of(encoding).is_some_and(|name| ["utf-8", "utf8"].iter().any(|utf8| name.eq_ignore_ascii_case(utf8)))
+}
+
+fn number(value: usize) -> Expr {
+    Expr::Value(Value::Number(value.to_string(), false).into())
+}
+
 pub(super) fn text(words: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(words.to_owned()).into())
 }
@@ -630,6 +673,7 @@ mod tests {
             ("LISTAGG(DISTINCT name)", "string_agg(DISTINCT name, ',')"),
             ("listagg(name, ';') WITHIN GROUP (ORDER BY ts DESC)", "string_agg(name, ';' ORDER BY ts DESC)"),
             ("max_by(a, b)", "last_value(a ORDER BY b ASC) FILTER (WHERE (b IS NOT NULL))"),
+            ("argmax(a, 2)", "last_value(a ORDER BY (2) ASC) FILTER (WHERE ((2) IS NOT NULL))"),
             ("TIMESTAMPDIFF(MINUTE, a, b)", "timestampdiff('minute', a, b)"),
             ("timestampadd(SQL_TSI_DAY, -1, ts)", "timestampadd('day', -1, ts)"),
             ("to_timestamp_ltz(n)", "arrow_cast(to_timestamp_millis(n), 'Timestamp(Millisecond, Some(\"UTC\"))')"),
@@ -698,6 +742,15 @@ mod tests {
             ),
             ("bool_or(a) OVER (ORDER BY b)", "bool_or(a) OVER (ORDER BY b)"),
             ("bool_or(a)", "bool_or(a)"),
+            ("EVERY(a)", "bool_and(a)"),
+            ("every(a) OVER (ORDER BY b ROWS 1 PRECEDING)", "min((a) AND true) OVER (ORDER BY b ROWS 1 PRECEDING)"),
+            ("VARIANCE(a)", "var(a)"),
+            ("ELT(n, a, 'b')", "CASE n WHEN 1 THEN a WHEN 2 THEN 'b' END"),
+            ("RAND_INTEGER(n + 1)", "arrow_cast(floor(random() * (n + 1)), 'Int32')"),
+            ("E()", "exp(1)"),
+            ("ENCODE(a, 'UTF-8')", "arrow_cast(a, 'Binary')"),
+            ("decode(a, 'utf8')", "arrow_cast(a, 'Utf8')"),
+            ("decode(a, 'hex')", "decode(a, 'hex')"),
             ("EXTRACT(DECADE FROM a)", "arrow_cast(floor(date_part('year', a) / 10e0), 'Int64')"),
             (
                 "date_part('century', a)",
@@ -731,6 +784,9 @@ mod tests {
             ("instr(a, 'b', 5)", "write locate(part, text, from)"),
             ("mode(a) WITHIN GROUP (ORDER BY a)", "mode takes one order"),
             ("mode() OVER (ORDER BY a)", "mode takes one order"),
+            ("rand(5)", "rand takes no seed"),
+            ("RAND_INTEGER(5, n)", "rand_integer takes no seed"),
+            ("(a, b) OVERLAPS (c, d)", "write a < d AND c < b"),
             ("sha2(a, 1)", "sha2 takes 224, 256, 384 or 512 bits"),
             ("to_timestamp(t, 'yyyy-MM-dd HH')", "minutes"),
         ] {

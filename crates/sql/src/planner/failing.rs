@@ -21,7 +21,7 @@ use datafusion::{
 use crate::error::SqlError;
 
 /// Functions that take every value of their argument at this place, if their other arguments are right.
-const TAKE_ALL: [(&str, usize); 13] = [
+const TAKE_ALL: [(&str, usize); 14] = [
     ("date_bin", 1),
     ("date_part", 1),
     ("date_trunc", 1),
@@ -29,6 +29,7 @@ const TAKE_ALL: [(&str, usize); 13] = [
     ("encode", 0),
     ("regexp_count", 0),
     ("regexp_extract", 0),
+    ("regexp_extract_all", 0),
     ("regexp_instr", 0),
     ("regexp_like", 0),
     ("regexp_match", 0),
