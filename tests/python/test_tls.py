@@ -1,6 +1,8 @@
 """Every door with TLS, from certificate files, as psql, ADBC and the command line come in."""
+import contextlib
 import os
 import pathlib
+import socket
 import subprocess
 
 import adbc_driver_flightsql.dbapi as flight_sql
@@ -20,6 +22,11 @@ def test_every_door_speaks_tls(fresh_platform, certificates):
         psql = ["psql", f"host={host} port={port} user=admin dbname=polybolos sslmode={mode} sslrootcert={ca}", "-Atc", "SELECT 1"]
         done = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": platform.token}, timeout=60)
         assert done.stdout.strip() == "1", done.stderr
+    with contextlib.ExitStack() as taken:
+        for _ in range(128):
+            taken.enter_context(socket.create_connection((host, port), timeout=60))
+        done = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": platform.token}, timeout=60)
+        assert done.returncode == 2 and "too many connections: the PostgreSQL door takes 128" in done.stderr, done.stderr
 
     host, port = platform.address("flight_sql")
     options = {

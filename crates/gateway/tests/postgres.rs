@@ -6,7 +6,11 @@ use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use polybolos_gateway::postgres;
 use support::{MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
-use tokio::{net::TcpListener, process::Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+};
 use tokio_util::sync::CancellationToken;
 
 async fn door() -> SocketAddr {
@@ -220,18 +224,76 @@ async fn long_statements_can_be_ended() {
     }
     let started = std::time::Instant::now();
     let mut sleeps = engine.sleeps.subscribe();
+    let slow = slow_psql(address);
+    tokio::time::timeout(Duration::from_secs(60), sleeps.changed()).await.unwrap().unwrap();
+    let said = interrupted(slow).await;
+    assert!(said.contains("canceling statement due to user request") && said.contains("SHOW JOBS"), "{said}");
+    assert!(started.elapsed() < Duration::from_secs(75), "it sleeps for 90 s");
+}
+
+/// As many connections as the door takes at once.
+async fn fill(address: SocketAddr) -> Vec<TcpStream> {
+    let mut taken = Vec::new();
+    for _ in 0..128 {
+        taken.push(TcpStream::connect(address).await.unwrap());
+    }
+    taken
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so() {
+    let address = door().await;
+    let mut taken = fill(address).await;
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    let hello = b"\0\0\0\x27\0\x03\0\0user\0admin\0database\0polybolos\0\0";
+    refused.write_all(hello).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(60), refused.read_to_end(&mut answer)).await.expect("it is closed").unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("SFATAL\0") && answer.contains("C53300\0"), "{answer:?}");
+    // By default psql asks for TLS first.
+    for mode in ["prefer", "disable"] {
+        let wanted = format!("dbname=polybolos sslmode={mode}");
+        let said = psql_as(address, "admin", TOKEN, &wanted, &["-c", "SELECT 1"]).await;
+        assert_ne!(said.code, 0);
+        let told = "FATAL:  too many connections: the PostgreSQL door takes 128 at once";
+        assert!(said.err.contains(told) && said.err.contains("HINT:  close some"), "{mode}: {}", said.err);
+    }
+    taken.pop();
+    let freed = async {
+        while psql(address, "SELECT 1").await.code != 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("a place that is free again is given away");
+}
+
+#[tokio::test]
+async fn a_statement_can_be_cancelled_while_no_connection_is_left() {
+    let engine = MemoryEngine::start().await;
+    let address = door_of(engine.clone()).await;
+    let mut sleeps = engine.sleeps.subscribe();
+    let slow = slow_psql(address);
+    tokio::time::timeout(Duration::from_secs(60), sleeps.changed()).await.unwrap().unwrap();
+    let _taken = fill(address).await;
+    let said = interrupted(slow).await;
+    assert!(said.contains("canceling statement due to user request"), "{said}");
+}
+
+fn slow_psql(address: SocketAddr) -> Child {
     let port = address.port().to_string();
-    let slow = Command::new("psql")
+    Command::new("psql")
         .args(["-X", "-w", "-h", "127.0.0.1", "-p", &port, "-U", "admin", "-d", "polybolos", "-c", "SLEEP ON"])
         .env("PGPASSWORD", TOKEN)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .expect("psql is needed: install postgresql-client");
-    tokio::time::timeout(Duration::from_secs(60), sleeps.changed()).await.unwrap().unwrap();
+        .expect("psql is needed: install postgresql-client")
+}
+
+/// What it says after Ctrl-C.
+async fn interrupted(slow: Child) -> String {
     let pid = slow.id().unwrap().to_string();
     Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
-    let said = String::from_utf8(slow.wait_with_output().await.unwrap().stderr).unwrap();
-    assert!(said.contains("canceling statement due to user request") && said.contains("SHOW JOBS"), "{said}");
-    assert!(started.elapsed() < Duration::from_secs(75), "it sleeps for 90 s");
+    String::from_utf8(slow.wait_with_output().await.unwrap().stderr).unwrap()
 }

@@ -17,7 +17,7 @@ use datafusion_postgres::pgwire::{
 };
 use futures::{Sink, SinkExt};
 
-use super::DATABASE;
+use super::{DATABASE, MAX_CONNECTIONS};
 use crate::auth::{Authenticate, Principal, Role};
 
 pub struct Login {
@@ -81,6 +81,25 @@ impl StartupHandler for Login {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Refuses whoever comes while as many as may be are connected.
+pub struct Full;
+
+#[async_trait]
+impl StartupHandler for Full {
+    async fn on_startup<C>(&self, _: &mut C, _: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        Err(fatal(
+            "53300",
+            format!("too many connections: the PostgreSQL door takes {MAX_CONNECTIONS} at once"),
+            "close some, or let clients share them in a pool",
+        ))
     }
 }
 

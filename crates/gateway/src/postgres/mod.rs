@@ -15,7 +15,7 @@ mod shown;
 mod tables;
 mod views;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use datafusion_postgres::pgwire::{
     api::{
@@ -41,6 +41,10 @@ use crate::{
 pub const DATABASE: &str = "polybolos";
 /// PostgreSQL's own default is 100.
 const MAX_CONNECTIONS: usize = 128;
+/// Connections beyond these that are told so at once; more are closed without a word.
+const MAX_REFUSED: usize = 32;
+/// A client that is refused has so long to say hello and to read why.
+const REFUSAL: Duration = Duration::from_secs(10);
 
 /// Serves until `stop` is cancelled. Without `tls`, only connections of this machine can log in.
 pub async fn serve(
@@ -51,8 +55,10 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let handlers = Arc::new(Handlers::new(engine, login).map_err(io::Error::other)?);
+    let refusing = Arc::new(handlers.refusing());
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSED));
     let tasks = TaskTracker::new();
     info!(address = %listener.local_addr()?, tls = acceptor.is_some(), "PostgreSQL door open");
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -61,15 +67,25 @@ pub async fn serve(
             Err(error) => {
                 // Out of file descriptors, most likely: others close soon.
                 warn!(%error, "PostgreSQL door: a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
+        let (acceptor, stop) = (acceptor.clone(), stop.clone());
         let Ok(permit) = connections.clone().try_acquire_owned() else {
             warn!(%peer, limit = MAX_CONNECTIONS, "PostgreSQL door: too many connections, one was refused");
+            if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                let refusing = refusing.clone();
+                tasks.spawn(async move {
+                    let told = tokio::time::timeout(REFUSAL, process_socket(socket, acceptor, refusing));
+                    // Whoever goes away before it is told does not want to know.
+                    let _ = stop.run_until_cancelled(told).await;
+                    drop(permit);
+                });
+            }
             continue;
         };
-        let (acceptor, handlers, stop) = (acceptor.clone(), handlers.clone(), stop.clone());
+        let handlers = handlers.clone();
         tasks.spawn(async move {
             if let Some(Err(error)) = stop.run_until_cancelled(process_socket(socket, acceptor, handlers)).await {
                 debug!(%peer, %error, "PostgreSQL door: a connection broke");
@@ -82,24 +98,29 @@ pub async fn serve(
     Ok(())
 }
 
-struct Handlers {
-    login: Arc<login::Login>,
+struct Handlers<S> {
+    startup: Arc<S>,
     query: Arc<query::Queries>,
     cancel: Arc<DefaultCancelHandler>,
 }
 
-impl Handlers {
+impl Handlers<login::Login> {
     fn new(engine: Arc<dyn Engine>, login: Arc<dyn Authenticate>) -> Result<Self, EngineError> {
         let connections = Arc::new(ConnectionManager::new());
         Ok(Self {
-            login: Arc::new(login::Login::new(login, connections.clone())),
+            startup: Arc::new(login::Login::new(login, connections.clone())),
             query: Arc::new(query::Queries::new(engine)?),
             cancel: Arc::new(DefaultCancelHandler::new(connections)),
         })
     }
+
+    /// The same for a connection too many. It may still cancel a statement of another one, which is when that is needed most.
+    fn refusing(&self) -> Handlers<login::Full> {
+        Handlers { startup: Arc::new(login::Full), query: self.query.clone(), cancel: self.cancel.clone() }
+    }
 }
 
-impl PgWireServerHandlers for Handlers {
+impl<S: StartupHandler + 'static> PgWireServerHandlers for Handlers<S> {
     fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
         self.query.clone()
     }
@@ -109,7 +130,7 @@ impl PgWireServerHandlers for Handlers {
     }
 
     fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        self.login.clone()
+        self.startup.clone()
     }
 
     fn error_handler(&self) -> Arc<impl ErrorHandler> {
