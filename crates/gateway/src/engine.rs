@@ -14,9 +14,6 @@ use crate::{
     status::Status,
 };
 
-/// Doors refuse a longer text.
-pub const MAX_STATEMENT_BYTES: usize = 1 << 20;
-
 /// What a client is told whose time is up, or that cancels, where [`Engine::outlives_call`].
 pub const GOES_ON: &str = "a change that has begun goes on to its end; SHOW JOBS shows what becomes of it";
 

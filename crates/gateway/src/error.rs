@@ -3,7 +3,7 @@
 use std::fmt;
 
 use datafusion::arrow::error::ArrowError;
-use polybolos_tables::plain::plain;
+use polybolos_tables::{plain::plain, statement};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -77,6 +77,11 @@ impl EngineError {
     pub fn with_sqlstate(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
+    }
+
+    /// Of a text that no door takes.
+    pub(crate) fn too_long() -> Self {
+        Self::new(ErrorKind::LimitExceeded, statement::too_long()).with_sqlstate("54001")
     }
 
     /// PostgreSQL's code (appendix A of its manual).

@@ -242,8 +242,17 @@ async fn sql_answers_rows_and_errors() {
     }
     let (status, _) = sql(&door, TOKEN, json!({ "query": "SELECT 1" })).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    let (status, _) = sql(&door, TOKEN, json!({ "sql": "x".repeat(2 << 20) })).await;
-    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    // The second does not fit into a body; of the third the body is larger than the statement may be, and the statement is not.
+    for (text, expected) in [
+        ("x".repeat((256 << 10) + 1), StatusCode::PAYLOAD_TOO_LARGE),
+        ("x".repeat(2 << 20), StatusCode::PAYLOAD_TOO_LARGE),
+        (format!("SELECT 1 --{}", "\u{1}".repeat(200 << 10)), StatusCode::OK),
+    ] {
+        let (status, body) = sql(&door, TOKEN, json!({ "sql": text })).await;
+        assert_eq!(status, expected, "{body}");
+        let told = body["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(told.starts_with("the statement is longer than 256 KiB; "), status != StatusCode::OK, "{body}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

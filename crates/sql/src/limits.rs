@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::{
     keywords::Keyword,
     tokenizer::{Token, TokenWithSpan},
 };
+use polybolos_tables::statement::{MAX_STATEMENT_BYTES, too_long};
 
 use crate::{error::SqlError, location::Location};
 
@@ -12,31 +13,17 @@ const QUERY_LEVELS: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a script.
-    pub statement_bytes: usize,
     /// Deepest expression or chain of relations; counted from above, as tokens tell it.
     pub expression_depth: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { statement_bytes: 256 * 1024, expression_depth: 256 }
+        Self { expression_depth: 256 }
     }
 }
 
 impl Limits {
-    pub(crate) fn check_bytes(&self, sql: &str) -> Result<(), SqlError> {
-        if sql.len() <= self.statement_bytes {
-            return Ok(());
-        }
-        let message = format!(
-            "the statement has {} bytes, more than the {} allowed; split it, or write its data to a table first",
-            sql.len(),
-            self.statement_bytes
-        );
-        Err(SqlError::TooLarge { at: Location::START, message })
-    }
-
     /// Refuses a statement whose tree could become deeper than allowed.
     pub(crate) fn check_depth(&self, tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
         let mut levels = vec![Level::default()];
@@ -92,6 +79,14 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+/// Refuses a script that is too long.
+pub(crate) fn check_bytes(sql: &str) -> Result<(), SqlError> {
+    if sql.len() <= MAX_STATEMENT_BYTES {
+        return Ok(());
+    }
+    Err(SqlError::TooLarge { at: Location::START, message: too_long() })
 }
 
 /// What was read at one level of parentheses.
@@ -171,7 +166,16 @@ mod tests {
 
     fn check(sql: &str, depth: usize) -> Result<(), SqlError> {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap();
-        Limits { expression_depth: depth, ..Limits::default() }.check_depth(&tokens)
+        Limits { expression_depth: depth }.check_depth(&tokens)
+    }
+
+    #[test]
+    fn a_script_may_be_as_long_as_the_limit() {
+        let mut script = "-- ".to_owned();
+        script.extend(std::iter::repeat_n('x', MAX_STATEMENT_BYTES - script.len()));
+        check_bytes(&script).unwrap();
+        script.push('x');
+        assert!(check_bytes(&script).unwrap_err().to_string().contains("longer than 256 KiB; send its parts"));
     }
 
     #[test]

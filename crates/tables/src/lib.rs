@@ -7,7 +7,8 @@
 //! * [`schema`]: names, column types, primary keys, and how they look in Arrow;
 //! * [`backend`]: [`TableBackend`] and [`TableWriter`], the two traits that a store implements;
 //! * [`error`]: what can go wrong, and whose fault it is;
-//! * [`plain`]: errors of the engine underneath, in words for people.
+//! * [`plain`]: errors of the engine underneath, in words for people;
+//! * [`statement`]: how long a text of statements may be.
 #![forbid(unsafe_code)]
 
 pub mod backend;
@@ -15,6 +16,7 @@ pub mod check;
 pub mod error;
 pub mod plain;
 pub mod schema;
+pub mod statement;
 
 pub use backend::{
     CreateOptions, Grant, KeyPredicate, LookupOptions, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter,

@@ -1,9 +1,10 @@
 //! Handles of statements: the text, and for a prepared statement with parameters also the text with its last values. Values can be bound
 //! again, because the first text stays.
+use polybolos_tables::statement::MAX_STATEMENT_BYTES;
 use prost::bytes::Bytes;
 use tonic::Status;
 
-use crate::engine::MAX_STATEMENT_BYTES;
+use crate::error::EngineError;
 
 /// Between both texts; no statement contains it.
 const SEPARATOR: char = '\0';
@@ -23,7 +24,7 @@ impl<'a> Handle<'a> {
             return Err(Status::invalid_argument("the statement contains a zero character"));
         }
         if template.len() > MAX_STATEMENT_BYTES || text.len() > MAX_STATEMENT_BYTES {
-            return Err(Status::resource_exhausted(format!("the statement is longer than {MAX_STATEMENT_BYTES} bytes")));
+            return Err(EngineError::too_long().into());
         }
         Ok(Self { template, text })
     }
@@ -46,5 +47,8 @@ mod tests {
         assert_eq!((second.template, second.text), ("SELECT $1", "SELECT 5"));
         assert!(Handle::decode(b"a\0b\0c").is_err());
         assert!(Handle::decode(&[0xff]).is_err());
+        let long = " ".repeat(MAX_STATEMENT_BYTES + 1);
+        let refused = Handle::decode(long.as_bytes()).err().unwrap();
+        assert!(refused.message().starts_with("the statement is longer than 256 KiB; "), "{refused}");
     }
 }

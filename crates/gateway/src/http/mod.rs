@@ -19,6 +19,7 @@ use axum::{
     routing::{get, post},
     serve::ListenerExt,
 };
+use polybolos_tables::statement::MAX_STATEMENT_BYTES;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +27,8 @@ use tracing::info;
 
 use crate::{auth::Authenticate, engine::Engine, error::EngineError, tls::TlsListener};
 
-/// A statement longer than this is refused.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// Of a statement as JSON: a character of one byte takes six at most there, and the rest of the body is small.
+const MAX_BODY_BYTES: usize = 6 * MAX_STATEMENT_BYTES + 1024;
 /// Browsers that watch at once; each costs a status and a look at one table per second.
 const MAX_WATCHERS: usize = 64;
 

@@ -5,9 +5,11 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
+use polybolos_tables::statement::MAX_STATEMENT_BYTES;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -50,7 +52,9 @@ pub async fn run(
     body: Result<Json<Request>, JsonRejection>,
 ) -> Response {
     let request = match body {
-        Ok(Json(request)) => request,
+        Ok(Json(request)) if request.sql.len() <= MAX_STATEMENT_BYTES => request,
+        Ok(_) => return EngineError::too_long().into_response(),
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => return EngineError::too_long().into_response(),
         Err(rejection) => {
             let error = EngineError::new(ErrorKind::Syntax, rejection.body_text());
             let hint = "send Content-Type: application/json and a body like {\"sql\": \"SELECT 1\"}";

@@ -20,6 +20,7 @@ use datafusion_postgres::{
     },
 };
 use futures::Sink;
+use polybolos_tables::statement::MAX_STATEMENT_BYTES;
 
 use super::{
     Errors, Running, answer,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    engine::{Answer, Engine, MAX_STATEMENT_BYTES},
+    engine::{Answer, Engine},
     error::{EngineError, ErrorKind},
     scan,
 };
@@ -170,8 +171,7 @@ fn changes_something(answer: &Answer) -> bool {
 
 fn check_size(sql: &str) -> PgWireResult<()> {
     if sql.len() > MAX_STATEMENT_BYTES {
-        let message = format!("the statement is longer than {MAX_STATEMENT_BYTES} bytes");
-        return Err(report(EngineError::new(ErrorKind::LimitExceeded, message)));
+        return Err(report(EngineError::too_long()));
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ use self::{cursor::Cursor, dialect::Generic, job::Blocks, window::Place};
 use crate::{
     catalog::CONNECTORS,
     error::{SqlError, did_you_mean},
-    limits::Limits,
+    limits::{Limits, check_bytes},
     location::{LineIndex, Location},
     statement::{Explain, ExplainTarget, JobAction, Query, Show, Statement, StatementKind},
     types::SqlType,
@@ -84,7 +84,7 @@ pub fn parse_one(sql: &str, limits: Limits) -> Result<Statement, SqlError> {
 /// Every statement of a script, or what is wrong with it: an error ends its statement, not the script. (An unclosed string or comment
 /// ends the script: nobody can tell where the next statement starts.)
 pub fn parse_script(sql: &str, limits: Limits) -> Vec<Result<Statement, SqlError>> {
-    if let Err(error) = limits.check_bytes(sql) {
+    if let Err(error) = check_bytes(sql) {
         return vec![Err(error)];
     }
     let tokens = match tokenise(sql) {
