@@ -20,6 +20,7 @@ class Load(threading.Thread):
         self.random = random.Random(seed)
         self.stopping, self.given_up = threading.Event(), False
         self.sent = self.acknowledged = 0
+        self.error: BaseException | None = None
 
     def send_some(self) -> None:
         """Sends some records."""
@@ -34,6 +35,12 @@ class Load(threading.Thread):
         self.acknowledged += 1
 
     def run(self) -> None:
+        try:
+            self.go_on()
+        except BaseException as error:  # noqa: BLE001 - whoever stops it is told
+            self.error = error
+
+    def go_on(self) -> None:
         settings = {"bootstrap.servers": self.servers, "enable.idempotence": True, "message.timeout.ms": 120_000, "linger.ms": 2}
         self.producer = Producer(settings | {"reconnect.backoff.max.ms": 500, "log_level": 0})
         while not self.stopping.is_set():
@@ -45,12 +52,21 @@ class Load(threading.Thread):
             time.sleep(0.01)
         assert self.given_up or self.producer.flush(120) == 0
 
+    def wait_until_sending(self) -> None:
+        while not self.sent and self.is_alive():
+            time.sleep(0.01)
+        if self.error:
+            raise self.error
+
     def stop(self) -> None:
         self.stopping.set()
         self.join()
+        if self.error:
+            raise self.error
 
     def give_up(self) -> None:
         """Ends without waiting for what the broker has not acknowledged: it may be gone."""
         self.given_up = True
+        self.stopping.set()
         if self.is_alive():
-            self.stop()
+            self.join()

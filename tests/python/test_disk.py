@@ -34,6 +34,10 @@ def shown(platform) -> dict:
     return platform.sql("SELECT * FROM polybolos.jobs")[0]
 
 
+def tries(platform) -> int:
+    return pathlib.Path(platform.err.name).read_text().count("job cannot be started yet; trying again")
+
+
 def count(platform) -> int:
     return platform.sql("SELECT count(*) AS n FROM kept_rows")[0]["n"]
 
@@ -68,8 +72,9 @@ def test_a_damaged_manifest_is_an_error_and_no_new_beginning(fresh_platform, how
     platform.start()
     job = wait_for("the error", lambda: (job := shown(platform))["error"] and job)
     assert "manifest" in job["error"] and "\n" not in job["error"], job
+    tried = tries(platform)
     produce(platform, range(100, 110))
-    time.sleep(3)  # It is tried again meanwhile, and must not begin anew.
+    wait_for("another try, which must not begin anew", lambda: tries(platform) > tried)
     assert count(platform) == 100 and manifest.read_bytes() == found
     assert "manifest" in shown(platform)["error"]
 
