@@ -2,6 +2,7 @@
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use polybolos_tables::plain::counted;
 use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -133,7 +134,7 @@ fn print_lines(name: &str, rows: &[Vec<String>]) {
 }
 
 fn print_count(rows: usize) {
-    println!("{rows} row{}", if rows == 1 { "" } else { "s" });
+    println!("{}", counted(rows as u64, "row"));
 }
 
 fn print_records(names: &[&str], rows: &[Vec<String>]) {

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use polybolos_tables::plain::counted;
 
 use crate::{
     Connect,
@@ -42,7 +43,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sql = match &arguments.what {
         What::Export { name, file } => {
             let bytes = client.download(&["api", "v1", "savepoints", name, "archive"], file).await?;
-            eprintln!("savepoint {name} is in {}, {bytes} bytes", file.display());
+            eprintln!("savepoint {name} is in {}, {}", file.display(), counted(bytes, "byte"));
             return Ok(());
         }
         What::Import { file, name } => {

@@ -10,6 +10,7 @@ use polybolos_kafka::{
 };
 use polybolos_service::exit::{Exit, Failure};
 use polybolos_streaming::frame::OffsetRange;
+use polybolos_tables::plain::counted;
 use serde_json::{Value, json};
 
 use crate::{
@@ -137,6 +138,6 @@ async fn produce(connection: &Connection, topic: &str) -> anyhow::Result<()> {
             produced += 1;
         }
     }
-    eprintln!("{produced} records produced to {topic}");
+    eprintln!("{} produced to {topic}", counted(produced, "record"));
     Ok(())
 }

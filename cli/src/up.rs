@@ -26,7 +26,7 @@ use polybolos_service::{
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
-use polybolos_tables::TableBackend;
+use polybolos_tables::{TableBackend, plain::counted};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -285,10 +285,8 @@ async fn live_status(engine: Arc<dyn polybolos_scheduler::Engine>, stop: Cancell
             .iter()
             .map(|job| {
                 let behind = job.lag_records.map_or_else(|| "?".to_owned(), |records| records.to_string());
-                format!(
-                    "{} {:?}: {} rows, {:.0}/s, {behind} behind, {} dead",
-                    job.name, job.state, job.rows_out, job.rows_per_s, job.dead_letters
-                )
+                let rows = counted(job.rows_out, "row");
+                format!("{} {:?}: {rows}, {:.0}/s, {behind} behind, {} dead", job.name, job.state, job.rows_per_s, job.dead_letters)
             })
             .collect();
         print!("\r\x1b[K{}", jobs.join("  ·  "));

@@ -8,7 +8,7 @@ use polybolos_sql::{
     statement::{Statement, StatementKind},
     validate::Validation,
 };
-use polybolos_tables::plain::plain_chain;
+use polybolos_tables::plain::{counted, plain_chain};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -41,18 +41,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         problems += validation.problems.len() + refused.len();
         let (tables, jobs) = (validation.catalog.tables.len(), validation.catalog.jobs.len() - refused.len());
-        println!("{shown}: {}, {}, {}", counted(feeds, "feed"), counted(tables, "table"), counted(jobs, "job"));
-    }
-    if problems > 0 {
-        return Err(
-            Exit::new(Failure::Reported, format!("{}; nothing was started or changed", counted(problems, "problem"))).into()
+        println!(
+            "{shown}: {}, {}, {}",
+            counted(feeds as u64, "feed"),
+            counted(tables as u64, "table"),
+            counted(jobs as u64, "job")
         );
     }
+    if problems > 0 {
+        return Err(Exit::new(
+            Failure::Reported,
+            format!("{}; nothing was started or changed", counted(problems as u64, "problem")),
+        )
+        .into());
+    }
     Ok(())
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Sound statements whose jobs `CREATE JOB` would refuse all the same.

@@ -2,6 +2,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use polybolos_service::exit::{Exit, Failure};
+use polybolos_tables::plain::counted;
 
 use crate::{
     client::{Client, identifier, literal},
@@ -46,9 +47,10 @@ pub async fn run(client: &Client, job: &str, format: output::Format) -> anyhow::
     if !message.is_empty() {
         eprintln!("{message}");
     }
-    let (read, rows, differences) = (&told[1], &told[3], told[4].as_u64().unwrap_or(0));
+    let [read, rows, differences] = [1_usize, 3, 4].map(|column| told[column].as_u64().unwrap_or(0));
     let complete = if told[5] == true { "" } else { ", of an input that is no longer complete" };
-    eprintln!("{rows} rows compared with {read} records{complete}: {differences} differences");
+    let (rows, read) = (counted(rows, "row"), counted(read, "record"));
+    eprintln!("{rows} compared with {read}{complete}: {}", counted(differences, "difference"));
     if differences == 0 {
         return Ok(());
     }
@@ -57,13 +59,13 @@ pub async fn run(client: &Client, job: &str, format: output::Format) -> anyhow::
         literal(job)
     );
     output::print(&client.sql(&sql, 10_000).await?, format);
-    Err(Exit::new(Failure::Reported, format!("the tables of job {job} differ in {differences} rows from what its records give"))
-        .into())
+    let rows = counted(differences, "row");
+    Err(Exit::new(Failure::Reported, format!("the tables of job {job} differ in {rows} from what its records give")).into())
 }
 
 fn bar(read: u64, total: u64) -> String {
     let done = (read.min(total) * BAR as u64).checked_div(total).unwrap_or(0) as usize;
-    format!("[{}{}] {read} of {total} records", "#".repeat(done), " ".repeat(BAR - done))
+    format!("[{}{}] {read} of {}", "#".repeat(done), " ".repeat(BAR - done), counted(total, "record"))
 }
 
 #[cfg(test)]
@@ -73,6 +75,7 @@ mod tests {
     #[test]
     fn the_bar_fills() {
         assert_eq!(bar(0, 0), format!("[{}] 0 of 0 records", " ".repeat(30)));
+        assert_eq!(bar(0, 1), format!("[{}] 0 of 1 record", " ".repeat(30)));
         assert_eq!(bar(5, 10), format!("[{}{}] 5 of 10 records", "#".repeat(15), " ".repeat(15)));
         assert_eq!(bar(10, 10), format!("[{}] 10 of 10 records", "#".repeat(30)));
     }

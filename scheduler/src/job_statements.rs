@@ -8,6 +8,7 @@ use polybolos_sql::{
     statement::{JobAction, RestartFrom, RestartJob, Statement},
 };
 use polybolos_streaming::coordinator::Command;
+use polybolos_tables::plain::{agreeing, counted};
 
 use crate::{
     engine::{PlatformEngine, any_error, catalog_error, change, sql_error},
@@ -102,9 +103,9 @@ impl PlatformEngine {
         let savepoint = jobs.create_savepoint(&catalog, definition, name).await.map_err(any_error)?;
         let mut answer = Answer::done(tag);
         answer.notices.push(format!(
-            "savepoint {name} has job {job} through epoch {}, {} bytes of state",
+            "savepoint {name} has job {job} through epoch {}, {} of state",
             savepoint.epoch,
-            savepoint.bytes()
+            counted(savepoint.bytes(), "byte")
         ));
         Ok(answer)
     }
@@ -128,18 +129,20 @@ impl PlatformEngine {
             catalog.job(job).map_err(sql_error)?;
         }
         let mut answer = Answer::done(format!("REPLAY {}", replayed.sent));
-        let letters = if replayed.sent == 1 { "letter" } else { "letters" };
-        answer.notices.push(format!("{} dead {letters} sent back, {} were before", replayed.sent, replayed.known));
+        let (letters, known) = (counted(replayed.sent as u64, "dead letter"), replayed.known);
+        answer.notices.push(format!("{letters} sent back, {known} {} before", agreeing(known as u64, "was", "were")));
         if replayed.left > 0 {
             answer.notices.push(format!(
-                "{} have no whole record to send: rows that a table refused, or records longer than what is kept of them",
-                replayed.left
+                "{} {} no whole record to send: rows that a table refused, or records longer than what is kept of them",
+                replayed.left,
+                agreeing(replayed.left as u64, "has", "have")
             ));
         }
         if replayed.kept_back > 0 {
             answer.notices.push(format!(
-                "{} are of topics whose last records are rows of a table, where they could take the place of newer records; REPLAY DEAD LETTERS 'id' sends one",
-                replayed.kept_back
+                "{} {} of topics whose last records are rows of a table, where they could take the place of newer records; REPLAY DEAD LETTERS 'id' sends one",
+                replayed.kept_back,
+                agreeing(replayed.kept_back as u64, "is", "are")
             ));
         }
         Ok(answer)

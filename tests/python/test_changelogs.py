@@ -178,7 +178,7 @@ def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_i
 
     # An old record under its key would be the row again.
     replayed = system.run("dlq", "replay", "--job", "both_job").stderr
-    assert "0 dead letters sent back" in replayed and "1 are of topics whose last records are rows of a table" in replayed, replayed
+    assert "0 dead letters sent back" in replayed and "1 is of topics whose last records are rows of a table" in replayed, replayed
     [letter] = [row["id"] for row in system.sql("SELECT id FROM polybolos.dead_letters WHERE job = 'both_job'") if row["id"].endswith("/row")]
     replayed = system.run("dlq", "replay", letter).stderr
     assert "1 dead letter sent back, 0 were before" in replayed, replayed

@@ -291,7 +291,7 @@ def test_dead_letters_are_sent_back_once(system, names):
     [mark] = system.sql(f"SELECT topic, topic_offset FROM polybolos.replayed_letters WHERE id = '{letter['id']}'")
     assert mark["topic"] == letter["topic"] and mark["topic_offset"] > letter["topic_offset"], mark
     again = system.run("dlq", "replay", letter["id"])
-    assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
+    assert "0 dead letters sent back, 1 was before" in again.stderr, again.stderr
     partitions = [json.loads(line) for line in system.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]
     assert sum(partition["records"] for partition in partitions) == 3
 
@@ -321,7 +321,7 @@ def test_dead_letters_are_sent_back_once(system, names):
     system.sql(f"DROP JOB {names['job']}")
     assert letter["id"] in system.run("dlq", "list", "--job", names["job"]).stdout
     again = system.run("dlq", "replay", "--job", names["job"])
-    assert "0 dead letters sent back, 1 were before" in again.stderr, again.stderr
+    assert "0 dead letters sent back, 1 was before" in again.stderr, again.stderr
 
 
 def test_a_reader_that_has_seen_enough_ends_us_quietly(system):

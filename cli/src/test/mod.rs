@@ -18,6 +18,7 @@ use polybolos_sql::{
     catalog::Catalog,
     names::{RelationName, SYSTEM_SCHEMA},
 };
+use polybolos_tables::plain::counted;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -104,15 +105,17 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let outcome = outcome.context("a test panicked")?;
         done += 1;
         let good = if arguments.update { update(&outcome)? } else { tell(&outcome, arguments.output) };
-        failed += usize::from(!good);
+        failed += u64::from(!good);
     }
     if arguments.output == Format::Text && !arguments.update {
         println!("{} passed, {failed} failed", done - failed);
     }
     if failed > 0 {
-        return Err(
-            Exit::new(Failure::Reported, format!("{failed} of {done} runs failed; --update takes what came out as right")).into()
-        );
+        return Err(Exit::new(
+            Failure::Reported,
+            format!("{failed} of {} failed; --update takes what came out as right", counted(done, "run")),
+        )
+        .into());
     }
     Ok(())
 }
@@ -233,7 +236,7 @@ fn update(outcome: &Outcome) -> anyhow::Result<bool> {
             None => (case.folder.join("expected").join(format!("{}.ndjson", asked.table)), FileFormat::Ndjson),
         };
         case::write(&file, format, found)?;
-        println!("wrote {} ({} rows)", file.display(), found.rows.len());
+        println!("wrote {} ({})", file.display(), counted(found.rows.len() as u64, "row"));
     }
     Ok(true)
 }

@@ -54,6 +54,16 @@ pub fn up_to(text: &str, characters: usize) -> String {
     if text.chars().count() <= characters { text } else { text.chars().take(characters).chain(['…']).collect() }
 }
 
+/// So many of something: `1 row`, `2 rows`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The verb that goes with so many: [`counted`] records `was` or `were`.
+pub fn agreeing<'a>(count: u64, of_one: &'a str, of_several: &'a str) -> &'a str {
+    if count == 1 { of_one } else { of_several }
+}
+
 /// The text of an error without kinds, steps and backtrace, in one line: what was being done, where that was said, and the cause.
 ///
 /// ```
@@ -105,6 +115,12 @@ mod tests {
     use std::fmt;
 
     use super::*;
+
+    #[test]
+    fn one_is_counted_as_one() {
+        let told = |count| format!("{} {} lost", counted(count, "dead letter"), agreeing(count, "was", "were"));
+        assert_eq!([0, 1, 2].map(told), ["0 dead letters were lost", "1 dead letter was lost", "2 dead letters were lost"]);
+    }
 
     #[test]
     fn kinds_and_steps_go_and_what_somebody_said_stays() {

@@ -16,7 +16,10 @@ use polybolos_operators::{
     publish::{SinkSpec, topic::TopicTarget},
 };
 use polybolos_persist::Store;
-use polybolos_tables::{Grant, TableBackend, TableError};
+use polybolos_tables::{
+    Grant, TableBackend, TableError,
+    plain::{agreeing, counted},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::ownership;
@@ -71,16 +74,19 @@ pub async fn insert(
         let Some(changes) = last_per_key(&[batch], key)? else { continue };
         if let Some(column) = key.iter().find(|column| changes.column(**column).null_count() > 0) {
             bail!(
-                "column {} of the primary key of {table} is NULL in a row; {written} rows were written before it",
-                columns[*column]
+                "column {} of the primary key of {table} is NULL in a row; {} {} written before it",
+                columns[*column],
+                counted(written, "row"),
+                agreeing(written, "was", "were")
             );
         }
         let outcome = writer.write(&changes, first_us + number.min(SPAN_US - 1), &WhileLeading(shutdown)).await?;
         number += 1;
         written += outcome.rows;
         if let Some(refused) = outcome.refused.first() {
-            let rows = if outcome.refused.len() == 1 { "row" } else { "rows" };
-            bail!("{table} refused {} {rows}; the first: {}; {written} were written", outcome.refused.len(), refused.error);
+            let rows = counted(outcome.refused.len() as u64, "row");
+            let were = agreeing(written, "was", "were");
+            bail!("{table} refused {rows}; the first: {}; {written} {were} written", refused.error);
         }
     }
     Ok(written)

@@ -11,6 +11,7 @@ use datafusion::{
     logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder},
     sql::sqlparser::ast,
 };
+use polybolos_tables::plain::counted;
 
 use super::{exact, has_twins, plan_in};
 use crate::{
@@ -282,7 +283,8 @@ fn check_count(
     } else {
         format!("select a value for {} too, or name the columns: INSERT INTO {} (…)", without_value.join(", "), target.name)
     };
-    let message = format!("INSERT INTO {} fills {} columns and the SELECT gives {given}; {remedy}", target.name, columns.len());
+    let columns = counted(columns.len() as u64, "column");
+    let message = format!("INSERT INTO {} fills {columns} and the SELECT gives {given}; {remedy}", target.name);
     Err(SqlError::invalid_at(insert.at, message))
 }
 

@@ -28,7 +28,10 @@ use polybolos_sql::{
     statement::{Emit, StatementKind},
 };
 use polybolos_streaming::manifest::Manifest;
-use polybolos_tables::{Column, ScanRequest, TableName, TableSchema};
+use polybolos_tables::{
+    Column, ScanRequest, TableName, TableSchema,
+    plain::{agreeing, counted},
+};
 
 pub use self::compare::Difference;
 use self::{compare::compare, oracle::Oracle};
@@ -151,7 +154,9 @@ impl JobManager {
             remarks.push(format!("the input is no longer complete ({}), so differences may come of that", gone.join(", ")));
         }
         if manifest.counts.refused > 0 {
-            remarks.push(format!("{} rows were refused by the tables and are missing there", manifest.counts.refused));
+            let refused = manifest.counts.refused;
+            let (were, are) = (agreeing(refused, "was", "were"), agreeing(refused, "is", "are"));
+            remarks.push(format!("{} {were} refused by the tables and {are} missing there", counted(refused, "row")));
         }
         let oracle =
             Oracle::new(self, queries, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
@@ -170,7 +175,8 @@ impl JobManager {
             outcome.difference_count += compared.count;
             outcome.differences.extend(compared.differences);
             if compared.open > 0 {
-                remarks.push(format!("{} rows of {} are not written, as their windows may be open", compared.open, schema.name));
+                let (rows, are) = (counted(compared.open, "row"), agreeing(compared.open, "is", "are"));
+                remarks.push(format!("{rows} of {} {are} not written, as windows may be open", schema.name));
             }
         }
         if outcome.difference_count > 0 && definition.is_upgraded {
