@@ -41,13 +41,14 @@ enum What {
     /// Go on after pause, stop or a failure.
     Resume { name: String },
     /// Begin anew: a new incarnation of the job, from where it is told.
+    #[command(group(clap::ArgGroup::new("earlier rows").required(true).args(["keep", "replace"])))]
     Restart {
         name: String,
         /// `earliest`, `latest`, a time such as 2026-01-01T00:00:00Z, or `savepoint NAME`; without it, where the job began when it was created.
         #[arg(long, num_args = 1..=2)]
         from: Vec<String>,
         /// Rows that the earlier run wrote stay; the new run writes over those of the same key.
-        #[arg(long, required_unless_present = "replace", conflicts_with = "replace")]
+        #[arg(long)]
         keep: bool,
         /// Rows that the earlier run wrote, and the new one does not write again, are deleted once it has caught up.
         #[arg(long)]
@@ -115,7 +116,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         must_exist(&client, name).await?;
     }
     output::print(&rows, arguments.output);
-    if let (What::Show { name }, output::Format::Table) = (&arguments.what, arguments.output) {
+    if let (What::Show { name }, output::Format::Table | output::Format::Records) = (&arguments.what, arguments.output) {
         let sql = format!(
             "SELECT table_name, complete_through_offsets, complete_through_time, watermark FROM polybolos.completeness WHERE job = {}",
             literal(name)

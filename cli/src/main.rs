@@ -8,6 +8,7 @@ mod ending;
 mod job;
 mod output;
 mod pipelines;
+mod prompt;
 mod savepoint;
 mod serve;
 mod sql;

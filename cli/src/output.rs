@@ -13,6 +13,8 @@ pub enum Format {
     /// For people, as wide as the terminal.
     #[default]
     Table,
+    /// For people, a line per column: for rows with many.
+    Records,
     /// One object per line.
     Json,
     /// A line of names, then a line per row.
@@ -24,13 +26,14 @@ pub fn print(rows: &Rows, format: Format) {
         eprintln!("{notice}");
     }
     if rows.columns.is_empty() {
-        if format == Format::Table && rows.notices.is_empty() {
+        if matches!(format, Format::Table | Format::Records) && rows.notices.is_empty() {
             println!("{}", rows.tag);
         }
         return;
     }
     match format {
         Format::Table => print_table(rows),
+        Format::Records => print_records(&names(rows), &cells(rows)),
         Format::Json => {
             for row in &rows.rows {
                 println!("{}", json(&rows.columns, row));
@@ -70,18 +73,13 @@ fn csv(cell: &str) -> String {
 /// What a column shrinks to before that of ids does, which people copy.
 const NARROW: usize = 12;
 
-/// Columns shrink to what the terminal has, and not at all elsewhere; a table too wide even so is shown a column per line. A column alone is a text, as EXPLAIN's, and
+/// Columns shrink to what the terminal has, and not at all elsewhere; a table whose columns would become too narrow to read is shown a column per line. A column alone is a text, as EXPLAIN's, and
 /// stays whole.
 fn print_table(rows: &Rows) {
     let is_terminal = std::io::stdout().is_terminal();
     let screen = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
     let width = if is_terminal { screen } else { usize::MAX };
-    let cells: Vec<Vec<String>> = rows
-        .rows
-        .iter()
-        .map(|row| row.iter().map(|value| if value.is_null() { "∅".to_owned() } else { one_line(&text(value)) }).collect())
-        .collect();
-    let names: Vec<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
+    let (cells, names) = (cells(rows), names(rows));
     let mut widths: Vec<usize> = names.iter().map(|name| name.width()).collect();
     for row in &cells {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -95,7 +93,7 @@ fn print_table(rows: &Rows) {
         print_lines(name, &cells);
         return;
     }
-    if borders + 6 * names.len() > width {
+    if borders + narrowest(&widths) > width {
         print_records(&names, &cells);
         return;
     }
@@ -116,6 +114,20 @@ fn print_table(rows: &Rows) {
     }
     rule("└", "┴", "┘");
     print_count(cells.len());
+}
+
+fn names(rows: &Rows) -> Vec<&str> {
+    rows.columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+fn cells(rows: &Rows) -> Vec<Vec<String>> {
+    let cell = |value: &Value| if value.is_null() { "∅".to_owned() } else { one_line(&text(value)) };
+    rows.rows.iter().map(|row| row.iter().map(cell).collect()).collect()
+}
+
+/// What columns take at least, to be read.
+fn narrowest(widths: &[usize]) -> usize {
+    widths.iter().map(|width| (*width).min(NARROW)).sum()
 }
 
 fn shrink(names: &[&str], widths: &mut [usize], room: usize) {
@@ -214,6 +226,7 @@ mod tests {
         assert_eq!(widths, [30, 20, 20], "ids are there to be copied");
         shrink(&["id", "error", "record"], &mut widths, 40);
         assert_eq!(widths, [16, 12, 12]);
+        assert_eq!(narrowest(&[3, 50, 12]), 3 + 12 + 12, "a short column needs no more than it has");
         assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
     }
 }
