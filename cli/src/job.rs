@@ -41,7 +41,7 @@ enum What {
     /// Go on after pause, stop or a failure.
     Resume { name: String },
     /// Begin anew: a new incarnation of the job, from where it is told.
-    #[command(group(clap::ArgGroup::new("earlier rows").required(true).args(["keep", "replace"])))]
+    #[command(group(clap::ArgGroup::new("earlier_rows").required(true).args(["keep", "replace"])))]
     Restart {
         name: String,
         /// `earliest`, `latest`, a time such as 2026-01-01T00:00:00Z, or `savepoint NAME`; without it, where the job began when it was created.

@@ -164,6 +164,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn arguments_fit_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_becomes_of_earlier_rows_is_asked_for_by_both_names() {
+        let restart = |flags: &[&str]| Cli::try_parse_from([&["polybolos", "job", "restart", "j"], flags].concat());
+        assert!(restart(&["--keep"]).is_ok() && restart(&["--replace"]).is_ok());
+        for flags in [&[][..], &["--keep", "--replace"]] {
+            let refused = restart(flags).expect_err("one of them").to_string();
+            assert!(refused.contains("--keep") && refused.contains("--replace"), "{refused}");
+        }
+    }
+
+    #[test]
     fn the_version_names_the_protocol() {
         let told = Cli::command().render_version();
         assert_eq!(told.trim_end(), format!("polybolos {} (protocol {})", BUILD.version, BUILD.protocol));

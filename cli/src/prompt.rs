@@ -143,6 +143,8 @@ pub async fn run(client: &Client, limit: usize, output: Format) -> anyhow::Resul
         let _ = editor.load_history(history);
     }
     println!("Statements end with a semicolon. \\? tells what else there is, \\d shows tables, SHOW JOBS jobs; Ctrl-D leaves.");
+    // From here on Ctrl-C ends what is waited for, and not this process.
+    let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut prompt = Prompt { client, limit, output, tells_time: true };
     let mut pending = String::new();
     loop {

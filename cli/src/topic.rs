@@ -37,6 +37,13 @@ pub struct Arguments {
 enum What {
     /// List all topics.
     List,
+    /// Make a topic.
+    Create {
+        topic: String,
+        /// How many partitions; without it, the broker's default.
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: Option<i32>,
+    },
     /// Show the partitions and offsets of a topic.
     Describe { topic: String },
     /// Show the newest records of each partition.
@@ -67,6 +74,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let admin = Admin::connect(&connection)?;
     let rows = match &arguments.what {
         What::List => list(&admin).await?,
+        What::Create { topic, partitions } => return create(&admin, topic, *partitions).await,
         What::Describe { topic } => describe(&admin, topic).await?,
         What::Tail { topic, records } => tail(&admin, &connection, topic, *records).await?,
         What::Produce { topic } => return produce(&connection, topic).await,
@@ -86,9 +94,24 @@ async fn list(admin: &Admin) -> anyhow::Result<Rows> {
     Ok(rows(&["topic", "partitions"], topics.into_iter().map(|(name, count)| vec![json!(name), json!(count)]).collect()))
 }
 
+async fn create(admin: &Admin, topic: &str, partitions: Option<i32>) -> anyhow::Result<()> {
+    if admin.exists(topic).await? {
+        return Err(Exit::new(
+            Failure::Failed,
+            format!("topic {topic:?} exists already; `polybolos topic describe {topic}` shows it"),
+        )
+        .into());
+    }
+    admin.ensure_topic(topic, partitions, &[]).await?;
+    eprintln!("topic {topic} created");
+    Ok(())
+}
+
 async fn partitions(admin: &Admin, topic: &str) -> anyhow::Result<Vec<(i32, i64, i64)>> {
     let description = admin.describe(topic).await?;
-    let description = description.ok_or_else(|| Exit::new(Failure::Failed, format!("topic {topic:?} does not exist")))?;
+    let missing =
+        || format!("topic {topic:?} does not exist; `polybolos topic list` shows all, `polybolos topic create` makes one");
+    let description = description.ok_or_else(|| Exit::new(Failure::Failed, missing()))?;
     let offsets = admin.offsets(topic, &description.partitions).await?;
     let partition = |partition: &i32| {
         let of = |offsets: &std::collections::BTreeMap<i32, i64>| offsets.get(partition).copied().unwrap_or(0);
