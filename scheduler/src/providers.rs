@@ -13,6 +13,7 @@ use polybolos_kafka::{
     admin::Admin,
     connection::Connection,
     decode::{DecodeOptions, Field, TimestampFormat, Tombstones},
+    error::KafkaError,
 };
 use polybolos_operators::{
     file_scan::FilesProvider,
@@ -285,7 +286,7 @@ impl QueryRanges for TopicRanges {
         let external = |error| DataFusionError::External(Box::new(error));
         let admin = Admin::connect(&self.connection).map_err(external)?;
         let Some(description) = admin.describe(&self.topic).await.map_err(external)? else {
-            return Err(DataFusionError::Plan(format!("topic {:?} does not exist", self.topic)));
+            return Err(DataFusionError::Plan(KafkaError::NoSuchTopic { topic: self.topic.clone() }.to_string()));
         };
         let offsets = admin.offsets(&self.topic, &description.partitions).await.map_err(external)?;
         let starts = start_offsets(&admin, &self.topic, &self.from, &offsets.beginnings, &offsets.ends).await.map_err(external)?;
@@ -322,7 +323,7 @@ pub async fn start_offsets(
     startup: &StartupMode,
     beginnings: &std::collections::BTreeMap<i32, i64>,
     ends: &std::collections::BTreeMap<i32, i64>,
-) -> Result<std::collections::BTreeMap<i32, i64>, polybolos_kafka::error::KafkaError> {
+) -> Result<std::collections::BTreeMap<i32, i64>, KafkaError> {
     Ok(match startup {
         StartupMode::Earliest => beginnings.clone(),
         StartupMode::Latest => ends.clone(),

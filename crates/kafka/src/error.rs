@@ -25,7 +25,7 @@ pub enum KafkaError {
     /// librdkafka knows each property, and refuses them together: one lacks another, or names a file that is not there.
     #[error("no client for Kafka at {servers} can be made: {reason}; correct 'properties.*'")]
     Properties { servers: String, reason: String },
-    #[error("topic {topic:?} does not exist; create it, or correct 'topic'")]
+    #[error("topic {topic:?} does not exist; create it (`polybolos topic create {topic}`), start its feed, or correct 'topic'")]
     NoSuchTopic { topic: String },
     #[error("topic {topic:?} has no partition {partition}")]
     NoSuchPartition { topic: String, partition: i32 },

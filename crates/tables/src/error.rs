@@ -16,7 +16,9 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Error)]
 pub enum TableError {
-    #[error("table {table} does not exist; create it or set 'table.create' = 'true'")]
+    #[error(
+        "table {table} does not exist; create it in its keyspace, or declare it by CREATE TABLE … WITH (…, 'table.create' = 'true')"
+    )]
     NoSuchTable { table: String },
     /// All mismatches between a declaration and the stored table, at once.
     #[error("table {table} does not fit its declaration: {}", mismatches.join("; "))]

@@ -2,7 +2,7 @@
 //! arrived; this tells what exists, what was lost to retention, and whether the topic is still the same one.
 use std::{sync::Arc, time::Duration};
 
-use polybolos_kafka::admin::Admin;
+use polybolos_kafka::{admin::Admin, error::KafkaError};
 use polybolos_streaming::{coordinator::Event, ids::SourceId};
 use tokio::sync::mpsc;
 
@@ -60,7 +60,7 @@ async fn look(source: SourceId, spec: &SourceSpec, clock: &Clock, admin: &mut Op
     };
     let description = connected.describe(&spec.topic).await.map_err(|error| error.to_string())?;
     let Some(description) = description else {
-        return Err(format!("topic {:?} does not exist; create it or start its feed", spec.topic));
+        return Err(KafkaError::NoSuchTopic { topic: spec.topic.clone() }.to_string());
     };
     let asked_us = clock.now().monotonic_us;
     let offsets = connected.offsets(&spec.topic, &description.partitions).await.map_err(|error| error.to_string())?;

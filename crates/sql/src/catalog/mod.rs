@@ -24,7 +24,8 @@ pub(crate) use self::{
 };
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},
-    names::RelationName,
+    names::{RelationName, SYSTEM_SCHEMA},
+    schema::SYSTEM_TABLES,
 };
 
 /// Durable as JSON (serde). Tables, views and jobs are sorted by name. A name is that of a table or of a view.
@@ -61,6 +62,14 @@ impl Catalog {
             return format!(
                 "only a query calls {name}(…) as a table; write CROSS JOIN UNNEST({name}(1, 10)) AS s (n), or SELECT unnest({name}(1, 10))"
             );
+        }
+        if let Some(system) = name.strip_prefix(SYSTEM_SCHEMA).and_then(|rest| rest.strip_prefix('.')) {
+            return match did_you_mean(system, SYSTEM_TABLES) {
+                Some(near) => format!("did you mean {SYSTEM_SCHEMA}.{near}?"),
+                None => {
+                    format!("SELECT table_name FROM information_schema.tables WHERE table_schema = '{SYSTEM_SCHEMA}' lists all")
+                }
+            };
         }
         let tables = self.tables.iter().map(|table| table.name.to_string());
         let names: Vec<String> = tables.chain(self.views.iter().map(|view| view.name.to_string())).collect();
