@@ -12,7 +12,7 @@ async function request(path, options = {}) {
   return response;
 }
 
-/** Runs SQL and answers `{columns, rows, truncated}`; an error's message is the server's own line. */
+/** Runs SQL and answers `{columns, rows, truncated}`; an error's message is the server's own line, with its hint. */
 export async function sql(text, { limit = 100 } = {}) {
   const response = await request('/api/v1/sql', {
     method: 'POST',
@@ -20,7 +20,10 @@ export async function sql(text, { limit = 100 } = {}) {
     body: JSON.stringify({ sql: text, limit }),
   });
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error?.message ?? `the server answered ${response.status}`);
+  if (!response.ok) {
+    const told = [body.error?.message ?? `the server answered ${response.status}`, body.error?.hint];
+    throw new Error(told.filter(Boolean).join('; '));
+  }
   return body;
 }
 
@@ -75,6 +78,8 @@ export class Events {
     } catch (error) {
       if (error instanceof LoggedOut) { this.#on.connection('loggedOut'); return; }
     }
+    // Another table may have been picked meanwhile, which opens a stream of its own.
+    if (this.#source) return;
     this.#on.connection('lost', this.#retry);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), this.#retry);

@@ -33,7 +33,7 @@ export function showObjects(topics, tables) {
     ? [emptyState('Nothing declared', 'Topics and tables of the running pipelines stand here. Try the demo:', command('polybolos up'))]
     : [list([['Name'], ['Kind'], ['', 'numeric']], [
       ...topics.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: 'topic' }),
-        el('td', { class: 'numeric', text: `${plural(one.partitions, 'partition', 'partitions')}${one.records == null ? '' : ` · ${count(one.records)} records`}` }))),
+        el('td', { class: 'numeric', text: `${plural(one.partitions, 'partition', 'partitions')}${one.records == null ? '' : ` · ${plural(one.records, 'record', 'records')}`}` }))),
       ...tables.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: `${one.connector} table` }),
         el('td', { class: 'numeric', text: one.written_by ? `written by ${one.written_by}` : plural(one.columns, 'column', 'columns') })))], 'Topics and tables')]);
 }

@@ -60,7 +60,7 @@ export class JobView {
     this.#figure('rate', rate(job.rows_per_s), `${bytes(job.bytes_per_s)}/s`);
     this.#figure('epoch', milliseconds(total), `epoch ${count(job.epoch)}${job.unpublished_epochs ? ` · ${count(job.unpublished_epochs)} unpublished` : ''}`);
     this.#figure('lag', count(job.lag_records), behind(job));
-    this.#figure('out', count(job.rows_out), `of ${count(job.records_in)} records read`);
+    this.#figure('out', count(job.rows_out), `of ${plural(job.records_in, 'record', 'records')} read`);
     setText(this.#figures.letters.value, count(job.dead_letters));
     this.#figures.letters.value.classList.toggle('bad', job.dead_letters > 0);
     this.#figures.letters.link.disabled = job.dead_letters === 0;

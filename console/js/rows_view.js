@@ -116,7 +116,7 @@ export class RowsView {
       return;
     }
     this.#box.replaceChildren(this.#table
-      ? emptyState('No rows yet', `Rows of ${this.table} appear here as a job writes them. Nothing comes? See whether records arrive in the topic and what limits the job above:`, command('polybolos topic tail users_created'))
+      ? emptyState('No rows yet', `Rows of ${this.table} appear here as a job writes them. Nothing comes? See what limits the job above, and how many records of each topic it has read:`, command('polybolos topic lag'))
       : emptyState('No tables yet', 'A pipeline declares tables and jobs. Start the demo, or create a table from the prompt:', command('polybolos up'), command('polybolos sql')));
   }
 }

@@ -95,6 +95,18 @@ def test_command_lines_have_the_verbs_and_flags_of_the_binary():
             assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", answer.stdout), f"{line}: no {flag}"
 
 
+def test_commands_that_the_console_names_exist():
+    pages = [page.read_text() for pattern in ("*.html", "js/*.js") for page in (REPOSITORY / "console").glob(pattern)]
+    named = {line for page in pages for line in re.findall(r"polybolos ([a-z]+(?: -{0,2}[a-z]+)*)", page)}
+    assert {"up", "sql", "dlq list --job"} <= named, named
+    for line in named:
+        words = line.split()
+        answer = polybolos(*words[: 2 if words[0] in ("job", "topic", "dlq", "savepoint") else 1], "--help")
+        assert answer.returncode == 0, f"{line}: {answer.stderr}"
+        for flag in (word for word in words if word.startswith("-")):
+            assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", answer.stdout), f"{line}: no {flag}"
+
+
 def test_every_metric_is_documented_and_exists():
     sources = ["crates/kafka/src/metrics.rs", "scheduler/src/metrics.rs", "ingest/src/metrics.rs", "crates/service/src/telemetry.rs"]
     names = {name for file in sources for name in re.findall(r'"(polybolos_[a-z_]+)", "', (REPOSITORY / file).read_text())}

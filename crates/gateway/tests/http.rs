@@ -294,3 +294,18 @@ async fn events_bring_status_each_second_and_new_rows_once() {
     }
     assert_eq!(received.matches("event: trouble").count(), 1);
 }
+
+#[tokio::test]
+async fn a_browser_too_many_is_told_the_limit() {
+    let door = door().await;
+    let watch = || get("/api/v1/events").header("cookie", cookie(TOKEN)).body(Body::empty()).unwrap();
+    let mut watching = Vec::new();
+    for _ in 0..64 {
+        let response = door.clone().oneshot(watch()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        watching.push(response);
+    }
+    let refused = door.clone().oneshot(watch()).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text(refused).await.contains("takes 64 at once; close some"));
+}

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Shared,
+    MAX_WATCHERS, Shared,
     rows::{self, Column},
 };
 use crate::{auth::Principal, engine::Engine, error::EngineError};
@@ -51,7 +51,8 @@ pub async fn watch(
     Query(watched): Query<Watched>,
 ) -> Response {
     let Ok(permit) = shared.watchers.clone().try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many browsers watch at once; close some\n").into_response();
+        let message = format!("too many browsers watch: the HTTP door takes {MAX_WATCHERS} at once; close some\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, message).into_response();
     };
     let (sender, receiver) = mpsc::channel::<Result<Event, Infallible>>(IN_FLIGHT);
     tokio::spawn(async move {
