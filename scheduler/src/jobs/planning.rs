@@ -1,5 +1,8 @@
 //! What a job's plan becomes on this platform: its sources, its sinks, and the template that every epoch fills in.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow, bail};
 use datafusion::{
@@ -280,9 +283,10 @@ pub async fn operators(platform: &PlatformTables, session: &SessionState, plan: 
 pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<String>> {
     let idle = idle_lateness(plan);
     let JobTemplate::Stateful(template) = template else { return Ok(idle.into_iter().collect()) };
+    let declare = undeclared_watermarks(plan);
     let notice = |operator: String| {
         format!(
-            "the state of job {} grows with its input and is never dropped: {operator}; group or join by windows or intervals of a watermarked time, set 'state.ttl', or say 'state.unbounded' = 'allow'",
+            "the state of job {} grows with its input and is never dropped: {operator}; {declare}group or join by windows or intervals of a watermarked time, set 'state.ttl', or say 'state.unbounded' = 'allow'",
             plan.name
         )
     };
@@ -293,6 +297,18 @@ pub fn notices(plan: &JobPlan, template: &JobTemplate) -> anyhow::Result<Vec<Str
         _ => growing,
     };
     Ok(growing.into_iter().chain(shared_lateness(plan)).chain(idle).collect())
+}
+
+/// What to do before anything can be dropped, where tables of topics have no watermark.
+fn undeclared_watermarks(plan: &JobPlan) -> String {
+    let read = plan.inserts.iter().flat_map(|insert| &insert.sources);
+    let unwatched = read.filter(|table| table.watermark.is_none() && table.topic().is_some());
+    let tables: BTreeSet<String> = unwatched.map(|table| table.name.to_string()).collect();
+    if tables.is_empty() {
+        return String::new();
+    }
+    let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
+    format!("declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in {tables}, and ")
 }
 
 /// Lateness is allowed of rows that are never late.

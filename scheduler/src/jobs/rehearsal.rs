@@ -182,7 +182,15 @@ mod tests {
                 "nth_value(…) of a group is not supported",
             ),
             ("AS INSERT INTO topic SELECT k, max(ts), count(*) FROM t GROUP BY k", "takes rows back"),
-            ("WITH ('state.unbounded' = 'refuse') AS INSERT INTO s SELECT k, count(*) FROM t GROUP BY k", "is never dropped"),
+            (
+                "WITH ('state.unbounded' = 'refuse') AS INSERT INTO s SELECT k, count(*) FROM t GROUP BY k",
+                "]; group or join by windows",
+            ),
+            (
+                "WITH ('state.unbounded' = 'refuse') AS INSERT INTO minutes SELECT k, window_start, count(*) \
+                 FROM TABLE(TUMBLE(TABLE topic, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY k, window_start, window_end",
+                "; declare WATERMARK FOR column AS column - INTERVAL '5' SECOND in topic, and group or join by windows",
+            ),
         ] {
             let message = rehearsed(job).await.expect_err(job);
             assert!(message.contains(said), "{job}: {message}");
