@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_becomes_of_earlier_rows_is_asked_for_by_both_names() {
-        let restart = |flags: &[&str]| Cli::try_parse_from([&["polybolos", "job", "restart", "j"], flags].concat());
+        let restart = |flags: &[&str]| Cli::try_parse_from([&["polybolos", "job", "restart", "j"][..], flags].concat());
         assert!(restart(&["--keep"]).is_ok() && restart(&["--replace"]).is_ok());
         for flags in [&[][..], &["--keep", "--replace"]] {
             let refused = restart(flags).expect_err("one of them").to_string();
