@@ -182,6 +182,12 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return format!("function {function} takes no arguments of these types; CAST them to what it takes");
     }
+    if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ")
+        && let Some(types) = rest.strip_suffix(" to valid types")
+    {
+        let types = types.replace("Utf8", "STRING").replace("Float64", "DOUBLE").replace("Int64", "BIGINT").replace("Int32", "INT");
+        return format!("{types} cannot be computed; CAST one side to a type that goes with the other's");
+    }
     if let Some(name) = text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name)
         && let Some((_, remedy)) = ELSEWHERE.iter().find(|(names, _)| names.contains(&name.to_ascii_lowercase().as_str()))
     {

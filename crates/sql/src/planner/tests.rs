@@ -1269,6 +1269,7 @@ async fn refusals_say_what_to_write() {
         ),
         ("other SELECT k, ts FROM t", "values go to columns by their position"),
         ("other SELECT k, array_agg(v) FROM t GROUP BY k", "cannot be cast"),
+        ("other SELECT k, v + k FROM t", "BIGINT + STRING cannot be computed; CAST one side"),
         ("other SELECT k, sum(k) FROM t GROUP BY k", "function sum takes no arguments of these types; CAST them"),
         ("other SELECT explode(k), 1 FROM t", "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
         ("other SELECT k, count(*) FROM t GROUP BY k, window(ts, INTERVAL '5' MINUTE)", "write FROM TABLE(TUMBLE(TABLE t"),
