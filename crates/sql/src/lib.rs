@@ -66,6 +66,7 @@ pub mod show;
 pub mod statement;
 pub mod types;
 pub mod validate;
+pub mod walk;
 
 pub use catalog::{
     Catalog, Change, ColumnDefinition, ColumnKind, Connector, JobDefinition, MetadataKey, PrimaryKey, TableDefinition,

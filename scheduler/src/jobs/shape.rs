@@ -1,7 +1,7 @@
 //! What a job has in common with itself under another incarnation, and must have in common with a savepoint to begin with it.
 use std::{convert::Infallible, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Select, SelectItem, VisitorMut};
 use polybolos_operators::template::JobTemplate;
 use polybolos_sql::{
     catalog::{Catalog, JobDefinition},
@@ -9,6 +9,7 @@ use polybolos_sql::{
     limits::Limits,
     redact, show,
     statement::CreateJob,
+    walk::visit_mut,
 };
 use polybolos_streaming::savepoint::Shape;
 
@@ -105,7 +106,7 @@ fn told(catalog: &Catalog, definition: &JobDefinition, create: &CreateJob, words
 
 /// Takes away the `WHERE ts IS NOT NULL` of lowered `TUMBLE` and `SESSION`.
 fn with_rows_without_a_time(query: &mut Query) {
-    let done = VisitMut::visit(query, &mut Windows);
+    let done = visit_mut(query, &mut Windows);
     debug_assert!(done.is_continue(), "the visitor never breaks");
 }
 

@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema, SchemaRef},
-    sql::sqlparser::ast::{Expr, visit_expressions},
+    sql::sqlparser::ast::Expr,
 };
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::{
     },
     statement::{ColumnClause, CreateTable, MetadataClause, PrimaryKeyClause},
     types::SqlType,
+    walk::visit_expressions,
 };
 
 /// Most columns of a table.

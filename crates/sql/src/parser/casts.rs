@@ -3,11 +3,11 @@
 use std::{convert::Infallible, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::{
-    ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut},
+    ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, VisitorMut},
     tokenizer::{Token, TokenWithSpan},
 };
 
-use crate::error::SqlError;
+use crate::{error::SqlError, walk::visit_mut};
 
 /// Refuses `CAST(x AS ROW<…>)`, `CAST(x AS ROW(a INT))`, `x::MAP<…>` and arrays of them.
 pub(super) fn refuse_nested(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
@@ -37,7 +37,7 @@ pub(super) fn refuse_nested(tokens: &[TokenWithSpan]) -> Result<(), SqlError> {
 }
 
 pub(super) fn name(query: &mut Query) {
-    let done = query.visit(&mut Casts);
+    let done = visit_mut(query, &mut Casts);
     debug_assert!(done.is_continue(), "the visitor never breaks");
 }
 

@@ -3,14 +3,18 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor, visit_expressions,
+    SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor,
 };
 
-use crate::{error::SqlError, location::Location};
+use crate::{
+    error::SqlError,
+    location::Location,
+    walk::{visit, visit_expressions},
+};
 
 /// Refuses what queries cannot say.
 pub(super) fn refuse(query: &Query, at: Location) -> Result<(), SqlError> {
-    match query.visit(&mut Clauses) {
+    match visit(query, &mut Clauses) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(message) => Err(SqlError::unsupported_at(at, message)),
     }
@@ -131,7 +135,7 @@ fn unanswerable(condition: &Expr, is_wanted: bool, is_term: bool) -> Option<&'st
             let of_others = || else_result.as_ref().and_then(|result| unanswerable(result, is_wanted, false));
             conditions.iter().find_map(of_branch).or_else(of_others)
         }
-        other => other.visit(&mut InOfSubquery { depth: 0 }).is_break().then_some(UNKNOWN),
+        other => visit(other, &mut InOfSubquery { depth: 0 }).is_break().then_some(UNKNOWN),
     }
 }
 

@@ -168,10 +168,10 @@ fn trim_of_spaces(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
 mod tests {
     use std::ops::ControlFlow;
 
-    use datafusion::sql::sqlparser::ast::visit_expressions_mut;
     use regex::Regex;
 
     use super::*;
+    use crate::walk::visit_expressions_mut;
 
     #[test]
     fn steps_into_json_are_taken_before_they_are_compared() {

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr,
     OrderByOptions, Query, Subscript, UnaryOperator, Value, VisitMut, WindowFrameBound, WindowType,
-    helpers::attached_token::AttachedToken, visit_expressions_mut,
+    helpers::attached_token::AttachedToken,
 };
 
 use super::{dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
@@ -14,6 +14,7 @@ use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, NEGATIVE, RAW, VALUE, is_unit, strptime},
     location::Location,
+    walk::visit_expressions_mut,
 };
 
 /// Most bytes of what is written twice in place of once: nested, it grows with each level.

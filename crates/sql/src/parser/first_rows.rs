@@ -1,13 +1,13 @@
 //! `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value, VisitorMut};
 
-use crate::{error::SqlError, location::Location};
+use crate::{error::SqlError, location::Location, walk::visit_mut};
 
 /// The query with LIMIT wherever it says FETCH.
 pub(super) fn limit(query: &mut Query, at: Location) -> Result<(), SqlError> {
-    match VisitMut::visit(query, &mut Fetches) {
+    match visit_mut(query, &mut Fetches) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(message) => Err(SqlError::unsupported_at(at, message)),
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::{
     ast::{
         Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, TableAlias,
-        TableFactor, VisitMut, VisitorMut, visit_expressions_mut,
+        TableFactor, VisitorMut,
     },
     parser::Parser,
 };
@@ -15,7 +15,11 @@ use super::{
     tokenise,
     window::{Place, lower},
 };
-use crate::{error::SqlError, location::Location};
+use crate::{
+    error::SqlError,
+    location::Location,
+    walk::{visit_expressions_mut, visit_mut},
+};
 
 const WINDOWS: [&str; 3] = ["TUMBLE", "HOP", "SESSION"];
 /// What follows the window's name in a function of its bounds, and the column that it becomes.
@@ -25,7 +29,7 @@ const BOUNDS: [(&str, &str); 4] =
 /// Rewrites every SELECT of `query` that groups by a window.
 pub(super) fn rewrite(query: &mut Query, at: Location, place: Place) -> Result<(), SqlError> {
     let mut rewriter = Rewriter { at, place };
-    match query.visit(&mut rewriter) {
+    match visit_mut(query, &mut rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
     }

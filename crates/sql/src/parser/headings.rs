@@ -5,7 +5,7 @@ use datafusion::sql::{
     planner::IdentNormalizer,
     sqlparser::ast::{
         Cte, Expr, Ident, Query, Select, SelectItem, SetExpr, SetQuantifier, TableAlias, TableFactor, TableWithJoins,
-        WildcardAdditionalOptions, visit_expressions_mut,
+        WildcardAdditionalOptions,
     },
 };
 use polybolos_tables::plain::shortened;
@@ -14,7 +14,7 @@ use super::{
     casts::{beneath, column},
     json_clauses,
 };
-use crate::statement::Heading;
+use crate::{statement::Heading, walk::visit_expressions_mut};
 
 /// Deepest chain of queries whose columns a wildcard stands for.
 const MAX_DEPTH: usize = 8;

@@ -54,6 +54,7 @@ use crate::{
     location::{LineIndex, Location},
     statement::{Explain, ExplainTarget, JobAction, Query, Show, Statement, StatementKind},
     types::SqlType,
+    walk::visit_expressions_mut,
 };
 
 /// The statements of a script, with `;` between them, under the default [`Limits`].
@@ -304,7 +305,7 @@ fn rewrite_each<T: ast::VisitMut>(
     at: Location,
     mut rewrite: impl FnMut(&mut ast::Expr) -> Result<(), String>,
 ) -> Result<(), SqlError> {
-    let outcome = ast::visit_expressions_mut(node, |expression| match rewrite(expression) {
+    let outcome = visit_expressions_mut(node, |expression| match rewrite(expression) {
         Ok(()) => ControlFlow::Continue(()),
         Err(message) => ControlFlow::Break(message),
     });

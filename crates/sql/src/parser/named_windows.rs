@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitMut, VisitorMut, WindowSpec, WindowType,
+    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitorMut, WindowSpec, WindowType,
 };
 
 use super::headings::folded;
-use crate::{error::SqlError, location::Location};
+use crate::{error::SqlError, location::Location, walk::visit_mut};
 
 /// Puts what each name of a window stands for in its place.
 pub(super) fn resolve(query: &mut Query, at: Location) -> Result<(), SqlError> {
-    match VisitMut::visit(query, &mut Scopes::default()) {
+    match visit_mut(query, &mut Scopes::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(message) => Err(SqlError::invalid_at(at, message)),
     }

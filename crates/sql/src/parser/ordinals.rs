@@ -4,12 +4,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitMut, VisitorMut,
-    visit_expressions,
+    Distinct, Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitorMut,
 };
 
+use crate::walk::{visit_expressions, visit_mut};
+
 pub(super) fn resolve(query: &mut Query) {
-    let done = VisitMut::visit(query, &mut Ordinals);
+    let done = visit_mut(query, &mut Ordinals);
     debug_assert!(done.is_continue(), "the visitor never breaks");
 }
 
@@ -41,7 +42,7 @@ impl VisitorMut for Ordinals {
 /// A query in which what SELECT DISTINCT is ordered by has the place of the item that is written so: to DataFusion the columns in it are no longer there.
 pub(crate) fn with_places(query: &Query) -> Query {
     let mut query = query.clone();
-    let done = VisitMut::visit(&mut query, &mut Places);
+    let done = visit_mut(&mut query, &mut Places);
     debug_assert!(done.is_continue(), "the visitor never breaks");
     query
 }

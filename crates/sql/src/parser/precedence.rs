@@ -2,7 +2,9 @@
 //! binds less tightly than its parent, and stands in no parentheses, comes from there.
 use std::{mem, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value, VisitMut, visit_expressions_mut};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value, VisitMut};
+
+use crate::walk::visit_expressions_mut;
 
 pub(super) fn mend<T: VisitMut>(node: &mut T) {
     // Those inside come first.

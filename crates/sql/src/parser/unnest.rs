@@ -4,19 +4,20 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
-    ast::{
-        Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, Value, VisitMut,
-        VisitorMut, visit_expressions_mut,
-    },
+    ast::{Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, TableFactor, TableWithJoins, Value, VisitorMut},
     parser::Parser,
 };
 
 use super::{dialect::Generic, equivalents::call};
-use crate::{error::SqlError, location::Location};
+use crate::{
+    error::SqlError,
+    location::Location,
+    walk::{visit_expressions_mut, visit_mut},
+};
 
 /// Rewrites every SELECT of `query` that joins a table with its own arrays.
 pub(super) fn rewrite(query: &mut Query, at: Location) -> Result<(), SqlError> {
-    match query.visit(&mut Rewriter { at }) {
+    match visit_mut(query, &mut Rewriter { at }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(*error),
     }

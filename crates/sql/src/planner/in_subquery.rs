@@ -10,11 +10,15 @@ use datafusion::{
         Expr, Filter, LogicalPlan, LogicalPlanBuilder,
         utils::{conjunction, split_conjunction_owned},
     },
-    sql::sqlparser::ast::{self, BinaryOperator, Select, VisitMut, VisitorMut, visit_expressions},
+    sql::sqlparser::ast::{self, BinaryOperator, Select, VisitorMut},
 };
 
 use super::insert::{Named, with_names};
-use crate::{error::SqlError, parser};
+use crate::{
+    error::SqlError,
+    parser,
+    walk::{visit_expressions, visit_mut},
+};
 
 /// The query with `(a, b) IN (SELECT x, y …)` as `EXISTS (SELECT 1 FROM (SELECT x, y …) AS t (x, y) WHERE x = a AND y = b)`, where it is a condition of WHERE:
 /// there a NULL counts as false, as it does to EXISTS. NOT IN is true where each comparison is false: `NOT EXISTS (… WHERE (x = a AND y = b) IS NOT FALSE)`.
@@ -23,7 +27,7 @@ use crate::{error::SqlError, parser};
 /// When it stands elsewhere.
 pub(super) fn of_several_columns(query: &ast::Query) -> Result<ast::Query, SqlError> {
     let mut query = query.clone();
-    if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut Tuples) {
+    if let ControlFlow::Break(error) = visit_mut(&mut query, &mut Tuples) {
         return Err(*error);
     }
     let left = visit_expressions(&query, |expression| match tuple_in(expression) {

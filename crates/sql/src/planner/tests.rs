@@ -1120,7 +1120,10 @@ async fn a_table_that_is_not_there_is_told_from_one_that_is_near() {
     for (query, said) in [
         ("SELECT * FROM sidee", "table sidee does not exist; did you mean side?"),
         ("SELECT * FROM polybolos.jbs", "table polybolos.jbs does not exist; did you mean polybolos.jobs?"),
-        ("SELECT * FROM polybolos.nothing_like_it", "table polybolos.nothing_like_it does not exist; SELECT table_name FROM information_schema"),
+        (
+            "SELECT * FROM polybolos.nothing_like_it",
+            "table polybolos.nothing_like_it does not exist; SELECT table_name FROM information_schema",
+        ),
         ("SELECT * FROM far.off", "table far.off does not exist; SHOW TABLES"),
     ] {
         let StatementKind::Query(query) = parse(query).unwrap().remove(0).kind else { panic!("not a query") };
