@@ -205,7 +205,7 @@ impl Lineage<'_> {
         plan.apply_with_subqueries(|node| {
             found |= match node {
                 LogicalPlan::Aggregate(aggregate) => !self.grouped(aggregate).is_empty(),
-                LogicalPlan::Window(window) => window.window_expr.iter().any(|expression| match expression {
+                LogicalPlan::Window(window) => window.window_expr.iter().any(|expression| match unaliased(expression) {
                     Expr::WindowFunction(function) => !self.windows(&function.params.partition_by, &window.input).is_empty(),
                     _ => false,
                 }),

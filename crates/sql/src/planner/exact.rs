@@ -12,7 +12,7 @@ use datafusion::{
     logical_expr::{
         Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, WindowFrameBound,
         WindowFrameUnits, WindowFunctionDefinition,
-        expr::WindowFunction,
+        expr::{Sort, WindowFunction},
         expr_rewriter::NamePreserver,
         lit,
         utils::{grouping_set_to_exprlist, merge_schema},
@@ -186,8 +186,8 @@ fn is_whole(time: &Expr) -> bool {
 /// What the functions of a node, which share their partitions and their order, need these to be.
 #[derive(Clone, Copy, Default)]
 struct Order {
-    /// Rows that are equal by the order are answered alike.
-    has_peers: bool,
+    /// Rows that are equal by a key of the order are answered alike, or told apart by another key.
+    has_equals: bool,
     /// Frames end so far from the row's own value.
     has_offsets: bool,
 }
@@ -195,7 +195,7 @@ struct Order {
 impl Order {
     fn of(calls: &[Expr]) -> Self {
         calls.iter().map(Self::of_call).fold(Self::default(), |all, each| Self {
-            has_peers: all.has_peers || each.has_peers,
+            has_equals: all.has_equals || each.has_equals,
             has_offsets: all.has_offsets || each.has_offsets,
         })
     }
@@ -206,12 +206,14 @@ impl Order {
             Expr::WindowFunction(function) => function,
             _ => return Self::default(),
         };
-        let (name, frame) = (function.fun.name(), &function.params.window_frame);
+        let (name, params) = (function.fun.name(), &function.params);
+        let (frame, order) = (&params.window_frame, &params.order_by);
+        let is_partition = |sort: &Sort| params.partition_by.contains(&sort.expr);
         let is_aggregate = matches!(function.fun, WindowFunctionDefinition::AggregateUDF(_));
         let by_value = frame.units != WindowFrameUnits::Rows && (is_aggregate || OF_FRAMES.contains(&name));
         let is_offset = |bound: &WindowFrameBound| !matches!(bound, WindowFrameBound::CurrentRow) && !bound.is_unbounded();
         Self {
-            has_peers: by_value || OF_PEERS.contains(&name),
+            has_equals: by_value || OF_PEERS.contains(&name) || order.len() > 1 || order.iter().any(is_partition),
             has_offsets: frame.units == WindowFrameUnits::Range && (is_offset(&frame.start_bound) || is_offset(&frame.end_bound)),
         }
     }
@@ -226,7 +228,7 @@ impl Order {
             changed |= add_zero(key, schema);
         }
         for sort in &mut function.params.order_by {
-            changed |= self.has_peers && add_zero(&mut sort.expr, schema);
+            changed |= self.has_equals && add_zero(&mut sort.expr, schema);
             changed |= self.has_offsets && put_on_a_day(&mut sort.expr, schema);
         }
         let expression = Expr::WindowFunction(function);

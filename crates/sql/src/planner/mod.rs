@@ -21,7 +21,7 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc};
 use datafusion::{
     common::{DataFusionError, Result as DataFusionResult, SchemaError, tree_node::TreeNode},
     execution::{SessionState, SessionStateBuilder, context::SQLOptions},
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, utils::grouping_set_to_exprlist},
     prelude::SessionConfig,
     sql::{parser, sqlparser::ast},
 };
@@ -429,8 +429,8 @@ fn has_twins(error: &DataFusionError) -> bool {
 fn groups_by_twins(plan: &LogicalPlan) -> DataFusionResult<bool> {
     plan.exists(|node| {
         let LogicalPlan::Aggregate(aggregate) = node else { return Ok(false) };
-        let (columns, others): (Vec<&Expr>, Vec<&Expr>) =
-            aggregate.group_expr.iter().partition(|group| matches!(group, Expr::Column(_)));
+        let groups = grouping_set_to_exprlist(&aggregate.group_expr)?;
+        let (columns, others): (Vec<&Expr>, Vec<&Expr>) = groups.into_iter().partition(|group| matches!(group, Expr::Column(_)));
         let names: HashSet<String> = columns.into_iter().map(|column| column.schema_name().to_string()).collect();
         Ok(others.into_iter().any(|group| names.contains(&group.schema_name().to_string())))
     })

@@ -682,6 +682,10 @@ async fn times_lose_digits_downwards() {
             "1969-12-31T23:59:58 0 1 1969-12-31T23:59:58.999\n 1 1 1969-12-31T23:59:58.999",
         ),
         (
+            "SELECT CAST(a AS TIMESTAMP(0)) AS s, a, count(*) AS n FROM (VALUES (TIMESTAMP '1969-12-31 23:59:58.9996')) AS t (a) GROUP BY ROLLUP (CAST(a AS TIMESTAMP(0)), a) ORDER BY s, a",
+            "1969-12-31T23:59:58 1969-12-31T23:59:58.999600 1\n1969-12-31T23:59:58  1\n  1",
+        ),
+        (
             "SELECT k, CAST(ts AS TIMESTAMP(0)) AS s, sum(v) FROM t WHERE v < 3 GROUP BY GROUPING SETS ((k, CAST(ts AS TIMESTAMP(0))), (k)) HAVING sum(v) > 1 ORDER BY 3",
             "a 00:05 2\na  3",
         ),
@@ -707,6 +711,9 @@ async fn both_zeros_are_peers() {
     for (over, answer) in [
         ("sum(n) OVER (PARTITION BY z)", "3\n3\n3"),
         ("row_number() OVER (PARTITION BY z ORDER BY n)", "1\n2\n1"),
+        ("row_number() OVER (PARTITION BY z ORDER BY z, n)", "1\n2\n1"),
+        ("row_number() OVER (ORDER BY z, n)", "1\n2\n3"),
+        ("10 * row_number() OVER (PARTITION BY z ORDER BY z DESC, n) + row_number() OVER (PARTITION BY z ORDER BY n)", "11\n22\n11"),
         ("sum(n) OVER (ORDER BY z)", "3\n3\n6"),
         ("count(*) OVER (ORDER BY z RANGE BETWEEN 0 PRECEDING AND CURRENT ROW)", "2\n2\n1"),
         ("count(*) OVER (ORDER BY z GROUPS CURRENT ROW)", "2\n2\n1"),
@@ -850,6 +857,8 @@ async fn event_time_is_followed_through_the_plan() {
     assert_eq!(planned.inserts[0].emit, Emit::OnWindowClose);
     let first = "sink SELECT k, v, ts FROM (SELECT *, row_number() OVER (PARTITION BY window_start, k ORDER BY v DESC, ts) AS n FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND))) WHERE n = 1 EMIT ON WINDOW CLOSE";
     assert_eq!(plan(first).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
+    let of_floats = first.replace("BY window_start, k ", "BY window_start, CAST(v AS DOUBLE) ");
+    assert_eq!(plan(&of_floats).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
     let outer = "sink SELECT a.k, b.v, a.window_start FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) a LEFT JOIN TABLE(TUMBLE(TABLE u, DESCRIPTOR(ts), INTERVAL '10' SECOND)) b ON a.k = b.k AND a.window_start = b.window_start EMIT ON WINDOW CLOSE";
     assert_eq!(plan(outer).await.unwrap().inserts[0].emit, Emit::OnWindowClose);
     let [watermark] = planned.watermarks.as_slice() else { panic!("one table has a watermark") };
