@@ -185,7 +185,7 @@ fn plain_message(error: &DataFusionError) -> String {
     if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ")
         && let Some(types) = rest.strip_suffix(" to valid types")
     {
-        let types = types.replace("Utf8", "STRING").replace("Float64", "DOUBLE").replace("Int64", "BIGINT").replace("Int32", "INT");
+        let types = types.replace("Utf8View", "STRING").replace("Utf8", "STRING").replace("Float64", "DOUBLE").replace("Int64", "BIGINT").replace("Int32", "INT");
         return format!("{types} cannot be computed; CAST one side to a type that goes with the other's");
     }
     if let Some(name) = text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name)

@@ -31,7 +31,7 @@ use datafusion::{
     },
 };
 
-use super::text::is_text;
+use super::{text::is_text, time_units::per_second};
 
 pub(crate) const WHOLE_UNITS: &str = "whole_units";
 
@@ -134,14 +134,14 @@ impl ScalarUDFImpl for Corrected {
                     None => Err(error),
                 });
             }
-            (Kind::ToSeconds | Kind::ToMillis | Kind::ToMicros | Kind::ToUnixTime, [time, ..]) => {
+            (Kind::ToSeconds | Kind::ToMillis | Kind::ToMicros | Kind::ToUnixTime, [time, formats @ ..]) => {
                 let per_second = match self.kind {
                     Kind::ToMillis => 1_000,
                     Kind::ToMicros => 1_000_000,
                     _ => 1,
                 };
                 let times = match time.data_type() {
-                    DataType::Timestamp(..) => time.to_array(rows)?,
+                    DataType::Timestamp(..) if formats.is_empty() => time.to_array(rows)?,
                     text if is_text(&text) => {
                         let nanos = to_timestamp_nanos(&arguments.config_options);
                         nanos.inner().invoke_with_args(arguments.clone())?.into_array(rows)?
@@ -191,15 +191,6 @@ fn part_name(part: &ScalarValue) -> &str {
 
 fn is_epoch(part: &ScalarValue) -> bool {
     part_name(part).eq_ignore_ascii_case("epoch")
-}
-
-fn per_second(unit: TimeUnit) -> i64 {
-    match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    }
 }
 
 fn seconds(length: &ColumnarValue, unit: TimeUnit, rows: usize) -> Result<ColumnarValue> {

@@ -44,6 +44,7 @@ async fn functions_give_what_others_give() {
         ("regexp_extract_all('x', 'x', 1)", ""),
         ("regexp_extract_all(CAST(NULL AS STRING), 'x', 0)", ""),
         ("decode(encode('abc', 'utf-8'), 'UTF-8')", "abc"),
+        ("hex(encode(15, 'utf-8'))", "3135"),
         ("elt(2, 'a', 'b')", "b"),
         ("elt(3, 'a', 'b')", ""),
         ("rand_integer(1)", "0"),

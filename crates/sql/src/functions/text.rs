@@ -39,7 +39,7 @@ impl RegexpExtract {
 fn compiled(pattern: &str) -> Result<Regex> {
     match Regex::new(pattern) {
         Ok(regex) => Ok(regex),
-        Err(error) => exec_err!("regexp_extract cannot read the regular expression {pattern:?}: {error}"),
+        Err(error) => exec_err!("the regular expression {pattern:?} cannot be read: {error}"),
     }
 }
 

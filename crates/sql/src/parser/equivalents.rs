@@ -236,7 +236,10 @@ fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
             let below = Expr::BinaryOp { left: Box::new(call("random", [])), op: BinaryOperator::Multiply, right: bound };
             Some(call("arrow_cast", [call("floor", [below]), text("Int32")]))
         }
-        ("encode", [value, encoding]) if is_utf8(encoding) => Some(call("arrow_cast", [value.clone(), text("Binary")])),
+        // The bytes of a number by itself are those of the machine.
+        ("encode", [value, encoding]) if is_utf8(encoding) => {
+            Some(call("arrow_cast", [call("arrow_cast", [value.clone(), text("Utf8")]), text("Binary")]))
+        }
         ("decode", [value, encoding]) if is_utf8(encoding) => Some(call("arrow_cast", [value.clone(), text("Utf8")])),
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
         ("mode", _) => Some(most_frequent(function, &arguments)?),
@@ -749,7 +752,7 @@ mod tests {
             ("ELT(n, a, 'b')", "CASE n WHEN 1 THEN a WHEN 2 THEN 'b' END"),
             ("RAND_INTEGER(n + 1)", "arrow_cast(floor(random() * (n + 1)), 'Int32')"),
             ("E()", "exp(1)"),
-            ("ENCODE(a, 'UTF-8')", "arrow_cast(a, 'Binary')"),
+            ("ENCODE(a, 'UTF-8')", "arrow_cast(arrow_cast(a, 'Utf8'), 'Binary')"),
             ("decode(a, 'utf8')", "arrow_cast(a, 'Utf8')"),
             ("decode(a, 'hex')", "decode(a, 'hex')"),
             ("EXTRACT(DECADE FROM a)", "arrow_cast(floor(date_part('year', a) / 10e0), 'Int64')"),
