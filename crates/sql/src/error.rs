@@ -185,7 +185,7 @@ fn plain_message(error: &DataFusionError) -> String {
     if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ")
         && let Some(types) = rest.strip_suffix(" to valid types")
     {
-        let types = types.replace("Utf8View", "STRING").replace("Utf8", "STRING").replace("Float64", "DOUBLE").replace("Int64", "BIGINT").replace("Int32", "INT");
+        let types = TYPES.iter().fold(types.to_owned(), |types, (arrow, ours)| types.replace(arrow, ours));
         return format!("{types} cannot be computed; CAST one side to a type that goes with the other's");
     }
     if let Some(name) = text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')).map(|(name, _)| name)
@@ -242,6 +242,17 @@ fn no_column(field: &Column, known: &[Column]) -> String {
 
 /// So many are listed where a name is near to none.
 const SHOWN_COLUMNS: usize = 16;
+
+/// Types as arrow writes them, the longer first, and as columns are declared.
+const TYPES: [(&str, &str); 7] = [
+    ("Utf8View", "STRING"),
+    ("Utf8", "STRING"),
+    ("Float64", "DOUBLE"),
+    ("Int64", "BIGINT"),
+    ("Int32", "INT"),
+    ("Date32", "DATE"),
+    ("Boolean", "BOOLEAN"),
+];
 
 /// Functions of other systems, and what says the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[

@@ -713,7 +713,10 @@ async fn both_zeros_are_peers() {
         ("row_number() OVER (PARTITION BY z ORDER BY n)", "1\n2\n1"),
         ("row_number() OVER (PARTITION BY z ORDER BY z, n)", "1\n2\n1"),
         ("row_number() OVER (ORDER BY z, n)", "1\n2\n3"),
-        ("10 * row_number() OVER (PARTITION BY z ORDER BY z DESC, n) + row_number() OVER (PARTITION BY z ORDER BY n)", "11\n22\n11"),
+        (
+            "10 * row_number() OVER (PARTITION BY z ORDER BY z DESC, n) + row_number() OVER (PARTITION BY z ORDER BY n)",
+            "11\n22\n11",
+        ),
         ("sum(n) OVER (ORDER BY z)", "3\n3\n6"),
         ("count(*) OVER (ORDER BY z RANGE BETWEEN 0 PRECEDING AND CURRENT ROW)", "2\n2\n1"),
         ("count(*) OVER (ORDER BY z GROUPS CURRENT ROW)", "2\n2\n1"),
