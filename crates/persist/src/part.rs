@@ -1,7 +1,7 @@
 //! Part files: what one part of one epoch changed. A magic line, an index, one Arrow IPC stream (lz4) per sink with its changes, and one for what became of
 //! the job's state; the checksum over everything is in the report that names the file, and so in the record. Files that compaction writes have
 //! the state only; these are written, and runs of state merged, in [`pieces`].
-use std::{collections::BTreeMap, io::Write};
+use std::{collections::BTreeMap, io::Write, slice};
 
 use arrow::{
     array::RecordBatch,
@@ -61,10 +61,17 @@ pub fn encode(sections: &Sections) -> Result<Encoded, StoreError> {
     file.resize(index, 0);
     let mut lengths = vec![];
     for (sink, batches) in &runs {
-        lengths.push((**sink, append_stream(&mut file, batches)?));
+        lengths.push((**sink, append_stream(&mut file, batches, is_long(batches))?));
     }
-    let state_bytes = append_stream(&mut file, &sections.state)?;
+    let state_bytes = append_stream(&mut file, &sections.state, is_long(&sections.state))?;
     Ok(finish(file, &lengths, state_bytes))
+}
+
+/// A file of state only, of one batch; compressed also if it is of few rows, as these may be long.
+pub fn encode_state(batch: &RecordBatch) -> Result<Encoded, StoreError> {
+    let mut file = vec![0; index_bytes(0)];
+    let state_bytes = append_stream(&mut file, slice::from_ref(batch), true)?;
+    Ok(finish(file, &[], state_bytes))
 }
 
 fn index_bytes(streams: usize) -> usize {
@@ -96,11 +103,15 @@ fn failed(error: ArrowError) -> StoreError {
     StoreError::Corrupt { object: "a part file being written".into(), message: error.to_string() }
 }
 
+fn is_long(batches: &[RecordBatch]) -> bool {
+    batches.iter().map(RecordBatch::num_rows).sum::<usize>() >= COMPRESS_FROM_ROWS
+}
+
 /// Answers the stream's bytes.
-fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, StoreError> {
+fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch], is_compressed: bool) -> Result<u64, StoreError> {
     let Some(first) = batches.first() else { return Ok(0) };
     let before = file.len();
-    let mut writer = stream_writer(&mut *file, first, batches.iter().map(RecordBatch::num_rows).sum())?;
+    let mut writer = stream_writer(&mut *file, first, is_compressed)?;
     for batch in batches {
         writer.write(batch).map_err(failed)?;
     }
@@ -109,9 +120,9 @@ fn append_stream(file: &mut Vec<u8>, batches: &[RecordBatch]) -> Result<u64, Sto
     Ok((file.len() - before) as u64)
 }
 
-/// A stream of batches like `first`, of about so many rows.
-fn stream_writer<W: Write>(file: W, first: &RecordBatch, rows: usize) -> Result<StreamWriter<W>, StoreError> {
-    let compression = (rows >= COMPRESS_FROM_ROWS).then_some(CompressionType::LZ4_FRAME);
+/// A stream of batches like `first`.
+fn stream_writer<W: Write>(file: W, first: &RecordBatch, is_compressed: bool) -> Result<StreamWriter<W>, StoreError> {
+    let compression = is_compressed.then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default().try_with_compression(compression).map_err(failed)?;
     StreamWriter::try_new_with_options(file, &first.schema(), options).map_err(failed)
 }

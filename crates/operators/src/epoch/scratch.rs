@@ -4,7 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
-use polybolos_persist::part::{self, Encoded, Sections};
+use polybolos_persist::part::{self, Encoded};
 use polybolos_state::{StateError, parts_of};
 
 use super::{
@@ -44,7 +44,7 @@ impl Scratch {
             if rows.num_rows() == 0 {
                 continue;
             }
-            let Encoded { bytes, crc32, .. } = part::encode(&Sections { state: vec![rows], ..Sections::default() })?;
+            let Encoded { bytes, crc32, .. } = part::encode_state(&rows)?;
             self.file.write_all_at(&bytes, self.end).map_err(|error| self.refused(error))?;
             self.blocks[part].push(Block { at: self.end, bytes: bytes.len(), crc32 });
             self.end += bytes.len() as u64;
@@ -54,20 +54,15 @@ impl Scratch {
 
     /// The rows of a part, in the order in which they came.
     pub fn batches(&self, part: usize) -> impl Iterator<Item = Result<RecordBatch, CompactError>> {
-        self.blocks[part].iter().flat_map(move |block| -> Vec<Result<RecordBatch, CompactError>> {
-            match self.read(*block) {
-                Ok(batches) => batches.into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error.into())],
-            }
-        })
+        self.blocks[part].iter().map(move |block| self.read(*block).map_err(CompactError::from))
     }
 
-    fn read(&self, block: Block) -> Result<Vec<RecordBatch>, StateError> {
+    fn read(&self, block: Block) -> Result<RecordBatch, StateError> {
         let mut bytes = vec![0; block.bytes];
         self.file.read_exact_at(&mut bytes, block.at).map_err(|error| self.refused(error))?;
         let read = part::decode(&self.place, &Bytes::from(bytes), block.crc32);
-        let sections = read.map_err(|_| StateError::Spill(format!("{} does not give back what was written there", self.place)))?;
-        Ok(sections.state)
+        let batch = read.ok().and_then(|sections| sections.state.into_iter().next());
+        batch.ok_or_else(|| StateError::Spill(format!("{} does not give back what was written there", self.place)))
     }
 
     fn refused(&self, error: io::Error) -> StateError {

@@ -156,7 +156,8 @@ impl<'a> StateWriter<'a> {
         }
         let stream = match &mut self.stream {
             Some(stream) => stream,
-            none => none.insert(stream_writer(vec![], batch, batch.num_rows())?),
+            // The first batch may be a short one in front of long ones.
+            none => none.insert(stream_writer(vec![], batch, true)?),
         };
         stream.write(batch).map_err(failed)?;
         self.file.push(&mem::take(stream.get_mut()))
@@ -241,7 +242,7 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use arrow::{
-        array::{BinaryArray, Int64Array},
+        array::{Array, BinaryArray, Int64Array},
         datatypes::{DataType, Field, Schema},
     };
     use polybolos_streaming::ids::{Epoch, SinkId};
@@ -252,7 +253,7 @@ mod tests {
         part::{Encoded, Sections, decode, encode},
     };
 
-    /// Batches of so many megabytes that cannot be compressed.
+    /// Batches of so many megabytes that cannot be compressed, of enough rows for [`encode`] to try.
     fn batches(megabytes: &[usize]) -> Vec<RecordBatch> {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), Field::new("v", DataType::Binary, false)]));
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -266,9 +267,10 @@ mod tests {
             words.collect()
         };
         let mut batch = |megabytes: usize| {
-            let values: Vec<Vec<u8>> = (0..megabytes).map(|_| megabyte()).collect();
-            let numbers = Int64Array::from_iter_values(0..megabytes as i64);
-            let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(numbers), Arc::new(BinaryArray::from_iter_values(values))];
+            let bytes: Vec<u8> = (0..megabytes).flat_map(|_| megabyte()).collect();
+            let values = BinaryArray::from_iter_values(bytes.chunks(1 << 14));
+            let numbers = Int64Array::from_iter_values(0..values.len() as i64);
+            let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(numbers), Arc::new(values)];
             RecordBatch::try_new(schema.clone(), columns).expect("batch")
         };
         megabytes.iter().map(|megabytes| batch(*megabytes)).collect()
@@ -323,6 +325,21 @@ mod tests {
             let at_once = encode(&Sections { state: filled, ..Sections::default() }).expect("encodes");
             assert!(at_once.bytes == file && at_once.state_bytes == written.state_bytes, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_short_batch_is_compressed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = LocalStore::open(folder.path()).await.expect("opens");
+        let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Binary, false)]));
+        let batch = |rows: usize| {
+            let values = BinaryArray::from_iter_values(std::iter::repeat_n([7_u8; 1 << 10], rows));
+            RecordBatch::try_new(schema.clone(), vec![Arc::new(values)]).expect("batch")
+        };
+        let batches = vec![batch(1), batch(1 << 10)];
+        let written = write(&store, "run", batches.clone()).await;
+        assert!(written.bytes < 1 << 17, "{} bytes", written.bytes);
+        assert_eq!(read(&store, &written).await.expect("reads"), batches);
     }
 
     #[tokio::test]
