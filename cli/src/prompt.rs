@@ -157,6 +157,10 @@ pub async fn run(client: &Client, limit: usize, output: Format) -> anyhow::Resul
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error.into()),
         };
+        // No statement has begun, so that what comes next may be a command.
+        if pending.is_empty() && line.trim().is_empty() {
+            continue;
+        }
         let command = if pending.is_empty() { Command::read(&line) } else { None };
         if let Some(command) = command {
             let _ = editor.add_history_entry(line.trim_end());

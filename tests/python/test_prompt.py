@@ -14,6 +14,9 @@ import time
 import pytest
 from conftest import BINARY
 
+# With the cursor behind it. The prompt before a text is shown anew when Tab completes that, and when it comes to the end of the line.
+PROMPT = "polybolos> \r\x1b[11C"
+
 
 class Terminal:
     def __init__(self, platform, home, columns: int):
@@ -43,8 +46,8 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
-    def ask(self, line: str, prompt: str = "polybolos> ") -> str:
-        """Types a line, and waits for the next prompt: what is typed before it is lost."""
+    def ask(self, line: str, prompt: str = PROMPT) -> str:
+        """Types a line, and waits for the next prompt."""
         self.type(line + "\r")
         return self.wait_for(prompt)
 
@@ -61,7 +64,7 @@ def terminal(platform, tmp_path):
 
     def open_one(columns: int = 120) -> Terminal:
         terminals.append(Terminal(platform, tmp_path, columns))
-        terminals[-1].wait_for("polybolos> ")
+        terminals[-1].wait_for(PROMPT)
         return terminals[-1]
 
     yield open_one
@@ -71,6 +74,7 @@ def terminal(platform, tmp_path):
 
 def test_the_prompt_knows_what_hands_type(terminal, tmp_path):
     at = terminal()
+    at.ask("")
     assert "\\timing" in at.ask("\\?")
     tables = at.ask("\\d")
     assert "created_users" in tables and " ms\r\n" in tables, tables
@@ -103,7 +107,7 @@ def test_ctrl_c_cancels_a_statement_and_not_the_prompt(platform, terminal):
         with silent.accept()[0]:
             at.type("\x03")
             at.wait_for("cancelled; a change that has begun goes on")
-            at.wait_for("polybolos> ")
+            at.wait_for(PROMPT)
     platform.sql("DROP TABLE prompt_silent")
     assert "still here" in at.ask("SELECT 'still ' || 'here' AS answer;")
 
