@@ -69,7 +69,7 @@ impl Command {
 struct Names(Vec<String>);
 
 impl Names {
-    /// Those that the platform tells; the prompt does without those that it does not.
+    /// Those that the platform tells; the prompt does without the others. One that does not answer is not asked for more.
     async fn ask(client: &Client) -> Self {
         let mut names = Vec::new();
         for (sql, column) in [
@@ -78,7 +78,7 @@ impl Names {
             ("SHOW JOBS", "name"),
             ("SELECT 'polybolos.' || table_name AS name FROM information_schema.tables WHERE table_schema = 'polybolos'", "name"),
         ] {
-            let Ok(rows) = client.sql(sql, 10_000).await else { continue };
+            let Ok(rows) = client.sql(sql, 10_000).await else { break };
             names.extend(of_column(&rows, column));
         }
         names.sort();
@@ -167,7 +167,11 @@ pub async fn run(client: &Client, limit: usize, output: Format) -> anyhow::Resul
             if command == Command::Quit {
                 break;
             }
+            let runs_file = matches!(command, Command::File(_));
             prompt.obey(command).await;
+            if runs_file {
+                editor.set_helper(Some(Names::ask(client).await));
+            }
             continue;
         }
         pending.push_str(&line);
