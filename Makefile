@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CACHE := $(HOME)/.cache/polybolos
 ifdef CI
 export CARGO_TARGET_DIR := $(CACHE)/target
+# Nor is there anything to build upon: what would be noted for the next build takes time and 10 GB.
+export CARGO_INCREMENTAL := 0
 endif
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 POLYBOLOS := $(TARGET)/debug/polybolos
