@@ -788,10 +788,8 @@ async fn the_first_rows_for_each_row_are_numbered_within_their_key() {
     let planned = plan("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.k = u.k ORDER BY ts DESC LIMIT 2) AS l");
     let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("row_number() PARTITION BY [t.k] ORDER BY [t.ts DESC"), "{shown}");
-    let narrower = "(SELECT k, CAST(v AS INT) AS w FROM u) AS x";
-    let planned =
-        plan(&format!("other SELECT x.k, l.v FROM {narrower}, LATERAL (SELECT v FROM t WHERE t.v = x.w ORDER BY ts LIMIT 2) AS l"));
-    let shown = planned.await.unwrap().inserts[0].plan.display_indent().to_string();
+    let narrower = "other SELECT x.k, l.v FROM (SELECT k, CAST(v AS INT) AS w FROM u) AS x, LATERAL (SELECT v FROM t WHERE t.v = x.w ORDER BY ts LIMIT 2) AS l";
+    let shown = plan(narrower).await.unwrap().inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("row_number() PARTITION BY [t.v] ORDER BY [t.ts ASC"), "{shown}");
     let message =
         refused("other SELECT u.k, l.v FROM u, LATERAL (SELECT v FROM t WHERE t.v < u.v ORDER BY ts DESC LIMIT 2) AS l").await;
