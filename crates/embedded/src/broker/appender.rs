@@ -37,6 +37,8 @@ const NEXT_PRODUCER: &str = "next-producer";
 const DROPPED: &str = "dropped-";
 
 type Answer<T> = oneshot::Sender<Result<T, ErrorCode>>;
+/// Who waits for a batch, and what becomes of it once it is on disk.
+type Appended = (Arc<Partition>, Answer<i64>, Result<i64, ErrorCode>);
 
 pub(super) enum Command {
     /// Answers the base offset.
@@ -151,8 +153,14 @@ impl Appender {
             results.push((partition, answer, result));
         }
         let written = write.commit();
+        self.answer(results, &written);
+    }
+
+    fn answer(&mut self, results: Vec<Appended>, written: &fjall::Result<()>) {
         let ends = std::mem::take(&mut self.ends);
-        if let Err(error) = &written {
+        if let Err(error) = written {
+            // A batch that comes again is not on disk, whatever was noted of its producer.
+            self.producers.clear();
             tracing::error!(%error, folder = %self.log.folder.display(), "records could not be written; nothing more is accepted");
         }
         for (partition, answer, result) in results {
@@ -349,8 +357,11 @@ impl Appender {
 
     fn delete_topic(&mut self, name: &str) -> Result<(), ErrorCode> {
         let topic = self.log.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let committed = self.log.committed_of(name).map_err(|error| self.failed(&error))?;
         let mut write = self.transaction();
         write.remove(&self.log.store.topics, name);
+        // Offsets of this topic mean nothing in another of its name.
+        committed.into_iter().for_each(|key| write.remove(&self.log.store.offsets, key));
         write.insert(&self.log.store.counters, format!("{DROPPED}{}", topic.number), b"");
         self.commit(write)?;
         topic.partitions.iter().for_each(|partition| partition.set_gone());
@@ -498,4 +509,47 @@ impl Appender {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::batch::tests::batch, *};
+
+    fn appender(folder: &std::path::Path) -> Appender {
+        let log = Arc::new(Log::open(folder).unwrap());
+        let mut appender = Appender { log, producers: HashMap::new(), transactions: Transactions::default(), ends: HashMap::new() };
+        appender.create_topic("t".into(), 1, BTreeMap::new()).unwrap();
+        appender
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_written_is_not_there_when_it_comes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut appender = appender(folder.path());
+        let partition = appender.log.partition("t", 0).unwrap();
+        let batch = Batch::parse(batch(3, (9, 0, 0), 5)).unwrap();
+        let (answer, mut told) = oneshot::channel();
+        let mut lost = appender.transaction();
+        let result = appender.append(&mut lost, &partition, &batch);
+        assert_eq!(result, Ok(0));
+        appender.answer(vec![(partition.clone(), answer, result)], &Err(fjall::Error::Poisoned));
+        assert_eq!((told.try_recv().unwrap(), partition.high()), (Err(ErrorCode::KafkaStorageError), 0));
+
+        let (answer, mut told) = oneshot::channel();
+        appender.append_all(vec![(partition.clone(), batch, answer)]);
+        assert_eq!((told.try_recv().unwrap(), partition.high()), (Ok(0), 3), "what is acknowledged is written");
+        assert!(!appender.log.read(&partition, 0, 3, 1 << 20, true).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_topic_takes_the_offsets_that_groups_committed_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut appender = appender(folder.path());
+        appender.create_topic("tt".into(), 1, BTreeMap::new()).unwrap();
+        let committed = |topic: &str| (topic.to_owned(), 0, CommittedOffset { offset: 7, metadata: None });
+        appender.commit_offsets("t", &[committed("t"), committed("tt")]).unwrap();
+        appender.delete_topic("t").unwrap();
+        let offset = |topic: &str| appender.log.committed("t", topic, 0).unwrap().map(|committed| committed.offset);
+        assert_eq!((offset("t"), offset("tt")), (None, Some(7)));
+    }
 }

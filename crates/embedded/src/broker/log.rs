@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, UserKey};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -317,6 +317,18 @@ impl Log {
             topics.entry(topic).or_default().push(i32::from_be_bytes(partition));
         }
         Ok(topics)
+    }
+
+    /// The keys of all offsets that groups committed of a topic.
+    pub(super) fn committed_of(&self, topic: &str) -> Result<Vec<UserKey>, LogError> {
+        let mut found = Vec::new();
+        for entry in self.store.offsets.iter() {
+            let key = entry.key()?;
+            if key.splitn(3, |byte| *byte == 0).nth(1) == Some(topic.as_bytes()) {
+                found.push(key);
+            }
+        }
+        Ok(found)
     }
 }
 
