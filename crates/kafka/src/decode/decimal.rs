@@ -1,20 +1,13 @@
 //! A number's text to a decimal, digit by digit: exact, and rounded to its scale half away from zero, as Flink does and as CAST does.
 use arrow::array::ArrowNativeTypeOp;
-use arrow::datatypes::{ArrowNativeType, DecimalType};
+use arrow::datatypes::{ArrowNativeType, Decimal128Type, DecimalType};
 
 /// `text` is a number as JSON writes it. `None` when it has more digits than `precision` has room for; rounding may still have added one.
 pub(super) fn parse<T: DecimalType>(text: &str, precision: u8, scale: i8) -> Option<T::Native> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let (mantissa, exponent) = match digits.find(['e', 'E']) {
-        Some(at) => (&digits[..at], exponent(&digits[at + 1..])),
-        None => (digits, 0),
-    };
-    let point = mantissa.find('.').unwrap_or(mantissa.len());
+    let negative = text.starts_with('-');
+    let (mantissa, point) = parts(text);
     // How many of the mantissa's digits stand before the cut; zeros beside it count as well.
-    let kept = exponent.saturating_add(point as i64).saturating_add(scale.into());
+    let kept = point.saturating_add(scale.into());
     let number = <T::Native as ArrowNativeType>::usize_as;
     let tenfold = |value: T::Native| ArrowNativeTypeOp::mul_wrapping(value, number(10));
     let mut value = <T::Native as ArrowNativeTypeOp>::ZERO;
@@ -50,6 +43,25 @@ pub(super) fn parse<T: DecimalType>(text: &str, precision: u8, scale: i8) -> Opt
     Some(if negative { ArrowNativeTypeOp::neg_wrapping(value) } else { value })
 }
 
+/// The whole number that `text` is; `None` when anything but zeros stands behind its point, or it has more than 38 digits.
+pub(super) fn whole(text: &str) -> Option<i128> {
+    let (mantissa, point) = parts(text);
+    let mut digits = mantissa.bytes().filter(|byte| *byte != b'.').zip(0_i64..);
+    let is_whole = digits.all(|(digit, place)| digit == b'0' || place < point);
+    if is_whole { parse::<Decimal128Type>(text, 38, 0) } else { None }
+}
+
+/// The digits of a number's size, and how many of them stand before the point: fewer than none, or more than there are, with an exponent.
+fn parts(text: &str) -> (&str, i64) {
+    let digits = text.trim_start_matches('-');
+    let (mantissa, exponent) = match digits.find(['e', 'E']) {
+        Some(at) => (&digits[..at], exponent(&digits[at + 1..])),
+        None => (digits, 0),
+    };
+    let point = mantissa.find('.').unwrap_or(mantissa.len());
+    (mantissa, exponent.saturating_add(point as i64))
+}
+
 /// One that is too large to be counted is as good as any other of its sign.
 fn exponent(text: &str) -> i64 {
     let limit = if text.starts_with('-') { i64::from(i32::MIN) } else { i64::from(i32::MAX) };
@@ -58,7 +70,7 @@ fn exponent(text: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{Decimal128Type, Decimal256Type};
+    use arrow::datatypes::Decimal256Type;
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use super::*;
@@ -107,6 +119,26 @@ mod tests {
         assert_eq!(cents("99999999.99"), Some(9_999_999_999));
         let rounded = cents("99999999.995").expect("ten digits");
         assert!(!Decimal128Type::is_valid_decimal_precision(rounded, 10), "rounding took it out of range");
+    }
+
+    #[test]
+    fn whole_numbers_are_exact_or_none() {
+        for (text, value) in [
+            ("2e3", 2_000),
+            ("-2.0", -2),
+            ("-0.0", 0),
+            ("1500e-2", 15),
+            ("0.25E2", 25),
+            ("0e-999999999999", 0),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("9.223372036854775807e18", i64::MAX.into()),
+            ("123456789012345678901", 123_456_789_012_345_678_901),
+        ] {
+            assert_eq!(whole(text), Some(value), "{text}");
+        }
+        for text in ["1.5", "1.00000000000000000001", "0.99999999999999999999", "1e-400", "15e-1", "1e38", "1e999999999999"] {
+            assert_eq!(whole(text), None, "{text}");
+        }
     }
 
     /// Against whole numbers: `units / 1000` in hundredths.

@@ -100,6 +100,8 @@ fn broken_records_are_failures_with_good_messages() {
     fails(int(), r#"{"c":true}"#, "found true");
     fails(int(), r#"{"c":2147483648}"#, "does not fit Int32");
     fails(int(), r#"{"c":1.5}"#, "does not fit Int32");
+    fails(int(), r#"{"c":1e-400}"#, "does not fit Int32");
+    fails(DataType::Int64, r#"{"c":9223372036854775808.0}"#, "does not fit Int64");
     fails(DataType::Int64, r#"{"c":99999999999999999999}"#, "does not fit Int64");
     fails(DataType::UInt8, r#"{"c":-1}"#, "does not fit UInt8");
     fails(DataType::Float64, r#"{"c":1e999}"#, "does not fit Float64");
@@ -121,6 +123,8 @@ fn good_values() {
     assert_eq!(ok(DataType::Int32, r#" { "c" : -12 } "#), json!(-12));
     assert_eq!(ok(DataType::Int32, r#"{"c":1,"c":2}"#), json!(2), "the last of two counts");
     assert_eq!(ok(DataType::Int32, r#"{"c":2e3}"#), json!(2000));
+    assert_eq!(ok(DataType::Int64, r#"{"c":9007199254740993.0}"#), json!(9_007_199_254_740_993_i64));
+    assert_eq!(ok(DataType::Int64, r#"{"c":-9.223372036854775808e18}"#), json!(i64::MIN));
     assert_eq!(ok(DataType::Int32, r#"{"c":"42"}"#), json!(42));
     assert_eq!(ok(DataType::Int32, r#"{"\u0063":3}"#), json!(3), "escaped keys are keys");
     assert_eq!(ok(DataType::Int32, r#"{"x":{"c":[1,{"c":"}"}]}}"#), Value::Null, "missing is NULL");
@@ -577,6 +581,10 @@ fn mutated_records_agree_with_serde_json() {
                 columns.iter().map(|column| expected(column.data_type(), value.get(column.name()))).collect::<Option<Vec<_>>>()
             });
             let row = decoded.records.iter().position(|record| *record as usize == index);
+            // Where the oracle has but a double, it cannot tell whether so large a number is whole, and which one it is.
+            if parsed.as_ref().is_ok_and(|value| value["id"].is_f64() && value["id"].as_f64().is_some_and(|id| id.abs() > 1e12)) {
+                continue;
+            }
             match (oracle, row) {
                 (Some(oracle), Some(row)) => {
                     let values: Vec<Value> = decoded.batch.columns().iter().map(|column| actual(column, row)).collect();

@@ -81,7 +81,8 @@ where
                 let number = scanner.number()?;
                 let whole = match number.magnitude {
                     Some(magnitude) => Some(if number.negative { -i128::from(magnitude) } else { i128::from(magnitude) }),
-                    None => whole(number.text),
+                    // `1e3` and `2.0` are whole numbers too.
+                    None => decimal::whole(number.text),
                 };
                 let value = whole.and_then(|whole| T::Native::try_from(whole).ok());
                 self.values.push(value.ok_or_else(|| out_of_range(number.text, T::DATA_TYPE))?);
@@ -111,13 +112,6 @@ where
     fn finish(&mut self) -> ArrayRef {
         Arc::new(self.values.finish())
     }
-}
-
-/// `1e3` and `2.0` are whole numbers too, as long as a double holds them exactly.
-fn whole(text: &str) -> Option<i128> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    let value: f64 = text.parse().ok()?;
-    (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i128)
 }
 
 /// The value's type is wrong; if it is broken JSON besides, that is the better message.
