@@ -47,8 +47,8 @@ pub(crate) fn from_cql(bytes: &[u8], stored: i32, precision: u8, scale: i8) -> R
         (Some(factor), false) => (digits % factor == 0).then_some(digits / factor),
         (None, _) => (digits == 0).then_some(0),
     };
-    let limit = 10_i128.checked_pow(u32::from(precision));
-    digits.filter(|digits| limit.is_none_or(|limit| digits.abs() < limit)).ok_or_else(unfit)
+    let limit = 10_u128.checked_pow(u32::from(precision));
+    digits.filter(|digits| limit.is_none_or(|limit| digits.unsigned_abs() < limit)).ok_or_else(unfit)
 }
 
 #[cfg(test)]
@@ -80,5 +80,6 @@ mod tests {
             (Some(15_000), Some(9_999_999_999), None)
         );
         assert_eq!((read(0, 90, 2), read(1, 90, 2), read(1, -90, 2)), (Some(0), None, None));
+        assert!(from_cql(&i128::MIN.to_be_bytes(), 0, 38, 0).is_err(), "its size is none of an i128");
     }
 }
