@@ -126,7 +126,8 @@ async fn poll(feed: &Feed) -> Result<Mapped, PollError> {
 
 /// One answer's body, redirects followed by hand so that each is judged.
 async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
-    let mut url = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(http.url.clone()))?;
+    let named = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(http.url.clone()))?;
+    let mut url = named.clone();
     let deadline = Instant::now() + http.timeout;
     let failed = |source| failed(source, http.timeout);
     for _ in 0..=MAX_REDIRECTS {
@@ -140,7 +141,7 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
             client = client.resolve(host, address);
         }
         let mut request = client.build().map_err(failed)?.get(url.clone());
-        for (name, value) in headers(http) {
+        for (name, value) in headers(http, &named, &url) {
             request = request.header(name, value);
         }
         let answer = request.send().await.map_err(failed)?;
@@ -160,12 +161,17 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
     Err(PollError::Redirects)
 }
 
-/// Answers are read as they come, so none shall come compressed.
-fn headers(http: &HttpPoll) -> impl Iterator<Item = (&str, &str)> {
+/// What a request to `url` says. Answers are read as they come, so none shall come compressed. What else the feed says (a token, a
+/// cookie) is for the server that it names, and that over no less private a way: it does not go where a redirect leads elsewhere.
+fn headers<'a>(http: &'a HttpPoll, named: &Url, url: &Url) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
     const ENCODING: &str = "accept-encoding";
+    let is_secured = named.scheme() == "http" && url.scheme() == "https" && url.port().is_none();
+    let is_named = named.host() == url.host() && (named.origin() == url.origin() || is_secured);
+    let may_go = move |name: &str| is_named || name.to_ascii_lowercase().starts_with("accept");
     let is_given = http.headers.keys().any(|name| name.eq_ignore_ascii_case(ENCODING));
     let ours = (!is_given).then_some((ENCODING, "identity"));
-    http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(ours)
+    let given = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    given.filter(move |(name, _)| may_go(name)).chain(ours)
 }
 
 /// How the body is compressed.
@@ -321,11 +327,31 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_goes_to_the_server_that_is_named_or_to_the_same_over_tls() {
+        let address = |url: &str| Url::parse(url).expect("URL");
+        let told = |named: &str, url: &str| {
+            let text = "headers = { Authorization = 'secret', accept = 'text/json' }";
+            let http: HttpPoll = toml::from_str(&format!("url = '{named}'\n{text}")).expect("settings");
+            let names: Vec<_> = headers(&http, &address(named), &address(url)).map(|(name, _)| name.to_owned()).collect();
+            names.join(" ")
+        };
+        for url in ["http://api.example.com/v2", "https://api.example.com/v1"] {
+            assert_eq!(told("http://api.example.com/v1", url), "Authorization accept accept-encoding", "{url}");
+        }
+        for url in ["http://example.com/v1", "http://api.example.com:8080/v1", "https://api.example.com:8443/v1"] {
+            assert_eq!(told("http://api.example.com/v1", url), "accept accept-encoding", "{url}");
+        }
+        assert_eq!(told("https://api.example.com/v1", "http://api.example.com/v1"), "accept accept-encoding");
+    }
+
+    #[test]
     fn answers_are_asked_for_as_they_are_unless_the_feed_says_otherwise() {
         let of = |text: &str| toml::from_str::<HttpPoll>(&format!("url = 'http://127.0.0.1/'\n{text}")).expect("settings");
+        let url = Url::parse("http://127.0.0.1/").expect("URL");
         let plain = of("headers = { accept = 'application/json' }");
-        assert_eq!(headers(&plain).collect::<Vec<_>>(), [("accept", "application/json"), ("accept-encoding", "identity")]);
+        let told: Vec<_> = headers(&plain, &url, &url).collect();
+        assert_eq!(told, [("accept", "application/json"), ("accept-encoding", "identity")]);
         let given = of("headers = { Accept-Encoding = 'br' }");
-        assert_eq!(headers(&given).collect::<Vec<_>>(), [("Accept-Encoding", "br")]);
+        assert_eq!(headers(&given, &url, &url).collect::<Vec<_>>(), [("Accept-Encoding", "br")]);
     }
 }
