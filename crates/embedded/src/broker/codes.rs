@@ -18,7 +18,6 @@ pub(super) enum ErrorCode {
     InvalidRequest = 42,
     UnsupportedForMessageFormat = 43,
     OutOfOrderSequenceNumber = 45,
-    DuplicateSequenceNumber = 46,
     InvalidProducerEpoch = 47,
     InvalidTxnState = 48,
     InvalidProducerIdMapping = 49,

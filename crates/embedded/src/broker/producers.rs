@@ -37,12 +37,9 @@ impl Producer {
             return Ok(Some(*base_offset));
         }
         let Some((_, last, _)) = self.recent.back() else { return Ok(None) };
+        // Of a lower number too: clients take a batch that is called a duplicate for written, and one that was refused before never was.
         let next = last.checked_add(1).unwrap_or(0);
-        match batch.base_sequence {
-            sequence if sequence == next => Ok(None),
-            sequence if sequence < next => Err(ErrorCode::DuplicateSequenceNumber),
-            _ => Err(ErrorCode::OutOfOrderSequenceNumber),
-        }
+        if batch.base_sequence == next { Ok(None) } else { Err(ErrorCode::OutOfOrderSequenceNumber) }
     }
 
     pub(super) fn wrote(&mut self, batch: &Batch, base_offset: i64) {
@@ -99,4 +96,26 @@ pub(super) fn load_producers(log: &Log, now_ms: i64) -> Result<HashMap<(u32, u32
         producers.insert((u32::from_be_bytes(*topic), u32::from_be_bytes(*index), i64::from_be_bytes(id)), producer);
     }
     Ok(producers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::batch::tests, *};
+
+    #[test]
+    fn only_what_is_known_to_be_written_is_a_repetition() {
+        let batch = |records, epoch, sequence| Batch::parse(tests::batch(records, (9, epoch, sequence), 5)).unwrap();
+        let mut producer = Producer::new(0);
+        // The first batch, of numbers 0 to 4, was too large; the next one came behind it.
+        producer.wrote(&batch(3, 0, 5), 40);
+        assert_eq!(producer.check(&batch(3, 0, 5)), Ok(Some(40)));
+        assert_eq!(producer.check(&batch(2, 0, 0)), Err(ErrorCode::OutOfOrderSequenceNumber), "it was never written");
+        assert_eq!(producer.check(&batch(1, 0, 8)), Ok(None));
+        assert_eq!(producer.check(&batch(1, 0, 9)), Err(ErrorCode::OutOfOrderSequenceNumber));
+        assert_eq!(producer.check(&batch(1, 1, 9)), Err(ErrorCode::OutOfOrderSequenceNumber));
+        assert_eq!(producer.check(&batch(1, 1, 0)), Ok(None));
+        producer.wrote(&batch(1, 1, i32::MAX), 43);
+        assert_eq!(producer.check(&batch(1, 0, 8)), Err(ErrorCode::InvalidProducerEpoch));
+        assert_eq!(producer.check(&batch(2, 1, 0)), Ok(None), "numbers begin again behind the last");
+    }
 }
