@@ -163,6 +163,13 @@ async fn a_read_may_begin_anywhere_and_times_have_offsets() {
     let found = |time| consumer.offsets_for_times(at(Offset::Offset(time)), WAIT).unwrap().elements()[0].offset();
     assert_eq!((found(0), found(1_001), found(3_000)), (Offset::Offset(0), Offset::Offset(1), Offset::Offset(2)));
     assert_eq!(found(3_001), Offset::End);
+    let one_batch: FutureProducer = config(broker.address()).set("linger.ms", "500").create().unwrap();
+    let times = [4_000, 5_000, 6_000];
+    let sent = times.map(|time| one_batch.send_result(FutureRecord::<(), _>::to("readings").payload("d").timestamp(time)).unwrap());
+    for sent in sent {
+        sent.await.unwrap().unwrap();
+    }
+    assert_eq!((found(3_500), found(4_001), found(6_000)), (Offset::Offset(3), Offset::Offset(4), Offset::Offset(5)));
     consumer.assign(&at(Offset::Offset(1))).unwrap();
     let message = consumer.poll(WAIT).unwrap().unwrap();
     assert_eq!((message.offset(), message.payload(), message.timestamp().to_millis()), (1, Some(&b"b"[..]), Some(2_000)));

@@ -11,6 +11,7 @@ const CRC_FROM: usize = 21;
 const MAGIC: u8 = 2;
 const CONTROL: i16 = 0x20;
 const TRANSACTIONAL: i16 = 0x10;
+const COMPRESSION: i16 = 0x07;
 
 /// One checked batch, without its base offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +132,50 @@ pub(super) fn max_timestamp_ms(batch: &[u8]) -> i64 {
     i64::from_be_bytes(field(batch, 35))
 }
 
+/// The first record of a stored batch that is at or after a time and not before `from`: its timestamp and offset. Of compressed records, into
+/// which nobody looks, the first.
+pub(super) fn record_at(batch: &[u8], timestamp_ms: i64, from: i64) -> Option<(i64, i64)> {
+    let (base, latest_ms) = (base_offset(batch), max_timestamp_ms(batch));
+    if latest_ms < timestamp_ms {
+        return None;
+    }
+    if i16::from_be_bytes(field(batch, 21)) & COMPRESSION != 0 {
+        return Some((latest_ms, base.max(from)));
+    }
+    let first_ms = i64::from_be_bytes(field(batch, 27));
+    let mut records = &batch[HEADER_BYTES..];
+    while let Some((after_ms, behind)) = next_record(&mut records) {
+        let (record_ms, offset) = (first_ms.saturating_add(after_ms), base.saturating_add(behind));
+        if record_ms >= timestamp_ms && offset >= from {
+            return Some((record_ms, offset));
+        }
+    }
+    None
+}
+
+/// Timestamp and offset of the next record, counted from its batch's.
+fn next_record(records: &mut &[u8]) -> Option<(i64, i64)> {
+    let length = usize::try_from(varint(records)?).ok()?;
+    let (record, rest) = records.split_at_checked(length)?;
+    *records = rest;
+    let (_attributes, mut record) = record.split_first()?;
+    Some((varint(&mut record)?, varint(&mut record)?))
+}
+
+/// The protocol's signed varint.
+fn varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
 fn field<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
     bytes[from..from + N].try_into().expect("the header was checked to be there")
 }
@@ -211,6 +256,27 @@ pub(super) mod tests {
         assert_eq!(u32::from_be_bytes(field(&marker, 17)), crc32c(&marker[CRC_FROM..]));
         assert_eq!(marker[HEADER_BYTES..], [32, 0, 0, 0, 8, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Batch::parse(marker.into()), Err(ErrorCode::InvalidRecord), "producers cannot send one");
+    }
+
+    #[test]
+    fn a_time_is_that_of_a_record() {
+        let mut stored = Batch::parse(batch(3, (-1, -1, -1), 1_000)).unwrap().at(70)[..HEADER_BYTES].to_vec();
+        // At 1000, 800 and 1200 ms; the last is the latest.
+        stored[35..43].copy_from_slice(&1_200_i64.to_be_bytes());
+        let records: [(&[u8], u8); 3] = [(&[0], 0), (&[0x8F, 3], 2), (&[0x90, 3], 4)];
+        for (after_ms, behind) in records {
+            let record = [&[0][..], after_ms, &[behind, 1, 1, 0]].concat();
+            stored.push(zigzag(record.len()));
+            stored.extend(record);
+        }
+        let at = |timestamp_ms, from| record_at(&stored, timestamp_ms, from);
+        assert_eq!((at(0, 0), at(1_001, 0), at(1_200, 0)), (Some((1_000, 70)), Some((1_200, 72)), Some((1_200, 72))));
+        assert_eq!((at(0, 71), at(1_000, 71), at(1_201, 0), at(0, 73)), (Some((800, 71)), Some((1_200, 72)), None, None));
+        for length in HEADER_BYTES..stored.len() {
+            _ = record_at(&stored[..length], 1_200, 0);
+        }
+        stored[22] = 3;
+        assert_eq!(record_at(&stored, 1_001, 71), Some((1_200, 71)), "they are compressed");
     }
 
     #[test]

@@ -286,14 +286,13 @@ impl Log {
         Ok(found)
     }
 
-    /// The first batch with a record at or after a time: its timestamp and base offset. Reads the partition up to there.
+    /// The first record at or after a time, or its batch where that is compressed: timestamp and offset. Reads the partition up to there.
     pub(super) fn offset_at(&self, partition: &Partition, timestamp_ms: i64) -> Result<Option<(i64, i64)>, LogError> {
         let snapshot = self.store.database.snapshot();
         let range = partition.record_key(partition.start())..partition.record_key(partition.high());
         for stored in snapshot.range(&self.store.records, range) {
-            let stored = stored.value()?;
-            if batch::max_timestamp_ms(&stored) >= timestamp_ms {
-                return Ok(Some((batch::max_timestamp_ms(&stored), batch::base_offset(&stored).max(partition.start()))));
+            if let Some(found) = batch::record_at(&stored.value()?, timestamp_ms, partition.start()) {
+                return Ok(Some(found));
             }
         }
         Ok(None)
