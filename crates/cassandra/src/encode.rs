@@ -1,5 +1,5 @@
 //! Arrow values as CQL bytes. A column is downcast once per batch; a cell is written straight into the request.
-use std::io;
+use std::{io, net::IpAddr};
 
 use arrow::{
     array::{
@@ -16,7 +16,10 @@ use scylla::serialize::{
 };
 use uuid::Uuid;
 
-use crate::{decimal, types::is_uuid};
+use crate::{
+    decimal,
+    types::{address, is_inet, is_uuid},
+};
 
 /// CQL counts days from 2^31 before 1970.
 const DATE_EPOCH: i64 = 1 << 31;
@@ -129,6 +132,14 @@ impl SerializeRow for Row<'_> {
                         .map_err(|_| SerializationError::new(io::Error::other(format!("{text:?} is no UUID"))))?;
                     cell.set_value(uuid.as_bytes())
                 }
+                Cells::Text(array) if is_inet(bound.typ()) => {
+                    let text = array.value(row);
+                    let none = || SerializationError::new(io::Error::other(format!("{text:?} is no address in its shortest form")));
+                    match address(text).ok_or_else(none)? {
+                        IpAddr::V4(address) => cell.set_value(&address.octets()),
+                        IpAddr::V6(address) => cell.set_value(&address.octets()),
+                    }
+                }
                 Cells::Text(array) => cell.set_value(array.value(row).as_bytes()),
                 Cells::Boolean(array) => cell.set_value(&[u8::from(array.value(row))]),
                 Cells::Binary(array) => cell.set_value(array.value(row)),
@@ -157,5 +168,34 @@ impl SerializeRow for Row<'_> {
 
     fn is_empty(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::ArrayRef;
+    use scylla::frame::response::result::{ColumnSpec, ColumnType, NativeType, TableSpec};
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_text_here_and_its_bytes_there() {
+        // As many letters as an address may have bytes are none.
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["1.2.3.4", "::12", "::012", "0:0::12", "ABCD", "2001:db8::1:2:3x"]));
+        let batch = RecordBatch::try_from_iter([("at", texts)]).expect("batch");
+        let rows = Rows::new(&batch, Marks::Insert { timestamp_us: 0, ttl_seconds: None }).expect("rows");
+        let specs = [ColumnSpec::borrowed("at", ColumnType::Native(NativeType::Inet), TableSpec::borrowed("k", "t"))];
+        let written = |row: usize| {
+            let mut out = vec![];
+            let context = RowSerializationContext::from_specs(&specs);
+            rows.row(row).serialize(&context, &mut RowWriter::new(&mut out)).ok()?;
+            let (length, rest) = out.split_first_chunk::<4>()?;
+            Some(rest[..u32::from_be_bytes(*length) as usize].to_vec())
+        };
+        assert_eq!(written(0), Some(vec![1, 2, 3, 4]));
+        assert_eq!(written(1), Some([&[0; 14][..], &[0, 0x12]].concat()));
+        assert!((2..6).all(|row| written(row).is_none()));
     }
 }

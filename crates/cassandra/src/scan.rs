@@ -27,7 +27,7 @@ use crate::{
     decimal,
     errors::{is_about_no_table, is_renamed, may_be_behind, of_paging, of_row, unavailable},
     pushdown::is_alike,
-    types::{can_read, native_name, quoted, typed_mark, unreadable},
+    types::{address, can_read, native_name, quoted, typed_mark, unreadable},
 };
 
 const PAGE_ROWS: i32 = 2_000;
@@ -96,7 +96,7 @@ fn text_of(text: &str, native: &NativeType) -> Option<Option<CqlValue>> {
     match native {
         NativeType::Text => Some(Some(CqlValue::Text(text.to_owned()))),
         NativeType::Ascii => Some(text.is_ascii().then(|| CqlValue::Ascii(text.to_owned()))),
-        NativeType::Inet => Some(text.parse().ok().map(CqlValue::Inet)),
+        NativeType::Inet => Some(address(text).map(CqlValue::Inet)),
         NativeType::Uuid => Some(uuid().map(CqlValue::Uuid)),
         NativeType::Timeuuid => Some(uuid().map(|uuid| CqlValue::Timeuuid(uuid.into()))),
         _ => None,
@@ -630,6 +630,7 @@ mod tests {
         assert_eq!(ask(number(1 << 40), NativeType::Int).expect("a key"), None);
         assert_eq!(ask(text("::1"), NativeType::Inet).expect("a key"), "::1".parse().ok().map(CqlValue::Inet));
         assert_eq!(ask(text("nowhere"), NativeType::Inet).expect("a key"), None);
+        assert_eq!(ask(text("0::1"), NativeType::Inet).expect("a key"), None, "no row is read with that text");
         let below = KeyPredicate { column: "id".into(), op: PredicateOp::Lt, values: number(1 << 40) };
         let error = bind(&TableName::new("k", "t"), &below, &ColumnType::Native(NativeType::Int)).expect_err("all are below");
         assert!(error.to_string().contains("stored as int and declared BIGINT"), "{error}");

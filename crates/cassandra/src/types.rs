@@ -1,4 +1,6 @@
 //! CQL types in Arrow, both ways. Targets that republishing would damage (counters, collections that are not frozen) are refused.
+use std::net::IpAddr;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use polybolos_tables::{TableError, TableName};
 use scylla::cluster::metadata::{ColumnType, NativeType};
@@ -30,6 +32,16 @@ pub(crate) fn to_arrow(native: &ColumnType<'_>) -> Option<DataType> {
 /// Whether a column keeps a UUID, which is text everywhere else.
 pub(crate) fn is_uuid(native: &ColumnType<'_>) -> bool {
     matches!(native, ColumnType::Native(NativeType::Uuid | NativeType::Timeuuid))
+}
+
+/// Whether a column keeps an address, which is text everywhere else.
+pub(crate) fn is_inet(native: &ColumnType<'_>) -> bool {
+    matches!(native, ColumnType::Native(NativeType::Inet))
+}
+
+/// The address that is read as this text. Others that mean the same are none, or two keys would be one there.
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().filter(|address: &IpAddr| address.to_string() == text)
 }
 
 /// Whether values of a stored type are read as a declared one: the same, or one that has room for each of them. A varint may have more
