@@ -7,7 +7,10 @@ use arrow::{
 use datafusion::common::{Result, cast::as_int64_array, internal_datafusion_err};
 
 /// A batch of so many rows, which may have no columns: `SELECT count(*)` reads none.
-pub(crate) fn batch_of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+///
+/// # Errors
+/// When the columns are not the schema's, or not so long.
+pub fn batch_of(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
 }

@@ -1,4 +1,4 @@
-//! What the console, `/api/v1/status` and `polybolos top` show: one typed picture of the platform, filled by the engine and read by
+//! What the console and `/api/v1/status` show: one typed picture of the platform, filled by the engine and read by
 //! people. Times are milliseconds since 1970 UTC, sizes are bytes, rates are per second over the last second.
 use serde::Serialize;
 

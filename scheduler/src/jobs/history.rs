@@ -1,13 +1,11 @@
 //! The last two minutes of a job, one point per second, and totals: what the console, `job show` and metrics tell.
 use std::{collections::VecDeque, time::Instant};
 
+use polybolos_gateway::status::HISTORY_POINTS;
 use polybolos_streaming::{
     coordinator::{EpochPublished, EpochRecorded},
     ids::Epoch,
 };
-
-/// Points kept: two minutes.
-const POINTS: usize = 120;
 
 /// Milliseconds of one epoch, by step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,7 +132,7 @@ impl History {
             },
         };
         self.points.push_back(point);
-        if self.points.len() > POINTS {
+        if self.points.len() > HISTORY_POINTS {
             self.points.pop_front();
         }
         (self.rows, self.bytes, self.steps) = (0, 0, StepMillis::default());

@@ -3,10 +3,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use datafusion::{
     arrow::datatypes::{Schema, SchemaRef},
-    common::{Result, internal_datafusion_err, tree_node::TreeNode},
+    common::{Result, internal_datafusion_err},
     execution::TaskContext,
-    physical_expr::expressions::Column,
-    physical_plan::{ExecutionPlan, PhysicalExpr},
+    physical_plan::ExecutionPlan,
 };
 use datafusion_proto::{
     physical_plan::{PhysicalPlanDecodeContext, PhysicalProtoConverterExtension},
@@ -291,20 +290,6 @@ fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> 
         }
     }
     times
-}
-
-/// The columns that an expression is over, in the order in which they are first met, and the expression over just those.
-pub fn needs_of(expression: &Arc<dyn PhysicalExpr>) -> Vec<String> {
-    let mut names: Vec<String> = vec![];
-    let _ = expression.apply(|node| {
-        if let Some(column) = node.downcast_ref::<Column>()
-            && !names.iter().any(|name| name == column.name())
-        {
-            names.push(column.name().to_owned());
-        }
-        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
-    });
-    names
 }
 
 /// The dataflows of the jobs that run here.

@@ -129,11 +129,6 @@ impl Catalog {
         })
     }
 
-    /// The jobs that read or write a table.
-    pub fn users_of<'a>(&'a self, table: &'a TableDefinition) -> impl Iterator<Item = &'a JobDefinition> {
-        self.jobs.iter().filter(|job| job.uses(&table.name))
-    }
-
     /// Schemas in which tables are declared or stored, `public` always among them.
     pub fn schemas(&self) -> Vec<String> {
         let mut schemas = vec![crate::names::DEFAULT_SCHEMA.to_owned()];

@@ -7,7 +7,7 @@ use datafusion::{
     },
 };
 
-use super::{cursor::Cursor, query, table::options, tokenise};
+use super::{cursor::Cursor, query, table::options, tokenise, window::is_word};
 use crate::{
     error::SqlError,
     location::{LineIndex, Location},
@@ -225,10 +225,6 @@ fn conflict_at(tokens: &[TokenWithSpan]) -> Option<Location> {
         let of_mysql = is_word(&first.token, "DUPLICATE") && is_word(&second.token, "KEY");
         (is_word(&on.token, "ON") && (of_postgresql || of_mysql)).then(|| on.span.start.into())
     })
-}
-
-fn is_word(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
 /// Tells the semicolons that end a statement from those inside `CREATE JOB … AS BEGIN … END`, and `UPGRADE JOB` likewise.

@@ -6,15 +6,16 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array},
+        array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array},
         compute::{cast, concat_batches, filter_record_batch, kernels::cmp, prep_null_mask_filter, take},
-        datatypes::{Schema, SchemaRef},
+        datatypes::SchemaRef,
         row::{RowConverter, Rows, SortField},
     },
     common::{DataFusionError, JoinSide, Result, internal_datafusion_err},
 };
 use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, hash_map::Entry};
+use polybolos_dataflow::delta::batch_of;
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError};
 use tokio_util::sync::CancellationToken;
 
@@ -187,7 +188,7 @@ impl LookupJoin {
         let pairs = of_left.len();
         let taken = |batch: &RecordBatch, rows: &UInt32Array| -> Result<RecordBatch> {
             let columns = batch.columns().iter().map(|column| Ok(take(column, rows, None)?)).collect::<Result<_>>()?;
-            of_columns(batch.schema(), columns, rows.len())
+            batch_of(batch.schema(), columns, rows.len())
         };
         let (left_rows, right_rows) = (taken(left, &of_left)?, taken(right, &of_right)?);
         let mut fits = BooleanArray::from(vec![true; pairs]);
@@ -201,7 +202,7 @@ impl LookupJoin {
                 let side = if column.side == JoinSide::Left { &left_rows } else { &right_rows };
                 side.column(column.index).clone()
             };
-            let batch = of_columns(filter.schema().clone(), filter.column_indices().iter().map(column).collect(), pairs)?;
+            let batch = batch_of(filter.schema().clone(), filter.column_indices().iter().map(column).collect(), pairs)?;
             let mask = filter.expression().evaluate(&batch)?.into_array(pairs)?;
             fits = both(&fits, mask.as_boolean())?;
         }
@@ -228,7 +229,7 @@ impl LookupJoin {
             Some(kept) => kept.iter().map(|&column| columns[column].clone()).collect(),
             None => columns,
         };
-        of_columns(self.output.clone(), columns, rows)
+        batch_of(self.output.clone(), columns, rows)
     }
 }
 
@@ -238,11 +239,6 @@ async fn once(tables: &Arc<dyn TableBackend>, request: &ScanRequest) -> Result<V
         batches.extend(tables.scan(request, &slice).try_collect::<Vec<_>>().await?);
     }
     Ok(batches)
-}
-
-fn of_columns(schema: Arc<Schema>, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
 }
 
 /// Where both are true.
@@ -256,7 +252,7 @@ mod tests {
     use datafusion::{
         arrow::{
             array::{Int32Array, Int64Array, StringArray},
-            datatypes::{DataType, Field, Int64Type},
+            datatypes::{DataType, Field, Int64Type, Schema},
         },
         common::{JoinType, NullEquality},
         logical_expr::Operator,
