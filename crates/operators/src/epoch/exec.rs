@@ -16,7 +16,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use polybolos_dataflow::{Dataflow, Delta, EpochInput};
+use polybolos_dataflow::{Dataflow, Delta, EpochInput, FailedRow};
 use polybolos_kafka::records::RecordChunk;
 use polybolos_persist::{
     crash, keys,
@@ -317,9 +317,26 @@ fn compute_now(
         // As the next epoch would begin, upon what this one has made.
         output.append(dataflow.pass_time(&mut held.state, outcome.fired_us, clock_us)?);
     }
+    letters_of_failures(task, flow, output.failed, &mut letters)?;
+    take_changes(task, flow, dataflow, output.sinks, &mut outcome, &mut letters)?;
+    outcome.state = held.state.changes().map_err(external)?;
+    outcome.times.compute_us += started.elapsed().as_micros() as u64 - peers.waited_us.into_inner();
+    outcome.counts.dead_letters += letters.dead.len() as u64;
+    outcome.counts.late = letters.late.len() as u64;
+    if !letters.dead.is_empty() {
+        outcome.sinks.insert(DEAD_LETTERS, vec![dead_letters::batch(&letters.dead)?]);
+    }
+    if !letters.late.is_empty() {
+        outcome.sinks.insert(LATE_ROWS, vec![dead_letters::batch(&letters.late)?]);
+    }
+    Ok(outcome)
+}
+
+/// Rows on which an expression failed become dead letters, or stop the job, as its `on_error` says.
+fn letters_of_failures(task: &TaskDescriptor, flow: &Flow, failed: Vec<FailedRow>, letters: &mut Letters) -> Result<()> {
     let fails = flow.scans.iter().any(|scan| scan.spec.on_error == OnError::Fail);
     let mut of_operator = (0, 0);
-    for failed in output.failed {
+    for failed in failed {
         let error = format!("{}: {}", up_to(&failed.operator, SHOWN_OPERATOR), plain(&failed.error));
         if fails {
             return Err(DataFusionError::Execution(format!(
@@ -331,7 +348,19 @@ fn compute_now(
         let id = format!("{}/operator-{}/{}/{part}/{}", task.incarnation, failed.node, task.epoch, of_operator.1 - 1);
         letters.dead.push(letter_of_row(id, &flow.spec.job, &failed.row, error)?);
     }
-    for (index, (section, deltas)) in flow.spec.sinks.iter().zip(output.sinks).enumerate() {
+    Ok(())
+}
+
+/// What the dataflow changed, as each sink's table takes it; rows that a table is known to refuse become dead letters.
+fn take_changes(
+    task: &TaskDescriptor,
+    flow: &Flow,
+    dataflow: &Dataflow,
+    sinks: Vec<Vec<Delta>>,
+    outcome: &mut Outcome,
+    letters: &mut Letters,
+) -> Result<()> {
+    for (index, (section, deltas)) in flow.spec.sinks.iter().zip(sinks).enumerate() {
         let changes = section.changes(deltas, dataflow.graph().is_changing(index))?;
         outcome.counts.rows_out += changes.rows;
         outcome.counts.dead_letters += changes.refused_rows - changes.refused.len() as u64;
@@ -347,17 +376,7 @@ fn compute_now(
             outcome.sinks.insert(section.sink, changes.batches);
         }
     }
-    outcome.state = held.state.changes().map_err(external)?;
-    outcome.times.compute_us += started.elapsed().as_micros() as u64 - peers.waited_us.into_inner();
-    outcome.counts.dead_letters += letters.dead.len() as u64;
-    outcome.counts.late = letters.late.len() as u64;
-    if !letters.dead.is_empty() {
-        outcome.sinks.insert(DEAD_LETTERS, vec![dead_letters::batch(&letters.dead)?]);
-    }
-    if !letters.late.is_empty() {
-        outcome.sinks.insert(LATE_ROWS, vec![dead_letters::batch(&letters.late)?]);
-    }
-    Ok(outcome)
+    Ok(())
 }
 
 /// So little is decoded sooner by one thread than several are started.
