@@ -7,7 +7,10 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller; [`replay`]: dead letters sent back; [`queries`], [`providers`], [`system`], [`system_tables`], [`show`], [`status`]: what can be seen.
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller; [`queries`]: those that read;
+//! * [`replay`]: dead letters sent back;
+//! * [`providers`]: the catalog's tables as DataFusion reads them; [`system`], [`system_tables`]: the schema `polybolos`;
+//! * [`show`]: SHOW, DESCRIBE and EXPLAIN as rows; [`status`]: what the console shows; [`metrics`]: what Prometheus scrapes.
 #![forbid(unsafe_code)]
 
 pub mod ballista;
@@ -38,7 +41,7 @@ use ballista_core::serde::protobuf::scheduler_grpc_server::SchedulerGrpcServer;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use polybolos_gateway::{
-    auth::{Authenticate, Principal, Role},
+    auth::{Principal, Role},
     flight_sql, http, postgres,
 };
 pub use polybolos_gateway::{engine::Engine, tls::DoorTls};
@@ -126,6 +129,37 @@ pub struct Scheduler {
     tasks: JoinSet<anyhow::Result<Ended>>,
 }
 
+/// The doors for people, bound and not served yet.
+struct Doors {
+    console: TcpListener,
+    postgres: TcpListener,
+    flight_sql: TcpListener,
+    tls: Option<DoorTls>,
+}
+
+impl Doors {
+    /// Serves each as a task of its own, until `door` is stopped; all ask the same engine.
+    fn serve(self, door: http::HttpDoor, tasks: &mut JoinSet<anyhow::Result<Ended>>) {
+        let Self { console, postgres, flight_sql, tls } = self;
+        let (engine, login, stop) = (door.engine.clone(), door.login.clone(), door.stop.clone());
+        let postgres_tls = tls.as_ref().map(DoorTls::postgres);
+        tasks.spawn(async move {
+            let served = postgres::serve(postgres, engine, login, postgres_tls, stop).await;
+            served.map(|()| Ended::Shutdown).context("the PostgreSQL door")
+        });
+        let (engine, login, stop) = (door.engine.clone(), door.login.clone(), door.stop.clone());
+        let flight_sql_tls = tls.as_ref().map(DoorTls::flight_sql);
+        tasks.spawn(async move {
+            let served = flight_sql::serve(flight_sql, engine, login, flight_sql_tls, stop).await;
+            served.map(|()| Ended::Shutdown).context("the Flight SQL door")
+        });
+        let console_tls = tls.as_ref().map(DoorTls::http);
+        tasks.spawn(async move {
+            http::serve(console, door, console_tls).await.map(|()| Ended::Shutdown).context("the console's door")
+        });
+    }
+}
+
 /// Opens all doors and stands for election.
 pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown: CancellationToken) -> anyhow::Result<Scheduler> {
     let stop = CancellationToken::new();
@@ -134,12 +168,15 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         ports::bind(settings.host, port, door, &flag).await
     };
     let internal = bound(settings.internal_port, "executors", "internal_port").await?;
-    let http_listener = bound(settings.http_port, "the console", "http_port").await?;
-    let postgres_listener = bound(settings.postgres_port, "PostgreSQL clients", "postgres_port").await?;
-    let flight_listener = bound(settings.flight_sql_port, "Flight SQL clients", "flight_sql_port").await?;
+    let doors = Doors {
+        console: bound(settings.http_port, "the console", "http_port").await?,
+        postgres: bound(settings.postgres_port, "PostgreSQL clients", "postgres_port").await?,
+        flight_sql: bound(settings.flight_sql_port, "Flight SQL clients", "flight_sql_port").await?,
+        tls: settings.tls.clone(),
+    };
+    let console = doors.console.local_addr()?;
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
-    let addresses =
-        Addresses { internal: internal.local_addr()?.to_string(), door: leadership::door(scheme, http_listener.local_addr()?) };
+    let addresses = Addresses { internal: internal.local_addr()?.to_string(), door: leadership::door(scheme, console) };
 
     let leader_id = uuid::Uuid::new_v4().simple().to_string();
     let clock = Arc::new(Clock::anchored(parts.tables.clock_us().await.ok()));
@@ -197,13 +234,12 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
         }
         Ok(Ended::Shutdown)
     });
-    let login: Arc<dyn Authenticate> = Arc::new(parts.users);
     let (sender, standing) = watch::channel(Standing::Standby);
     let ready_standing = standing.clone();
     let registry = parts.registry.clone();
     let door = http::HttpDoor {
         engine: engine.clone(),
-        login: login.clone(),
+        login: Arc::new(parts.users),
         metrics: Arc::new(move || telemetry::encode(&registry)),
         ready: Arc::new(move || match &*ready_standing.borrow() {
             Standing::Leader(_) => Ok(()),
@@ -211,26 +247,11 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
             Standing::Deposed => Err("deposed".into()),
             Standing::Refused(reason) => Err(reason.clone()),
         }),
-        port: http_listener.local_addr()?.port(),
+        port: console.port(),
         https: settings.tls.is_some(),
         stop: stop.clone(),
     };
-    let http_tls = settings.tls.as_ref().map(DoorTls::http);
-    tasks.spawn(
-        async move { http::serve(http_listener, door, http_tls).await.map(|()| Ended::Shutdown).context("the console's door") },
-    );
-    let (pg_engine, pg_login, pg_stop) = (engine.clone(), login.clone(), stop.clone());
-    let pg_tls = settings.tls.as_ref().map(DoorTls::postgres);
-    tasks.spawn(async move {
-        let served = postgres::serve(postgres_listener, pg_engine, pg_login, pg_tls, pg_stop).await;
-        served.map(|()| Ended::Shutdown).context("the PostgreSQL door")
-    });
-    let (flight_engine, flight_stop) = (engine.clone(), stop.clone());
-    let flight_tls = settings.tls.as_ref().map(DoorTls::flight_sql);
-    tasks.spawn(async move {
-        let served = flight_sql::serve(flight_listener, flight_engine, login, flight_tls, flight_stop).await;
-        served.map(|()| Ended::Shutdown).context("the Flight SQL door")
-    });
+    doors.serve(door, &mut tasks);
 
     let release = CancellationToken::new();
     tokio::spawn(leadership::run(
