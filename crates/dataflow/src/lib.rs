@@ -4,6 +4,7 @@
 //! that went in. Operators work on [`Delta`]s, batches of rows with weights (a Z-set: +1 added, -1 taken away), and keep what they must remember in
 //! the keyed tables of `polybolos-state`. Work is proportional to what changed.
 //!
+//! * [`planning`]: the physical plans that can be lowered; [`delta`]: batches of changes;
 //! * [`graph`]: DataFusion's physical plan → a graph of operators; what is not supported is refused by name;
 //! * [`operators`]: one file per operator; they hold no state themselves;
 //! * [`dataflow`]: runs a graph over one epoch, in lanes by key;

@@ -6,7 +6,8 @@
 //! * [`encode`]: Arrow as JSON records;
 //! * [`publish`], `transaction`: parts of epochs into a topic, each exactly once;
 //! * [`settled`]: when all that was committed can be read;
-//! * [`admin`], [`produce`]: topics, offsets, and single records into Kafka.
+//! * [`admin`], [`produce`]: topics, offsets, and single records into Kafka; `topic_id`: whether a topic is still the same one;
+//! * `context`, `renewal`: what librdkafka tells of its connections, and when a client is given up for a new one.
 #![forbid(unsafe_code)]
 
 pub mod admin;

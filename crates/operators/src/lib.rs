@@ -7,6 +7,7 @@
 //! * [`task`]: the descriptor and its source;
 //! * `attempts`: which attempt of each job runs here;
 //! * [`services`]: what the executor offers to nodes (consumers, store, reports), and the slot that nodes of one task share;
+//! * [`wanted`]: which parts of its records a job reads; [`last_per_key`]: of several changes to a key, the last;
 //! * [`steps`]: filters, projections and checks, evaluated batch-wise and bisected to the row that fails;
 //! * [`record_scan`], [`part_write`], [`table_scan`], [`lookup_scan`], [`file_scan`]: the nodes;
 //! * [`epoch`]: the epoch of a job with state, as one task;

@@ -6,6 +6,7 @@
 //! * [`places`]: folders and buckets beside the store, where files for others are put;
 //! * [`envelope`]: a header line with kind, version and checksum in front of JSON that people can read;
 //! * [`manifest`], [`part`]: the two formats of the epoch protocol;
+//! * [`archive`]: several objects in one file, to carry them to another store;
 //! * [`keys`]: where everything lies;
 //! * [`crash`]: moments at which tests kill the process.
 //!

@@ -1,4 +1,10 @@
-//! What every service needs: configuration, secrets, tokens, logs and metrics, shutdown, endpoints, exit codes.
+//! What every service needs, and no library does.
+//!
+//! * [`config`]: files, environment and flags; [`auth`]: tokens and who they belong to;
+//! * [`telemetry`]: logs, metrics and traces;
+//! * [`ports`], [`endpoints`]: where it listens, and how others learn of it;
+//! * [`memory`]: how much it may have;
+//! * [`shutdown`], [`exit`]: how it ends, and with which code.
 #![forbid(unsafe_code)]
 
 pub mod auth;

@@ -7,7 +7,7 @@
 //! * [`schema`]: the catalog as DataFusion sees it, over [`schema::Providers`] that the scheduler implements;
 //! * [`planner`]: queries, INSERTs and jobs → logical plans; what a stream cannot do yet is refused by name;
 //! * [`functions`]: what DataFusion lacks, and what windows are lowered to;
-//! * [`clock`]: `now()` of a job is its epoch's time;
+//! * [`execution`]: what an executor needs to run these plans; [`clock`]: `now()` of a job is its epoch's time;
 //! * [`explain`], [`show`], [`validate`], [`redact`]: answers for people.
 //!
 //! ```

@@ -4,6 +4,7 @@
 //! * [`ids`]: newtypes for jobs, epochs, generations, attempts, offsets;
 //! * [`frame`]: one epoch's exact input;
 //! * [`manifest`]: the durable truth about one job incarnation;
+//! * [`savepoint`]: a manifest kept under a name;
 //! * [`report`]: what tasks and publishers say about their work;
 //! * [`coordinator`]: `on_event(now, event) -> actions`, one per job;
 //! * [`pace`]: how large the next epoch is;

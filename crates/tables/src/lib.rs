@@ -6,6 +6,7 @@
 //!
 //! * [`schema`]: names, column types, primary keys, and how they look in Arrow;
 //! * [`backend`]: [`TableBackend`] and [`TableWriter`], the two traits that a store implements;
+//! * [`check`]: whether a stored table fits its declaration;
 //! * [`error`]: what can go wrong, and whose fault it is;
 //! * [`plain`]: errors of the engine underneath, in words for people;
 //! * [`statement`]: how long a text of statements may be.
