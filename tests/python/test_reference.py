@@ -132,6 +132,26 @@ def test_what_is_named_by_its_path_exists(page):
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
+def anchors(page: pathlib.Path) -> set[str]:
+    """Of headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere():
+    pages = [page for place in ("*.md", "docs/**/*.md", "deploy/**/*.md") for page in REPOSITORY.glob(place)]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
+    assert len(pages) > 10 and links
+    dead = []
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(f"{page.relative_to(REPOSITORY)}: {link}")
+    assert dead == []
+
+
 def test_every_test_that_a_rule_names_exists():
     table = (REPOSITORY / "docs/EPOCHS.md").read_text().split("## Which test fails without a rule")[1]
     rows = [line for line in table.splitlines() if re.match(r"\| [\d–]+ \|", line)]
