@@ -101,21 +101,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     polybolos_scheduler::leadership::vacate(&*store).await;
     let tables: Arc<dyn TableBackend> = Arc::new(EmbeddedTables::open(folder.join("tables")).await?);
 
-    let settings = SchedulerSettings {
-        host: LOOPBACK,
-        internal_port: port(7410)?,
-        http_port: port(7400)?,
-        postgres_port: port(7432)?,
-        flight_sql_port: port(7433)?,
-        mode: polybolos_scheduler::EMBEDDED.into(),
-        allowed_locations: arguments.allow_location.clone(),
-        // Nobody else can lead in a locked folder, so neither a disk that takes its time to sync nor a pause deposes anybody.
-        lease: LeaseConfig { lease_us: 24 * 3_600_000_000, renew_us: 10_000_000, look_us: 50_000, ..LeaseConfig::default() },
-        tls: match (&arguments.tls_certificate, &arguments.tls_key) {
-            (Some(certificate), Some(key)) => Some(DoorTls::read(certificate, key)?),
-            _ => None,
-        },
-    };
     let places = Arc::new(Places::default());
     let parts = SchedulerParts {
         store: store.clone(),
@@ -128,20 +113,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let platform = CancellationToken::new();
     // Statements under way need the rest of the platform to come to their end.
     let scheduler_stop = platform.child_token();
-    let scheduler = polybolos_scheduler::start(settings, parts, scheduler_stop.clone()).await?;
+    let scheduler = polybolos_scheduler::start(scheduler_settings(&arguments)?, parts, scheduler_stop.clone()).await?;
     tokio::select! {
         () = scheduler.leads() => {}
         () = stop.cancelled() => return Ok(()),
     }
 
-    let executor_settings = ExecutorSettings {
-        schedulers: vec![format!("127.0.0.1:{}", port(7410)?)],
-        host: LOOPBACK,
-        flight_port: 0,
-        grpc_port: 0,
-        vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-        work_dir: folder.join("work"),
-    };
+    let executor_settings = executor_settings(&arguments)?;
     let state = StateSpace::new(serve::state_memory(arguments.state_memory_mib), folder.join("spill"));
     let executor_parts =
         ExecutorParts { fetcher: Fetcher::new(FetcherConfig::default(), &registry)?, store, tables, places, state };
@@ -210,6 +188,38 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     broker.stop().await;
     ended
+}
+
+/// Of a scheduler that nobody stands by for.
+fn scheduler_settings(arguments: &Arguments) -> anyhow::Result<SchedulerSettings> {
+    let port = |port: u16| ports::offset(port, arguments.port_offset);
+    Ok(SchedulerSettings {
+        host: LOOPBACK,
+        internal_port: port(7410)?,
+        http_port: port(7400)?,
+        postgres_port: port(7432)?,
+        flight_sql_port: port(7433)?,
+        mode: polybolos_scheduler::EMBEDDED.into(),
+        allowed_locations: arguments.allow_location.clone(),
+        // Nobody else can lead in a locked folder, so neither a disk that takes its time to sync nor a pause deposes anybody.
+        lease: LeaseConfig { lease_us: 24 * 3_600_000_000, renew_us: 10_000_000, look_us: 50_000, ..LeaseConfig::default() },
+        tls: match (&arguments.tls_certificate, &arguments.tls_key) {
+            (Some(certificate), Some(key)) => Some(DoorTls::read(certificate, key)?),
+            _ => None,
+        },
+    })
+}
+
+fn executor_settings(arguments: &Arguments) -> anyhow::Result<ExecutorSettings> {
+    let port = |port: u16| ports::offset(port, arguments.port_offset);
+    Ok(ExecutorSettings {
+        schedulers: vec![format!("127.0.0.1:{}", port(7410)?)],
+        host: LOOPBACK,
+        flight_port: 0,
+        grpc_port: 0,
+        vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        work_dir: arguments.data_dir.join("work"),
+    })
 }
 
 fn lock(folder: &Path) -> anyhow::Result<std::fs::File> {
