@@ -40,6 +40,32 @@ def test_the_first_job_of_the_readme_works_as_it_is_printed(fresh_platform):
     assert platform.stop() == 0
 
 
+def test_the_tutorial_works_as_it_is_printed(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    environment = {**os.environ, "POLYBOLOS_DATA_DIR": str(platform.folder)}
+    minutes = "SELECT mean, n FROM minute_stats ORDER BY window_start"
+    first, second = {"mean": 1.5, "n": 2}, {"mean": 4.4, "n": 2}
+    # What each step leads to: the next one begins when it is there.
+    seen = [
+        lambda: platform.sql(minutes) == [first],
+        lambda: platform.sql("SELECT count(*) AS n FROM polybolos.dead_letters") == [{"n": 1}],
+        lambda: True,
+        lambda: True,
+        lambda: platform.sql(minutes) == [first, second],
+        lambda: platform.sql("SELECT topic_offset FROM polybolos.late_rows") == [{"topic_offset": 6}],
+    ]
+    steps = blocks("../tutorial.md", "sh")
+    assert len(steps) == len(seen)
+    for step, is_there in zip(steps, seen):
+        script = f'set -euo pipefail\npolybolos() {{ {shlex.quote(BINARY)} "$@"; }}\n{step}'
+        answer = subprocess.run(["bash", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, env=environment)
+        assert answer.returncode == 0, step + answer.stdout + answer.stderr
+        wait_for(step, is_there)
+    assert platform.sql(minutes) == [first, second]
+    assert platform.stop() == 0
+
+
 @pytest.mark.parametrize("page", ["sql.md", "types.md", "kafka.md", "cassandra.md", "filesystem.md"])
 def test_sql_examples_are_planned(page, tmp_path):
     (tmp_path / "page.sql").write_text("\n".join(blocks(page, "sql")))
