@@ -428,15 +428,7 @@ impl Builder<'_> {
             return self.lower_aggregate(aggregate);
         }
         if let Some(union) = plan.downcast_ref::<UnionExec>() {
-            let inputs = union.inputs().iter().map(|input| self.lower(input)).collect::<Result<Vec<_>>>()?;
-            let changing = inputs.iter().any(|&input| self.nodes[input].changing);
-            let mut times = self.nodes[inputs[0]].times.clone();
-            for &input in &inputs[1..] {
-                for (known, other) in times.iter_mut().zip(&self.nodes[input].times) {
-                    *known = known.zip(*other).map(|(known, other)| known.or(other));
-                }
-            }
-            return Ok(self.operator(Union { schema: plan.schema() }, inputs, plan.schema(), changing, times));
+            return self.lower_union(union, plan.schema());
         }
         if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
             if join.null_aware {
@@ -491,13 +483,7 @@ impl Builder<'_> {
             };
         }
         if let Some(unnest) = plan.downcast_ref::<UnnestExec>() {
-            let input = self.lower(unnest.input())?;
-            let changing = self.nodes[input].changing;
-            let columns = plan.schema().fields().len();
-            let times = self.nodes[input].times.clone();
-            // A list gives its rows in its own place; a struct gives several columns.
-            let times = if times.len() == columns { times } else { vec![None; columns] };
-            return Ok(self.operator(Unnest::of(unnest), vec![input], plan.schema(), changing, times));
+            return self.lower_unnest(unnest, plan.schema());
         }
         if plan.is::<EmptyExec>() || plan.is::<PlaceholderRowExec>() {
             let schema = plan.schema();
@@ -512,6 +498,28 @@ impl Builder<'_> {
             }
             _ => not_impl_err!("{} is not supported in a streaming job", plan.name()),
         }
+    }
+
+    fn lower_union(&mut self, union: &UnionExec, schema: SchemaRef) -> Result<usize> {
+        let inputs = union.inputs().iter().map(|input| self.lower(input)).collect::<Result<Vec<_>>>()?;
+        let changing = inputs.iter().any(|&input| self.nodes[input].changing);
+        let mut times = self.nodes[inputs[0]].times.clone();
+        for &input in &inputs[1..] {
+            for (known, other) in times.iter_mut().zip(&self.nodes[input].times) {
+                *known = known.zip(*other).map(|(known, other)| known.or(other));
+            }
+        }
+        Ok(self.operator(Union { schema: schema.clone() }, inputs, schema, changing, times))
+    }
+
+    fn lower_unnest(&mut self, unnest: &UnnestExec, schema: SchemaRef) -> Result<usize> {
+        let input = self.lower(unnest.input())?;
+        let changing = self.nodes[input].changing;
+        let columns = schema.fields().len();
+        let times = self.nodes[input].times.clone();
+        // A list gives its rows in its own place; a struct gives several columns.
+        let times = if times.len() == columns { times } else { vec![None; columns] };
+        Ok(self.operator(Unnest::of(unnest), vec![input], schema, changing, times))
     }
 
     fn source(&mut self, leaf: SourceLeaf, schema: SchemaRef) -> usize {
