@@ -7,7 +7,8 @@
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
 //! * [`control`]: the executors that are here;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
-//! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller; [`queries`]: those that read;
+//! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller;
+//!   [`queries`]: those that read;
 //! * [`replay`]: dead letters sent back;
 //! * [`providers`]: the catalog's tables as DataFusion reads them; [`system`], [`system_tables`]: the schema `polybolos`;
 //! * [`show`]: SHOW, DESCRIBE and EXPLAIN as rows; [`status`]: what the console shows; [`metrics`]: what Prometheus scrapes.

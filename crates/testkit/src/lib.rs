@@ -8,7 +8,8 @@
 //! | `control` | [`Order`]: a server stopped and started at the word of another process |
 //! | `servers` | [`Servers`]: the pair, one per test run, or the pair that an outer runner started |
 //! | `process` | [`Process`]: any program, its output in files, its life bound to ours |
-//! | `spawner`, [`orphans`] | how a child's life is bound to ours, even when we are killed; how the children of a command that died are ended |
+//! | `spawner` | how a child's life is bound to ours, even when we are killed |
+//! | [`orphans`] | how the children of a command that died are ended |
 //! | `proxy` | [`FaultProxy`]: cut, refuse, delay, swallow; seeded, and it counts what it did |
 //! | `class_path`, `java`, `home`, `probe` | Maven resolution, Java 17, data folders, "does it really answer?" |
 //! | [`nexmark`] | Nexmark's events as the records of one topic |
