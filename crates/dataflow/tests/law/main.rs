@@ -6,7 +6,8 @@
 //! * `bounded`: what is held does not grow where event time bounds it;
 //! * `lateness`: what comes out, when, and again, where late rows are allowed;
 //! * `aggregates`: each that can be named is refused or keeps the law;
-//! * `zeros`: -0.0 and 0.0 are one group;
+//! * `zeros`: -0.0 and 0.0 are one group, and NaN is greater than all else;
+//! * `shared`: what several read is there for each;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;
 //! * `oracle`, `changes`: the right answer, and how another differs; `judge`: runs a case, and shrinks one that goes wrong.
@@ -27,6 +28,7 @@ mod peers;
 mod platform;
 mod queries;
 mod sham;
+mod shared;
 mod spelling;
 mod stream;
 mod tables;
