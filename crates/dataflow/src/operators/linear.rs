@@ -1,7 +1,7 @@
 //! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg.
 //!
 //! Sums of floats are kept as an unevaluated pair of a sum and its rounding error (Knuth's two-sum), so that what was added and taken away leaves
-//! nothing behind.
+//! nothing behind. Only infinities and NaN do, for as long as there are other values.
 use std::sync::Arc;
 
 use arrow::{
@@ -178,7 +178,8 @@ impl Adding {
         let counts_row = |row: usize| {
             nulls.iter().all(|nulls| nulls.is_valid(row)) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
         };
-        let rows = groups.iter().enumerate().filter(|(row, _)| counts_row(*row));
+        // What is infinite is NaN as often as not at all.
+        let rows = groups.iter().enumerate().filter(|(row, _)| weight(*row) != 0 && counts_row(*row));
         let argument_type = arguments.first().map(|column| column.data_type().clone());
         match (self, argument_type) {
             (Self::Count(counts), _) => rows.for_each(|(row, group)| counts[*group] += weight(row)),
@@ -200,7 +201,8 @@ impl Adding {
                 let values = arguments[0].as_primitive::<Float64Type>();
                 for (row, group) in rows {
                     counts[*group] += weight(row);
-                    sums[*group] = two_sum(sums[*group], values.value(row) * weight(row) as f64);
+                    let sum = two_sum(sums[*group], values.value(row) * weight(row) as f64);
+                    sums[*group] = if counts[*group] == 0 && !sum.0.is_finite() { (0.0, 0.0) } else { sum };
                 }
             }
             (Self::Decimal128(counts, sums, _), Some(DataType::Decimal128(_, _))) => {
@@ -223,7 +225,8 @@ impl Adding {
             Self::Int64(counts, sums) => vec![count(counts), Arc::new(Int64Array::from(sums))],
             Self::UInt64(counts, sums) => vec![count(counts), Arc::new(UInt64Array::from(sums))],
             Self::Float64(counts, sums) => {
-                let (sums, errors): (Vec<f64>, Vec<f64>) = sums.into_iter().unzip();
+                let left = counts.iter().zip(sums).map(|(count, sum)| if *count == 0 { (0.0, 0.0) } else { sum });
+                let (sums, errors): (Vec<f64>, Vec<f64>) = left.unzip();
                 vec![count(counts), Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(errors))]
             }
             Self::Decimal128(counts, sums, data_type) => {
@@ -274,6 +277,41 @@ mod tests {
             sum = two_sum(sum, value);
         }
         assert_eq!(sum.0 + sum.1, 2.0);
+    }
+
+    /// What epochs of values with weights come to, of one group.
+    fn sum_of_floats(epochs: &[&[(f64, i64)]]) -> Option<f64> {
+        let linear = Linear::Sum(Number::Float64);
+        let mut kept: Vec<ArrayRef> = vec![];
+        for values in epochs {
+            let mut adding = Adding::new(linear, 1);
+            if !kept.is_empty() {
+                adding.load(&[0], &kept);
+            }
+            let arguments: Vec<ArrayRef> = vec![Arc::new(values.iter().map(|(value, _)| *value).collect::<Float64Array>())];
+            adding.add(&arguments, &vec![0; values.len()], None, |row| values[row].1).unwrap();
+            kept = adding.columns();
+        }
+        let sums = linear.datafusion_states(&kept).unwrap();
+        let sum = sums[0].as_primitive::<Float64Type>();
+        sum.is_valid(0).then(|| sum.value(0))
+    }
+
+    #[test]
+    fn an_infinite_value_that_counts_no_time_adds_nothing() {
+        for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(sum_of_floats(&[&[(1.5, 1), (value, 0)]]), Some(1.5), "{value}");
+        }
+        assert_eq!(sum_of_floats(&[&[(f64::INFINITY, 1), (f64::INFINITY, 0)]]), Some(f64::INFINITY), "a second one, of DISTINCT");
+    }
+
+    #[test]
+    fn a_sum_of_floats_begins_anew_when_all_values_are_gone() {
+        for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(sum_of_floats(&[&[(value, 1)], &[(value, -1), (2.5, 1)]]), Some(2.5), "{value}");
+            assert_eq!(sum_of_floats(&[&[(value, 1)], &[(value, -1)], &[(2.5, 1)]]), Some(2.5), "{value}");
+            assert_eq!(sum_of_floats(&[&[(value, 1)], &[(value, -1)]]), None, "{value}");
+        }
     }
 
     #[test]
