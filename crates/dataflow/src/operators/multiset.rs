@@ -1,10 +1,13 @@
 //! Aggregates whose values must be remembered one by one, because one may be taken away: a multiset of the arguments' values per group.
-use arrow::array::{Array, ArrayRef};
+use arrow::{
+    array::{Array, ArrayRef},
+    datatypes::DataType,
+};
 use datafusion::common::{Result, ScalarValue};
 use polybolos_state::{BucketTable, Entry};
 
 use super::aggregate::Call;
-use crate::keys::RowFormat;
+use crate::keys::{EncodedRows, RowFormat};
 
 /// How the result comes from the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +45,23 @@ impl Multiset {
             false
         };
         match self {
-            Self::Minimum => table.visit(key, one),
+            Self::Minimum => match least_number(call, format)? {
+                Some(least) => table.visit_between(key, least.row(0), None, one),
+                None => table.visit(key, one),
+            },
             Self::Maximum => table.visit_backwards(key, one),
             Self::Recomputed => table.visit(key, |row, entry| {
                 found.push((row.to_vec(), entry));
                 true
             }),
+        }
+        // A NaN with a sign comes before all numbers, and is greater than these all the same: the accumulator knows.
+        let may_come_first = self == Self::Maximum || self == Self::Minimum && found.is_empty();
+        if may_come_first && call.types.iter().all(DataType::is_floating) {
+            table.visit(key, |row, entry| {
+                found.push((row.to_vec(), entry));
+                false
+            });
         }
         let times = |entry: &Entry| if self == Self::Recomputed { usize::try_from(entry.weight).unwrap_or(0) } else { 1 };
         let rows = found.iter().flat_map(|(row, entry)| std::iter::repeat_n(row.as_slice(), times(entry)));
@@ -57,4 +71,14 @@ impl Multiset {
         }
         accumulator.evaluate()
     }
+}
+
+/// What comes before all numbers, of floats: they begin behind the NaNs that have a sign.
+fn least_number(call: &Call, format: &RowFormat) -> Result<Option<EncodedRows>> {
+    let least = match call.types.as_slice() {
+        [DataType::Float32] => ScalarValue::Float32(Some(f32::NEG_INFINITY)),
+        [DataType::Float64] => ScalarValue::Float64(Some(f64::NEG_INFINITY)),
+        _ => return Ok(None),
+    };
+    Ok(Some(format.encode(&[least.to_array()?])?))
 }

@@ -1,4 +1,4 @@
-//! Zero has two signs and is one value: of groups, of what is counted once, and of keys of joins.
+//! Zero has two signs and is one value: of groups, of what is counted once, and of keys of joins. NaN has two signs as well, and is greater than all numbers.
 use super::{
     bounded::long_case,
     cases::{Crash, Epoch},
@@ -41,6 +41,22 @@ fn both_zeros_are_one_key_of_joins() {
         ),
     ] {
         keeps_the_law(&sql);
+    }
+}
+
+/// What divides zero by zero has the one sign or the other, as the processor likes; here there are both, and each alone.
+#[test]
+fn not_a_number_is_the_greatest_of_what_changes_whatever_its_sign() {
+    let (nan, value) = ("CAST('NaN' AS DOUBLE)", "CAST(id % 50 AS DOUBLE)");
+    let below = format!("CASE WHEN id % 7 = 0 THEN -{nan} ELSE {value} END");
+    let both = format!("CASE id % 7 WHEN 0 THEN -{nan} WHEN 1 THEN {nan} ELSE {value} END");
+    let none = format!("CASE WHEN id % 2 = 0 THEN -{nan} END");
+    let rows = format!(
+        "SELECT *, {below} AS x, {both} AS y, {none} AS z, row_number() OVER (PARTITION BY id % 60 ORDER BY id DESC) AS r FROM t0"
+    );
+    let calls = ["x", "y", "z"].map(|column| format!("min({column}) AS l{column}, max({column}) AS g{column}")).join(", ");
+    for group in ["k", "id % 60"] {
+        keeps_the_law(&format!("SELECT {group} AS g, {calls} FROM ({rows}) WHERE r = 1 GROUP BY {group}"));
     }
 }
 
