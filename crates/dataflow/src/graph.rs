@@ -790,6 +790,7 @@ impl Builder<'_> {
             self.with_columns(input, &keys)?
         } else {
             standing = standing_groups(&group_by, &self.nodes[input].schema)?;
+            let input = self.guarded(input, keys.into_iter());
             self.expand(input, group_by, &output, groups)?
         };
         let schema = self.nodes[node].schema.clone();

@@ -39,11 +39,14 @@ pub enum Map {
 pub(crate) fn may_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {
     let mut found = false;
     let walked = expression.apply(|part| {
-        // Decimals overflow with an error, other numbers wrap around.
         let fails = |binary: &BinaryExpr| match binary.op() {
             BinaryOperator::Divide | BinaryOperator::Modulo => true,
+            // A pattern may be none.
+            BinaryOperator::RegexMatch | BinaryOperator::RegexIMatch => true,
+            BinaryOperator::RegexNotMatch | BinaryOperator::RegexNotIMatch => true,
+            // Integers wrap around; decimals, times and lengths of time are an error.
             BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply => {
-                binary.data_type(input).map_or(true, |of| of.is_decimal())
+                binary.data_type(input).map_or(true, |of| !of.is_integer() && !of.is_floating())
             }
             _ => false,
         };

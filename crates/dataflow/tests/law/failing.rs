@@ -66,6 +66,23 @@ fn what_an_aggregate_would_fail_on_is_set_aside_in_front_of_it() {
     assert_eq!(changes.iter().map(|(x, weight)| x * weight).sum::<i64>(), 10 + 5 + 2 + 1, "{changes:?}");
 }
 
+/// Keys of grouping sets, times beyond all years and patterns that are none, too.
+#[test]
+fn what_an_aggregate_or_a_window_would_fail_on_is_set_aside_whatever_it_is() {
+    let time = "arrow_cast(id * 9000000000000000, 'Timestamp(Millisecond, None)')";
+    let rows = format!("SELECT id, k, {time} AS t, CASE WHEN k = 0 THEN '(' ELSE 'x' END AS p FROM t0");
+    for (sql, reason) in [
+        ("SELECT count(*) AS n FROM t0 GROUP BY ROLLUP (10 / k)".to_owned(), "Divide by zero"),
+        (format!("SELECT count(*) AS n, max(t + INTERVAL '1' DAY) AS x FROM ({rows})"), "out of range"),
+        (format!("SELECT count(*) FILTER (WHERE 'x' ~ p) AS n FROM ({rows})"), "Regular expression did not compile"),
+        (format!("SELECT count('x' ~ p) OVER () AS n FROM ({rows})"), "Regular expression did not compile"),
+    ] {
+        let (answer, failed, _) = run(&sql, &[0, 5]);
+        assert!(failed.len() == 1 && failed[0].contains(reason), "{sql}: {failed:?}");
+        assert!(answer.len() > 0, "{sql}");
+    }
+}
+
 /// The sum fits, and the average with its four places more does not, until another row makes it small.
 #[test]
 fn a_group_whose_result_does_not_fit_is_set_aside_and_comes_back() {
