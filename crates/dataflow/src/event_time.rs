@@ -75,7 +75,7 @@ impl TimeColumn {
     /// Of `v + moved_us`, where this is of `v`.
     fn moved(self, moved_us: i64) -> Self {
         Self {
-            closes_after_us: self.closes_after_us - moved_us,
+            closes_after_us: self.closes_after_us.saturating_sub(moved_us),
             step_us: gcd(self.step_us, moved_us),
             is_source: self.is_source && moved_us == 0,
         }
@@ -162,7 +162,7 @@ pub fn of_expression(
             (Some(moved_us), None) => Some(of_expression(right, input, lateness)?.moved(moved_us)),
             _ => None,
         },
-        BinaryOperator::Minus => Some(of_expression(left, input, lateness)?.moved(-literal_us(right)?)),
+        BinaryOperator::Minus => Some(of_expression(left, input, lateness)?.moved(literal_us(right)?.checked_neg()?)),
         _ => None,
     }
 }
@@ -277,20 +277,25 @@ fn origin_us(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
     }
 }
 
+/// `None`: more than there is room for.
+fn days_us(days: i32) -> Option<i64> {
+    i64::from(days).checked_mul(86_400_000_000)
+}
+
 /// A literal interval of fixed length.
 pub(crate) fn literal_us(expression: &Arc<dyn PhysicalExpr>) -> Option<i64> {
     let literal = expression.downcast_ref::<Literal>()?;
     match literal.value() {
         ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 && interval.nanoseconds % 1_000 == 0 => {
-            Some(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000)
+            days_us(interval.days)?.checked_add(interval.nanoseconds / 1_000)
         }
         ScalarValue::IntervalDayTime(Some(interval)) => {
-            Some(i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1_000)
+            days_us(interval.days)?.checked_add(i64::from(interval.milliseconds) * 1_000)
         }
         // Lengths of our own functions are in microseconds.
         ScalarValue::Int64(Some(micros)) => Some(*micros),
-        ScalarValue::DurationSecond(Some(seconds)) => Some(seconds * 1_000_000),
-        ScalarValue::DurationMillisecond(Some(millis)) => Some(millis * 1_000),
+        ScalarValue::DurationSecond(Some(seconds)) => seconds.checked_mul(1_000_000),
+        ScalarValue::DurationMillisecond(Some(millis)) => millis.checked_mul(1_000),
         ScalarValue::DurationMicrosecond(Some(micros)) => Some(*micros),
         ScalarValue::DurationNanosecond(Some(nanos)) => (nanos % 1_000 == 0).then_some(nanos / 1_000),
         _ => None,
@@ -315,7 +320,7 @@ pub(crate) fn expiries(columns: &[(ArrayRef, TimeColumn)]) -> Result<Vec<Option<
         expiries.resize(micros.len(), None);
         for (row, expiry) in expiries.iter_mut().enumerate().filter(|(row, _)| micros.is_valid(*row)) {
             let value = micros.value(row);
-            let at = (value - value.rem_euclid(time.step_us)).saturating_add(time.closes_after_us);
+            let at = value.saturating_sub(value.rem_euclid(time.step_us)).saturating_add(time.closes_after_us);
             *expiry = Some(expiry.map_or(at, |known: i64| known.min(at)));
         }
     }
@@ -437,6 +442,19 @@ mod tests {
         assert_eq!(time(1, 1).with_other(time(1, 1), 10), time(11, 1));
         assert_eq!(time(10, 10).with_other(time(10, 10), 0), time(10, 10));
         assert_eq!(time(10, 10).with_other(time(1, 1), -20), time(10, 1));
+    }
+
+    #[test]
+    fn times_and_lengths_at_the_ends_of_their_numbers_are_no_others() {
+        let first: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![i64::MIN, i64::MAX]));
+        assert_eq!(expiries(&[(first, time(7, 10))]).unwrap(), [Some(i64::MIN + 7), Some(i64::MAX)]);
+        let days = |days| {
+            let length = arrow::datatypes::IntervalMonthDayNano { months: 0, days, nanoseconds: 1_000 };
+            let literal: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::IntervalMonthDayNano(Some(length))));
+            literal_us(&literal)
+        };
+        assert_eq!(days(100_000_000), Some(8_640_000_000_000_000_001));
+        assert_eq!(days(200_000_000), None);
     }
 
     #[test]
