@@ -134,9 +134,14 @@ fn is_ordered(term: &Arc<dyn PhysicalExpr>, bound: &Bound, left: &Schema, right:
         }
 }
 
+/// By no more than this are the clocks of a zone moved: from one side of the date line to the other.
+const MOVED_CLOCKS_US: i64 = 2 * 86_400_000_000;
+
 /// The values moved so far up (`sign` 1) or down (-1), and further where a condition in microseconds does not tell some apart.
 pub(crate) fn moved(column: &ArrayRef, by_us: i64, sign: i64) -> Result<ArrayRef> {
-    let DataType::Timestamp(unit, _) = column.data_type() else { return Ok(column.clone()) };
+    let DataType::Timestamp(unit, zone) = column.data_type() else { return Ok(column.clone()) };
+    // Days of a zone are longer or shorter than others where its clocks are moved.
+    let by_us = if zone.as_ref().is_none_or(|zone| is_utc(zone)) { by_us } else { by_us.saturating_add(MOVED_CLOCKS_US) };
     let by = match unit {
         TimeUnit::Nanosecond => by_us.saturating_mul(1_000).saturating_add(999),
         unit => by_us.div_euclid(unit_us(*unit)),
@@ -229,12 +234,14 @@ mod tests {
 
     #[test]
     fn bounds_of_times_are_in_their_units() {
-        let moved = |unit: TimeUnit, at: i64, by_us: i64, sign: i64| {
-            let column = cast(&arrow::array::Int64Array::from(vec![at]), &DataType::Timestamp(unit, Some("UTC".into()))).unwrap();
+        let moved_in = |zone: &str, unit: TimeUnit, at: i64, by_us: i64, sign: i64| {
+            let column = cast(&arrow::array::Int64Array::from(vec![at]), &DataType::Timestamp(unit, Some(zone.into()))).unwrap();
             let moved = super::moved(&column, by_us, sign).unwrap();
             assert_eq!(moved.data_type(), column.data_type());
             cast(&moved, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(0)
         };
+        let moved = |unit: TimeUnit, at: i64, by_us: i64, sign: i64| moved_in("UTC", unit, at, by_us, sign);
+        assert_eq!(moved_in("Europe/Berlin", TimeUnit::Second, 0, 86_400_000_000, -1), -3 * 86_400, "a day may have 25 hours");
         assert_eq!(moved(TimeUnit::Millisecond, 10_000, 2_500_900, 1), 12_500);
         assert_eq!(moved(TimeUnit::Millisecond, 10_000, 2_500_900, -1), 7_500);
         assert_eq!(moved(TimeUnit::Millisecond, 10_000, -1_500, -1), 10_002, "whole milliseconds that are at least 1.5 later");
