@@ -532,9 +532,13 @@ impl Builder<'_> {
             self.sources.push(leaf.source);
             self.sources.len() - 1
         });
-        let reads = |node: &Node| matches!(node.kind, NodeKind::Source(found) if found == source) && node.schema == schema;
-        if let Some(node) = self.nodes.iter().position(reads) {
-            return self.whole.get(&source).copied().unwrap_or(node);
+        let types = |schema: &SchemaRef| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+        let is_read = |node: &Node| matches!(node.kind, NodeKind::Source(found) if found == source);
+        if let Some(node) = self.nodes.iter().position(|node| is_read(node) && types(&node.schema) == types(&schema)) {
+            let node = self.whole.get(&source).copied().unwrap_or(node);
+            // The planner has names of its own for what it takes out of a row, other ones each time.
+            let columns: Vec<usize> = (0..schema.fields().len()).collect();
+            return if self.nodes[node].schema == schema { node } else { self.keep_columns(node, &columns, schema) };
         }
         self.nodes.push(Node {
             kind: NodeKind::Source(source),
@@ -1072,5 +1076,39 @@ pub(crate) fn windows_of(plan: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn Exec
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (0..self.sinks.len()).try_for_each(|sink| write!(f, "{}", self.explain(sink)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use datafusion::{catalog::MemTable, prelude::SessionContext};
+
+    use super::*;
+    use crate::{Dataflow, Delta, EpochInput};
+
+    #[test]
+    fn each_leaf_of_a_source_has_its_rows_whatever_their_columns_are_called() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let graph = runtime.block_on(async {
+            let context = SessionContext::new();
+            for (table, column) in [("t", "a"), ("u", "b")] {
+                let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Int64, false)]));
+                context.register_table(table, Arc::new(MemTable::try_new(schema, vec![vec![]]).unwrap())).unwrap();
+            }
+            let plan = context.sql("SELECT a, b FROM t JOIN u ON a = b").await.unwrap().into_optimized_plan().unwrap();
+            let find = |plan: &Arc<dyn ExecutionPlan>| {
+                let leaf = || SourceLeaf { source: 0, times: vec![None], label: String::new(), whole: false };
+                plan.children().is_empty().then(leaf)
+            };
+            let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
+            Graph::build(&context.state(), sinks, &find, None).await.unwrap()
+        });
+        let schema = graph.nodes()[0].schema.clone();
+        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
+        let dataflow = Dataflow::new(Arc::new(graph), 1);
+        let input = EpochInput { sources: vec![vec![vec![Delta::added(rows)]]], watermark_us: None, clock_us: None };
+        let output = dataflow.run(&mut dataflow.new_state(), input).unwrap();
+        assert_eq!(output.sinks[0].iter().map(Delta::rows).sum::<usize>(), 2, "each row meets itself\n{}", dataflow.graph());
     }
 }
