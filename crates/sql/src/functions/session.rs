@@ -36,7 +36,7 @@ impl SessionBound {
     fn of(self, times: &[Option<i64>], gap: i64) -> Vec<Option<i64>> {
         let mut bounds = vec![None; times.len()];
         let mut session: Option<(usize, i64, i64)> = None;
-        let mut previous = 0;
+        let (mut previous, reach) = (0, gap.max(0).unsigned_abs());
         let fill = |bounds: &mut [Option<i64>], (first, start, last): (usize, i64, i64), after: usize| {
             let bound = match self {
                 Self::Start => start,
@@ -50,7 +50,7 @@ impl SessionBound {
             let Some(time) = *time else { continue };
             session = match session {
                 // Sorted either way: the distance counts.
-                Some((first, start, last)) if (time - previous).abs() <= gap => Some((first, start.min(time), last.max(time))),
+                Some((first, start, last)) if time.abs_diff(previous) <= reach => Some((first, start.min(time), last.max(time))),
                 Some(ended) => {
                     fill(&mut bounds, ended, row);
                     Some((row, time, time))
@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(starts, [Some(0), Some(0), Some(0), Some(26), Some(26), None]);
         let ends = SessionBound::End.of(&times, 10);
         assert_eq!(ends, [Some(25), Some(25), Some(25), Some(40), Some(40), None]);
+        assert_eq!(SessionBound::End.of(&[Some(i64::MIN), Some(i64::MAX)], 10), [Some(i64::MIN + 10), Some(i64::MAX)]);
         let reversed: Vec<Option<i64>> = times.iter().rev().copied().collect();
         let starts: Vec<Option<i64>> = SessionBound::Start.of(&reversed, 10).into_iter().rev().collect();
         assert_eq!(starts, [Some(0), Some(0), Some(0), Some(26), Some(26), None]);

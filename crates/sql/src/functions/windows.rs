@@ -35,15 +35,20 @@ impl MultipleWindows {
         }
     }
 
-    /// The bounds of the windows that hold `time`, all in one unit.
-    fn bounds(self, time: i64, step: i64, size: i64, offset: i64) -> (i64, i64, i64) {
-        let last = time - (time - offset).rem_euclid(step);
+    /// The bounds of the windows that hold `time`, all in one unit; `None`: one of them is beyond all times.
+    fn bounds(self, time: i64, step: i64, size: i64, offset: i64) -> Option<(i64, i64, i64)> {
+        let begun = |length: i64| time.checked_sub(time.checked_sub(offset)?.rem_euclid(length));
+        let last = begun(step)?;
         match self {
             // From the window that starts last down to the one that just holds `time`.
-            Self::HopStarts => (last, -step, (size - (time - last) + step - 1) / step),
+            Self::HopStarts => {
+                let count = size.checked_sub(time - last)?.checked_add(step - 1)? / step;
+                last.checked_sub((count - 1).max(0).checked_mul(step)?)?;
+                Some((last, -step, count))
+            }
             Self::CumulateEnds => {
-                let start = time - (time - offset).rem_euclid(size);
-                (last + step, step, (start + size - last) / step)
+                let end = begun(size)?.checked_add(size)?;
+                Some((last.checked_add(step)?, step, end.checked_sub(last)? / step))
             }
         }
     }
@@ -75,7 +80,10 @@ impl WindowsFunction {
         let mut total = 0i64;
         for row in 0..times.len() {
             if times.is_valid(row) {
-                let (first, by, count) = self.kind.bounds(times.value(row), step, size, offset);
+                let time = times.value(row);
+                let Some((first, by, count)) = self.kind.bounds(time, step, size, offset) else {
+                    return exec_err!("{} finds no window for {time}, as it would begin or end beyond all times", self.kind.name());
+                };
                 for index in 0..count {
                     values.append_value(first + index * by);
                 }
@@ -192,6 +200,18 @@ mod tests {
                 let expected: Vec<i64> =
                     (-60..60).rev().filter(|s| (s - offset).rem_euclid(slide) == 0 && *s <= time && time < s + size).collect();
                 assert_eq!(numbers(&found, 0), expected, "{time} in hops of {slide}, {size}, {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn windows_beyond_all_times_are_an_error() {
+        for kind in [MultipleWindows::HopStarts, MultipleWindows::CumulateEnds] {
+            for (time, offset) in [(i64::MIN + 1, 0), (i64::MAX, 7), (i64::MAX, -7)] {
+                let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![time]));
+                let found = WindowsFunction::new(kind).lists::<TimestampMillisecondType>(&times, [10_000, 100_000, offset * 1_000]);
+                let fits = kind == MultipleWindows::HopStarts && offset > 0;
+                assert_eq!(found.is_ok(), fits, "{kind:?} of {time} from {offset} on: {found:?}");
             }
         }
     }
