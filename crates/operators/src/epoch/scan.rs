@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array},
-        compute::{filter, filter_record_batch},
+        array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
+        compute::{concat, filter, filter_record_batch},
         datatypes::{Int64Type, SchemaRef},
     },
     common::{DataFusionError, Result},
@@ -126,9 +126,8 @@ impl EpochScan {
         scanned: &mut Scanned,
     ) -> Result<(RecordBatch, UInt32Array)> {
         let Some(time) = self.time.as_ref().filter(|_| batch.num_rows() > 0) else { return Ok((batch, records)) };
-        let times = microseconds(&time.expression.evaluate(&batch)?.into_array(batch.num_rows())?)?;
-        let times = times.as_primitive::<Int64Type>();
-        if let Some(newest) = datafusion::arrow::compute::max(times) {
+        let times = times_of(&time.expression, &batch)?;
+        if let Some(newest) = datafusion::arrow::compute::max(&times) {
             let seen = newest.saturating_sub(time.delay_us).saturating_sub(self.allowed_lateness_us);
             scanned.event_time_us = scanned.event_time_us.max(Some(seen));
         }
@@ -149,5 +148,44 @@ impl EpochScan {
 
     fn letter(&self, step: &'static str, error: String, record: u32, chunk: &RecordChunk, place: Place<'_>) -> DeadLetter {
         self.spec.dead_letter(step, error, record, chunk, place)
+    }
+}
+
+/// Event times of rows, in microseconds. A row for which there is none, as the expression fails on it, is set aside by the steps that compute it.
+fn times_of(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<Int64Array> {
+    let rows = batch.num_rows();
+    match expression.evaluate(batch).and_then(|times| times.into_array(rows)) {
+        Ok(times) => Ok(microseconds(&times)?.as_primitive::<Int64Type>().clone()),
+        Err(_) if rows <= 1 => Ok(Int64Array::new_null(rows)),
+        Err(_) => {
+            let half = rows / 2;
+            let first = times_of(expression, &batch.slice(0, half))?;
+            let rest = times_of(expression, &batch.slice(half, rows - half))?;
+            Ok(concat(&[&first, &rest])?.as_primitive::<Int64Type>().clone())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::{
+            array::StringArray,
+            datatypes::{DataType, Field, Schema, TimeUnit},
+        },
+        physical_expr::expressions::{CastExpr, Column},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_record_whose_event_time_cannot_be_computed_has_none() {
+        let texts = [Some("1970-01-01T00:00:01"), Some("no time"), None, Some("1970-01-01T00:00:02"), Some("")];
+        let schema = Schema::new(vec![Field::new("raw", DataType::Utf8, true)]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(texts.to_vec()))]).expect("a batch");
+        let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let time: Arc<dyn PhysicalExpr> = Arc::new(CastExpr::new(Arc::new(Column::new("raw", 0)), timestamp, None));
+        let times = times_of(&time, &batch).expect("the others have theirs");
+        assert_eq!(times.iter().collect::<Vec<_>>(), [Some(1_000_000), None, None, Some(2_000_000), None]);
     }
 }
