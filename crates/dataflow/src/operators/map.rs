@@ -14,7 +14,7 @@ use datafusion::{
     logical_expr::Operator as BinaryOperator,
     physical_expr::{
         ScalarFunctionExpr,
-        expressions::{BinaryExpr, CastExpr},
+        expressions::{BinaryExpr, CastExpr, Literal},
     },
     physical_expr_common::physical_expr::is_volatile,
     physical_plan::PhysicalExpr,
@@ -41,9 +41,11 @@ pub(crate) fn may_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bo
     let walked = expression.apply(|part| {
         let fails = |binary: &BinaryExpr| match binary.op() {
             BinaryOperator::Divide | BinaryOperator::Modulo => true,
-            // A pattern may be none.
-            BinaryOperator::RegexMatch | BinaryOperator::RegexIMatch => true,
-            BinaryOperator::RegexNotMatch | BinaryOperator::RegexNotIMatch => true,
+            // A pattern that is no constant may be none.
+            BinaryOperator::RegexMatch
+            | BinaryOperator::RegexIMatch
+            | BinaryOperator::RegexNotMatch
+            | BinaryOperator::RegexNotIMatch => !binary.right().is::<Literal>(),
             // Integers wrap around; decimals, times and lengths of time are an error.
             BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply => {
                 binary.data_type(input).map_or(true, |of| !of.is_integer() && !of.is_floating())
