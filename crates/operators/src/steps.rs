@@ -155,10 +155,10 @@ fn run_bisecting(
     }
 }
 
-/// Runs the steps over a batch that stands or falls as a whole.
-pub(crate) fn apply(steps: &[Step], batch: RecordBatch) -> Result<RecordBatch> {
+/// Runs the steps over rows that are no records: a failure has the row's place.
+pub(crate) fn apply(steps: &[Step], batch: RecordBatch, failures: &mut Vec<Failure>) -> Result<Vec<RecordBatch>> {
     let rows = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
-    Ok(evaluate(steps, batch, rows)?.0)
+    run(steps, &[], batch, rows, failures)
 }
 
 fn evaluate(steps: &[Step], mut batch: RecordBatch, mut records: UInt32Array) -> Result<(RecordBatch, UInt32Array)> {

@@ -16,6 +16,7 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
+use parking_lot::Mutex;
 use polybolos_dataflow::{Dataflow, Delta, EpochInput, FailedRow};
 use polybolos_kafka::records::RecordChunk;
 use polybolos_persist::{
@@ -288,8 +289,17 @@ fn compute_now(
         }
         for (reader, mut rows) in scan.readers.iter().zip(rows) {
             if !reader.stages.is_empty() {
-                let asking = Asking { tables: &services.tables, cancelled };
+                let unfit = Mutex::default();
+                let asking = Asking { tables: &services.tables, cancelled, unfit: &unfit };
                 rows = Handle::current().block_on(lookup::resolve(&reader.stages, rows, &asking))?;
+                for (place, unfit) in unfit.into_inner().into_iter().enumerate() {
+                    if scan.spec.on_error == OnError::Fail {
+                        return Err(unprocessed(&unfit.error));
+                    }
+                    let part = task.work.part;
+                    let id = format!("{}/lookup-{}/{}/{part}/{place}", task.incarnation, reader.source, task.epoch);
+                    letters.dead.push(letter_of_row(id, &flow.spec.job, &unfit.row, unfit.error)?);
+                }
             }
             let added = |batches: Vec<RecordBatch>| batches.into_iter().map(Delta::added).collect();
             input.sources[reader.source] = rows.into_iter().map(added).collect();
@@ -339,9 +349,7 @@ fn letters_of_failures(task: &TaskDescriptor, flow: &Flow, failed: Vec<FailedRow
     for failed in failed {
         let error = format!("{}: {}", up_to(&failed.operator, SHOWN_OPERATOR), plain(&failed.error));
         if fails {
-            return Err(DataFusionError::Execution(format!(
-                "a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"
-            )));
+            return Err(unprocessed(&error));
         }
         of_operator = (failed.node, if of_operator.0 == failed.node { of_operator.1 + 1 } else { 1 });
         let part = task.work.part;
@@ -377,6 +385,10 @@ fn take_changes(
         }
     }
     Ok(())
+}
+
+fn unprocessed(error: &str) -> DataFusionError {
+    DataFusionError::Execution(format!("a row cannot be processed: {error}; correct the query, or set 'on_error' = 'dead_letter'"))
 }
 
 /// So little is decoded sooner by one thread than several are started.

@@ -248,7 +248,8 @@ fn looked_up(
     let (scan, stages) = stages(&fuse_scans(plan).unwrap()).unwrap_or_else(|error| panic!("{sql}: {error}")).unwrap();
     let tables: Arc<dyn TableBackend> = store;
     let cancelled = CancellationToken::new();
-    let asking = Asking { tables: &tables, cancelled: &cancelled };
+    let unfit = parking_lot::Mutex::default();
+    let asking = Asking { tables: &tables, cancelled: &cancelled, unfit: &unfit };
     let decoded: Vec<usize> = scan.decoded().fields().iter().map(|field| rows.schema().index_of(field.name()).unwrap()).collect();
     let mut came = vec![];
     let mut start = 0;
@@ -263,9 +264,9 @@ fn looked_up(
         let batches = |places: &Vec<u32>| {
             let of = |places: &[u32]| {
                 let rows = take_record_batch(rows, &UInt32Array::from(places.to_vec())).unwrap().project(&decoded).unwrap();
-                steps::apply(scan.steps(), rows).unwrap()
+                steps::apply(scan.steps(), rows, &mut vec![]).unwrap()
             };
-            places.chunks(7).map(of).collect::<Vec<_>>()
+            places.chunks(7).flat_map(of).collect::<Vec<_>>()
         };
         let lanes: Vec<Vec<RecordBatch>> = places.iter().map(batches).collect();
         if rng.random_bool(0.2) {
@@ -274,6 +275,7 @@ fn looked_up(
         }
         came.extend(runtime.block_on(resolve(&stages, lanes, &asking)).unwrap().into_iter().flatten());
     }
+    assert!(unfit.lock().is_empty(), "{:?}", unfit.lock());
     (texts(&came), describe(&stages))
 }
 

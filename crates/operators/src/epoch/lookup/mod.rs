@@ -32,7 +32,7 @@ use polybolos_dataflow::{Lateness, TimeColumn, event_time};
 use polybolos_tables::{KeyPredicate, PredicateOp, TableBackend};
 
 use self::cache::LookupCache;
-pub use self::run::{Asking, resolve};
+pub use self::run::{Asking, UnfitRow, resolve};
 use crate::{lookup_scan::LookupScanExec, record_scan::RecordScanExec, steps::Step};
 
 /// What becomes of a scan's rows before the dataflow takes them.

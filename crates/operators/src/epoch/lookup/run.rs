@@ -6,21 +6,26 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array},
+        array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt32Array, new_null_array},
         compute::{cast, concat_batches, filter_record_batch, kernels::cmp, prep_null_mask_filter, take},
         datatypes::SchemaRef,
         row::{RowConverter, Rows, SortField},
     },
     common::{DataFusionError, JoinSide, Result, internal_datafusion_err},
+    physical_plan::PhysicalExpr,
 };
 use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, hash_map::Entry};
+use parking_lot::Mutex;
 use polybolos_dataflow::delta::batch_of;
-use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError};
+use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, plain::plain};
 use tokio_util::sync::CancellationToken;
 
 use super::{Key, LookupJoin, Stage};
-use crate::{external, steps};
+use crate::{
+    external,
+    steps::{self, Failure, Step},
+};
 
 /// Between two tries while the store is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -30,19 +35,41 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 pub struct Asking<'a> {
     pub tables: &'a Arc<dyn TableBackend>,
     pub cancelled: &'a CancellationToken,
+    pub unfit: &'a Mutex<Vec<UnfitRow>>,
 }
 
-/// Takes an epoch's rows of a scan, by lane, through its stages.
+/// A row that an expression fails on, as a batch of one, of the stream or of the table.
+#[derive(Debug)]
+pub struct UnfitRow {
+    pub row: RecordBatch,
+    pub error: String,
+}
+
+impl Asking<'_> {
+    /// What steps make of rows, without those on which they fail.
+    fn apply(&self, steps: &[Step], batch: RecordBatch) -> Result<Vec<RecordBatch>> {
+        let mut failures = vec![];
+        let output = steps::apply(steps, batch.clone(), &mut failures)?;
+        let row = |failure: Failure| UnfitRow { row: batch.slice(failure.record as usize, 1), error: failure.error };
+        self.unfit.lock().extend(failures.into_iter().map(row));
+        Ok(output)
+    }
+}
+
+/// Takes an epoch's rows of a scan, by lane, through its stages. Rows on which an expression fails are set aside; where that is a condition of a pair, it is none.
 ///
 /// # Errors
-/// When the table cannot be read, or an expression fails.
+/// When the table cannot be read.
 pub async fn resolve(stages: &[Stage], mut lanes: Vec<Vec<RecordBatch>>, asking: &Asking<'_>) -> Result<Vec<Vec<RecordBatch>>> {
     for stage in stages {
         match stage {
             Stage::Step(step) => {
                 for batches in &mut lanes {
-                    *batches =
-                        batches.drain(..).map(|batch| steps::apply(std::slice::from_ref(step), batch)).collect::<Result<_>>()?;
+                    let mut output = vec![];
+                    for batch in batches.drain(..) {
+                        output.extend(asking.apply(std::slice::from_ref(step), batch)?);
+                    }
+                    *batches = output;
                 }
             }
             Stage::Lookup(join) => lanes = join.lane_by_lane(lanes, asking).await?,
@@ -88,7 +115,7 @@ impl LookupJoin {
             for batch in batches {
                 let Some((columns, rows)) = keyed.next() else { return Err(internal_datafusion_err!("a batch has no keys")) };
                 let place = |row: usize| self.place(&places, &columns, &rows, row).map(|place| starts[place].clone());
-                output.extend(self.join(&batch, &right, place)?);
+                output.extend(self.join(&batch, &right, place, asking)?);
             }
             joined.push(output);
         }
@@ -163,7 +190,8 @@ impl LookupJoin {
             }
         };
         let schema = self.scan_schema()?;
-        steps::apply(&self.steps, concat_batches(&schema, &batches)?)
+        let fitting = asking.apply(&self.steps, concat_batches(&schema, &batches)?)?;
+        Ok(concat_batches(&self.right, &fitting)?)
     }
 
     fn scan_schema(&self) -> Result<SchemaRef> {
@@ -176,6 +204,7 @@ impl LookupJoin {
         left: &RecordBatch,
         right: &RecordBatch,
         place: impl Fn(usize) -> Option<std::ops::Range<u32>>,
+        asking: &Asking<'_>,
     ) -> Result<Vec<RecordBatch>> {
         let (mut of_left, mut of_right) = (vec![], vec![]);
         for row in 0..left.num_rows() {
@@ -203,8 +232,13 @@ impl LookupJoin {
                 side.column(column.index).clone()
             };
             let batch = batch_of(filter.schema().clone(), filter.column_indices().iter().map(column).collect(), pairs)?;
-            let mask = filter.expression().evaluate(&batch)?.into_array(pairs)?;
-            fits = both(&fits, mask.as_boolean())?;
+            let mut fail = |pair: usize, error: &DataFusionError| {
+                let row = UnfitRow { row: left_rows.slice(pair, 1), error: plain(&error.to_string()) };
+                asking.unfit.lock().push(row);
+            };
+            let mut mask = BooleanBufferBuilder::new(pairs);
+            fulfilling(filter.expression(), &batch, 0, &mut mask, &mut fail);
+            fits = both(&fits, &BooleanArray::new(mask.finish(), None))?;
         }
         let mut output = vec![];
         if fits.true_count() > 0 {
@@ -241,6 +275,32 @@ async fn once(tables: &Arc<dyn TableBackend>, request: &ScanRequest) -> Result<V
     Ok(batches)
 }
 
+/// Which of these pairs, the first of which has this number, fulfil the condition. One that it fails on does not, and is told.
+fn fulfilling(
+    condition: &Arc<dyn PhysicalExpr>,
+    pairs: &RecordBatch,
+    first: usize,
+    mask: &mut BooleanBufferBuilder,
+    fail: &mut dyn FnMut(usize, &DataFusionError),
+) {
+    let rows = pairs.num_rows();
+    match condition.evaluate(pairs).and_then(|mask| mask.into_array(rows)) {
+        Ok(found) => {
+            let found = found.as_boolean();
+            (0..rows).for_each(|row| mask.append(found.is_valid(row) && found.value(row)));
+        }
+        Err(error) if rows <= 1 => {
+            mask.append_n(rows, false);
+            fail(first, &error);
+        }
+        Err(_) => {
+            let half = rows / 2;
+            fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
+            fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
+        }
+    }
+}
+
 /// Where both are true.
 fn both(one: &BooleanArray, other: &BooleanArray) -> Result<BooleanArray> {
     let other = if other.null_count() > 0 { prep_null_mask_filter(other) } else { other.clone() };
@@ -258,13 +318,15 @@ mod tests {
         logical_expr::Operator,
         physical_expr::expressions::{CastExpr, Column, binary, lit},
         physical_plan::{
-            ExecutionPlan, PhysicalExpr,
+            ExecutionPlan,
             empty::EmptyExec,
             filter::FilterExec,
-            joins::{HashJoinExec, PartitionMode},
+            joins::{
+                HashJoinExec, PartitionMode,
+                utils::{ColumnIndex, JoinFilter},
+            },
         },
     };
-    use parking_lot::Mutex;
     use polybolos_tables::{LookupOptions, TableName, TableSchema};
 
     use super::{
@@ -303,6 +365,10 @@ mod tests {
 
     /// `FROM stream LEFT JOIN names ON stream.k = names.key`, the key narrower than what it is compared with, over names that are not `3-1`.
     fn join(join_type: JoinType, options: LookupOptions) -> LookupJoin {
+        join_where(join_type, options, None)
+    }
+
+    fn join_where(join_type: JoinType, options: LookupOptions, filter: Option<JoinFilter>) -> LookupJoin {
         let stream = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
         let table = TableSchema {
             name: TableName::new("ks", "names"),
@@ -322,7 +388,7 @@ mod tests {
         let left: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(stream));
         let (mode, nulls) = (PartitionMode::CollectLeft, NullEquality::NullEqualsNothing);
         let on = vec![(column("k", 0), key)];
-        let join = HashJoinExec::try_new(left, right.clone(), on, None, &join_type, None, mode, nulls, false).unwrap();
+        let join = HashJoinExec::try_new(left, right.clone(), on, filter, &join_type, None, mode, nulls, false).unwrap();
         let (scan, steps) = super::super::looked_up(&right).unwrap().unwrap();
         LookupJoin::of(&join, scan, steps).unwrap()
     }
@@ -332,11 +398,21 @@ mod tests {
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(keys.to_vec()))]).unwrap()
     }
 
-    fn ask(join: &Stage, store: &Arc<Store<Numbered>>, lanes: Vec<Vec<RecordBatch>>) -> Vec<(Option<i64>, Option<String>)> {
+    type Pair = (Option<i64>, Option<String>);
+
+    fn ask(join: &Stage, store: &Arc<Store<Numbered>>, lanes: Vec<Vec<RecordBatch>>) -> Vec<Pair> {
+        let (rows, told) = asked(join, store, lanes);
+        assert!(told.is_empty(), "{told:?}");
+        rows
+    }
+
+    /// And why rows are set aside.
+    fn asked(join: &Stage, store: &Arc<Store<Numbered>>, lanes: Vec<Vec<RecordBatch>>) -> (Vec<Pair>, Vec<String>) {
         let tables: Arc<dyn TableBackend> = store.clone();
         let cancelled = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let asking = Asking { tables: &tables, cancelled: &cancelled };
+        let unfit = Mutex::default();
+        let asking = Asking { tables: &tables, cancelled: &cancelled, unfit: &unfit };
         let lanes = runtime.block_on(resolve(std::slice::from_ref(join), lanes, &asking)).unwrap();
         let mut rows = vec![];
         for batch in lanes.iter().flatten() {
@@ -344,7 +420,21 @@ mod tests {
             rows.extend(keys.iter().zip(names.iter().map(|name| name.map(str::to_owned))));
         }
         rows.sort();
-        rows
+        (rows, unfit.into_inner().into_iter().map(|unfit| unfit.error).collect())
+    }
+
+    #[test]
+    fn a_pair_on_which_the_condition_fails_is_none_and_told() {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+        let divisor = binary(column("k", 0), Operator::Minus, lit(3_i64), &schema).unwrap();
+        let share = binary(lit(6_i64), Operator::Divide, divisor, &schema).unwrap();
+        let condition = binary(share, Operator::Lt, lit(100_i64), &schema).unwrap();
+        let filter = JoinFilter::new(condition, vec![ColumnIndex { side: JoinSide::Left, index: 0 }], schema);
+        let left = Stage::Lookup(Box::new(join_where(JoinType::Left, LookupOptions::default(), Some(filter))));
+        let store = Arc::new(Store::<Numbered>::default());
+        let (rows, told) = asked(&left, &store, vec![vec![stream(&[Some(1), Some(3)])]]);
+        assert_eq!(rows, [(Some(1), Some("1-0".to_owned())), (Some(3), None)]);
+        assert!(told.len() == 2 && told.iter().all(|error| error.contains("Divide by zero")), "of 3-0 and 3-2: {told:?}");
     }
 
     #[test]
