@@ -1,7 +1,7 @@
 //! What several read is there for each of them, whichever reads it last.
 use super::{bounded::long_case, dataflow, judge::judge};
 
-/// The union reads the table beside what stands above an exchange, and an exchange that the planner meets later reads the table too.
+/// The union reads the table beside what stands above an exchange, and so does an exchange that the planner meets later.
 #[test]
 fn what_a_union_reads_is_there_beside_exchanges_of_the_same_rows() {
     let union = "SELECT id, k FROM t0 UNION ALL SELECT max(id) AS id, k FROM t0 GROUP BY k";

@@ -1,4 +1,5 @@
-//! Zero has two signs and is one value: of groups, of what is counted once, and of keys of joins. NaN has two signs as well, and is greater than all numbers.
+//! Zero has two signs and is one value: of groups, of what is counted once, and of keys of joins. NaN has two signs as well, and is
+//! greater than all numbers.
 use super::{
     bounded::long_case,
     cases::{Crash, Epoch},

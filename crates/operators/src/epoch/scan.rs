@@ -151,7 +151,8 @@ impl EpochScan {
     }
 }
 
-/// Event times of rows, in microseconds. A row for which there is none, as the expression fails on it, is set aside by the steps that compute it.
+/// Event times of rows, in microseconds. A row for which there is none, as the expression fails on it, is set aside by the steps that
+/// compute it.
 fn times_of(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<Int64Array> {
     let rows = batch.num_rows();
     match expression.evaluate(batch).and_then(|times| times.into_array(rows)) {

@@ -56,7 +56,8 @@ impl Asking<'_> {
     }
 }
 
-/// Takes an epoch's rows of a scan, by lane, through its stages. Rows on which an expression fails are set aside; where that is a condition of a pair, it is none.
+/// Takes an epoch's rows of a scan, by lane, through its stages. Rows on which an expression fails are set aside; a pair on which the
+/// condition fails is none.
 ///
 /// # Errors
 /// When the table cannot be read.
