@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
-    compute::{concat_batches, take},
+    compute::{concat, concat_batches, take},
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
@@ -59,13 +59,12 @@ impl Call {
     }
 
     pub fn evaluate_arguments(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-        self.arguments.iter().map(|argument| argument.evaluate(batch)?.into_array(batch.num_rows())).collect()
+        self.arguments.iter().map(|argument| evaluated(argument, batch)).collect()
     }
 
     pub fn evaluate_filter(&self, batch: &RecordBatch) -> Result<Option<BooleanArray>> {
         let Some(filter) = &self.filter else { return Ok(None) };
-        let mask = filter.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(Some(mask.as_boolean().clone()))
+        Ok(Some(evaluated(filter, batch)?.as_boolean().clone()))
     }
 
     /// Of a table of the arguments' values.
@@ -76,6 +75,21 @@ impl Call {
     pub fn describe(&self) -> String {
         let distinct = if self.distinct { " (of distinct values)" } else { "" };
         format!("{}{distinct}", named(&self.function))
+    }
+}
+
+/// An expression over rows that a guard let pass. They may fail beside others than the guard saw them with: AND and OR compute their
+/// other side of all rows, or of those alone for which it counts, by how many these are.
+fn evaluated(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
+    let rows = batch.num_rows();
+    match expression.evaluate(batch).and_then(|values| values.into_array(rows)) {
+        Err(_) if rows > 1 => {
+            let half = rows / 2;
+            let first = evaluated(expression, &batch.slice(0, half))?;
+            let rest = evaluated(expression, &batch.slice(half, rows - half))?;
+            Ok(concat(&[first.as_ref(), rest.as_ref()])?)
+        }
+        values => values,
     }
 }
 
@@ -517,5 +531,31 @@ impl Operator for Aggregate {
 
     fn state(&self) -> Option<String> {
         Some(format!("one partial state per group, {}", self.grouping.dropped()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+    use datafusion::{
+        logical_expr::Operator::{And, Divide, Gt, NotEq},
+        physical_expr::expressions::{binary, col, lit},
+    };
+
+    use super::*;
+
+    #[test]
+    fn rows_that_fail_only_together_are_evaluated_apart() {
+        let schema = Schema::new(vec![Field::new("a", DataType::Int64, false)]);
+        let values = Int64Array::from(vec![0, 5, 0, 20]);
+        let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(values)]).unwrap();
+        let a = || col("a", &schema).unwrap();
+        let is_there = binary(a(), NotEq, lit(0_i64), &schema).unwrap();
+        let share = binary(lit(10_i64), Divide, a(), &schema).unwrap();
+        let is_large = binary(share, Gt, lit(1_i64), &schema).unwrap();
+        let both = binary(is_there, And, is_large, &schema).unwrap();
+        assert!(both.evaluate(&batch).is_err(), "the share is computed of all rows");
+        let found = evaluated(&both, &batch).unwrap();
+        assert_eq!(found.as_boolean().values().iter().collect::<Vec<_>>(), [false, true, false, false]);
     }
 }
