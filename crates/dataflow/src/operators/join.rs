@@ -271,8 +271,15 @@ impl Lone {
     }
 }
 
-/// Which of these pairs, the first of which has this number, fulfil the condition. One that it fails on does not, and is told.
-fn fulfilling(
+/// Which of these pairs fulfil the condition. One that it fails on does not, and is told by its number.
+pub fn fulfilling(condition: &JoinFilter, pairs: &RecordBatch, mut fail: impl FnMut(usize, &DataFusionError)) -> BooleanArray {
+    let mut mask = BooleanBufferBuilder::new(pairs.num_rows());
+    add_fulfilling(condition, pairs, 0, &mut mask, &mut fail);
+    BooleanArray::new(mask.finish(), None)
+}
+
+/// The same of some of the pairs, from this number on.
+fn add_fulfilling(
     condition: &JoinFilter,
     pairs: &RecordBatch,
     first: usize,
@@ -291,8 +298,8 @@ fn fulfilling(
         }
         Err(_) => {
             let half = rows / 2;
-            fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
-            fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
+            add_fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
+            add_fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
         }
     }
 }
@@ -378,12 +385,9 @@ impl Join {
         }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.ends.len()));
         let batch = RecordBatch::try_new_with_options(condition.schema().clone(), inputs, &options)?;
-        let mut mask = BooleanBufferBuilder::new(batch.num_rows());
-        let mut fail = |pair: usize, error: &DataFusionError| {
+        let mask = fulfilling(condition, &batch, |pair, error| {
             context.fail(self, &arrivals.delta.slice(pairs.arrivals[pair] as usize, 1), error);
-        };
-        fulfilling(condition, &batch, 0, &mut mask, &mut fail);
-        let mask = BooleanArray::new(mask.finish(), None);
+        });
         if mask.true_count() == mask.len() {
             return Ok((pairs, columns));
         }

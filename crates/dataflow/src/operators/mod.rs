@@ -34,7 +34,7 @@ pub use changing_aggregate::ChangingAggregate;
 pub use constant::Constant;
 pub use exchange::{ByPart, Exchange, NoPeers, Peers};
 pub use expand::Expand;
-pub use join::{Join, JoinSpec, Side};
+pub use join::{Join, JoinSpec, Side, fulfilling};
 pub use map::Map;
 pub(crate) use map::may_fail;
 pub use on_close::OnClose;

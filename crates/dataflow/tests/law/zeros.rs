@@ -53,9 +53,9 @@ fn not_a_number_is_the_greatest_of_what_changes_whatever_its_sign() {
     let both = format!("CASE id % 7 WHEN 0 THEN -{nan} WHEN 1 THEN {nan} ELSE {value} END");
     let none = format!("CASE WHEN id % 2 = 0 THEN -{nan} END");
     let rows = format!(
-        "SELECT *, {below} AS x, {both} AS y, {none} AS z, row_number() OVER (PARTITION BY id % 60 ORDER BY id DESC) AS r FROM t0"
+        "SELECT *, {below} AS x1, {both} AS x2, {none} AS x3, row_number() OVER (PARTITION BY id % 60 ORDER BY id DESC) AS r FROM t0"
     );
-    let calls = ["x", "y", "z"].map(|column| format!("min({column}) AS l{column}, max({column}) AS g{column}")).join(", ");
+    let calls = ["x1", "x2", "x3"].map(|column| format!("min({column}) AS l{column}, max({column}) AS g{column}")).join(", ");
     for group in ["k", "id % 60"] {
         keeps_the_law(&format!("SELECT {group} AS g, {calls} FROM ({rows}) WHERE r = 1 GROUP BY {group}"));
     }

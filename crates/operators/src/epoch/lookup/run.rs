@@ -6,18 +6,17 @@ use std::{
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt32Array, new_null_array},
+        array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array},
         compute::{cast, concat_batches, filter_record_batch, kernels::cmp, prep_null_mask_filter, take},
         datatypes::SchemaRef,
         row::{RowConverter, Rows, SortField},
     },
     common::{DataFusionError, JoinSide, Result, internal_datafusion_err},
-    physical_plan::PhysicalExpr,
 };
 use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, hash_map::Entry};
 use parking_lot::Mutex;
-use polybolos_dataflow::delta::batch_of;
+use polybolos_dataflow::{delta::batch_of, operators::fulfilling};
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, plain::plain};
 use tokio_util::sync::CancellationToken;
 
@@ -233,13 +232,11 @@ impl LookupJoin {
                 side.column(column.index).clone()
             };
             let batch = batch_of(filter.schema().clone(), filter.column_indices().iter().map(column).collect(), pairs)?;
-            let mut fail = |pair: usize, error: &DataFusionError| {
+            let fulfil = fulfilling(filter, &batch, |pair, error| {
                 let row = UnfitRow { row: left_rows.slice(pair, 1), error: plain(&error.to_string()) };
                 asking.unfit.lock().push(row);
-            };
-            let mut mask = BooleanBufferBuilder::new(pairs);
-            fulfilling(filter.expression(), &batch, 0, &mut mask, &mut fail);
-            fits = both(&fits, &BooleanArray::new(mask.finish(), None))?;
+            });
+            fits = both(&fits, &fulfil)?;
         }
         let mut output = vec![];
         if fits.true_count() > 0 {
@@ -276,32 +273,6 @@ async fn once(tables: &Arc<dyn TableBackend>, request: &ScanRequest) -> Result<V
     Ok(batches)
 }
 
-/// Which of these pairs, the first of which has this number, fulfil the condition. One that it fails on does not, and is told.
-fn fulfilling(
-    condition: &Arc<dyn PhysicalExpr>,
-    pairs: &RecordBatch,
-    first: usize,
-    mask: &mut BooleanBufferBuilder,
-    fail: &mut dyn FnMut(usize, &DataFusionError),
-) {
-    let rows = pairs.num_rows();
-    match condition.evaluate(pairs).and_then(|mask| mask.into_array(rows)) {
-        Ok(found) => {
-            let found = found.as_boolean();
-            (0..rows).for_each(|row| mask.append(found.is_valid(row) && found.value(row)));
-        }
-        Err(error) if rows <= 1 => {
-            mask.append_n(rows, false);
-            fail(first, &error);
-        }
-        Err(_) => {
-            let half = rows / 2;
-            fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
-            fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
-        }
-    }
-}
-
 /// Where both are true.
 fn both(one: &BooleanArray, other: &BooleanArray) -> Result<BooleanArray> {
     let other = if other.null_count() > 0 { prep_null_mask_filter(other) } else { other.clone() };
@@ -312,14 +283,14 @@ fn both(one: &BooleanArray, other: &BooleanArray) -> Result<BooleanArray> {
 mod tests {
     use datafusion::{
         arrow::{
-            array::{Int32Array, Int64Array, StringArray},
+            array::{AsArray, Int32Array, Int64Array, StringArray},
             datatypes::{DataType, Field, Int64Type, Schema},
         },
         common::{JoinType, NullEquality},
         logical_expr::Operator,
         physical_expr::expressions::{CastExpr, Column, binary, lit},
         physical_plan::{
-            ExecutionPlan,
+            ExecutionPlan, PhysicalExpr,
             empty::EmptyExec,
             filter::FilterExec,
             joins::{
