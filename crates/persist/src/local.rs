@@ -270,7 +270,9 @@ impl NewFile for FileInPieces {
     async fn append(&mut self, piece: Bytes) -> Result<(), StoreError> {
         let (file, path, at) = (self.file.clone(), self.path.clone(), self.end);
         self.end += piece.len() as u64;
-        blocking(&self.path, move || file.write_all_at(&piece, at).map_err(|source| io_error("writing", &path, source))).await
+        // Each piece by itself: all of a large file at the end would hold up what others sync meanwhile.
+        let write = move || file.write_all_at(&piece, at).and_then(|()| file.sync_data());
+        blocking(&self.path, move || write().map_err(|source| io_error("writing", &path, source))).await
     }
 
     async fn finish(mut self: Box<Self>, first: Bytes) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Merges runs of a job's state into one, from the store to the store: what is held in memory is not touched, so no epoch waits for it.
 //! Files are read and written piece by piece, and keys are merged part by part, so that what is in memory hardly grows with the state: a
 //! hash of each key of a part, above all. Of several parts each waits on this executor's disk until its turn comes (docs/adr/0025).
-use std::{slice, sync::Arc};
+use std::{slice, sync::Arc, thread};
 
 use datafusion::arrow::array::RecordBatch;
 use polybolos_persist::{
@@ -15,10 +15,13 @@ use polybolos_streaming::{
     report::CompactReport,
 };
 use thiserror::Error;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::scratch::Scratch;
 use crate::services::ExecutorServices;
 
+/// An epoch that waits for a core comes first.
+const NICE: i32 = 10;
 /// What is merged at once, as it lies in files: some hundred thousand keys.
 const PART_BYTES: u64 = 16 << 20;
 /// Parts of more than 4 GiB are larger: each batch of a run is taken apart into as many.
@@ -67,10 +70,17 @@ pub async fn compact(
         from_the_start: first_epoch <= Epoch(1),
         recorded: services.flows.recorded(&incarnation),
     };
-    let merged = tokio::task::spawn_blocking(move || {
-        let (written, end) = merge.write(&runs, scratch, &name)?;
-        Ok::<_, CompactError>((written, end, runs, name))
+    let (told, merged) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("compaction".into()).spawn(move || {
+        let _runtime = runtime.enter();
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::debug!(%error, "runs are merged with the priority of everything else");
+        }
+        let merged = merge.write(&runs, scratch, &name).map(|(written, end)| (written, end, runs, name));
+        let _ = told.send(merged);
     });
+    thread.map_err(|_| CompactError::GivenUp)?;
     let (Written { bytes, crc32, state_bytes }, end, runs, name) = merged.await.map_err(|_| CompactError::GivenUp)??;
     crash::point("compaction-written");
     let run = StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch, end: end.map(end_as_recorded) };
