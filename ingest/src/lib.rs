@@ -2,7 +2,7 @@
 //! feed keeps it and tries again, so a broker that is away delays records and loses none.
 //!
 //! * [`config`]: `ingest.toml` of a pipeline;
-//! * [`mapping`]: an answer's JSON becomes records;
+//! * [`mapping`]: an answer's JSON becomes records; [`json`]: numbers in it stay as they are written;
 //! * [`target`]: which addresses a feed may call;
 //! * [`http_poll`]: one polled HTTP API; [`cause`]: why it failed, in words;
 //! * [`service`]: all feeds of a process;
@@ -13,6 +13,7 @@ pub mod cause;
 pub mod config;
 pub mod demo;
 pub mod http_poll;
+pub mod json;
 pub mod mapping;
 pub mod metrics;
 pub mod service;

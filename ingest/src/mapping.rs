@@ -1,12 +1,11 @@
 //! An answer's JSON becomes records: items picked by a pointer, fields by pointers or templates. An absent or null value is left out, so
 //! that older answers which lack a field give NULL. An item that can make no record is skipped, and told.
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::config::Mapping;
+use crate::{config::Mapping, json::Json};
 
 #[derive(Debug, Error)]
 pub enum MappingError {
@@ -43,12 +42,14 @@ pub struct Record {
 
 /// All records of one answer.
 pub fn records(mapping: &Mapping, answer: &[u8]) -> Result<Mapped, MappingError> {
-    let answer: Value = serde_json::from_slice(answer)?;
-    let items: &[Value] = if mapping.items.is_empty() {
+    let answer = Json::read(answer)?;
+    let items = if mapping.items.is_empty() {
         std::slice::from_ref(&answer)
     } else {
-        let items = answer.pointer(&mapping.items).and_then(Value::as_array);
-        items.ok_or_else(|| MappingError::NoItems(mapping.items.clone()))?
+        match answer.at(&mapping.items) {
+            Some(Json::Array(items)) => items,
+            _ => return Err(MappingError::NoItems(mapping.items.clone())),
+        }
     };
     let mut mapped = Mapped::default();
     for item in items {
@@ -60,27 +61,31 @@ pub fn records(mapping: &Mapping, answer: &[u8]) -> Result<Mapped, MappingError>
     Ok(mapped)
 }
 
-fn record(mapping: &Mapping, item: &Value) -> Result<Record, Unusable> {
+fn record(mapping: &Mapping, item: &Json<'_>) -> Result<Record, Unusable> {
     let mapped = if mapping.fields.is_empty() {
-        item.clone()
+        Cow::Borrowed(item)
     } else {
-        let fields = mapping.fields.iter().filter_map(|(name, path)| Some((name.clone(), field(path, item)?)));
-        let fields: Map<_, _> = fields.collect();
+        let fields = mapping.fields.iter().filter_map(|(name, path)| Some((name.into(), field(path, item)?)));
+        let fields: BTreeMap<_, _> = fields.collect();
         // An array has fields, as `/0`; an object without any is an older one.
-        if fields.is_empty() && !item.is_object() {
+        if fields.is_empty() && !matches!(item, Json::Object(_)) {
             return Err(Unusable::NotAnObject);
         }
-        Value::Object(fields)
+        Cow::Owned(Json::Object(fields))
     };
     let payload = mapped.to_string().into();
-    let Some(key) = &mapping.key else { return Ok(Record { key: None, payload }) };
-    let value = mapped.get(key).filter(|value| !value.is_null()).ok_or_else(|| Unusable::NoKey(key.clone()))?;
-    Ok(Record { key: Some(text(value).into()), payload })
+    let Some(name) = &mapping.key else { return Ok(Record { key: None, payload }) };
+    let key = match &*mapped {
+        Json::Object(fields) => fields.get(name.as_str()).filter(|value| !matches!(value, Json::Null)),
+        _ => None,
+    };
+    let key = key.ok_or_else(|| Unusable::NoKey(name.clone()))?.text().into_owned();
+    Ok(Record { key: Some(key.into()), payload })
 }
 
-fn field(path: &str, item: &Value) -> Option<Value> {
+fn field<'a>(path: &str, item: &Json<'a>) -> Option<Json<'a>> {
     if path.starts_with('/') {
-        return item.pointer(path).filter(|value| !value.is_null()).cloned();
+        return item.at(path).cloned();
     }
     let mut result = String::new();
     let mut found = false;
@@ -88,21 +93,14 @@ fn field(path: &str, item: &Value) -> Option<Value> {
     while let Some((before, after)) = rest.split_once('{') {
         let (pointer, tail) = after.split_once('}')?;
         result.push_str(before);
-        if let Some(value) = item.pointer(pointer).filter(|value| !value.is_null()) {
-            result.push_str(&text(value));
+        if let Some(value) = item.at(pointer) {
+            result.push_str(&value.text());
             found = true;
         }
         rest = tail;
     }
     result.push_str(rest);
-    found.then_some(Value::String(result))
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+    found.then_some(Json::Text(result))
 }
 
 #[cfg(test)]
@@ -125,9 +123,9 @@ mod tests {
         let Mapped { records, skipped } = records(&mapping, answer.as_bytes()).expect("maps");
         assert!(skipped.is_empty());
         assert_eq!(records[0].key.as_deref(), Some(b"u1".as_slice()));
-        let first: Value = serde_json::from_slice(&records[0].payload).expect("JSON");
+        let first: serde_json::Value = serde_json::from_slice(&records[0].payload).expect("JSON");
         assert_eq!(first, serde_json::json!({"id": "u1", "age": 30, "address": "7 شارع النيل"}));
-        let second: Value = serde_json::from_slice(&records[1].payload).expect("JSON");
+        let second: serde_json::Value = serde_json::from_slice(&records[1].payload).expect("JSON");
         assert_eq!(second, serde_json::json!({"id": "u2"}));
     }
 
