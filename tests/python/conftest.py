@@ -22,9 +22,12 @@ SERVERS = str(pathlib.Path(BINARY).with_name("polybolos-local-servers"))
 PORTS = (7400, 7410, 7432, 7433, 7490, 9092)
 
 
+WORKERS, WORKER = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+
+
 def free_offset() -> int:
-    """A --port-offset at which every port of the platform is free."""
-    for offset in range(10_000, 50_000, 137):
+    """A --port-offset at which every port of the platform is free, and that no other process of this test run tries."""
+    for offset in range(10_000 + 137 * WORKER, 50_000, 137 * WORKERS):
         try:
             for port in PORTS:
                 with socket.socket() as probe:
@@ -122,7 +125,7 @@ class Cluster(Platform):
         command += ["--kafka", self.kafka, "--cassandra", self.cassandra, *self.arguments]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, env=self.environment, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
         try:
-            wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), deadline)
+            wait_for("the cluster", lambda: pathlib.Path(self.out.name).read_text().startswith("ready "), patience_s=deadline)
         except BaseException:
             self.kill()
             raise
@@ -234,14 +237,14 @@ class S3:
         self.process.send_signal(signal.SIGCONT)
 
 
-def wait_for(what: str, probe, patience_s: float = 120.0):
-    """Asks until the probe answers with something true; the last answer or error stands in the failure."""
+def wait_for(what: str, probe, wanted=None, patience_s: float = 120.0):
+    """Asks until the probe answers with what is wanted, or with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
     last = None
     while time.monotonic() < deadline:
         try:
             last = probe()
-            if last:
+            if last if wanted is None else last == wanted:
                 return last
         except Exception as error:  # noqa: BLE001 - whatever it is, it is shown below
             last = error

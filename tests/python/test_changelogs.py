@@ -92,7 +92,7 @@ def test_jobs_follow_rows_that_change_and_go(system, kind):
                 table.put(id, dice.choice("abcd"), dice.choice([None, dice.randrange(100)]))
         table.producer.flush(60)
         found = lambda: {row["city"]: (row["people"], row["total"]) for row in system.sql(f"SELECT * FROM {kind}_by_city")}  # noqa: E731
-        wait_for("the rows as they are", lambda: found() == table.by_city())
+        wait_for("the rows as they are", found, table.by_city())
     rows = {row["id"]: row for row in system.sql(f"SELECT id, city, n, twice FROM {kind}")}
     assert rows == {id: row | {"twice": None if row["n"] is None else 2 * row["n"]} for id, row in table.rows.items()}
     system.run("job", "verify", f"{kind}_job")

@@ -90,13 +90,13 @@ def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_
 
     count = lambda: cluster.sql("SELECT count(*) AS n FROM unled")[0]["n"]  # noqa: E731
     send(range(20))
-    wait_for("the first rows", lambda: count() == 20)
+    wait_for("the first rows", count, 20)
     pid = cluster.pid("scheduler")
     os.kill(pid, signal.SIGKILL)
     # The next one leads once the lease has run out, seconds from now.
     send(range(20, 40))
     wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
-    wait_for("all rows", lambda: count() == 40)
+    wait_for("all rows", count, 40)
 
 
 def test_executors_and_the_ingestor_show_what_they_count(fresh_cluster, tmp_path):

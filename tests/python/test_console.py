@@ -114,7 +114,7 @@ def test_a_failed_job_is_told_of(fresh_platform, artefacts):
     for job, options, value in [("a_job", "", "username"), *((job, "WITH ('on_error' = 'fail')", "CAST(CAST(username AS INT) AS STRING)") for job in failing)]:
         platform.sql(f"CREATE TABLE {job}_rows (v STRING) WITH ('connector' = 'blackhole'); "
                      f"CREATE JOB {job} {options} AS INSERT INTO {job}_rows SELECT {value} FROM users_created")
-    wait_for("the failures", lambda: platform.sql("SELECT count(*) AS n FROM polybolos.jobs WHERE state = 'failed'")[0]["n"] == len(failing))
+    wait_for("the failures", lambda: platform.sql("SELECT count(*) AS n FROM polybolos.jobs WHERE state = 'failed'")[0]["n"], len(failing))
     for name, width, height, scheme, phone in [("light", 1280, 900, "light", False), ("phone", 390, 844, "dark", True)]:
         with browser(width, height, scheme, phone) as driver:
             open_console(driver, platform)

@@ -71,7 +71,7 @@ def test_processes_that_die_at_named_moments_change_nothing(fresh_cluster, tmp_p
             fire(point, upgrade)
     assert sorted(file.name for file in armed.iterdir()) == sorted(f"{point}.fired" for point in POINTS + UPGRADE_POINTS)
     assert all(orders.sums[key][0] > 5 for key in KEYS)
-    wait_for("exact counts", lambda: rows(cluster, stem) == orders.sums)
+    wait_for("exact counts", lambda: rows(cluster, stem), orders.sums)
     plain = lambda: cluster.sql(f"SELECT count(*) AS n, sum(v) AS total FROM {stem}_plain")  # noqa: E731
-    wait_for("every row", lambda: plain() == [{"n": orders.sent, "total": sum(range(orders.sent))}])
+    wait_for("every row", plain, [{"n": orders.sent, "total": sum(range(orders.sent))}])
     assert "HAVING" in cluster.sql(f"SHOW CREATE JOB {stem}_job")[0]["create_statement"]

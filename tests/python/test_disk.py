@@ -80,7 +80,7 @@ def test_a_damaged_manifest_is_an_error_and_no_new_beginning(fresh_platform, how
 
     # Brought back from a copy, it goes on where it was.
     manifest.write_bytes(sound)
-    wait_for("the rows since", lambda: count(platform) == 110)
+    wait_for("the rows since", lambda: count(platform), 110)
     assert shown(platform)["records_in"] == 110
     assert platform.stop() == 0
 
@@ -185,7 +185,7 @@ def test_state_of_a_version_that_did_not_tell_its_types_goes_on(fresh_platform):
     write_manifest(platform, written)
     platform.start()
     platform.run("topic", "produce", "counted", stdin='{"k": "b"}\n')
-    wait_for("the counts", lambda: counts(platform) == {"a": 2, "b": 2})
+    wait_for("the counts", lambda: counts(platform), {"a": 2, "b": 2})
     assert platform.stop() == 0
     assert read_manifest(platform)["kept_columns"] == told
 
@@ -199,7 +199,7 @@ def test_a_damaged_part_is_an_error_until_it_is_brought_back(fresh_platform):
         CREATE TABLE passed (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'passed', 'format' = 'json');
         CREATE JOB kept_job AS INSERT INTO passed SELECT id, n FROM kept;""")
     numbers = lambda: sorted(row["n"] for row in platform.sql("SELECT n FROM passed"))  # noqa: E731
-    wait_for("the first row", lambda: numbers() == [0])
+    wait_for("the first row", numbers, [0])
     # With its topic gone, what is recorded waits.
     admin = AdminClient({"bootstrap.servers": platform.endpoints["kafka"]})
     for future in admin.delete_topics(["passed"]).values():
@@ -261,7 +261,7 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
         platform.start()
         assert shown(platform)["epoch"] >= epoch
         produce(platform, range(100, 200))
-        wait_for("the rows since", lambda: count(platform) == 200)
+        wait_for("the rows since", lambda: count(platform), 200)
         assert shown(platform)["epoch"] > epoch and shown(platform)["records_in"] >= 200
         assert platform.stop() == 0
     finally:
@@ -288,7 +288,7 @@ def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_
         assert wait_for("the error", lambda: shown(cluster)["error"])
         assert (cluster.folder / "log" / "scheduler.log").read_text().count("this scheduler leads") == 1
         filler.unlink()
-        wait_for("the rows since", lambda: count(cluster) == 200)
+        wait_for("the rows since", lambda: count(cluster), 200)
         assert shown(cluster)["epoch"] > epoch and shown(cluster)["records_in"] == 200
         assert cluster.sql("SELECT count(*) AS n FROM polybolos.dead_letters WHERE job = 'kept_job'")[0]["n"] == 0
         assert cluster.stop() == 0
@@ -349,7 +349,7 @@ def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_pla
             return job["error"] if job["state"] == "waiting" and job["error"] in job["limiting"] else ""
 
         produce_words(range(5_000))
-        wait_for("groups in memory", lambda: counted() == {"words": 5_000, "records": 5_000})
+        wait_for("groups in memory", counted, {"words": 5_000, "records": 5_000})
         filler = fill(spill)
         # What an epoch adds goes to disk when the next one begins.
         for words, records in ((range(20_000), 25_000), (range(20_000, 40_000), 45_000), (range(1), 45_001)):
@@ -358,7 +358,7 @@ def test_a_full_disk_under_the_state_stops_the_job_until_there_is_room(fresh_pla
         error = wait_for("the error", lambda: "executor.work_dir" in (said := told()) and said)
         assert "\n" not in error and str(spill) in error and "Job failed" not in error and "Error(" not in error, error
         filler.unlink()
-        wait_for("all groups", lambda: counted() == {"words": 40_000, "records": 45_001})
+        wait_for("all groups", counted, {"words": 40_000, "records": 45_001})
         assert shown(platform)["records_in"] == 45_001
         assert platform.stop() == 0
     finally:

@@ -169,15 +169,15 @@ def test_files_survive_a_killed_platform_and_a_restarted_job_writes_beside_the_e
     platform.run("sql", "-c", f"{table}; CREATE JOB lines_job AS INSERT INTO lines SELECT id FROM readings;")
     ids = lambda: sorted(row["id"] for path in files(folder) for row in lines(path))  # noqa: E731
     platform.run("topic", "produce", TOPIC, stdin="".join(json.dumps({"id": number}) + "\n" for number in range(100)))
-    wait_for("the files", lambda: ids() == list(range(100)))
+    wait_for("the files", ids, list(range(100)))
     platform.kill()
     platform.start()
     platform.run("topic", "produce", TOPIC, stdin="".join(json.dumps({"id": number}) + "\n" for number in range(100, 200)))
-    wait_for("the files", lambda: ids() == list(range(200)))
+    wait_for("the files", ids, list(range(200)))
     replace = platform.run("sql", "-c", "RESTART JOB lines_job FROM EARLIEST REPLACE", check=False)
     assert replace.returncode and "REPLACE cannot take back files of table" in replace.stderr and "write KEEP" in replace.stderr
     platform.run("sql", "-c", "RESTART JOB lines_job FROM EARLIEST KEEP")
-    wait_for("both runs' files", lambda: ids() == sorted([*range(200), *range(200)]))
+    wait_for("both runs' files", ids, sorted([*range(200), *range(200)]))
     assert len({path.name.rsplit("-", 3)[0] for path in files(folder)}) == 2
 
 
@@ -269,7 +269,7 @@ CREATE TABLE allowed (id BIGINT) WITH ('connector' = 'kafka', 'topic' = 'allowed
         return placed, sorted(row["id"] for row in platform.sql("SELECT id FROM allowed"))
 
     produce((1, "a"), (2, "b"))
-    wait_for("both jobs", lambda: found() == ([(1, "hall"), (2, "Küche"), (2, "attic")], [1]))
+    wait_for("both jobs", found, ([(1, "hall"), (2, "Küche"), (2, "attic")], [1]))
     verified = platform.run("job", "verify", "placed_job")
     assert "3 rows compared with 2 records" in verified.stderr and ": 0 differences" in verified.stderr, verified.stderr
 
@@ -280,10 +280,10 @@ CREATE TABLE allowed (id BIGINT) WITH ('connector' = 'kafka', 'topic' = 'allowed
     platform.start()
     produce((4, "a"), (5, "b"))
     now = [(1, "hall"), (2, "Küche"), (2, "attic"), (4, "hall"), (5, "Küche"), (5, "attic")]
-    wait_for("both jobs", lambda: found() == (now, [1, 4]))
+    wait_for("both jobs", found, (now, [1, 4]))
 
     # A new run reads them anew.
     platform.run("sql", "-c", "RESTART JOB placed_job FROM EARLIEST REPLACE")
-    wait_for("the new run", lambda: found()[0] == [(1, "cellar"), (2, "?"), (4, "cellar"), (5, "?")])
+    wait_for("the new run", lambda: found()[0], [(1, "cellar"), (2, "?"), (4, "cellar"), (5, "?")])
     broken = platform.run("sql", "-c", "SELECT count(*) FROM banned", check=False)
     assert broken.returncode and "file list.json of table banned" in broken.stderr and "line 2" in broken.stderr, broken.stderr

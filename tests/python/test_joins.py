@@ -29,7 +29,7 @@ def test_rows_meet_by_comparison_and_a_batch_query_answers_alike(system):
     pairs = lambda sql: sorted((row["a"], row["b"]) for row in system.sql(sql))  # noqa: E731
     expected = pairs(query)
     assert len(expected) > 400
-    wait_for("the pairs", lambda: pairs(f"SELECT * FROM {stem}_out") == expected)
+    wait_for("the pairs", lambda: pairs(f"SELECT * FROM {stem}_out"), expected)
     differences = system.run("job", "verify", f"{stem}_job", "--output", "json").stdout
     assert not differences.strip(), differences
 
@@ -42,7 +42,7 @@ def test_rows_that_come_and_go_within_an_epoch_are_no_dead_letters(system):
     system.sql(
         f"CREATE JOB {job} {UNBOUNDED} AS INSERT INTO {stem}_out SELECT a.id, b.id FROM {stem} a LEFT JOIN {stem} b ON {matches}"
     )
-    wait_for("all matches", lambda: len(system.sql(f"SELECT * FROM {stem}_out")) == 20)
+    wait_for("all matches", lambda: len(system.sql(f"SELECT * FROM {stem}_out")), 20)
     # A row that has no match after all cannot be written.
     system.run("topic", "produce", stem, stdin='{"id": "alone", "v": 0}\n')
     wait_for("the row without a match", lambda: letters(system, job))
@@ -57,8 +57,8 @@ def test_a_condition_that_fails_on_a_pair_stops_nothing(system):
     job = f"{left}_job"
     condition = "a.id = b.id AND a.v / b.v > 1"
     system.sql(f"CREATE JOB {job} {UNBOUNDED} AS INSERT INTO {left}_out SELECT a.id FROM {left} a JOIN {right} b ON {condition}")
-    wait_for("the match", lambda: system.sql(f"SELECT * FROM {left}_out") == [{"id": "a"}])
-    wait_for("the pair that fails", lambda: len(letters(system, job)) == 1)
+    wait_for("the match", lambda: system.sql(f"SELECT * FROM {left}_out"), [{"id": "a"}])
+    wait_for("the pair that fails", lambda: len(letters(system, job)), 1)
     assert "zero" in letters(system, job)[0]["error"].lower()
 
 

@@ -42,11 +42,11 @@ def test_a_job_reads_and_writes_a_kafka_that_wants_a_login_over_tls(broker, fres
     platform.sql("INSERT INTO numbers VALUES ('a', 1), ('b', 2)")
     platform.sql("CREATE JOB doubling AS INSERT INTO doubles SELECT id, 2 * v FROM numbers")
     read = lambda: sorted((row["id"], row["v"]) for row in platform.sql("SELECT * FROM doubles"))  # noqa: E731
-    wait_for("the doubled numbers", lambda: read() == [("a", 2), ("b", 4)])
+    wait_for("the doubled numbers", read, [("a", 2), ("b", 4)])
     broker.order("kill kafka")
     broker.order("start kafka")
     platform.sql("INSERT INTO numbers VALUES ('c', 3)")
-    wait_for("the job going on", lambda: read() == [("a", 2), ("b", 4), ("c", 6)])
+    wait_for("the job going on", read, [("a", 2), ("b", 4), ("c", 6)])
 
     # Another authority's certificate is as good as none.
     table("strangers", "numbers", password="WRONG_PASSWORD")

@@ -121,7 +121,7 @@ def check(platform, servers: str, load: Chain, patience_s: float) -> None:
         assert not behind, (behind, wanted)
         return jobs
 
-    jobs = wait_for("the jobs catching up", caught_up, patience_s)
+    jobs = wait_for("the jobs catching up", caught_up, patience_s=patience_s)
     assert {name: jobs[name]["records_in"] for name in JOBS[:3]} == {name: wanted[name] for name in JOBS[:3]}
 
     # The topic: every row once, as Flink would write it.
@@ -145,7 +145,7 @@ def check(platform, servers: str, load: Chain, patience_s: float) -> None:
             assert row["price"] is None or float(other["price"]) == float(row["price"]), (row, other)
 
     # The topic of one record per key. Kafka answers a commit before its markers are where readers look.
-    wait_for("the last transaction", lambda: latest(servers)[0] == per_customer(rows))
+    wait_for("the last transaction", lambda: latest(servers)[0], per_customer(rows))
     assert latest(servers)[1] > 0
 
     # Who follows it: rows that changed are counted once, rows that are gone not at all.
@@ -154,7 +154,7 @@ def check(platform, servers: str, load: Chain, patience_s: float) -> None:
         by_rest.setdefault(n % 7, []).append(total)
     wanted_rows = {rest: (len(totals), sum(totals)) for rest, totals in by_rest.items()}
     followed = lambda: {row["rest"]: (row["customers"], row["total"]) for row in platform.sql("SELECT * FROM chain_by_rest")}  # noqa: E731
-    wait_for("the job that follows it", lambda: followed() == wanted_rows)
+    wait_for("the job that follows it", followed, wanted_rows)
     kept_rows = platform.sql("SELECT customer, n, total FROM chain_latest")
     assert {row["customer"]: (row["n"], row["total"]) for row in kept_rows} == per_customer(rows)
 
@@ -292,7 +292,7 @@ def test_a_dropped_job_leaves_no_positions_behind(declared):
     declared.run("sql", "-c", "CREATE JOB copying AS INSERT INTO copy SELECT customer, amount FROM feed")
     assert len(internal()) == 1
     declared.run("sql", "-c", "INSERT INTO feed VALUES ('Ada', 7)")
-    wait_for("the copy", lambda: declared.sql("SELECT * FROM copy") == [{"customer": "Ada", "n": 7}])
+    wait_for("the copy", lambda: declared.sql("SELECT * FROM copy"), [{"customer": "Ada", "n": 7}])
     beside = declared.run("sql", "-c", "INSERT INTO copy VALUES ('Bob', 1)", check=False)
     assert beside.returncode != 0 and "filled by job copying" in beside.stderr, beside.stderr
     declared.run("sql", "-c", "DROP JOB copying")
@@ -322,7 +322,7 @@ def test_letters_also_go_to_the_topics_that_a_job_names(declared):
         assert producer.flush(60) == 0
         sent += 1
         records_in = lambda: declared.sql("SELECT records_in FROM polybolos.jobs WHERE name = 'letters'")[0]["records_in"]  # noqa: E731
-        wait_for("the record", lambda: records_in() == sent)
+        wait_for("the record", records_in, sent)
 
     send(b'{"k": "a", "ts": "2026-01-01 00:00:10.000"}')
     send(b"{broken")

@@ -31,16 +31,16 @@ def test_a_table_that_the_job_names_takes_its_late_rows(system):
     assert refused.returncode != 0 and "keyspace.table" in refused.stderr, refused.stderr
     system.sql(f"CREATE JOB {stem}_job WITH ('late_rows.table' = 'late.{stem}_late') AS {query}")
     # Every partition has been silent: the watermark is at the newest time.
-    wait_for("the first window closing", lambda: len(system.sql(f"SELECT * FROM {stem}")) == 1)
+    wait_for("the first window closing", lambda: len(system.sql(f"SELECT * FROM {stem}")), 1)
     produce(12, 93, 13)
     ours = lambda: [row for row in system.sql("SELECT * FROM polybolos.late_rows") if row["job"] == f"{stem}_job"]  # noqa: E731
-    wait_for("two late rows", lambda: len(ours()) == 2)
+    wait_for("two late rows", lambda: len(ours()), 2)
     system.sql(
         f"CREATE TABLE {stem}_late (id STRING, job STRING, topic STRING, topic_partition INT, topic_offset BIGINT, PRIMARY KEY (id) NOT ENFORCED) "
         f"WITH ('connector' = 'cassandra', 'keyspace' = 'late', 'table' = '{stem}_late')"
     )
     named = lambda: sorted((row["id"], row["topic"], row["topic_offset"]) for row in system.sql(f"SELECT * FROM {stem}_late"))  # noqa: E731
-    wait_for("the same rows", lambda: named() == sorted((row["id"], row["topic"], row["topic_offset"]) for row in ours()))
+    wait_for("the same rows", named, sorted((row["id"], row["topic"], row["topic_offset"]) for row in ours()))
     assert system.sql(f"SELECT n FROM {stem}") == [{"n": 1}]
 
 
@@ -107,13 +107,13 @@ def test_a_written_window_is_corrected_while_late_rows_are_allowed(system):
     counts = lambda: [row["n"] for row in system.sql(f"SELECT n FROM {stem} ORDER BY window_start")]  # noqa: E731
     late = lambda: system.sql(f"SELECT late_rows FROM polybolos.jobs WHERE name = '{stem}_job'")[0]["late_rows"]  # noqa: E731
     # All partitions fall silent, and the watermark is at the newest time.
-    wait_for("the first window closing", lambda: counts() == [1])
+    wait_for("the first window closing", counts, [1])
     produce(3)
-    wait_for("it coming out again", lambda: counts() == [2])
+    wait_for("it coming out again", counts, [2])
     produce(45)
-    wait_for("the second window closing", lambda: counts() == [2, 1])
+    wait_for("the second window closing", counts, [2, 1])
     produce(4, 13)
-    wait_for("one row that is late and one that is allowed", lambda: (late(), counts()) == (1, [2, 2]))
+    wait_for("one row that is late and one that is allowed", lambda: (late(), counts()), (1, [2, 2]))
     refused = system.run("sql", "-c", f"UPGRADE JOB {stem}_job WITH ('allowed_lateness' = '1 m') AS INSERT INTO {stem} {query}", check=False)
     assert refused.returncode != 0 and "'allowed_lateness' is another" in refused.stderr, refused.stderr
     verified = system.run("job", "verify", f"{stem}_job", check=False)
@@ -164,11 +164,11 @@ def test_each_table_says_how_long_the_watermark_waits_for_it(cluster):
     )
     keys = lambda: sorted(row["k"] for row in cluster.sql(f"SELECT k FROM {stem}"))  # noqa: E731
     read = lambda: cluster.sql(f"SELECT records_in, late_rows FROM polybolos.jobs WHERE name = '{stem}_job'")  # noqa: E731
-    wait_for("the first pair", lambda: keys() == ["x"])
+    wait_for("the first pair", keys, ["x"])
     produce("a", ("y", 100), ("z", 200))
-    wait_for("the side that goes on", lambda: read()[0]["records_in"] == 4)
+    wait_for("the side that goes on", lambda: read()[0]["records_in"], 4)
     # Longer than the impatient side's.
     time.sleep(4)
     produce("b", ("y", 100))
-    wait_for("the second pair", lambda: keys() == ["x", "y"])
+    wait_for("the second pair", keys, ["x", "y"])
     assert read() == [{"records_in": 5, "late_rows": 0}]

@@ -142,7 +142,7 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     for case in cases:
         for table, partition, _, _ in case["arrivals"]:
             partitions[table, partition] = partitions.get((table, partition), 0) + 1
-    wait_for("the jobs catching up", lambda: caught_up(cluster, jobs, partitions), 180)
+    wait_for("the jobs catching up", lambda: caught_up(cluster, jobs, partitions), patience_s=180)
 
     names = {job["name"] for job in jobs}
     letters = [letter for letter in cluster.sql("SELECT job, error, raw FROM polybolos.dead_letters LIMIT 50") if letter["job"] in names]

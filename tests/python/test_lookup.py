@@ -62,12 +62,12 @@ def test_rows_go_on_with_what_the_table_says_when_they_come(system, stem, kind):
     wanted = {order["id"]: f"name {order['customer']}" for order in orders if 10 <= order["customer"] <= 20}
     if kind == "LEFT JOIN":
         wanted = {order["id"]: wanted.get(order["id"]) for order in orders} | {0: None}
-    wait_for("the first rows", lambda: found(system, stem) == wanted)
+    wait_for("the first rows", lambda: found(system, stem), wanted)
     # What was written stays; what comes is beside what is there then.
     system.sql(f"INSERT INTO {stem}_customers VALUES ('eu', 10, 'renamed', 1000), ('eu', 25, 'new', 1000)")
     produce(system, stem, [{"id": 100, "customer": 10, "region": "eu", "amount": 1}, {"id": 101, "customer": 25, "region": "eu", "amount": 1}])
     wanted |= {100: "renamed", 101: "new"}
-    wait_for("rows beside the changed table", lambda: found(system, stem) == wanted)
+    wait_for("rows beside the changed table", lambda: found(system, stem), wanted)
     assert not error_of(system, stem)
 
 
@@ -89,13 +89,13 @@ def test_a_column_of_the_key_may_be_a_literal_and_what_is_looked_up_is_counted_a
             n, total = wanted.get(f"name {order['customer']}", (0, 0))
             wanted[f"name {order['customer']}"] = (n + 1, total + order["amount"])
     produce(system, stem, orders)
-    wait_for("the totals", lambda: totals() == wanted)
+    wait_for("the totals", totals, wanted)
     # It is still taken for what it was.
     system.sql(f"INSERT INTO {stem}_customers VALUES ('eu', 1, 'renamed', 1)")
     produce(system, stem, [{"id": 1000, "customer": 1, "region": "eu", "amount": 7}])
     n, total = wanted["name 1"]
     wanted["name 1"] = (n + 1, total + 7)
-    wait_for("the total of a customer that is kept", lambda: totals() == wanted)
+    wait_for("the total of a customer that is kept", totals, wanted)
 
 
 def test_what_is_looked_up_while_executors_and_schedulers_die_counts_once(fresh_cluster, stem):

@@ -89,7 +89,7 @@ def nexmark():
             for start in range(EVENTS // 2, EVENTS, EVENTS // 10):
                 produce(servers, events[start : start + EVENTS // 10], start)
             reference = Reference(path)
-            wait_for("all jobs", lambda: all_written(platform), 120)
+            wait_for("all jobs", lambda: all_written(platform), patience_s=120)
             yield platform, reference
         finally:
             code = platform.stop()

@@ -24,7 +24,7 @@ def test_filters_and_nulls_of_window_functions_count_in_jobs(system):
     by_id = lambda sql: sorted(tuple(row[column] for column in ["id", *columns]) for row in system.sql(sql))  # noqa: E731
     expected = by_id(query)
     assert [row[1] for row in expected] == [10] * 6 and [row[3] for row in expected] == [10, 10, 30, 40, 40, 0], expected
-    wait_for("the job answering as the query does", lambda: by_id(f"SELECT * FROM {stem}_out") == expected)
+    wait_for("the job answering as the query does", lambda: by_id(f"SELECT * FROM {stem}_out"), expected)
 
 
 def test_a_row_that_an_argument_of_a_window_function_fails_on_is_a_dead_letter(system):
@@ -35,7 +35,7 @@ def test_a_row_that_an_argument_of_a_window_function_fails_on_is_a_dead_letter(s
     system.sql(f"CREATE TABLE {stem}_out (id BIGINT, x BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ({OPTIONS})")
     system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT id, sum(10 / v) OVER (PARTITION BY k ORDER BY id) FROM {stem}")
     rows = lambda: {row["id"]: row["x"] for row in system.sql(f"SELECT * FROM {stem}_out")}  # noqa: E731
-    wait_for("the other rows", lambda: rows() == {1: 1, 3: 2, 4: 6})
+    wait_for("the other rows", rows, {1: 1, 3: 2, 4: 6})
     [letter] = wait_for("the letter", lambda: system.sql(f"SELECT step, error FROM polybolos.dead_letters WHERE job = '{stem}_job'"))
     assert letter["step"] == "compute" and "zero" in letter["error"].lower(), letter
 
@@ -88,7 +88,7 @@ def test_arrays_of_a_row_are_joined_with_it(system):
         system.sql(f"CREATE TABLE {stem}_{name} (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ({OPTIONS})")
         system.sql(f"CREATE JOB {stem}_{name}_job AS INSERT INTO {stem}_{name} {query}")
         found = lambda table: {row["k"]: row["n"] for row in system.sql(f"SELECT * FROM {table}")}  # noqa: E731
-        wait_for("the job's answer", lambda: found(f"{stem}_{name}") == expected)
+        wait_for("the job's answer", lambda: found(f"{stem}_{name}"), expected)
 
 
 def test_grouping_sets_with_the_window_in_each_close_with_it(system):
@@ -107,7 +107,7 @@ def test_grouping_sets_with_the_window_in_each_close_with_it(system):
     assert "never dropped" not in created.stderr + created.stdout
     found = lambda: {(row["k"], row["ws"][14:16]): row["n"] for row in system.sql(f"SELECT * FROM {stem}_out")}  # noqa: E731
     expected = {("a", "00"): 2, ("b", "00"): 1, ("all", "00"): 3, ("a", "01"): 1, ("all", "01"): 1}
-    wait_for("the windows closing", lambda: found() == expected)
+    wait_for("the windows closing", found, expected)
 
 
 def test_a_table_that_a_job_will_make_is_empty_until_then(system):

@@ -36,7 +36,7 @@ def test_the_first_job_of_the_readme_works_as_it_is_printed(fresh_platform):
     answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, env=environment)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "job latest_job started" in answer.stdout + answer.stderr
-    wait_for("the row", lambda: platform.sql("SELECT * FROM latest") == [{"device": "a", "value": 1.5}])
+    wait_for("the row", lambda: platform.sql("SELECT * FROM latest"), [{"device": "a", "value": 1.5}])
     assert platform.stop() == 0
 
 

@@ -97,7 +97,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     assert own.returncode == 0, own.stderr
     services.start("executor", 0)
     services.start("executor", 1)
-    wait_for("the executors", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 2)
+    wait_for("the executors", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"], 2)
     services.sql(OWN_TABLES)
     standby = services.start("scheduler", 1)
     load = OwnLedger(services.kafka)
@@ -133,7 +133,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     took = time.monotonic() - stopped
     leader.send_signal(signal.SIGCONT)
     assert took < TAKEOVER_S, f"{took:.1f} s"
-    wait_for("the command line going to the new leader", lambda: named() == f"127.0.0.1:{services.ports[1][1]}")
+    wait_for("the command line going to the new leader", named, f"127.0.0.1:{services.ports[1][1]}")
     # The sleeper does not lead: whoever leads does so undisturbed.
     assert "this scheduler leads" in (services.folder / "scheduler-1.log").read_text()
     before = records(1)
@@ -146,7 +146,7 @@ def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
     load.stop()
     settled = {"lag_records": 0, "unpublished_epochs": 0, "records_in": load.sent}
     columns = ", ".join(settled)
-    wait_for("the job catching up", lambda: services.sql(f"SELECT {columns} FROM polybolos.jobs", 1)[0] == settled)
+    wait_for("the job catching up", lambda: services.sql(f"SELECT {columns} FROM polybolos.jobs", 1)[0], settled)
     rows = {row["id"]: row for row in services.sql("SELECT * FROM ledger", 1)}
     assert rows == {key: row | {"price": None if row["price"] is None else float(row["price"])} for key, row in load.latest.items()}
     letters = services.sql("SELECT topic_partition, topic_offset FROM polybolos.dead_letters WHERE job = 'standby_job'", 1)

@@ -162,7 +162,7 @@ def check(platform, load: Shop, patience_s: float = 120) -> None:
         assert not behind, behind
         return True
 
-    wait_for("the jobs catching up", caught_up, patience_s)
+    wait_for("the jobs catching up", caught_up, patience_s=patience_s)
     # Others that share the Cassandra have late rows of their own.
     mine = {"closed_job", *(f"{name}_job" for name in JOBS)}
     late = [row for row in platform.sql("SELECT * FROM polybolos.late_rows") if row["job"] in mine]
@@ -170,7 +170,7 @@ def check(platform, load: Shop, patience_s: float = 120) -> None:
     windows = load.windows()
     closed = lambda: {row["window_start"]: (row["n"], row["total"]) for row in platform.sql("SELECT * FROM closed")}  # noqa: E731
     assert len(windows) > 3
-    wait_for("the windows closing", lambda: closed() == windows)
+    wait_for("the windows closing", closed, windows)
     for name, rows in load.answers().items():
         assert rows, name
         found = table(platform, name)
@@ -213,7 +213,7 @@ def test_a_cluster_with_jobs_spread_over_executors_under_kills_and_pauses_answer
     cluster = fresh_cluster()
     load = begun(cluster, 3)
     readers = lambda: {row["executor"] for row in cluster.sql("SELECT topic, executor FROM polybolos.partitions WHERE job = 'per_customer_job'")}  # noqa: E731
-    wait_for("three executors sharing the job", lambda: len(readers()) == 3)
+    wait_for("three executors sharing the job", lambda: len(readers()), 3)
     # A pause is longer than the lease and the publisher's grant.
     kills, pauses = hit(cluster, random.Random(SEED + 2), 8, (0.5, 2.0), 5)
     load.stop()

@@ -74,7 +74,7 @@ def done(futures: dict) -> None:
 def test_records_deleted_before_they_were_read(system, mode):
     job = Job(system, f"deleted_{mode}", f", 'on_data_loss' = '{mode}'")
     job.produce(range(10))
-    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    wait_for("the first rows", lambda: job.numbers(), set(range(10)))
     job.statement("PAUSE")
     job.wait_for_state("paused")
     job.produce(range(10, 30))
@@ -92,8 +92,8 @@ def test_records_deleted_before_they_were_read(system, mode):
         shown = system.run("job", "show", f"{job.name}_job", check=False)
         assert shown.returncode == 4 and "[10, 25)" in shown.stdout
     else:
-        wait_for("what was left", lambda: job.numbers() == set(range(10)) | set(range(25, 32)))
-        wait_for("the count", lambda: job.shown()["lost_records"] == 15)
+        wait_for("what was left", lambda: job.numbers(), set(range(10)) | set(range(25, 32)))
+        wait_for("the count", lambda: job.shown()["lost_records"], 15)
         assert job.shown()["error"] is None
     job.statement("DROP")
 
@@ -103,7 +103,7 @@ def test_records_deleted_before_they_were_read(system, mode):
 def test_a_topic_made_again_under_the_same_name(system, mode, records):
     job = Job(system, f"again_{mode}_{records}", f", 'on_data_loss' = '{mode}'")
     job.produce(range(10))
-    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    wait_for("the first rows", lambda: job.numbers(), set(range(10)))
     job.statement("PAUSE")
     job.wait_for_state("paused")
     done(job.admin.delete_topics([job.name]))
@@ -119,7 +119,7 @@ def test_a_topic_made_again_under_the_same_name(system, mode, records):
         assert job.numbers() == set(range(10))
     else:
         # From its beginning: nothing of the new topic is skipped.
-        wait_for("the new topic's rows", lambda: job.numbers() == set(range(10)) | new)
+        wait_for("the new topic's rows", lambda: job.numbers(), set(range(10)) | new)
         assert job.shown()["error"] is None
     job.statement("DROP")
 
@@ -138,7 +138,7 @@ def test_bad_records_of_a_topic_made_again_are_letters_of_their_own(system):
         row["raw_bytes"] for row in system.sql(f"SELECT raw_bytes FROM polybolos.dead_letters WHERE job = '{job.name}_job'")
     )
     produce(b"bad")
-    wait_for("the first letter", lambda: lengths() == [3])
+    wait_for("the first letter", lengths, [3])
     job.statement("PAUSE")
     job.wait_for_state("paused")
     done(job.admin.delete_topics([job.name]))
@@ -146,14 +146,14 @@ def test_bad_records_of_a_topic_made_again_are_letters_of_their_own(system):
     wait_for("the topic anew", lambda: job.create_topic() is None)
     produce(b"worse")
     job.statement("RESUME")
-    wait_for("both letters", lambda: lengths() == [3, 5])
+    wait_for("both letters", lengths, [3, 5])
     job.statement("DROP")
 
 
 def test_what_was_read_ahead_of_a_topic_is_not_taken_for_its_successors(system):
     """Nothing is recorded yet when the topic is made again, so both are read from the same offset."""
     job = Job(system, "ahead", ", 'on_data_loss' = 'continue'")
-    wait_for("the first look", lambda: job.shown()["state"] == "idle")
+    wait_for("the first look", lambda: job.shown()["state"], "idle")
     job.statement("PAUSE")
     job.wait_for_state("paused")
     job.produce(range(10))
@@ -183,7 +183,7 @@ def test_a_job_whose_topic_is_gone_says_so_and_goes_on_with_the_next(system):
         "topic", "produce", f"{name}_in", stdin="".join(json.dumps({"id": f"row-{n}", "n": n}) + "\n" for n in numbers)
     )
     send(range(5))
-    wait_for("the first rows", lambda: rows() == set(range(5)))
+    wait_for("the first rows", rows, set(range(5)))
     done(admin.delete_topics([f"{name}_out"]))
     wait_for("the topic's end", lambda: f"{name}_out" not in admin.list_topics(timeout=5).topics)
     send(range(5, 8))
@@ -197,8 +197,8 @@ def test_a_job_whose_topic_is_gone_says_so_and_goes_on_with_the_next(system):
         wait_for("the job naming the topic again", lambda: (shown := job())["state"] == "failed" and "does not exist" in shown["error"])
         assert f"{name}_out" not in admin.list_topics(timeout=5).topics, "it is not made again by a new leader"
     done(admin.create_topics([NewTopic(f"{name}_out", 1, 1)]))
-    wait_for("the rows that waited", lambda: rows() == set(range(5, 8)))
-    wait_for("the job going on", lambda: job()["state"] == "idle")
+    wait_for("the rows that waited", rows, set(range(5, 8)))
+    wait_for("the job going on", lambda: job()["state"], "idle")
     system.run("sql", "-c", f"DROP JOB {name}_job")
 
 
@@ -275,13 +275,13 @@ def test_topics_made_again_at_once_are_not_taken_for_the_old_ones(cluster):
 def test_added_partitions_are_read_from_their_beginning(system):
     job = Job(system, "grows", ", 'scan.startup.mode' = 'latest-offset'", partitions=1)
     job.produce(range(10))
-    wait_for("the first rows", lambda: job.numbers() == set(range(10)))
+    wait_for("the first rows", lambda: job.numbers(), set(range(10)))
     done(job.admin.create_partitions([NewPartitions(job.name, 3)]))
-    wait_for("the partitions", lambda: len(job.admin.list_topics(job.name, timeout=5).topics[job.name].partitions) == 3)
+    wait_for("the partitions", lambda: len(job.admin.list_topics(job.name, timeout=5).topics[job.name].partitions), 3)
     job.produce(range(10, 20), 1)
     job.produce(range(20, 30), 2)
     job.produce(range(30, 40), 0)
-    wait_for("the new partitions' rows", lambda: job.numbers() == set(range(40)))
+    wait_for("the new partitions' rows", lambda: job.numbers(), set(range(40)))
     offsets = system.sql("SELECT partition, next_offset FROM polybolos.partitions WHERE topic = 'grows' ORDER BY partition")
     assert offsets == [{"partition": 0, "next_offset": 20}, {"partition": 1, "next_offset": 10}, {"partition": 2, "next_offset": 10}]
     job.statement("DROP")

@@ -69,7 +69,7 @@ def test_an_epoch_is_a_trace_through_scheduler_and_executors(fresh_cluster, coll
     )
     cluster.run("topic", "produce", "traced", stdin="".join(json.dumps({"id": f"k{n}", "n": n}) + "\n" for n in range(20)))
     cluster.sql("CREATE JOB traced_job AS INSERT INTO traced SELECT id, n FROM traced_source")
-    wait_for("the rows", lambda: cluster.sql("SELECT count(*) AS n FROM traced WHERE id <> 'hush-hush'") == [{"n": 20}])
+    wait_for("the rows", lambda: cluster.sql("SELECT count(*) AS n FROM traced WHERE id <> 'hush-hush'"), [{"n": 20}])
 
     def traces() -> list[list[dict]]:
         """Those of the job's epochs that have ended, with the epoch first."""

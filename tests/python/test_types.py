@@ -36,7 +36,7 @@ def test_every_type_comes_back_as_it_was_written(system):
         "WITH ('connector' = 'cassandra', 'keyspace' = 'all_types', 'table.create' = 'true')"
     )
     system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT * FROM {stem}_in")
-    wait_for("both rows", lambda: len(system.sql(f"SELECT id FROM {stem}_out")) == 2)
+    wait_for("both rows", lambda: len(system.sql(f"SELECT id FROM {stem}_out")), 2)
     [row] = system.sql(f"SELECT * FROM {stem}_out WHERE id = '{ID}'")
     wanted = {name: shown for name, (_, _, shown) in COLUMNS.items()}
     assert {name: row[name] for name in wanted} == wanted
@@ -44,7 +44,7 @@ def test_every_type_comes_back_as_it_was_written(system):
     assert {value for name, value in empty.items() if name != "id"} == {None}
     assert system.sql(f"SELECT id FROM {stem}_out WHERE id = 'nonsense'") == []
     dead = f"SELECT error FROM polybolos.dead_letters WHERE job = '{stem}_job'"
-    wait_for("the dead letter", lambda: len(system.sql(dead)) == 1)
+    wait_for("the dead letter", lambda: len(system.sql(dead)), 1)
     assert '"nonsense" is no UUID' in system.sql(dead)[0]["error"]
     system.sql(f"DROP JOB {stem}_job")
     # A statement takes the same, and a row of it that does not fit is its error.
@@ -87,7 +87,7 @@ def test_functions_of_flink_and_spark_run_on_executors(system):
     )
     selected = ", ".join(f"{expression} AS {name}" for name, (_, expression, _, _) in wanted.items())
     system.sql(f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT id, {selected} FROM {stem}_in")
-    wait_for("both rows", lambda: len(system.sql(f"SELECT id FROM {stem}_out")) == 2)
+    wait_for("both rows", lambda: len(system.sql(f"SELECT id FROM {stem}_out")), 2)
     for place, row in enumerate(rows):
         [found] = system.sql(f"SELECT * FROM {stem}_out WHERE id = '{row['id']}'")
         assert {name: found[name] for name in wanted} == {name: values[2 + place] for name, values in wanted.items()}

@@ -110,7 +110,7 @@ def test_an_upgraded_job_goes_on_counting_while_executors_are_killed(fresh_clust
     for key in KEYS + KEYS + ["quiet"]:
         orders.send(key)
     orders.flush()
-    wait_for("the first counts", lambda: rows(cluster, stem) == {key: (n, None) for key, (n, _) in orders.sums.items()})
+    wait_for("the first counts", lambda: rows(cluster, stem), {key: (n, None) for key, (n, _) in orders.sums.items()})
 
     file = tmp_path / "jobs.sql"
     file.write_text(
@@ -165,7 +165,7 @@ def test_other_numbers_of_state_partitions_and_executors_count_on(fresh_cluster,
             wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
             cluster.sql(f"UPGRADE JOB {stem}_job WITH ({options}) AS {query}")
             time.sleep(0.5)
-        wait_for("exact counts", lambda: same(cluster, stem, orders.sums), 120)
+        wait_for("exact counts", lambda: same(cluster, stem, orders.sums), patience_s=120)
         sharing.append(len(executors()))
     assert sharing == [1, 3, 2, 1] and orders.sent > 300, sharing
     assert job(cluster, f"{stem}_job")["records_in"] == orders.sent
@@ -177,7 +177,7 @@ def test_what_cannot_keep_its_state_is_refused_and_runs_on(system, stem, tmp_pat
     for key in KEYS:
         orders.send(key)
     orders.flush()
-    wait_for("the first counts", lambda: rows(system, stem) == orders.sums)
+    wait_for("the first counts", lambda: rows(system, stem), orders.sums)
     file = tmp_path / "job.sql"
 
     def refused(query: str) -> str:
@@ -198,18 +198,18 @@ def test_what_cannot_keep_its_state_is_refused_and_runs_on(system, stem, tmp_pat
     for key in KEYS:
         orders.send(key)
     orders.flush()
-    wait_for("the same counts going on", lambda: rows(system, stem) == orders.sums)
+    wait_for("the same counts going on", lambda: rows(system, stem), orders.sums)
     # One without state may change as it likes.
     declare_plain(system, stem)
     plain = lambda: {row["v"]: row["k"] for row in system.sql(f"SELECT * FROM {stem}_plain")}  # noqa: E731
-    wait_for("all orders", lambda: len(plain()) == orders.sent)
+    wait_for("all orders", lambda: len(plain()), orders.sent)
     first = orders.sent
     system.sql(f"UPGRADE JOB {stem}_plain_job AS INSERT INTO {stem}_plain SELECT v, upper(k) FROM {stem}_orders WHERE k <> 'k1'")
     for key in KEYS:
         orders.send(key)
     orders.flush()
     expected = {first + number: key.upper() for number, key in enumerate(KEYS) if key != "k1"}
-    wait_for("orders in the new way", lambda: {v: k for v, k in plain().items() if v >= first} == expected)
+    wait_for("orders in the new way", lambda: {v: k for v, k in plain().items() if v >= first}, expected)
     assert all(k == k.lower() for v, k in plain().items() if v < first), "what is written stays"
     verified = system.run("job", "verify", f"{stem}_plain_job", check=False)
     assert verified.returncode == 4 and "was upgraded" in verified.stderr, verified.stdout + verified.stderr
