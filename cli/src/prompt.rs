@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::Context;
 use polybolos_service::exit;
+use polybolos_sql::names::quoted;
 use rustyline::{
     CompletionType, Config, Editor, Helper, completion::Completer, error::ReadlineError, highlight::Highlighter, hint::Hinter,
     history::DefaultHistory, validate::Validator,
 };
 
 use crate::{
-    client::{Client, Rows, identifier},
+    client::{Client, Rows},
     output::Format,
     sql::statements,
 };
@@ -72,14 +73,14 @@ impl Names {
     /// Those that the platform tells; the prompt does without the others. One that does not answer is not asked for more.
     async fn ask(client: &Client) -> Self {
         let mut names = Vec::new();
-        for (sql, column) in [
-            ("SHOW TABLES", "table_name"),
-            ("SHOW VIEWS", "view_name"),
-            ("SHOW JOBS", "name"),
-            ("SELECT 'polybolos.' || table_name AS name FROM information_schema.tables WHERE table_schema = 'polybolos'", "name"),
+        for (sql, column, schema) in [
+            ("SHOW TABLES", "table_name", ""),
+            ("SHOW VIEWS", "view_name", ""),
+            ("SHOW JOBS", "name", ""),
+            ("SELECT table_name FROM information_schema.tables WHERE table_schema = 'polybolos'", "table_name", "polybolos."),
         ] {
             let Ok(rows) = client.sql(sql, 10_000).await else { break };
-            names.extend(of_column(&rows, column));
+            names.extend(of_column(&rows, column).into_iter().map(|name| format!("{schema}{name}")));
         }
         names.sort();
         names.dedup();
@@ -102,12 +103,8 @@ impl Names {
 /// As SQL writes them.
 fn of_column(rows: &Rows, column: &str) -> Vec<String> {
     let Some(index) = rows.columns.iter().position(|found| found.name == column) else { return Vec::new() };
-    let is_plain = |name: &str| {
-        name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-            && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || matches!(letter, '_' | '.'))
-    };
     let names = rows.rows.iter().filter_map(|row| row[index].as_str());
-    names.map(|name| if is_plain(name) { name.to_owned() } else { identifier(name) }).collect()
+    names.map(quoted).collect()
 }
 
 impl Completer for Names {

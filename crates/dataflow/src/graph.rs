@@ -346,16 +346,14 @@ impl Builder<'_> {
         for (index, node) in self.nodes.iter().enumerate() {
             levels[node.level].push(index);
         }
-        // In the order in which they run: of each level exchanges come first.
-        for level in &levels {
-            let is_exchange = |index: &usize| matches!(self.nodes[*index].kind, NodeKind::Exchange { .. });
-            let (exchanges, others): (Vec<usize>, Vec<usize>) = level.iter().copied().partition(is_exchange);
-            for index in exchanges.into_iter().chain(others) {
-                match &self.nodes[index].kind {
-                    NodeKind::Source(_) => {}
-                    NodeKind::Exchange { input, .. } => last_readers[*input] = Some(index),
-                    NodeKind::Operator { inputs, .. } => inputs.iter().for_each(|&input| last_readers[input] = Some(index)),
-                }
+        // In the order in which they run: of each level operators come last.
+        let is_operator = |index: &usize| matches!(self.nodes[*index].kind, NodeKind::Operator { .. });
+        levels.iter_mut().for_each(|level| level.sort_by_key(is_operator));
+        for &index in levels.iter().flatten() {
+            match &self.nodes[index].kind {
+                NodeKind::Source(_) => {}
+                NodeKind::Exchange { input, .. } => last_readers[*input] = Some(index),
+                NodeKind::Operator { inputs, .. } => inputs.iter().for_each(|&input| last_readers[input] = Some(index)),
             }
         }
         // What a sink shows stays.

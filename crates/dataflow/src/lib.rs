@@ -4,7 +4,7 @@
 //! that went in. Operators work on [`Delta`]s, batches of rows with weights (a Z-set: +1 added, -1 taken away), and keep what they must remember in
 //! the keyed tables of `polybolos-state`. Work is proportional to what changed.
 //!
-//! * [`planning`]: the physical plans that can be lowered; [`delta`]: batches of changes;
+//! * [`planning`]: the physical plans that can be lowered; [`delta`]: batches of changes; `evaluate`: expressions that fail on some rows, conditions that are NULL;
 //! * [`graph`]: DataFusion's physical plan → a graph of operators; what is not supported is refused by name;
 //! * [`operators`]: one file per operator; they hold no state themselves;
 //! * [`dataflow`]: runs a graph over one epoch, in lanes by key;
@@ -16,6 +16,7 @@
 mod bounds;
 pub mod dataflow;
 pub mod delta;
+mod evaluate;
 pub mod event_time;
 pub mod graph;
 mod keys;
@@ -24,6 +25,7 @@ pub mod planning;
 
 pub use dataflow::{Dataflow, EpochInput, EpochOutput};
 pub use delta::Delta;
+pub use evaluate::{evaluate, without_nulls};
 pub use event_time::{Lateness, TimeColumn};
 pub use graph::{Emit, Graph, SinkPlan, SourceLeaf};
 pub use operators::{ByPart, Exchange, FailedRow, NoPeers, Peers};

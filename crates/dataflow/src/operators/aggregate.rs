@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
-    compute::{concat, concat_batches, take},
+    compute::{concat_batches, take},
     datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
@@ -21,6 +21,7 @@ use polybolos_state::{BucketTable, Table, TableKind, lane_of};
 use super::{EpochContext, Operator, buckets, load, next_of, values};
 use crate::{
     delta::{Delta, batch_of, take_rows},
+    evaluate,
     event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat, typed},
 };
@@ -81,16 +82,7 @@ impl Call {
 /// An expression over rows that a guard let pass. They may fail beside others than the guard saw them with: AND and OR compute their
 /// other side of all rows, or of those alone for which it counts, by how many these are.
 fn evaluated(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
-    let rows = batch.num_rows();
-    match expression.evaluate(batch).and_then(|values| values.into_array(rows)) {
-        Err(_) if rows > 1 => {
-            let half = rows / 2;
-            let first = evaluated(expression, &batch.slice(0, half))?;
-            let rest = evaluated(expression, &batch.slice(half, rows - half))?;
-            Ok(concat(&[first.as_ref(), rest.as_ref()])?)
-        }
-        values => values,
-    }
+    evaluate(expression, batch, |_, error| Err(error))
 }
 
 /// A function as layouts have it. What is taken back is computed of the state, so state of a version whose function answered otherwise

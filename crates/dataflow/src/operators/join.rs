@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::{filter, take},
     datatypes::{FieldRef, SchemaRef},
 };
 use datafusion::{
-    common::{DataFusionError, JoinSide, JoinType, Result},
+    common::{DataFusionError, JoinSide, JoinType, Result, cast::as_boolean_array},
     physical_plan::joins::utils::JoinFilter,
 };
 use hashbrown::HashMap;
@@ -19,9 +19,11 @@ use polybolos_state::{BucketTable, Entry, Table, TableKind};
 use super::{EpochContext, Operator, buckets, external};
 use crate::{
     bounds::{self, Bound},
-    delta::Delta,
+    delta::{Delta, batch_of},
+    evaluate,
     event_time::{TimeColumn, dropped, expiries},
     keys::{EncodedRows, RowFormat, all_valid, typed, typed_column},
+    without_nulls,
 };
 
 /// One input: its columns, then those of the key where they are not among them.
@@ -272,36 +274,19 @@ impl Lone {
 }
 
 /// Which of these pairs fulfil the condition. One that it fails on does not, and is told by its number.
-pub fn fulfilling(condition: &JoinFilter, pairs: &RecordBatch, mut fail: impl FnMut(usize, &DataFusionError)) -> BooleanArray {
-    let mut mask = BooleanBufferBuilder::new(pairs.num_rows());
-    add_fulfilling(condition, pairs, 0, &mut mask, &mut fail);
-    BooleanArray::new(mask.finish(), None)
-}
-
-/// The same of some of the pairs, from this number on.
-fn add_fulfilling(
+///
+/// # Errors
+/// When it is no condition.
+pub fn fulfilling(
     condition: &JoinFilter,
     pairs: &RecordBatch,
-    first: usize,
-    mask: &mut BooleanBufferBuilder,
-    fail: &mut dyn FnMut(usize, &DataFusionError),
-) {
-    let rows = pairs.num_rows();
-    match condition.expression().evaluate(pairs).and_then(|mask| mask.into_array(rows)) {
-        Ok(found) => {
-            let found = found.as_boolean();
-            (0..rows).for_each(|row| mask.append(found.is_valid(row) && found.value(row)));
-        }
-        Err(error) if rows <= 1 => {
-            mask.append_n(rows, false);
-            fail(first, &error);
-        }
-        Err(_) => {
-            let half = rows / 2;
-            add_fulfilling(condition, &pairs.slice(0, half), first, mask, fail);
-            add_fulfilling(condition, &pairs.slice(half, rows - half), first + half, mask, fail);
-        }
-    }
+    mut fail: impl FnMut(usize, &DataFusionError),
+) -> Result<BooleanArray> {
+    let mask = evaluate(condition.expression(), pairs, |pair, error| {
+        fail(pair, &error);
+        Ok(Arc::new(BooleanArray::from(vec![false; pairs.num_rows().min(1)])))
+    })?;
+    Ok(without_nulls(as_boolean_array(&mask)?))
 }
 
 impl Join {
@@ -383,11 +368,10 @@ impl Join {
                 columns[column.index].clone()
             });
         }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(pairs.ends.len()));
-        let batch = RecordBatch::try_new_with_options(condition.schema().clone(), inputs, &options)?;
+        let batch = batch_of(condition.schema().clone(), inputs, pairs.ends.len())?;
         let mask = fulfilling(condition, &batch, |pair, error| {
             context.fail(self, &arrivals.delta.slice(pairs.arrivals[pair] as usize, 1), error);
-        });
+        })?;
         if mask.true_count() == mask.len() {
             return Ok((pairs, columns));
         }

@@ -4,14 +4,17 @@ use std::{sync::Arc, time::Instant};
 
 use datafusion::{
     arrow::{
-        array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array},
-        compute::{concat, filter, filter_record_batch},
+        array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+        compute::{filter, filter_record_batch},
         datatypes::{Int64Type, SchemaRef},
     },
     common::{DataFusionError, Result},
     physical_plan::PhysicalExpr,
 };
-use polybolos_dataflow::event_time::{Lateness, microseconds};
+use polybolos_dataflow::{
+    evaluate,
+    event_time::{Lateness, microseconds},
+};
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
 
 use super::lookup::Stage;
@@ -154,17 +157,9 @@ impl EpochScan {
 /// Event times of rows, in microseconds. A row for which there is none, as the expression fails on it, is set aside by the steps that
 /// compute it.
 fn times_of(expression: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<Int64Array> {
-    let rows = batch.num_rows();
-    match expression.evaluate(batch).and_then(|times| times.into_array(rows)) {
-        Ok(times) => Ok(microseconds(&times)?.as_primitive::<Int64Type>().clone()),
-        Err(_) if rows <= 1 => Ok(Int64Array::new_null(rows)),
-        Err(_) => {
-            let half = rows / 2;
-            let first = times_of(expression, &batch.slice(0, half))?;
-            let rest = times_of(expression, &batch.slice(half, rows - half))?;
-            Ok(concat(&[&first, &rest])?.as_primitive::<Int64Type>().clone())
-        }
-    }
+    let data_type = expression.data_type(&batch.schema())?;
+    let times = evaluate(expression, batch, |_, _| Ok(new_null_array(&data_type, 1)))?;
+    Ok(microseconds(&times)?.as_primitive::<Int64Type>().clone())
 }
 
 #[cfg(test)]

@@ -43,6 +43,31 @@ fn compiled(pattern: &str) -> Result<Regex> {
     }
 }
 
+/// The regular expression of a row, which is most often that of the row before.
+#[derive(Default)]
+struct LastRegex<'p>(Option<(&'p str, Regex)>);
+
+impl<'p> LastRegex<'p> {
+    fn of(&mut self, pattern: &'p str) -> Result<&Regex> {
+        let last = match self.0.take().filter(|(known, _)| *known == pattern) {
+            Some(known) => known,
+            None => (pattern, compiled(pattern)?),
+        };
+        Ok(&self.0.insert(last).1)
+    }
+}
+
+/// What `regexp_extract` and its like take.
+fn text_regex_group(name: &str, arguments: &[DataType]) -> Result<Vec<DataType>> {
+    match arguments {
+        [text, regex] if is_text(text) && is_text(regex) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+        [text, regex, group] if is_text(text) && is_text(regex) && group.is_integer() => {
+            Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
+        }
+        _ => plan_err!("{name} takes a text, a regular expression and the number of a group"),
+    }
+}
+
 fn extracted<'t>(regex: &Regex, text: &'t str, group: i64) -> Option<&'t str> {
     let group = usize::try_from(group).ok()?;
     if group == 0 {
@@ -61,13 +86,7 @@ impl ScalarUDFImpl for RegexpExtract {
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        match arguments {
-            [text, regex] if is_text(text) && is_text(regex) => Ok(vec![DataType::Utf8, DataType::Utf8]),
-            [text, regex, group] if is_text(text) && is_text(regex) && group.is_integer() => {
-                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
-            }
-            _ => plan_err!("regexp_extract takes a text, a regular expression and the number of a group"),
-        }
+        text_regex_group(self.name(), arguments)
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
@@ -96,17 +115,13 @@ impl ScalarUDFImpl for RegexpExtract {
         } else {
             let patterns = pattern.to_array(rows)?;
             let patterns = patterns.as_string::<i32>();
-            let mut last: Option<(String, Regex)> = None;
+            let mut last = LastRegex::default();
             for row in 0..rows {
                 if texts.is_null(row) || groups.is_null(row) || patterns.is_null(row) {
                     found.append_null();
                     continue;
                 }
-                let pattern = patterns.value(row);
-                let (_, regex) = match last.take().filter(|(known, _)| known == pattern) {
-                    Some(known) => last.insert(known),
-                    None => last.insert((pattern.to_owned(), compiled(pattern)?)),
-                };
+                let regex = last.of(patterns.value(row))?;
                 found.append_option(extracted(regex, texts.value(row), groups.value(row)));
             }
         }
@@ -136,13 +151,7 @@ impl ScalarUDFImpl for RegexpExtractAll {
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        match arguments {
-            [text, regex] if is_text(text) && is_text(regex) => Ok(vec![DataType::Utf8, DataType::Utf8]),
-            [text, regex, group] if is_text(text) && is_text(regex) && group.is_integer() => {
-                Ok(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
-            }
-            _ => plan_err!("regexp_extract_all takes a text, a regular expression and the number of a group"),
-        }
+        text_regex_group(self.name(), arguments)
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
@@ -159,16 +168,13 @@ impl ScalarUDFImpl for RegexpExtractAll {
         let (texts, patterns) = (texts.as_string::<i32>(), patterns.as_string::<i32>());
         let rows = texts.iter().zip(patterns).zip(groups.as_primitive::<Int64Type>());
         let mut found = ListBuilder::new(StringBuilder::new());
-        let mut last: Option<(&str, Regex)> = None;
+        let mut last = LastRegex::default();
         for ((text, pattern), group) in rows {
             let (Some(text), Some(pattern), Some(group)) = (text, pattern, group) else {
                 found.append_null();
                 continue;
             };
-            let (_, regex) = match last.take().filter(|(known, _)| *known == pattern) {
-                Some(known) => last.insert(known),
-                None => last.insert((pattern, compiled(pattern)?)),
-            };
+            let regex = last.of(pattern)?;
             let Some(group) = usize::try_from(group).ok().filter(|group| *group < regex.captures_len()) else {
                 found.append_null();
                 continue;

@@ -621,7 +621,7 @@ fn is_utf8(encoding: &Expr) -> bool {
     name_of(encoding).is_some_and(|name| ["utf-8", "utf8"].iter().any(|utf8| name.eq_ignore_ascii_case(utf8)))
 }
 
-fn number(value: usize) -> Expr {
+pub(super) fn number(value: usize) -> Expr {
     Expr::Value(Value::Number(value.to_string(), false).into())
 }
 

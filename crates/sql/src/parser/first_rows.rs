@@ -1,8 +1,9 @@
 //! `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value, VisitorMut};
+use datafusion::sql::sqlparser::ast::{LimitClause, Query, VisitorMut};
 
+use super::equivalents::number;
 use crate::{error::SqlError, location::Location, walk::visit_mut};
 
 /// The query with LIMIT wherever it says FETCH.
@@ -28,7 +29,7 @@ impl VisitorMut for Fetches {
         if fetch.percent {
             return ControlFlow::Break("FETCH FIRST n PERCENT is not supported; write how many rows: LIMIT n");
         }
-        let rows = fetch.quantity.unwrap_or_else(|| Expr::Value(Value::Number("1".into(), false).into()));
+        let rows = fetch.quantity.unwrap_or_else(|| number(1));
         let nothing = LimitClause::LimitOffset { limit: None, offset: None, limit_by: Vec::new() };
         match query.limit_clause.get_or_insert(nothing) {
             LimitClause::LimitOffset { limit: limit @ None, .. } => *limit = Some(rows),

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitorMut,
 };
 
+use super::equivalents::number;
 use crate::walk::{visit_expressions, visit_mut};
 
 pub(super) fn resolve(query: &mut Query) {
@@ -79,7 +80,7 @@ fn put_places(select: &Select, order_by: &mut Option<OrderBy>) {
     // A number is a place already, and the name of an alias is that of an item.
     for order in expressions.iter_mut().filter(|order| !matches!(order.expr, Expr::Value(_)) && !names(&order.expr, &aliases)) {
         if let Some(place) = place_of(&select.projection, &order.expr) {
-            order.expr = Expr::Value(Value::Number(place.to_string(), false).with_empty_span());
+            order.expr = number(place);
         }
     }
 }

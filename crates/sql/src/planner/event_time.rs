@@ -404,7 +404,7 @@ fn count(usage: &mut EventTimeUse, time: Time) {
     }
 }
 
-fn unaliased(expression: &Expr) -> &Expr {
+pub(super) fn unaliased(expression: &Expr) -> &Expr {
     match expression {
         Expr::Alias(alias) => unaliased(&alias.expr),
         other => other,

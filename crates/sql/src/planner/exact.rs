@@ -19,6 +19,7 @@ use datafusion::{
     },
 };
 
+use super::event_time::unaliased;
 use crate::functions;
 
 /// Functions OVER that give peers one answer, whatever the frame.
@@ -201,11 +202,7 @@ impl Order {
     }
 
     fn of_call(call: &Expr) -> Self {
-        let function = match call {
-            Expr::Alias(alias) => return Self::of_call(&alias.expr),
-            Expr::WindowFunction(function) => function,
-            _ => return Self::default(),
-        };
+        let Expr::WindowFunction(function) = unaliased(call) else { return Self::default() };
         let (name, params) = (function.fun.name(), &function.params);
         let (frame, order) = (&params.window_frame, &params.order_by);
         let is_partition = |sort: &Sort| params.partition_by.contains(&sort.expr);

@@ -7,7 +7,7 @@ use std::{
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array, new_null_array},
-        compute::{cast, concat_batches, filter_record_batch, kernels::cmp, prep_null_mask_filter, take},
+        compute::{cast, concat_batches, filter_record_batch, kernels::cmp, take},
         datatypes::SchemaRef,
         row::{RowConverter, Rows, SortField},
     },
@@ -16,7 +16,7 @@ use datafusion::{
 use futures::{StreamExt, TryStreamExt};
 use hashbrown::{HashMap, hash_map::Entry};
 use parking_lot::Mutex;
-use polybolos_dataflow::{delta::batch_of, operators::fulfilling};
+use polybolos_dataflow::{delta::batch_of, operators::fulfilling, without_nulls};
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, TableBackend, TableError, plain::plain};
 use tokio_util::sync::CancellationToken;
 
@@ -235,7 +235,7 @@ impl LookupJoin {
             let fulfil = fulfilling(filter, &batch, |pair, error| {
                 let row = UnfitRow { row: left_rows.slice(pair, 1), error: plain(&error.to_string()) };
                 asking.unfit.lock().push(row);
-            });
+            })?;
             fits = both(&fits, &fulfil)?;
         }
         let mut output = vec![];
@@ -275,8 +275,7 @@ async fn once(tables: &Arc<dyn TableBackend>, request: &ScanRequest) -> Result<V
 
 /// Where both are true.
 fn both(one: &BooleanArray, other: &BooleanArray) -> Result<BooleanArray> {
-    let other = if other.null_count() > 0 { prep_null_mask_filter(other) } else { other.clone() };
-    Ok(datafusion::arrow::compute::and(one, &other)?)
+    Ok(datafusion::arrow::compute::and(one, &without_nulls(other))?)
 }
 
 #[cfg(test)]
