@@ -98,10 +98,12 @@ unit: build $(VENV)/ready ## Lint our crates, and run their unit and property te
 	$(LINT) cargo test --locked --workspace --doc
 
 TESTS := tests/python
+# They mostly wait for something to happen; the tests of one file go one after another.
+TEST_WORKERS := 2
 
 .PHONY: end-to-end
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills (TESTS="…": some of them)
-	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q $(TESTS)
+	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(TESTS)
 
 .PHONY: screenshot
 screenshot: setup setup-test build $(VENV)/ready ## Make the README's picture again
