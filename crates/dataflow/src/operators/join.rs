@@ -1,8 +1,9 @@
 //! Joins of two inputs by key, with a residual condition. Each side is kept; an epoch's new left rows meet the right rows kept before, then its new right
 //! rows meet all left rows. Where one side is whole, it comes first, and of the other nothing is kept that only new rows of the whole side would need. For outer, semi, anti and mark joins each kept row counts its matches, and a row changes its answer when that count
 //! leaves zero or comes back to it. Where the condition bounds a column of one side by one of the other, a key's rows are kept in the order of these
-//! columns, and only those within the bounds are looked at.
-use std::sync::Arc;
+//! columns, and only those within the bounds are looked at. However many rows an epoch brings or pairs, no
+//! batch has more than the offsets of its texts can say.
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
@@ -25,6 +26,9 @@ use crate::{
     keys::{EncodedRows, RowFormat, all_valid, typed, typed_column},
     without_nulls,
 };
+
+/// A batch has no more bytes than that, unless it has one row: the offsets of its texts and lists are 32 bits.
+const BATCH_BYTES: usize = 1 << 30;
 
 /// One input: its columns, then those of the key where they are not among them.
 #[derive(Clone, Debug)]
@@ -208,6 +212,7 @@ pub struct Join {
     pairs: bool,
     left: Alone,
     right: Alone,
+    batch_bytes: usize,
 }
 
 /// The rows that an epoch brings to one side, as keys and rows of bytes.
@@ -233,9 +238,19 @@ struct Pairs {
     kept: Vec<u8>,
     ends: Vec<usize>,
     entries: Vec<Entry>,
+    /// Of both sides' rows.
+    bytes: usize,
 }
 
 impl Pairs {
+    fn add(&mut self, arrival: u32, kept: &[u8], entry: Entry, bytes: usize) {
+        self.arrivals.push(arrival);
+        self.kept.extend_from_slice(kept);
+        self.ends.push(self.kept.len());
+        self.entries.push(entry);
+        self.bytes += bytes;
+    }
+
     fn row(&self, pair: usize) -> &[u8] {
         let start = if pair == 0 { 0 } else { self.ends[pair - 1] };
         &self.kept[start..self.ends[pair]]
@@ -244,6 +259,23 @@ impl Pairs {
     fn rows(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.ends.len()).map(|pair| self.row(pair))
     }
+}
+
+/// Neighbours together, as long as they have no more bytes than `most`.
+fn parts(bytes: impl Iterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = vec![];
+    let mut sum = 0_usize;
+    for (item, bytes) in bytes.enumerate() {
+        sum = sum.saturating_add(bytes);
+        match parts.last_mut().filter(|_| sum <= most) {
+            Some(part) => part.end = item + 1,
+            None => {
+                parts.push(item..item + 1);
+                sum = bytes;
+            }
+        }
+    }
+    parts
 }
 
 /// Rows of one side that come into or leave the answer by themselves.
@@ -304,56 +336,68 @@ impl Join {
             JoinType::RightAnti => (false, No, Anti),
             JoinType::RightMark => (false, No, Mark),
         };
-        Self { spec, pairs, left, right }
+        Self { spec, pairs, left, right, batch_bytes: BATCH_BYTES }
     }
 
     fn side(&self, is_left: bool) -> (&Side, Alone) {
         if is_left { (&self.spec.left, self.left) } else { (&self.spec.right, self.right) }
     }
 
-    fn arrivals(&self, is_left: bool, deltas: &[Delta]) -> Result<Option<Arrivals>> {
+    fn arrivals(&self, is_left: bool, delta: Delta) -> Result<Arrivals> {
         let (side, _) = self.side(is_left);
-        let deltas: Vec<Delta> = deltas.iter().filter(|delta| delta.rows() > 0).cloned().collect();
-        if deltas.is_empty() {
-            return Ok(None);
-        }
-        let delta = Delta::concat(&side.schema, &deltas)?;
         let keys: Vec<ArrayRef> = side.keys.iter().map(|&key| delta.batch().column(key).clone()).collect();
         let compared = side.compared.iter().map(|&column| delta.batch().column(column).clone());
         let needed: Vec<ArrayRef> = if self.spec.null_equals_null { vec![] } else { keys.clone() };
         let valid = all_valid(&needed.into_iter().chain(compared).collect::<Vec<_>>());
         let times: Vec<_> = side.times.iter().map(|(column, time)| (delta.batch().column(*column).clone(), *time)).collect();
         let expiries = if times.is_empty() { vec![None; delta.rows()] } else { expiries(&times)? };
-        Ok(Some(Arrivals {
+        Ok(Arrivals {
             keys: side.key_format()?.encode(&keys)?,
             rows: self.spec.kept_rows(is_left)?.encode(&delta.batch().columns()[..side.columns])?,
             delta,
             valid,
             expiries,
-        }))
+        })
     }
 
-    /// All pairs of arrivals and kept rows of the other side that fulfil the condition, and the other side's columns of them.
+    /// All pairs of arrivals and kept rows of the other side that fulfil the condition, batch by batch, and the other side's columns
+    /// of them.
     fn meet(
         &self,
         context: &EpochContext<'_>,
         arrivals: &Arrivals,
         is_left: bool,
         kept: &BucketTable,
-    ) -> Result<(Pairs, Vec<ArrayRef>)> {
-        let mut pairs = Pairs::default();
+    ) -> Result<Vec<(Pairs, Vec<ArrayRef>)>> {
+        let (mut met, mut pairs) = (vec![], Pairs::default());
         let mut reach = self.spec.reach(arrivals, is_left)?;
         for row in (0..arrivals.delta.rows()).filter(|row| arrivals.can_match(*row)) {
             let (low, end) = reach.of(row);
+            let own = arrivals.rows.row(row).len();
             kept.visit_between(arrivals.keys.row(row), low, end, |other, entry| {
-                pairs.arrivals.push(row as u32);
-                pairs.kept.extend_from_slice(other);
-                pairs.ends.push(pairs.kept.len());
-                pairs.entries.push(entry);
+                let bytes = own + other.len();
+                if pairs.bytes + bytes > self.batch_bytes && !pairs.ends.is_empty() {
+                    met.push(std::mem::take(&mut pairs));
+                }
+                pairs.add(row as u32, other, entry, bytes);
                 true
             });
         }
-        if pairs.ends.is_empty() || (self.spec.filter.is_none() && !self.pairs) {
+        if !pairs.ends.is_empty() {
+            met.push(pairs);
+        }
+        met.into_iter().map(|pairs| self.fitting(context, arrivals, is_left, pairs)).collect()
+    }
+
+    /// Those of the pairs that fulfil the condition.
+    fn fitting(
+        &self,
+        context: &EpochContext<'_>,
+        arrivals: &Arrivals,
+        is_left: bool,
+        pairs: Pairs,
+    ) -> Result<(Pairs, Vec<ArrayRef>)> {
+        if self.spec.filter.is_none() && !self.pairs {
             return Ok((pairs, vec![]));
         }
         let columns = self.spec.kept_rows(!is_left)?.decode(pairs.rows())?;
@@ -377,10 +421,7 @@ impl Join {
         }
         let mut fitting = Pairs::default();
         for pair in mask.values().set_indices() {
-            fitting.arrivals.push(pairs.arrivals[pair]);
-            fitting.kept.extend_from_slice(pairs.row(pair));
-            fitting.ends.push(fitting.kept.len());
-            fitting.entries.push(pairs.entries[pair]);
+            fitting.add(pairs.arrivals[pair], pairs.row(pair), pairs.entries[pair], 0);
         }
         let columns = columns.iter().map(|column| Ok(filter(column, &mask)?)).collect::<Result<_>>()?;
         Ok((fitting, columns))
@@ -395,20 +436,41 @@ impl Join {
         mine: &mut BucketTable,
         other: &mut BucketTable,
     ) -> Result<Vec<Delta>> {
+        let schema = &self.side(is_left).0.schema;
+        let deltas: Vec<Delta> = deltas.iter().filter(|delta| delta.rows() > 0).cloned().collect();
+        let mut output = vec![];
+        for part in parts(deltas.iter().map(|delta| delta.batch().get_array_memory_size()), self.batch_bytes) {
+            let arrivals = self.arrivals(is_left, Delta::concat(schema, &deltas[part])?)?;
+            output.extend(self.arrive_together(context, is_left, &arrivals, mine, other)?);
+        }
+        Ok(output)
+    }
+
+    fn arrive_together(
+        &self,
+        context: &EpochContext<'_>,
+        is_left: bool,
+        arrivals: &Arrivals,
+        mine: &mut BucketTable,
+        other: &mut BucketTable,
+    ) -> Result<Vec<Delta>> {
         let ((_, alone), (_, other_alone)) = (self.side(is_left), self.side(!is_left));
-        let Some(arrivals) = self.arrivals(is_left, deltas)? else { return Ok(vec![]) };
         let keys = || arrivals.keys.rows(arrivals.delta.rows());
         mine.load(keys()).and_then(|()| other.load(keys())).map_err(external)?;
-        let (pairs, columns) = self.meet(context, &arrivals, is_left, other)?;
-        let mut output = vec![];
-        if self.pairs && !pairs.ends.is_empty() {
-            output.push(self.paired(&arrivals, is_left, &pairs, columns)?);
+        let (mut met, mut output) = (vec![], vec![]);
+        for (pairs, columns) in self.meet(context, arrivals, is_left, other)? {
+            if self.pairs && !pairs.ends.is_empty() {
+                output.push(self.paired(arrivals, is_left, &pairs, columns)?);
+            }
+            met.push(pairs);
         }
 
         let mut matches = vec![0; if alone == Alone::No { 0 } else { arrivals.delta.rows() }];
         if alone != Alone::No {
-            for (pair, arrival) in pairs.arrivals.iter().enumerate() {
-                matches[*arrival as usize] += pairs.entries[pair].weight;
+            for pairs in &met {
+                for (arrival, entry) in pairs.arrivals.iter().zip(&pairs.entries) {
+                    matches[*arrival as usize] += entry.weight;
+                }
             }
         }
         let mut lone = Lone::default();
@@ -421,9 +483,9 @@ impl Join {
                 mine.add_matched(key, bytes, weight, found, arrivals.expiries[row]);
             }
         }
-        output.extend(self.alone(is_left, lone)?);
+        output.extend(self.alone(is_left, &lone)?);
         if other_alone != Alone::No {
-            output.extend(self.turn_others(&arrivals, is_left, other_alone, &pairs, other)?);
+            output.extend(self.turn_others(arrivals, is_left, other_alone, &met, other)?);
         }
         Ok(output)
     }
@@ -434,13 +496,15 @@ impl Join {
         arrivals: &Arrivals,
         is_left: bool,
         other_alone: Alone,
-        pairs: &Pairs,
+        met: &[Pairs],
         other: &mut BucketTable,
     ) -> Result<Vec<Delta>> {
         let mut moved: HashMap<(&[u8], &[u8]), i64> = HashMap::new();
-        for (pair, arrival) in pairs.arrivals.iter().enumerate() {
-            let key = arrivals.keys.row(*arrival as usize);
-            *moved.entry((key, pairs.row(pair))).or_default() += arrivals.delta.weight(*arrival as usize);
+        for pairs in met {
+            for (pair, arrival) in pairs.arrivals.iter().enumerate() {
+                let key = arrivals.keys.row(*arrival as usize);
+                *moved.entry((key, pairs.row(pair))).or_default() += arrivals.delta.weight(*arrival as usize);
+            }
         }
         let mut lone = Lone::default();
         for ((key, row), by) in moved.into_iter().filter(|(_, by)| *by != 0) {
@@ -451,7 +515,7 @@ impl Join {
             let expiry = other.expiry(key, row);
             other.put(key, row, Entry { matches: after, ..entry }, expiry);
         }
-        self.alone(!is_left, lone)
+        self.alone(!is_left, &lone)
     }
 
     fn paired(&self, arrivals: &Arrivals, is_left: bool, pairs: &Pairs, others: Vec<ArrayRef>) -> Result<Delta> {
@@ -467,23 +531,29 @@ impl Join {
         self.output(columns, pairs.ends.len(), weights)
     }
 
-    fn alone(&self, is_left: bool, lone: Lone) -> Result<Vec<Delta>> {
-        let rows = lone.rows.len();
-        if rows == 0 {
-            return Ok(vec![]);
-        }
+    fn alone(&self, is_left: bool, lone: &Lone) -> Result<Vec<Delta>> {
+        let format = self.spec.kept_rows(is_left)?;
         let (_, alone) = self.side(is_left);
-        let mine = self.spec.kept_rows(is_left)?.decode(lone.rows.iter().map(AsRef::as_ref))?;
-        let columns: Vec<ArrayRef> = match alone {
-            Alone::Unmatched => {
-                let (other, _) = self.side(!is_left);
-                let nulls = other.schema.fields().iter().take(other.columns).map(|field| new_null_array(field.data_type(), rows));
-                if is_left { mine.into_iter().chain(nulls).collect() } else { nulls.chain(mine).collect() }
-            }
-            Alone::Mark => mine.into_iter().chain([Arc::new(BooleanArray::from(lone.marks)) as ArrayRef]).collect(),
-            _ => mine,
-        };
-        Ok(vec![self.output(columns, rows, Some(Int64Array::from(lone.weights)))?])
+        let mut output = vec![];
+        for part in parts(lone.rows.iter().map(|row| row.len()), self.batch_bytes) {
+            let mine = format.decode(lone.rows[part.clone()].iter().map(AsRef::as_ref))?;
+            let columns: Vec<ArrayRef> = match alone {
+                Alone::Unmatched => {
+                    let (other, _) = self.side(!is_left);
+                    let null = |field: &FieldRef| new_null_array(field.data_type(), part.len());
+                    let nulls = other.schema.fields().iter().take(other.columns).map(null);
+                    if is_left { mine.into_iter().chain(nulls).collect() } else { nulls.chain(mine).collect() }
+                }
+                Alone::Mark => {
+                    let marks = BooleanArray::from(lone.marks[part.clone()].to_vec());
+                    mine.into_iter().chain([Arc::new(marks) as ArrayRef]).collect()
+                }
+                _ => mine,
+            };
+            let weights = Int64Array::from(lone.weights[part.clone()].to_vec());
+            output.push(self.output(columns, part.len(), Some(weights))?);
+        }
+        Ok(output)
     }
 
     fn output(&self, columns: Vec<ArrayRef>, rows: usize, weights: Option<Int64Array>) -> Result<Delta> {
@@ -555,5 +625,105 @@ impl Operator for Join {
         };
         let kept: Vec<String> = [(true, "left"), (false, "right")].into_iter().filter_map(kept).collect();
         Some(format!("rows {}", kept.join(" and ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Mutex};
+
+    use arrow::{
+        array::StringArray,
+        datatypes::{DataType, Field, Schema},
+    };
+
+    use super::*;
+
+    fn side(columns: [&str; 2]) -> Side {
+        let fields = vec![Field::new(columns[0], DataType::Int64, true), Field::new(columns[1], DataType::Utf8, true)];
+        Side { schema: Arc::new(Schema::new(fields)), columns: 2, keys: vec![0], times: vec![], compared: vec![], whole: false }
+    }
+
+    fn join(join_type: JoinType, batch_bytes: usize) -> Join {
+        let (left, right) = (side(["a", "s"]), side(["b", "t"]));
+        let fields = match join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti => left.schema.fields().to_vec(),
+            _ => left.schema.fields().iter().chain(right.schema.fields()).cloned().collect(),
+        };
+        let schema = Arc::new(Schema::new(fields));
+        let (filter, band, projection) = (None, None, None);
+        let spec = JoinSpec {
+            join_type,
+            left,
+            right,
+            filter,
+            band,
+            null_equals_null: false,
+            schema: schema.clone(),
+            projection,
+            output: schema,
+        };
+        Join { batch_bytes, ..Join::new(spec) }
+    }
+
+    /// Rows of keys 0 and 1 in batches of three.
+    fn rows(side: &Side, range: Range<usize>, weight: i64) -> Vec<Delta> {
+        let all: Vec<usize> = range.collect();
+        let delta = |rows: &[usize]| {
+            let keys: ArrayRef = Arc::new(rows.iter().map(|row| Some((row % 2) as i64)).collect::<Int64Array>());
+            let texts: ArrayRef = Arc::new(rows.iter().map(|row| Some(format!("text {row}"))).collect::<StringArray>());
+            let batch = batch_of(side.schema.clone(), vec![keys, texts], rows.len()).unwrap();
+            Delta::weighted(batch, Int64Array::from_value(weight, rows.len()))
+        };
+        all.chunks(3).map(delta).collect()
+    }
+
+    /// What the epochs come to, and how many rows the largest batch has.
+    fn answer(join: &Join) -> (BTreeMap<Vec<u8>, i64>, usize) {
+        let mut tables = [Table::Buckets(BucketTable::default()), Table::Buckets(BucketTable::default())];
+        let failed = Mutex::default();
+        let context = EpochContext { watermark_us: None, lane: 0, lanes: 1, node: 0, failed: &failed };
+        let (left, right) = (&join.spec.left, &join.spec.right);
+        let epochs = [
+            [rows(left, 0..9, 1), rows(right, 0..1, 1)],
+            [rows(left, 9..12, 1), rows(right, 1..8, 1)],
+            [rows(left, 2..5, -1), rows(right, 1..8, -1)],
+        ];
+        let (mut sum, mut largest) = (BTreeMap::<Vec<u8>, i64>::new(), 0);
+        for epoch in epochs {
+            for delta in join.step(&context, &mut tables, epoch.into()).unwrap() {
+                largest = largest.max(delta.rows());
+                let rows = RowFormat::of(delta.batch().schema().fields()).unwrap().encode(delta.batch().columns()).unwrap();
+                for row in 0..delta.rows() {
+                    *sum.entry(rows.row(row).to_vec()).or_default() += delta.weight(row);
+                }
+            }
+        }
+        sum.retain(|_, weight| *weight != 0);
+        (sum, largest)
+    }
+
+    #[test]
+    fn batches_end_before_their_offsets_do() {
+        for join_type in [JoinType::Inner, JoinType::Left, JoinType::Full, JoinType::LeftSemi, JoinType::LeftAnti] {
+            let (expected, largest) = answer(&join(join_type, BATCH_BYTES));
+            assert!(largest > 3, "{join_type}: {largest} rows");
+            // Of the nine left rows that stay, four have the key of the right one.
+            let count = match join_type {
+                JoinType::Inner | JoinType::LeftSemi => 4,
+                JoinType::LeftAnti => 5,
+                _ => 9,
+            };
+            assert_eq!(expected.values().sum::<i64>(), count, "{join_type}");
+            let (found, largest) = answer(&join(join_type, 1));
+            assert_eq!((found, largest), (expected.clone(), 1), "{join_type}");
+            assert_eq!(answer(&join(join_type, 150)).0, expected, "{join_type}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_together_as_far_as_they_fit() {
+        assert_eq!(parts([3, 3, 4, 11, 1, 9].into_iter(), 10), [0..3, 3..4, 4..6]);
+        assert!(parts(std::iter::empty(), 10).is_empty());
     }
 }
