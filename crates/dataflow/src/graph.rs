@@ -754,6 +754,8 @@ impl Builder<'_> {
     }
 
     fn lower_top(&mut self, sort: &SortExec, skip: usize, fetch: usize) -> Result<usize> {
+        // The sort has a LIMIT of its own where an OFFSET is around it.
+        let fetch = sort.fetch().map_or(fetch, |most| fetch.min(most.saturating_sub(skip)));
         let node = self.lower(sort.input())?;
         let order: &LexOrdering = sort.expr();
         let (rows, node) = self.sorted(node, &[], order)?;
@@ -1079,14 +1081,17 @@ impl fmt::Display for Graph {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::{
+        array::{AsArray, Int64Array, RecordBatch},
+        datatypes::Int64Type,
+    };
     use datafusion::{catalog::MemTable, prelude::SessionContext};
 
     use super::*;
     use crate::{Dataflow, Delta, EpochInput};
 
-    #[test]
-    fn each_leaf_of_a_source_has_its_rows_whatever_their_columns_are_called() {
+    /// Of `t`, whose column is `a`, and `u`, whose column is `b`: both are one source.
+    fn dataflow(sql: &str) -> Dataflow {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let graph = runtime.block_on(async {
             let context = SessionContext::new();
@@ -1094,7 +1099,7 @@ mod tests {
                 let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Int64, false)]));
                 context.register_table(table, Arc::new(MemTable::try_new(schema, vec![vec![]]).unwrap())).unwrap();
             }
-            let plan = context.sql("SELECT a, b FROM t JOIN u ON a = b").await.unwrap().into_optimized_plan().unwrap();
+            let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
             let find = |plan: &Arc<dyn ExecutionPlan>| {
                 let leaf = || SourceLeaf { source: 0, times: vec![None], label: String::new(), whole: false };
                 plan.children().is_empty().then(leaf)
@@ -1102,11 +1107,31 @@ mod tests {
             let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
             Graph::build(&context.state(), sinks, &find, None).await.unwrap()
         });
-        let schema = graph.nodes()[0].schema.clone();
-        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
-        let dataflow = Dataflow::new(Arc::new(graph), 1);
+        Dataflow::new(Arc::new(graph), 1)
+    }
+
+    /// What comes of these rows in one epoch.
+    fn changes(dataflow: &Dataflow, rows: Vec<i64>) -> Vec<Delta> {
+        let schema = dataflow.graph().nodes()[0].schema.clone();
+        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(rows))]).unwrap();
         let input = EpochInput { sources: vec![vec![vec![Delta::added(rows)]]], watermark_us: None, clock_us: None };
-        let output = dataflow.run(&mut dataflow.new_state(), input).unwrap();
-        assert_eq!(output.sinks[0].iter().map(Delta::rows).sum::<usize>(), 2, "each row meets itself\n{}", dataflow.graph());
+        dataflow.run(&mut dataflow.new_state(), input).unwrap().sinks.remove(0)
+    }
+
+    #[test]
+    fn each_leaf_of_a_source_has_its_rows_whatever_their_columns_are_called() {
+        let dataflow = dataflow("SELECT a, b FROM t JOIN u ON a = b");
+        let met = changes(&dataflow, vec![1, 2]);
+        assert_eq!(met.iter().map(Delta::rows).sum::<usize>(), 2, "each row meets itself\n{}", dataflow.graph());
+    }
+
+    #[test]
+    fn an_offset_around_a_limit_adds_no_rows() {
+        let dataflow = dataflow("SELECT a FROM (SELECT a FROM t ORDER BY a LIMIT 3) AS s OFFSET 1");
+        let shown = changes(&dataflow, vec![5, 4, 3, 2, 1]);
+        let values = shown.iter().flat_map(|delta| delta.batch().column(0).as_primitive::<Int64Type>().values().to_vec());
+        let mut values: Vec<i64> = values.collect();
+        values.sort_unstable();
+        assert_eq!(values, [2, 3], "{}", dataflow.graph());
     }
 }
