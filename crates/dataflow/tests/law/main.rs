@@ -7,6 +7,7 @@
 //! * `lateness`: what comes out, when, and again, where late rows are allowed;
 //! * `aggregates`: each that can be named is refused or keeps the law;
 //! * `zeros`: -0.0 and 0.0 are one group, and NaN is greater than all else;
+//! * `frames`: window functions, frames and set operations that the grammar does not write;
 //! * `shared`: what several read is there for each;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;
@@ -21,6 +22,7 @@ mod dataflow;
 mod engine;
 mod expressions;
 mod failing;
+mod frames;
 mod judge;
 mod lateness;
 mod oracle;

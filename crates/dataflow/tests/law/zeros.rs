@@ -61,7 +61,7 @@ fn not_a_number_is_the_greatest_of_what_changes_whatever_its_sign() {
     }
 }
 
-fn keeps_the_law(sql: &str) {
+pub fn keeps_the_law(sql: &str) {
     let mut case = long_case(sql, 0, false);
     let epoch = |number: usize| {
         let crash = number.is_multiple_of(4).then_some(Crash::ExecutorLate { lanes: 1 + number % 3 });
