@@ -10,7 +10,8 @@ use super::{
 
 /// Rows looked at in one go, so that a writer never waits long for a table's lock.
 const GO_ROWS: usize = 4096;
-const PREFIX_BYTES: usize = 16;
+/// What a grave has in front of its row's key.
+pub(super) const PREFIX_BYTES: usize = 16;
 
 /// The key of a grave: by table, then by time.
 pub(super) fn key(table: u64, ended_us: i64, row: &[u8]) -> Vec<u8> {

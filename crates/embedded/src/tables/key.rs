@@ -13,6 +13,9 @@ pub(super) const TOKEN_BYTES: usize = 4;
 /// One past the highest token.
 pub(super) const TOKENS: u64 = 1 << 32;
 
+/// The store's limit.
+pub(super) const BYTES_MAX: usize = 65_535;
+
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xFF;
 const END: u8 = 0x01;

@@ -98,6 +98,11 @@ fn narrow(prefix: &[u8], bounds: &[(PredicateOp, Vec<u8>)]) -> Option<KeyRange> 
             PredicateOp::Eq | PredicateOp::In => {}
         }
     }
+    // The store looks for no longer key than there can be. None is lost or won: no key is what is cut here, as none is the beginning of another.
+    range.start.truncate(key::BYTES_MAX);
+    if let Some(end) = &mut range.end {
+        end.truncate(key::BYTES_MAX);
+    }
     range.end.as_ref().is_none_or(|end| range.start < *end).then_some(range)
 }
 

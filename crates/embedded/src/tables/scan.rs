@@ -11,7 +11,7 @@ use arrow::{
 };
 use fjall::Guard;
 use futures::{
-    StreamExt,
+    StreamExt, future,
     stream::{self, BoxStream},
 };
 use polybolos_tables::{KeyPredicate, PredicateOp, ScanRequest, ScanSlice, TableError};
@@ -47,13 +47,16 @@ pub(super) fn scan(
     // Nothing is read before the stream is polled.
     stream::once(async move {
         let (batches, receiver) = mpsc::channel(BATCHES_AHEAD);
-        tokio::task::spawn_blocking(move || {
+        let reading = tokio::task::spawn_blocking(move || {
             if let Err(error) = scan.run(&batches) {
                 // A reader that has gone away wants no error either.
                 _ = batches.blocking_send(Err(error));
             }
         });
-        stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) })
+        let read = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) });
+        // Where the thread died, the rows so far are not all.
+        let died = |error| Err(TableError::Bug(format!("the thread that reads an embedded table died: {error}")));
+        read.chain(stream::once(reading).filter_map(move |ended| future::ready(ended.err().map(died))))
     })
     .flatten()
     .boxed()

@@ -16,8 +16,8 @@ use super::{
 
 /// Rows between two looks at the grant; also what is atomic on disk. At 13 short columns about a megabyte, some milliseconds.
 const CHUNK_ROWS: usize = 4096;
-/// Cassandra's limit, and close to the store's own of 65 536.
-const KEY_BYTES_MAX: usize = 65_535;
+/// A row's grave has its key, too.
+const KEY_BYTES_MAX: usize = key::BYTES_MAX - graves::PREFIX_BYTES;
 /// Cassandra refuses mutations above half a commit-log segment, 16 MiB by default.
 const ROW_BYTES_MAX: usize = 16 * 1024 * 1024;
 
