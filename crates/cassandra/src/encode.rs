@@ -14,11 +14,10 @@ use scylla::serialize::{
     row::{RowSerializationContext, SerializeRow},
     writers::RowWriter,
 };
-use uuid::Uuid;
 
 use crate::{
     decimal,
-    types::{address, is_inet, is_uuid},
+    types::{address, is_inet, is_uuid, uuid},
 };
 
 /// CQL counts days from 2^31 before 1970.
@@ -128,9 +127,8 @@ impl SerializeRow for Row<'_> {
             let written = match cells {
                 Cells::Text(array) if is_uuid(bound.typ()) => {
                     let text = array.value(row);
-                    let uuid = Uuid::parse_str(text)
-                        .map_err(|_| SerializationError::new(io::Error::other(format!("{text:?} is no UUID"))))?;
-                    cell.set_value(uuid.as_bytes())
+                    let none = || SerializationError::new(io::Error::other(format!("{text:?} is no UUID in small letters")));
+                    cell.set_value(uuid(text).ok_or_else(none)?.as_bytes())
                 }
                 Cells::Text(array) if is_inet(bound.typ()) => {
                     let text = array.value(row);
@@ -180,13 +178,12 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn an_address_is_text_here_and_its_bytes_there() {
-        // As many letters as an address may have bytes are none.
-        let texts: ArrayRef = Arc::new(StringArray::from(vec!["1.2.3.4", "::12", "::012", "0:0::12", "ABCD", "2001:db8::1:2:3x"]));
-        let batch = RecordBatch::try_from_iter([("at", texts)]).expect("batch");
+    /// What is written of each text into a column of a type.
+    fn written(texts: &[&str], stored: NativeType) -> Vec<Option<Vec<u8>>> {
+        let column: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+        let batch = RecordBatch::try_from_iter([("at", column)]).expect("batch");
         let rows = Rows::new(&batch, Marks::Insert { timestamp_us: 0, ttl_seconds: None }).expect("rows");
-        let specs = [ColumnSpec::borrowed("at", ColumnType::Native(NativeType::Inet), TableSpec::borrowed("k", "t"))];
+        let specs = [ColumnSpec::borrowed("at", ColumnType::Native(stored), TableSpec::borrowed("k", "t"))];
         let written = |row: usize| {
             let mut out = vec![];
             let context = RowSerializationContext::from_specs(&specs);
@@ -194,8 +191,29 @@ mod tests {
             let (length, rest) = out.split_first_chunk::<4>()?;
             Some(rest[..u32::from_be_bytes(*length) as usize].to_vec())
         };
-        assert_eq!(written(0), Some(vec![1, 2, 3, 4]));
-        assert_eq!(written(1), Some([&[0; 14][..], &[0, 0x12]].concat()));
-        assert!((2..6).all(|row| written(row).is_none()));
+        (0..texts.len()).map(written).collect()
+    }
+
+    #[test]
+    fn an_address_is_text_here_and_its_bytes_there() {
+        assert_eq!(
+            written(&["1.2.3.4", "::12"], NativeType::Inet),
+            [Some(vec![1, 2, 3, 4]), Some([&[0; 14][..], &[0, 0x12]].concat())]
+        );
+        // As many letters as an address may have bytes are none.
+        let others = written(&["::012", "0:0::12", "ABCD", "2001:db8::1:2:3x"], NativeType::Inet);
+        assert!(others.iter().all(Option::is_none), "{others:?}");
+    }
+
+    #[test]
+    fn texts_that_mean_one_uuid_are_not_two_keys_of_one_row() {
+        let id = "123e4567-e89b-12d3-a456-42661417400f";
+        let (capital, bare, braced) = (id.to_uppercase(), id.replace('-', ""), format!("{{{id}}}"));
+        let texts = [id, capital.as_str(), bare.as_str(), braced.as_str(), "nonsense"];
+        for stored in [NativeType::Uuid, NativeType::Timeuuid] {
+            let written = written(&texts, stored);
+            assert_eq!(written[0].as_ref().map(Vec::len), Some(16));
+            assert!(written[1..].iter().all(Option::is_none), "{written:?}");
+        }
     }
 }

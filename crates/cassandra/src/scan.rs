@@ -1,5 +1,5 @@
 //! Scans: the ring of tokens cut into ranges, each paged; or one partition, when its whole key is given, or one after the other, when several are.
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, str::FromStr, sync::Arc};
 
 use arrow::{
     array::{
@@ -27,7 +27,7 @@ use crate::{
     decimal,
     errors::{is_about_no_table, is_renamed, may_be_behind, of_paging, of_row, unavailable},
     pushdown::is_alike,
-    types::{address, can_read, native_name, quoted, typed_mark, unreadable},
+    types::{address, can_read, native_name, quoted, typed_mark, unreadable, uuid},
 };
 
 const PAGE_ROWS: i32 = 2_000;
@@ -92,13 +92,16 @@ fn bind(table: &TableName, predicate: &KeyPredicate, column: &ColumnType<'_>) ->
 
 /// A text for a column; inner `None`: no row can have it, outer: no column of this type is text to us.
 fn text_of(text: &str, native: &NativeType) -> Option<Option<CqlValue>> {
-    let uuid = || uuid::Uuid::parse_str(text).ok();
     match native {
         NativeType::Text => Some(Some(CqlValue::Text(text.to_owned()))),
         NativeType::Ascii => Some(text.is_ascii().then(|| CqlValue::Ascii(text.to_owned()))),
         NativeType::Inet => Some(address(text).map(CqlValue::Inet)),
-        NativeType::Uuid => Some(uuid().map(CqlValue::Uuid)),
-        NativeType::Timeuuid => Some(uuid().map(|uuid| CqlValue::Timeuuid(uuid.into()))),
+        NativeType::Uuid => Some(uuid(text).map(CqlValue::Uuid)),
+        NativeType::Timeuuid => {
+            // The server refuses to look for any other.
+            let of_time = uuid(text).filter(|uuid| uuid.get_version_num() == 1);
+            Some(of_time.map(|uuid| CqlValue::Timeuuid(uuid.into())))
+        }
         _ => None,
     }
 }
@@ -247,13 +250,14 @@ async fn start(
     };
     let values = match range {
         Some(range) => range,
-        None if is_no_key(&request) => return Ok(futures::stream::empty().boxed()),
         None => {
             let columns = prepared.get_variable_col_specs();
             let bound =
                 request.predicates.iter().zip(columns.iter()).map(|(predicate, column)| bind(&table.name, predicate, column.typ()));
-            let Some(values) = bound.collect::<Result<Option<Vec<_>>, _>>()? else { return Ok(futures::stream::empty().boxed()) };
-            values
+            match bound.collect::<Result<Option<Vec<_>>, _>>()? {
+                Some(values) if is_key(&request, &values) => values,
+                _ => return Ok(futures::stream::empty().boxed()),
+            }
         }
     };
     // Where rows are left out here, the limit is kept here, too.
@@ -288,13 +292,31 @@ async fn start(
     Ok(batches.boxed())
 }
 
-/// Whether the partition that is asked for cannot be, as no key is that text: the server would refuse to look for it.
-fn is_no_key(request: &ScanRequest) -> bool {
+/// Whether the partition that is asked for can be: the server would refuse to look for one whose key is empty or too long.
+fn is_key(request: &ScanRequest, values: &[CqlValue]) -> bool {
     const MAX_BYTES: usize = u16::MAX as usize;
+    /// What stands around each column of several: its length and an end.
+    const AROUND_BYTES: usize = 3;
     let key = &request.table.partition_key;
-    let is_none = |text: &str| text.len() > MAX_BYTES || text.is_empty() && key.len() == 1;
-    let of_key = request.predicates.iter().filter(|predicate| key.contains(&predicate.column));
-    of_key.filter_map(|predicate| predicate.values.as_string_opt::<i32>()).any(|values| is_none(values.value(0)))
+    let of_key = request.predicates.iter().zip(values).filter(|(predicate, _)| key.contains(&predicate.column));
+    let bytes: Vec<usize> = of_key.map(|(_, value)| bytes_of(value)).collect();
+    match bytes.as_slice() {
+        [only] => (1..=MAX_BYTES).contains(only),
+        several => several.iter().map(|bytes| bytes + AROUND_BYTES).sum::<usize>() <= MAX_BYTES,
+    }
+}
+
+/// Of what can be bound.
+fn bytes_of(value: &CqlValue) -> usize {
+    match value {
+        CqlValue::Text(text) | CqlValue::Ascii(text) => text.len(),
+        CqlValue::Varint(digits) => digits.as_signed_bytes_be_slice().len(),
+        CqlValue::Inet(IpAddr::V6(_)) | CqlValue::Uuid(_) | CqlValue::Timeuuid(_) => 16,
+        CqlValue::Inet(IpAddr::V4(_)) | CqlValue::Int(_) | CqlValue::Float(_) => 4,
+        CqlValue::Boolean(_) | CqlValue::TinyInt(_) => 1,
+        CqlValue::SmallInt(_) => 2,
+        _ => 8,
+    }
 }
 
 /// What to select: the columns asked for, and where one is that every row has. A partition of which only static columns were written comes
@@ -631,11 +653,40 @@ mod tests {
         assert_eq!(ask(text("::1"), NativeType::Inet).expect("a key"), "::1".parse().ok().map(CqlValue::Inet));
         assert_eq!(ask(text("nowhere"), NativeType::Inet).expect("a key"), None);
         assert_eq!(ask(text("0::1"), NativeType::Inet).expect("a key"), None, "no row is read with that text");
+        let (random, of_time) = ("123e4567-e89b-42d3-a456-42661417400f", "123e4567-e89b-12d3-a456-42661417400f");
+        assert!(ask(text(random), NativeType::Uuid).expect("a key").is_some());
+        assert!(ask(text(of_time), NativeType::Timeuuid).expect("a key").is_some());
+        assert_eq!(ask(text(random), NativeType::Timeuuid).expect("a key"), None, "the server would refuse it");
+        assert_eq!(ask(text(&random.to_uppercase()), NativeType::Uuid).expect("a key"), None, "no row is read with that text");
         let below = KeyPredicate { column: "id".into(), op: PredicateOp::Lt, values: number(1 << 40) };
         let error = bind(&TableName::new("k", "t"), &below, &ColumnType::Native(NativeType::Int)).expect_err("all are below");
         assert!(error.to_string().contains("stored as int and declared BIGINT"), "{error}");
         let error = ask(number(7), NativeType::Text).expect_err("a text").to_string();
         assert_eq!(error, "column \"id\" of k.t is stored as text and declared BIGINT; declare it STRING");
+    }
+
+    #[test]
+    fn a_partition_whose_key_is_empty_or_too_long_is_not_asked_for() {
+        let is_asked = |parts: &[(&str, CqlValue)], partition_key: &[&str]| {
+            let predicate = |(column, _): &(&str, CqlValue)| KeyPredicate {
+                column: (*column).into(),
+                op: PredicateOp::Eq,
+                values: Arc::new(Int64Array::from(vec![0])),
+            };
+            let mut request = ScanRequest { predicates: parts.iter().map(predicate).collect(), ..request(&["v"]) };
+            request.table.partition_key = partition_key.iter().map(|&name| name.to_owned()).collect();
+            is_key(&request, &parts.iter().map(|(_, value)| value.clone()).collect::<Vec<_>>())
+        };
+        let long = |bytes: usize| CqlValue::Text("x".repeat(bytes));
+        for (bytes, asked) in [(0, false), (1, true), (65_535, true), (65_536, false)] {
+            assert_eq!(is_asked(&[("id", long(bytes)), ("sub", long(0))], &["id"]), asked, "{bytes}");
+        }
+        // Each has its length and an end beside it.
+        let number = || CqlValue::BigInt(7);
+        for (bytes, asked) in [(0, true), (65_521, true), (65_522, false)] {
+            assert_eq!(is_asked(&[("sub", number()), ("id", long(bytes))], &["id", "sub"]), asked, "{bytes}");
+        }
+        assert!(!is_asked(&[("id", long(40_000)), ("sub", long(40_000))], &["id", "sub"]));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use arrow::datatypes::{DataType, TimeUnit};
 use polybolos_tables::{TableError, TableName};
 use scylla::cluster::metadata::{ColumnType, NativeType};
+use uuid::Uuid;
 
 /// The type of a decimal of which no declaration says how many digits it has.
 const DECIMAL: DataType = DataType::Decimal128(38, 10);
@@ -42,6 +43,12 @@ pub(crate) fn is_inet(native: &ColumnType<'_>) -> bool {
 /// The address that is read as this text. Others that mean the same are none, or two keys would be one there.
 pub(crate) fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().filter(|address: &IpAddr| address.to_string() == text)
+}
+
+/// The UUID that is read as this text, in small letters; for the same reason.
+pub(crate) fn uuid(text: &str) -> Option<Uuid> {
+    let is_read_so = |uuid: &Uuid| *uuid.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()) == *text;
+    Uuid::parse_str(text).ok().filter(is_read_so)
 }
 
 /// Whether values of a stored type are read as a declared one: the same, or one that has room for each of them. A varint may have more

@@ -127,15 +127,16 @@ async fn uuids_are_text_here_and_uuids_there() {
 
     let columns = ["id", "other"].map(str::to_owned).to_vec();
     let texts = |texts: &[Option<&str>]| Arc::new(StringArray::from_iter(texts.iter().copied())) as ArrayRef;
-    let rows = [texts(&[Some(&ID.to_uppercase()), Some("nonsense")]), texts(&[None, Some(ID)])];
+    let capital = ID.to_uppercase();
+    let rows = [texts(&[Some(ID), Some(&capital), Some("nonsense")]), texts(&[None, None, Some(ID)])];
     let batch =
         RecordBatch::try_from_iter_with_nullable(["id", "other"].into_iter().zip(rows).map(|(name, column)| (name, column, true)));
     let writer = backend.writer(&table, &columns, &WriteOptions::default()).await.unwrap();
     let outcome = writer.write(&batch.unwrap(), 1_000, &Always).await.unwrap();
-    assert_eq!((outcome.rows, outcome.refused.len()), (1, 1));
-    assert!(outcome.refused[0].error.contains("\"nonsense\" is no UUID"), "{outcome:?}");
+    assert_eq!((outcome.rows, outcome.refused.len()), (1, 2));
+    assert!(outcome.refused[1].error.contains("\"nonsense\" is no UUID"), "{outcome:?}");
 
-    for (key, found) in [(ID, 1), ("nonsense", 0)] {
+    for (key, found) in [(ID, 1), (capital.as_str(), 0), ("nonsense", 0)] {
         let predicate = KeyPredicate { column: "id".into(), op: PredicateOp::Eq, values: texts(&[Some(key)]) };
         let request = ScanRequest { table: table.clone(), columns: columns.clone(), predicates: vec![predicate], limit: None };
         let mut read = vec![];
