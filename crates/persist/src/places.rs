@@ -117,7 +117,7 @@ impl Places {
                 listed.map_err(io::Error::other).flatten().map_err(failed)?
             }
         };
-        names.retain(|name: &String| !name.is_empty() && !name.starts_with(['.', '_']));
+        names.retain(|name: &String| !name.is_empty() && !is_hidden(name));
         names.sort();
         Ok(names)
     }
@@ -153,7 +153,11 @@ impl Places {
     }
 }
 
-/// A folder that does not exist has none.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '_'])
+}
+
+/// A folder that does not exist has none. Hidden ones are not looked at: a file that is being put may be gone from its hidden name already.
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -163,9 +167,10 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = vec![];
     for entry in entries {
         let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         // Through links.
-        if fs::metadata(entry.path())?.is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        if !is_hidden(&name) && fs::metadata(entry.path())?.is_file() {
+            names.push(name);
         }
     }
     Ok(names)
@@ -219,6 +224,17 @@ mod tests {
         assert!(!Place::Folder(root.join("allowed/link/in")).is_within(&allowed));
         assert!(!Place::Folder(root.join("allowedly")).is_within(&allowed));
         assert!(!place("s3://lake").is_within(&allowed));
+    }
+
+    #[tokio::test]
+    async fn files_are_listed_while_others_are_put() {
+        let folder = tempfile::tempdir().expect("folder");
+        let place = Place::Folder(folder.path().to_owned());
+        let places = Places::default();
+        places.put(&place, "part.json", "x".into()).await.expect("put");
+        // A name that leads nowhere, as that of a file which was there when the folder was read.
+        std::os::unix::fs::symlink(folder.path().join("gone"), folder.path().join(".part.json.1")).expect("linked");
+        assert_eq!(places.list(&place).await.expect("lists"), ["part.json"]);
     }
 
     #[tokio::test]

@@ -79,14 +79,63 @@ impl NewFile for Upload {
 }
 
 impl Drop for Upload {
-    /// Parts of a file that never was take room.
+    /// Parts of a file that never was take room. Often it is given up because the server is away, which may pass.
     fn drop(&mut self) {
         let (false, Ok(runtime)) = (self.is_finished, tokio::runtime::Handle::try_current()) else { return };
         let (bucket, location, id) = (self.bucket.clone(), self.location.clone(), self.id.clone());
         runtime.spawn(async move {
-            if let Err(error) = within(FILES.in_all, bucket.client.abort_multipart(&location, &id)).await {
-                tracing::debug!(%error, %location, "parts of a file that was given up stay on the server");
+            let abort = || within(FILES.one_request, bucket.client.abort_multipart(&location, &id));
+            // An earlier try may have got through, and only its answer was lost.
+            if let Err(refusal) = request::again(FILES, abort).await
+                && !refusal.is_missing_object()
+            {
+                tracing::debug!(refusal = refusal.message, %location, "parts of a file that was given up stay on the server");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{S3Address, S3Settings};
+
+    /// Answers one request, of which it tells the first line.
+    async fn answered(server: &TcpListener, status: &str, body: &str) -> String {
+        let (mut stream, _) = server.accept().await.expect("a request");
+        let (mut request, mut piece) = (vec![], [0; 1024]);
+        while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+            let count = stream.read(&mut piece).await.expect("reads");
+            assert!(count > 0, "it ends early");
+            request.extend_from_slice(&piece[..count]);
+        }
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.expect("answers");
+        String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_while_the_server_is_busy_is_aborted_once_it_is_not() {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let settings = S3Settings {
+            endpoint: format!("http://{}", server.local_addr().expect("is bound")),
+            region: "us-east-1".into(),
+            access_key_id: "key".into(),
+            secret_access_key: "secret".into(),
+        };
+        let bucket = Arc::new(Bucket::new(S3Address::parse("s3://lake").expect("reads"), &settings).expect("a client"));
+        let begun = "<InitiateMultipartUploadResult><UploadId>7</UploadId></InitiateMultipartUploadResult>";
+        let (upload, asked) = tokio::join!(Upload::begin(bucket, "parts/a"), answered(&server, "200 OK", begun));
+        assert!(asked.starts_with("POST /lake/parts/a?uploads"), "{asked}");
+        drop(upload.expect("begins"));
+        for status in ["503 Service Unavailable", "204 No Content"] {
+            let asked = answered(&server, status, "").await;
+            assert!(asked.starts_with("DELETE /lake/parts/a?uploadId=7"), "{asked}");
+        }
     }
 }
