@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ballista_core::{JobId, serde::protobuf::job_status::Status as QueryStatus};
@@ -18,7 +18,7 @@ use polybolos_operators::{
     task::Recorded,
     template::{JobTemplate, Run},
 };
-use polybolos_persist::{Expected, Store, Swap, keys};
+use polybolos_persist::{Entry, Expected, Store, Swap, keys};
 use polybolos_proto::executor::v1::{self as wire, attach_request::Message as Heard, attach_response::Message as Order};
 use polybolos_service::telemetry;
 use polybolos_sql::clock;
@@ -60,6 +60,9 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// For a job to write what it has recorded.
 const REST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// More of what earlier leaders left behind goes when the job is taken over again.
+const LEFT_BEHIND_MAX: usize = 20_000;
 
 /// Between two tries to list the savepoints.
 const LIST_AGAIN: Duration = Duration::from_secs(5);
@@ -402,16 +405,18 @@ impl Runner {
         }
     }
 
-    /// Tells the coordinator which files savepoints name; until it knows, nothing is deleted.
+    /// Tells the coordinator which files savepoints name; until it knows, nothing is deleted. Then, what earlier leaders left behind.
     fn list_savepoints(&self) {
         let (savepoints, job, answers) = (self.context.savepoints.clone(), self.spec.name.clone(), self.answers.clone());
+        let (store, prefix) = (self.context.store.clone(), keys::parts_of(&self.incarnation));
+        let retention = Duration::from_micros(self.spec.config.file_retention_us);
         self.tasks.spawn(async move {
             loop {
                 let changing = savepoints.changing().await;
                 match savepoints.refresh().await {
                     Ok(()) => {
                         let _ = answers.send(Event::Pinned { names: savepoints.files_of(&job) }).await;
-                        return;
+                        break;
                     }
                     Err(error) => tracing::warn!(%job, %error, "savepoints cannot be listed; no files are deleted meanwhile"),
                 }
@@ -420,6 +425,13 @@ impl Runner {
                     () = answers.closed() => return,
                     () = tokio::time::sleep(LIST_AGAIN) => {}
                 }
+            }
+            match store.list(&prefix).await {
+                Ok(entries) => {
+                    let names = left_behind(entries, SystemTime::now(), retention);
+                    let _ = answers.send(Event::LeftBehind { names }).await;
+                }
+                Err(error) => tracing::debug!(%job, %error, "what earlier leaders left behind is not known, and takes room"),
             }
         });
     }
@@ -852,6 +864,12 @@ impl Runner {
     }
 }
 
+/// Files of an incarnation that are older than the lead of whoever just took it over, by so much that no clock is wrong by it.
+fn left_behind(entries: Vec<Entry>, now: SystemTime, retention: Duration) -> Vec<String> {
+    let is_old = |entry: &Entry| now.duration_since(entry.modified).is_ok_and(|age| age > retention);
+    entries.into_iter().filter(is_old).map(|entry| entry.key).take(LEFT_BEHIND_MAX).collect()
+}
+
 /// Submits a query and waits for its end.
 async fn run_query(
     ballista: &Ballista,
@@ -915,6 +933,22 @@ pub fn is_alive(life: &Life) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_behind_is_older_than_any_clock_is_wrong() {
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3600);
+        let entry = |key: &str, modified: SystemTime| Entry { key: key.into(), bytes: 1, modified };
+        let entries = vec![
+            entry("of now", now),
+            entry("of an hour ago", now - hour),
+            entry("older", now - 2 * hour),
+            entry("of a clock that is ahead", now + 2 * hour),
+        ];
+        assert_eq!(left_behind(entries, now, hour), ["older"]);
+        let many = (0..=LEFT_BEHIND_MAX).map(|number| entry(&number.to_string(), now - 2 * hour)).collect();
+        assert_eq!(left_behind(many, now, hour).len(), LEFT_BEHIND_MAX);
+    }
 
     #[tokio::test]
     async fn a_command_is_given_when_it_is_taken_and_not_when_it_waits() {

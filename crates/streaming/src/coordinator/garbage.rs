@@ -1,5 +1,5 @@
 //! Files that nobody names any more, and when they may go (EPOCHS rule 4). Kept in memory only: what a crash forgets, or what exceeds the bound, is
-//! found by the shell's sweep of the incarnation's folder (anything old that [`Manifest::files`](crate::manifest::Manifest::files) does not name).
+//! found when the next coordinator takes the job over ([`Event::LeftBehind`](super::Event::LeftBehind)).
 use std::collections::VecDeque;
 
 /// Names held for deletion at most; about ten megabytes.

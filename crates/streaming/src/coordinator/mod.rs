@@ -227,6 +227,7 @@ impl JobCoordinator {
                 }
             }
             Event::Pinned { names } => self.on_pinned(names, now),
+            Event::LeftBehind { names } => self.on_left_behind(names, now),
             Event::Replaced => self.is_replaced = true,
             Event::Command(command) => self.on_command(command, now, &mut actions),
         }
@@ -603,13 +604,22 @@ impl JobCoordinator {
         let in_flight = self.swap.iter().flat_map(|swap| self.files_of(&swap.manifest));
         let computed = self.computed.iter().flat_map(|computed| computed.reports.iter().map(|report| report.file.name.as_str()));
         let refused = self.publishing.refused_files().map(|file| file.name.as_str());
-        self.files_of(&self.manifest).chain(in_flight).chain(computed).chain(refused).chain(self.compaction.file_name())
+        let running = self.running.iter().flat_map(Running::file_names);
+        let of_manifests = self.files_of(&self.manifest).chain(in_flight);
+        of_manifests.chain(running).chain(computed).chain(refused).chain(self.compaction.file_name())
     }
 
     fn add_stray(&mut self, name: &str, now: Now) {
-        let running = self.running.iter().flat_map(Running::file_names);
-        if !self.named_files().chain(running).any(|named| named == name) {
+        if !self.named_files().any(|named| named == name) {
             self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
+        }
+    }
+
+    fn on_left_behind(&mut self, mut names: Vec<String>, now: Now) {
+        let named: HashSet<&str> = self.named_files().collect();
+        names.retain(|name| !named.contains(name.as_str()));
+        for name in names {
+            self.garbage.add(now.monotonic_us, self.config.file_retention_us, &name);
         }
     }
 

@@ -455,6 +455,24 @@ fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
 }
 
 #[test]
+fn what_a_crash_left_goes_and_what_is_named_all_the_same_stays() {
+    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
+    let retention_us = bench.coordinator.config.file_retention_us;
+    bench.epoch(&[(0, 1)], 5);
+    let pinned = |names: &[&str]| Event::Pinned { names: names.iter().map(|name| (*name).to_owned()).collect() };
+    bench.send(pinned(&["kept"]));
+    bench.send(Event::LeftBehind { names: ["epoch-1", "epoch-2", "half-merged", "kept"].map(str::to_owned).to_vec() });
+    bench.epoch(&[(0, 1)], 5);
+    bench.pass(retention_us / 2);
+    assert_eq!(bench.deleted(), BTreeSet::new(), "who reads it yet has time");
+    bench.pass(retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::from(["half-merged".to_owned()]));
+    bench.send(pinned(&[]));
+    bench.pass(2 * retention_us);
+    assert_eq!(bench.deleted(), BTreeSet::from(["half-merged", "kept"].map(str::to_owned)));
+}
+
+#[test]
 fn nothing_is_deleted_while_savepoints_are_not_known() {
     let stateful = CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() };
     let retention_us = stateful.file_retention_us;

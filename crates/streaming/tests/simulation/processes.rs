@@ -49,6 +49,8 @@ pub struct Process {
     /// The log that they read ahead.
     pub ahead: String,
     kept: Option<(Nonce, Version, Box<Manifest>)>,
+    /// Files that are older than its lead.
+    found: Vec<String>,
     pub connected: BTreeMap<usize, Connection>,
     pub wanted: BTreeMap<SourcePartition, i64>,
     pub announced: BTreeMap<SourcePartition, i64>,
@@ -97,6 +99,7 @@ impl World {
             log: String::new(),
             ahead: String::new(),
             kept: None,
+            found: vec![],
             connected: BTreeMap::new(),
             wanted: BTreeMap::new(),
             announced: BTreeMap::new(),
@@ -138,7 +141,11 @@ impl World {
         match message {
             ToProcess::Elect(event) => self.elect(process, event),
             ToProcess::Loaded { generation, version, manifest } => self.recover(process, generation, version, *manifest),
-            ToProcess::ListSavepoints => self.list_savepoints(process),
+            ToProcess::ListSavepoints => {
+                self.list_savepoints(process);
+                let names = std::mem::take(&mut self.processes[process].found);
+                self.deliver(process, Event::LeftBehind { names });
+            }
             ToProcess::Poll => self.poll(process),
             ToProcess::ReadAhead => {
                 let this = &mut self.processes[process];
@@ -200,6 +207,7 @@ impl World {
             JobCoordinator::recover(manifest, version, generation, config, nonces, self.clocks_of(process));
         let this = &mut self.processes[process];
         this.generation = generation;
+        this.found = self.store.files.keys().cloned().collect();
         this.coordinator = Some(Box::new(coordinator));
         self.perform(process, actions);
         self.after(0, Happening::Process(process, ToProcess::Poll));
