@@ -159,12 +159,18 @@ impl TableBackend for CassandraBackend {
 
     async fn create(&self, schema: &TableSchema, options: &CreateOptions) -> Result<(), TableError> {
         let name = &schema.name;
+        // `IF NOT EXISTS` asks for the right to make what is there, and not every user has it.
+        if self.catalog.current(name).await?.is_some() {
+            return Ok(());
+        }
         let keyspace = quoted(&name.keyspace);
-        let factor = options.replication_factor.unwrap_or(1);
-        let statement = format!(
-            "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}"
-        );
-        self.run(&format!("creating keyspace {}", name.keyspace), statement).await?;
+        if self.session.get_cluster_state().get_keyspace(&name.keyspace).is_none() {
+            let factor = options.replication_factor.unwrap_or(1);
+            let statement = format!(
+                "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}"
+            );
+            self.run(&format!("creating keyspace {}", name.keyspace), statement).await?;
+        }
         let mut parts = vec![];
         for column in &schema.columns {
             let native = match &column.native_type {

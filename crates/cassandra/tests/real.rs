@@ -28,7 +28,12 @@ fn address() -> String {
 }
 
 async fn backend() -> CassandraBackend {
-    let login = || "cassandra".to_owned();
+    backend_of("cassandra").await
+}
+
+/// Of a user whose password is the name.
+async fn backend_of(user: &str) -> CassandraBackend {
+    let login = || user.to_owned();
     let config =
         CassandraConfig { contact_points: vec![address()], username: login(), password: login(), ..CassandraConfig::default() };
     CassandraBackend::connect(&config).await.unwrap()
@@ -71,6 +76,30 @@ async fn a_table_that_forgets_deletions_is_refused() {
     let error = check::deletes(&backend, &name).await.unwrap_err();
     assert!(matches!(error, TableError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains(&format!("ALTER TABLE {keyspace}.t WITH gc_grace_seconds = 3600")), "{error}");
+}
+
+/// Somebody else made them, for a user who may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_exists_is_not_made_and_needs_no_right_to() {
+    let keyspace = keyspace();
+    let cql = Cql::connect(&keyspace).await;
+    cql.run(&format!("CREATE TABLE {keyspace}.t (id text PRIMARY KEY)")).await;
+    cql.run(&format!("CREATE ROLE {keyspace} WITH PASSWORD = '{keyspace}' AND LOGIN = true")).await;
+    cql.run(&format!("GRANT SELECT ON KEYSPACE {keyspace} TO {keyspace}")).await;
+    let backend = backend_of(&keyspace).await;
+    let table = |keyspace: &str, name: &str| TableSchema {
+        name: TableName::new(keyspace, name),
+        columns: vec![Column::new("id", DataType::Utf8)],
+        partition_key: vec!["id".into()],
+        clustering_key: vec![],
+    };
+    backend.create(&table(&keyspace, "t"), &CreateOptions::default()).await.unwrap();
+    let other = format!("{keyspace}x");
+    for (keyspace, name) in [(keyspace.as_str(), "u"), (other.as_str(), "t")] {
+        let error = backend.create(&table(keyspace, name), &CreateOptions::default()).await.unwrap_err().to_string();
+        assert!(error.contains("has no CREATE permission"), "{error}");
+    }
+    cql.run(&format!("DROP ROLE {keyspace}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
