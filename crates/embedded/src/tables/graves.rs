@@ -1,21 +1,32 @@
 //! What has ended and waits for its grace to pass: deletions, and rows that expire. A grave (table, when it ended, key) leads to the row,
 //! which is looked at again before anything is removed: it may have been written anew.
+use std::sync::atomic::Ordering::Relaxed;
+
 use fjall::UserKey;
 use polybolos_tables::TableError;
 
 use super::{
-    Damage, Store, Table,
+    BURY_EVERY_US, Damage, Store, Table,
     cells::{self, Purged},
 };
 
 /// Rows looked at in one go, so that a writer never waits long for a table's lock.
-const GO_ROWS: usize = 4096;
+pub(super) const GO_ROWS: usize = 4096;
 /// What a grave has in front of its row's key.
 pub(super) const PREFIX_BYTES: usize = 16;
 
 /// The key of a grave: by table, then by time.
 pub(super) fn key(table: u64, ended_us: i64, row: &[u8]) -> Vec<u8> {
     [&table.to_be_bytes()[..], &ended_us.to_be_bytes(), row].concat()
+}
+
+/// Now and then [`bury`]; where one go was not enough, the next writer goes on.
+pub(super) fn bury_now_and_then(store: &Store, table: &Table) -> Result<(), TableError> {
+    let now_us = store.now_us();
+    if table.may_bury(now_us) && bury(store, table)? == GO_ROWS {
+        table.buried_us.store(now_us - BURY_EVERY_US, Relaxed);
+    }
+    Ok(())
 }
 
 /// Removes what ended more than the grace ago; answers how many rows were looked at, at most [`GO_ROWS`].

@@ -76,8 +76,6 @@ struct Store {
     graves: Keyspace,
     grace_us: i64,
     clock: Clock,
-    /// When somebody last looked for what can be buried.
-    buried_us: AtomicI64,
     rows_written: AtomicU64,
     bytes_written: AtomicU64,
 }
@@ -87,6 +85,8 @@ struct Table {
     stored: StoredSchema,
     rows: Keyspace,
     writing: Mutex<()>,
+    /// When somebody last looked for what can be buried.
+    buried_us: AtomicI64,
 }
 
 impl EmbeddedTables {
@@ -114,7 +114,6 @@ impl EmbeddedTables {
             database: opened,
             graves,
             grace_us: GRACE_US,
-            buried_us: AtomicI64::new(clock()),
             clock,
             rows_written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
@@ -149,12 +148,6 @@ impl Store {
         (self.clock)()
     }
 
-    /// Whether it is time to look for what can be buried; true for one caller.
-    fn may_bury(&self) -> bool {
-        let (now_us, last_us) = (self.now_us(), self.buried_us.load(Relaxed));
-        now_us - last_us >= BURY_EVERY_US && self.buried_us.compare_exchange(last_us, now_us, Relaxed, Relaxed).is_ok()
-    }
-
     fn error(&self, error: fjall::Error) -> TableError {
         store_error(&self.folder, error)
     }
@@ -168,7 +161,13 @@ impl Store {
 impl Table {
     fn open(store: &Store, stored: StoredSchema) -> Result<Self, TableError> {
         let rows = store.keyspace(&stored.keyspace_name())?;
-        Ok(Self { stored, rows, writing: Mutex::new(()) })
+        Ok(Self { stored, rows, writing: Mutex::new(()), buried_us: AtomicI64::new(store.now_us()) })
+    }
+
+    /// Whether it is time to look for what can be buried; true for one caller.
+    fn may_bury(&self, now_us: i64) -> bool {
+        let last_us = self.buried_us.load(Relaxed);
+        now_us - last_us >= BURY_EVERY_US && self.buried_us.compare_exchange(last_us, now_us, Relaxed, Relaxed).is_ok()
     }
 
     fn damaged(&self, Damage(message): Damage) -> TableError {

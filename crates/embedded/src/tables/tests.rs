@@ -697,3 +697,41 @@ fn deletions_and_expired_rows_are_dropped_when_their_grace_is_over() {
         assert_eq!(rows(&read(&tables, &request(readings()), 1).await.unwrap()).len(), 2);
     });
 }
+
+#[test]
+fn more_expires_than_is_buried_at_once_and_goes_all_the_same_whatever_is_written_elsewhere() {
+    const START_US: i64 = 1_700_000_000_000_000;
+    const ROWS: usize = 2 * graves::GO_ROWS + 1;
+    runtime().block_on(async {
+        let folder = TempDir::new().unwrap();
+        let now_us = Arc::new(AtomicI64::new(START_US));
+        let clock: Clock = {
+            let now_us = now_us.clone();
+            Arc::new(move || now_us.load(Relaxed))
+        };
+        let tables = EmbeddedTables::open_with_clock(folder.path(), clock).await.unwrap();
+        let other = TableSchema { name: TableName::new("telemetry", "other"), ..readings() };
+        let columns = ["device", "at"].map(str::to_owned);
+        let writer = async |schema: &TableSchema| {
+            tables.create(schema, &CreateOptions::default()).await.unwrap();
+            let options = WriteOptions { ttl_ms: Some(1_000), ..WriteOptions::default() };
+            tables.writer(schema, &columns, &options).await.unwrap()
+        };
+        let (writer, writer_of_other) = (writer(&readings()).await, writer(&other).await);
+        let batch = |rows: usize| {
+            let devices: ArrayRef = Arc::new(StringArray::from(vec!["a"; rows]));
+            let ats: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows as i64));
+            RecordBatch::try_from_iter([("device", devices), ("at", ats)]).unwrap()
+        };
+        writer.write(&batch(ROWS), START_US, &Always).await.unwrap();
+        let later_us = START_US + GRACE_US + 2_000_000 + BURY_EVERY_US;
+        now_us.store(later_us, Relaxed);
+        let stored = || tables.table(&readings().name).unwrap().rows.len().unwrap();
+        // The first row is written again, and stays.
+        for left in [graves::GO_ROWS + 2, 2, 1] {
+            writer_of_other.write(&batch(1), later_us, &Always).await.unwrap();
+            writer.write(&batch(1), later_us, &Always).await.unwrap();
+            assert_eq!(stored(), left);
+        }
+    });
+}

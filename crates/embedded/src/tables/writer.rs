@@ -129,7 +129,7 @@ impl EmbeddedWriter {
             let (store, table) = (Arc::clone(&self.store), Arc::clone(&self.table));
             super::blocking(move || {
                 store.database.persist(PersistMode::SyncAll).map_err(|error| store.error(error))?;
-                if store.may_bury() { graves::bury(&store, &table).map(|_| ()) } else { Ok(()) }
+                graves::bury_now_and_then(&store, &table)
             })
             .await?;
         }
