@@ -166,9 +166,8 @@ impl TableBackend for CassandraBackend {
         let keyspace = quoted(&name.keyspace);
         if self.session.get_cluster_state().get_keyspace(&name.keyspace).is_none() {
             let factor = options.replication_factor.unwrap_or(1);
-            let statement = format!(
-                "CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': {factor}}}"
-            );
+            let replication = format!("{{'class': 'SimpleStrategy', 'replication_factor': {factor}}}");
+            let statement = format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}");
             self.run(&format!("creating keyspace {}", name.keyspace), statement).await?;
         }
         let mut parts = vec![];

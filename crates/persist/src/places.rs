@@ -157,7 +157,8 @@ fn is_hidden(name: &str) -> bool {
     name.starts_with(['.', '_'])
 }
 
-/// A folder that does not exist has none. Hidden ones are not looked at: a file that is being put may be gone from its hidden name already.
+/// A folder that does not exist has none. Hidden ones are not looked at: a file that is being put may be gone from its hidden name
+/// already.
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

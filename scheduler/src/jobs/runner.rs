@@ -405,7 +405,7 @@ impl Runner {
         }
     }
 
-    /// Tells the coordinator which files savepoints name; until it knows, nothing is deleted. Then, what earlier leaders left behind.
+    /// Tells the coordinator which files savepoints name; until it knows, nothing is deleted. Then what earlier leaders left.
     fn list_savepoints(&self) {
         let (savepoints, job, answers) = (self.context.savepoints.clone(), self.spec.name.clone(), self.answers.clone());
         let (store, prefix) = (self.context.store.clone(), keys::parts_of(&self.incarnation));

@@ -98,7 +98,8 @@ fn narrow(prefix: &[u8], bounds: &[(PredicateOp, Vec<u8>)]) -> Option<KeyRange> 
             PredicateOp::Eq | PredicateOp::In => {}
         }
     }
-    // The store looks for no longer key than there can be. None is lost or won: no key is what is cut here, as none is the beginning of another.
+    // The store looks for no longer key than there can be. No row is lost by that: no key is what is left here, as none is the
+    // beginning of another.
     range.start.truncate(key::BYTES_MAX);
     if let Some(end) = &mut range.end {
         end.truncate(key::BYTES_MAX);

@@ -82,8 +82,8 @@ pub enum Event {
     Pinned {
         names: BTreeSet<String>,
     },
-    /// Files in the incarnation's folder that are older than this coordinator's lead, listed after it had taken the job over: no report can name them any
-    /// more. What nobody names of them was left by a crash, or by a leader that ended before it was due.
+    /// Files in the incarnation's folder that are older than this coordinator's lead, listed after it had taken the job over: no
+    /// report can name them any more. What nobody names of them was left by a crash, or by a leader that ended before it was due.
     LeftBehind {
         names: Vec<String>,
     },
