@@ -68,7 +68,7 @@ pub struct ExecutorServices {
     /// Where files are that are not the platform's own.
     pub places: Arc<Places>,
     /// Where the state of jobs is kept.
-    pub state: StateSpace,
+    pub state: Arc<StateSpace>,
     pub reports: mpsc::Sender<PartReport>,
     pub parts: PartCache,
     /// Dataflows and state of jobs that run here.
@@ -116,7 +116,7 @@ impl ExecutorServices {
             store,
             tables,
             places,
-            state,
+            state: Arc::new(state),
             reports,
             parts: PartCache::default(),
             flows: Flows::default(),

@@ -17,7 +17,7 @@ use polybolos_streaming::{
 use thiserror::Error;
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::scratch::Scratch;
+use super::{scratch::Scratch, space::StateSpace};
 use crate::services::ExecutorServices;
 
 /// An epoch that waits for a core comes first.
@@ -64,8 +64,8 @@ pub async fn compact(
     let name = keys::state_run(&incarnation, first_epoch, last_epoch, &nonce);
     let bytes: u64 = runs.iter().map(|run| run.state_bytes).sum();
     let parts = bytes.div_ceil(PART_BYTES).clamp(1, MOST_PARTS) as usize;
-    let scratch = if parts > 1 { Some(Scratch::new(&services.state, parts)?) } else { None };
     let merge = Merge {
+        space: services.state.clone(),
         store: services.store.clone(),
         from_the_start: first_epoch <= Epoch(1),
         recorded: services.flows.recorded(&incarnation),
@@ -77,7 +77,7 @@ pub async fn compact(
         if let Err(error) = rustix::process::nice(NICE) {
             tracing::debug!(%error, "runs are merged with the priority of everything else");
         }
-        let merged = merge.write(&runs, scratch, &name).map(|(written, end)| (written, end, runs, name));
+        let merged = merge.write(&runs, parts, &name).map(|(written, end)| (written, end, runs, name));
         let _ = told.send(merged);
     });
     thread.map_err(|_| CompactError::GivenUp)?;
@@ -94,17 +94,19 @@ pub(super) fn end_as_recorded(end: Passed) -> StateEnd {
 
 /// How runs are merged. Waits for the store, on a thread that may.
 struct Merge {
+    space: Arc<StateSpace>,
     store: Arc<dyn Store>,
     from_the_start: bool,
     recorded: Passed,
 }
 
 impl Merge {
-    /// Merges runs, oldest first, into a file of that name; at once, or in as many parts as there are in `scratch`.
-    fn write(&self, runs: &[StateRun], scratch: Option<Scratch>, name: &str) -> Result<(Written, Option<Passed>), CompactError> {
+    /// Merges runs, oldest first, into a file of that name, in so many parts.
+    fn write(&self, runs: &[StateRun], parts: usize, name: &str) -> Result<(Written, Option<Passed>), CompactError> {
         let mut merged = MergedRun { writer: StateWriter::new(&*self.store, name), end: Some(Passed::default()) };
         let merging = || Merging::new(self.from_the_start, self.recorded);
-        if let Some(mut scratch) = scratch {
+        if parts > 1 {
+            let mut scratch = Scratch::new(&self.space, parts)?;
             for run in runs.iter().rev() {
                 each_state_batch(&*self.store, run, |batch| scratch.add(&batch))?;
             }

@@ -18,7 +18,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::epoch::space::StateSpace;
 
 /// A store that counts, and from which nothing is read but in pieces.
 #[derive(Debug)]
@@ -126,7 +125,7 @@ fn random_runs(runs: usize, keys: usize, value_bytes: usize) -> Vec<Vec<RecordBa
 struct Bench {
     folder: tempfile::TempDir,
     store: Arc<Counting>,
-    space: StateSpace,
+    space: Arc<StateSpace>,
     runs: Vec<StateRun>,
 }
 
@@ -145,15 +144,14 @@ impl Bench {
         }
         let [largest_read, largest_created, begun] = [0; 3].map(AtomicUsize::new);
         let store = Arc::new(Counting { store, largest_read, largest_created, begun });
-        let space = StateSpace::new(0, folder.path().join("state"));
+        let space = Arc::new(StateSpace::new(0, folder.path().join("state")));
         Self { folder, store, space, runs: recorded }
     }
 
     async fn merge(&self, parts: usize, from_the_start: bool, name: &'static str) -> Result<Written, CompactError> {
-        let scratch = (parts > 1).then(|| Scratch::new(&self.space, parts).expect("opens"));
-        let merge = Merge { store: self.store.clone(), from_the_start, recorded: Passed::default() };
+        let merge = Merge { space: self.space.clone(), store: self.store.clone(), from_the_start, recorded: Passed::default() };
         let runs = self.runs.clone();
-        let merged = tokio::task::spawn_blocking(move || merge.write(&runs, scratch, name)).await.expect("ends");
+        let merged = tokio::task::spawn_blocking(move || merge.write(&runs, parts, name)).await.expect("ends");
         merged.map(|(written, _)| written)
     }
 
