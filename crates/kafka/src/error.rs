@@ -36,6 +36,12 @@ pub enum KafkaError {
         kept_text(kept)
     )]
     DataLost { topic: String, partition: i32, offset: i64, kept: Option<(i64, i64)> },
+    /// Brokers do not agree: the same offset may be read later.
+    #[error(
+        "topic {topic:?} partition {partition}: the broker refuses offset {offset}, and says that it keeps it; it is tried again, \
+         and the broker's log says more"
+    )]
+    OffsetRefused { topic: String, partition: i32, offset: i64 },
     #[error("topic {topic:?} may not be read or written with these credentials: {reason}; grant it, or correct properties.sasl.*")]
     Denied { topic: String, reason: String },
     /// No broker answered in time: the same request may succeed later.
@@ -88,7 +94,15 @@ fn away_text(away: &Option<String>) -> String {
 
 impl KafkaError {
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Late { .. } | Self::OtherLog { .. } | Self::Fenced { .. } | Self::Unled { .. })
+        matches!(
+            self,
+            Self::Away { .. }
+                | Self::Late { .. }
+                | Self::OtherLog { .. }
+                | Self::OffsetRefused { .. }
+                | Self::Fenced { .. }
+                | Self::Unled { .. }
+        )
     }
 
     pub fn blame(&self) -> Blame {
@@ -106,6 +120,7 @@ impl KafkaError {
             | Self::Away { .. }
             | Self::Late { .. }
             | Self::OtherLog { .. }
+            | Self::OffsetRefused { .. }
             | Self::Fenced { .. }
             | Self::Unled { .. }
             | Self::Closed => Blame::Environment,

@@ -20,6 +20,8 @@ pub(super) enum Fault {
         offset: i64,
         kept: Option<(i64, i64)>,
     },
+    /// The broker refuses this offset again and again, and says that it keeps it.
+    Refused(i64),
     NoSuchTopic,
     Denied(String),
     /// A record came after later ones: a bug of ours or of the client library.
@@ -27,11 +29,19 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Whether reading may go on by itself. Records that are gone stay gone: the leader sees it and says where to go on.
+    /// Whether reading may go on by itself. Records before the first that is kept stay gone: the leader sees it and says where to go on. A log that ends below
+    /// the offset may have grown past it before the leader looks.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NoSuchTopic | Self::Denied(_) | Self::Lost { kept: None, .. })
+        match self {
+            Self::NoSuchTopic | Self::Denied(_) | Self::Refused(_) => true,
+            Self::Lost { offset, kept } => kept.is_none_or(|(first, _)| first <= *offset),
+            Self::Disorder(_) => false,
+        }
     }
 }
+
+/// Placements that the broker refuses in a row, though it says that it keeps their offset, before that is a fault.
+const REFUSALS: u32 = 3;
 
 /// One assignment of the partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +75,8 @@ pub(super) struct Buffer {
     fault: Option<Fault>,
     /// Faults in a row, with nothing brought in between.
     failures: u32,
+    /// Placements in a row that were refused without a reason, with nothing brought in between.
+    refusals: u32,
     /// Where to begin once its readers are gone: they had to be waited for.
     later: Option<i64>,
 }
@@ -86,6 +98,7 @@ impl Buffer {
         self.needed = i64::MIN;
         self.fault = None;
         self.failures = 0;
+        self.refusals = 0;
         self.later = None;
         self.place(None);
     }
@@ -143,6 +156,12 @@ impl Buffer {
     pub fn fail(&mut self, fault: Fault) {
         self.fault = Some(fault);
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The broker refused the offset that comes next, and says that it keeps it; answers whether it did so too often.
+    pub fn refuse(&mut self) -> bool {
+        self.refusals += 1;
+        self.refusals > REFUSALS
     }
 
     pub fn failures(&self) -> u32 {
@@ -255,7 +274,7 @@ impl Buffer {
         }
         self.at_end = false;
         self.end_is_known = false;
-        self.failures = 0;
+        (self.failures, self.refusals) = (0, 0);
         self.end = offsets.end;
         self.bytes += chunk.footprint();
         let added = (chunk.len() as u64, chunk.bytes() as u64);
@@ -273,7 +292,7 @@ impl Buffer {
             return;
         }
         self.at_end = true;
-        self.failures = 0;
+        (self.failures, self.refusals) = (0, 0);
         // The log may have grown by a hole: where the event comes again though nothing else came, and also while a placement was being made, whose event then
         // speaks of more than what was known before.
         self.end_is_known = false;
@@ -423,6 +442,27 @@ mod tests {
         let again = buffer.placed.unwrap().number;
         assert_eq!(buffer.add(again, &chunk([7, 8])).0, 2);
         assert_eq!(buffer.failures(), 0);
+    }
+
+    #[test]
+    fn an_offset_that_is_kept_and_refused_is_a_fault_after_some_placements() {
+        let (mut buffer, place) = placed(5);
+        for _ in 0..2 {
+            assert!((0..REFUSALS).all(|_| !buffer.refuse()));
+            assert!(buffer.refuse());
+            buffer.begin_again();
+        }
+        let place = buffer.next_placement().map_or(place, |placement| placement.number);
+        assert!((0..REFUSALS).all(|_| !buffer.refuse()));
+        buffer.add(place, &chunk([5]));
+        assert!(!buffer.refuse(), "it was read in between");
+    }
+
+    #[test]
+    fn a_log_that_ends_below_an_offset_may_grow_past_it_and_what_retention_took_stays_gone() {
+        let lost = |kept| Fault::Lost { offset: 7, kept };
+        assert!(lost(None).may_pass() && lost(Some((0, 5))).may_pass());
+        assert!(!lost(Some((8, 9))).may_pass());
     }
 
     #[test]

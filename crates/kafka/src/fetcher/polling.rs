@@ -107,6 +107,8 @@ struct Polling {
     asked: Option<Instant>,
     /// When partitions last brought a record.
     brought: BTreeMap<i32, Instant>,
+    /// A broker refused an offset: the client reads that partition no more, and does not say for sure which one it is.
+    stopped: bool,
     /// An error said that a broker could not be reached: look.
     suspected: Option<String>,
     looked: Option<Instant>,
@@ -153,6 +155,7 @@ pub(super) fn start(source: &Arc<Source>, config: &FetcherConfig, metrics: Metri
         has_more: false,
         asked: None,
         brought: BTreeMap::new(),
+        stopped: false,
         suspected: None,
         looked: None,
         heard: Instant::now(),
@@ -204,6 +207,10 @@ impl Polling {
             }
             if brought {
                 self.heard = Instant::now();
+            }
+            if std::mem::take(&mut self.stopped) {
+                self.source.place_again();
+                self.renew();
             }
             self.ask(&plan);
             self.look();
@@ -417,9 +424,12 @@ impl Polling {
             None => self.assigned.iter().map(|(partition, placement)| (*partition, *placement)).collect(),
         };
         match code {
-            Code::OffsetOutOfRange | Code::AutoOffsetReset => each.into_iter().for_each(|(partition, placement)| {
-                self.check_lost(partition, placement);
-            }),
+            Code::OffsetOutOfRange | Code::AutoOffsetReset => {
+                for (partition, placement) in each {
+                    self.check_lost(partition, placement, of.is_some());
+                }
+                self.stopped = true;
+            }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
                 for (partition, placement) in each {
                     self.source.fail(partition, placement, Fault::NoSuchTopic);
@@ -435,15 +445,18 @@ impl Polling {
         }
     }
 
-    /// The broker does not have the offset that comes next: what does it have?
-    fn check_lost(&self, partition: i32, placement: u64) {
+    /// The broker does not have the offset that comes next: what does it have? If it has it, the error is one of another partition or of an earlier placement,
+    /// or the log has grown past the offset again: another client, which knows of no other error, finds out.
+    fn check_lost(&self, partition: i32, placement: u64, is_named: bool) {
         let Some(offset) = self.source.position(partition, placement) else { return };
-        let kept = self.consumer.fetch_watermarks(self.source.topic(), partition, ANSWER).ok();
-        if kept.is_some_and(|(first, end)| (first..=end).contains(&offset)) {
-            // Another partition's trouble came through the main queue.
-            return;
+        match self.consumer.fetch_watermarks(self.source.topic(), partition, ANSWER).ok() {
+            Some((first, end)) if (first..=end).contains(&offset) => {
+                if is_named {
+                    self.source.refuse(partition, placement, offset);
+                }
+            }
+            kept => self.source.fail(partition, placement, Fault::Lost { offset, kept }),
         }
-        self.source.fail(partition, placement, Fault::Lost { offset, kept });
     }
 
     /// Asks how far logs reach whose last offsets may be holes.

@@ -283,6 +283,7 @@ impl Source {
         let topic = self.topic.clone();
         match fault {
             Fault::Lost { offset, kept } => KafkaError::DataLost { topic, partition, offset, kept },
+            Fault::Refused(offset) => KafkaError::OffsetRefused { topic, partition, offset },
             Fault::NoSuchTopic => KafkaError::NoSuchTopic { topic },
             Fault::Denied(reason) => KafkaError::Denied { topic, reason },
             Fault::Disorder(offset) => {
@@ -390,6 +391,19 @@ impl Source {
         state.stale |= is_stale;
         drop(state);
         self.arrived.notify_waiters();
+    }
+
+    /// The broker refused the offset that comes next, and says that it keeps it. Where it lost the end of the log, others have taken the offsets since.
+    pub fn refuse(&self, partition: i32, placement: u64, offset: i64) {
+        tracing::warn!(topic = %self.topic, partition, offset, "the broker refused an offset that it keeps; it is asked again");
+        let refused_too_often = {
+            let mut state = self.state.lock();
+            let buffer = state.partitions.get_mut(&partition).filter(|buffer| buffer.is_placed(placement));
+            buffer.is_some_and(Buffer::refuse)
+        };
+        if refused_too_often {
+            self.fail(partition, placement, Fault::Refused(offset));
+        }
     }
 
     /// Another client takes the place of the one that reads: all goes on where it is. What the old one still brings counts no more.
