@@ -161,10 +161,12 @@ impl Executors {
     /// Listens to everything about an incarnation; the executors present come as `Joined` first.
     pub fn listen(&self, incarnation: &Incarnation) -> mpsc::Receiver<ExecutorEvent> {
         let (sender, receiver) = mpsc::channel(EVENTS);
+        // Held all the while: of one that joins between the look and the entry nobody would tell.
+        let mut listeners = self.listeners.lock();
         for executor in self.connected.read().keys() {
             let _ = sender.try_send(ExecutorEvent::Joined(executor.clone()));
         }
-        self.listeners.lock().insert(incarnation.clone(), sender);
+        listeners.insert(incarnation.clone(), sender);
         receiver
     }
 
