@@ -65,6 +65,25 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    fn is_of(&self, definition: &JobDefinition) -> bool {
+        let (Self::Running(JobHandle { incarnation, .. }) | Self::Starting { incarnation, .. }) = self;
+        incarnation.as_str() == definition.incarnation
+    }
+}
+
+/// Whether the catalog still has this incarnation.
+fn is_named(catalog: &Catalog, definition: &JobDefinition) -> bool {
+    catalog.find_job(&definition.name).is_some_and(|job| job.incarnation == definition.incarnation)
+}
+
+/// An incarnation that has ended is not here any more. What has its name by now stays.
+fn withdraw(jobs: &mut BTreeMap<String, Entry>, definition: &JobDefinition) {
+    if jobs.get(&definition.name).is_some_and(|entry| entry.is_of(definition)) {
+        jobs.remove(&definition.name);
+    }
+}
+
 impl JobManager {
     pub fn new(
         context: RunnerContext,
@@ -187,8 +206,18 @@ impl JobManager {
             let (tables, stopping) = (self.platform.tables.clone(), handle.stopping());
             self.tasks.spawn(replace::run(handle.clone(), replace, tables, stopping));
         }
-        self.jobs.write().insert(definition.name.clone(), Entry::Running(handle));
+        self.enter(definition, Entry::Running(handle));
         Ok(())
+    }
+
+    /// Nothing of an incarnation that a statement ended meanwhile: what has its name by now may have started already.
+    fn enter(&self, definition: &JobDefinition, entry: Entry) {
+        let mut jobs = self.jobs.write();
+        if is_named(&self.catalog.current(), definition) {
+            jobs.insert(definition.name.clone(), entry);
+        } else if let Entry::Running(handle) = entry {
+            handle.stopping().cancel();
+        }
     }
 
     /// Starts a job, and goes on trying when something it needs is away.
@@ -202,14 +231,13 @@ impl JobManager {
                 };
                 tracing::warn!(job = %definition.name, %error, "job cannot be started yet; trying again");
                 let incarnation = Incarnation(definition.incarnation.clone());
-                manager.jobs.write().insert(definition.name.clone(), Entry::Starting { incarnation, error });
+                manager.enter(&definition, Entry::Starting { incarnation, error });
                 tokio::select! {
                     () = manager.shutdown.cancelled() => return,
                     () = tokio::time::sleep(RETRY) => {}
                 }
-                if manager.catalog.current().find_job(&definition.name).is_none_or(|job| job.incarnation != definition.incarnation)
-                {
-                    manager.jobs.write().remove(&definition.name);
+                if !is_named(&manager.catalog.current(), &definition) {
+                    withdraw(&mut manager.jobs.write(), &definition);
                     return;
                 }
             }
@@ -548,4 +576,44 @@ async fn first_position(source: &SourceSpec, startup: &StartupMode) -> anyhow::R
     position.first = Some(position.next.clone());
     position.topic_id = description.topic_id;
     Ok(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use polybolos_sql::{
+        catalog::{Change, apply},
+        parser::parse,
+    };
+
+    use super::*;
+
+    /// A catalog with one job `j`.
+    fn catalog(incarnation: &str) -> Catalog {
+        let text = "CREATE TABLE t (k STRING) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+            CREATE TABLE s (k STRING, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+            CREATE JOB j AS INSERT INTO s SELECT k FROM t";
+        let change = Change { now_us: 0, incarnation: incarnation.into() };
+        let mut catalog = Catalog::default();
+        for statement in parse(text).expect("read") {
+            catalog = apply(&catalog, &statement, &change).expect("applied");
+        }
+        catalog
+    }
+
+    #[test]
+    fn a_job_that_could_not_start_takes_nothing_of_its_successor_with_it() {
+        let (first, second) = (catalog("a1"), catalog("b2"));
+        let [earlier, later] = [&first, &second].map(|catalog| catalog.find_job("j").expect("declared"));
+        assert!(is_named(&first, earlier) && !is_named(&second, earlier) && !is_named(&Catalog::default(), earlier));
+        let starting = |definition: &JobDefinition| {
+            let incarnation = Incarnation(definition.incarnation.clone());
+            BTreeMap::from([(definition.name.clone(), Entry::Starting { incarnation, error: "away".into() })])
+        };
+        let mut jobs = starting(later);
+        withdraw(&mut jobs, earlier);
+        assert_eq!(jobs.len(), 1, "it was restarted while the earlier run was being tried");
+        let mut jobs = starting(earlier);
+        withdraw(&mut jobs, earlier);
+        assert!(jobs.is_empty());
+    }
 }
