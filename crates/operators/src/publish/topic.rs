@@ -7,7 +7,7 @@ use polybolos_kafka::{
     connection::Connection,
     encode::{EncodeOptions, Encoded, encode, encode_raw},
     error::KafkaError,
-    publish::{PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id},
+    publish::{Position, PublisherConfig, Records, TopicPublisher, positions_topic, refused, transactional_id},
 };
 use polybolos_streaming::ids::{Incarnation, SinkId};
 use polybolos_tables::{Grant, TableError};
@@ -77,15 +77,11 @@ impl TopicPublishers {
         };
         let (epoch, part) = (order.epoch.0, order.file.part.0);
         let (records, bytes_max) = (self.encoded(target, batches).await?, publisher.record_bytes_max());
-        if let Some(rows) = publisher.position().published(epoch, part) {
-            let known = rows.to_vec();
-            let errors: HashMap<u32, String> = refused(&records, bytes_max).into_iter().collect();
-            let error = |row: &u32| errors.get(row).cloned().unwrap_or_else(|| "it was larger than the topic took".into());
-            let refused = known.iter().map(|row| (*row, error(row))).collect();
+        let refused = refused(&records, bytes_max);
+        if let Some(refused) = already_refused(publisher.position(), epoch, part, &refused) {
             *slot = Some(publisher);
             return Ok(published(batches, refused));
         }
-        let refused = refused(&records, bytes_max);
         check(grant)?;
         let sent = publisher.send(epoch, part, records).await?;
         // Sending may have taken long; what is not committed was not written.
@@ -99,6 +95,17 @@ impl TopicPublishers {
         let encoding = tokio::task::spawn_blocking(move || batches.iter().map(|batch| target.records(batch)).collect());
         encoding.await.map_err(|error| KafkaError::Bug(format!("encoding records ended early: {error}")))?
     }
+}
+
+/// The refused rows of a part that is published already. They are noted of a publisher's last epoch; of one before it they are those
+/// that the topic refuses now: whoever led then may have gone on to the next epoch, and not have recorded them.
+fn already_refused(position: &Position, epoch: u64, part: u16, refused: &[(u32, String)]) -> Option<Vec<(u32, String)>> {
+    if position.epoch > epoch {
+        return Some(refused.to_vec());
+    }
+    let errors: HashMap<u32, &String> = refused.iter().map(|(row, error)| (*row, error)).collect();
+    let error = |row: &u32| errors.get(row).map_or_else(|| "it was larger than the topic took".into(), |error| (*error).clone());
+    Some(position.published(epoch, part)?.iter().map(|row| (*row, error(row))).collect())
 }
 
 fn check(grant: &dyn Grant) -> Result<(), TableError> {
@@ -172,6 +179,16 @@ mod tests {
         assert_eq!(text(&raw.keys, 0).as_deref(), Some("a"));
         let appended = target(&[], &[0]).records(&rows).expect("encodes");
         assert_eq!((appended.keys.is_none(), text(&appended.payloads, 0).as_deref()), (true, Some(r#"{"n":0}"#)));
+    }
+
+    #[test]
+    fn rows_that_were_refused_are_told_again_of_every_epoch() {
+        let position = Position { epoch: 3, parts: [(0, vec![7])].into() };
+        let refuses_now = [(2, "x".to_owned())];
+        let told = |epoch, part| already_refused(&position, epoch, part, &refuses_now);
+        assert_eq!(told(2, 0), Some(refuses_now.to_vec()), "the next one was published before this one's rows were recorded");
+        assert_eq!(told(3, 0), Some(vec![(7, "it was larger than the topic took".to_owned())]), "whatever it would take now");
+        assert_eq!((told(3, 8), told(4, 0)), (None, None));
     }
 
     #[test]
