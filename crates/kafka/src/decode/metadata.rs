@@ -21,6 +21,8 @@ pub(super) struct Needs {
     key: bool,
     value: bool,
     timestamp: bool,
+    /// The finest column of the record's timestamp has so many ticks in a millisecond.
+    ticks_per_ms: i64,
 }
 
 impl Needs {
@@ -30,18 +32,21 @@ impl Needs {
         };
         let text = |column: &Column| is_text(column.data_type());
         let required = |column: &Column| !column.is_nullable();
+        let timestamps = schema.fields().iter().zip(fields).filter(|(_, field)| **field == Field::Timestamp);
+        let ticks_per_ms = timestamps.map(|(column, _)| ticks_per_ms(column.data_type())).max().unwrap_or(1);
         Self {
             text_key: any(Field::Key, text),
             text_value: any(Field::Value, text),
             key: any(Field::Key, required),
             value: any(Field::Value, required),
             timestamp: any(Field::Timestamp, required),
+            ticks_per_ms,
         }
     }
 
     #[inline(always)]
     pub fn check(self, chunk: &RecordChunk, record: usize) -> Outcome {
-        let any = self.text_key || self.text_value || self.key || self.value || self.timestamp;
+        let any = self.text_key || self.text_value || self.key || self.value || self.timestamp || self.ticks_per_ms > 1;
         if any { self.check_each(chunk, record) } else { Ok(()) }
     }
 
@@ -57,12 +62,25 @@ impl Needs {
         if self.timestamp && chunk.timestamp_ms(record).is_none() {
             return missing("timestamp");
         }
+        if let Some(ms) = chunk.timestamp_ms(record)
+            && ms.checked_mul(self.ticks_per_ms).is_none()
+        {
+            return Err(Fault::value(format!("the record's timestamp, {ms} ms since 1970, does not fit its column")));
+        }
         for (wanted, bytes, what) in [(self.text_key, key, "key"), (self.text_value, value, "payload")] {
             if wanted && bytes.is_some_and(|bytes| std::str::from_utf8(bytes).is_err()) {
                 return Err(Fault::value(format!("the {what} is not UTF-8; declare its column as BYTES")));
             }
         }
         Ok(())
+    }
+}
+
+fn ticks_per_ms(data_type: &DataType) -> i64 {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1_000_000,
+        _ => 1,
     }
 }
 

@@ -264,6 +264,25 @@ fn metadata_columns() {
 }
 
 #[test]
+fn a_timestamp_that_its_column_cannot_hold_is_a_failure() {
+    let far_ms = i64::MAX / 1_000 + 1;
+    let mut builder = ChunkBuilder::new();
+    for (offset, ms) in [(0, far_ms - 1), (1, far_ms), (2, i64::MIN), (3, 5)] {
+        let timestamp = Some((TimestampType::CreateTime, ms));
+        builder.push(RawRecord { offset, timestamp, key: None, payload: Some(b"{}") }, std::iter::empty());
+    }
+    let chunk = builder.finish();
+    for (unit, held) in [(TimeUnit::Millisecond, vec![0, 1, 2, 3]), (TimeUnit::Microsecond, vec![0, 3]), (TimeUnit::Nanosecond, vec![3])] {
+        let schema = Schema::new(vec![Column::new("ts", DataType::Timestamp(unit, None), false)]);
+        let mut decoder = JsonDecoder::new(Arc::new(schema), vec![Field::Timestamp], DecodeOptions::default()).unwrap();
+        let decoded = decoder.decode(&chunk, 0..4, "t", 0).unwrap();
+        assert_eq!(decoded.records, held, "{unit:?}");
+        let told = |failure: &DecodeFailure| failure.error.contains("timestamp") && failure.error.contains("does not fit");
+        assert!(decoded.failures.len() == 4 - held.len() && decoded.failures.iter().all(told), "{:?}", decoded.failures);
+    }
+}
+
+#[test]
 fn raw_and_no_columns() {
     let schema = Arc::new(Schema::new(vec![Column::new("v", DataType::Binary, true)]));
     let options = DecodeOptions { format: Format::Raw, ..DecodeOptions::default() };
