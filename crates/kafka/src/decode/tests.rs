@@ -272,7 +272,9 @@ fn a_timestamp_that_its_column_cannot_hold_is_a_failure() {
         builder.push(RawRecord { offset, timestamp, key: None, payload: Some(b"{}") }, std::iter::empty());
     }
     let chunk = builder.finish();
-    for (unit, held) in [(TimeUnit::Millisecond, vec![0, 1, 2, 3]), (TimeUnit::Microsecond, vec![0, 3]), (TimeUnit::Nanosecond, vec![3])] {
+    for (unit, held) in
+        [(TimeUnit::Millisecond, vec![0, 1, 2, 3]), (TimeUnit::Microsecond, vec![0, 3]), (TimeUnit::Nanosecond, vec![3])]
+    {
         let schema = Schema::new(vec![Column::new("ts", DataType::Timestamp(unit, None), false)]);
         let mut decoder = JsonDecoder::new(Arc::new(schema), vec![Field::Timestamp], DecodeOptions::default()).unwrap();
         let decoded = decoder.decode(&chunk, 0..4, "t", 0).unwrap();
