@@ -34,9 +34,10 @@ impl JobManager {
         archive: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> anyhow::Result<Savepoint> {
         let savepoints = self.savepoints().clone();
-        let _changing = savepoints.changing().await;
         let mut created = vec![];
         let taken = self.take_in(name, archive, &mut created).await;
+        // Only now: whoever sends the archive may take any time, and its files have names that nobody else has.
+        let _changing = savepoints.changing().await;
         let outcome = match taken {
             Ok(savepoint) => savepoints.add(savepoint.clone()).await.map(|()| savepoint).map_err(Into::into),
             Err(error) => Err(error),
