@@ -77,6 +77,10 @@ fn is_named(catalog: &Catalog, definition: &JobDefinition) -> bool {
     catalog.find_job(&definition.name).is_some_and(|job| job.incarnation == definition.incarnation)
 }
 
+fn has_gone(entry: Option<&Entry>, catalog: &Catalog, job: &str) -> bool {
+    entry.is_none() && catalog.find_job(job).is_none()
+}
+
 /// An incarnation that has ended is not here any more. What has its name by now stays.
 fn withdraw(jobs: &mut BTreeMap<String, Entry>, definition: &JobDefinition) {
     if jobs.get(&definition.name).is_some_and(|entry| entry.is_of(definition)) {
@@ -115,6 +119,12 @@ impl JobManager {
 
     pub fn find(&self, job: &str) -> Option<Entry> {
         self.jobs.read().get(job).cloned()
+    }
+
+    /// Whether a job is neither here nor in the catalog: one that the catalog names is being started or restarted where it is not here, and
+    /// its manifest names files.
+    pub(super) fn has_gone(&self, job: &str) -> bool {
+        has_gone(self.jobs.read().get(job), &self.catalog.current(), job)
     }
 
     /// A job that has started.
@@ -615,5 +625,13 @@ mod tests {
         let mut jobs = starting(earlier);
         withdraw(&mut jobs, earlier);
         assert!(jobs.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_is_only_in_the_catalog_has_not_gone() {
+        let (catalog, incarnation) = (catalog("a1"), Incarnation("a1".into()));
+        let starting = Entry::Starting { incarnation, error: "away".into() };
+        assert!(!has_gone(None, &catalog, "j"), "its leader has only just begun to lead, or it is being restarted");
+        assert!(!has_gone(Some(&starting), &Catalog::default(), "j") && has_gone(None, &catalog, "k"));
     }
 }

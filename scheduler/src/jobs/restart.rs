@@ -132,6 +132,7 @@ impl JobManager {
             Some(Entry::Running(handle)) => handle.tell(Event::Pinned { names: kept }).await,
             // It lists the savepoints when it has started.
             Some(Entry::Starting { .. }) => Ok(()),
+            None if !self.has_gone(job) => Ok(()),
             None => {
                 let names: Vec<String> = savepoint.file_names().filter(|name| !kept.contains(*name)).map(str::to_owned).collect();
                 Ok(self.context().store.delete(&names).await?)
