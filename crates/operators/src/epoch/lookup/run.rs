@@ -30,6 +30,10 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
+/// A store that has answered nothing for so long ends the attempt, and the next one asks again, for ever. An attempt that runs out of its
+/// time instead is taken for one whose records take too long, and stops the job in the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whom an epoch asks, and until when.
 pub struct Asking<'a> {
     pub tables: &'a Arc<dyn TableBackend>,
@@ -155,7 +159,9 @@ impl LookupJoin {
         };
         let missing = wanted.iter().enumerate().filter(|(place, _)| found[*place].is_none());
         let missing: Vec<(usize, Values)> = missing.map(|(place, (_, values))| (place, values.clone())).collect();
-        let reads = missing.into_iter().map(|(place, values)| async move { Ok((place, self.read(values, asking).await?)) });
+        let answered = &Mutex::new(tokio::time::Instant::now());
+        let reads =
+            missing.into_iter().map(|(place, values)| async move { Ok((place, self.read(values, asking, answered).await?)) });
         let reads: Vec<(usize, RecordBatch)> = futures::stream::iter(reads)
             .buffer_unordered(self.scan.options().in_flight)
             .try_collect::<Vec<_>>()
@@ -169,17 +175,19 @@ impl LookupJoin {
         found.into_iter().map(|batch| batch.ok_or_else(|| internal_datafusion_err!("a key was not read"))).collect()
     }
 
-    async fn read(&self, values: Values, asking: &Asking<'_>) -> Result<RecordBatch> {
+    /// `answered`: when the store answered last.
+    async fn read(&self, values: Values, asking: &Asking<'_>, answered: &Mutex<tokio::time::Instant>) -> Result<RecordBatch> {
         let table = self.scan.table();
         let predicates = table.partition_key.iter().zip(values);
         let predicates = predicates.map(|(column, values)| KeyPredicate { column: column.clone(), op: PredicateOp::Eq, values });
         let columns = self.scan.columns().iter().map(|&column| table.columns[column].name.clone()).collect();
         let request = ScanRequest { table: table.clone(), columns, predicates: predicates.collect(), limit: None };
         let mut pause = RETRY_FIRST;
+        let is_away = || answered.lock().elapsed() >= PATIENCE;
         let batches = loop {
             match once(asking.tables, &request).await {
                 Ok(batches) => break batches,
-                Err(error) if error.is_retryable() => {
+                Err(error) if error.is_retryable() && !is_away() => {
                     tracing::debug!(table = %table.name, %error, "a look-up is tried again");
                     tokio::select! {
                         () = asking.cancelled.cancelled() => return Err(external(error)),
@@ -189,6 +197,7 @@ impl LookupJoin {
                 Err(error) => return Err(external(error)),
             }
         };
+        *answered.lock() = tokio::time::Instant::now();
         let schema = self.scan_schema()?;
         let fitting = asking.apply(&self.steps, concat_batches(&schema, &batches)?)?;
         Ok(concat_batches(&self.right, &fitting)?)
@@ -306,16 +315,17 @@ mod tests {
     };
     use crate::lookup_scan::LookupScanExec;
 
-    /// Rows by `key`: as many as the key says, named by it. Away when it is asked first.
+    /// Rows by `key`: as many as the key says, named by it. Away when it is asked first, or always.
     #[derive(Debug, Default)]
     struct Numbered {
         asked: Mutex<Vec<i32>>,
         came_back: Mutex<bool>,
+        stays_away: bool,
     }
 
     impl Rows for Numbered {
         fn is_away(&self) -> bool {
-            !std::mem::replace(&mut *self.came_back.lock(), true)
+            self.stays_away || !std::mem::replace(&mut *self.came_back.lock(), true)
         }
 
         fn rows(&self, request: &ScanRequest) -> RecordBatch {
@@ -379,19 +389,37 @@ mod tests {
 
     /// And why rows are set aside.
     fn asked(join: &Stage, store: &Arc<Store<Numbered>>, lanes: Vec<Vec<RecordBatch>>) -> (Vec<Pair>, Vec<String>) {
-        let tables: Arc<dyn TableBackend> = store.clone();
-        let cancelled = CancellationToken::new();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let unfit = Mutex::default();
-        let asking = Asking { tables: &tables, cancelled: &cancelled, unfit: &unfit };
-        let lanes = runtime.block_on(resolve(std::slice::from_ref(join), lanes, &asking)).unwrap();
+        let (lanes, told) = resolved(join, store, lanes);
+        let lanes = lanes.unwrap();
         let mut rows = vec![];
         for batch in lanes.iter().flatten() {
             let (keys, names) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string::<i32>());
             rows.extend(keys.iter().zip(names.iter().map(|name| name.map(str::to_owned))));
         }
         rows.sort();
-        (rows, unfit.into_inner().into_iter().map(|unfit| unfit.error).collect())
+        (rows, told)
+    }
+
+    fn resolved(
+        join: &Stage,
+        store: &Arc<Store<Numbered>>,
+        lanes: Vec<Vec<RecordBatch>>,
+    ) -> (Result<Vec<Vec<RecordBatch>>>, Vec<String>) {
+        let tables: Arc<dyn TableBackend> = store.clone();
+        let cancelled = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let unfit = Mutex::default();
+        let asking = Asking { tables: &tables, cancelled: &cancelled, unfit: &unfit };
+        let lanes = runtime.block_on(resolve(std::slice::from_ref(join), lanes, &asking));
+        (lanes, unfit.into_inner().into_iter().map(|unfit| unfit.error).collect())
+    }
+
+    #[test]
+    fn a_store_that_stays_away_ends_the_attempt() {
+        let store = Arc::new(Store(Numbered { stays_away: true, ..Numbered::default() }));
+        let inner = Stage::Lookup(Box::new(join(JoinType::Inner, LookupOptions::default())));
+        let error = resolved(&inner, &store, vec![vec![stream(&[Some(1)])]]).0.expect_err("nobody answers");
+        assert!(error.to_string().contains("looking up rows of") && error.to_string().contains("away"), "{error}");
     }
 
     #[test]
