@@ -2,7 +2,7 @@
 //! one atomic write of its markers and its state: there is no moment at which it is half committed. A producer that begins anew under the
 //! same id takes a higher epoch, which aborts what its predecessor left open and refuses all that it still sends.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -111,6 +111,8 @@ impl Transaction {
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
     ids: HashMap<String, Transaction>,
+    /// Those whose transaction is open: each record that is written asks for them, and there are few among all that ever were.
+    open: HashSet<String>,
     producers: HashMap<i64, String>,
 }
 
@@ -147,6 +149,10 @@ impl Transactions {
             self.producers.remove(&before.producer.0);
         }
         self.producers.insert(transaction.producer.0, id.clone());
+        match transaction.is_open() {
+            true => self.open.insert(id.clone()),
+            false => self.open.remove(&id),
+        };
         self.ids.insert(id, transaction);
     }
 
@@ -162,7 +168,7 @@ impl Transactions {
 
     /// The first offset in a partition that belongs to an open transaction.
     pub(super) fn open_from(&self, partition: PartitionKey) -> Option<i64> {
-        let written = self.ids.values().flat_map(Transaction::written);
+        let written = self.open.iter().filter_map(|id| self.ids.get(id)).flat_map(Transaction::written);
         written.filter(|(written, _)| *written == partition).map(|(_, first)| first).min()
     }
 
@@ -192,7 +198,8 @@ impl Transactions {
     }
 
     pub(super) fn overdue(&self, now_ms: i64) -> Vec<String> {
-        self.ids.iter().filter(|(_, transaction)| transaction.is_overdue(now_ms)).map(|(id, _)| id.clone()).collect()
+        let is_overdue = |id: &&String| self.ids.get(*id).is_some_and(|transaction| transaction.is_overdue(now_ms));
+        self.open.iter().filter(is_overdue).cloned().collect()
     }
 
     /// Forgets what was open in a topic that was deleted.
@@ -291,6 +298,10 @@ mod tests {
         assert_eq!(transactions.open_from(HERE), Some(40));
         assert_eq!(transactions.overdue(1_000), [""; 0]);
         assert_eq!(transactions.overdue(1_001), ["a"]);
+        let mut transaction = transactions.get("a").cloned().unwrap();
+        transaction.end(true, 0);
+        transactions.put("a".into(), transaction);
+        assert_eq!((transactions.open_from(HERE), transactions.open.len()), (None, 0), "what has ended is not looked through");
     }
 
     #[test]
