@@ -69,7 +69,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// The rows of a published part that were refused, which of epochs before the last is not known; `None` where it is not published.
+    /// The rows of a published part that were refused, which of epochs before the last is not known; `None` where it is not
+    /// published.
     pub fn published(&self, epoch: u64, part: u16) -> Option<&[u32]> {
         if self.epoch > epoch {
             return Some(&[]);

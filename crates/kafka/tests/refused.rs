@@ -53,7 +53,8 @@ fn count(chunks: &[RecordChunk]) -> i64 {
     chunks.iter().map(|chunk| chunk.len() as i64).sum()
 }
 
-/// The client stops to read a partition at the first refusal: a log that was cut and has grown again, for one, would never be read on.
+/// The client stops to read a partition at the first refusal: a log that was cut and has grown again, for one, would never be read
+/// on.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offset_that_is_kept_is_asked_for_again() {
     let bench = Bench::refusing(1).await;

@@ -121,8 +121,8 @@ impl JobManager {
         self.jobs.read().get(job).cloned()
     }
 
-    /// Whether a job is neither here nor in the catalog: one that the catalog names is being started or restarted where it is not here, and
-    /// its manifest names files.
+    /// Whether a job is neither here nor in the catalog: one that the catalog names is being started or restarted where it is not
+    /// here, and its manifest names files.
     pub(super) fn has_gone(&self, job: &str) -> bool {
         has_gone(self.jobs.read().get(job), &self.catalog.current(), job)
     }

@@ -29,8 +29,8 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Whether reading may go on by itself. Records before the first that is kept stay gone: the leader sees it and says where to go on. A
-    /// log that ends below the offset may have grown past it before the leader looks.
+    /// Whether reading may go on by itself. Records before the first that is kept stay gone: the leader sees it and says where to
+    /// go on. A log that ends below the offset may have grown past it before the leader looks.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NoSuchTopic | Self::Denied(_) | Self::Refused(_) => true,

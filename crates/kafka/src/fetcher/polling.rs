@@ -445,8 +445,9 @@ impl Polling {
         }
     }
 
-    /// The broker does not have the offset that comes next: what does it have? If it has it, the error is one of another partition or of an
-    /// earlier placement, or the log has grown past the offset again: another client, which knows of no other error, finds out.
+    /// The broker does not have the offset that comes next: what does it have? If it has it, the error is one of another partition
+    /// or of an earlier placement, or the log has grown past the offset again: another client, which knows of no other error, finds
+    /// out.
     fn check_lost(&self, partition: i32, placement: u64, is_named: bool) {
         let Some(offset) = self.source.position(partition, placement) else { return };
         match self.consumer.fetch_watermarks(self.source.topic(), partition, ANSWER).ok() {

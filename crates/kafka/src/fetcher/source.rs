@@ -393,8 +393,8 @@ impl Source {
         self.arrived.notify_waiters();
     }
 
-    /// The broker refused the offset that comes next, and says that it keeps it. Where it lost the end of the log, other records have taken
-    /// the offsets since.
+    /// The broker refused the offset that comes next, and says that it keeps it. Where it lost the end of the log, other records
+    /// have taken the offsets since.
     pub fn refuse(&self, partition: i32, placement: u64, offset: i64) {
         tracing::warn!(topic = %self.topic, partition, offset, "the broker refused an offset that it keeps; it is asked again");
         let refused_too_often = {

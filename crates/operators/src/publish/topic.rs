@@ -97,8 +97,8 @@ impl TopicPublishers {
     }
 }
 
-/// The refused rows of a part that is published already. They are noted of a publisher's last epoch; of one before it they are those
-/// that the topic refuses now: whoever led then may have gone on to the next epoch, and not have recorded them.
+/// The refused rows of a part that is published already. They are noted of a publisher's last epoch; of one before it they are
+/// those that the topic refuses now: whoever led then may have gone on to the next epoch, and not have recorded them.
 fn already_refused(position: &Position, epoch: u64, part: u16, refused: &[(u32, String)]) -> Option<Vec<(u32, String)>> {
     if position.epoch > epoch {
         return Some(refused.to_vec());

@@ -30,8 +30,8 @@ use crate::{
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
-/// A store that has answered nothing for so long ends the attempt, and the next one asks again, for ever. An attempt that runs out of its
-/// time instead is taken for one whose records take too long, and stops the job in the end.
+/// A store that has answered nothing for so long ends the attempt, and the next one asks again, for ever. An attempt that runs out
+/// of its time instead is taken for one whose records take too long, and stops the job in the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom an epoch asks, and until when.
