@@ -2,8 +2,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, Query, Select, SetExpr, SetOperator,
-    SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor,
+    BinaryOperator, CaseWhen, Expr, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, Query, Select, SelectFlavor,
+    SelectItem, SetExpr, SetOperator, SetQuantifier, Statement, TableFactor, UnaryOperator, Visit, Visitor,
 };
 
 use crate::{
@@ -33,6 +33,9 @@ impl Visitor for Clauses {
         if !query.locks.is_empty() {
             return ControlFlow::Break("FOR UPDATE and FOR SHARE do not exist, as there are no locks; leave them out".into());
         }
+        if let Some(message) = refused_of_query(query) {
+            return ControlFlow::Break(message.into());
+        }
         if asks_in_values(&query.body) {
             return ControlFlow::Break(
                 "VALUES with a subquery is not supported; write INSERT INTO … SELECT 'a', (SELECT max(x) FROM u), and UNION ALL between several rows"
@@ -60,8 +63,8 @@ impl Visitor for Clauses {
                 "LATERAL VIEW is not supported; write FROM t CROSS JOIN UNNEST(array) AS x (item) for explode(array)".into(),
             );
         }
-        if select.prewhere.is_some() {
-            return ControlFlow::Break("PREWHERE is not supported; write WHERE".into());
+        if let Some(message) = refused_of_select(select) {
+            return ControlFlow::Break(message.into());
         }
         let conditions = [&select.selection, &select.having, &select.qualify];
         if let Some(message) = conditions.into_iter().flatten().find_map(|condition| unanswerable(condition, true, true)) {
@@ -74,6 +77,14 @@ impl Visitor for Clauses {
         match table {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 ControlFlow::Break("TABLESAMPLE is not supported; choose rows by a column: WHERE id % 10 = 0".into())
+            }
+            TableFactor::Table { with_ordinality: true, .. } | TableFactor::Function { with_ordinality: true, .. } => {
+                ControlFlow::Break("WITH ORDINALITY is not supported; number the rows: ROW_NUMBER() OVER (ORDER BY …)".into())
+            }
+            TableFactor::Table { name, with_hints, partitions, index_hints, .. }
+                if !(with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty()) =>
+            {
+                ControlFlow::Break(format!("table {name} takes no WITH (…), PARTITION (…) or INDEX (…) in a query; leave it out"))
             }
             TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => ControlFlow::Break(
                 "PIVOT and UNPIVOT are not supported; write sum(v) FILTER (WHERE k = 'a') AS a, or UNION ALL".into(),
@@ -105,6 +116,47 @@ impl Visitor for Clauses {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+}
+
+/// What stands around a query and would say nothing.
+fn refused_of_query(query: &Query) -> Option<&'static str> {
+    if query.format_clause.is_some() || query.for_clause.is_some() {
+        return Some(
+            "FORMAT, FOR JSON and FOR XML do not exist; how an answer is written is the client's: polybolos sql --output json",
+        );
+    }
+    if query.settings.is_some() {
+        return Some("SETTINGS is not supported; leave it out");
+    }
+    match &query.limit_clause {
+        Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty() => {
+            Some("LIMIT n BY is not supported; write QUALIFY ROW_NUMBER() OVER (PARTITION BY key ORDER BY …) <= n")
+        }
+        _ => None,
+    }
+}
+
+/// What other systems have in a SELECT.
+fn refused_of_select(select: &Select) -> Option<&'static str> {
+    let is_like = |item: &SelectItem| match item {
+        SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => options.opt_ilike.is_some(),
+        _ => false,
+    };
+    if select.prewhere.is_some() {
+        Some("PREWHERE is not supported; write WHERE")
+    } else if !select.connect_by.is_empty() {
+        Some("CONNECT BY is not supported; write a join per level, or in a query WITH RECURSIVE")
+    } else if select.top.is_some() {
+        Some("TOP is not supported; write LIMIT n")
+    } else if !(select.sort_by.is_empty() && select.cluster_by.is_empty() && select.distribute_by.is_empty()) {
+        Some("SORT BY, CLUSTER BY and DISTRIBUTE BY are not supported; write ORDER BY, or leave them out")
+    } else if select.flavor == SelectFlavor::FromFirstNoSelect {
+        Some("FROM t by itself selects nothing; write SELECT * FROM t")
+    } else if select.projection.iter().any(is_like) {
+        Some("* ILIKE is not supported; name the columns")
+    } else {
+        None
     }
 }
 
@@ -199,6 +251,9 @@ fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
                 .into(),
         );
     }
+    if let Some(message) = joins.iter().find_map(|join| unknown_join(&join.join_operator)) {
+        return ControlFlow::Break(message.into());
+    }
     let refused = joins.iter().find_map(|join| match &join.join_operator {
         JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => Some(("RIGHT", constraint)),
         JoinOperator::FullOuter(constraint) => Some(("FULL", constraint)),
@@ -214,6 +269,21 @@ fn refuse_joins(joins: &[Join]) -> ControlFlow<String> {
     match joins.iter().filter_map(condition_of).find_map(|condition| unanswerable(condition, true, true)) {
         Some(message) => ControlFlow::Break(message.into()),
         None => ControlFlow::Continue(()),
+    }
+}
+
+fn unknown_join(operator: &JoinOperator) -> Option<&'static str> {
+    match operator {
+        JoinOperator::Semi(_) => Some("SEMI JOIN is not supported; write LEFT SEMI JOIN"),
+        JoinOperator::Anti(_) => Some("ANTI JOIN is not supported; write LEFT ANTI JOIN"),
+        JoinOperator::StraightJoin(_) => Some("STRAIGHT_JOIN is not supported; write JOIN"),
+        JoinOperator::CrossApply | JoinOperator::OuterApply => {
+            Some("CROSS APPLY and OUTER APPLY are not supported; write FROM t, LATERAL (SELECT …) AS x")
+        }
+        JoinOperator::ArrayJoin | JoinOperator::LeftArrayJoin | JoinOperator::InnerArrayJoin => {
+            Some("ARRAY JOIN is not supported; write CROSS JOIN UNNEST(array) AS x (item)")
+        }
+        _ => None,
     }
 }
 
