@@ -3,14 +3,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{Field, Schema},
-    common::DFSchema,
+    common::{DFSchema, tree_node::TreeNode},
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{Expr, ExprSchemable},
     sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias,
 };
 
 use super::{ColumnDefinition, ColumnKind, TableDefinition};
-use crate::{cast_types::CastTypes, error::SqlError, functions, names::RelationName, parser, types::SqlType};
+use crate::{
+    cast_types::CastTypes, error::SqlError, functions, names::RelationName, parser, planner::refuse_misplaced, types::SqlType,
+};
 
 /// Fills in the types that follow from expressions.
 pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) -> Result<(), SqlError> {
@@ -28,7 +30,14 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
     state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
     for column in columns {
         let ColumnKind::Computed { expression } = &column.kind else { continue };
+        refuse_misplaced(&parser::expression(expression)?, &state)?;
         let planned = planned(&state, expression, &schema)?;
+        if planned.exists(|part| Ok(is_of_several_rows(part)))? {
+            return Err(SqlError::unsupported(format!(
+                "column {} of table {table} is computed of more than its record; have no aggregate, OVER, unnest or subquery in it, and compute it in the SELECT of the job",
+                column.name
+            )));
+        }
         let found = planned.get_type(&schema)?;
         let Some(sql_type) = SqlType::of_arrow(&found) else {
             let message =
@@ -39,6 +48,18 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
         column.sql_type = sql_type;
     }
     Ok(())
+}
+
+fn is_of_several_rows(part: &Expr) -> bool {
+    matches!(
+        part,
+        Expr::AggregateFunction(_)
+            | Expr::WindowFunction(_)
+            | Expr::Unnest(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::Exists(_)
+            | Expr::InSubquery(_)
+    )
 }
 
 /// Read by our own grammar, as the expressions of queries are.

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     helpers::attached_token::AttachedToken,
 };
 
-use super::{dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
+use super::{calls, dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, NEGATIVE, RAW, VALUE, is_unit, strptime},
@@ -160,8 +160,21 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
     Ok(())
 }
 
+/// Aggregates that are an expression here, which their clauses become part of.
+const AGGREGATES: [&str; 3] = ["json_arrayagg", "mode", "percentile_disc"];
+
 /// What a call is here; `None`: what it says. A call may be changed in place.
 fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
+    let name = function.name.to_string().to_ascii_lowercase();
+    calls::keep_nulls(&name, function)?;
+    let clause = calls::clause_of(function).filter(|_| !AGGREGATES.contains(&name.as_str()));
+    match (meaning_of(function)?, clause) {
+        (Some(_), Some(clause)) => Err(calls::takes_no(&name, clause)),
+        (meaning, _) => Ok(meaning),
+    }
+}
+
+fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let [name] = function.name.0.as_slice() else { return Ok(None) };
     let Some(name) = name.as_ident().filter(|name| name.quote_style.is_none()) else { return Ok(None) };
     let name = name.value.to_ascii_lowercase();
@@ -699,6 +712,8 @@ mod tests {
             ),
             ("json_object('a', JSON_ARRAY(1, 'x'))", "json_of('{', '~a', json_of('[', '=', 1, '=', 'x'))"),
             ("JSON_OBJECT()", "json_of('{')"),
+            ("json_array(a NULL ON NULL)", "json_of('[', '=', a)"),
+            ("json_arrayagg(a NULL ON NULL)", "json_of('[]', '=', array_agg(a))"),
             ("JSON_ARRAYAGG(DISTINCT a ORDER BY a)", "json_of('[]', '=', array_agg(DISTINCT a ORDER BY a))"),
             ("JSON_ARRAYAGG(JSON_OBJECT('a' VALUE x))", "json_of('[]', '~', array_agg(json_of('{', '=a', x)))"),
             ("JSON_ARRAY((a || ']'), (to_json(b)))", "json_of('[', '=', (a || ']'), '~', (to_json(b)))"),
@@ -784,6 +799,11 @@ mod tests {
             ("to_timestamp(t, 'yyyy QQ')", "QQ"),
             ("json_object('a', 1, 'b')", "pairs"),
             ("json_object(a, 1)", "names in quotes"),
+            ("IF(a, b, c) FILTER (WHERE d)", "if is computed row by row and takes no FILTER; leave it out, or write CASE WHEN"),
+            ("to_timestamp_ltz(DISTINCT n)", "takes no DISTINCT"),
+            ("json_array(a ABSENT ON NULL)", "NULLs are members of JSON here"),
+            ("json_arrayagg(a ABSENT ON NULL)", "FILTER (WHERE x IS NOT NULL)"),
+            ("json_array(a RETURNING STRING)", "takes no RETURNING"),
             ("trunc(ts, 'MM')", "write date_trunc('month', time)"),
             ("instr(a, 'b', 5)", "write locate(part, text, from)"),
             ("mode(a) WITHIN GROUP (ORDER BY a)", "mode takes one order"),

@@ -1,5 +1,6 @@
 //! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
 //! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
+mod calls;
 mod casts;
 mod clauses;
 mod cursor;
@@ -38,6 +39,7 @@ use datafusion::sql::sqlparser::{
 };
 
 pub(crate) use self::{
+    calls::{clause_of, takes_no},
     casts::beneath,
     equivalents::{with_named_casts, with_negatives},
     headings::{folded, is_wildcard},

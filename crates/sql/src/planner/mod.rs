@@ -1,5 +1,6 @@
 //! Statements → logical plans: queries as DataFusion plans them, INSERTs with the target's columns and types in front, jobs checked for
 //! what a stream can do and optimised with settings that suit Ballista.
+mod clauses;
 mod constants;
 mod event_time;
 mod exact;
@@ -26,6 +27,7 @@ use datafusion::{
     sql::{parser, sqlparser::ast},
 };
 
+pub(crate) use self::clauses::refuse_misplaced;
 use self::event_time::Lineage;
 pub use self::{
     event_time::{EventTimeUse, WatermarkSource, WindowEnds},
@@ -397,6 +399,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         let statement = ast::Statement::Query(Box::new(query));
         state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await
     };
+    refuse_misplaced(query, state)?;
     let query = &in_subquery::of_several_columns(query)?;
     let plan = match planned(query.clone()).await {
         Ok(plan) if groups_by_twins(&plan)? => planned(with_named_casts(query)).await.unwrap_or(plan),

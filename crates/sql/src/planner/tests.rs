@@ -1095,6 +1095,23 @@ async fn views_and_jobs_hold_what_they_stand_on() {
             "CREATE TABLE w (a INT, b AS a + 1, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')",
             "only columns of Kafka tables",
         ),
+        ("CREATE TABLE w (a INT, b AS sum(a)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "more than its record"),
+        (
+            "CREATE TABLE w (a INT, b AS (SELECT 1)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "more than its record",
+        ),
+        (
+            "CREATE TABLE w (a INT, b AS row_number() OVER ()) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "more than its record",
+        ),
+        (
+            "CREATE TABLE w (a INT, b AS unnest(make_array(a))) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "more than its record",
+        ),
+        (
+            "CREATE TABLE w (a INT, b AS abs(a) FILTER (WHERE a > 1)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "abs is computed row by row and takes no FILTER",
+        ),
         ("CREATE TABLE w (a INT, b AS nowhere + 1) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "nowhere"),
     ] {
         let message = error(statements);
@@ -1217,6 +1234,14 @@ async fn what_cannot_be_asked_is_refused_where_it_stands() {
 #[tokio::test]
 async fn refusals_say_what_to_write() {
     for (job, said) in [
+        ("other SELECT k, abs(v) FILTER (WHERE v > 5) FROM t", "abs is computed row by row and takes no FILTER"),
+        ("other SELECT k, abs(DISTINCT v) FROM t", "abs is computed row by row and takes no DISTINCT"),
+        ("other SELECT upper(k) OVER (PARTITION BY k), v FROM t", "takes no OVER"),
+        ("other SELECT k, ABS(v ORDER BY v) FROM t", "takes no ORDER BY"),
+        ("other SELECT k, abs(v) WITHIN GROUP (ORDER BY v) FROM t", "takes no WITHIN GROUP"),
+        ("other SELECT coalesce(k) IGNORE NULLS, v FROM t", "takes no IGNORE NULLS"),
+        ("other SELECT k, abs(2)(v) FROM t", "takes no second list of arguments"),
+        ("other SELECT k, lag(DISTINCT v) OVER (PARTITION BY k ORDER BY ts) FROM t", "lag takes no DISTINCT"),
         ("other SELECT s.k, 1 FROM side s", "which ends"),
         ("other SELECT t.k, 1 FROM t JOIN side s ON t.k = s.k", "look it up: JOIN side FOR SYSTEM_TIME AS OF"),
         ("other SELECT k, v FROM t ORDER BY v", "add LIMIT n"),
