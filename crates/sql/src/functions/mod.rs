@@ -27,6 +27,7 @@
 //! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |
 //! | `longest_run(array)` | of items in order the most frequent one, for `mode()` |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
+//! | `or_null(value)` | the value, of a subquery that may have no row |
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `date_part`, `date_trunc`, `to_timestamp_seconds` and its like, `to_unixtime`, `nullif` | DataFusion's, right where those are not |
@@ -48,6 +49,7 @@ mod last_record;
 mod longest_run;
 mod nulls;
 mod numeric;
+mod or_null;
 mod percentile;
 mod required;
 mod session;
@@ -76,6 +78,7 @@ pub(crate) use self::{
     date_format::strptime,
     last_record::LAST_RECORD,
     numeric::{NAMED_CAST, NEGATIVE},
+    or_null::OR_NULL,
     time_units::is_unit,
     to_json::{JSON_OF, RAW, VALUE},
 };
@@ -115,6 +118,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         sign(),
         event_time(),
         required(),
+        or_null(),
     ];
     functions.extend(numeric::date_parts());
     functions.extend(corrected::all());
@@ -155,6 +159,11 @@ pub(crate) fn event_time() -> Arc<ScalarUDF> {
 /// What may not be NULL.
 pub(crate) fn required() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::new_from_impl(required::Required::new()))
+}
+
+/// What may be NULL whatever its type says.
+pub(crate) fn or_null() -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(or_null::OrNull::new()))
 }
 
 /// What a column of UUIDs takes.

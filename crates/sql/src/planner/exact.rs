@@ -1,5 +1,6 @@
 //! What arrow computes otherwise than SQL, put right by what stands before it. A CAST of a time to fewer digits goes down, not
 //! towards 1970. Both zeros of floats are one partition and peers `OVER`, as they are one group. A `RANGE` of times of day is one of times of one day.
+//! A subquery that may have no row may be NULL, where DataFusion asks only whether its column may be.
 //! And a backslash that a regular expression asks for is one: of `a ~ 'x\\'` DataFusion makes a LIKE, to which it escapes what follows.
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use datafusion::{
     logical_expr::{
         Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, WindowFrameBound,
         WindowFrameUnits, WindowFunctionDefinition,
-        expr::{Sort, WindowFunction},
+        expr::{ScalarFunction, Sort, WindowFunction},
         expr_rewriter::NamePreserver,
         lit,
         utils::{grouping_set_to_exprlist, merge_schema},
@@ -65,7 +66,45 @@ fn expressions_put_right(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> 
 }
 
 fn part_put_right(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    with_backslashes(part).transform_data(|part| Ok(cast_down(part, schema)))
+    let part = with_backslashes(part).transform_data(|part| Ok(cast_down(part, schema)))?;
+    part.transform_data(|part| Ok(with_null(part)))
+}
+
+/// A subquery in a view that stands beneath has it already.
+fn with_null(part: Expr) -> Transformed<Expr> {
+    match part {
+        Expr::ScalarSubquery(subquery) => {
+            let plan = &subquery.subquery;
+            let is_known = plan.schema().fields().iter().all(|field| field.is_nullable()) || has_a_row(plan);
+            let value = Expr::ScalarSubquery(subquery);
+            if is_known { Transformed::no(value) } else { Transformed::yes(functions::or_null().call(vec![value])) }
+        }
+        Expr::ScalarFunction(mut function) if is_or_null(&function) => match function.args.pop() {
+            Some(Expr::ScalarFunction(inner)) if is_or_null(&inner) => Transformed::yes(Expr::ScalarFunction(inner)),
+            value => {
+                function.args.extend(value);
+                Transformed::no(Expr::ScalarFunction(function))
+            }
+        },
+        other => Transformed::no(other),
+    }
+}
+
+fn is_or_null(function: &ScalarFunction) -> bool {
+    function.func.name() == functions::OR_NULL
+}
+
+/// Whether a plan gives a row whatever there is.
+fn has_a_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(relation) => relation.produce_one_row,
+        LogicalPlan::Values(_) => true,
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Subquery(_) => {
+            plan.inputs().into_iter().all(has_a_row)
+        }
+        _ => false,
+    }
 }
 
 /// Within grouping sets expressions have no name to keep, and `grouping()` finds its argument among them by what is written: those that are put right

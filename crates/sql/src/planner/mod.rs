@@ -408,6 +408,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         Err(error) if lacks_order(&error) => planned(with_places(query)).await.map_err(|_| error)?,
         planned => planned?,
     };
+    refuse::refuse_windows(&plan)?;
     exists::refuse_aggregates(&plan)?;
     let plan = exact::put_right(lateral::numbered(in_subquery::told_apart(plan)?)?)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

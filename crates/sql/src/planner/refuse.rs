@@ -44,6 +44,22 @@ pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), S
     }
 }
 
+/// Refuses a window function where rows are still being chosen or grouped: DataFusion makes a plan of it that nothing can run.
+pub(super) fn refuse_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let is_before = |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_));
+    let mut is_found = false;
+    plan.apply_with_subqueries(|node| {
+        is_found = is_before(node) && has(node, |part| matches!(part, Expr::WindowFunction(_)));
+        Ok(if is_found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    if is_found {
+        return Err(SqlError::unsupported(
+            "a function OVER (…) does not stand in WHERE, ON, GROUP BY or HAVING, as it is computed after them; write QUALIFY ROW_NUMBER() OVER (…) = 1, or compute it in a subquery of FROM",
+        ));
+    }
+    Ok(())
+}
+
 /// Checks a query that is not yet optimised: that nothing asks EXISTS or IN where no rule makes a join of it.
 pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<(), SqlError> {
     if who_asks(plan)?.is_none() {

@@ -397,6 +397,25 @@ async fn what_is_written_otherwise_is_answered_alike() {
 }
 
 #[tokio::test]
+async fn a_subquery_without_a_row_is_null() {
+    for (query, answer) in [
+        ("SELECT (SELECT 1 WHERE 1 > 2) IS NULL", "true"),
+        ("SELECT (SELECT v FROM newest WHERE v > 99) IS NULL, (SELECT v FROM newest WHERE v = 3) IS NULL", "true false"),
+        ("SELECT coalesce((SELECT v FROM newest WHERE v > 99), 7)", "7"),
+        ("SELECT (SELECT v FROM newest WHERE v > 99)", ""),
+        ("SELECT v FROM newest WHERE coalesce((SELECT v FROM newest WHERE v > 99), 4) = v", "4"),
+        ("SELECT v FROM newest WHERE v > (SELECT count(*) + 3 FROM newest WHERE v > 99)", "4"),
+        ("SELECT (SELECT count(*) FROM newest WHERE v > 99 HAVING count(*) > 0) IS NULL", "true"),
+        ("WITH w AS (SELECT (SELECT 1 WHERE 1 > 2) AS x) SELECT x IS NULL FROM w", "true"),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    let job = plan("other SELECT k, coalesce((SELECT count(*) FROM u WHERE u.k = t.k HAVING count(*) > 1), 0) FROM t").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("or_null("), "{shown}");
+}
+
+#[tokio::test]
 async fn groups_may_be_a_column_and_casts_of_it() {
     let sql = "SELECT a, CAST(a AS STRING) AS s, count(*) AS n FROM (VALUES (1), (2), (1)) AS t (a) GROUP BY a, CAST(a AS STRING) ORDER BY a";
     assert_eq!(rows(sql).await, "1 1 2\n2 2 1");
@@ -1234,6 +1253,10 @@ async fn what_cannot_be_asked_is_refused_where_it_stands() {
 #[tokio::test]
 async fn refusals_say_what_to_write() {
     for (job, said) in [
+        ("other SELECT k, v FROM t WHERE row_number() OVER (PARTITION BY k ORDER BY ts) = 1", "write QUALIFY ROW_NUMBER() OVER"),
+        ("other SELECT k, max(v) FROM t GROUP BY k HAVING rank() OVER (ORDER BY k) = 1", "write QUALIFY"),
+        ("other SELECT t.k, t.v FROM t JOIN u ON row_number() OVER (ORDER BY t.k) = u.v", "write QUALIFY"),
+        ("other SELECT k, v FROM t GROUP BY k, v, rank() OVER (ORDER BY k)", "write QUALIFY"),
         ("other SELECT k, abs(v) FILTER (WHERE v > 5) FROM t", "abs is computed row by row and takes no FILTER"),
         ("other SELECT k, abs(DISTINCT v) FROM t", "abs is computed row by row and takes no DISTINCT"),
         ("other SELECT upper(k) OVER (PARTITION BY k), v FROM t", "takes no OVER"),
