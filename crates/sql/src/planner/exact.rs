@@ -55,13 +55,14 @@ fn expressions_put_right(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> 
         _ => Order::default(),
     };
     let names = NamePreserver::new(&plan);
+    let is_condition = matches!(plan, LogicalPlan::Filter(_));
     plan.map_expressions(|expression| {
         let name = names.save(&expression);
         let changed = expression.transform_up(|part| match part {
             Expr::WindowFunction(function) => Ok(order.put_right(function, &schema)),
             other => part_put_right(other, &schema),
         })?;
-        Ok(changed.update_data(|changed| name.restore(changed)))
+        Ok(changed.update_data(|changed| name.restore(if is_condition { compared(changed) } else { changed })))
     })
 }
 
@@ -87,6 +88,24 @@ fn with_null(part: Expr) -> Transformed<Expr> {
             }
         },
         other => Transformed::no(other),
+    }
+}
+
+/// A comparison of WHERE that is NULL is as good as false: a subquery's value is left as it is there, so that rows are joined by it.
+fn compared(condition: Expr) -> Expr {
+    use Operator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let (side, BinaryExpr { left, op, right }): (fn(Expr) -> Expr, _) = match condition {
+        Expr::BinaryExpr(both) if both.op == And => (compared, both),
+        Expr::BinaryExpr(both) if matches!(both.op, Eq | NotEq | Lt | LtEq | Gt | GtEq) => (without_null, both),
+        other => return other,
+    };
+    Expr::BinaryExpr(BinaryExpr::new(Box::new(side(*left)), op, Box::new(side(*right))))
+}
+
+fn without_null(value: Expr) -> Expr {
+    match value {
+        Expr::ScalarFunction(mut function) if is_or_null(&function) && function.args.len() == 1 => function.args.remove(0),
+        other => other,
     }
 }
 

@@ -410,9 +410,13 @@ async fn a_subquery_without_a_row_is_null() {
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
     }
-    let job = plan("other SELECT k, coalesce((SELECT count(*) FROM u WHERE u.k = t.k HAVING count(*) > 1), 0) FROM t").await.unwrap();
+    let job =
+        plan("other SELECT k, coalesce((SELECT count(*) FROM u WHERE u.k = t.k HAVING count(*) > 1), 0) FROM t").await.unwrap();
     let shown = job.inserts[0].plan.display_indent().to_string();
     assert!(shown.contains("or_null("), "{shown}");
+    let job = plan("other SELECT k, v FROM u WHERE v > 1 AND v = (SELECT v FROM u ORDER BY ts LIMIT 1)").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(!shown.contains("or_null(") && shown.contains("Inner Join"), "{shown}");
 }
 
 #[tokio::test]
@@ -1114,7 +1118,10 @@ async fn views_and_jobs_hold_what_they_stand_on() {
             "CREATE TABLE w (a INT, b AS a + 1, PRIMARY KEY (a) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')",
             "only columns of Kafka tables",
         ),
-        ("CREATE TABLE w (a INT, b AS sum(a)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')", "more than its record"),
+        (
+            "CREATE TABLE w (a INT, b AS sum(a)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
+            "more than its record",
+        ),
         (
             "CREATE TABLE w (a INT, b AS (SELECT 1)) WITH ('connector' = 'kafka', 'topic' = 'w', 'format' = 'json')",
             "more than its record",
