@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray, StringArray},
+        array::{ArrayRef, AsArray, BooleanArray, StringArray},
         compute::is_not_null,
         datatypes::{DataType, Field, FieldRef},
     },
@@ -18,6 +18,7 @@ use datafusion::{
     sql::sqlparser::ast::BinaryOperator,
 };
 use datafusion_functions_json::udfs;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::text::is_text;
@@ -32,7 +33,60 @@ pub(super) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
     {
         registry.register_udf(function)?;
     }
+    registry.register_udf(Arc::new(ScalarUDF::new_from_impl(IsJson::new())))?;
     registry.register_expr_planner(Arc::new(Operators))
+}
+
+/// `text IS JSON`, of a kind: `is_json(text, 'object')`. Here a text that breaks off is none.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct IsJson {
+    signature: Signature,
+}
+
+impl IsJson {
+    fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for IsJson {
+    fn name(&self) -> &str {
+        "is_json"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        match arguments {
+            [json, kind] if is_text(json) && is_text(kind) => Ok(vec![DataType::Utf8, DataType::Utf8]),
+            _ => plan_err!("IS JSON is asked of a text"),
+        }
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [json, ColumnarValue::Scalar(kind)] = arguments.args.as_slice() else {
+            return exec_err!("IS JSON asks for the same kind in all rows");
+        };
+        let kind = kind.try_as_str().flatten().unwrap_or_default();
+        let texts = json.to_array(arguments.number_rows)?;
+        let answers = texts.as_string::<i32>().iter().map(|text| text.map(|text| is_json(text, kind)));
+        Ok(ColumnarValue::Array(Arc::new(answers.collect::<BooleanArray>())))
+    }
+}
+
+fn is_json(text: &str, kind: &str) -> bool {
+    let is_of_kind = match text.trim_start().chars().next() {
+        Some('{') => matches!(kind, "value" | "object"),
+        Some('[') => matches!(kind, "value" | "array"),
+        _ => matches!(kind, "value" | "scalar"),
+    };
+    is_of_kind && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 /// `json -> step` and `json ->> step`.

@@ -22,6 +22,7 @@
 //! | `mod(a, b)` | `a % b` |
 //! | `as_uuid(text)` | the UUID in small letters; an error where it is none |
 //! | `json_value`, `json_query`, `json_exists`, `get_json_object`, `json_get`, `->`, `->>` and others | what is at a place in a text of JSON |
+//! | `is_json(text, 'object')` | `text IS JSON OBJECT`; also `'value'`, `'array'`, `'scalar'` |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
 //! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |

@@ -1,6 +1,8 @@
 //! What stands after the arguments of an aggregate or a window function, or among them: DataFusion passes over it where the function is neither.
 use datafusion::sql::sqlparser::ast::{DuplicateTreatment, Function, FunctionArgumentClause, FunctionArguments, JsonNullClause};
 
+use super::json_clauses::ABSENT;
+
 /// The first such clause of a call.
 pub(crate) fn clause_of(function: &Function) -> Option<&'static str> {
     let list = match &function.args {
@@ -38,14 +40,12 @@ pub(crate) fn takes_no(function: &str, clause: &str) -> String {
 ///
 /// # Errors
 /// When they are to be left out.
-pub(super) fn keep_nulls(name: &str, function: &mut Function) -> Result<(), String> {
+pub(super) fn keep_nulls(function: &mut Function) -> Result<(), String> {
     let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
     let is_absent =
         |clause: &FunctionArgumentClause| matches!(clause, FunctionArgumentClause::JsonNullClause(JsonNullClause::AbsentOnNull));
     if list.clauses.iter().any(is_absent) {
-        return Err(format!(
-            "{name} takes no ABSENT ON NULL, as NULLs are members of JSON here; leave it out, and for an aggregate write FILTER (WHERE x IS NOT NULL)"
-        ));
+        return Err(ABSENT.to_owned());
     }
     list.clauses.retain(|clause| !matches!(clause, FunctionArgumentClause::JsonNullClause(_)));
     Ok(())

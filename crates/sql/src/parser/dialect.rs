@@ -1,16 +1,17 @@
 //! The generic dialect of sqlparser, in which `->`, `->>` and `||` bind more tightly than comparisons, as in PostgreSQL, and which reads SQL's
-//! own words in JSON_OBJECT and its like, and `TRIM(LEADING FROM s)`, where what is trimmed is left out.
+//! own words in JSON_OBJECT and its like, `IS JSON`, `BETWEEN SYMMETRIC`, Flink's `MAP['a', 1]`, and `TRIM(LEADING FROM s)`, where what is
+//! trimmed is left out.
 use std::any::TypeId;
 
 use datafusion::sql::sqlparser::{
-    ast::Expr,
+    ast::{BinaryOperator, Expr},
     dialect::{Dialect, GenericDialect},
     keywords::Keyword,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
 
-use super::json_clauses;
+use super::{equivalents::MAX_REPEATED, json_clauses};
 
 /// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
 const STEP: u8 = 27;
@@ -55,9 +56,12 @@ impl Dialect for Generic {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
-        let [Token::Word(word), Token::LParen] = parser.peek_tokens() else { return None };
+        let [Token::Word(word), bracket @ (Token::LParen | Token::LBracket)] = parser.peek_tokens() else { return None };
         if word.quote_style.is_some() {
             return None;
+        }
+        if bracket == Token::LBracket {
+            return if word.value.eq_ignore_ascii_case("map") { json_clauses::map_of(parser).transpose() } else { None };
         }
         if word.value.eq_ignore_ascii_case("ceiling") {
             parser.advance_token();
@@ -67,6 +71,18 @@ impl Dialect for Generic {
             return Some(trim_of_spaces(parser));
         }
         json_clauses::read(&word.value, parser)
+    }
+
+    fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        let keyword = match &parser.peek_token_ref().token {
+            Token::Word(word) => word.keyword,
+            _ => return None,
+        };
+        match keyword {
+            Keyword::IS => json_clauses::is_json(parser, left).map(Ok),
+            Keyword::BETWEEN | Keyword::NOT => symmetric(parser, left).transpose(),
+            _ => None,
+        }
     }
 
     // All that the generic dialect says of itself.
@@ -140,6 +156,34 @@ impl Dialect for Generic {
         supports_select_item_multi_column_alias
         supports_xml_expressions
     }
+}
+
+/// `x [NOT] BETWEEN SYMMETRIC a AND b`, whose bounds stand in any order. `None`: something else.
+fn symmetric(parser: &mut Parser<'_>, value: &Expr) -> Result<Option<Expr>, ParserError> {
+    let is = |token: &Token, keyword: Keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
+    let [first, second, third, fourth] = parser.peek_tokens();
+    let negated = is(&first, Keyword::NOT);
+    let (between, symmetric, next) = if negated { (second, third, fourth) } else { (first, second, third) };
+    // A column may have that name.
+    if !is(&between, Keyword::BETWEEN) || !is(&symmetric, Keyword::SYMMETRIC) || is(&next, Keyword::AND) {
+        return Ok(None);
+    }
+    for _ in 0..if negated { 3 } else { 2 } {
+        parser.advance_token();
+    }
+    let Expr::Between { expr, low, high, .. } = parser.parse_between(value.clone(), false)? else { return Ok(None) };
+    if expr.to_string().len() + low.to_string().len() + high.to_string().len() > MAX_REPEATED {
+        let message = format!("what BETWEEN SYMMETRIC compares is longer than {MAX_REPEATED} bytes; compute it in a subquery");
+        return Err(ParserError::ParserError(message));
+    }
+    let not = if negated { "NOT " } else { "" };
+    let written =
+        json_clauses::said(&[&expr, &low, &high], |said| format!("{} {not}BETWEEN SYMMETRIC {} AND {}", said[0], said[1], said[2]));
+    let between = |low: &Expr, high: &Expr| {
+        Box::new(Expr::Between { expr: expr.clone(), negated: false, low: Box::new(low.clone()), high: Box::new(high.clone()) })
+    };
+    let either = Expr::BinaryOp { left: between(&low, &high), op: BinaryOperator::Or, right: between(&high, &low) };
+    Ok(Some(json_clauses::meant(&written, either, negated)))
 }
 
 /// Whether `TRIM([LEADING | TRAILING | BOTH] FROM s)` comes, which does not say what is trimmed.

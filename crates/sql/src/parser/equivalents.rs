@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr,
-    OrderByOptions, Query, Subscript, UnaryOperator, Value, VisitMut, WindowFrameBound, WindowType,
+    OrderByOptions, Query, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType,
     helpers::attached_token::AttachedToken,
 };
 
@@ -132,6 +132,9 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             name_members(is_value, access_chain);
             access_chain.is_empty().then(|| (**root).clone())
         }
+        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(words) | Value::NationalStringLiteral(words), .. }) => {
+            Some(text(words))
+        }
         Expr::TypedString(typed) => {
             dates::keep_year(&mut typed.data_type, &typed.value.value);
             None
@@ -166,7 +169,7 @@ const AGGREGATES: [&str; 3] = ["json_arrayagg", "mode", "percentile_disc"];
 /// What a call is here; `None`: what it says. A call may be changed in place.
 fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let name = function.name.to_string().to_ascii_lowercase();
-    calls::keep_nulls(&name, function)?;
+    calls::keep_nulls(function)?;
     let clause = calls::clause_of(function).filter(|_| !AGGREGATES.contains(&name.as_str()));
     match (meaning_of(function)?, clause) {
         (Some(_), Some(clause)) => Err(calls::takes_no(&name, clause)),
@@ -776,6 +779,10 @@ mod tests {
                 "arrow_cast(CASE WHEN date_part('year', a) > 0 THEN ceil(date_part('year', a) / 100e0) ELSE ceil(date_part('year', a) / 100e0) - 1 END, 'Int64')",
             ),
             ("isnull(a)", "((a) IS NULL)"),
+            (r"U&'caf\00e9' || N'x'", "'café' || 'x'"),
+            ("a BETWEEN SYMMETRIC 5 AND b + 1 OR c", "(a BETWEEN 5 AND b + 1 OR a BETWEEN b + 1 AND 5) OR c"),
+            ("a NOT BETWEEN SYMMETRIC 5 AND 1", "(NOT (a BETWEEN 5 AND 1 OR a BETWEEN 1 AND 5))"),
+            ("a BETWEEN symmetric AND 5", "a BETWEEN symmetric AND 5"),
             ("to_jsonb(a)", "to_json(a)"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),
         ] {

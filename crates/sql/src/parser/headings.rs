@@ -225,6 +225,10 @@ mod tests {
                 "SELECT JSON_QUERY(json_value(j, '$.a' RETURNING STRING), '$' WITH WRAPPER)",
                 vec!["JSON_QUERY(json_value(j, '$.a' RETURNING STRING), '$' WITH W…"],
             ),
+            (
+                "SELECT a IS NOT JSON object, a BETWEEN SYMMETRIC 1 AND json_value(j, '$.a' RETURNING INT), MAP['a',  1] FROM t",
+                vec!["a IS NOT JSON OBJECT", "a BETWEEN SYMMETRIC 1 AND json_value(j, '$.a' RETURNING INT)", "MAP['a', 1]"],
+            ),
             ("VALUES (1)", vec![]),
             (
                 "SELECT 'twelve words of a text that nobody wants to read as the name of a column'",

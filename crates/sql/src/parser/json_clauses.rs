@@ -1,8 +1,10 @@
 //! What SQL writes inside the brackets of its JSON functions: `KEY 'a' VALUE x`, `RETURNING INT`, `DEFAULT 0 ON EMPTY`, `WITH ARRAY WRAPPER`. It becomes
-//! calls of functions, CASE and CAST.
+//! calls of functions, CASE and CAST. So do `IS JSON` and Flink's `MAP['a', 1]`.
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::{
     ast::{
-        CaseWhen, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Value,
+        CaseWhen, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, UnaryOperator, Value,
         helpers::attached_token::AttachedToken,
     },
     keywords::Keyword,
@@ -10,10 +12,16 @@ use datafusion::sql::sqlparser::{
     tokenizer::Token,
 };
 
-use super::equivalents::{MAX_REPEATED, call, text};
+use super::{
+    equivalents::{MAX_REPEATED, call, text},
+    window,
+};
+use crate::walk::visit_expressions_mut;
 
 /// The call of what was written, a text, and what it means: for who names columns. Nobody can write such a name without quotes.
 pub(super) const WRITTEN: &str = "as written";
+
+pub(super) const ABSENT: &str = "ABSENT ON NULL is not supported, as NULLs are members of JSON here; leave it out, and for an aggregate write FILTER (WHERE x IS NOT NULL)";
 
 /// Most bytes of such a text: more than anybody is shown.
 const MAX_TEXT: usize = 256;
@@ -54,6 +62,70 @@ fn as_written(parser: &Parser<'_>, start: usize, meaning: Expr) -> Expr {
     call(WRITTEN, [text(&written), meaning])
 }
 
+/// What was written of expressions that were read already.
+pub(super) fn said(parts: &[&Expr], together: impl FnOnce(&[String]) -> String) -> String {
+    let parts: Vec<String> = parts.iter().map(|part| as_said(part)).collect();
+    together(&parts).chars().take(MAX_TEXT).collect()
+}
+
+fn as_said(expression: &Expr) -> String {
+    let mut said = expression.clone();
+    let done: ControlFlow<()> = visit_expressions_mut(&mut said, |part| {
+        if let Some(text) = text_of(part) {
+            *part = Expr::Identifier(Ident::new(text));
+        }
+        ControlFlow::Continue(())
+    });
+    debug_assert!(done.is_continue(), "the visitor never breaks");
+    said.to_string()
+}
+
+/// What was written, with a condition that it means, or means not.
+pub(super) fn meant(written: &str, condition: Expr, negated: bool) -> Expr {
+    let condition = Expr::Nested(Box::new(condition));
+    let not = |condition| Expr::Nested(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(condition) }));
+    call(WRITTEN, [text(written), if negated { not(condition) } else { condition }])
+}
+
+/// At `IS [NOT] JSON [VALUE | SCALAR | ARRAY | OBJECT]`. `None`: at something else.
+pub(super) fn is_json(parser: &mut Parser<'_>, asked: &Expr) -> Option<Expr> {
+    let [_, second, third] = parser.peek_tokens();
+    let negated = window::is_word(&second, "NOT");
+    if !window::is_word(if negated { &third } else { &second }, "JSON") {
+        return None;
+    }
+    for _ in 0..if negated { 3 } else { 2 } {
+        parser.advance_token();
+    }
+    let kind = ["VALUE", "SCALAR", "ARRAY", "OBJECT"].into_iter().find(|kind| take_word(parser, kind));
+    let not = if negated { "NOT " } else { "" };
+    let written = said(&[asked], |said| match kind {
+        Some(kind) => format!("{} IS {not}JSON {kind}", said[0]),
+        None => format!("{} IS {not}JSON", said[0]),
+    });
+    let kind = text(&kind.unwrap_or("VALUE").to_lowercase());
+    Some(meant(&written, call("is_json", [asked.clone(), kind]), negated))
+}
+
+/// At `MAP['a', 1, 'b', 2]`. `None`: at `map[key]`, of a column of that name.
+pub(super) fn map_of(parser: &mut Parser<'_>) -> Result<Option<Expr>, ParserError> {
+    let start = parser.index();
+    let read = parser.maybe_parse(|parser| {
+        parser.advance_token();
+        parser.expect_token(&Token::LBracket)?;
+        let items = parser.parse_comma_separated(Parser::parse_expr)?;
+        parser.expect_token(&Token::RBracket)?;
+        if items.len() == 1 { error("a place") } else { Ok(items) }
+    })?;
+    let Some(items) = read else { return Ok(None) };
+    if items.len() % 2 != 0 {
+        return error("MAP[…] takes keys and values in turn, and the last key has no value: MAP['a', 1, 'b', 2]");
+    }
+    let (keys, values): (Vec<_>, Vec<_>) = items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).unzip();
+    let map = call("map", [call("make_array", keys), call("make_array", values)]);
+    Ok(Some(as_written(parser, start, map)))
+}
+
 /// At a name and its opening bracket. `None`: the function has no clauses of its own.
 pub(super) fn read(name: &str, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
     let read = match name.to_ascii_lowercase().as_str() {
@@ -90,6 +162,9 @@ fn json_object(_: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
             if !parser.consume_token(&Token::Comma) {
                 break;
             }
+        }
+        if is_word(parser, "ABSENT") {
+            return error(ABSENT);
         }
         // NULLs are members anyway.
         let _ = parser.parse_keywords(&[Keyword::NULL, Keyword::ON, Keyword::NULL]);
@@ -282,6 +357,11 @@ mod tests {
             ("json_query(j, '$.a' WITHOUT WRAPPER)", "json_query(j, '$.a')"),
             ("json_query(j, '$.a' RETURNING STRING WITH ARRAY WRAPPER)", "json_query(j, '$.a', 'unconditional')"),
             ("json_query(j, '$.a' WITH CONDITIONAL ARRAY WRAPPER)", "json_query(j, '$.a', 'conditional')"),
+            ("j IS JSON", "(is_json(j, 'value'))"),
+            ("NOT j IS NOT JSON object", "NOT (NOT (is_json(j, 'object')))"),
+            ("a || b IS JSON SCALAR AND c", "(is_json(a || b, 'scalar')) AND c"),
+            ("MAP['a', 1, b, c + 1]['a']", "map(make_array('a', b), make_array(1, c + 1))['a']"),
+            ("map['a']", "map['a']"),
             (
                 "json_query(j, '$.a' EMPTY ARRAY ON ERROR)",
                 "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST('[]' AS VARCHAR) \
@@ -299,6 +379,8 @@ mod tests {
             ("json_value(j DEFAULT 0 ON EMPTY)", "takes a text that holds JSON and a path"),
             ("json_query(j, '$.a' RETURNING INT)", "gives JSON as a text and not as INT"),
             ("json_query(j, '$.a' WITH ARRAY)", "WRAPPER"),
+            ("json_object('a' VALUE x ABSENT ON NULL)", "NULLs are members of JSON here"),
+            ("MAP['a', 1, 'b']", "the last key has no value"),
         ] {
             let error = rewritten(written).unwrap_err().to_string();
             assert!(error.contains(reason), "{written}: {error}");

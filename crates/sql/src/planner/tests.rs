@@ -1579,6 +1579,21 @@ async fn json_in_text_is_read() {
         (format!("'t:' || {json} ->> 't' || '!'"), Some("t:42!")),
         (format!("CAST({json} ->> 't' = '42' AS STRING)"), Some("true")),
         ("json_value(CAST(NULL AS STRING), '$.a')".to_owned(), None),
+        (format!("CAST({json} IS JSON AS STRING)"), Some("true")),
+        (format!("CAST({json} IS JSON OBJECT AS STRING)"), Some("true")),
+        (format!("CAST({json} IS NOT JSON ARRAY AS STRING)"), Some("true")),
+        ("CAST(' [1, {}]' IS JSON ARRAY AS STRING)".to_owned(), Some("true")),
+        ("CAST('\"x\"' IS JSON SCALAR AS STRING)".to_owned(), Some("true")),
+        ("CAST('null' IS JSON VALUE AS STRING)".to_owned(), Some("true")),
+        ("CAST('{\"a\": 1' IS JSON AS STRING)".to_owned(), Some("false")),
+        ("CAST('1 2' IS JSON AS STRING)".to_owned(), Some("false")),
+        ("CAST('' IS JSON AS STRING)".to_owned(), Some("false")),
+        ("CAST('x' IS NOT JSON AS STRING)".to_owned(), Some("true")),
+        ("CAST(CAST(NULL AS STRING) IS JSON AS STRING)".to_owned(), None),
+        ("CAST(2 BETWEEN SYMMETRIC 3 AND 1 AS STRING)".to_owned(), Some("true")),
+        ("CAST(2 NOT BETWEEN SYMMETRIC 3 AND 1 AS STRING)".to_owned(), Some("false")),
+        ("CAST(4 BETWEEN SYMMETRIC 3 AND NULL AS STRING)".to_owned(), None),
+        ("CAST(MAP['a', 1, 'b', 2]['b'] AS STRING)".to_owned(), Some("2")),
     ];
     for (expression, expected) in cases {
         assert_eq!(answer(&planner, &expression).await.as_deref(), expected, "{expression}");
