@@ -182,6 +182,9 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return format!("function {function} takes no arguments of these types; CAST them to what it takes");
     }
+    if let Some((said, _)) = text.split_once(" No function matches the given name and argument types ") {
+        return not_taken(said);
+    }
     if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ")
         && let Some(types) = rest.strip_suffix(" to valid types")
     {
@@ -220,6 +223,18 @@ fn plain_message(error: &DataFusionError) -> String {
         return format!("{kind} is not supported; write it by functions and operators of PostgreSQL");
     }
     text
+}
+
+/// What a function says of arguments that it does not take, or which it is.
+fn not_taken(said: &str) -> String {
+    let said = said.trim_end_matches('.');
+    let of_signature =
+        said.strip_prefix("Failed to coerce arguments to satisfy a call to '").and_then(|rest| rest.split_once('\''));
+    match (of_signature, said.split_once(" coercion failed with: ")) {
+        (Some((function, _)), _) => format!("function {function} takes no arguments of these types; CAST them to what it takes"),
+        (None, Some((_, reason))) => reason.to_owned(),
+        (None, None) => said.to_owned(),
+    }
 }
 
 fn no_column(field: &Column, known: &[Column]) -> String {
@@ -361,6 +376,26 @@ mod tests {
         assert_eq!(did_you_mean("Topic", known), Some("topic"));
         assert_eq!(did_you_mean("properties.bootstrap.server", known), Some("properties.bootstrap.servers"));
         assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn what_a_function_takes_is_said_in_its_own_words() {
+        let ending =
+            " No function matches the given name and argument types 'f(Int64)'. You might need to add explicit type casts.";
+        for (said, expected) in [
+            ("Function 'bin' user-defined coercion failed with: bin takes a whole number.", "bin takes a whole number"),
+            (
+                "Failed to coerce arguments to satisfy a call to 'from_unixtime' function: coercion from Utf8 to the signature Exact(Int64) failed.",
+                "function from_unixtime takes no arguments of these types; CAST them to what it takes",
+            ),
+            (
+                "Function 'upper' requires String, but received Int32 (DataType: Int32)..",
+                "Function 'upper' requires String, but received Int32 (DataType: Int32)",
+            ),
+        ] {
+            let error = DataFusionError::Plan(format!("{said}{ending}"));
+            assert_eq!(plain_message(&error), expected);
+        }
     }
 
     #[test]

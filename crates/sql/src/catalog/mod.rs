@@ -48,8 +48,11 @@ impl Catalog {
     /// When there is none, with the near name.
     pub fn table(&self, name: &RelationName) -> Result<&TableDefinition, SqlError> {
         self.find_table(name).ok_or_else(|| {
-            let name = name.to_string();
-            SqlError::NoSuch { kind: ObjectKind::Table, hint: Some(self.near_table(&name)), name }
+            let hint = match self.find_view(name) {
+                Some(_) => "it is a view; SHOW CREATE VIEW shows it".to_owned(),
+                None => self.near_table(&name.to_string()),
+            };
+            SqlError::NoSuch { kind: ObjectKind::Table, hint: Some(hint), name: name.to_string() }
         })
     }
 

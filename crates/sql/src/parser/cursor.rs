@@ -296,6 +296,9 @@ impl<'a> Cursor<'a> {
         };
         let (message, at) = split_place(&text);
         let at = at.unwrap_or(if message.ends_with("found: EOF") { self.end } else { start });
+        if message.starts_with("No infix parser for token ") {
+            return SqlError::syntax(at, "this operator does not exist; write it by operators and functions of PostgreSQL");
+        }
         let message = match message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
             Some((what, "EOF")) => format!("expected {what}, found the end of the statement"),
             Some((what, found)) => format!("expected {what}, found \"{}\"", shortened(found)),

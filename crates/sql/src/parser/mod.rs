@@ -557,6 +557,8 @@ mod tests {
             ("SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY a)", "SESSION windows"),
             ("SELECT * FROM t PIVOT(sum(v) FOR k IN ('a' AS a)) AS p", "sum(v) FILTER (WHERE k = 'a') AS a"),
             ("SELECT a FROM t EMIT CHANGES", "leave it out"),
+            ("SELECT a DIV 2 FROM t", "this operator does not exist"),
+            ("SELECT a # 2 FROM t", "this operator does not exist"),
         ] {
             let error = parse(sql).unwrap_err().to_string();
             assert!(error.contains(reason), "{sql}: {error}");

@@ -1199,6 +1199,8 @@ async fn a_table_that_is_not_there_is_told_from_one_that_is_near() {
         let message = planner.plan_query(&query).await.unwrap_err().to_string();
         assert!(message.starts_with(said), "{message}");
     }
+    let message = planner.catalog().table(&"big".into()).unwrap_err().to_string();
+    assert_eq!(message, "table big does not exist; it is a view; SHOW CREATE VIEW shows it");
 }
 
 #[tokio::test]
@@ -1446,6 +1448,24 @@ async fn views_and_tables_of_the_system_are_described_by_their_plans() {
     assert_eq!(columns("public", "t").await.unwrap(), None);
     let missing = columns("polybolos", "job").await.unwrap_err().to_string();
     assert!(missing.contains("table polybolos.job does not exist"), "{missing}");
+}
+
+#[tokio::test]
+async fn columns_of_a_view_have_names_and_values() {
+    let planner = planner(declared(TABLES));
+    for (sql, said) in [
+        ("CREATE VIEW w (a, b) AS SELECT k, k FROM t", None),
+        ("CREATE VIEW w AS SELECT k, k FROM t", Some("two columns of one name; name them apart with AS")),
+        ("CREATE VIEW w AS SELECT k, t.k FROM t", Some("name them apart with AS")),
+        ("CREATE VIEW w AS SELECT $1 AS x FROM t", Some("has the parameter $1 in it")),
+    ] {
+        let StatementKind::CreateView(view) = parse(sql).unwrap().remove(0).kind else { panic!("no view: {sql}") };
+        match (planner.plan_view(&view).await, said) {
+            (Ok(plan), None) => assert_eq!(plan.schema().field_names().len(), 2, "{sql}"),
+            (Err(error), Some(said)) => assert!(error.to_string().contains(said), "{sql}: {error}"),
+            (planned, _) => panic!("{sql}: {planned:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use super::{Planning, headings, plan_in, records};
+use super::{Planning, has_twins, headings, insert::plan_nameless, plan_in, records};
 use crate::{
     catalog::{TableDefinition, computed, references},
     error::SqlError,
@@ -105,7 +105,22 @@ impl Planning {
 
     /// A view's plan, its columns named.
     pub(super) async fn view(&self, view: &CreateView) -> Result<LogicalPlan, SqlError> {
-        let plan = plan_in(&self.state, &view.query).await?;
+        // Its columns have names of their own, whatever is selected twice.
+        let planned = match view.columns.is_empty() {
+            true => plan_in(&self.state, &view.query).await,
+            false => plan_nameless(&self.state, &view.query).await,
+        };
+        let plan = planned.map_err(|error| match &error {
+            SqlError::Plan { source, .. } if has_twins(source) => {
+                let message = format!("view {} has two columns of one name; name them apart with AS", view.name);
+                SqlError::invalid_at(view.at, message)
+            }
+            _ => error,
+        })?;
+        if let Some(parameter) = plan.get_parameter_names()?.into_iter().min() {
+            let message = format!("view {} has the parameter {parameter} in it, which nobody gives; write its value", view.name);
+            return Err(SqlError::invalid_at(view.at, message));
+        }
         let fields = plan.schema().fields().len();
         if !view.columns.is_empty() && view.columns.len() != fields {
             let message =
