@@ -182,6 +182,13 @@ fn plain_message(error: &DataFusionError) -> String {
     {
         return format!("function {function} takes no arguments of these types; CAST them to what it takes");
     }
+    if text.starts_with("There is only support Literal types for field at idx: ") {
+        return "how far lag, lead and nth_value go, their default, and how many ntile makes are constants, the same for all rows"
+            .to_owned();
+    }
+    if text.starts_with("Aggregate ORDER BY is not implemented for window functions") {
+        return "an aggregate OVER has no order of its own, as max_by(x, y) and array_agg(x ORDER BY y) have; write last_value(x) OVER (ORDER BY y …), or aggregate in a subquery".to_owned();
+    }
     if let Some((said, _)) = text.split_once(" No function matches the given name and argument types ") {
         return not_taken(said);
     }

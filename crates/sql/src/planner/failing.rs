@@ -21,12 +21,14 @@ use datafusion::{
 use crate::error::SqlError;
 
 /// Functions that take every value of their argument at this place, if their other arguments are right.
-const TAKE_ALL: [(&str, usize); 14] = [
+const TAKE_ALL: [(&str, usize); 17] = [
     ("date_bin", 1),
     ("date_part", 1),
     ("date_trunc", 1),
     ("decode", 0),
+    ("digest", 0),
     ("encode", 0),
+    ("overlay", 0),
     ("regexp_count", 0),
     ("regexp_extract", 0),
     ("regexp_extract_all", 0),
@@ -35,6 +37,7 @@ const TAKE_ALL: [(&str, usize); 14] = [
     ("regexp_match", 0),
     ("regexp_replace", 0),
     ("split_part", 0),
+    ("substr", 0),
     ("to_char", 0),
 ];
 

@@ -2,13 +2,14 @@
 //! every change; what would run wrongly, or differently each time it is computed again, is refused.
 use datafusion::{
     common::{
-        ScalarValue,
+        DFSchema, ScalarValue,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
     execution::SessionState,
-    logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Volatility},
+    logical_expr::{Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, Volatility, WindowFrameBound, WindowFrameUnits},
 };
 
+use super::event_time::unaliased;
 use crate::{catalog::TableDefinition, error::SqlError, names::RelationName};
 
 /// Checks a plan before it is optimised, as it was written. `sources`: the tables that it reads.
@@ -44,20 +45,65 @@ pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), S
     }
 }
 
-/// Refuses a window function where rows are still being chosen or grouped: DataFusion makes a plan of it that nothing can run.
+/// Refuses a window function where rows are still being chosen or grouped, of which DataFusion makes a plan that nothing can run, and frames that it
+/// takes otherwise than they are written.
 pub(super) fn refuse_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let is_before = |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_));
-    let mut is_found = false;
+    let mut refused = None;
     plan.apply_with_subqueries(|node| {
-        is_found = is_before(node) && has(node, |part| matches!(part, Expr::WindowFunction(_)));
-        Ok(if is_found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        refused = match node {
+            LogicalPlan::Filter(_) | LogicalPlan::Join(_) | LogicalPlan::Aggregate(_) => {
+                has(node, |part| matches!(part, Expr::WindowFunction(_))).then(|| MISPLACED.to_owned())
+            }
+            LogicalPlan::Window(window) => {
+                window.window_expr.iter().find_map(|call| refused_range(unaliased(call), window.input.schema()))
+            }
+            _ => None,
+        };
+        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
-    if is_found {
-        return Err(SqlError::unsupported(
-            "a function OVER (…) does not stand in WHERE, ON, GROUP BY or HAVING, as it is computed after them; write QUALIFY ROW_NUMBER() OVER (…) = 1, or compute it in a subquery of FROM",
-        ));
+    match refused {
+        Some(why) => Err(SqlError::unsupported(why)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+const MISPLACED: &str = "a function OVER (…) does not stand in WHERE, ON, GROUP BY or HAVING, as it is computed after them; write QUALIFY ROW_NUMBER() OVER (…) = 1, or compute it in a subquery of FROM";
+
+/// Of a time, a number without a unit would be one of months; before a row, a negative one is after it.
+fn refused_range(call: &Expr, schema: &DFSchema) -> Option<String> {
+    let Expr::WindowFunction(function) = call else { return None };
+    let frame = &function.params.window_frame;
+    let [key] = function.params.order_by.as_slice() else { return None };
+    if frame.units != WindowFrameUnits::Range {
+        return None;
+    }
+    let key_type = key.expr.get_type(schema).ok()?;
+    let refused = |offset: &str| {
+        let number = offset.trim().parse::<f64>().ok();
+        if !key_type.is_numeric() && !key_type.is_temporal() {
+            Some(format!("RANGE goes so far from a number or a time, and {} is neither; write ROWS, or CAST it", key.expr))
+        } else if number.map_or(offset.contains('-'), |number| number < 0.0) {
+            Some(format!(
+                "RANGE goes {offset} from a row, which is less than nothing; write FOLLOWING for PRECEDING, or the other way round"
+            ))
+        } else if number.is_some() && key_type.is_temporal() {
+            Some(format!(
+                "RANGE goes {offset} from {}, which is a time, and says no unit; write INTERVAL '{offset}' SECOND PRECEDING",
+                key.expr
+            ))
+        } else {
+            None
+        }
+    };
+    [&frame.start_bound, &frame.end_bound].into_iter().filter_map(offset_of).find_map(refused)
+}
+
+/// As it is written, before types are settled.
+fn offset_of(bound: &WindowFrameBound) -> Option<&str> {
+    match bound {
+        WindowFrameBound::Preceding(offset) | WindowFrameBound::Following(offset) => offset.try_as_str().flatten(),
+        WindowFrameBound::CurrentRow => None,
+    }
 }
 
 /// Checks a query that is not yet optimised: that nothing asks EXISTS or IN where no rule makes a join of it.
