@@ -8,7 +8,6 @@ use datafusion::sql::sqlparser::ast::{
     OrderByOptions, Query, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType,
     helpers::attached_token::AttachedToken,
 };
-
 use polybolos_tables::plain::plain as in_words;
 
 use super::{calls, dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
