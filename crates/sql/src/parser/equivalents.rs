@@ -150,7 +150,15 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             Some(Expr::GroupingSets(grouping_sets::of_rollup(parts)))
         }
         Expr::Cube(parts) if parts.iter().any(|part| part.len() != 1) => Some(Expr::GroupingSets(grouping_sets::of_cube(parts)?)),
-        Expr::Interval(written) => interval_ranges::in_units(written)?,
+        // GROUP BY ()
+        Expr::Tuple(values) if values.is_empty() => Some(Expr::GroupingSets(vec![vec![]])),
+        Expr::Interval(written) => {
+            // Frames take texts alone.
+            if let Some(digits) = digits_of(&written.value) {
+                *written.value = digits;
+            }
+            interval_ranges::in_units(written)?
+        }
         Expr::BinaryOp { op: BinaryOperator::Overlaps, .. } => {
             return Err("OVERLAPS is not supported; write a < d AND c < b for (a, b) OVERLAPS (c, d)".into());
         }
@@ -166,6 +174,13 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
 
 /// Aggregates that are an expression here, which their clauses become part of.
 const AGGREGATES: [&str; 3] = ["json_arrayagg", "mode", "percentile_disc"];
+
+fn digits_of(number: &Expr) -> Option<Expr> {
+    match number {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => Some(text(digits)),
+        _ => None,
+    }
+}
 
 /// What a call is here; `None`: what it says. A call may be changed in place.
 fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
@@ -451,7 +466,7 @@ fn slides(over: Option<&WindowType>) -> bool {
 }
 
 /// The arguments, if they are all expressions and have no names.
-fn plain(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
+pub(super) fn plain(arguments: &[FunctionArg]) -> Option<Vec<Expr>> {
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
         _ => None,
@@ -784,6 +799,11 @@ mod tests {
             ("a BETWEEN SYMMETRIC 5 AND b + 1 OR c", "(a BETWEEN 5 AND b + 1 OR a BETWEEN b + 1 AND 5) OR c"),
             ("a NOT BETWEEN SYMMETRIC 5 AND 1", "(NOT (a BETWEEN 5 AND 1 OR a BETWEEN 1 AND 5))"),
             ("a BETWEEN symmetric AND 5", "a BETWEEN symmetric AND 5"),
+            (
+                "sum(a) OVER (ORDER BY b RANGE INTERVAL 90 MINUTE PRECEDING)",
+                "sum(a) OVER (ORDER BY b RANGE INTERVAL '90' MINUTE PRECEDING)",
+            ),
+            ("sum(a) GROUP BY ()", "sum(a) GROUP BY GROUPING SETS (())"),
             ("to_jsonb(a)", "to_json(a)"),
             ("\"if\"(a, b, c)", "\"if\"(a, b, c)"),
         ] {

@@ -8,7 +8,10 @@ use datafusion::sql::sqlparser::{
     parser::Parser,
 };
 
-use super::{dialect::Generic, equivalents::call};
+use super::{
+    dialect::Generic,
+    equivalents::{call, plain},
+};
 use crate::{
     error::SqlError,
     location::Location,
@@ -46,8 +49,23 @@ struct Unnested {
     columns: Vec<Ident>,
 }
 
+/// `LATERAL UNNEST(…)` is UNNEST, which sees the table beside it anyway.
+fn without_lateral(table: &mut TableFactor) {
+    let TableFactor::Function { name, args, with_ordinality, alias, .. } = table else { return };
+    if name.to_string().eq_ignore_ascii_case("unnest")
+        && let Some(array_exprs) = plain(args)
+    {
+        let (alias, with_ordinality) = (alias.take(), *with_ordinality);
+        *table = TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality };
+    }
+}
+
 impl Rewriter {
     fn select(&self, select: &mut Select) -> Result<(), SqlError> {
+        for table in &mut select.from {
+            without_lateral(&mut table.relation);
+            table.joins.iter_mut().for_each(|join| without_lateral(&mut join.relation));
+        }
         // `FROM t, UNNEST(…)` is a cross join too.
         let is_unnest = |table: &TableWithJoins| matches!(table.relation, TableFactor::UNNEST { .. });
         while let Some(place) = select.from.iter().skip(1).position(is_unnest) {
