@@ -114,6 +114,8 @@ async fn a_block_of_statements_says_that_it_takes_nothing_back() {
     let said = psql_as(address, "admin", TOKEN, "polybolos", &failed).await;
     assert_eq!(said.out, "BEGIN\nROLLBACK\nPAUSE JOB\n", "{}", said.err);
     assert!(said.err.contains("ERROR:  25P02"), "{}", said.err);
+    let said = psql_as(address, "admin", TOKEN, "polybolos", &["-c", "BEGIN; SELEC", "-c", "SELECT 1"]).await;
+    assert!(said.err.contains("ERROR:  25P02"), "{}", said.err);
 }
 
 #[tokio::test]
@@ -229,6 +231,145 @@ async fn long_statements_can_be_ended() {
     let said = interrupted(slow).await;
     assert!(said.contains("canceling statement due to user request") && said.contains("SHOW JOBS"), "{said}");
     assert!(started.elapsed() < Duration::from_secs(75), "it sleeps for 90 s");
+}
+
+/// The protocol itself, for what psql does not do.
+struct Wire {
+    socket: TcpStream,
+    /// What a cancellation is asked with.
+    key: Vec<u8>,
+}
+
+impl Wire {
+    async fn hello(address: SocketAddr, password: &str) -> Self {
+        let mut wire = Self { socket: TcpStream::connect(address).await.unwrap(), key: Vec::new() };
+        wire.socket.write_all(b"\0\0\0\x27\0\x03\0\0user\0admin\0database\0polybolos\0\0").await.unwrap();
+        assert_eq!(wire.message().await.0, b'R');
+        wire.send(b'p', &[password.as_bytes(), b"\0"].concat()).await;
+        wire
+    }
+
+    async fn login(address: SocketAddr) -> Self {
+        let mut wire = Self::hello(address, TOKEN).await;
+        for (kind, body) in wire.until(b'Z').await {
+            if kind == b'K' {
+                wire.key = body;
+            }
+        }
+        wire
+    }
+
+    async fn send(&mut self, kind: u8, body: &[u8]) {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        self.socket.write_all(&[&[kind], length.as_slice(), body].concat()).await.unwrap();
+    }
+
+    async fn message(&mut self) -> (u8, Vec<u8>) {
+        let read = async {
+            let kind = self.socket.read_u8().await.unwrap();
+            let mut body = vec![0; self.socket.read_u32().await.unwrap() as usize - 4];
+            self.socket.read_exact(&mut body).await.unwrap();
+            (kind, body)
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("the door says nothing")
+    }
+
+    /// All messages to the first of a kind, without rows.
+    async fn until(&mut self, last: u8) -> Vec<(u8, Vec<u8>)> {
+        let mut messages = Vec::new();
+        loop {
+            let (kind, body) = self.message().await;
+            if kind != b'D' || last == b'D' {
+                messages.push((kind, body));
+            }
+            if kind == last {
+                return messages;
+            }
+        }
+    }
+
+    /// Parse, bind, execute and sync.
+    async fn execute(&mut self, sql: &str, max_rows: i32) {
+        self.send(b'P', format!("\0{sql}\0\0\0").as_bytes()).await;
+        self.send(b'B', &[0; 8]).await;
+        self.send(b'E', &[b"\0", max_rows.to_be_bytes().as_slice()].concat()).await;
+        self.send(b'S', b"").await;
+    }
+}
+
+fn kinds(messages: &[(u8, Vec<u8>)]) -> String {
+    messages.iter().map(|(kind, _)| char::from(*kind)).collect()
+}
+
+const ENDLESS: &str = "SELECT value FROM generate_series(1, 1000000000000)";
+
+#[tokio::test]
+async fn rows_on_their_way_can_be_cancelled() {
+    let address = door().await;
+    for is_prepared in [false, true] {
+        let mut wire = Wire::login(address).await;
+        if is_prepared {
+            wire.execute(ENDLESS, 0).await;
+        } else {
+            wire.send(b'Q', format!("{ENDLESS}\0").as_bytes()).await;
+        }
+        wire.until(b'D').await;
+        let mut cancelling = TcpStream::connect(address).await.unwrap();
+        let request = [b"\0\0\0\x10\x04\xd2\x16\x2e".as_slice(), &wire.key].concat();
+        cancelling.write_all(&request).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), wire.until(b'Z')).await.expect("the rows end");
+        let error = String::from_utf8_lossy(&ended[0].1);
+        assert!(kinds(&ended) == "EZ" && error.contains("C57014\0"), "{} {error}", kinds(&ended));
+    }
+}
+
+#[tokio::test]
+async fn a_time_limit_counts_until_the_last_row() {
+    let address = door().await;
+    for statement in [ENDLESS, "SELECT count(*) FROM generate_series(1, 1000000000000) WHERE value % 7 = 3"] {
+        let said = psql(address, &format!("SET statement_timeout = '100ms'; {statement}")).await;
+        assert!(said.err.contains("57014"), "{statement}: {}", said.err);
+    }
+    let mut wire = Wire::login(address).await;
+    wire.send(b'Q', b"SET statement_timeout = '100ms'\0").await;
+    wire.until(b'Z').await;
+    wire.execute(ENDLESS, 0).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), wire.until(b'Z')).await.expect("the rows end");
+    assert_eq!(kinds(&ended), "12EZ");
+}
+
+#[tokio::test]
+async fn rows_of_prepared_statements_are_sent_as_they_come() {
+    let mut wire = Wire::login(door().await).await;
+    // They would all be read before the first is sent.
+    wire.execute("SELECT 1 / (100000 - value) FROM generate_series(1, 100000)", 0).await;
+    assert_eq!(kinds(&wire.until(b'D').await), "12D");
+    let rest = wire.until(b'Z').await;
+    assert!(kinds(&rest) == "EZ" && String::from_utf8_lossy(&rest[0].1).contains("C22012\0"));
+    // No limit, and one.
+    for (max_rows, expected) in [(-1, "12CZ"), (2, "12sZ"), (i32::MAX, "12CZ")] {
+        wire.execute("SELECT id FROM created_users", max_rows).await;
+        assert_eq!(kinds(&wire.until(b'Z').await), expected, "{max_rows}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_failed_holds_no_place() {
+    let address = door().await;
+    let mut failed = Vec::new();
+    for _ in 0..128 {
+        let mut wire = Wire::hello(address, "wrong").await;
+        let mut answer = Vec::new();
+        wire.socket.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"E") && answer.ends_with(b"\0\0"), "{}", String::from_utf8_lossy(&answer));
+        failed.push(wire);
+    }
+    let free = async {
+        while psql(address, "SELECT 1").await.code != 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), free).await.expect("places are free though the sockets are open");
 }
 
 /// As many connections as the door takes at once.

@@ -6,7 +6,7 @@ use datafusion_postgres::{
     arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch},
     pgwire::{
         api::{
-            ClientInfo,
+            ClientInfo, ConnectionHandle,
             portal::Format,
             results::{QueryResponse, Response, Tag},
         },
@@ -16,6 +16,7 @@ use datafusion_postgres::{
     },
 };
 use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
 
 use super::{report, shown};
 use crate::{
@@ -92,12 +93,88 @@ fn conform(batch: &RecordBatch, told: &SchemaRef) -> Result<RecordBatch, EngineE
     Ok(shown::batch(batch, told)?)
 }
 
-/// Runs within the session's `statement_timeout`.
-pub async fn in_time<C: ClientInfo, T>(client: &C, work: impl Future<Output = Result<T, EngineError>>) -> PgWireResult<T> {
-    let limit = client.metadata().get(STATEMENT_TIMEOUT_MS).and_then(|text| text.parse().ok()).map(Duration::from_millis);
-    let Some(limit) = limit else {
-        return work.await.map_err(report);
-    };
-    let late = |_| EngineError::new(ErrorKind::Cancelled, "canceling statement due to statement timeout");
-    tokio::time::timeout(limit, work).await.map_err(late).and_then(|result| result).map_err(report)
+/// Sends all rows as they come: pgwire would hold them in memory until the last one is there.
+pub async fn send<C>(client: &mut C, mut answer: QueryResponse) -> PgWireResult<Response>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let mut rows = 0;
+    while let Some(row) = answer.data_rows.next().await {
+        client.feed(PgWireBackendMessage::DataRow(row?)).await?;
+        rows += 1;
+    }
+    Ok(Response::Execution(Tag::new(&answer.command_tag).with_rows(rows)))
+}
+
+/// What ends a statement early: the session's `statement_timeout`, and the client.
+#[derive(Clone)]
+pub struct Limits {
+    deadline: Option<Instant>,
+    connection: Option<Arc<Arc<ConnectionHandle>>>,
+}
+
+impl Limits {
+    /// Of a statement that begins now.
+    pub fn of<C: ClientInfo>(client: &C) -> Self {
+        let timeout = client.metadata().get(STATEMENT_TIMEOUT_MS).and_then(|text| text.parse().ok()).map(Duration::from_millis);
+        Self {
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            connection: client.session_extensions().get::<Arc<ConnectionHandle>>(),
+        }
+    }
+
+    /// Only the client: of rows that it fetches when it likes.
+    pub fn without_deadline(self) -> Self {
+        Self { deadline: None, ..self }
+    }
+
+    pub async fn in_time<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+        match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(late())),
+            None => work.await,
+        }
+    }
+
+    /// For rows that are sent after the statement has been run, when pgwire does not look for a cancellation any more.
+    pub fn end(self, mut response: Response) -> Response {
+        if let Response::Query(answer) = &mut response {
+            let rows = std::mem::replace(&mut answer.data_rows, Box::pin(stream::empty()));
+            answer.data_rows = Box::pin(stream::unfold(Some((rows, Box::pin(self.reached()))), |state| async move {
+                let (mut rows, mut reached) = state?;
+                tokio::select! {
+                    biased;
+                    error = &mut reached => Some((Err(error), None)),
+                    row = rows.next() => row.map(|row| (row, Some((rows, reached)))),
+                }
+            }));
+        }
+        response
+    }
+
+    async fn reached(self) -> PgWireError {
+        let cancelled = async {
+            // The other end goes away without a word when another statement begins.
+            if let Some(connection) = &self.connection
+                && connection.start_query().await.await.is_ok()
+            {
+                return;
+            }
+            std::future::pending().await
+        };
+        let passed = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancelled => PgWireError::QueryCanceled,
+            () = passed => late(),
+        }
+    }
+}
+
+fn late() -> PgWireError {
+    report(EngineError::new(ErrorKind::Cancelled, "canceling statement due to statement timeout"))
 }

@@ -16,6 +16,8 @@ use datafusion_postgres::pgwire::{
     messages::{PgWireBackendMessage, PgWireFrontendMessage, startup::Authentication},
 };
 use futures::{Sink, SinkExt};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::{DATABASE, MAX_CONNECTIONS};
 use crate::auth::{Authenticate, Principal, Role};
@@ -40,11 +42,8 @@ impl Login {
             fatal("28P01", message, hint)
         })
     }
-}
 
-#[async_trait]
-impl StartupHandler for Login {
-    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    async fn greet<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
     where
         C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::Error: Debug,
@@ -79,6 +78,30 @@ impl StartupHandler for Login {
                 finish_authentication(client, &parameters).await?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The login of one connection, which `end` ends when it fails: pgwire would keep it, silent, for as long as the client likes.
+pub struct Attempt {
+    pub login: Arc<Login>,
+    pub end: CancellationToken,
+}
+
+#[async_trait]
+impl StartupHandler for Attempt {
+    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if let Err(error) = self.login.greet(client, message).await {
+            debug!(peer = %client.socket_addr(), %error, "PostgreSQL door: a login failed");
+            client.send(PgWireBackendMessage::ErrorResponse(ErrorInfo::from(error).into())).await?;
+            client.close().await?;
+            self.end.cancel();
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ pub async fn serve(
     tls: Option<Arc<rustls::ServerConfig>>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let handlers = Arc::new(Handlers::new(engine, login).map_err(io::Error::other)?);
+    let handlers = Handlers::new(engine, login).map_err(io::Error::other)?;
     let refusing = Arc::new(handlers.refusing());
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -85,9 +85,10 @@ pub async fn serve(
             }
             continue;
         };
-        let handlers = handlers.clone();
+        let end = stop.child_token();
+        let handlers = Arc::new(handlers.ending(end.clone()));
         tasks.spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(process_socket(socket, acceptor, handlers)).await {
+            if let Some(Err(error)) = end.run_until_cancelled(process_socket(socket, acceptor, handlers)).await {
                 debug!(%peer, %error, "PostgreSQL door: a connection broke");
             }
             drop(permit);
@@ -112,6 +113,12 @@ impl Handlers<login::Login> {
             query: Arc::new(query::Queries::new(engine)?),
             cancel: Arc::new(DefaultCancelHandler::new(connections)),
         })
+    }
+
+    /// The same for one connection, whose login ends it with `end` when it fails.
+    fn ending(&self, end: CancellationToken) -> Handlers<login::Attempt> {
+        let startup = Arc::new(login::Attempt { login: self.startup.clone(), end });
+        Handlers { startup, query: self.query.clone(), cancel: self.cancel.clone() }
     }
 
     /// The same for a connection too many. It may still cancel a statement of another one, which is when that is needed most.
@@ -163,6 +170,12 @@ impl ErrorHandler for Errors {
             && engine.outlives_call(sql)
         {
             info.hint = Some(GOES_ON.to_owned());
+        }
+        // The session's hook says 25P01, which is that there is no block.
+        if let PgWireError::UserError(info) = error
+            && info.message == query::FAILED_BLOCK
+        {
+            info.code = query::IN_FAILED_BLOCK.to_owned();
         }
         if let PgWireError::ApiError(source) = error {
             let message = source.to_string();

@@ -11,19 +11,20 @@ use datafusion_postgres::{
             ClientInfo, ClientPortalStore, ErrorHandler, Type,
             portal::{Format, Portal},
             query::{ExtendedQueryHandler, SimpleQueryHandler},
-            results::{FieldInfo, Response, Tag},
+            results::{FieldInfo, QueryResponse, Response, Tag},
             stmt::QueryParser,
             store::PortalStore,
         },
         error::{PgWireError, PgWireResult},
-        messages::{PgWireBackendMessage, response::TransactionStatus},
+        messages::{PgWireBackendMessage, extendedquery::Execute, response::TransactionStatus},
     },
 };
-use futures::Sink;
+use futures::{Sink, stream};
 use polybolos_tables::statement::MAX_STATEMENT_BYTES;
 
 use super::{
-    Errors, Running, answer,
+    Errors, Running,
+    answer::{self, Limits},
     catalog::Catalog,
     parameters, report,
     route::{Route, route},
@@ -79,25 +80,53 @@ impl Queries {
         for sql in scan::statements(query) {
             match route(&self.preparer.parser, sql) {
                 Route::Session => {
-                    let response = self.preparer.session(client)?.run(client, sql).await?;
+                    let limits = Limits::of(client);
+                    let session = self.preparer.session(client)?;
+                    let response = limits.in_time(session.run(client, sql)).await?;
                     // It changes by itself only when the responses are sent, after all of these statements.
                     match response {
                         Response::TransactionStart(_) => client.set_transaction_status(TransactionStatus::Transaction),
                         Response::TransactionEnd(_) => client.set_transaction_status(TransactionStatus::Idle),
                         _ => {}
                     }
-                    responses.push(response);
+                    responses.push(limits.end(response));
                 }
                 Route::Deallocate(name) => responses.push(deallocate(client.portal_store(), name.as_deref())),
                 Route::Nothing(tag) => responses.push(Response::Execution(Tag::new(tag))),
                 Route::Engine => {
-                    for answer in self.preparer.execute(client, sql).await? {
-                        responses.push(answer::respond(client, answer, None, &Format::UnifiedText).await?);
+                    let limits = Limits::of(client);
+                    for answer in limits.in_time(self.preparer.execute(client, sql)).await? {
+                        let response = answer::respond(client, answer, None, &Format::UnifiedText);
+                        let response = limits.in_time(response).await?;
+                        responses.push(limits.clone().end(response));
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Runs what was prepared and bound.
+    async fn answer<C>(&self, client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match &portal.statement.statement {
+            Prepared::Session(session, statement) => session.run_prepared(client, statement, portal).await,
+            Prepared::Deallocate(name) => Ok(deallocate(client.portal_store(), name.as_deref())),
+            Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
+            Prepared::Engine { sql, parameters, schema } => {
+                let bound = parameters::bind(sql, portal, parameters)?;
+                let answers = self.preparer.execute(client, &bound).await?;
+                let Some(answer) = answers.into_iter().next_back() else {
+                    return Ok(Response::EmptyQuery);
+                };
+                answer::respond(client, answer, Some(schema), &portal.result_column_format).await
+            }
+        }
     }
 }
 
@@ -115,11 +144,11 @@ impl Preparer {
             // We keep no promise of a BEGIN.
             TransactionStatus::Transaction => true,
             TransactionStatus::Error => {
-                return Err(report(EngineError::new(ErrorKind::Failed, FAILED_BLOCK).with_sqlstate("25P02")));
+                return Err(report(EngineError::new(ErrorKind::Failed, FAILED_BLOCK).with_sqlstate(IN_FAILED_BLOCK)));
             }
         };
         client.session_extensions().insert(Running(Some((self.engine.clone(), sql.to_owned()))));
-        let mut answers = answer::in_time(client, self.engine.execute(&principal, sql)).await?;
+        let mut answers = self.engine.execute(&principal, sql).await.map_err(report)?;
         client.session_extensions().insert(Running(None));
         if in_block {
             for answer in answers.iter_mut().filter(|answer| changes_something(answer)) {
@@ -153,7 +182,8 @@ impl Preparer {
     }
 }
 
-const FAILED_BLOCK: &str = "current transaction is aborted, commands ignored until end of transaction block";
+pub const FAILED_BLOCK: &str = "current transaction is aborted, commands ignored until end of transaction block";
+pub const IN_FAILED_BLOCK: &str = "25P02";
 
 fn principal<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Principal>> {
     client
@@ -277,25 +307,35 @@ impl ExtendedQueryHandler for Queries {
         self.preparer.clone()
     }
 
-    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, _max_rows: usize) -> PgWireResult<Response>
+    async fn on_execute<C>(&self, client: &mut C, mut message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // These are no limits either, and pgwire would reserve memory for so many rows.
+        if !(0..i32::MAX).contains(&message.max_rows) {
+            message.max_rows = 0;
+        }
+        self._on_execute(client, message).await
+    }
+
+    async fn do_query<C>(&self, client: &mut C, portal: &Portal<Prepared>, max_rows: usize) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        match &portal.statement.statement {
-            Prepared::Session(session, statement) => session.run_prepared(client, statement, portal).await,
-            Prepared::Deallocate(name) => Ok(deallocate(client.portal_store(), name.as_deref())),
-            Prepared::Nothing(tag) => Ok(Response::Execution(Tag::new(tag))),
-            Prepared::Engine { sql, parameters, schema } => {
-                let bound = parameters::bind(sql, portal, parameters)?;
-                let answers = self.preparer.execute(client, &bound).await?;
-                let Some(answer) = answers.into_iter().next_back() else {
-                    return Ok(Response::EmptyQuery);
-                };
-                answer::respond(client, answer, Some(schema), &portal.result_column_format).await
+        let limits = Limits::of(client);
+        match limits.in_time(self.answer(client, portal)).await? {
+            Response::Query(rows) if max_rows == 0 => {
+                // Executed once more, the portal has no rows left.
+                portal.start(QueryResponse::new(rows.row_schema(), stream::empty())).await;
+                limits.in_time(answer::send(client, rows)).await
             }
+            response => Ok(limits.without_deadline().end(response)),
         }
     }
 }

@@ -31,11 +31,7 @@ use datafusion_postgres::{
 };
 use futures::Sink;
 
-use super::{
-    answer,
-    rewrite::{name_values, rewrite},
-};
-use crate::error::EngineError;
+use super::rewrite::{name_values, rewrite};
 
 /// The text, and what it parsed to.
 pub type Statement = <DfSessionService as ExtendedQueryHandler>::Statement;
@@ -78,8 +74,7 @@ impl Session {
             }
         }
         let text = parsed.to_string();
-        let work = async { self.context.sql(&text).await.map_err(EngineError::from) };
-        let frame = answer::in_time(client, work).await?;
+        let frame = self.context.sql(&text).await.map_err(failed)?;
         respond(client, frame, &Format::UnifiedText).await
     }
 
