@@ -11,6 +11,7 @@ import uuid
 import psycopg
 import pytest
 from conftest import wait_for
+from psycopg.types import TypeInfo
 
 USERS = "spark_streams.created_users"
 
@@ -42,6 +43,12 @@ def test_prepared_statements_with_parameters(connect, binary):
         with connection.cursor(binary=binary) as cursor:
             cursor.execute(f"SELECT count(*) FROM {USERS} WHERE age > %s AND first_name <> %s", [-1, "x'; DROP TABLE y; --"])
             assert cursor.fetchone()[0] >= 0
+
+
+def test_types_are_found_by_name(connect):
+    with connect() as connection:
+        assert TypeInfo.fetch(connection, "int4").array_oid == 1007
+        assert TypeInfo.fetch(connection, "hstore") is None
 
 
 def test_answers_without_rows(connect):

@@ -78,6 +78,8 @@ async fn rows_arrive() {
         ("SELECT 1", "1\n"),
         ("SELECT current_database()", "polybolos\n"),
         ("SHOW server_version", ""),
+        ("SELECT pg_catalog.version()", "PostgreSQL 16.6 (Polybolos "),
+        ("SHOW TRANSACTION ISOLATION LEVEL", "read committed\n"),
         ("SELECT current_setting('server_version_num')::int/100", "1600"),
         ("SELECT pg_is_in_recovery()", "f"),
     ] {
@@ -135,6 +137,35 @@ async fn tools_find_tables_and_columns() {
     )
     .await;
     assert!(columns.out.contains("first_name|"), "{} {}", columns.out, columns.err);
+}
+
+#[tokio::test]
+async fn drivers_find_types() {
+    let address = door().await;
+    for (sql, expected) in [
+        // psycopg, which SQLAlchemy has ask for `hstore`.
+        (
+            "SELECT typname AS name, oid, typarray AS array_oid, oid::regtype::text AS regtype, typdelim AS delimiter
+             FROM pg_type t WHERE t.oid = to_regtype('int4') ORDER BY t.oid",
+            "int4|23|1007|23|,\n",
+        ),
+        ("SELECT typname, oid FROM pg_type t WHERE t.oid = to_regtype('hstore')", ""),
+        // pgJDBC.
+        (
+            "SELECT typinput='pg_catalog.array_in'::regproc AS is_array, typtype, typname FROM pg_catalog.pg_type WHERE oid = 1007",
+            "t|b|_int4\n",
+        ),
+        // Npgsql, shortened.
+        (
+            "SELECT typ.typname, CASE WHEN proc.proname='array_recv' THEN 'a' ELSE typ.typtype END AS typtype
+             FROM pg_type AS typ LEFT JOIN pg_proc AS proc ON proc.oid = typ.typreceive WHERE typ.oid IN (23, 1007) ORDER BY typ.oid",
+            "int4|b\n_int4|a\n",
+        ),
+    ] {
+        let said = psql(address, sql).await;
+        assert_eq!(said.out, expected, "{sql}: {}", said.err);
+        assert_eq!(said.code, 0, "{sql}: {}", said.err);
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use datafusion::{
 };
 
 /// Shown to those who decide by it what they may ask; the same as the login tells.
+const SERVER_VERSION: &str = "16.6";
 const SERVER_VERSION_NUMBER: &str = "160006";
 
 /// Ours: `(oid, name)`, the oid, or an error that says that nothing has that name.
@@ -59,6 +60,9 @@ pub fn register(session: &SessionContext) {
     function(session, "pg_size_pretty", &ONE, DataType::Utf8, pg_size_pretty);
     function(session, "pg_get_functiondef", &ONE, DataType::Utf8, pg_get_functiondef);
     function(session, EXISTING, &[2], DataType::Int32, existing);
+    // SQLAlchemy and others take a server without this word for none.
+    let version = format!("PostgreSQL {SERVER_VERSION} (Polybolos {})", env!("CARGO_PKG_VERSION"));
+    constant(session, "version", &[0], ScalarValue::from(version));
     constant(session, "pg_is_in_recovery", &[0], ScalarValue::from(false));
     for name in VISIBLE {
         constant(session, name, &ONE, ScalarValue::from(true));
@@ -97,7 +101,7 @@ fn constant(session: &SessionContext, name: &str, counts: &[usize], value: Scala
 }
 
 /// Settings that clients ask for, and that nothing changes.
-pub const SETTINGS: [(&str, &str); 14] = [
+pub const SETTINGS: [(&str, &str); 15] = [
     ("client_encoding", "UTF8"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
@@ -108,10 +112,11 @@ pub const SETTINGS: [(&str, &str); 14] = [
     ("max_index_keys", "32"),
     ("search_path", "public"),
     ("server_encoding", "UTF8"),
-    ("server_version", "16.6"),
+    ("server_version", SERVER_VERSION),
     ("server_version_num", SERVER_VERSION_NUMBER),
     ("standard_conforming_strings", "on"),
     ("timezone", "UTC"),
+    ("transaction_isolation", "read committed"),
 ];
 
 pub fn setting(name: &str) -> Option<&'static str> {

@@ -24,6 +24,13 @@ pub fn rewrite(statement: &mut Statement) {
                     *statement = Statement::Query(shown);
                 }
             }
+            [transaction, isolation, _]
+                if transaction.value.eq_ignore_ascii_case("transaction") && isolation.value.eq_ignore_ascii_case("isolation") =>
+            {
+                if let Some(shown) = shown("transaction_isolation") {
+                    *statement = Statement::Query(shown);
+                }
+            }
             _ => {}
         }
     }
@@ -123,6 +130,9 @@ impl VisitorMut for Rewriter {
                     ("pg_get_viewdef", FunctionArguments::List(list)) => {
                         list.args.first().and_then(|view| view_text(&view.to_string()))
                     }
+                    ("to_regtype", FunctionArguments::List(list)) => {
+                        list.args.first().and_then(|name| type_number(&name.to_string()))
+                    }
                     _ => None,
                 };
                 if let Some(replacement) = replacement {
@@ -137,6 +147,8 @@ impl VisitorMut for Rewriter {
                 }
             }
             Expr::BinaryOp { left, right, .. } => {
+                compare_by_name(left, right);
+                compare_by_name(right, left);
                 take_first(left);
                 take_first(right);
             }
@@ -248,6 +260,43 @@ impl Visitor for FirstText {
     }
 }
 
+/// In these columns of `pg_type` PostgreSQL has numbers of procedures, and the emulation their names.
+const PROCEDURES: [&str; 6] = ["typinput", "typmodin", "typmodout", "typoutput", "typreceive", "typsend"];
+
+/// What such a column is compared with: the number of a procedure, or `'name'::regproc`, already a query.
+fn compare_by_name(column: &Expr, other: &mut Expr) {
+    let name = match column {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(parts) => parts.last(),
+        _ => None,
+    };
+    if !name.is_some_and(|name| PROCEDURES.contains(&name.value.to_lowercase().as_str())) {
+        return;
+    }
+    match other {
+        Expr::CompoundIdentifier(parts) => {
+            if let Some(part) = parts.last_mut()
+                && part.value.eq_ignore_ascii_case("oid")
+            {
+                *part = Ident::new("proname");
+            }
+        }
+        Expr::Subquery(query) => {
+            let mut text = FirstText(None);
+            let _ = query.visit(&mut text);
+            let literal = text.0.and_then(|name| parsed(&scan::quoted(name.strip_prefix("pg_catalog.").unwrap_or(&name))));
+            if let Some(literal) = literal {
+                *other = literal;
+            }
+        }
+        _ => {}
+    }
+}
+
+fn type_number(name: &str) -> Option<Expr> {
+    parsed(&format!("(SELECT first_value(named_type.oid) FROM pg_catalog.pg_type AS named_type WHERE named_type.typname = {name})"))
+}
+
 fn view_text(oid: &str) -> Option<Expr> {
     parsed(&format!(
         "(SELECT first_value(view_text.definition) FROM pg_catalog.pg_class AS view_class
@@ -298,6 +347,14 @@ mod tests {
             ),
             ("SELECT count(*) AS \"n\" FROM pg_language ORDER BY 1", "SELECT count(*) AS \"n\" FROM pg_language ORDER BY 1"),
             (
+                "SELECT 1 FROM pg_type AS t JOIN pg_proc AS p ON p.oid = t.typreceive WHERE t.oid = p.oid",
+                "SELECT 1 FROM pg_type AS t JOIN pg_proc AS p ON p.proname = t.typreceive WHERE t.oid = p.oid",
+            ),
+            (
+                "SELECT typinput = (SELECT oid FROM p WHERE proname = 'pg_catalog.array_in') FROM pg_type",
+                "SELECT typinput = 'array_in' FROM pg_type",
+            ),
+            (
                 "SELECT CAST((SELECT oid FROM p WHERE proname = 'f') AS oid)",
                 "SELECT CAST(polybolos_existing((SELECT first_value(oid) FROM p WHERE proname = 'f'), 'f') AS oid)",
             ),
@@ -335,6 +392,8 @@ mod tests {
             ("SHOW server_encoding", "SELECT 'UTF8' AS server_encoding"),
             ("SHOW timezone", "SHOW TIME ZONE"),
             ("SHOW search_path", "SHOW search_path"),
+            ("SHOW TRANSACTION ISOLATION LEVEL", "SELECT 'read committed' AS transaction_isolation"),
+            ("SHOW transaction_isolation", "SELECT 'read committed' AS transaction_isolation"),
         ] {
             let mut statement = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap().remove(0);
             rewrite(&mut statement);

@@ -21,7 +21,7 @@ pub enum Route {
 }
 
 /// The words of SHOW that the session answers, beside the settings that nothing changes. All others are ours, or unknown.
-const SESSION_SHOWS: [&str; 11] = [
+const SESSION_SHOWS: [&str; 10] = [
     "all",
     "application_name",
     "bytea_output",
@@ -32,14 +32,13 @@ const SESSION_SHOWS: [&str; 11] = [
     "statement_timeout",
     "time",
     "transaction",
-    "transaction_isolation",
 ];
 
 /// Table functions that read nothing, yet may bring many rows.
 const NEUTRAL: [&str; 3] = ["generate_series", "range", "unnest"];
 
 /// Functions that only the session has, beside `pg_…` and `has_…_privilege`, or that it answers as PostgreSQL would.
-const SESSION_FUNCTIONS: [&str; 15] = [
+const SESSION_FUNCTIONS: [&str; 16] = [
     "array_lower",
     "array_upper",
     "current_catalog",
@@ -53,6 +52,7 @@ const SESSION_FUNCTIONS: [&str; 15] = [
     "quote_ident",
     "session_user",
     "set_config",
+    "to_regtype",
     "user",
     "version",
 ];
@@ -179,6 +179,8 @@ mod tests {
             "SHOW TimeZone",
             "SHOW ALL",
             "SHOW TRANSACTION ISOLATION LEVEL",
+            "SHOW transaction_isolation",
+            "SELECT to_regtype('int4')",
             "SELECT relname FROM pg_class",
             "SELECT * FROM information_schema.columns",
             "WITH t AS (SELECT oid FROM pg_catalog.pg_class) SELECT * FROM t",
