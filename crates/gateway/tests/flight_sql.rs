@@ -10,7 +10,10 @@ use arrow::{
 };
 use arrow_flight::{
     FlightInfo,
-    sql::{CommandGetDbSchemas, CommandGetTables, SqlInfo, client::FlightSqlServiceClient},
+    sql::{
+        CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys,
+        CommandGetTables, SqlInfo, client::FlightSqlServiceClient,
+    },
 };
 use futures::TryStreamExt;
 use polybolos_gateway::flight_sql;
@@ -143,6 +146,21 @@ async fn drivers_learn_what_there_is() {
             CommandGetTables { table_name_filter_pattern: Some("created%".to_owned()), include_schema, ..Default::default() };
         let info = client.get_tables(command).await.unwrap();
         assert_eq!(fetch(&mut client, info).await[0].num_rows(), 1);
+    }
+    for include_schema in [false, true] {
+        let command = CommandGetTables { table_types: vec!["VIEW".to_owned()], include_schema, ..Default::default() };
+        let info = client.get_tables(command).await.unwrap();
+        let views = &fetch(&mut client, info).await[0];
+        assert_eq!((views.num_rows(), views.column(2).as_string::<i32>().value(0)), (1, "Adults"));
+    }
+    let keys = [
+        client.get_primary_keys(CommandGetPrimaryKeys { table: "created_users".to_owned(), ..Default::default() }).await,
+        client.get_exported_keys(CommandGetExportedKeys { table: "created_users".to_owned(), ..Default::default() }).await,
+        client.get_imported_keys(CommandGetImportedKeys { table: "created_users".to_owned(), ..Default::default() }).await,
+        client.get_cross_reference(CommandGetCrossReference::default()).await,
+    ];
+    for info in keys {
+        assert_eq!(fetch(&mut client, info.unwrap()).await.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
     }
     let info = client.get_table_types().await.unwrap();
     assert!(fetch(&mut client, info).await[0].num_rows() > 0);

@@ -4,8 +4,17 @@ use arrow_flight::sql::{
     SqlSupportedCaseSensitivity, SqlSupportedTransaction, XdbcDataType,
     metadata::{SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder},
 };
-use datafusion::{arrow::record_batch::RecordBatch, logical_expr::TableType, prelude::SessionContext};
+use datafusion::{
+    arrow::{
+        datatypes::{DataType, Field, Schema, SchemaRef},
+        record_batch::RecordBatch,
+    },
+    logical_expr::TableType,
+    prelude::SessionContext,
+};
 use tonic::Status;
+
+use crate::postgres::views::Views;
 
 const TABLE: &str = "TABLE";
 const VIEW: &str = "VIEW";
@@ -99,7 +108,8 @@ pub fn schemas(session: &SessionContext, query: CommandGetDbSchemas) -> Result<R
     builder.build().map_err(internal)
 }
 
-pub async fn tables(session: &SessionContext, query: CommandGetTables) -> Result<RecordBatch, Status> {
+pub async fn tables(session: &SessionContext, views: &Views, query: CommandGetTables) -> Result<RecordBatch, Status> {
+    let asks_columns = query.include_schema;
     let mut builder = query.into_builder();
     for catalog_name in session.catalog_names() {
         let Some(catalog) = session.catalog(&catalog_name) else { continue };
@@ -117,7 +127,47 @@ pub async fn tables(session: &SessionContext, query: CommandGetTables) -> Result
             }
         }
     }
+    let catalog_name = session.state().config_options().catalog.default_catalog.clone();
+    for view in views.names().await? {
+        let columns = if asks_columns { views.columns(&view).await } else { Ok(SchemaRef::new(Schema::empty())) };
+        // Dropped since the list was made.
+        let Ok(columns) = columns else { continue };
+        builder.append(&catalog_name, &view.schema, &view.name, VIEW, columns.as_ref()).map_err(internal)?;
+    }
     builder.build().map_err(internal)
+}
+
+/// Of an answer without rows: the key of a table says which row a new one replaces, and the catalog does not know it.
+pub fn primary_keys() -> SchemaRef {
+    let text = |name: &str, nullable: bool| Field::new(name, DataType::Utf8, nullable);
+    SchemaRef::new(Schema::new(vec![
+        text("catalog_name", true),
+        text("db_schema_name", true),
+        text("table_name", false),
+        text("column_name", false),
+        text("key_name", true),
+        Field::new("key_sequence", DataType::Int32, false),
+    ]))
+}
+
+/// Of an answer without rows: no table refers to another.
+pub fn foreign_keys() -> SchemaRef {
+    let text = |name: &str, nullable: bool| Field::new(name, DataType::Utf8, nullable);
+    SchemaRef::new(Schema::new(vec![
+        text("pk_catalog_name", true),
+        text("pk_db_schema_name", true),
+        text("pk_table_name", false),
+        text("pk_column_name", false),
+        text("fk_catalog_name", true),
+        text("fk_db_schema_name", true),
+        text("fk_table_name", false),
+        text("fk_column_name", false),
+        Field::new("key_sequence", DataType::Int32, false),
+        text("fk_key_name", true),
+        text("pk_key_name", true),
+        Field::new("update_rule", DataType::UInt8, false),
+        Field::new("delete_rule", DataType::UInt8, false),
+    ]))
 }
 
 pub fn table_types(query: CommandGetTableTypes) -> Result<RecordBatch, Status> {

@@ -22,7 +22,8 @@ use arrow_flight::{
     flight_service_server::FlightServiceServer,
     sql::{
         ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
-        CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
+        CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
+        CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandGetXdbcTypeInfo,
         CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate,
         DoPutPreparedStatementResult, ProstMessageExt, SqlInfo, TicketStatementQuery,
         metadata::{SqlInfoData, XdbcTypeInfoData},
@@ -43,6 +44,7 @@ use crate::{
     engine::{Answer, Engine},
     error::{EngineError, ErrorKind},
     parameters,
+    postgres::views::Views,
 };
 
 /// The protocol's word for "as many rows as it were, nobody counted".
@@ -55,6 +57,7 @@ const MAX_PARAMETER_ROWS: usize = 1_000;
 
 pub struct FlightSqlDoor {
     engine: Arc<dyn Engine>,
+    views: Views,
     login: Arc<dyn Authenticate>,
     sql_info: SqlInfoData,
     type_info: XdbcTypeInfoData,
@@ -84,7 +87,8 @@ type DataStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>
 
 impl FlightSqlDoor {
     pub fn new(engine: Arc<dyn Engine>, login: Arc<dyn Authenticate>) -> Self {
-        Self { engine, login, sql_info: metadata::sql_info(), type_info: metadata::type_info() }
+        let views = Views::new(engine.clone());
+        Self { engine, views, login, sql_info: metadata::sql_info(), type_info: metadata::type_info() }
     }
 
     fn principal<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
@@ -391,6 +395,38 @@ impl FlightSqlService for FlightSqlDoor {
         self.about(query, &schema, request)
     }
 
+    async fn get_flight_info_primary_keys(
+        &self,
+        query: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.about(query, &metadata::primary_keys(), request)
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        query: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.about(query, &metadata::foreign_keys(), request)
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        query: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.about(query, &metadata::foreign_keys(), request)
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        query: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        self.about(query, &metadata::foreign_keys(), request)
+    }
+
     async fn get_flight_info_sql_info(
         &self,
         query: CommandGetSqlInfo,
@@ -421,7 +457,7 @@ impl FlightSqlService for FlightSqlDoor {
 
     async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Result<Response<DataStream>, Status> {
         self.principal(&request)?;
-        metadata::tables(&self.engine.session(), query).await.map(one_batch)
+        metadata::tables(&self.engine.session(), &self.views, query).await.map(one_batch)
     }
 
     async fn do_get_table_types(
@@ -431,6 +467,42 @@ impl FlightSqlService for FlightSqlDoor {
     ) -> Result<Response<DataStream>, Status> {
         self.principal(&request)?;
         metadata::table_types(query).map(one_batch)
+    }
+
+    async fn do_get_primary_keys(
+        &self,
+        _: CommandGetPrimaryKeys,
+        request: Request<Ticket>,
+    ) -> Result<Response<DataStream>, Status> {
+        self.principal(&request)?;
+        Ok(one_batch(RecordBatch::new_empty(metadata::primary_keys())))
+    }
+
+    async fn do_get_exported_keys(
+        &self,
+        _: CommandGetExportedKeys,
+        request: Request<Ticket>,
+    ) -> Result<Response<DataStream>, Status> {
+        self.principal(&request)?;
+        Ok(one_batch(RecordBatch::new_empty(metadata::foreign_keys())))
+    }
+
+    async fn do_get_imported_keys(
+        &self,
+        _: CommandGetImportedKeys,
+        request: Request<Ticket>,
+    ) -> Result<Response<DataStream>, Status> {
+        self.principal(&request)?;
+        Ok(one_batch(RecordBatch::new_empty(metadata::foreign_keys())))
+    }
+
+    async fn do_get_cross_reference(
+        &self,
+        _: CommandGetCrossReference,
+        request: Request<Ticket>,
+    ) -> Result<Response<DataStream>, Status> {
+        self.principal(&request)?;
+        Ok(one_batch(RecordBatch::new_empty(metadata::foreign_keys())))
     }
 
     async fn do_get_sql_info(&self, query: CommandGetSqlInfo, request: Request<Ticket>) -> Result<Response<DataStream>, Status> {

@@ -13,7 +13,7 @@ mod route;
 mod session;
 mod shown;
 mod tables;
-mod views;
+pub(crate) mod views;
 
 use std::{io, sync::Arc, time::Duration};
 
