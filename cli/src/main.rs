@@ -149,7 +149,10 @@ async fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Validate(arguments) => validate::run(arguments).await,
         Verb::Test(arguments) => test::run(arguments).await,
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "polybolos", &mut std::io::stdout());
+            // It panics in its own way when it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "polybolos", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
         Verb::Version => {

@@ -326,11 +326,11 @@ def test_dead_letters_are_sent_back_once(system, names):
 
 def test_a_reader_that_has_seen_enough_ends_us_quietly(system):
     rows = "SELECT value FROM generate_series(1, 10000)"
-    command = [BINARY, "sql", "-c", rows, "--limit", "10000", "--data-dir", str(system.folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        running.stdout.close()
-        told = running.stderr.read()
-        assert running.wait(60) == 141 and told == "", told
+    for command in [["sql", "-c", rows, "--limit", "10000", "--data-dir", str(system.folder)], ["completions", "bash"]]:
+        with subprocess.Popen([BINARY, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            running.stdout.close()
+            told = running.stderr.read()
+            assert running.wait(60) == 141 and told == "", told
 
 
 def verify(system, names, code: int = 0):
