@@ -59,7 +59,9 @@ export class Events {
       handle(JSON.parse(event.data));
     });
     listen('status', (data) => this.#on.status(data));
-    listen('rows', (data) => this.#on.rows(data));
+    // A stream's first rows are all that can be shown now, also those that an earlier stream brought.
+    let anew = true;
+    listen('rows', (data) => { this.#on.rows({ ...data, anew }); anew = false; });
     listen('trouble', (data) => this.#on.trouble(data));
     source.onerror = () => { if (source === this.#source) this.#lost(); };
   }

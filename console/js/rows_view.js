@@ -62,9 +62,12 @@ export class RowsView {
 
   rows(batch) {
     if (batch.table !== this.table) return;
-    if (batch.rows.length === 0 && this.#body) return;
+    // Without rows: the table can be read again.
+    if (batch.rows.length === 0 && this.#body && !batch.anew) { this.#tell(); return; }
+    if (batch.anew) this.#seen = 0;
     this.#seen += batch.rows.length;
-    if (this.#held) { this.#held.push(batch); this.#held.splice(0, this.#held.length - KEPT_ROWS); } else this.#insert(batch);
+    if (this.#held) this.#held = [...(batch.anew ? [] : this.#held), batch].slice(-KEPT_ROWS);
+    else this.#insert(batch);
     this.#tell();
   }
 
@@ -76,7 +79,7 @@ export class RowsView {
   #insert(batch) {
     if (batch.rows.length === 0) { this.#showEmpty(); return; }
     const columns = JSON.stringify(batch.columns);
-    if (columns !== this.#columns) {
+    if (columns !== this.#columns || batch.anew) {
       this.#columns = columns;
       this.#shown = layout(batch.columns);
       const { node, body } = table(this.#shown, `Newest rows of ${this.table}`);

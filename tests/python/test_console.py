@@ -107,6 +107,33 @@ def test_rows_go_on_arriving_and_can_be_held(platform):
         assert complaints(driver) == []
 
 
+def test_a_stream_that_comes_back_shows_no_row_twice(platform):
+    with browser(1200, 800) as driver:
+        open_console(driver, platform)
+        # In one go, so that no event of the page's own comes between.
+        shown = driver.execute_async_script("""
+          const done = arguments[arguments.length - 1];
+          import('/js/rows_view.js').then(({ RowsView }) => {
+            const view = new RowsView(() => {});
+            view.tables([{ name: 'quiet', connector: 'kafka', written_by: null }]);
+            const batch = (rows, anew) => ({ table: 'quiet', columns: [{ name: 'a', type: 'Utf8' }], rows, anew });
+            const cells = () => [...document.querySelectorAll('#rows tbody tr')].map((row) => row.textContent);
+            const note = () => document.getElementById('rows-note').textContent;
+            view.rows(batch([['2'], ['1']], true));
+            view.rows(batch([['3']], false));
+            const first = cells();
+            view.rows(batch([['3'], ['2'], ['1']], true));
+            const again = cells();
+            view.trouble('gone');
+            view.rows(batch([], false));
+            const recovered = note();
+            done([first, again, recovered]);
+          });
+        """)
+        assert shown[0] == shown[1] == ["3", "2", "1"]
+        assert shown[2].startswith("Newest first, 3 shown")
+
+
 def test_a_failed_job_is_told_of(fresh_platform, artefacts):
     platform = fresh_platform()
     platform.start()
