@@ -137,8 +137,9 @@ fn dollar(sql: &str, start: usize, marks: &mut Vec<Mark>) -> usize {
     let word = bytes[start + 1..].iter().take_while(|byte| is_name(**byte)).count();
     let end = start + 1 + word;
     if word > 0 && bytes[start + 1..end].iter().all(u8::is_ascii_digit) {
-        if let Ok(number) = sql[start + 1..end].parse() {
-            marks.push(Mark::Parameter(start..end, number));
+        // No protocol binds more; types and values of all up to the highest are kept.
+        if let Ok(number) = sql[start + 1..end].parse::<u16>() {
+            marks.push(Mark::Parameter(start..end, number.into()));
         }
         return end;
     }
@@ -223,5 +224,8 @@ mod tests {
         assert_eq!(bind(sql, &["1".to_owned()]), Err(2));
         assert_eq!(bind("SELECT ?, '?', ?", &["1".to_owned(), "2".to_owned()]).unwrap(), "SELECT 1, '?', 2");
         assert_eq!(bind("SELECT $0", &["1".to_owned()]), Err(0));
+        assert_eq!(parameter_count("SELECT $65535"), 65_535);
+        // Room for so many would be more than the machine has; the engine finds no value for it.
+        assert_eq!(parameter_count("SELECT $4000000000, $1"), 1);
     }
 }

@@ -385,6 +385,14 @@ async fn rows_of_prepared_statements_are_sent_as_they_come() {
 }
 
 #[tokio::test]
+async fn a_parameter_of_a_great_number_takes_no_memory() {
+    let mut wire = Wire::login(door().await).await;
+    wire.execute("SELECT $4000000000", 0).await;
+    let answer = wire.until(b'Z').await;
+    assert!(kinds(&answer).ends_with("EZ"), "{}", kinds(&answer));
+}
+
+#[tokio::test]
 async fn a_login_that_failed_holds_no_place() {
     let address = door().await;
     let mut failed = Vec::new();
