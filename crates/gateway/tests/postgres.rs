@@ -292,7 +292,7 @@ impl Wire {
 
     async fn send(&mut self, kind: u8, body: &[u8]) {
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-        self.socket.write_all(&[&[kind], length.as_slice(), body].concat()).await.unwrap();
+        self.socket.write_all(&[[kind].as_slice(), &length, body].concat()).await.unwrap();
     }
 
     async fn message(&mut self) -> (u8, Vec<u8>) {
@@ -323,7 +323,7 @@ impl Wire {
     async fn execute(&mut self, sql: &str, max_rows: i32) {
         self.send(b'P', format!("\0{sql}\0\0\0").as_bytes()).await;
         self.send(b'B', &[0; 8]).await;
-        self.send(b'E', &[b"\0", max_rows.to_be_bytes().as_slice()].concat()).await;
+        self.send(b'E', &[b"\0".as_slice(), &max_rows.to_be_bytes()].concat()).await;
         self.send(b'S', b"").await;
     }
 }
