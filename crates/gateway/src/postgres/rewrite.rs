@@ -239,9 +239,13 @@ fn aggregated(query: &Query, function: &str) -> Option<Expr> {
 /// `'name'::regclass::oid`, already a query, fails where nothing has that name.
 fn existing(expression: &Expr) -> Option<Expr> {
     let Expr::Subquery(query) = expression else { return None };
-    let mut name = FirstText(None);
-    let _ = query.visit(&mut name);
-    parsed(&format!("{EXISTING}({expression}, {})", scan::quoted(&name.0?)))
+    parsed(&format!("{EXISTING}({expression}, {})", scan::quoted(&first_text(query)?)))
+}
+
+fn first_text(query: &Query) -> Option<String> {
+    let mut text = FirstText(None);
+    let _ = query.visit(&mut text);
+    text.0
 }
 
 struct FirstText(Option<String>);
@@ -282,9 +286,8 @@ fn compare_by_name(column: &Expr, other: &mut Expr) {
             }
         }
         Expr::Subquery(query) => {
-            let mut text = FirstText(None);
-            let _ = query.visit(&mut text);
-            let literal = text.0.and_then(|name| parsed(&scan::quoted(name.strip_prefix("pg_catalog.").unwrap_or(&name))));
+            let literal =
+                first_text(query).and_then(|name| parsed(&scan::quoted(name.strip_prefix("pg_catalog.").unwrap_or(&name))));
             if let Some(literal) = literal {
                 *other = literal;
             }
