@@ -21,6 +21,7 @@ TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-n
 SERVER_PACKAGES := openjdk-17-jre-headless maven
 SERVERS := $(TARGET)/debug/polybolos-local-servers
 S3_SERVER := $(VENV)/bin/python tests/python/s3_server.py
+NOTEBOOK_VENV := $(CACHE)/notebook-venv
 BENCH_VENV := $(CACHE)/bench-venv
 SPARK_VENV := $(CACHE)/spark-venv
 SPARK_JARS := $(CACHE)/spark-jars
@@ -105,6 +106,10 @@ TEST_WORKERS := 2
 end-to-end: build $(VENV)/ready ## Test the running platform with real clients, a browser, and kills (TESTS="…": some of them)
 	POLYBOLOS=$(POLYBOLOS) $(SERVERS) -- env $(LINT) $(VENV)/bin/python -m pytest -q -n $(TEST_WORKERS) --dist loadfile $(TESTS)
 
+.PHONY: notebooks
+notebooks: $(NOTEBOOK_VENV)/ready ## Open the notebooks beside a running platform (ARGS="…" passes flags to JupyterLab)
+	$(NOTEBOOK_VENV)/bin/jupyter lab --notebook-dir notebooks $(ARGS)
+
 .PHONY: screenshot
 screenshot: setup setup-test build $(VENV)/ready ## Make the README's picture again
 	POLYBOLOS=$(POLYBOLOS) $(VENV)/bin/python scripts/screenshot.py
@@ -120,6 +125,13 @@ setup-test: setup-servers
 .PHONY: setup-servers
 setup-servers:
 	@command -v java >/dev/null && command -v mvn >/dev/null || scripts/apt.sh $(SERVER_PACKAGES)
+
+$(NOTEBOOK_VENV)/ready: notebooks/requirements.txt
+	@scripts/apt.sh python3-venv
+	@echo "setting up JupyterLab in $(@D)"
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv $(VENV)
