@@ -111,7 +111,7 @@ where
 #[derive(Clone)]
 pub struct Limits {
     deadline: Option<Instant>,
-    connection: Option<Arc<Arc<ConnectionHandle>>>,
+    connection: Option<Arc<ConnectionHandle>>,
 }
 
 impl Limits {
@@ -120,7 +120,7 @@ impl Limits {
         let timeout = client.metadata().get(STATEMENT_TIMEOUT_MS).and_then(|text| text.parse().ok()).map(Duration::from_millis);
         Self {
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            connection: client.session_extensions().get::<Arc<ConnectionHandle>>(),
+            connection: client.session_extensions().get::<Arc<ConnectionHandle>>().map(|handle| handle.as_ref().clone()),
         }
     }
 
