@@ -64,6 +64,11 @@ impl Delta {
         self.batch.num_rows()
     }
 
+    /// Of its own rows: a slice shares buffers with others, which have as many bytes as all of them.
+    pub(crate) fn bytes(&self) -> Result<usize> {
+        self.batch.columns().iter().map(|column| Ok(column.to_data().get_slice_memory_size()?)).sum()
+    }
+
     /// Whether every row is added.
     pub fn only_adds(&self) -> bool {
         self.weights.as_ref().is_none_or(|weights| weights.values().iter().all(|weight| *weight > 0))
@@ -121,5 +126,24 @@ impl Delta {
             deltas.iter().map(|delta| delta.weights.clone().unwrap_or_else(|| Int64Array::from_value(1, delta.rows()))).collect();
         let weights = concat(&weights.iter().map(|array| array as &dyn Array).collect::<Vec<_>>())?;
         Ok(Self { batch, weights: Some(as_int64_array(&weights)?.clone()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    #[test]
+    fn a_slice_has_the_bytes_of_its_own_rows() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["0123456789"; 1_000]));
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7; 1_000]));
+        let whole = Delta::added(RecordBatch::try_from_iter([("s", texts), ("n", numbers)]).unwrap());
+        // The texts, one offset more than there are, and the numbers.
+        assert_eq!(whole.bytes().unwrap(), 10_000 + 4 * 1_001 + 8_000);
+        assert_eq!(whole.slice(500, 2).bytes().unwrap(), 20 + 4 * 3 + 16);
     }
 }

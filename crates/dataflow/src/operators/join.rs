@@ -316,7 +316,7 @@ pub fn fulfilling(
 ) -> Result<BooleanArray> {
     let mask = evaluate(condition.expression(), pairs, |pair, error| {
         fail(pair, &error);
-        Ok(Arc::new(BooleanArray::from(vec![false; pairs.num_rows().min(1)])))
+        Ok(Arc::new(BooleanArray::from(vec![false])))
     })?;
     Ok(without_nulls(as_boolean_array(&mask)?))
 }
@@ -438,8 +438,9 @@ impl Join {
     ) -> Result<Vec<Delta>> {
         let schema = &self.side(is_left).0.schema;
         let deltas: Vec<Delta> = deltas.iter().filter(|delta| delta.rows() > 0).cloned().collect();
+        let bytes = deltas.iter().map(Delta::bytes).collect::<Result<Vec<_>>>()?;
         let mut output = vec![];
-        for part in parts(deltas.iter().map(|delta| delta.batch().get_array_memory_size()), self.batch_bytes) {
+        for part in parts(bytes.into_iter(), self.batch_bytes) {
             let arrivals = self.arrivals(is_left, Delta::concat(schema, &deltas[part])?)?;
             output.extend(self.arrive_together(context, is_left, &arrivals, mine, other)?);
         }
