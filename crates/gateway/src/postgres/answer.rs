@@ -136,11 +136,14 @@ impl Limits {
         }
     }
 
-    /// For rows that are sent after the statement has been run, when pgwire does not look for a cancellation any more.
+    /// For rows that are sent after the statement has been run, when pgwire does not look for a cancellation any more. The time
+    /// that is left counts from the first of them: what else a text has is run and sent before.
     pub fn end(self, mut response: Response) -> Response {
         if let Response::Query(answer) = &mut response {
             let rows = std::mem::replace(&mut answer.data_rows, Box::pin(stream::empty()));
-            answer.data_rows = Box::pin(stream::unfold(Some((rows, Box::pin(self.reached()))), |state| async move {
+            let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let reached = Box::pin(reached(self.connection, left));
+            answer.data_rows = Box::pin(stream::unfold(Some((rows, reached)), |state| async move {
                 let (mut rows, mut reached) = state?;
                 tokio::select! {
                     biased;
@@ -151,30 +154,51 @@ impl Limits {
         }
         response
     }
+}
 
-    async fn reached(self) -> PgWireError {
-        let cancelled = async {
-            // The other end goes away without a word when another statement begins.
-            if let Some(connection) = &self.connection
-                && connection.start_query().await.await.is_ok()
-            {
-                return;
-            }
-            std::future::pending().await
-        };
-        let passed = async {
-            match self.deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = cancelled => PgWireError::QueryCanceled,
-            () = passed => late(),
+/// Begins when it is first asked.
+async fn reached(connection: Option<Arc<ConnectionHandle>>, left: Option<Duration>) -> PgWireError {
+    let cancelled = async {
+        // The other end goes away without a word when another statement begins.
+        if let Some(connection) = &connection
+            && connection.start_query().await.await.is_ok()
+        {
+            return;
         }
+        std::future::pending().await
+    };
+    let passed = async {
+        match left {
+            Some(left) => tokio::time::sleep(left).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = cancelled => PgWireError::QueryCanceled,
+        () = passed => late(),
     }
 }
 
 fn late() -> PgWireError {
     report(EngineError::new(ErrorKind::Cancelled, "canceling statement due to statement timeout"))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion_postgres::pgwire::messages::data::DataRow;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_else_a_text_has_takes_no_time_from_a_statement() {
+        let limits = Limits { deadline: Some(Instant::now() + Duration::from_secs(2)), connection: None };
+        let rows = stream::iter([Ok(DataRow::default())]).chain(stream::pending());
+        let Response::Query(mut answer) = limits.end(Response::Query(QueryResponse::new(Arc::new(vec![]), rows))) else {
+            panic!("rows");
+        };
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(matches!(answer.data_rows.next().await, Some(Ok(_))));
+        let ended = answer.data_rows.next().await;
+        assert!(matches!(&ended, Some(Err(PgWireError::UserError(info))) if info.code == "57014"), "{ended:?}");
+    }
 }
