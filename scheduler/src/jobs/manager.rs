@@ -81,10 +81,13 @@ fn has_gone(entry: Option<&Entry>, catalog: &Catalog, job: &str) -> bool {
     entry.is_none() && catalog.find_job(job).is_none()
 }
 
-/// An incarnation that has ended is not here any more. What has its name by now stays.
+/// An incarnation that has ended is not here any more, and stops where it was being started meanwhile. What has its name by now
+/// stays.
 fn withdraw(jobs: &mut BTreeMap<String, Entry>, definition: &JobDefinition) {
-    if jobs.get(&definition.name).is_some_and(|entry| entry.is_of(definition)) {
-        jobs.remove(&definition.name);
+    if jobs.get(&definition.name).is_some_and(|entry| entry.is_of(definition))
+        && let Some(Entry::Running(handle)) = jobs.remove(&definition.name)
+    {
+        handle.stopping().cancel();
     }
 }
 
@@ -350,9 +353,11 @@ impl JobManager {
         Ok(())
     }
 
-    /// To be called when the catalog does not name a job's incarnation any more. An executor may have joined since the job's loop
-    /// said it, and may hold what it had under an earlier leader of a job that this one could not run.
+    /// To be called when the catalog does not name a job's incarnation any more. One that could not start may have been tried once
+    /// more since it was ended. An executor may have joined since the job's loop said it, and may hold what it had under an earlier
+    /// leader of a job that this one could not run.
     pub fn forget(&self, definition: &JobDefinition) {
+        withdraw(&mut self.jobs.write(), definition);
         self.context.executors.forget(&Incarnation(definition.incarnation.clone()));
     }
 
