@@ -360,15 +360,8 @@ impl Join {
         })
     }
 
-    /// All pairs of arrivals and kept rows of the other side that fulfil the condition, batch by batch, and the other side's columns
-    /// of them.
-    fn meet(
-        &self,
-        context: &EpochContext<'_>,
-        arrivals: &Arrivals,
-        is_left: bool,
-        kept: &BucketTable,
-    ) -> Result<Vec<(Pairs, Vec<ArrayRef>)>> {
+    /// All pairs of arrivals and kept rows of the other side, batch by batch.
+    fn meet(&self, arrivals: &Arrivals, is_left: bool, kept: &BucketTable) -> Result<Vec<Pairs>> {
         let (mut met, mut pairs) = (vec![], Pairs::default());
         let mut reach = self.spec.reach(arrivals, is_left)?;
         for row in (0..arrivals.delta.rows()).filter(|row| arrivals.can_match(*row)) {
@@ -386,10 +379,10 @@ impl Join {
         if !pairs.ends.is_empty() {
             met.push(pairs);
         }
-        met.into_iter().map(|pairs| self.fitting(context, arrivals, is_left, pairs)).collect()
+        Ok(met)
     }
 
-    /// Those of the pairs that fulfil the condition.
+    /// Those of the pairs that fulfil the condition, and the other side's columns of them.
     fn fitting(
         &self,
         context: &EpochContext<'_>,
@@ -459,7 +452,8 @@ impl Join {
         let keys = || arrivals.keys.rows(arrivals.delta.rows());
         mine.load(keys()).and_then(|()| other.load(keys())).map_err(external)?;
         let (mut met, mut output) = (vec![], vec![]);
-        for (pairs, columns) in self.meet(context, arrivals, is_left, other)? {
+        for pairs in self.meet(arrivals, is_left, other)? {
+            let (pairs, columns) = self.fitting(context, arrivals, is_left, pairs)?;
             if self.pairs && !pairs.ends.is_empty() {
                 output.push(self.paired(arrivals, is_left, &pairs, columns)?);
             }
