@@ -61,7 +61,8 @@ impl Dialect for Generic {
             return None;
         }
         if bracket == Token::LBracket {
-            return if word.value.eq_ignore_ascii_case("map") { json_clauses::map_of(parser).transpose() } else { None };
+            let is_map = word.value.eq_ignore_ascii_case("map") && json_clauses::has_items(parser);
+            return is_map.then(|| json_clauses::map_of(parser));
         }
         if word.value.eq_ignore_ascii_case("ceiling") {
             parser.advance_token();
@@ -158,18 +159,22 @@ impl Dialect for Generic {
     }
 }
 
-/// `x [NOT] BETWEEN SYMMETRIC a AND b`, whose bounds stand in any order. `None`: something else.
+/// `x [NOT] BETWEEN SYMMETRIC a AND b`, whose bounds stand in any order; ASYMMETRIC says nothing. `None`: something else.
 fn symmetric(parser: &mut Parser<'_>, value: &Expr) -> Result<Option<Expr>, ParserError> {
     let is = |token: &Token, keyword: Keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
     let [first, second, third, fourth] = parser.peek_tokens();
     let negated = is(&first, Keyword::NOT);
-    let (between, symmetric, next) = if negated { (second, third, fourth) } else { (first, second, third) };
+    let (between, word, next) = if negated { (second, third, fourth) } else { (first, second, third) };
+    let is_asymmetric = is(&word, Keyword::ASYMMETRIC);
     // A column may have that name.
-    if !is(&between, Keyword::BETWEEN) || !is(&symmetric, Keyword::SYMMETRIC) || is(&next, Keyword::AND) {
+    if !is(&between, Keyword::BETWEEN) || !(is_asymmetric || is(&word, Keyword::SYMMETRIC)) || is(&next, Keyword::AND) {
         return Ok(None);
     }
     for _ in 0..if negated { 3 } else { 2 } {
         parser.advance_token();
+    }
+    if is_asymmetric {
+        return parser.parse_between(value.clone(), negated).map(Some);
     }
     let Expr::Between { expr, low, high, .. } = parser.parse_between(value.clone(), false)? else { return Ok(None) };
     if expr.to_string().len() + low.to_string().len() + high.to_string().len() > MAX_REPEATED {

@@ -107,23 +107,35 @@ pub(super) fn is_json(parser: &mut Parser<'_>, asked: &Expr) -> Option<Expr> {
     Some(meant(&written, call("is_json", [asked.clone(), kind]), negated))
 }
 
-/// At `MAP['a', 1, 'b', 2]`. `None`: at `map[key]`, of a column of that name.
-pub(super) fn map_of(parser: &mut Parser<'_>) -> Result<Option<Expr>, ParserError> {
+/// Whether several items stand in the brackets that come: `map[key]` is of a column of that name.
+pub(super) fn has_items(parser: &Parser<'_>) -> bool {
+    let mut depth = 0_usize;
+    let tokens = (parser.index()..).map(|index| &parser.token_at(index).token);
+    for token in tokens.take_while(|token| **token != Token::EOF) {
+        match token {
+            Token::LBracket | Token::LParen | Token::LBrace => depth += 1,
+            Token::RBracket | Token::RParen | Token::RBrace if depth <= 1 => return false,
+            Token::RBracket | Token::RParen | Token::RBrace => depth -= 1,
+            Token::Comma if depth == 1 => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// At `MAP['a', 1, 'b', 2]`.
+pub(super) fn map_of(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     let start = parser.index();
-    let read = parser.maybe_parse(|parser| {
-        parser.advance_token();
-        parser.expect_token(&Token::LBracket)?;
-        let items = parser.parse_comma_separated(Parser::parse_expr)?;
-        parser.expect_token(&Token::RBracket)?;
-        if items.len() == 1 { error("a place") } else { Ok(items) }
-    })?;
-    let Some(items) = read else { return Ok(None) };
+    parser.advance_token();
+    parser.expect_token(&Token::LBracket)?;
+    let items = parser.parse_comma_separated(Parser::parse_expr)?;
+    parser.expect_token(&Token::RBracket)?;
     if items.len() % 2 != 0 {
         return error("MAP[…] takes keys and values in turn, and the last key has no value: MAP['a', 1, 'b', 2]");
     }
     let (keys, values): (Vec<_>, Vec<_>) = items.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).unzip();
     let map = call("map", [call("make_array", keys), call("make_array", values)]);
-    Ok(Some(as_written(parser, start, map)))
+    Ok(as_written(parser, start, map))
 }
 
 /// At a name and its opening bracket. `None`: the function has no clauses of its own.
@@ -362,6 +374,7 @@ mod tests {
             ("a || b IS JSON SCALAR AND c", "(is_json(a || b, 'scalar')) AND c"),
             ("MAP['a', 1, b, c + 1]['a']", "map(make_array('a', b), make_array(1, c + 1))['a']"),
             ("map['a']", "map['a']"),
+            ("map[f(1, 2)][1:2] || MAP['a', map[1]]", "map[f(1, 2)][1:2] || map(make_array('a'), make_array(map[1]))"),
             (
                 "json_query(j, '$.a' EMPTY ARRAY ON ERROR)",
                 "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST('[]' AS VARCHAR) \
@@ -381,6 +394,7 @@ mod tests {
             ("json_query(j, '$.a' WITH ARRAY)", "WRAPPER"),
             ("json_object('a' VALUE x ABSENT ON NULL)", "NULLs are members of JSON here"),
             ("MAP['a', 1, 'b']", "the last key has no value"),
+            ("MAP['a', 1 'b', 2]", "expected ], found"),
         ] {
             let error = rewritten(written).unwrap_err().to_string();
             assert!(error.contains(reason), "{written}: {error}");
