@@ -192,9 +192,9 @@ fn plain_message(error: &DataFusionError) -> String {
     if let Some((said, _)) = text.split_once(" No function matches the given name and argument types ") {
         return not_taken(said);
     }
-    if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ")
-        && let Some(types) = rest.strip_suffix(" to valid types")
-    {
+    let of_times = text.strip_prefix("Cannot get result type for temporal operation ").and_then(|rest| rest.split_once(": "));
+    let of_others = text.strip_prefix("Cannot coerce arithmetic expression ").and_then(|rest| rest.strip_suffix(" to valid types"));
+    if let Some(types) = of_times.map(|(types, _)| types).or(of_others) {
         let types = TYPES.iter().fold(types.to_owned(), |types, (arrow, ours)| types.replace(arrow, ours));
         return format!("{types} cannot be computed; CAST one side to a type that goes with the other's");
     }
@@ -266,7 +266,8 @@ fn no_column(field: &Column, known: &[Column]) -> String {
 const SHOWN_COLUMNS: usize = 16;
 
 /// Types as arrow writes them, the longer first, and as columns are declared.
-const TYPES: [(&str, &str); 7] = [
+const TYPES: [(&str, &str); 8] = [
+    ("Interval(MonthDayNano)", "INTERVAL"),
     ("Utf8View", "STRING"),
     ("Utf8", "STRING"),
     ("Float64", "DOUBLE"),
@@ -383,6 +384,20 @@ mod tests {
         assert_eq!(did_you_mean("Topic", known), Some("topic"));
         assert_eq!(did_you_mean("properties.bootstrap.server", known), Some("properties.bootstrap.servers"));
         assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_said_by_its_types() {
+        for (said, expected) in [
+            ("Cannot coerce arithmetic expression Date32 + Utf8 to valid types", "DATE + STRING cannot be computed"),
+            (
+                "Cannot get result type for temporal operation Interval(MonthDayNano) / Float64: Invalid interval arithmetic operation: Interval(MonthDayNano) / Interval(MonthDayNano)",
+                "INTERVAL / DOUBLE cannot be computed",
+            ),
+        ] {
+            let message = plain_message(&DataFusionError::Plan(said.to_owned()));
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]

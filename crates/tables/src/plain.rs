@@ -37,11 +37,17 @@ const STEPS: [&str; 6] = [
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
-/// What DataFusion says of an average of DECIMALs that is too large for its type, and what we say.
-const AVERAGE: (&str, &str) = (
-    "Arithmetic Overflow in AvgAccumulator",
-    "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
-);
+/// What DataFusion says of an average of DECIMALs that is too large for its type and of a text that is no date, and what we say.
+const SAID: [(&str, &str); 2] = [
+    (
+        "Arithmetic Overflow in AvgAccumulator",
+        "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
+    ),
+    (
+        "Unable to cast to Date32 for converting from i64 to i32 failed",
+        "to_date takes texts such as '2024-12-31', and this is none; write to_date(text, 'dd.MM.yyyy') with the pattern that it has",
+    ),
+];
 
 /// A text in one line, of at most 60 characters and an ellipsis.
 pub fn shortened(text: &str) -> String {
@@ -80,7 +86,7 @@ pub fn plain(text: &str) -> String {
     let line = parts.join(": ");
     let line = line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let line = KINDS.iter().fold(line, |line, kind| line.replace(&format!(": {kind}"), ": "));
-    let line = line.replace(AVERAGE.0, AVERAGE.1);
+    let line = SAID.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
     let shorter = line.replace(BEGGING, "");
     if shorter == line {
         return line;
@@ -134,6 +140,10 @@ mod tests {
             (
                 "Execution error: Arithmetic Overflow in AvgAccumulator",
                 "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
+            ),
+            (
+                "Arrow error: Parser error: Unable to cast to Date32 for converting from i64 to i32 failed",
+                "to_date takes texts such as '2024-12-31', and this is none; write to_date(text, 'dd.MM.yyyy') with the pattern that it has",
             ),
             ("Execution error: a\n\nbacktrace:    0: std::backtrace", "a"),
             ("Schema error: No field named a.\n Valid fields are b.", "No field named a. Valid fields are b."),

@@ -1,7 +1,10 @@
-//! Intervals times numbers, which DataFusion does not multiply: `INTERVAL '1' HOUR * 2` is one interval, and `ts + n * INTERVAL '1' HOUR` is
-//! `timestampadd('hour', n, ts)`.
+//! Intervals times numbers, which DataFusion does not multiply: `INTERVAL '1' HOUR * 2` is one interval, as `INTERVAL '1' HOUR / 2` is, and
+//! `ts + n * INTERVAL '1' HOUR` is `timestampadd('hour', n, ts)`.
 use datafusion::{
-    arrow::compute::kernels::cast_utils::{IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config},
+    arrow::{
+        compute::kernels::cast_utils::{IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config},
+        temporal_conversions::NANOSECONDS_IN_DAY,
+    },
     sql::sqlparser::ast::{BinaryOperator, Expr, Interval, UnaryOperator, Value},
 };
 
@@ -34,6 +37,11 @@ pub(super) fn multiple(operation: &Expr) -> Option<Expr> {
         BinaryOperator::Multiply => {
             let (of, count) = product(left, right)?;
             let length = Length::of(of)?.times(whole_number(count)?)?;
+            Some(interval(&length.written()))
+        }
+        BinaryOperator::Divide => {
+            let Expr::Interval(of) = bare(left) else { return None };
+            let length = Length::of(of)?.over(whole_number(right)?)?;
             Some(interval(&length.written()))
         }
         BinaryOperator::Plus => moved(left, right, false).or_else(|| moved(right, left, false)),
@@ -111,7 +119,7 @@ impl Length {
             return None;
         };
         let Expr::Value(value) = value.as_ref() else { return None };
-        let (Value::SingleQuotedString(amount) | Value::Number(amount, _)) = &value.value else { return None };
+        let Value::SingleQuotedString(amount) = &value.value else { return None };
         let unit = leading_field.as_ref().map(ToString::to_string).unwrap_or_default();
         let config = IntervalParseConfig::new(IntervalUnit::Second);
         let length = parse_interval_month_day_nano_config(format!("{amount} {unit}").trim(), config).ok()?;
@@ -121,6 +129,14 @@ impl Length {
     fn times(&self, count: i64) -> Option<Self> {
         let whole = |part: i64| part.checked_mul(count).filter(|part| i32::try_from(*part).is_ok());
         Some(Self { months: whole(self.months)?, days: whole(self.days)?, nanos: self.nanos.checked_mul(count)? })
+    }
+
+    /// A day has 24 hours here, as in PostgreSQL. `None` where no whole months or nanoseconds are left.
+    fn over(&self, count: i64) -> Option<Self> {
+        let whole = |part: i64| part.checked_div(count).filter(|whole| whole.checked_mul(count) == Some(part));
+        let days = self.days.checked_div(count)?;
+        let hours = (self.days - days * count).checked_mul(NANOSECONDS_IN_DAY)?;
+        Some(Self { months: whole(self.months)?, days, nanos: whole(self.nanos.checked_add(hours)?)? })
     }
 
     fn written(&self) -> String {
@@ -164,6 +180,11 @@ mod tests {
             ("ts - n * INTERVAL '1' DAY", "timestampadd('day', -(n), ts)"),
             ("a * b + c", "a * b + c"),
             ("INTERVAL '1' HOUR * 1.5", "INTERVAL '1' HOUR * 1.5"),
+            ("INTERVAL 1 HOUR / 2", "INTERVAL '1800 seconds'"),
+            ("INTERVAL '3 days' / -2", "INTERVAL '-1 days -43200 seconds'"),
+            ("ts - INTERVAL '1 month 1 day' * 4 / 2", "ts - INTERVAL '2 months 2 days'"),
+            ("INTERVAL '1 month' / 2", "INTERVAL '1 month' / 2"),
+            ("INTERVAL '1' HOUR / 0", "INTERVAL '1' HOUR / 0"),
         ] {
             assert_eq!(rewritten(written).unwrap(), meant, "{written}");
         }
