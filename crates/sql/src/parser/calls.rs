@@ -24,7 +24,7 @@ pub(crate) fn clause_of(function: &Function) -> Option<&'static str> {
         ("IGNORE NULLS or RESPECT NULLS", function.null_treatment.is_some()),
         ("second list of arguments", !matches!(function.parameters, FunctionArguments::None)),
     ];
-    clause.or_else(|| others.into_iter().find_map(|(clause, is_there)| is_there.then_some(clause)))
+    others.into_iter().find_map(|(clause, is_there)| is_there.then_some(clause)).or(clause)
 }
 
 /// What is said of a clause that its function does not take.

@@ -11,7 +11,7 @@ use datafusion::{
     logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder},
     sql::sqlparser::ast,
 };
-use polybolos_tables::plain::counted;
+use polybolos_tables::plain::{counted, shortened};
 
 use super::{exact, has_twins, plan_in};
 use crate::{
@@ -306,6 +306,7 @@ fn value(
     if !fits {
         // What is selected twice is written without its place.
         let name = field.name().strip_suffix(&format!(" ({})", index + 1)).unwrap_or(field.name());
+        let name = expression_at(&insert.query, index).unwrap_or_else(|| name.to_owned());
         let given = SqlType::of_arrow(given_type).map_or_else(|| given_type.to_string(), |known| known.to_string());
         let remedy = if can_cast_types(given_type, &wanted) {
             format!(
@@ -329,6 +330,17 @@ fn value(
     };
     let given = if column.sql_type == SqlType::Uuid { functions::as_uuid().call(vec![given]) } else { given };
     Ok(given.alias(&column.name))
+}
+
+/// An expression that is selected, in SQL's words, where all that is selected is written out; columns are known by their names.
+fn expression_at(query: &ast::Query, index: usize) -> Option<String> {
+    let items = &query.body.as_select()?.projection;
+    match items.get(index)? {
+        ast::SelectItem::UnnamedExpr(expr) if path_of(expr).is_none() && !items.iter().any(parser::is_wildcard) => {
+            Some(shortened(&expr.to_string()))
+        }
+        _ => None,
+    }
 }
 
 /// What is cast without being asked for, as in PostgreSQL: within numbers, within times, and to text; not what takes a text for a number or a time for a count, as

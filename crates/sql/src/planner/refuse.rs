@@ -1,6 +1,10 @@
 //! What a job cannot do, found when it is created, by name and with what to write instead. What is let through, the engine keeps right at
 //! every change; what would run wrongly, or differently each time it is computed again, is refused.
 use datafusion::{
+    arrow::{
+        compute::kernels::cast_utils::parse_interval_month_day_nano, datatypes::IntervalMonthDayNano,
+        temporal_conversions::NANOSECONDS_IN_DAY,
+    },
     common::{
         DFSchema, ScalarValue,
         tree_node::{TreeNode, TreeNodeRecursion},
@@ -82,10 +86,12 @@ fn refused_range(call: &Expr, schema: &DFSchema) -> Option<String> {
         let number = offset.trim().parse::<f64>().ok();
         if !key_type.is_numeric() && !key_type.is_temporal() {
             Some(format!("RANGE goes so far from a number or a time, and {} is neither; write ROWS, or CAST it", key.expr))
-        } else if number.map_or(offset.contains('-'), |number| number < 0.0) {
+        } else if number.map_or_else(|| is_back(offset), |number| number < 0.0) {
             Some(format!(
                 "RANGE goes {offset} from a row, which is less than nothing; write FOLLOWING for PRECEDING, or the other way round"
             ))
+        } else if number.is_none() && key_type.is_numeric() {
+            Some(format!("RANGE goes {offset} from {}, which is a number; write a number", key.expr))
         } else if number.is_some() && key_type.is_temporal() {
             Some(format!(
                 "RANGE goes {offset} from {}, which is a time, and says no unit; write INTERVAL '{offset}' SECOND PRECEDING",
@@ -96,6 +102,13 @@ fn refused_range(call: &Expr, schema: &DFSchema) -> Option<String> {
         }
     };
     [&frame.start_bound, &frame.end_bound].into_iter().filter_map(offset_of).find_map(refused)
+}
+
+/// Whether a length of time is less than nothing, its months of thirty days.
+fn is_back(length: &str) -> bool {
+    parse_interval_month_day_nano(length).is_ok_and(|IntervalMonthDayNano { months, days, nanoseconds }| {
+        (i128::from(months) * 30 + i128::from(days)) * i128::from(NANOSECONDS_IN_DAY) + i128::from(nanoseconds) < 0
+    })
 }
 
 /// As it is written, before types are settled.

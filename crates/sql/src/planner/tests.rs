@@ -394,8 +394,15 @@ async fn what_is_written_otherwise_is_answered_alike() {
         ("SELECT v, x FROM t, LATERAL UNNEST(make_array(v, -v)) AS u (x) WHERE v = 5 ORDER BY x", "5 -5\n5 5"),
         ("SELECT x FROM t CROSS JOIN LATERAL UNNEST(make_array(v)) AS u (x) WHERE v > 3 ORDER BY x", "4\n5"),
         ("SELECT sum(v) OVER (ORDER BY ts RANGE INTERVAL 6 SECOND PRECEDING) FROM t ORDER BY ts", "1\n3\n3\n7\n5"),
+        ("SELECT sum(v) OVER (ORDER BY ts RANGE INTERVAL '1 minute -54 seconds' PRECEDING) FROM t ORDER BY ts", "1\n3\n3\n7\n5"),
+        ("SELECT TIMESTAMP '2024-01-01 00:00:00' + INTERVAL '1' DAY / 4 = TIMESTAMP '2024-01-01 06:00:00'", "true"),
     ] {
         assert_eq!(rows(query).await, answer, "{query}");
+    }
+    for groups in ["()", "GROUPING SETS (())"] {
+        let job = plan(&format!("other SELECT 'a', sum(v) FROM u GROUP BY {groups}")).await.unwrap();
+        let shown = job.inserts[0].plan.display_indent().to_string();
+        assert!(shown.contains("Aggregate: groupBy=[[]]"), "{shown}");
     }
     let number = refused("other SELECT k, bool_or(v) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) FROM t").await;
     assert!(number.contains("logical boolean operation"), "{number}");
@@ -1279,6 +1286,14 @@ async fn refusals_say_what_to_write() {
             "other SELECT k, sum(v) OVER (PARTITION BY k ORDER BY ts RANGE INTERVAL '-1' HOUR PRECEDING) FROM t",
             "write FOLLOWING for PRECEDING",
         ),
+        (
+            "other SELECT k, sum(v) OVER (ORDER BY ts RANGE INTERVAL '1 hour -1 day' PRECEDING) FROM t",
+            "write FOLLOWING for PRECEDING",
+        ),
+        (
+            "other SELECT k, sum(v) OVER (ORDER BY v RANGE INTERVAL '1' HOUR PRECEDING) FROM t",
+            "t.v, which is a number; write a number",
+        ),
         ("other SELECT k, sum(v) OVER (ORDER BY k RANGE INTERVAL '1' HOUR PRECEDING) FROM t", "t.k is neither; write ROWS"),
         ("other SELECT substring(k, 2, -1), v FROM t", "would fail on every row, at substr("),
         ("other SELECT overlay(k PLACING 'x' FROM 0), v FROM t", "would fail on every row, at overlay("),
@@ -1292,6 +1307,7 @@ async fn refusals_say_what_to_write() {
         ("other SELECT coalesce(k) IGNORE NULLS, v FROM t", "takes no IGNORE NULLS"),
         ("other SELECT k, abs(2)(v) FROM t", "takes no second list of arguments"),
         ("other SELECT k, lag(DISTINCT v) OVER (PARTITION BY k ORDER BY ts) FROM t", "lag takes no DISTINCT"),
+        ("other SELECT k, lag(DISTINCT v IGNORE NULLS) OVER (PARTITION BY k ORDER BY ts) FROM t", "lag takes no DISTINCT"),
         ("other SELECT s.k, 1 FROM side s", "which ends"),
         ("other SELECT t.k, 1 FROM t JOIN side s ON t.k = s.k", "look it up: JOIN side FOR SYSTEM_TIME AS OF"),
         ("other SELECT k, v FROM t ORDER BY v", "add LIMIT n"),
@@ -1371,6 +1387,8 @@ async fn refusals_say_what_to_write() {
             "other SELECT k, k FROM t",
             "the SELECT gives k (STRING) for it; values go to columns by their position: name the columns in that order, or write CAST(k AS BIGINT)",
         ),
+        ("other SELECT k, 'x' FROM t", "the SELECT gives 'x' (STRING) for it; values go to columns by their position"),
+        ("other SELECT k, k || '!' AS v FROM t", "the SELECT gives v (STRING) for it"),
         ("other SELECT k, ts FROM t", "values go to columns by their position"),
         ("other SELECT k, array_agg(v) FROM t GROUP BY k", "cannot be cast"),
         ("other SELECT k, v + k FROM t", "BIGINT + STRING cannot be computed; CAST one side"),
