@@ -1,4 +1,5 @@
-//! What stands after the arguments of an aggregate or a window function, or among them: DataFusion passes over it where the function is neither.
+//! What stands after the arguments of an aggregate or a window function, or among them: DataFusion passes over it where the function is
+//! neither.
 use datafusion::sql::sqlparser::ast::{DuplicateTreatment, Function, FunctionArgumentClause, FunctionArguments, JsonNullClause};
 
 use super::json_clauses::ABSENT;

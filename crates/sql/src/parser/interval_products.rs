@@ -1,5 +1,5 @@
-//! Intervals times numbers, which DataFusion does not multiply: `INTERVAL '1' HOUR * 2` is one interval, as `INTERVAL '1' HOUR / 2` is, and
-//! `ts + n * INTERVAL '1' HOUR` is `timestampadd('hour', n, ts)`.
+//! Intervals times numbers, which DataFusion does not multiply: `INTERVAL '1' HOUR * 2` is one interval, as `INTERVAL '1' HOUR / 2` is,
+//! and `ts + n * INTERVAL '1' HOUR` is `timestampadd('hour', n, ts)`.
 use datafusion::{
     arrow::{
         compute::kernels::cast_utils::{IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config},

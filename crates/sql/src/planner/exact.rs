@@ -95,7 +95,8 @@ fn with_null(part: Expr) -> Transformed<Expr> {
     }
 }
 
-/// A comparison of WHERE that is NULL is as good as false: a subquery's value is left as it is there, so that rows are joined by it.
+/// A comparison of WHERE that is NULL is as good as false: a subquery's value is left as it is there, so that rows are joined by
+/// it.
 fn compared(condition: Expr) -> Expr {
     use Operator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq};
     let (side, BinaryExpr { left, op, right }): (fn(Expr) -> Expr, _) = match condition {

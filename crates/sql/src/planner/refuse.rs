@@ -49,8 +49,8 @@ pub(super) fn check_optimised(subject: &str, plan: &LogicalPlan) -> Result<(), S
     }
 }
 
-/// Refuses a window function where rows are still being chosen or grouped, of which DataFusion makes a plan that nothing can run, and frames that it
-/// takes otherwise than they are written.
+/// Refuses a window function where rows are still being chosen or grouped, of which DataFusion makes a plan that nothing can run, and
+/// frames that it takes otherwise than they are written.
 pub(super) fn refuse_windows(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
@@ -106,7 +106,7 @@ fn refused_range(call: &Expr, schema: &DFSchema) -> Option<String> {
 
 /// Whether a length of time is less than nothing, its months of thirty days.
 fn is_back(length: &str) -> bool {
-    parse_interval_month_day_nano(length).is_ok_and(|IntervalMonthDayNano { months, days, nanoseconds }| {
+    parse_interval_month_day_nano(length.trim()).is_ok_and(|IntervalMonthDayNano { months, days, nanoseconds }| {
         (i128::from(months) * 30 + i128::from(days)) * i128::from(NANOSECONDS_IN_DAY) + i128::from(nanoseconds) < 0
     })
 }

@@ -391,6 +391,8 @@ async fn what_is_written_otherwise_is_answered_alike() {
         ("SELECT array_agg(v ORDER BY v DESC)[2] FROM t", "4"),
         ("SELECT sum(v) FROM t WHERE v > 3 GROUP BY ()", "9"),
         ("SELECT sum(v) IS NULL FROM t WHERE v > 9 GROUP BY ()", "true"),
+        ("SELECT sum(v), rank() OVER (ORDER BY sum(v)) FROM t WHERE v > 3 GROUP BY () HAVING sum(v) > 8", "9 1"),
+        ("SELECT k, sum(v) FROM t WHERE v > 3 GROUP BY k, () ORDER BY k", "a 5\nb 4"),
         ("SELECT v, x FROM t, LATERAL UNNEST(make_array(v, -v)) AS u (x) WHERE v = 5 ORDER BY x", "5 -5\n5 5"),
         ("SELECT x FROM t CROSS JOIN LATERAL UNNEST(make_array(v)) AS u (x) WHERE v > 3 ORDER BY x", "4\n5"),
         ("SELECT sum(v) OVER (ORDER BY ts RANGE INTERVAL 6 SECOND PRECEDING) FROM t ORDER BY ts", "1\n3\n3\n7\n5"),
