@@ -1307,6 +1307,7 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, ABS(v ORDER BY v) FROM t", "takes no ORDER BY"),
         ("other SELECT k, abs(v) WITHIN GROUP (ORDER BY v) FROM t", "takes no WITHIN GROUP"),
         ("other SELECT coalesce(k) IGNORE NULLS, v FROM t", "takes no IGNORE NULLS"),
+        ("other SELECT k, abs(v NULL ON NULL) FROM t", "takes no NULL ON NULL"),
         ("other SELECT k, abs(2)(v) FROM t", "takes no second list of arguments"),
         ("other SELECT k, lag(DISTINCT v) OVER (PARTITION BY k ORDER BY ts) FROM t", "lag takes no DISTINCT"),
         ("other SELECT k, lag(DISTINCT v IGNORE NULLS) OVER (PARTITION BY k ORDER BY ts) FROM t", "lag takes no DISTINCT"),
