@@ -28,8 +28,8 @@ export async function sql(text, { limit = 100 } = {}) {
 }
 
 /**
- * Events of the platform and of one watched table. `on.status`, `on.rows`, `on.trouble(message)`, `on.connection(state, waitMs)` with the
- * states `live`, `lost`, `loggedOut`.
+ * Events of the platform and of one watched table. `on.status`, `on.rows`, `on.trouble(message)`, `on.connection(state)` with the states
+ * `live`, `lost`, `mute` (it answers, but its events do not come), `loggedOut`.
  */
 export class Events {
   #on; #table = null; #source = null; #retry = RETRY_FIRST_MS; #timer = null; #silence = null;
@@ -75,14 +75,16 @@ export class Events {
     clearTimeout(this.#silence);
     this.#source?.close();
     this.#source = null;
+    let state = 'mute';
     try {
-      await request('/api/v1/status');
+      await request('/api/v1/status', { signal: AbortSignal.timeout(SILENCE_MS) });
     } catch (error) {
       if (error instanceof LoggedOut) { this.#on.connection('loggedOut'); return; }
+      state = 'lost';
     }
     // Another table may have been picked meanwhile, which opens a stream of its own.
     if (this.#source) return;
-    this.#on.connection('lost', this.#retry);
+    this.#on.connection(state);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), this.#retry);
     this.#retry = Math.min(this.#retry * 2, RETRY_LAST_MS);

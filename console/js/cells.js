@@ -1,17 +1,37 @@
 // How a column of any table is shown: by its name and type. People get their name and a picture, ids are short, times are local.
 import { el } from './dom.js';
 import { avatar } from './avatar.js';
-import { NONE, date, number, timestamp } from './format.js';
+import { NONE, date, exact, number, timestamp } from './format.js';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-/i;
 const isPicture = (column) => /^(picture|avatar|photo|thumbnail|image)(_url)?$/i.test(column.name);
 const isTime = (column) => /timestamp|date/i.test(column.type);
 const isNumber = (column) => /^(u?int|float|decimal)/i.test(column.type);
+/** Numbers that name something: separators would be in the way of reading and copying them. */
+const isNaming = (column) => /(^|_)(id|key|code|zip|year|port|partition|offset)$/i.test(column.name);
+const LONGEST_TEXT = 300;
 
 function timeOf(value) {
   const text = String(value);
   const ms = Date.parse(/[zZ]|[+-]\d\d:?\d\d$/.test(text) || !text.includes('T') ? text : `${text}Z`);
   return Number.isNaN(ms) ? null : ms;
+}
+
+/** Bytes travel as `0x…`: those that are text can be read. */
+function textOfBytes(hex) {
+  const bytes = Uint8Array.from(hex.slice(2).match(/../g) ?? [], (pair) => parseInt(pair, 16));
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return /[\0-\x08\x0e-\x1f\x7f]/.test(text) ? hex : text;
+  } catch {
+    return hex;
+  }
+}
+
+function numberText(column, value) {
+  if (isNaming(column)) return String(value);
+  if (typeof value === 'number') return number(value);
+  return /^-?\d+$/.test(value) ? exact(BigInt(value)) : String(value);
 }
 
 function valueCell(column, value) {
@@ -21,11 +41,10 @@ function valueCell(column, value) {
     const ms = timeOf(value);
     if (ms !== null) return el('time', { title: String(value), text: /date32|date64|^date$/i.test(column.type) ? date(ms) : timestamp(ms) });
   }
-  if (typeof value === 'number') return el('span', { text: number(value) });
-  const text = String(value);
+  if (isNumber(column)) return el('span', { title: String(value), text: numberText(column, value) });
+  const text = column.type === 'Binary' ? textOfBytes(value) : String(value);
   if (UUID.test(text)) return el('code', { title: text, text: text.slice(0, 8) });
-  if (isNumber(column)) return el('span', { text });
-  return el('span', { dir: 'auto', title: text, text: text.length > 300 ? `${text.slice(0, 300)}…` : text });
+  return el('span', { dir: 'auto', title: text, text: text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)}…` : text });
 }
 
 function personView(columns) {
@@ -44,7 +63,7 @@ function personView(columns) {
   };
 }
 
-const WIDTHS = [[/^(id|key|uuid)$|_id$/i, 'w-id'], [/address|message|error|raw|value$/i, 'w-wide'], [/^(age|partition|gender|nationality|post_code)$/i, 'w-small']];
+const WIDTHS = [[/^(id|key|uuid)$|_id$/i, 'w-id'], [/address|message|error|raw|value$|notes?$|description|comment|body|url$/i, 'w-wide'], [/^(age|partition|gender|nationality|post_code)$/i, 'w-small']];
 
 /** Chooses the visible columns of a table: `[{label, class, cell(row)}]`. */
 export function layout(columns) {
@@ -53,7 +72,7 @@ export function layout(columns) {
   columns.forEach((column, i) => {
     if (person?.used.has(i)) return;
     const width = isTime(column) ? 'w-time' : WIDTHS.find(([pattern]) => pattern.test(column.name))?.[1] ?? (isNumber(column) ? 'w-number' : 'w-text');
-    shown.push({ label: column.name.replaceAll('_', ' '), class: `${width}${isNumber(column) ? ' numeric' : ''}`, cell: (row) => valueCell(column, row[i]) });
+    shown.push({ label: column.name.replaceAll('_', ' '), title: `${column.name}, ${column.type}`, class: `${width}${isNumber(column) ? ' numeric' : ''}`, cell: (row) => valueCell(column, row[i]) });
   });
   if (person) {
     const id = shown.findIndex((column) => column.class.startsWith('w-id'));
@@ -66,7 +85,7 @@ export function table(shown, caption) {
   const body = el('tbody');
   const node = el('table', {}, el('caption', { class: 'hidden', text: caption }),
     el('colgroup', {}, ...shown.map((column) => el('col', { class: column.class }))),
-    el('thead', {}, el('tr', {}, ...shown.map((column) => el('th', { scope: 'col', class: column.class, text: column.label })))), body);
+    el('thead', {}, el('tr', {}, ...shown.map((column) => el('th', { scope: 'col', class: column.class, title: column.title }, el('span', { dir: 'auto', text: column.label }))))), body);
   return { node, body };
 }
 

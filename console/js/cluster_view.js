@@ -1,6 +1,9 @@
 // Executors, topics and tables: short lists, redrawn only when something in them changed.
-import { byId, command, el, emptyState } from './dom.js';
-import { bytes, count, number, plural } from './format.js';
+import { byId, command, el, emptyState, setText } from './dom.js';
+import { THIN, bytes, count, plural } from './format.js';
+
+/** The first digits tell generated ids apart; a name that somebody gave stays whole. */
+const shortId = (id) => (/^[0-9a-f-]{32,}$/.test(id) ? id.slice(0, 8) : id);
 
 const shown = new Map();
 
@@ -21,9 +24,9 @@ export function showExecutors(executors) {
   once('executors', executors, () => executors.length === 0
     ? [emptyState('No executors', 'Jobs wait until one registers. On a cluster, start one:', command('polybolos executor'))]
     : [list([['Executor'], ['State'], ['CPU', 'numeric'], ['Memory', 'numeric'], ['Partitions', 'numeric']], executors.map((one) => el('tr', {},
-      el('th', { scope: 'row' }, el('code', { text: one.id.slice(0, 12), title: one.id }), el('small', { text: one.address })),
+      el('th', { scope: 'row' }, el('code', { text: shortId(one.id), title: one.id }), el('small', { text: one.address })),
       el('td', {}, el('span', { class: 'dot', data: { state: one.state } }), one.state),
-      el('td', { class: 'numeric', text: one.cpu_percent == null ? '–' : `${number(Math.round(one.cpu_percent))} %` }),
+      el('td', { class: 'numeric', text: one.cpu_percent == null ? '–' : `${count(Math.round(one.cpu_percent))}${THIN}%` }),
       el('td', { class: 'numeric', text: bytes(one.memory_bytes) }),
       el('td', { class: 'numeric', text: count(one.partitions), title: plural(one.task_slots, 'task slot', 'task slots') }))), 'Executors')]);
 }
@@ -31,14 +34,16 @@ export function showExecutors(executors) {
 export function showObjects(topics, tables) {
   once('objects', [topics, tables], () => topics.length + tables.length === 0
     ? [emptyState('Nothing declared', 'Topics and tables of the running pipelines stand here. Try the demo:', command('polybolos up'))]
-    : [list([['Name'], ['Kind'], ['', 'numeric']], [
+    : [list([['Name'], ['Kind'], ['Details', 'numeric']], [
       ...topics.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: 'topic' }),
         el('td', { class: 'numeric', text: `${plural(one.partitions, 'partition', 'partitions')}${one.records == null ? '' : ` · ${plural(one.records, 'record', 'records')}`}` }))),
       ...tables.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: `${one.connector} table` }),
         el('td', { class: 'numeric', text: one.written_by ? `written by ${one.written_by}` : plural(one.columns, 'column', 'columns') })))], 'Topics and tables')]);
 }
 
+/** Shows what is reached, and answers in words what is not. */
 export function showHealth(status) {
+  const away = [];
   for (const name of ['kafka', 'cassandra']) {
     const chip = byId(`chip-${name}`);
     const health = status[name] ?? { state: 'unknown', message: '' };
@@ -46,6 +51,8 @@ export function showHealth(status) {
     chip.title = health.message;
     const title = name[0].toUpperCase() + name.slice(1);
     const words = health.state === 'ok' ? title : `${title} ${health.state}`;
-    if (chip.lastChild.textContent !== words) chip.lastChild.textContent = words;
+    setText(chip.lastChild, words);
+    if (health.state === 'away') away.push(`${words}: ${health.message}`);
   }
+  return away.join('. ');
 }

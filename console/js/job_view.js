@@ -1,7 +1,7 @@
 // One job: its state in words, figures, three charts, and through where its tables are complete.
 import { byId, el, setText } from './dom.js';
 import { Chart } from './chart.js';
-import { bytes, count, duration, exact, milliseconds, plural, rate, timestamp } from './format.js';
+import { ago, bytes, count, duration, exact, milliseconds, plural, rate, timestamp } from './format.js';
 import { keepNoRows, keepsRows } from './tables.js';
 
 const STATES = { starting: 'Starting', running: 'Running', idle: 'Up to date', waiting: 'Waiting', paused: 'Paused', stopped: 'Stopped', failed: 'Failed' };
@@ -9,6 +9,8 @@ const stateOf = (job) => STATES[job.state] ?? job.state;
 const behind = (job) => (job.lag_records === 0 ? 'nothing waits' : job.lag_ms == null ? '\u00a0' : `${milliseconds(job.lag_ms)} behind`);
 /** Failed jobs that the line above the picker names. */
 const NAMED_FAILURES = 3;
+/** Partitions whose offsets are told; the title has all. */
+const NAMED_PARTITIONS = 6;
 const STEPS = ['fetch', 'decode', 'compute', 'write', 'record', 'publish'];
 
 export class JobView {
@@ -31,10 +33,10 @@ export class JobView {
     this.#figures.letters.link = link;
     this.#picker.addEventListener('change', () => this.#pick(this.#picker.value));
     this.#charts = {
-      rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, least: 10, series: [{ label: 'Rows/s', color: 'c-rate', value: (p) => p.rows_per_s }] }),
+      rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, unit: 'rows/s', least: 10, series: [{ label: 'Rows', color: 'c-rate', value: (p) => p.rows_per_s }] }),
       epoch: new Chart(byId('chart-epoch'), { label: 'Epoch time', format: milliseconds, stacked: true,
         series: STEPS.map((step) => ({ label: step, color: `c-${step}`, value: (p) => p.epoch_ms?.[step] ?? 0 })) }),
-      lag: new Chart(byId('chart-lag'), { label: 'Lag in records', format: count, least: 10, series: [{ label: 'Records', color: 'c-lag', value: (p) => p.lag_records }] }),
+      lag: new Chart(byId('chart-lag'), { label: 'Lag', format: count, unit: 'records', least: 10, series: [{ label: 'Lag', color: 'c-lag', value: (p) => p.lag_records }] }),
     };
   }
 
@@ -67,18 +69,35 @@ export class JobView {
 
     const points = history.of(job.name);
     for (const chart of Object.values(this.#charts)) chart.show(points, status.now_ms);
+    this.#through(job, status);
+  }
+
+  /** Line by line, what is in the job's tables and what is not. */
+  #through(job, status) {
     const filled = status.tables.filter((one) => one.written_by === job.name);
     const nothingKept = filled.length > 0 && !filled.some(keepsRows)
       ? [`This job only fills ${filled.map((one) => one.name).join(', ')}, and ${keepNoRows(filled)}`] : [];
-    setText(byId('through'), nothingKept.concat((job.complete_through ?? []).map((one) => {
-      const offsets = one.offsets.map((o) => `${o.topic}/${o.partition} → ${exact(o.end_offset)}`).join(', ');
-      return `${one.table} is complete through ${one.event_time_ms ? `${timestamp(one.event_time_ms)}, ` : ''}offsets ${offsets}`;
-    })).join('. '));
+    const all = [];
+    const through = (job.complete_through ?? []).map((one) => {
+      const offsets = one.offsets.map((o) => `${o.topic}/${o.partition} → ${exact(o.end_offset)}`);
+      all.push(`${one.table}: ${offsets.join(', ')}`);
+      const more = offsets.length - NAMED_PARTITIONS;
+      const told = `${offsets.slice(0, NAMED_PARTITIONS).join(', ')}${more > 0 ? ` and ${plural(more, 'partition', 'partitions')} more` : ''}`;
+      const when = one.event_time_ms ? `${timestamp(one.event_time_ms)} (${ago(one.event_time_ms, status.now_ms)}), ` : '';
+      return `${one.table} is complete through ${when}offsets ${told}`;
+    });
+    const missing = [
+      job.late_rows > 0 ? `${plural(job.late_rows, 'row', 'rows')} came late, after the windows had closed` : '',
+      job.lost_records > 0 ? `${plural(job.lost_records, 'record was', 'records were')} gone before being read` : ''];
+    const node = byId('through');
+    setText(node, [...nothingKept, ...through, ...missing].filter(Boolean).join('\n'));
+    node.title = all.join('\n');
   }
 
   #figure(key, value, note) {
     setText(this.#figures[key].value, value);
     setText(this.#figures[key].note, note);
+    this.#figures[key].note.title = note.trim();
   }
 
   #pick(name) {
@@ -121,13 +140,16 @@ export class JobView {
     const state = byId('job-state');
     state.dataset.state = 'unknown';
     setText(state, 'nothing runs');
-    setText(byId('job-limiting'), 'A job starts with CREATE JOB name AS INSERT INTO table SELECT …, typed into `polybolos sql`, or with a pipeline folder: polybolos up --pipelines jobs/users');
+    const code = (text) => el('code', { text });
+    byId('job-limiting').replaceChildren('A job starts with ', code('CREATE JOB name AS INSERT INTO table SELECT …'), ', typed into ', code('polybolos sql'),
+      ', or with a pipeline folder: ', code('polybolos up --pipelines jobs/users'));
     byId('job-error').hidden = true;
     for (const chart of Object.values(this.#charts)) chart.show([], Date.now());
     for (const key of ['rate', 'epoch', 'lag', 'out']) this.#figure(key, '–', '\u00a0');
     setText(this.#figures.letters.value, '–');
     this.#figures.letters.link.disabled = true;
     setText(byId('through'), '');
+    byId('through').title = '';
   }
 }
 

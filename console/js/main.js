@@ -5,6 +5,7 @@ import { History } from './history.js';
 import { JobView, uptime } from './job_view.js';
 import { RowsView } from './rows_view.js';
 import { openLetters, startLetters } from './letters.js';
+import { time } from './format.js';
 import { showExecutors, showHealth, showObjects } from './cluster_view.js';
 import { startTheme } from './theme.js';
 
@@ -13,6 +14,9 @@ startLetters();
 const history = new History();
 const jobView = new JobView(openLetters);
 const rowsView = new RowsView((table) => events.watch(table));
+let connection = 'connecting';
+let away = '';
+let heardMs = null;
 
 function showStatus(status) {
   for (const job of status.jobs) history.add(job);
@@ -21,7 +25,11 @@ function showStatus(status) {
   jobView.show(status, history, rowsView.table);
   showExecutors(status.executors);
   showObjects(status.topics, status.tables);
-  showHealth(status);
+  away = showHealth(status);
+  heardMs = Date.now();
+  tellTrouble();
+  const failed = status.jobs.filter((job) => job.state === 'failed').length;
+  document.title = failed > 0 ? `⚠ ${failed} failed – Polybolos` : 'Polybolos';
   setText(byId('uptime'), uptime(status.uptime_s));
   setText(byId('leader'), leading(status.leader));
 }
@@ -32,17 +40,29 @@ function leading({ is_me, door }) {
 }
 
 function showConnection(state) {
-  const banner = byId('banner');
-  const chip = byId('chip-live');
-  chip.dataset.state = state === 'live' ? 'ok' : 'away';
-  setText(chip.lastChild, state === 'live' ? 'Live' : 'Offline');
-  document.body.classList.toggle('stale', state !== 'live');
   if (state === 'loggedOut') {
     location.replace('/');
     return;
   }
-  banner.hidden = state === 'live';
-  setText(banner, state === 'live' ? '' : 'The platform does not answer. What you see is the last known state; the console goes on by itself when it is back.');
+  connection = state;
+  const chip = byId('chip-live');
+  chip.dataset.state = state === 'live' ? 'ok' : 'away';
+  setText(chip.lastChild, state === 'live' ? 'Live' : 'Offline');
+  document.body.classList.toggle('stale', state !== 'live');
+  tellTrouble();
+}
+
+const LOST = {
+  lost: 'The platform does not answer.',
+  mute: 'The platform answers, but its events do not come: perhaps as many browsers watch as it takes.',
+};
+
+function tellTrouble() {
+  const since = heardMs === null ? '' : ` What you see is the state of ${time(heardMs)}.`;
+  const words = connection in LOST ? `${LOST[connection]}${since} The console goes on by itself.` : away;
+  const banner = byId('banner');
+  banner.hidden = words === '';
+  setText(banner, words);
 }
 
 const events = new Events({

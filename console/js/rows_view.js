@@ -8,13 +8,12 @@ const KEPT_ROWS = 60;
 
 export class RowsView {
   #box = byId('rows'); #note = byId('rows-note'); #hold = byId('hold'); #picker = byId('table-picker');
-  #columns = ''; #shown = []; #body = null; #held = null; #seen = 0; #table = null; #onPick; #listed = ''; #all = [];
+  #columns = ''; #shown = []; #body = null; #held = null; #seen = 0; #table = null; #onPick; #listed = null; #all = [];
 
   constructor(onPick) {
     this.#onPick = onPick;
     this.#hold.addEventListener('click', () => this.#toggleHold());
     this.#picker.addEventListener('change', () => this.#choose(this.#picker.value));
-    this.#showEmpty();
   }
 
   /** The name of the table that is shown, if there is one. */
@@ -27,13 +26,14 @@ export class RowsView {
     this.#all = forReading(all);
     const label = (one) => (keepsRows(one) ? one.name : `${one.name} (keeps no rows)`);
     const listed = this.#all.map(label).join('\n');
-    if (listed !== this.#listed) {
+    const changed = listed !== this.#listed;
+    if (changed) {
       this.#listed = listed;
       this.#picker.replaceChildren(...(this.#all.length ? this.#all.map((one) => el('option', { value: one.name, text: label(one) }))
         : [el('option', { text: 'none yet' })]));
       this.#picker.disabled = this.#all.length === 0;
     }
-    if (this.#all.length === 0) { if (this.#table !== null) this.#pick(null); return; }
+    if (this.#all.length === 0) { if (changed) this.#pick(null); return; }
     const now = this.#all.find((one) => one.name === this.table);
     if (now) {
       if (now.connector !== this.#table.connector) this.#pick(now);
@@ -56,8 +56,12 @@ export class RowsView {
     this.#seen = 0;
     this.#columns = '';
     if (this.#held) this.#toggleHold();
+    const readable = Boolean(table && keepsRows(table));
+    this.#hold.disabled = !readable;
     this.#showEmpty();
-    this.#onPick(table && keepsRows(table) ? table.name : null);
+    // The first answer comes even when there are no rows; only then is it known that there are none.
+    if (readable) this.#box.replaceChildren(emptyState('Looking for rows…'));
+    this.#onPick(readable ? table.name : null);
   }
 
   rows(batch) {

@@ -7,6 +7,7 @@ from conftest import wait_for
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -149,6 +150,7 @@ def test_a_failed_job_is_told_of(fresh_platform, artefacts):
             options = lambda place: Select(driver.find_element(By.ID, place)).options  # noqa: E731, B023
             assert text("job-name") == "created_users_job", "the page opens on the job whose rows it shows"
             assert options("table-picker")[0].text == "created_users", "not a table that keeps no rows"
+            assert driver.title == "⚠ 5 failed – Polybolos", "a tab in the background tells of it"
             assert text("failures").endswith("5 jobs have failed: broken_0, broken_1, broken_2 and 2 more")
             jobs = [option.text for option in options("job-picker")]
             assert jobs[:5] == [f"⚠ {job} – Failed" for job in failing], jobs
@@ -167,6 +169,77 @@ def test_a_failed_job_is_told_of(fresh_platform, artefacts):
             Select(driver.find_element(By.ID, "table-picker")).select_by_value("a_job_rows")
             assert text("rows").startswith("blackhole keeps no rows")
             assert complaints(driver) == []
+
+
+def test_text_of_any_length_fits(platform):
+    """On a phone nothing of the short lists is cut off, and columns of rows stay as wide as they are, whatever comes."""
+    with browser(390, 844, phone=True) as driver:
+        open_console(driver, platform)
+        cut = "return [...document.querySelectorAll('.scroll')].map(node => node.scrollWidth - node.clientWidth)"
+        assert driver.execute_script(cut) == [0, 0]
+        widths = driver.execute_script("""
+          const widths = () => [...document.querySelectorAll('#rows thead th')].map((node) => node.offsetWidth);
+          const before = widths();
+          for (const node of document.querySelectorAll('#rows tbody td:nth-child(3) span')) node.textContent = 'x'.repeat(500);
+          return [before, widths()];""")
+        assert widths[0] == widths[1]
+        driver.execute_script("document.getElementById('job-name').textContent = 'x'.repeat(200)")
+        wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, "a long name does not make the page scroll sideways"
+
+
+def test_charts_are_read_with_the_keyboard(platform):
+    with browser(1280, 900) as driver:
+        open_console(driver, platform)
+        assert driver.find_element(By.CSS_SELECTOR, "#chart-rate .now").text.endswith("\u202frows/s")
+        chart = driver.find_element(By.CSS_SELECTOR, "#chart-epoch svg")
+        tip = driver.find_element(By.CSS_SELECTOR, "#chart-epoch .tip")
+        driver.execute_script("arguments[0].focus()", chart)
+        assert not tip.is_displayed()
+        chart.send_keys(Keys.ARROW_LEFT)
+        labels = driver.execute_script("return [...arguments[0].querySelectorAll('div span')].map(node => node.textContent)", tip)
+        assert labels == ["total", "publish", "record", "write", "compute", "decode", "fetch"]
+        chart.send_keys(Keys.ESCAPE)
+        assert not tip.is_displayed()
+
+
+def test_dead_letters_can_be_read(fresh_platform):
+    platform = fresh_platform()
+    platform.start()
+    platform.sql("CREATE TABLE console_letters (v STRING) WITH ('connector' = 'blackhole'); CREATE JOB console_letters_job AS "
+                 "INSERT INTO console_letters SELECT CAST(CAST(username AS INT) AS STRING) FROM users_created")
+    with browser(1280, 900) as driver:
+        open_console(driver, platform)
+        wait_for("the job", lambda: "console_letters_job" in [option.get_attribute("value") for option in Select(driver.find_element(By.ID, "job-picker")).options])
+        Select(driver.find_element(By.ID, "job-picker")).select_by_value("console_letters_job")
+        show = driver.find_element(By.CSS_SELECTOR, "#figures button")
+        wait_for("a dead letter", show.is_enabled)
+        show.click()
+        wait_for("the letters", lambda: driver.find_elements(By.CSS_SELECTOR, "#letters-rows tbody tr"))
+        assert driver.find_element(By.CSS_SELECTOR, "#letters-rows tbody th").text.startswith("Cannot cast"), "what went wrong stands first"
+        cells = driver.execute_script("return [...document.querySelectorAll('#letters-rows tbody tr:first-child td')].map(node => node.textContent)")
+        assert any(cell.startswith('{"') for cell in cells), f"the record is text, not its bytes: {cells}"
+        assert complaints(driver) == []
+
+
+def test_an_empty_and_a_lost_platform_say_what_to_do(fresh_platform):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    with browser(1280, 900) as driver:
+        driver.get(url(platform, f"/?token={platform.token}"))
+        text = lambda place: driver.find_element(By.ID, place).text  # noqa: E731
+        wait_for("the status", lambda: text("job-name") == "No jobs yet")
+        assert "CREATE JOB" in text("job-limiting")
+        assert text("rows").startswith("No tables yet")
+        assert Select(driver.find_element(By.ID, "table-picker")).first_selected_option.text == "none yet"
+        assert not driver.find_element(By.ID, "hold").is_enabled(), "nothing comes that could be held"
+        assert driver.execute_script(ACCESSIBILITY) == []
+        place = "return document.querySelector('main').getBoundingClientRect().top"
+        top = driver.execute_script(place)
+        platform.stop()
+        wait_for("the banner", lambda: text("banner").startswith("The platform does not answer. What you see is the state of "))
+        assert driver.execute_script(place) == top, "the banner moves nothing"
+        assert driver.execute_script(ACCESSIBILITY) == [], "the last state can still be read"
 
 
 def test_themes_can_be_chosen_and_are_kept(platform):
