@@ -1,6 +1,6 @@
 // A small time chart in SVG: lines or stacked areas over the last two minutes, a crosshair with values, colours from CSS variables.
 import { el, svg, setText } from './dom.js';
-import { NONE, THIN, time } from './format.js';
+import { NONE, time } from './format.js';
 
 /** A chart without a legend is as high as one with it. */
 const HEIGHT = { alone: 194, withLegend: 144 };
@@ -18,14 +18,14 @@ function niceCeiling(value) {
 }
 
 export class Chart {
-  #figure; #plot; #areas; #grid; #cross; #tip; #legend; #total; #series; #format; #stacked; #points = []; #now = 0; #width = 0; #hover = null; #label; #height; #least; #unit;
+  #figure; #plot; #areas; #grid; #cross; #tip; #legend; #total; #series; #format; #stacked; #points = []; #now = 0; #width = 0; #hover = null; #label; #height; #least; #words;
 
-  /** `series`: `[{label, color, value(point)}]`, bottom first when stacked; the axis reaches at least to `least`, in `unit` unless `format` has it. */
-  constructor(figure, { label, series, format, unit = '', stacked = false, least = 1 }) {
+  /** `series`: `[{label, color, value(point)}]`, bottom first when stacked; the axis reaches at least to `least`; `words` has the unit if `format` has not. */
+  constructor(figure, { label, series, format, words = format, stacked = false, least = 1 }) {
     this.#figure = figure;
     this.#series = series;
     this.#format = format;
-    this.#unit = unit;
+    this.#words = (value) => (value === null ? NONE : words(value));
     this.#stacked = stacked;
     this.#label = label;
     this.#least = least;
@@ -55,10 +55,6 @@ export class Chart {
     [...this.#legend.children].forEach((item, i) => setText(item.lastChild, last ? this.#format(this.#series[i].value(last)) : NONE));
     this.#plot.setAttribute('aria-label', `${this.#label}: now ${this.#words(sum)}`);
     this.#draw();
-  }
-
-  #words(value) {
-    return this.#unit && value !== null ? `${this.#format(value)}${THIN}${this.#unit}` : this.#format(value);
   }
 
   #look(x) {

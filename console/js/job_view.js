@@ -1,7 +1,7 @@
 // One job: its state in words, figures, three charts, and through where its tables are complete.
 import { byId, el, setText } from './dom.js';
 import { Chart } from './chart.js';
-import { ago, bytes, count, duration, exact, milliseconds, plural, rate, timestamp } from './format.js';
+import { THIN, ago, bytes, count, duration, exact, milliseconds, plural, rate, timestamp } from './format.js';
 import { keepNoRows, keepsRows } from './tables.js';
 
 const STATES = { starting: 'Starting', running: 'Running', idle: 'Up to date', waiting: 'Waiting', paused: 'Paused', stopped: 'Stopped', failed: 'Failed' };
@@ -33,10 +33,10 @@ export class JobView {
     this.#figures.letters.link = link;
     this.#picker.addEventListener('change', () => this.#pick(this.#picker.value));
     this.#charts = {
-      rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, unit: 'rows/s', least: 10, series: [{ label: 'Rows', color: 'c-rate', value: (p) => p.rows_per_s }] }),
+      rate: new Chart(byId('chart-rate'), { label: 'Rows per second', format: rate, words: (value) => `${rate(value)}${THIN}rows/s`, least: 10, series: [{ label: 'Rows', color: 'c-rate', value: (p) => p.rows_per_s }] }),
       epoch: new Chart(byId('chart-epoch'), { label: 'Epoch time', format: milliseconds, stacked: true,
         series: STEPS.map((step) => ({ label: step, color: `c-${step}`, value: (p) => p.epoch_ms?.[step] ?? 0 })) }),
-      lag: new Chart(byId('chart-lag'), { label: 'Lag', format: count, unit: 'records', least: 10, series: [{ label: 'Lag', color: 'c-lag', value: (p) => p.lag_records }] }),
+      lag: new Chart(byId('chart-lag'), { label: 'Lag', format: count, words: (value) => plural(value, 'record', 'records'), least: 10, series: [{ label: 'Lag', color: 'c-lag', value: (p) => p.lag_records }] }),
     };
   }
 
