@@ -15,14 +15,15 @@ use crate::{
 };
 use async_trait::async_trait;
 use datafusion::{
-    arrow::datatypes::SchemaRef,
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    common::TableReference,
     logical_expr::LogicalPlan,
     prelude::{SessionConfig, SessionContext},
 };
 use futures::StreamExt;
 use polybolos_gateway::{
     auth::{Principal, Role},
-    engine::{Answer, Archive, Engine, ToldLast},
+    engine::{Answer, Archive, Engine, ToldLast, first_rows},
     error::{EngineError, ErrorKind},
     status::Status,
 };
@@ -31,6 +32,7 @@ use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Change, apply},
     error::SqlError,
+    names::RelationName,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
@@ -250,6 +252,28 @@ impl Engine for PlatformEngine {
 
     async fn status(&self) -> Status {
         self.status.status()
+    }
+
+    async fn latest_rows(
+        &self,
+        principal: &Principal,
+        table: &str,
+        limit: usize,
+    ) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
+        let (schema, first) = first_rows(self, principal, table, limit).await?;
+        let catalog = self.catalog.current();
+        let jobs = self.jobs.read().clone();
+        let (Some(jobs), Some(table)) = (jobs, catalog.find_table(&RelationName::from(&TableReference::parse_str(table)))) else {
+            return Ok((schema, first));
+        };
+        if table.primary_key.is_none() {
+            return Ok((schema, first));
+        }
+        let newest = jobs.newest_first(&catalog, table, (&schema, first.as_slice()), limit).await.unwrap_or_else(|error| {
+            tracing::debug!(table = %table.name, %error, "rows are shown as the store has them");
+            first
+        });
+        Ok((schema, newest))
     }
 }
 

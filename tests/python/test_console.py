@@ -1,5 +1,6 @@
 """The console in headless Chromium: users arrive, nothing is logged, it fits light, dark and a phone, and the basics of accessibility."""
 import contextlib
+import json
 import tempfile
 
 import pytest
@@ -103,6 +104,11 @@ def test_rows_go_on_arriving_and_can_be_held(platform):
         first = lambda: driver.find_element(By.CSS_SELECTOR, "#rows tbody tr").text  # noqa: E731
         before = first()
         wait_for("a newer row", lambda: first() != before)
+        # Whatever its key: the store has it behind all others.
+        newest = {"id": "zzzz-console", "first_name": "Zuletzt", "last_name": "Gekommen"}
+        platform.run("topic", "produce", "users_created", stdin=json.dumps(newest) + "\n")
+        shown = lambda: driver.find_element(By.ID, "rows").text  # noqa: E731
+        wait_for("the newest row", lambda: "Zuletzt Gekommen" in shown())
         driver.find_element(By.ID, "hold").click()
         wait_for("a held row", lambda: "waits" in driver.find_element(By.ID, "rows-note").text or "wait." in driver.find_element(By.ID, "rows-note").text)
         assert complaints(driver) == []

@@ -91,18 +91,28 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// The newest rows of a table, newest first, at most `limit`; asked every second while somebody watches, so it must not cost a scan
-    /// of the whole table. An engine that knows what it published lately should answer from that; this default reads the first rows.
+    /// of the whole table. An engine that knows what it published lately answers from that; this default has [`first_rows`].
     async fn latest_rows(
         &self,
         principal: &Principal,
         table: &str,
         limit: usize,
     ) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
-        let table = TableReference::parse_str(table).to_quoted_string();
-        let answers = self.execute(principal, &format!("SELECT * FROM {table} LIMIT {limit}")).await?;
-        let Some(answer) = answers.into_iter().next_back() else {
-            return Err(EngineError::new(ErrorKind::Failed, format!("table {table} gave no answer")));
-        };
-        Ok((answer.schema, answer.batches.try_collect().await?))
+        first_rows(self, principal, table, limit).await
     }
+}
+
+/// Some rows of a table, at most `limit`, as the store has them.
+pub async fn first_rows<E: Engine + ?Sized>(
+    engine: &E,
+    principal: &Principal,
+    table: &str,
+    limit: usize,
+) -> Result<(SchemaRef, Vec<RecordBatch>), EngineError> {
+    let table = TableReference::parse_str(table).to_quoted_string();
+    let answers = engine.execute(principal, &format!("SELECT * FROM {table} LIMIT {limit}")).await?;
+    let Some(answer) = answers.into_iter().next_back() else {
+        return Err(EngineError::new(ErrorKind::Failed, format!("table {table} gave no answer")));
+    };
+    Ok((answer.schema, answer.batches.try_collect().await?))
 }

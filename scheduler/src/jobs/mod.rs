@@ -8,6 +8,7 @@
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics; [`spans`]: epochs, for traces;
+//! * [`latest`]: what was written lately, for whoever watches a table;
 //! * [`earlier_rows`]: what tables hold before a job fills them;
 //! * [`once`]: an INSERT that ends, which is no job;
 //! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
@@ -19,6 +20,7 @@ pub mod assignment;
 pub mod carry;
 pub mod earlier_rows;
 pub mod history;
+pub mod latest;
 pub mod manager;
 pub mod once;
 pub mod planning;

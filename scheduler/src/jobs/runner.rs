@@ -40,6 +40,7 @@ use tracing::{Instrument, Span, debug_span};
 use super::{
     assignment::{assign, holders, members},
     history::History,
+    latest::Latest,
     spans::EpochSpans,
     spec::JobSpec,
     topics,
@@ -121,6 +122,7 @@ struct Shared {
     view: RwLock<View>,
     holds: AtomicUsize,
     history: Mutex<History>,
+    latest: Mutex<Latest>,
 }
 
 /// What the last event left.
@@ -207,6 +209,10 @@ impl JobHandle {
     pub fn with_history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         look(&self.shared.history.lock())
     }
+
+    pub fn with_latest<T>(&self, look: impl FnOnce(&Latest) -> T) -> T {
+        look(&self.shared.latest.lock())
+    }
 }
 
 /// Waits until a command is taken; `None`: the loop ends, and may have missed it.
@@ -281,7 +287,12 @@ pub fn start(
         is_at_rest: false,
         next_attempt: coordinator.next_attempt(),
     };
-    let shared = Arc::new(Shared { view: RwLock::new(view), holds: AtomicUsize::new(0), history: Mutex::default() });
+    let shared = Arc::new(Shared {
+        view: RwLock::new(view),
+        holds: AtomicUsize::new(0),
+        history: Mutex::default(),
+        latest: Mutex::default(),
+    });
     let clock = context.clock.clone();
     let runner = Runner {
         context,
@@ -500,7 +511,10 @@ impl Runner {
                 }
             },
             ExecutorEvent::Said(_, Heard::PublishReport(report)) => match PublishReport::try_from(report) {
-                Ok(report) => Some(Event::PublishReported(report)),
+                Ok(report) => {
+                    self.shared.latest.lock().written(&report);
+                    Some(Event::PublishReported(report))
+                }
                 Err(error) => {
                     tracing::error!(%error, "a publish report cannot be read");
                     None
@@ -696,6 +710,7 @@ impl Runner {
     }
 
     fn publish(&mut self, order: PublishOrder) {
+        self.shared.latest.lock().ordered(&order);
         let name = self.spec.sinks.get(&order.sink).map_or("", |(name, _)| name.as_str());
         let trace_parent = telemetry::trace_parent(&self.spans.publish(order.epoch, order.sink, name));
         let spec = self.spec.sinks.get(&order.sink).map(|(_, spec)| spec);
