@@ -163,6 +163,9 @@ def test_other_numbers_of_state_partitions_and_executors_count_on(fresh_cluster,
                 cluster.start()
             options = f"'state.partitions' = '{partitions}', 'parallelism' = '{parallelism}', 'state.unbounded' = 'allow'"
             wait_for("the job", lambda: cluster.sql(f"SELECT state FROM polybolos.jobs WHERE name = '{stem}_job'"))
+            # Some executors know the job as it was, and others do not know it yet.
+            read = job(cluster, f"{stem}_job")["records_in"]
+            wait_for("an epoch before the upgrade", lambda: job(cluster, f"{stem}_job")["records_in"] > read)
             cluster.sql(f"UPGRADE JOB {stem}_job WITH ({options}) AS {query}")
             time.sleep(0.5)
         wait_for("exact counts", lambda: same(cluster, stem, orders.sums), patience_s=120)

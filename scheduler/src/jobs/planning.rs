@@ -33,7 +33,7 @@ use polybolos_sql::{
     catalog::{ColumnKind, Connector, JobDefinition, MetadataKey, TableDefinition},
     clock, execution,
     options::{
-        job::{JobOptions, OnError as SqlOnError, StateUnbounded},
+        job::{OnError as SqlOnError, StateUnbounded},
         kafka::OnDataLoss as SqlOnDataLoss,
     },
     planner::{InsertPlan, JobPlan, WatermarkSource},
@@ -238,7 +238,6 @@ async fn stateful(
     let spec = EpochSpec {
         job: job.to_owned(),
         incarnation: Incarnation(incarnation.to_owned()),
-        plan_id: plan_id(&sections, &plan.options),
         lanes: usize::from(plan.options.state_partitions),
         window_ends: plan.event_time.ends.iter().map(|ends| (ends.every_us, ends.offset_us)).collect(),
         allowed_lateness_us: plan.options.allowed_lateness_us,
@@ -351,22 +350,6 @@ fn check_sink(job: &str, insert: &InsertPlan, changing: bool, allows_late: bool)
             insert.target.name
         ),
     }
-}
-
-/// Tells one plan from the next, so that executors do not keep an old one.
-fn plan_id(sections: &[SinkSection], options: &JobOptions) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    for section in sections {
-        section.plan.hash(&mut hasher);
-        // An upgrade may fill other columns by the same plan.
-        format!("{:?} {:?} {}", section.keeping, section.checks, section.emit_on_close).hash(&mut hasher);
-    }
-    options.state_ttl_us.hash(&mut hasher);
-    if options.allowed_lateness_us > 0 {
-        options.allowed_lateness_us.hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 /// What scans of a job's plans are completed with.

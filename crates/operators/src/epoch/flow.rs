@@ -299,10 +299,10 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// The job's dataflow; made anew when the plan is another than before.
+    /// The job's dataflow; made anew when anything of it is other than before.
     pub fn of(&self, spec: &Arc<EpochSpec>, context: &TaskContext) -> Result<Arc<Flow>> {
         if let Some(flow) = self.flows.lock().get(&spec.incarnation)
-            && flow.spec.plan_id == spec.plan_id
+            && flow.spec == *spec
         {
             return Ok(flow.clone());
         }
@@ -358,5 +358,32 @@ impl Flows {
 
     pub fn forget(&self, incarnation: &Incarnation) {
         self.flows.lock().remove(incarnation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_whose_state_is_cut_otherwise_has_another_dataflow() {
+        let flows = Flows::default();
+        let flow = |lanes| {
+            let spec = EpochSpec {
+                job: "j".into(),
+                incarnation: Incarnation("a1".into()),
+                lanes,
+                window_ends: vec![],
+                allowed_lateness_us: 0,
+                ttl_us: None,
+                event_times: vec![],
+                sinks: vec![],
+            };
+            flows.of(&Arc::new(spec), &TaskContext::default()).unwrap()
+        };
+        let seven = flow(7);
+        assert!(Arc::ptr_eq(&seven, &flow(7)));
+        // As an upgrade has it that changes nothing but the number.
+        assert_eq!(flow(2).spec.lanes, 2);
     }
 }

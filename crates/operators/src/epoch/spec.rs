@@ -55,8 +55,6 @@ impl EventTime {
 pub struct EpochSpec {
     pub job: String,
     pub incarnation: Incarnation,
-    /// Tells one plan of an incarnation from the next.
-    pub plan_id: u64,
     pub lanes: usize,
     /// When windows end, as [`Lateness`] takes it: a row below the last end that the watermark has passed is late. Empty: no row is late.
     pub window_ends: Vec<(i64, i64)>,
