@@ -26,6 +26,10 @@ REFUSED = [
     ("CREATE JOB j AS INSERT INTO last SELECT device FROM heard", ["fills 2 columns and the SELECT gives 1", "INSERT INTO last (…)"]),
     ("CREATE TABLE t (a INT) WITH ('connector' = 'kafka', 'topik' = 't', 'format' = 'json')", ["unknown option 'topik' of table t", "did you mean 'topic'?"]),
     ("CREATE JOB j AS INSERT INTO last SELECT uper(device), value FROM heard", ["no function uper", "did you mean upper?"]),
+    (
+        "CREATE JOB j AS INSERT INTO last SELECT device, lag(value, n) OVER (PARTITION BY device ORDER BY ts) FROM (SELECT *, 1 AS n FROM heard)",
+        ["how far lag, lead and nth_value go", "are constants"],
+    ),
     ("CREATE JOB there AS INSERT INTO last SELECT device, value FROM heard", ["job there exists already", "drop it first"]),
     ("SELECT * FROM herd", ["table herd does not exist", "did you mean heard?"]),
     ("SELECT * FROM polybolos.job", ["table polybolos.job does not exist", "did you mean polybolos.jobs?"]),

@@ -1299,7 +1299,6 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, sum(v) OVER (ORDER BY k RANGE INTERVAL '1' HOUR PRECEDING) FROM t", "t.k is neither; write ROWS"),
         ("other SELECT substring(k, 2, -1), v FROM t", "would fail on every row, at substr("),
         ("other SELECT overlay(k PLACING 'x' FROM 0), v FROM t", "would fail on every row, at overlay("),
-        ("other SELECT k, lag(v, v) OVER (PARTITION BY k ORDER BY ts) FROM t", "the same for all rows"),
         ("other SELECT k, max_by(v, ts) OVER (PARTITION BY k) FROM t", "write last_value(x) OVER (ORDER BY y"),
         ("other SELECT k, abs(v) FILTER (WHERE v > 5) FROM t", "abs is computed row by row and takes no FILTER"),
         ("other SELECT k, abs(DISTINCT v) FROM t", "abs is computed row by row and takes no DISTINCT"),
