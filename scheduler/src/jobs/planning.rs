@@ -31,7 +31,9 @@ use polybolos_operators::{
 };
 use polybolos_sql::{
     catalog::{ColumnKind, Connector, JobDefinition, MetadataKey, TableDefinition},
-    clock, execution,
+    clock,
+    error::SqlError,
+    execution,
     options::{
         job::{OnError as SqlOnError, StateUnbounded},
         kafka::OnDataLoss as SqlOnDataLoss,
@@ -204,7 +206,7 @@ async fn stateless(
         on_error: on_error(plan),
     };
     let write = WriteSpec { sink: SinkId(0), keeping };
-    let template = PlanTemplate::build(session, &insert.plan, identity, write, checks).await?;
+    let template = PlanTemplate::build(session, &insert.plan, identity, write, checks).await.map_err(SqlError::from)?;
     template.check(&*execution::plan_context()?).with_context(|| format!("job {}", definition.name))?;
     Ok(template)
 }
@@ -223,7 +225,7 @@ async fn stateful(
     let mut sections = vec![];
     for (index, insert) in plan.inserts.iter().enumerate() {
         let (keeping, checks, _) = sink(platform, insert)?;
-        let physical = planning::plan(session, &insert.plan).await?;
+        let physical = planning::plan(session, &insert.plan).await.map_err(SqlError::from)?;
         let sources = Sources { job, incarnation, plan, topics, event_times: &event_times };
         let physical = sources.name(fuse_scans(physical)?)?;
         sections.push(SinkSection {
