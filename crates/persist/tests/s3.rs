@@ -9,6 +9,21 @@ async fn open(url: &str) -> Result<S3Store, StoreError> {
     S3Store::open(S3Address::parse(url)?, &settings).await
 }
 
+/// As every user of the store does: one that is away just now is asked again.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(mut ask: impl FnMut() -> F) -> T {
+    for _ in 0..5 {
+        match ask().await {
+            Err(error) if error.is_away() => {}
+            outcome => return outcome.expect("an answer"),
+        }
+    }
+    panic!("the store stays away")
+}
+
+async fn opened(url: &str) -> S3Store {
+    patiently(|| open(url)).await
+}
+
 async fn refusal(url: &str) -> String {
     let error = open(url).await.expect_err("refused").to_string();
     assert!(!error.contains('\n'), "{error}");
@@ -19,8 +34,8 @@ async fn refusal(url: &str) -> String {
 async fn write_together(bucket: &str) {
     const WRITERS: usize = 6;
     const WORDS: usize = 10;
-    let store = std::sync::Arc::new(open(&format!("s3://{bucket}/together")).await.expect("opens"));
-    store.put_if("a/words", "".into(), Expected::Absent).await.expect("creates");
+    let store = std::sync::Arc::new(opened(&format!("s3://{bucket}/together")).await);
+    patiently(|| store.put_if("a/words", "".into(), Expected::Absent)).await;
     let writers = (0..WRITERS).map(|writer| {
         let store = store.clone();
         tokio::spawn(async move {
@@ -44,7 +59,7 @@ async fn write_together(bucket: &str) {
     for writer in writers.collect::<Vec<_>>() {
         writer.await.expect("writes");
     }
-    let (bytes, _) = store.get("a/words").await.expect("reads").expect("exists");
+    let (bytes, _) = patiently(|| store.get("a/words")).await.expect("exists");
     let mut found: Vec<&str> = std::str::from_utf8(&bytes).expect("text").split_terminator(';').collect();
     found.sort_unstable();
     let wanted: Vec<String> = (0..WRITERS).flat_map(|writer| (0..WORDS).map(move |word| format!("{writer}.{word}"))).collect();
@@ -64,14 +79,14 @@ async fn a_server_that_loses_answers_refuses_and_falls_silent_loses_and_doubles_
 #[tokio::test]
 async fn files_are_written_once_also_when_the_first_answer_is_lost_and_listed_below_their_prefix() {
     for bucket in ["sound", "shaky"] {
-        let store = open(&format!("s3://{bucket}/files/deep")).await.expect("opens");
+        let store = opened(&format!("s3://{bucket}/files/deep")).await;
         let keys: Vec<String> = (0..12).map(|number| format!("parts/1/{number:02}-Ωmega")).collect();
         for key in &keys {
             store.create(key, key.clone().into()).await.expect("creates");
             assert!(matches!(store.create(key, "other".into()).await, Err(StoreError::Exists { .. })), "{bucket}");
             assert_eq!(store.read(key).await.expect("reads"), *key);
         }
-        let other = open(&format!("s3://{bucket}/files")).await.expect("opens");
+        let other = opened(&format!("s3://{bucket}/files")).await;
         other.create("parts/foreign", "x".into()).await.expect("creates");
         let listed: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
         assert_eq!(listed, keys);
@@ -105,7 +120,7 @@ async fn the_same_bytes_written_again_are_another_version_and_large_files_come_b
 #[tokio::test]
 async fn a_file_in_pieces_is_there_when_it_is_finished_once_and_whole_also_when_answers_are_lost() {
     for bucket in ["sound", "shaky"] {
-        let store = open(&format!("s3://{bucket}/pieces")).await.expect("opens");
+        let store = opened(&format!("s3://{bucket}/pieces")).await;
         let piece = |number: usize| bytes::Bytes::from(vec![number as u8; PIECE_BYTES]);
         let mut file = store.begin("parts/a").await.expect("begins");
         for number in 1..4 {
