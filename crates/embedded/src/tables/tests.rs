@@ -657,16 +657,19 @@ fn deletes_and_expiry_are_as_in_every_store() {
     });
 }
 
+/// A clock that stands until it is set.
+fn clock_at(us: i64) -> (Arc<AtomicI64>, Clock) {
+    let now_us = Arc::new(AtomicI64::new(us));
+    let clock = now_us.clone();
+    (now_us, Arc::new(move || clock.load(Relaxed)))
+}
+
 #[test]
 fn deletions_and_expired_rows_are_dropped_when_their_grace_is_over() {
     const START_US: i64 = 1_700_000_000_000_000;
     runtime().block_on(async {
         let folder = TempDir::new().unwrap();
-        let now_us = Arc::new(AtomicI64::new(START_US));
-        let clock: Clock = {
-            let now_us = now_us.clone();
-            Arc::new(move || now_us.load(Relaxed))
-        };
+        let (now_us, clock) = clock_at(START_US);
         let tables = EmbeddedTables::open_with_clock(folder.path(), clock.clone()).await.unwrap();
         tables.create(&readings(), &CreateOptions::default()).await.unwrap();
         let (devices, ats): (ArrayRef, ArrayRef) =
@@ -704,11 +707,7 @@ fn more_expires_than_is_buried_at_once_and_goes_all_the_same_whatever_is_written
     const ROWS: usize = 2 * graves::GO_ROWS + 1;
     runtime().block_on(async {
         let folder = TempDir::new().unwrap();
-        let now_us = Arc::new(AtomicI64::new(START_US));
-        let clock: Clock = {
-            let now_us = now_us.clone();
-            Arc::new(move || now_us.load(Relaxed))
-        };
+        let (now_us, clock) = clock_at(START_US);
         let tables = EmbeddedTables::open_with_clock(folder.path(), clock).await.unwrap();
         let other = TableSchema { name: TableName::new("telemetry", "other"), ..readings() };
         let columns = ["device", "at"].map(str::to_owned);
