@@ -180,7 +180,7 @@ fn plain_message(error: &DataFusionError) -> String {
     if let Some((before, _)) = text.split_once("' failed to match any signature")
         && let Some((_, function)) = before.rsplit_once('\'')
     {
-        return format!("function {function} takes no arguments of these types; CAST them to what it takes");
+        return takes_others(function);
     }
     if text.starts_with("There is only support Literal types for field at idx: ") {
         return "how far lag, lead and nth_value go, their default, and how many ntile makes are constants, the same for all rows"
@@ -238,10 +238,14 @@ fn not_taken(said: &str) -> String {
     let of_signature =
         said.strip_prefix("Failed to coerce arguments to satisfy a call to '").and_then(|rest| rest.split_once('\''));
     match (of_signature, said.split_once(" coercion failed with: ")) {
-        (Some((function, _)), _) => format!("function {function} takes no arguments of these types; CAST them to what it takes"),
+        (Some((function, _)), _) => takes_others(function),
         (None, Some((_, reason))) => reason.to_owned(),
         (None, None) => said.to_owned(),
     }
+}
+
+fn takes_others(function: &str) -> String {
+    format!("function {function} takes no arguments of these types; CAST them to what it takes")
 }
 
 fn no_column(field: &Column, known: &[Column]) -> String {

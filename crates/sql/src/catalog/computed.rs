@@ -6,7 +6,7 @@ use datafusion::{
     common::{DFSchema, tree_node::TreeNode},
     execution::{SessionState, SessionStateBuilder},
     logical_expr::{Expr, ExprSchemable},
-    sql::sqlparser::ast::ExprWithAlias as SQLExprWithAlias,
+    sql::sqlparser::ast,
 };
 
 use super::{ColumnDefinition, ColumnKind, TableDefinition};
@@ -30,7 +30,8 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
     state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
     for column in columns {
         let ColumnKind::Computed { expression } = &column.kind else { continue };
-        refuse_misplaced(&parser::expression(expression)?, &state)?;
+        let expression = parser::expression(expression)?;
+        refuse_misplaced(&expression, &state)?;
         let planned = planned(&state, expression, &schema)?;
         if planned.exists(|part| Ok(is_of_several_rows(part)))? {
             return Err(SqlError::unsupported(format!(
@@ -62,10 +63,8 @@ fn is_of_several_rows(part: &Expr) -> bool {
     )
 }
 
-/// Read by our own grammar, as the expressions of queries are.
-fn planned(state: &SessionState, expression: &str, schema: &DFSchema) -> Result<Expr, SqlError> {
-    let expr = parser::expression(expression)?;
-    Ok(state.create_logical_expr_from_sql_expr(SQLExprWithAlias { expr, alias: None }, schema)?)
+fn planned(state: &SessionState, expr: ast::Expr, schema: &DFSchema) -> Result<Expr, SqlError> {
+    Ok(state.create_logical_expr_from_sql_expr(ast::ExprWithAlias { expr, alias: None }, schema)?)
 }
 
 /// All columns of `table` as expressions over its stored ones, which `state` can plan.
@@ -76,7 +75,8 @@ pub(crate) fn expressions(state: &SessionState, table: &TableDefinition) -> Resu
     for column in &table.columns {
         let expression = match &column.kind {
             ColumnKind::Computed { expression } => {
-                let computed = planned(state, expression, &schema)?;
+                // Read by our own grammar, as the expressions of queries are.
+                let computed = planned(state, parser::expression(expression)?, &schema)?;
                 // In its declared type, whatever literals have become since.
                 let computed = computed.cast_to(&table.data_type(column), &schema)?;
                 let is_event_time = table.watermark.as_ref().is_some_and(|watermark| watermark.column == column.name);

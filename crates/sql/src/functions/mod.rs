@@ -41,7 +41,6 @@ mod date_format;
 mod date_intervals;
 mod decimal_average;
 mod decimal_sum;
-mod event_time;
 mod hex;
 mod json;
 mod kept_items;
@@ -50,7 +49,6 @@ mod last_record;
 mod longest_run;
 mod nulls;
 mod numeric;
-mod or_null;
 mod percentile;
 mod required;
 mod session;
@@ -60,6 +58,7 @@ mod text;
 mod time_units;
 mod to_json;
 mod type_name;
+mod unchanged;
 mod url;
 mod whole_numbers;
 mod windows;
@@ -79,11 +78,11 @@ pub(crate) use self::{
     date_format::strptime,
     last_record::LAST_RECORD,
     numeric::{NAMED_CAST, NEGATIVE},
-    or_null::OR_NULL,
     time_units::is_unit,
     to_json::{JSON_OF, RAW, VALUE},
+    unchanged::OR_NULL,
 };
-pub use self::{event_time::EVENT_TIME, session::SessionBound, windows::MultipleWindows};
+pub use self::{session::SessionBound, unchanged::EVENT_TIME, windows::MultipleWindows};
 
 /// Every scalar function.
 pub fn scalars() -> Vec<Arc<ScalarUDF>> {
@@ -154,7 +153,7 @@ fn sign() -> Arc<ScalarUDF> {
 
 /// The mark of a computed column that is a table's event time.
 pub(crate) fn event_time() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(event_time::EventTime::new()))
+    Arc::new(ScalarUDF::new_from_impl(unchanged::Unchanged::new(EVENT_TIME)))
 }
 
 /// What may not be NULL.
@@ -164,7 +163,7 @@ pub(crate) fn required() -> Arc<ScalarUDF> {
 
 /// What may be NULL whatever its type says.
 pub(crate) fn or_null() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(or_null::OrNull::new()))
+    Arc::new(ScalarUDF::new_from_impl(unchanged::Unchanged::new(OR_NULL)))
 }
 
 /// What a column of UUIDs takes.

@@ -1,5 +1,6 @@
-//! `event_time(x)` is `x`. It marks the computed column that a table's watermark follows, so that it is found again in an optimised plan,
-//! in which nothing else says where a column came from.
+//! Functions that are their argument, and say something of it that plans do not: `event_time(x)` marks the computed column that a table's
+//! watermark follows, so that it is found again in an optimised plan; `or_null(x)` may be NULL whatever the type of `x` says, as the value
+//! of a subquery without rows is.
 use datafusion::{
     arrow::datatypes::DataType,
     common::{Result, exec_err},
@@ -9,23 +10,25 @@ use datafusion::{
     },
 };
 
-/// Its name in plans.
+/// Their names in plans.
 pub const EVENT_TIME: &str = "event_time";
+pub(crate) const OR_NULL: &str = "or_null";
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct EventTime {
+pub(super) struct Unchanged {
+    name: &'static str,
     signature: Signature,
 }
 
-impl EventTime {
-    pub fn new() -> Self {
-        Self { signature: Signature::any(1, Volatility::Immutable) }
+impl Unchanged {
+    pub fn new(name: &'static str) -> Self {
+        Self { name, signature: Signature::any(1, Volatility::Immutable) }
     }
 }
 
-impl ScalarUDFImpl for EventTime {
+impl ScalarUDFImpl for Unchanged {
     fn name(&self) -> &str {
-        EVENT_TIME
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -39,7 +42,7 @@ impl ScalarUDFImpl for EventTime {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match arguments.args.into_iter().next() {
             Some(value) => Ok(value),
-            None => exec_err!("{EVENT_TIME} takes one argument"),
+            None => exec_err!("{} takes one argument", self.name),
         }
     }
 
