@@ -12,33 +12,33 @@
 //! costs time at most. Nothing is believed but the last manifest known to be stored; what runs ahead of it (positions of sinks, refused
 //! rows, skipped offsets) enters it with the next swap.
 //!
-//! * `swap`: the one swap in flight and its doubts; `attempt`: reports, deadlines, halving; `publishing`: the sinks;
+//! * `computing`: the next frame and its attempts; `attempt`: reports, deadlines, halving;
+//! * `recording`: the next manifest and what follows from it; `swap`: the one swap in flight and its doubts; `publishing`: the sinks;
 //! * `sources`: positions and what was lost; `event_time`: the watermark; `compaction`: the runs of state;
-//! * `garbage`: files that may go.
+//! * `garbage`: files that may go; `status`: all of it for people.
 mod action;
 mod attempt;
 mod compaction;
+mod computing;
 mod config;
 mod event;
 mod event_time;
 mod garbage;
 mod publishing;
+mod recording;
 mod sources;
 mod status;
 mod swap;
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
-use attempt::{Computed, Ending, Running, Taken, Trouble};
+use attempt::{Computed, Ending, Running, Trouble};
 use compaction::Compaction;
 use event_time::EventTimes;
 use garbage::Garbage;
 use publishing::{Publishing, Receipt};
 use sources::{Answer, DataLoss, Sources};
-use swap::{Purpose, Swap, Verdict};
+use swap::Swap;
 
 pub use self::{
     action::{Action, EpochPublished, EpochRecorded, Log, PublishOrder},
@@ -47,16 +47,11 @@ pub use self::{
     status::{JobStatus, Limit, Phase},
 };
 use crate::{
-    frame::{Closing, Frame, SourceRange, timers_lie_between},
     ids::{Attempt, Epoch, ExecutorId, Generation, Nonce, SinkId, Version},
-    manifest::{DEAD_LETTERS, EpochRecord, LATE_ROWS, Life, Manifest, StateRun},
-    pace::{Observed, Pace},
-    report::{CompactReport, Counts, PartFile, PartReport, PublishReport, StepTimes},
-    window::WriteWindow,
+    manifest::{DEAD_LETTERS, LATE_ROWS, Life, Manifest},
+    pace::Pace,
+    report::{CompactReport, Counts, PartFile, PublishReport},
 };
-
-/// Names per [`Action::DeleteFiles`].
-const DELETE_BATCH: usize = 1_000;
 
 /// Decides for one job incarnation under one leader. Drop it after [`Action::Fenced`] or [`Action::Dropped`].
 pub struct JobCoordinator {
@@ -288,113 +283,6 @@ impl JobCoordinator {
         self.is_held || self.wanted != Life::Running
     }
 
-    pub fn status(&self) -> JobStatus {
-        let behind = self.publishing.behind(&self.manifest);
-        JobStatus {
-            phase: self.phase(),
-            limit: self.limit(),
-            generation: self.generation,
-            epoch: self.manifest.epoch,
-            unpublished_epochs: behind.epochs,
-            unpublished_bytes: behind.bytes,
-            published: self.publishing.positions(),
-            lag_records: self.sources.known_lag(),
-            watermark_us: self.event_times.watermark_us(),
-            complete_through_us: self.complete_through_us(),
-            state_runs: self.manifest.state.len() as u64,
-            state_bytes: self.manifest.state.iter().map(|run| run.state_bytes).sum(),
-            compaction_trouble: self.compaction.trouble().map(str::to_owned),
-            sink_troubles: self.publishing.troubles(),
-            epoch_rows_limit: self.pace.rows(),
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        let unrecorded = self.swap.as_ref().and_then(Swap::trouble);
-        let unrecorded = unrecorded.map(|message| Phase::Waiting { why: format!("the manifest cannot be recorded: {message}") });
-        match self.standing {
-            Standing::TakingOver => return unrecorded.unwrap_or(Phase::TakingOver),
-            Standing::Fenced => return Phase::Fenced,
-            Standing::Dropped => return Phase::Dropped,
-            Standing::Leading => {}
-        }
-        match &self.wanted {
-            Life::Running if self.is_held => return Phase::Paused,
-            Life::Running => {}
-            Life::Paused => return Phase::Paused,
-            Life::Stopped | Life::Dropped => return Phase::Stopped { draining: !self.publishing.is_drained(&self.manifest) },
-            Life::Failed { reason, .. } => return Phase::Failed { reason: reason.clone() },
-        }
-        if let Some(waiting) = unrecorded {
-            return waiting;
-        }
-        if let Some(swap) = self.swap.as_ref().filter(|swap| swap.is_record()) {
-            return Phase::Recording { epoch: swap.manifest.epoch, since_us: swap.started_us };
-        }
-        if let Some(computed) = &self.computed {
-            return Phase::Recording { epoch: computed.frame.epoch, since_us: computed.finished_us };
-        }
-        // While Kafka is away an attempt mostly waits for records; that is what people have to know.
-        if let Some(running) = self.running.as_ref().filter(|_| self.sources.away().is_none()) {
-            let Running { attempt, frame, submitted_us, .. } = running;
-            return Phase::Computing { epoch: frame.epoch, attempt: *attempt, since_us: *submitted_us, rows: frame.rows() };
-        }
-        let limit = self.limit();
-        match (limit, &self.trouble.message) {
-            (Limit::NoNewData, _) => Phase::Idle,
-            (Limit::KafkaAway { source }, _) => {
-                let why = self.sources.away().map_or("", |(_, why)| why);
-                Phase::Waiting { why: format!("topic \"{}\" cannot be read: {why}", self.sources.topic(source)) }
-            }
-            (Limit::RetryingAttempts, Some(message)) => {
-                Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") }
-            }
-            (Limit::LookingAtTopics | Limit::WaitingForExecutors | Limit::StoreAway, _) => {
-                Phase::Waiting { why: limit.to_string() }
-            }
-            // Where there is something to compute, that is what the last epoch took longest with.
-            (Limit::Fetching, _) if !self.has_work() => Phase::Waiting { why: limit.to_string() },
-            (Limit::Publishing { .. }, _) if self.at_unpublished_bound().is_some() => Phase::Waiting { why: limit.to_string() },
-            _ => Phase::Pacing,
-        }
-    }
-
-    fn limit(&self) -> Limit {
-        if self.is_over() || self.is_halted() {
-            return Limit::Halted;
-        }
-        if self.swap.as_ref().is_some_and(Swap::is_troubled) {
-            return Limit::StoreAway;
-        }
-        if self.computed.is_some() || self.swap.as_ref().is_some_and(Swap::is_record) {
-            return self.last_step;
-        }
-        let away = self.sources.away().map(|(source, _)| Limit::KafkaAway { source });
-        if self.running.is_some() {
-            return away.unwrap_or(self.last_step);
-        }
-        if !self.sources.are_known() {
-            return away.unwrap_or(Limit::LookingAtTopics);
-        }
-        if !self.has_work() {
-            return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
-        }
-        if self.executors.is_empty() {
-            return Limit::WaitingForExecutors;
-        }
-        if let Some(sink) = self.at_unpublished_bound() {
-            return Limit::Publishing { sink };
-        }
-        if self.trouble.message.is_some() {
-            return Limit::RetryingAttempts;
-        }
-        let behind = self.publishing.behind(&self.manifest);
-        let sink = behind.slowest.filter(|_| self.pace.is_held_back(behind.epochs)).map(|sink| Limit::Publishing { sink });
-        away.or(sink).unwrap_or(self.last_step)
-    }
-
-    // ---- What can be done now -------------------------------------------------------------------------------------------------------------------
-
     /// Does all that can be done now. Each step looks only at state, so calling it once too often does nothing.
     fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
         if self.is_over() {
@@ -437,482 +325,8 @@ impl JobCoordinator {
         self.delete_garbage(now, actions);
     }
 
-    fn check_deadline(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let Some(running) = &self.running else {
-            return;
-        };
-        if running.report_by_us.is_some_and(|by| now.monotonic_us >= by) {
-            self.end_attempt(
-                Ending::Environment("Ballista finished the attempt, and not all parts were reported".to_owned()),
-                now,
-                actions,
-            );
-        } else if now.monotonic_us >= running.deadline_us && !self.config.lacks(Rule::Deadline) {
-            self.end_attempt(Ending::Expired, now, actions);
-        }
-    }
-
-    fn swap_what_is_due(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.ahead_since_us = match self.ahead_since_us {
-            _ if !self.publishing.is_ahead_of(&self.manifest) && !self.compaction.is_ahead() && !self.replaced_is_news() => None,
-            None => Some(now.monotonic_us),
-            since => since,
-        };
-        if self.swap.is_some() {
-            return;
-        }
-        if let Some(computed) = self.computed.take() {
-            let manifest = self.record(&computed, now);
-            return self.send(manifest, Purpose::Record(computed), now, actions);
-        }
-        // Positions and merged runs of a job that computes travel with the next record; they go alone only when they have waited for one, or no other will come.
-        let waited =
-            self.ahead_since_us.is_some_and(|since| self.is_halted() || now.monotonic_us >= since + self.config.position_delay_us);
-        if waited || self.wanted != self.manifest.life {
-            let manifest = self.next_manifest(now);
-            self.send(manifest, Purpose::Update, now, actions);
-        }
-    }
-
-    fn replaced_is_news(&self) -> bool {
-        self.is_replaced && self.manifest.replace.is_some()
-    }
-
-    /// Computing is not under way, and nothing forbids it but time and the lack of data.
-    fn may_compute(&self) -> bool {
-        self.standing == Standing::Leading
-            && !self.is_halted()
-            && self.running.is_none()
-            && self.computed.is_none()
-            && !self.swap.as_ref().is_some_and(Swap::is_record)
-            && !self.executors.is_empty()
-            && self.sources.are_known()
-            && self.at_unpublished_bound().is_none()
-    }
-
-    fn has_work(&self) -> bool {
-        self.sources.has_backlog() || self.timers_are_due()
-    }
-
-    /// Rule 17: the sink that computing waits for.
-    fn at_unpublished_bound(&self) -> Option<SinkId> {
-        let behind = self.publishing.behind(&self.manifest);
-        let reached = behind.epochs >= self.config.max_unpublished_epochs || behind.bytes >= self.config.max_unpublished_bytes;
-        behind.slowest.filter(|_| reached && !self.config.lacks(Rule::BoundUnpublished))
-    }
-
-    /// Event time has passed a timer since the last recorded epoch: an epoch must be computed although there is nothing to read.
-    fn timers_are_due(&self) -> bool {
-        let (then_us, now_us) = (self.manifest.fired_through_us(), self.event_times.watermark_us());
-        self.has_timers() && timers_lie_between(then_us, now_us, self.config.timer_granule_us)
-    }
-
-    fn has_timers(&self) -> bool {
-        self.config.has_timers && matches!(self.config.layout, PartLayout::Shared { .. })
-    }
-
-    /// Event time through which the recorded epochs hold all rows of windows that ended by then, but for late ones. What closes with a timer is there once that has fired.
-    fn complete_through_us(&self) -> Option<i64> {
-        if self.has_timers() { self.manifest.fired_through_us() } else { self.manifest.watermark_us }
-    }
-
-    fn submit_at_us(&self) -> u64 {
-        // The end of a window is not kept waiting.
-        let behind = self.publishing.behind(&self.manifest);
-        let interval_us = self.pace.interval_us(behind.epochs, behind.publish_us, self.timers_are_due());
-        self.submitted_us.map_or(0, |last| last + interval_us).max(self.trouble.retry_at_us)
-    }
-
-    fn submit(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if !self.may_compute() {
-            return;
-        }
-        match self.sources.skip_lost(self.config.on_data_loss) {
-            Ok(false) => {}
-            Ok(true) => actions.push(self.prefetch()),
-            Err(DataLoss(reason)) => {
-                self.fail(reason, now, actions);
-                return self.swap_what_is_due(now, actions);
-            }
-        }
-        if now.monotonic_us < self.submit_at_us() {
-            return;
-        }
-        let mut backlog = self.sources.backlog();
-        let all: u64 = backlog.iter().map(|offer| offer.available.len()).sum();
-        let rows = self.trouble.narrow(&mut backlog);
-        let chosen = self.pace.choose(&backlog, rows);
-        if chosen.is_empty() && !self.timers_are_due() {
-            return;
-        }
-        let parts = self.config.layout.parts(chosen, self.executors.len());
-        let window = WriteWindow::next(now.wall_us, self.manifest.window_end_us, parts.len() as u16);
-        let window_start_us = if self.config.lacks(Rule::WindowsAscend) { now.wall_us } else { window.start_us };
-        let watermark_us = self.event_times.watermark_us();
-        let awake = if self.has_timers() && parts.len() == 1 { self.event_times.awake(&self.config) } else { None };
-        let closing = awake.map(|awake| Closing { awake, granule_us: self.config.timer_granule_us });
-        let epoch = self.manifest.epoch.next();
-        let logs = self.sources.later_logs();
-        let frame = Frame { epoch, clock_us: now.wall_us, window_start_us, watermark_us, closing, logs, parts };
-        let attempt = self.next_attempt;
-        self.next_attempt = attempt.next();
-        self.attempts_of_epoch += 1;
-        let deadline_us = now.monotonic_us + self.trouble.deadline_us(&self.config);
-        let limited = frame.rows() < all;
-        let state = self.manifest.state.clone();
-        self.submitted_us = Some(now.monotonic_us);
-        self.running = Some(Running::new(attempt, frame.clone(), &state, now.monotonic_us, deadline_us, limited));
-        actions.push(Action::Submit { attempt, frame, state, deadline_us });
-    }
-
     fn prefetch(&self) -> Action {
         Action::Prefetch { wanted: self.sources.positions(), logs: self.sources.logs() }
-    }
-
-    fn delete_garbage(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let Some(pinned) = &self.pinned else { return };
-        let mut names = self.garbage.take_due(now.monotonic_us);
-        if !self.config.lacks(Rule::SavepointsPin) {
-            // They come back when no savepoint names them any more.
-            names.retain(|name| !pinned.contains(name));
-        }
-        if names.is_empty() {
-            return;
-        }
-        // Nothing gets here that is still named; a mistake would lose data, so it is asked once more.
-        let named: HashSet<&str> = self.named_files().collect();
-        names.retain(|name| !named.contains(name.as_str()));
-        if let Some(running) = &self.running {
-            // Runs that were merged while an attempt reads them.
-            let (read, free): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| running.state_files.contains(name));
-            names = free;
-            for name in read {
-                self.garbage.add(now.monotonic_us, self.config.file_retention_us, &name);
-            }
-        }
-        for names in names.chunks(DELETE_BATCH) {
-            actions.push(Action::DeleteFiles { names: names.to_vec() });
-        }
-    }
-
-    fn files_of<'a>(&self, manifest: &'a Manifest) -> impl Iterator<Item = &'a str> + use<'a> {
-        let state = if self.config.lacks(Rule::StateOutlivesPublishing) { &[] } else { manifest.state.as_slice() };
-        manifest.files().map(|file| file.name.as_str()).chain(state.iter().map(|run| run.name.as_str()))
-    }
-
-    fn named_files(&self) -> impl Iterator<Item = &str> {
-        let in_flight = self.swap.iter().flat_map(|swap| self.files_of(&swap.manifest));
-        let computed = self.computed.iter().flat_map(|computed| computed.reports.iter().map(|report| report.file.name.as_str()));
-        let refused = self.publishing.refused_files().map(|file| file.name.as_str());
-        let running = self.running.iter().flat_map(Running::file_names);
-        let of_manifests = self.files_of(&self.manifest).chain(in_flight);
-        of_manifests.chain(running).chain(computed).chain(refused).chain(self.compaction.file_name())
-    }
-
-    fn add_stray(&mut self, name: &str, now: Now) {
-        if !self.named_files().any(|named| named == name) {
-            self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
-        }
-    }
-
-    fn on_left_behind(&mut self, mut names: Vec<String>, now: Now) {
-        let named: HashSet<&str> = self.named_files().collect();
-        names.retain(|name| !named.contains(name.as_str()));
-        for name in names {
-            self.garbage.add(now.monotonic_us, self.config.file_retention_us, &name);
-        }
-    }
-
-    /// What is released by the last savepoint that named it goes like any other file that nobody names.
-    fn on_pinned(&mut self, names: BTreeSet<String>, now: Now) {
-        let before = self.pinned.replace(names).unwrap_or_default();
-        for name in before {
-            if self.pinned.as_ref().is_some_and(|pinned| !pinned.contains(&name)) {
-                self.add_stray(&name, now);
-            }
-        }
-    }
-
-    /// Files that savepoints name, as far as they were told.
-    pub fn pinned(&self) -> Option<&BTreeSet<String>> {
-        self.pinned.as_ref()
-    }
-
-    // ---- Swaps ----------------------------------------------------------------------------------------------------------------------------------
-
-    fn take_over(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let mut manifest = self.manifest.clone();
-        manifest.generation = self.generation;
-        manifest.nonce = (self.nonces)();
-        self.send(manifest, Purpose::TakeOver, now, actions);
-    }
-
-    fn lead(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.standing = Standing::Leading;
-        actions.push(self.prefetch());
-        self.advance(now, actions);
-    }
-
-    fn send(&mut self, manifest: Manifest, purpose: Purpose, now: Now, actions: &mut Vec<Action>) {
-        debug_assert!(self.swap.is_none(), "one swap in flight");
-        let (swap, action) = Swap::send(self.version.clone(), manifest, purpose, now.monotonic_us);
-        self.swap = Some(swap);
-        actions.push(action);
-    }
-
-    /// What the manifest should say now, apart from a new epoch.
-    fn next_manifest(&mut self, now: Now) -> Manifest {
-        let mut manifest = self.manifest.clone();
-        manifest.nonce = (self.nonces)();
-        manifest.generation = self.generation;
-        manifest.life = self.wanted.clone();
-        manifest.recorded_at_us = now.wall_us;
-        if manifest.life == Life::Dropped {
-            manifest.unpublished.clear();
-            manifest.state.clear();
-            return manifest;
-        }
-        self.sources.apply(&mut manifest);
-        self.event_times.apply(&mut manifest);
-        self.compaction.apply(&mut manifest, &self.config);
-        self.publishing.apply(&mut manifest);
-        if self.is_replaced {
-            manifest.replace = None;
-        }
-        manifest
-    }
-
-    fn record(&mut self, computed: &Computed, now: Now) -> Manifest {
-        let Computed { frame, reports, .. } = computed;
-        for of in frame.ranges() {
-            self.sources.computed_through(of.source, of.range.end);
-        }
-        for report in reports {
-            self.event_times.reported(&report.event_time_us);
-        }
-        let fired_us = reports.iter().filter_map(|report| report.fired_us).max();
-        if !self.config.lacks(Rule::WatermarkFollowsTimers) {
-            self.event_times.fired(fired_us);
-        }
-        self.event_times.look(&self.sources, &self.config);
-        let mut manifest = self.next_manifest(now);
-        manifest.epoch = frame.epoch;
-        manifest.frame_watermark_us = frame.watermark_us;
-        manifest.fired_us = manifest.fired_us.max(fired_us);
-        manifest.window_end_us = frame.window_start_us + frame.parts.len() as i64;
-        manifest.counts.add(&std::mem::take(&mut self.stray_counts));
-        for report in reports {
-            if !self.config.lacks(Rule::WinnerCounts) {
-                manifest.counts.add(&report.counts);
-            }
-            for of in &report.work.ranges {
-                if let (Some(position), Some(timestamp)) = (manifest.sources.get_mut(&of.source.source), report.max_timestamp_ms) {
-                    let max = position.max_timestamp_ms.entry(of.source.partition).or_insert(timestamp);
-                    *max = timestamp.max(*max);
-                }
-            }
-            let PartFile { name, bytes, crc32, state_bytes, state_end: end, .. } = report.file.clone();
-            if state_bytes > 0 {
-                // Epochs that changed nothing are covered by the next run.
-                let first_epoch = manifest.state_through().next().min(frame.epoch);
-                manifest.state.push(StateRun { name, bytes, crc32, state_bytes, first_epoch, last_epoch: frame.epoch, end });
-            }
-            self.state_holder = Some(report.executor.clone());
-            self.publishing.computed_by(frame.epoch, report.work.part, report.executor.clone());
-        }
-        // Not of those that are just being merged.
-        if !self.compaction.is_under_way() {
-            manifest.drop_ended_runs();
-        }
-        manifest.unpublished.push(EpochRecord {
-            epoch: frame.epoch,
-            window_start_us: frame.window_start_us,
-            files: reports.iter().map(|report| report.file.clone()).filter(|file| !file.name.is_empty()).collect(),
-            through: manifest.sources.iter().map(|(source, position)| (*source, position.next.clone())).collect(),
-            max_timestamp_ms: reports.iter().filter_map(|report| report.max_timestamp_ms).max(),
-            recorded_at_us: now.wall_us,
-        });
-        manifest
-    }
-
-    fn on_swap_reply(&mut self, nonce: &Nonce, reply: SwapReply, now: Now, actions: &mut Vec<Action>) {
-        let Some(swap) = &mut self.swap else {
-            return;
-        };
-        if self.config.lacks(Rule::SameBytes) && matches!(reply, SwapReply::Unknown { .. }) && *nonce == swap.manifest.nonce {
-            let Some(mut swap) = self.swap.take() else { return };
-            swap.manifest.nonce = (self.nonces)();
-            return self.send(*swap.manifest, swap.purpose, now, actions);
-        }
-        let verdict = swap.replied(nonce, reply, now.monotonic_us, &self.config);
-        self.conclude(verdict, now, actions);
-    }
-
-    fn conclude(&mut self, verdict: Verdict, now: Now, actions: &mut Vec<Action>) {
-        match verdict {
-            Verdict::Pending => {}
-            Verdict::Stored(version) => self.stored(version, now, actions),
-            // The predecessor's last swap came through while we were taking over: take over what it made. Only its generation is at stake.
-            Verdict::Foreign(version, manifest)
-                if self.standing == Standing::TakingOver && manifest.generation <= self.generation =>
-            {
-                self.swap = None;
-                self.version = version;
-                if self.wanted == self.manifest.life {
-                    self.wanted = manifest.life.clone();
-                }
-                self.sources.rebase(&manifest, now.monotonic_us);
-                self.event_times = EventTimes::new(&manifest);
-                self.publishing = Publishing::new(&manifest);
-                self.manifest = *manifest;
-                self.take_over(now, actions);
-            }
-            Verdict::Foreign(..) => self.fence(actions),
-            Verdict::Gone => {
-                let reason = format!(
-                    "the manifest of job \"{}\" is missing from the store; bring it back from a copy, or drop the job",
-                    self.manifest.job
-                );
-                actions.push(Action::Failed { reason });
-                self.fence(actions);
-            }
-        }
-    }
-
-    fn stored(&mut self, version: Version, now: Now, actions: &mut Vec<Action>) {
-        let Some(Swap { manifest, purpose, started_us, .. }) = self.swap.take() else {
-            return;
-        };
-        let before = std::mem::replace(&mut self.manifest, *manifest);
-        self.version = version;
-        self.ahead_since_us = None;
-        if self.manifest.life == Life::Dropped {
-            self.standing = Standing::Dropped;
-            actions.push(Action::RevokePublishes);
-            actions.push(Action::Dropped);
-            return;
-        }
-        match purpose {
-            Purpose::TakeOver => return self.lead(now, actions),
-            Purpose::Update => {}
-            Purpose::Record(computed) => self.recorded(&computed, started_us, now, actions),
-        }
-        self.publishing.stored();
-        let named: HashSet<&str> = self.files_of(&self.manifest).collect();
-        // A part file with a state is named until it is published everywhere and merged into another.
-        let gone: BTreeSet<&str> = before.file_names().filter(|name| !named.contains(name)).collect();
-        for name in gone {
-            self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
-        }
-    }
-
-    fn recorded(&mut self, computed: &Computed, started_us: u64, now: Now, actions: &mut Vec<Action>) {
-        let Computed { frame, reports, submitted_us, finished_us, limited } = computed;
-        let mut counts = Counts::default();
-        let mut times = StepTimes::default();
-        for report in reports {
-            counts.add(&report.counts);
-            times.fetch_us += report.times.fetch_us;
-            times.decode_us += report.times.decode_us;
-            times.compute_us += report.times.compute_us;
-            times.write_us += report.times.write_us;
-        }
-        let compute_us = finished_us - submitted_us;
-        let record_us = now.monotonic_us.saturating_sub(*finished_us);
-        let store_us = now.monotonic_us.saturating_sub(started_us);
-        if frame.rows() > 0 {
-            self.pace.observe(Observed { rows: frame.rows(), compute_us, record_us: store_us, limited: *limited });
-        }
-        let parts = reports.len().max(1) as u64;
-        self.last_step = [
-            (times.fetch_us / parts, Limit::Fetching),
-            (times.decode_us / parts, Limit::Decoding),
-            (times.compute_us / parts, Limit::Computing),
-            (times.write_us / parts, Limit::PartFiles),
-            (record_us, Limit::Recording),
-        ]
-        .into_iter()
-        .max_by_key(|(us, _)| *us)
-        .map_or(Limit::Computing, |(_, step)| step);
-
-        let Some(record) = self.manifest.unpublished.last().filter(|record| record.epoch == frame.epoch) else {
-            return;
-        };
-        actions.push(Action::EpochRecorded(EpochRecorded {
-            epoch: frame.epoch,
-            attempts: std::mem::take(&mut self.attempts_of_epoch),
-            counts,
-            bytes_out: reports.iter().map(|report| report.file.bytes.saturating_sub(report.file.state_bytes)).sum(),
-            times,
-            compute_us,
-            record_us,
-            through: record.through.clone(),
-            max_timestamp_ms: record.max_timestamp_ms,
-            complete_through_us: self.complete_through_us(),
-            recorded_at_us: record.recorded_at_us,
-        }));
-        // Not of a topic that was made again while the record was under way: its successor is read from its beginning.
-        let stands = |of: &&SourceRange| self.sources.position(of.source) == Some(of.range.end);
-        let through = frame.ranges().filter(stands).map(|of| (of.source, of.range.end)).collect();
-        actions.push(Action::Released { through });
-        for (source, position) in &self.manifest.sources {
-            actions.push(Action::CommitOffsets { source: *source, next: position.next.clone() });
-        }
-    }
-
-    fn fence(&mut self, actions: &mut Vec<Action>) {
-        if let Some(running) = self.running.take() {
-            actions.push(Action::CancelAttempt { attempt: running.attempt });
-        }
-        self.standing = Standing::Fenced;
-        actions.push(Action::RevokePublishes);
-        actions.push(Action::Fenced);
-    }
-
-    // ---- Attempts -------------------------------------------------------------------------------------------------------------------------------
-
-    fn on_part(&mut self, report: PartReport, now: Now, actions: &mut Vec<Action>) {
-        if report.incarnation != self.manifest.incarnation || report.generation != self.generation {
-            return;
-        }
-        if self.config.lacks(Rule::WinnerCounts) {
-            self.stray_counts.add(&report.counts);
-        }
-        let taken = self.running.as_mut().map_or(Taken::Stray, |running| running.take(&report));
-        match taken {
-            Taken::Counted | Taken::Repeated => {}
-            Taken::Complete => self.complete(now),
-            Taken::SecondExecution if self.config.lacks(Rule::OneExecution) => {}
-            Taken::SecondExecution => {
-                self.add_stray(&report.file.name, now);
-                let what =
-                    format!("part {} was executed twice (the second time by executor {})", report.work.part, report.executor);
-                self.end_attempt(Ending::Disturbed(what), now, actions);
-            }
-            Taken::Stray => self.add_stray(&report.file.name, now),
-        }
-    }
-
-    fn complete(&mut self, now: Now) {
-        if let Some(running) = self.running.take() {
-            let computed = running.into_computed(now.monotonic_us);
-            self.trouble.computed(&computed.frame);
-            self.computed = Some(Box::new(computed));
-        }
-    }
-
-    fn on_attempt_ended(&mut self, attempt: Attempt, outcome: AttemptOutcome, now: Now, actions: &mut Vec<Action>) {
-        let Some(running) = self.running.as_mut().filter(|running| running.attempt == attempt) else {
-            return;
-        };
-        match outcome {
-            AttemptOutcome::Completed if self.config.lacks(Rule::FullCoverage) => self.complete(now),
-            AttemptOutcome::Completed => running.report_by_us = Some(now.monotonic_us + self.config.report_grace_us),
-            AttemptOutcome::Failed { message, retryable: true, data: false } => {
-                self.end_attempt(Ending::Environment(message), now, actions)
-            }
-            AttemptOutcome::Failed { message, .. } => self.end_attempt(Ending::Data(message), now, actions),
-        }
     }
 
     fn on_executor_lost(&mut self, executor: &ExecutorId, now: Now, actions: &mut Vec<Action>) {
@@ -926,34 +340,6 @@ impl JobCoordinator {
         }
     }
 
-    fn end_attempt(&mut self, ending: Ending, now: Now, actions: &mut Vec<Action>) {
-        let Some(running) = self.abandon(now, actions) else {
-            return;
-        };
-        let blame_frame = !self.executors.is_empty() && self.sources.away().is_none();
-        let Some(why) = self.trouble.note(ending, &running.frame, blame_frame, now.monotonic_us, &self.config) else {
-            return;
-        };
-        let Some(SourceRange { source, range }) = running.frame.ranges().next() else {
-            let (epoch, tries) = (running.frame.epoch, self.config.attempts_per_record);
-            let reason = format!(
-                "epoch {epoch}, in which only time passes, cannot be computed, tried {tries} times: {why}; repair the job's SQL and restart it"
-            );
-            return self.fail(reason, now, actions);
-        };
-        let topic = self.sources.topic(source.source);
-        let tries = self.config.attempts_per_record;
-        self.fail(
-            format!(
-                "topic \"{topic}\" partition {}: the record at offsets [{}, {}) cannot be computed, tried {tries} times: {why}; repair the job's SQL and restart it, or restart it \
-                 from offset {}",
-                source.partition, range.start, range.end, range.end
-            ),
-            now,
-            actions,
-        );
-    }
-
     fn on_compacted(&mut self, report: &CompactReport, now: Now) {
         if report.incarnation != self.manifest.incarnation || report.generation > self.generation {
             return;
@@ -963,17 +349,6 @@ impl JobCoordinator {
             self.add_stray(&report.run.name, now);
         }
     }
-
-    fn abandon(&mut self, now: Now, actions: &mut Vec<Action>) -> Option<Running> {
-        let running = self.running.take()?;
-        actions.push(Action::CancelAttempt { attempt: running.attempt });
-        for name in running.file_names() {
-            self.garbage.add(now.monotonic_us, self.config.file_retention_us, name);
-        }
-        Some(running)
-    }
-
-    // ---- Sources, sinks, people -----------------------------------------------------------------------------------------------------------------
 
     fn sources_changed(&mut self, changes: sources::Changes, now: Now, actions: &mut Vec<Action>) {
         if changes.recreated {

@@ -6,11 +6,11 @@ use super::{
     *,
 };
 use crate::{
-    frame::PartWork,
+    frame::{Frame, PartWork},
     ids::{Epoch, Incarnation, PartIndex, SourcePartition},
-    manifest::StateEnd,
+    manifest::{StateEnd, StateRun},
     pace::PaceConfig,
-    report::CompactFailure,
+    report::{CompactFailure, PartReport, StepTimes},
 };
 
 const IDLE_US: u64 = IDLE_TIMEOUT_US;

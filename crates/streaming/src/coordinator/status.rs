@@ -1,7 +1,11 @@
 //! What a job is doing, for people and metrics. Never the basis of a decision.
 use std::{collections::BTreeMap, fmt};
 
-use crate::ids::{Attempt, Epoch, Generation, SinkId, SourceId};
+use super::{JobCoordinator, Standing, attempt::Running, swap::Swap};
+use crate::{
+    ids::{Attempt, Epoch, Generation, SinkId, SourceId},
+    manifest::Life,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobStatus {
@@ -115,13 +119,120 @@ impl fmt::Display for Limit {
     }
 }
 
+impl JobCoordinator {
+    pub fn status(&self) -> JobStatus {
+        let behind = self.publishing.behind(&self.manifest);
+        JobStatus {
+            phase: self.phase(),
+            limit: self.limit(),
+            generation: self.generation,
+            epoch: self.manifest.epoch,
+            unpublished_epochs: behind.epochs,
+            unpublished_bytes: behind.bytes,
+            published: self.publishing.positions(),
+            lag_records: self.sources.known_lag(),
+            watermark_us: self.event_times.watermark_us(),
+            complete_through_us: self.complete_through_us(),
+            state_runs: self.manifest.state.len() as u64,
+            state_bytes: self.manifest.state.iter().map(|run| run.state_bytes).sum(),
+            compaction_trouble: self.compaction.trouble().map(str::to_owned),
+            sink_troubles: self.publishing.troubles(),
+            epoch_rows_limit: self.pace.rows(),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        let unrecorded = self.swap.as_ref().and_then(Swap::trouble);
+        let unrecorded = unrecorded.map(|message| Phase::Waiting { why: format!("the manifest cannot be recorded: {message}") });
+        match self.standing {
+            Standing::TakingOver => return unrecorded.unwrap_or(Phase::TakingOver),
+            Standing::Fenced => return Phase::Fenced,
+            Standing::Dropped => return Phase::Dropped,
+            Standing::Leading => {}
+        }
+        match &self.wanted {
+            Life::Running if self.is_held => return Phase::Paused,
+            Life::Running => {}
+            Life::Paused => return Phase::Paused,
+            Life::Stopped | Life::Dropped => return Phase::Stopped { draining: !self.publishing.is_drained(&self.manifest) },
+            Life::Failed { reason, .. } => return Phase::Failed { reason: reason.clone() },
+        }
+        if let Some(waiting) = unrecorded {
+            return waiting;
+        }
+        if let Some(swap) = self.swap.as_ref().filter(|swap| swap.is_record()) {
+            return Phase::Recording { epoch: swap.manifest.epoch, since_us: swap.started_us };
+        }
+        if let Some(computed) = &self.computed {
+            return Phase::Recording { epoch: computed.frame.epoch, since_us: computed.finished_us };
+        }
+        // While Kafka is away an attempt mostly waits for records; that is what people have to know.
+        if let Some(running) = self.running.as_ref().filter(|_| self.sources.away().is_none()) {
+            let Running { attempt, frame, submitted_us, .. } = running;
+            return Phase::Computing { epoch: frame.epoch, attempt: *attempt, since_us: *submitted_us, rows: frame.rows() };
+        }
+        let limit = self.limit();
+        match (limit, &self.trouble.message) {
+            (Limit::NoNewData, _) => Phase::Idle,
+            (Limit::KafkaAway { source }, _) => {
+                let why = self.sources.away().map_or("", |(_, why)| why);
+                Phase::Waiting { why: format!("topic \"{}\" cannot be read: {why}", self.sources.topic(source)) }
+            }
+            (Limit::RetryingAttempts, Some(message)) => {
+                Phase::Waiting { why: format!("the next attempt waits after a failure: {message}") }
+            }
+            (Limit::LookingAtTopics | Limit::WaitingForExecutors | Limit::StoreAway, _) => {
+                Phase::Waiting { why: limit.to_string() }
+            }
+            // Where there is something to compute, that is what the last epoch took longest with.
+            (Limit::Fetching, _) if !self.has_work() => Phase::Waiting { why: limit.to_string() },
+            (Limit::Publishing { .. }, _) if self.at_unpublished_bound().is_some() => Phase::Waiting { why: limit.to_string() },
+            _ => Phase::Pacing,
+        }
+    }
+
+    fn limit(&self) -> Limit {
+        if self.is_over() || self.is_halted() {
+            return Limit::Halted;
+        }
+        if self.swap.as_ref().is_some_and(Swap::is_troubled) {
+            return Limit::StoreAway;
+        }
+        if self.computed.is_some() || self.swap.as_ref().is_some_and(Swap::is_record) {
+            return self.last_step;
+        }
+        let away = self.sources.away().map(|(source, _)| Limit::KafkaAway { source });
+        if self.running.is_some() {
+            return away.unwrap_or(self.last_step);
+        }
+        if !self.sources.are_known() {
+            return away.unwrap_or(Limit::LookingAtTopics);
+        }
+        if !self.has_work() {
+            return away.unwrap_or(if self.sources.lag() > 0 { Limit::Fetching } else { Limit::NoNewData });
+        }
+        if self.executors.is_empty() {
+            return Limit::WaitingForExecutors;
+        }
+        if let Some(sink) = self.at_unpublished_bound() {
+            return Limit::Publishing { sink };
+        }
+        if self.trouble.message.is_some() {
+            return Limit::RetryingAttempts;
+        }
+        let behind = self.publishing.behind(&self.manifest);
+        let sink = behind.slowest.filter(|_| self.pace.is_held_back(behind.epochs)).map(|sink| Limit::Publishing { sink });
+        away.or(sink).unwrap_or(self.last_step)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        coordinator::{Action, CoordinatorConfig, Event, JobCoordinator, ManifestAnswer, Now, SwapReply},
+        coordinator::{Action, CoordinatorConfig, Event, ManifestAnswer, Now, SwapReply},
         ids::{ExecutorId, Incarnation, JobName, Nonce, SourcePartition, Version},
-        manifest::{DEAD_LETTERS, Life, Manifest, SourcePosition},
+        manifest::{DEAD_LETTERS, Manifest, SourcePosition},
         report::Counts,
     };
 

@@ -3,8 +3,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    frame::Frame,
     ids::{Epoch, Incarnation, JobName, PartIndex, SourceId, SourcePartition},
-    manifest::SourcePosition,
+    manifest::{EpochRecord, SourcePosition},
+    report::{PartReport, StepTimes},
 };
 
 pub(super) const SOURCE: SourceId = SourceId(0);
