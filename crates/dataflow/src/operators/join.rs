@@ -6,181 +6,32 @@
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
+    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
     compute::{filter, take},
-    datatypes::{FieldRef, SchemaRef},
 };
 use datafusion::{
     common::{DataFusionError, JoinSide, JoinType, Result, cast::as_boolean_array},
     physical_plan::joins::utils::JoinFilter,
 };
-use hashbrown::HashMap;
 use polybolos_state::{BucketTable, Entry, Table, TableKind};
 
 use super::{EpochContext, Operator, buckets, external};
 use crate::{
-    bounds::{self, Bound},
     delta::{Delta, batch_of},
     evaluate,
     event_time::{TimeColumn, dropped, expiries},
-    keys::{EncodedRows, RowFormat, all_valid, typed, typed_column},
+    keys::{EncodedRows, all_valid, typed, typed_column},
     without_nulls,
 };
 
+mod answer;
+mod spec;
+
+use answer::Lone;
+pub use spec::{JoinSpec, Side};
+
 /// A batch has no more bytes than that, unless it has one row: the offsets of its texts and lists are 32 bits.
 const BATCH_BYTES: usize = 1 << 30;
-
-/// One input: its columns, then those of the key where they are not among them.
-#[derive(Clone, Debug)]
-pub struct Side {
-    pub schema: SchemaRef,
-    /// How many of its columns are joined; the others are only keys.
-    pub columns: usize,
-    pub keys: Vec<usize>,
-    /// Columns that tell when a row can meet no new row of the other side, nor leave.
-    pub times: Vec<(usize, TimeColumn)>,
-    /// Columns, besides the key's, without which a row has no match.
-    pub compared: Vec<usize>,
-    /// All its rows come in the first epoch.
-    pub whole: bool,
-}
-
-/// The joined columns of a side as rows of bytes, which are in the order of one of them.
-struct KeptRows {
-    format: RowFormat,
-    first: usize,
-}
-
-impl KeptRows {
-    /// `first` comes to the front.
-    fn new(side: &Side, first: usize) -> Result<Self> {
-        let fields = side.kept_fields(first).into_iter();
-        Ok(Self { format: RowFormat::new(fields.map(|field| field.data_type()))?, first })
-    }
-
-    fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedRows> {
-        let mut columns = columns.to_vec();
-        to_front(&mut columns, self.first);
-        self.format.encode(&columns)
-    }
-
-    fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
-        let mut columns = self.format.decode(rows)?;
-        from_front(&mut columns, self.first);
-        Ok(columns)
-    }
-}
-
-/// Moves the item at `place`, where there are items, to the front of the others.
-fn to_front<T>(items: &mut [T], place: usize) {
-    if let Some(front) = items.get_mut(..=place) {
-        front.rotate_right(1);
-    }
-}
-
-/// Moves the first item back to its place.
-fn from_front<T>(items: &mut [T], place: usize) {
-    if let Some(front) = items.get_mut(..=place) {
-        front.rotate_left(1);
-    }
-}
-
-/// Between which rows of the other side those lie that an arrival can meet.
-#[derive(Default)]
-struct Reach {
-    low: Option<EncodedRows>,
-    high: Option<EncodedRows>,
-    end: Vec<u8>,
-}
-
-impl Reach {
-    /// Where the rows begin and before which they end.
-    fn of(&mut self, row: usize) -> (&[u8], Option<&[u8]>) {
-        let low = self.low.as_ref().map_or(&[][..], |low| low.row(row));
-        let Some(high) = &self.high else { return (low, None) };
-        // The first bytes that do not begin with those of the highest value.
-        self.end.clear();
-        self.end.extend_from_slice(high.row(row));
-        while let Some(last) = self.end.pop() {
-            if last < u8::MAX {
-                self.end.push(last + 1);
-                return (low, Some(&self.end));
-            }
-        }
-        (low, None)
-    }
-}
-
-impl Side {
-    fn key_format(&self) -> Result<RowFormat> {
-        RowFormat::new(self.keys.iter().map(|&key| self.schema.field(key).data_type()))
-    }
-
-    /// The joined columns as they are kept: that at `first` comes to the front.
-    fn kept_fields(&self, first: usize) -> Vec<&FieldRef> {
-        let mut fields: Vec<_> = self.schema.fields().iter().take(self.columns).collect();
-        to_front(&mut fields, first);
-        fields
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct JoinSpec {
-    pub join_type: JoinType,
-    pub left: Side,
-    pub right: Side,
-    pub filter: Option<JoinFilter>,
-    /// What the condition says of a column of either side.
-    pub(crate) band: Option<Bound>,
-    pub null_equals_null: bool,
-    /// Before the projection.
-    pub schema: SchemaRef,
-    pub projection: Option<Vec<usize>>,
-    pub output: SchemaRef,
-}
-
-impl JoinSpec {
-    /// Whether a side's rows are compared with all they will ever meet when they come, so that nothing they gave is taken back.
-    fn is_settled(&self, is_left: bool) -> bool {
-        use JoinType::{Inner, Left, LeftAnti, LeftMark, LeftSemi, Right, RightAnti, RightMark, RightSemi};
-        let follows = match is_left {
-            true => matches!(self.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark),
-            false => matches!(self.join_type, Inner | Right | RightSemi | RightAnti | RightMark),
-        };
-        let (mine, other) = if is_left { (&self.left, &self.right) } else { (&self.right, &self.left) };
-        follows && other.whole && !mine.whole
-    }
-
-    /// The rows of a side as they are kept.
-    fn kept_rows(&self, is_left: bool) -> Result<KeptRows> {
-        let side = if is_left { &self.left } else { &self.right };
-        KeptRows::new(side, self.first_kept(is_left))
-    }
-
-    fn first_kept(&self, is_left: bool) -> usize {
-        self.band.map_or(0, |band| if is_left { band.left } else { band.right })
-    }
-
-    /// Which rows of the other side these arrivals can meet, by the band alone.
-    fn reach(&self, arrivals: &Arrivals, is_left: bool) -> Result<Reach> {
-        let Some(band) = self.band else { return Ok(Reach::default()) };
-        let (column, below_us, above_us) = match is_left {
-            true => (band.left, band.left_ahead_us, band.right_ahead_us),
-            false => (band.right, band.right_ahead_us, band.left_ahead_us),
-        };
-        let column = arrivals.delta.batch().column(column);
-        let format = RowFormat::new([column.data_type()])?;
-        let at = |ahead_us: Option<i64>, sign: i64| {
-            ahead_us.map(|ahead_us| format.encode(&[bounds::moved(column, ahead_us, sign)?])).transpose()
-        };
-        Ok(Reach { low: at(below_us, -1)?, high: at(above_us, 1)?, end: vec![] })
-    }
-
-    /// Whether rows that only come make an answer of rows that only come.
-    pub fn appends(&self) -> bool {
-        self.join_type == JoinType::Inner || self.is_settled(true) || self.is_settled(false)
-    }
-}
 
 /// What becomes of a side's rows by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,33 +127,6 @@ fn parts(bytes: impl Iterator<Item = usize>, most: usize) -> Vec<Range<usize>> {
         }
     }
     parts
-}
-
-/// Rows of one side that come into or leave the answer by themselves.
-#[derive(Default)]
-struct Lone {
-    rows: Vec<Box<[u8]>>,
-    weights: Vec<i64>,
-    marks: Vec<bool>,
-}
-
-impl Lone {
-    fn add(&mut self, alone: Alone, row: &[u8], weight: i64, matched: bool) {
-        if weight != 0 && alone.shows(matched) {
-            self.rows.push(row.into());
-            self.weights.push(weight);
-            self.marks.push(matched);
-        }
-    }
-
-    /// A kept row's count of matches went from `before` to `after`.
-    fn turn(&mut self, alone: Alone, row: &[u8], weight: i64, before: i64, after: i64) {
-        let (before, after) = (before > 0, after > 0);
-        if before != after {
-            self.add(alone, row, -weight, before);
-            self.add(alone, row, weight, after);
-        }
-    }
 }
 
 /// Which of these pairs fulfil the condition. One that it fails on does not, and is told by its number.
@@ -484,81 +308,6 @@ impl Join {
         }
         Ok(output)
     }
-
-    /// The other side's rows that these arrivals match or leave.
-    fn turn_others(
-        &self,
-        arrivals: &Arrivals,
-        is_left: bool,
-        other_alone: Alone,
-        met: &[Pairs],
-        other: &mut BucketTable,
-    ) -> Result<Vec<Delta>> {
-        let mut moved: HashMap<(&[u8], &[u8]), i64> = HashMap::new();
-        for pairs in met {
-            for (pair, arrival) in pairs.arrivals.iter().enumerate() {
-                let key = arrivals.keys.row(*arrival as usize);
-                *moved.entry((key, pairs.row(pair))).or_default() += arrivals.delta.weight(*arrival as usize);
-            }
-        }
-        let mut lone = Lone::default();
-        for ((key, row), by) in moved.into_iter().filter(|(_, by)| *by != 0) {
-            let Some(entry) = other.get(key, row) else { continue };
-            let after = entry.matches + by;
-            lone.turn(other_alone, row, entry.weight, entry.matches, after);
-            // That is no change of the row: it ends when it would have ended.
-            let expiry = other.expiry(key, row);
-            other.put(key, row, Entry { matches: after, ..entry }, expiry);
-        }
-        self.alone(!is_left, &lone)
-    }
-
-    fn paired(&self, arrivals: &Arrivals, is_left: bool, pairs: &Pairs, others: Vec<ArrayRef>) -> Result<Delta> {
-        let (side, _) = self.side(is_left);
-        let chosen = UInt32Array::from(pairs.arrivals.clone());
-        let mine = arrivals.delta.batch().columns()[..side.columns].iter();
-        let mine = mine.map(|column| Ok(take(column, &chosen, None)?)).collect::<Result<Vec<_>>>()?;
-        let columns: Vec<_> =
-            if is_left { mine.into_iter().chain(others).collect() } else { others.into_iter().chain(mine).collect() };
-        let only_adds = arrivals.delta.weights().is_none() && pairs.entries.iter().all(|entry| entry.weight == 1);
-        let weight = |(pair, arrival): (usize, &u32)| arrivals.delta.weight(*arrival as usize) * pairs.entries[pair].weight;
-        let weights = (!only_adds).then(|| Int64Array::from_iter_values(pairs.arrivals.iter().enumerate().map(weight)));
-        self.output(columns, pairs.ends.len(), weights)
-    }
-
-    fn alone(&self, is_left: bool, lone: &Lone) -> Result<Vec<Delta>> {
-        let format = self.spec.kept_rows(is_left)?;
-        let (_, alone) = self.side(is_left);
-        let mut output = vec![];
-        for part in parts(lone.rows.iter().map(|row| row.len()), self.batch_bytes) {
-            let mine = format.decode(lone.rows[part.clone()].iter().map(AsRef::as_ref))?;
-            let columns: Vec<ArrayRef> = match alone {
-                Alone::Unmatched => {
-                    let (other, _) = self.side(!is_left);
-                    let null = |field: &FieldRef| new_null_array(field.data_type(), part.len());
-                    let nulls = other.schema.fields().iter().take(other.columns).map(null);
-                    if is_left { mine.into_iter().chain(nulls).collect() } else { nulls.chain(mine).collect() }
-                }
-                Alone::Mark => {
-                    let marks = BooleanArray::from(lone.marks[part.clone()].to_vec());
-                    mine.into_iter().chain([Arc::new(marks) as ArrayRef]).collect()
-                }
-                _ => mine,
-            };
-            let weights = Int64Array::from(lone.weights[part.clone()].to_vec());
-            output.push(self.output(columns, part.len(), Some(weights))?);
-        }
-        Ok(output)
-    }
-
-    fn output(&self, columns: Vec<ArrayRef>, rows: usize, weights: Option<Int64Array>) -> Result<Delta> {
-        let columns = match &self.spec.projection {
-            Some(kept) => kept.iter().map(|&column| columns[column].clone()).collect(),
-            None => columns,
-        };
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(Delta::with_weights(RecordBatch::try_new_with_options(self.spec.output.clone(), columns, &options)?, weights))
-    }
 }
 
 impl Operator for Join {
@@ -628,11 +377,12 @@ mod tests {
     use std::{collections::BTreeMap, sync::Mutex};
 
     use arrow::{
-        array::StringArray,
+        array::{Int64Array, StringArray},
         datatypes::{DataType, Field, Schema},
     };
 
     use super::*;
+    use crate::keys::RowFormat;
 
     fn side(columns: [&str; 2]) -> Side {
         let fields = vec![Field::new(columns[0], DataType::Int64, true), Field::new(columns[1], DataType::Utf8, true)];
