@@ -180,7 +180,7 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     let addresses = Addresses { internal: internal.local_addr()?.to_string(), door: leadership::door(scheme, console) };
 
     let leader_id = uuid::Uuid::new_v4().simple().to_string();
-    let clock = Arc::new(Clock::anchored(parts.tables.clock_us().await.ok()));
+    let clock = Arc::new(Clock::anchored(&*parts.tables).await);
     let ballista = Ballista::start(&leader_id, &settings.host.to_string(), internal.local_addr()?.port()).await?;
     let executors = Executors::new(ballista.clone(), parts.store.clone(), leader_id.clone());
     let catalog = Arc::new(CatalogStore::open(parts.store.clone()).await?);
@@ -233,6 +233,11 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
             () = watched.watch() => {}
             () = watch_stop.cancelled() => {}
         }
+        Ok(Ended::Shutdown)
+    });
+    let (followed_clock, store, clock_stop) = (clock.clone(), parts.tables.clone(), stop.clone());
+    tasks.spawn(async move {
+        clock_stop.run_until_cancelled(followed_clock.follow(&*store)).await;
         Ok(Ended::Shutdown)
     });
     let (sender, standing) = watch::channel(Standing::Standby);
