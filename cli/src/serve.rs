@@ -43,10 +43,12 @@ struct Service {
     sections: &'static [&'static str],
 }
 
-const SCHEDULER: Service =
-    Service { name: "scheduler", sections: &["storage", "s3", "kafka", "cassandra", "scheduler", "sql", "tls", "log"] };
+const SCHEDULER: Service = Service {
+    name: "scheduler",
+    sections: &["storage", "s3", "kafka", "kafka.properties", "cassandra", "scheduler", "sql", "tls", "log"],
+};
 const EXECUTOR: Service = Service { name: "executor", sections: &["storage", "s3", "cassandra", "tls", "executor", "log"] };
-const INGEST: Service = Service { name: "ingest", sections: &["kafka", "tls", "ingest", "log"] };
+const INGEST: Service = Service { name: "ingest", sections: &["kafka", "kafka.properties", "tls", "ingest", "log"] };
 
 /// Between two tries to reach Cassandra or the store at the start.
 const RETRY: Duration = Duration::from_secs(1);
@@ -111,6 +113,14 @@ impl S3 {
 #[derive(Debug, Deserialize)]
 struct Kafka {
     bootstrap_servers: String,
+    properties: BTreeMap<String, Secret>,
+}
+
+impl Kafka {
+    fn connection(&self) -> Connection {
+        let revealed = self.properties.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned()));
+        Connection { bootstrap_servers: self.bootstrap_servers.clone(), properties: revealed.collect() }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -321,7 +331,7 @@ pub async fn scheduler(arguments: Arguments) -> anyhow::Result<()> {
     let parts = SchedulerParts {
         store,
         tables,
-        kafka: Connection::new(config.kafka.bootstrap_servers.clone()),
+        kafka: config.kafka.connection(),
         users,
         places: Arc::new(Places::new(config.s3.settings())),
         registry: telemetry::metrics()?,
@@ -443,8 +453,7 @@ pub async fn ingest(arguments: Arguments) -> anyhow::Result<()> {
     }
     let registry = telemetry::metrics()?;
     let _door = config.open_metrics_door("ingest.metrics_address", &config.ingest.metrics_address, &registry, &stop).await?;
-    let connection = Connection::new(config.kafka.bootstrap_servers.clone());
-    polybolos_ingest::service::run(feeds, connection, &registry, || println!("ready ingest"), stop).await
+    polybolos_ingest::service::run(feeds, config.kafka.connection(), &registry, || println!("ready ingest"), stop).await
 }
 
 /// The same process starts anew: what it held in memory belongs to a leader that is gone.

@@ -8,7 +8,10 @@ use polybolos_kafka::{
     fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
     produce::Producer,
 };
-use polybolos_service::exit::{Exit, Failure};
+use polybolos_service::{
+    config::resolve_reference,
+    exit::{Exit, Failure},
+};
 use polybolos_streaming::frame::OffsetRange;
 use polybolos_tables::plain::counted;
 use serde_json::{Value, json};
@@ -26,6 +29,9 @@ pub struct Arguments {
     /// Kafka's bootstrap servers, instead of the platform's.
     #[arg(long, env = "POLYBOLOS_KAFKA", global = true)]
     kafka: Option<String>,
+    /// A property of librdkafka's by which they are reached, such as security.protocol=SASL_SSL; a secret is ${env:NAME} or ${file:path}.
+    #[arg(short = 'X', long = "property", value_name = "NAME=VALUE", value_parser = property, global = true)]
+    properties: Vec<(String, String)>,
     /// How answers are written.
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: output::Format,
@@ -59,6 +65,12 @@ enum What {
     Lag,
 }
 
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a property is NAME=VALUE")?;
+    let value = resolve_reference(value).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), value))
+}
+
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let What::Lag = arguments.what {
         let sql =
@@ -70,7 +82,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(servers) => servers.clone(),
         None => Client::connect(&arguments.connect)?.endpoint("kafka")?.to_owned(),
     };
-    let connection = Connection::new(servers);
+    let connection = Connection { bootstrap_servers: servers, properties: arguments.properties.into_iter().collect() };
     let admin = Admin::connect(&connection)?;
     let rows = match &arguments.what {
         What::List => list(&admin).await?,

@@ -1,8 +1,12 @@
 """A Kafka that wants a login over TLS, as hosted ones do: a job reads from it and writes back to it with what `properties.*` say, and what is wrong
-with them is told without the password."""
+with them is told without the password. A whole cluster, its feeds and `polybolos topic` log in by what `[kafka.properties]` and `-X` say."""
 import json
+import os
+import types
 
 import pytest
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster as Cassandra
 from conftest import Servers, wait_for
 
 PASSWORD = "not-for-your-eyes"
@@ -69,3 +73,41 @@ def test_a_job_reads_and_writes_a_kafka_that_wants_a_login_over_tls(broker, fres
 
     shown = json.dumps(platform.sql("SHOW CREATE TABLE numbers")) + platform.account()
     assert "ANNS_PASSWORD" in shown and PASSWORD not in shown
+
+
+def test_the_users_pipeline_runs_unchanged_on_a_cluster_whose_kafka_wants_a_login(broker, fresh_cluster, certificates):
+    """What it writes is read by Cassandra's own driver."""
+    properties = {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(certificates / "ca.pem"),
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": "ann",
+        "sasl.password": "${env:ANNS_PASSWORD}",
+    }
+    environment = {f"POLYBOLOS_KAFKA_PROPERTIES_{name.upper().replace('.', '_')}": value for name, value in properties.items()}
+    servers = types.SimpleNamespace(kafka=broker.kafka_login, cassandra=os.environ["POLYBOLOS_TEST_CASSANDRA"])
+    cluster = fresh_cluster("--pipelines", "jobs/users", servers=servers, environment=environment | {"ANNS_PASSWORD": PASSWORD})
+    many = "SELECT count(*) AS n FROM created_users"
+    wait_for("users in Cassandra", lambda: cluster.sql(many)[0]["n"] >= 20)
+
+    host, port = servers.cassandra.rsplit(":", 1)
+    with Cassandra([host], port=int(port), auth_provider=PlainTextAuthProvider("cassandra", "cassandra"), protocol_version=5) as driver:
+        stored = {row.id: row._asdict() for row in driver.connect("spark_streams").execute("SELECT * FROM created_users LIMIT 20")}
+    assert len(stored) == 20
+    listed = ", ".join(f"'{key}'" for key in stored)
+    assert {row["id"]: row for row in cluster.sql(f"SELECT * FROM created_users WHERE id IN ({listed})")} == stored
+    for user in stored.values():
+        numbers = {"age": int, "latitude": float, "longitude": float}
+        assert {name: type(value) for name, value in user.items()} == {name: numbers.get(name, str) for name in user}
+        assert len(user) == 16 and user["email"].count("@") == 1 and 0 < user["age"] < 120 and abs(user["latitude"]) <= 90
+
+    login = [word for name, value in properties.items() for word in ("-X", f"{name}={value.replace('${env:ANNS_PASSWORD}', PASSWORD)}")]
+    topics = cluster.run("topic", "list", "--output", "json", *login).stdout.splitlines()
+    assert {"topic": "users_created", "partitions": 4} in map(json.loads, topics)
+    cluster.run("topic", "produce", "by_hand", *login, stdin="one\ntwo\n")
+    tail = cluster.run("topic", "tail", "by_hand", "--output", "json", *login).stdout
+    assert "one" in tail and "two" in tail
+    refused = cluster.run("topic", "list", *login[:-1], "sasl.password=another", check=False)
+    assert refused.returncode != 0 and "uthentication" in refused.stderr and PASSWORD not in refused.stderr, refused.stderr
+    logs = "".join(path.read_text() for path in (cluster.folder / "log").iterdir())
+    assert PASSWORD not in logs

@@ -1,6 +1,11 @@
 //! Configuration files: one commented default file per service, file < environment < flag. Unknown keys are an error that suggests the near
-//! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`.
-use std::{collections::BTreeMap, fmt, path::Path};
+//! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`. A section that is empty in the default file takes any keys; there dots are
+//! underscores in variables: `sasl.password` of `[kafka.properties]` is `POLYBOLOS_KAFKA_PROPERTIES_SASL_PASSWORD`.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use thiserror::Error;
@@ -80,13 +85,15 @@ fn load_with<T: DeserializeOwned>(
     let shown = path.map_or_else(|| "default configuration".to_owned(), |path| path.display().to_string());
     let invalid = |message: String| ConfigError::Invalid { path: shown.clone(), message: message.trim_end().replace('\n', " ") };
     let mut table: Table = defaults.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
+    let mut free = BTreeSet::new();
+    find_free(&table, PREFIX, &mut free);
     if let Some(path) = path {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?;
         let given: Table = text.parse().map_err(|error: toml::de::Error| invalid(error.to_string()))?;
-        overlay(&mut table, given, "").map_err(invalid)?;
+        overlay(&mut table, given, "", &free).map_err(invalid)?;
     }
     let mut settings = vec![];
-    from_environment(&mut table, PREFIX, &mut environment, &mut settings).map_err(invalid)?;
+    from_environment(&mut table, PREFIX, &free, &mut environment, &mut settings).map_err(invalid)?;
     refuse_misspelt(&environment, &settings).map_err(invalid)?;
     T::deserialize(Value::Table(table)).map_err(|error| {
         let plain = error.to_string().replace("expected u16", "expected a number from 0 to 65535");
@@ -94,12 +101,32 @@ fn load_with<T: DeserializeOwned>(
     })
 }
 
-/// Every key that may be given stands in the default file, so an unknown one is a mistake.
-fn overlay(into: &mut Table, given: Table, section: &str) -> Result<(), String> {
+/// The name that a key has in the environment.
+fn variable(prefix: &str, key: &str) -> String {
+    format!("{prefix}_{}", key.to_uppercase().replace('-', "_"))
+}
+
+/// Sections that take any keys, by their name in the environment.
+fn find_free(table: &Table, prefix: &str, free: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let Value::Table(inner) = value else { continue };
+        let name = variable(prefix, key);
+        find_free(inner, &name, free);
+        if inner.is_empty() {
+            free.insert(name);
+        }
+    }
+}
+
+/// Every key that may be given stands in the default file, so an unknown one is a mistake; but for sections that are empty there.
+fn overlay(into: &mut Table, given: Table, section: &str, free: &BTreeSet<String>) -> Result<(), String> {
     for (key, value) in given {
         let place = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
         match (into.get_mut(&key), value) {
-            (Some(Value::Table(inner)), Value::Table(given)) => overlay(inner, given, &place)?,
+            (Some(Value::Table(inner)), Value::Table(given)) if free.contains(&variable(PREFIX, &place.replace('.', "_"))) => {
+                inner.extend(given);
+            }
+            (Some(Value::Table(inner)), Value::Table(given)) => overlay(inner, given, &place, free)?,
             (Some(slot), value) => *slot = value,
             (None, _) => {
                 let near = into.keys().map(|known| (strsim::jaro_winkler(known, &key), known)).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -118,13 +145,21 @@ fn overlay(into: &mut Table, given: Table, section: &str) -> Result<(), String> 
 fn from_environment(
     table: &mut Table,
     prefix: &str,
+    free: &BTreeSet<String>,
     environment: &mut BTreeMap<String, String>,
     settings: &mut Vec<String>,
 ) -> Result<(), String> {
     for (key, value) in table.iter_mut() {
-        let name = format!("{prefix}_{}", key.to_uppercase().replace('-', "_"));
+        let name = variable(prefix, key);
         if let Value::Table(inner) = value {
-            from_environment(inner, &name, environment, settings)?;
+            if free.contains(&name) {
+                let start = format!("{name}_");
+                for (variable, text) in environment.extract_if(.., |variable, _| variable.starts_with(&start)) {
+                    inner.insert(variable[start.len()..].to_lowercase().replace('_', "."), Value::String(text));
+                }
+                continue;
+            }
+            from_environment(inner, &name, free, environment, settings)?;
             continue;
         }
         settings.push(name.clone());
@@ -184,6 +219,25 @@ mod tests {
         let environment = [("POLYBOLOS_SERVER_PORT", "2"), ("POLYBOLOS_SERVER_PEERS", "a:1, b:2"), ("POLYBOLOS_SERVER_TOKEN", "t")];
         let config = with_file("[server]\nport = 1\n", &environment).expect("loads");
         assert_eq!((config.server.port, config.server.peers), (2, vec!["a:1".to_owned(), "b:2".to_owned()]));
+    }
+
+    #[test]
+    fn a_section_that_is_empty_by_default_takes_any_keys() {
+        #[derive(Debug, Deserialize)]
+        struct Kafka {
+            properties: BTreeMap<String, Secret>,
+        }
+        #[derive(Debug, Deserialize)]
+        struct Config {
+            kafka: Kafka,
+        }
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), "[kafka.properties]\n\"sasl.username\" = \"ann\"\n\"sasl.password\" = \"of the file\"\n")
+            .expect("writes");
+        let environment = BTreeMap::from([("POLYBOLOS_KAFKA_PROPERTIES_SASL_PASSWORD".to_owned(), "hunter2".to_owned())]);
+        let config: Config = load_with("[kafka]\n\n[kafka.properties]\n", Some(file.path()), environment).expect("loads");
+        let given: Vec<_> = config.kafka.properties.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+        assert_eq!(given, [("sasl.password", "hunter2"), ("sasl.username", "ann")]);
     }
 
     #[test]
