@@ -2,7 +2,8 @@
 that was killed takes to have the state again, in all and per GB; with --state-memory-mib, with so much memory for it, the rest being on the executor's disk.
 
 A topic first has every key once, then events of random keys, which are produced while the job is paused: so each size reads the same backlog. What is read ahead
-meanwhile is not counted."""
+meanwhile is not counted. Of few keys an epoch of a backlog changes each many times and writes it once; of many keys nearly every event is a change of its own. So the
+same job then gets events at a steady rate, too, as a live one does: epochs are short there, and change about as many keys whether there are few or many."""
 
 import argparse
 import os
@@ -13,13 +14,14 @@ import subprocess
 import time
 
 from harness import BINARY, Platform, conditions, show
-from records import PARTITIONS, create_topic, send
+from records import PARTITIONS, create_topic, producer, send
 
 JOB = """
 CREATE TABLE readings (device STRING, v BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
 CREATE TABLE nowhere (device STRING, n BIGINT, total BIGINT, highest BIGINT) WITH ('connector' = 'blackhole');
 CREATE JOB totals AS INSERT INTO nowhere SELECT device, count(*), sum(v), max(v) FROM readings GROUP BY device;
 """
+BACKLOG, LIVE = "µs CPU per event, backlog", "µs CPU per event, live"
 # For compaction and for memory that is given back.
 SETTLE_S = 5
 
@@ -27,6 +29,23 @@ SETTLE_S = 5
 def readings(devices):
     for device in devices:
         yield None, f'{{"device":"device-{device}","v":{device * 31 % 1_000}}}'.encode(), device % PARTITIONS
+
+
+def live(platform: Platform, topic: str, keys: int, published: int, rate: int, seconds: int) -> float:
+    """CPU-seconds per event that come at this rate."""
+    chosen = random.Random(keys + 1)
+    client, refused = producer(1), []
+    began, cpu = time.monotonic(), platform.tree.cpu_seconds()
+    for index, (key, payload, partition) in enumerate(readings(chosen.randrange(keys) for _ in range(rate * seconds))):
+        ahead = began + index / rate - time.monotonic()
+        if ahead > 0.001:
+            client.poll(0)
+            time.sleep(ahead)
+        client.produce(topic, payload, key, partition=partition, on_delivery=lambda error, _: error and refused.append(error))
+    if client.flush(60) or refused:
+        raise SystemExit(f"Kafka did not take every record: {refused[:1]}")
+    platform.wait_until_published(published + rate * seconds, 0.05)
+    return (platform.tree.cpu_seconds() - cpu) / (rate * seconds)
 
 
 def executor(platform: Platform) -> int | None:
@@ -69,7 +88,7 @@ def snapshot_bytes(platform: Platform) -> int:
     return path.stat().st_size
 
 
-def run(keys: int, events: int) -> dict:
+def run(keys: int, events: int, rate: int, seconds: int) -> dict:
     topic = f"state_{keys}"
     create_topic(topic)
     with Platform("cluster", "--executors", "1", "--no-pipelines") as platform:
@@ -87,18 +106,20 @@ def run(keys: int, events: int) -> dict:
         platform.sql("RESUME JOB totals")
         platform.wait_until_published(keys + events, 0.2)
         cpu, wall = platform.tree.cpu_seconds() - cpu, time.monotonic() - wall
+        steady = live(platform, topic, keys, keys + events, rate, seconds)
         snapshot = snapshot_bytes(platform)
-        seconds, restoring = restored(platform, topic, keys + events)
+        took, restoring = restored(platform, topic, keys + events + rate * seconds)
     return {
         "keys": keys,
-        "µs CPU per event": round(cpu / events * 1e6, 2),
+        BACKLOG: round(cpu / events * 1e6, 2),
+        LIVE: round(steady * 1e6, 2),
         "K events/s": round(events / wall / 1_000),
         "MB held": round(held / 2**20),
         "bytes per key": round(held / keys),
         "snapshot MB": round(snapshot / 2**20, 1),
-        "restore s": round(seconds, 2),
-        "s per GB held": round(seconds / held * 1e9, 1) if held > 0 else "",
-        "s per GB of snapshot": round(seconds / snapshot * 1e9, 1),
+        "restore s": round(took, 2),
+        "s per GB held": round(took / held * 1e9, 1) if held > 0 else "",
+        "s per GB of snapshot": round(took / snapshot * 1e9, 1),
         "restore CPU-s": round(restoring, 2),
     }
 
@@ -107,6 +128,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=int, default=20_000, help="live events a second")
+    parser.add_argument("--seconds", type=int, default=20, help="how long they come")
     parser.add_argument("--state-memory-mib", type=int, default=0, help="0: as much as it needs")
     arguments = parser.parse_args()
     if arguments.state_memory_mib:
@@ -114,11 +137,10 @@ def main():
     began = conditions()
     rows = []
     for keys in arguments.keys:
-        rows.append(run(keys, arguments.events))
+        rows.append(run(keys, arguments.events, arguments.rate, arguments.seconds))
         print(rows[-1], flush=True)
     first, last = rows[0], rows[-1]
-    growth = last["µs CPU per event"] / first["µs CPU per event"]
-    bars = [(f"CPU per event at {last['keys']} keys, times that at {first['keys']}", growth, "<=", 2)]
+    bars = [(f"{what} with {last['keys']} keys, times that with {first['keys']}", last[what] / first[what], "<=", 2) for what in (BACKLOG, LIVE)]
     show("state", rows, bars, began)
 
 
