@@ -106,7 +106,7 @@ fn is_same(expected: &Value, found: &Value) -> bool {
     let is_integer = |value: &Value| value.is_i64() || value.is_u64();
     match (float(expected), float(found)) {
         (Some(a), Some(b)) if !(is_integer(expected) && is_integer(found)) => {
-            (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
+            (a - b).is_finite() && (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
         }
         _ => false,
     }
@@ -178,6 +178,12 @@ mod tests {
         let Value::Array(rows) = rows else { panic!("rows") };
         let row = |row: Value| row.as_array().expect("a row").clone();
         Rows { columns: columns.iter().map(|name| (*name).to_owned()).collect(), rows: rows.into_iter().map(row).collect() }
+    }
+
+    #[test]
+    fn an_infinity_is_far_from_every_number() {
+        let diff = compare(&rows(&["v"], json!([["Infinity"]])), &rows(&["v"], json!([[5.0]])), &[]);
+        assert_eq!((diff.missing.len(), diff.extra.len()), (1, 1));
     }
 
     fn diff(expected: Value, found: Value) -> Diff {

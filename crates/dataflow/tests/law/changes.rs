@@ -135,7 +135,9 @@ fn is_near(row: &[Cell], other: &[Cell]) -> bool {
                 let (one, other) = (f64::from_bits(*one), f64::from_bits(*other));
                 one == other
                     || (one.is_nan() && other.is_nan())
-                    || (one - other).abs() <= TOLERANCE * one.abs().max(other.abs()).max(1e-3)
+                    // What is infinite is far from everything else.
+                    || ((one - other).is_finite()
+                        && (one - other).abs() <= TOLERANCE * one.abs().max(other.abs()).max(1e-3))
             }
             (one, other) => one == other,
         })
@@ -162,6 +164,18 @@ mod tests {
         assert_eq!(answer.difference(&Answer::of(&[batch(&[2], &[1.0 + 1e-12])]).unwrap()), None);
         assert!(answer.difference(&Answer::of(&[batch(&[2], &[1.1])]).unwrap()).unwrap().contains("surplus 1 x (2, 1.0)"));
         assert!(answer.difference(&Answer::of(&[batch(&[2, 2], &[1.0, 1.0])]).unwrap()).unwrap().contains("missing 1 x (2, 1.0)"));
+    }
+
+    #[test]
+    fn infinities_and_nan_are_near_themselves_only() {
+        let values = [1.0, 1e308, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        for (place, value) in values.iter().enumerate() {
+            for (other_place, other) in values.iter().enumerate() {
+                let answer = |value: f64| Answer::of(&[batch(&[2], &[value])]).unwrap();
+                let difference = answer(*value).difference(&answer(*other));
+                assert_eq!(difference.is_none(), place == other_place, "{value} and {other}");
+            }
+        }
     }
 
     #[test]

@@ -137,7 +137,9 @@ fn is_same(left: &ArrayRef, row: usize, right: &ArrayRef, other: usize) -> anyho
     if left.is_null(row) || right.is_null(other) {
         return Ok(left.is_null(row) && right.is_null(other));
     }
-    let near = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0);
+    // What is infinite is far from everything else.
+    let is_close = |a: f64, b: f64| (a - b).is_finite() && (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0);
+    let near = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || is_close(a, b);
     Ok(match left.data_type() {
         DataType::Float64 => near(left.as_primitive::<Float64Type>().value(row), right.as_primitive::<Float64Type>().value(other)),
         DataType::Float32 => {
@@ -234,6 +236,17 @@ mod tests {
         ];
         let found = [(Some("b"), None), (Some("c"), Some(1.0)), (Some("a"), Some(0.1 + 1e-13))];
         assert_eq!(compared(&expected, &found, false), Compared { rows: 3, ..Compared::default() });
+    }
+
+    #[test]
+    fn infinities_and_nan_are_the_same_as_themselves_only() {
+        let values = [1.0, 1e308, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+        for (place, value) in values.iter().enumerate() {
+            for (other_place, other) in values.iter().enumerate() {
+                let found = compared(&[(Some("a"), Some(*value))], &[(Some("a"), Some(*other))], false);
+                assert_eq!(found.count == 0, place == other_place, "{value} and {other}: {found:?}");
+            }
+        }
     }
 
     #[test]
