@@ -167,6 +167,7 @@ mod tests {
         let share = "percentile_cont(0.5) WITHIN GROUP (ORDER BY v)";
         let frame = "PARTITION BY k ORDER BY v ROWS 1 PRECEDING";
         let decimal = "CAST(v AS DECIMAL(20, 2))";
+        let changing = "(SELECT k, count(*) AS n FROM t GROUP BY k) AS x";
         for (sql, words, expected) in [
             (format!("SELECT k, {share} AS p FROM t GROUP BY k"), " (as exact as floats)]", true),
             (
@@ -174,6 +175,9 @@ mod tests {
                 " (as exact as floats)]",
                 true,
             ),
+            (format!("SELECT n, avg(k) AS a FROM {changing} GROUP BY n"), " (infinities apart)]", true),
+            (format!("SELECT n, sum(k) AS s FROM {changing} GROUP BY n"), " (infinities apart)]", false),
+            ("SELECT k, avg(v) AS a FROM t GROUP BY k".to_owned(), " (infinities apart)]", false),
             (format!("SELECT sum({decimal}) OVER ({frame}) AS s FROM t"), " (checked)]", true),
             (format!("SELECT sum({decimal}) OVER (PARTITION BY k) AS s FROM t"), " (checked)]", false),
             (format!("SELECT sum(v) OVER ({frame}) AS s FROM t"), " (checked)]", false),

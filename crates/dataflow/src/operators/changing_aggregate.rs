@@ -231,7 +231,7 @@ impl Operator for ChangingAggregate {
                 let (Some(adding), Some(linear)) = (adding, keeping.linear()) else { continue };
                 let (mine, others) = rest.split_at(linear.state_types().len());
                 rest = others;
-                adding.load(&known, mine);
+                adding.load(&known, mine)?;
             }
             // What could not be computed did not come out.
             old = Some(self.shown(&loaded, more_tables, &touched, &known)?.numbered(&numbers(&known)));
@@ -281,12 +281,11 @@ impl Operator for ChangingAggregate {
     }
 
     fn state(&self) -> Option<String> {
-        let named = |wanted: fn(&Keeping) -> bool| -> Vec<&str> {
-            let chosen = self.grouping.calls.iter().zip(&self.keeping).filter(|(_, keeping)| wanted(keeping));
-            chosen.map(|(call, _)| call.function.name()).collect()
-        };
-        let sums = named(|keeping| keeping.linear().is_some()).join(", ");
-        let remembered = named(|keeping| matches!(keeping, Keeping::Multiset(_))).join(", ");
+        let calls = || self.grouping.calls.iter().zip(&self.keeping);
+        let sum = |(call, keeping): (&Call, &Keeping)| Some(format!("{}{}", call.function.name(), keeping.linear()?.words()));
+        let sums = calls().filter_map(sum).collect::<Vec<_>>().join(", ");
+        let remembered = calls().filter(|(_, keeping)| matches!(keeping, Keeping::Multiset(_)));
+        let remembered = remembered.map(|(call, _)| call.function.name()).collect::<Vec<_>>().join(", ");
         let dropped = self.grouping.dropped();
         Some(match (sums.is_empty(), remembered.is_empty()) {
             (_, true) => format!("running sums per group [{sums}], {dropped}"),

@@ -1,16 +1,16 @@
-//! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg.
-//!
-//! Sums of floats are kept as an unevaluated pair of a sum and its rounding error (Knuth's two-sum), so that what was added and taken away leaves
-//! nothing behind. Only infinities and NaN do, for as long as there are other values.
+//! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg. How sums of floats do: [`super::floats`].
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, UInt64Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, PrimitiveArray, UInt64Array},
     datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type, i256},
 };
 use datafusion::common::{Result, exec_err, internal_err};
 
-use super::aggregate::Call;
+use super::{
+    aggregate::Call,
+    floats::{self, FloatSums},
+};
 
 /// Stands for a sum of DECIMALs that has left 128 bits, and stays as long as there are values; none is so large.
 const LOST: i128 = i128::MAX;
@@ -47,7 +47,7 @@ impl Number {
         match self {
             Self::Int64 => vec![DataType::Int64],
             Self::UInt64 => vec![DataType::UInt64],
-            Self::Float64 => vec![DataType::Float64, DataType::Float64],
+            Self::Float64 => floats::STATE_TYPES.to_vec(),
             Self::Decimal128(precision, scale) => vec![DataType::Decimal128(precision, scale)],
         }
     }
@@ -74,6 +74,14 @@ impl Linear {
         }
     }
 
+    /// How layouts tell it from what versions before 2026-11-30 kept of the same call: a sum that had been infinite once was NaN from then on.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Sum(Number::Float64) | Self::Average(Number::Float64) => " (infinities apart)",
+            _ => "",
+        }
+    }
+
     /// DataFusion's partial states of kept columns.
     pub fn datafusion_states(self, kept: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let counts = kept[0].as_primitive::<Int64Type>();
@@ -96,10 +104,7 @@ fn sums(number: Number, counts: &Int64Array, kept: &[ArrayRef]) -> Result<ArrayR
     Ok(match number {
         Number::Int64 => Arc::new(of::<Int64Type>(counts, kept[0].as_primitive::<Int64Type>().values().iter().copied())),
         Number::UInt64 => Arc::new(of::<UInt64Type>(counts, kept[0].as_primitive::<UInt64Type>().values().iter().copied())),
-        Number::Float64 => {
-            let (sums, errors) = (kept[0].as_primitive::<Float64Type>(), kept[1].as_primitive::<Float64Type>());
-            Arc::new(of::<Float64Type>(counts, sums.values().iter().zip(errors.values()).map(|(sum, error)| sum + error)))
-        }
+        Number::Float64 => Arc::new(of::<Float64Type>(counts, floats::totals(kept)?.into_iter())),
         Number::Decimal128(_, _) => {
             let sums = kept[0].as_primitive::<Decimal128Type>().values();
             if sums.contains(&LOST) {
@@ -117,7 +122,7 @@ pub(super) enum Adding {
     Count(Vec<i64>),
     Int64(Vec<i64>, Vec<i64>),
     UInt64(Vec<i64>, Vec<u64>),
-    Float64(Vec<i64>, Vec<(f64, f64)>),
+    Float64(Vec<i64>, FloatSums),
     /// Wider than what is kept: within an epoch a sum may grow beyond that and come back.
     Decimal128(Vec<i64>, Vec<i256>, DataType),
 }
@@ -130,7 +135,7 @@ impl Adding {
             Linear::Sum(number) | Linear::Average(number) => match number {
                 Number::Int64 => Self::Int64(counts, vec![0; groups]),
                 Number::UInt64 => Self::UInt64(counts, vec![0; groups]),
-                Number::Float64 => Self::Float64(counts, vec![(0.0, 0.0); groups]),
+                Number::Float64 => Self::Float64(counts, FloatSums::new(groups)),
                 Number::Decimal128(precision, scale) => {
                     Self::Decimal128(counts, vec![i256::ZERO; groups], DataType::Decimal128(precision, scale))
                 }
@@ -139,7 +144,7 @@ impl Adding {
     }
 
     /// Starts from what is kept of the groups `known`.
-    pub fn load(&mut self, known: &[usize], kept: &[ArrayRef]) {
+    pub fn load(&mut self, known: &[usize], kept: &[ArrayRef]) -> Result<()> {
         let loaded = kept[0].as_primitive::<Int64Type>();
         let (Self::Count(counts)
         | Self::Int64(counts, _)
@@ -149,20 +154,20 @@ impl Adding {
         for (row, group) in known.iter().enumerate() {
             counts[*group] = loaded.value(row);
         }
+        if let Self::Float64(_, sums) = self {
+            return sums.load(known, &kept[1..]);
+        }
         for (row, group) in known.iter().enumerate() {
             match self {
-                Self::Count(_) => {}
+                Self::Count(_) | Self::Float64(_, _) => {}
                 Self::Int64(_, sums) => sums[*group] = kept[1].as_primitive::<Int64Type>().value(row),
                 Self::UInt64(_, sums) => sums[*group] = kept[1].as_primitive::<UInt64Type>().value(row),
-                Self::Float64(_, sums) => {
-                    let value = |column: &ArrayRef| column.as_primitive::<Float64Type>().value(row);
-                    sums[*group] = (value(&kept[1]), value(&kept[2]));
-                }
                 Self::Decimal128(_, sums, _) => {
                     sums[*group] = wide(kept[1].as_primitive::<Decimal128Type>().value(row));
                 }
             }
         }
+        Ok(())
     }
 
     /// Adds `weight(row)` times the argument of each row that `counts`.
@@ -178,7 +183,7 @@ impl Adding {
         let counts_row = |row: usize| {
             nulls.iter().all(|nulls| nulls.is_valid(row)) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
         };
-        // What is infinite is NaN as often as not at all.
+        // Of DISTINCT, a value that was there before counts no time.
         let rows = groups.iter().enumerate().filter(|(row, _)| weight(*row) != 0 && counts_row(*row));
         let argument_type = arguments.first().map(|column| column.data_type().clone());
         match (self, argument_type) {
@@ -201,8 +206,7 @@ impl Adding {
                 let values = arguments[0].as_primitive::<Float64Type>();
                 for (row, group) in rows {
                     counts[*group] += weight(row);
-                    let sum = two_sum(sums[*group], values.value(row) * weight(row) as f64);
-                    sums[*group] = if counts[*group] == 0 && !sum.0.is_finite() { (0.0, 0.0) } else { sum };
+                    sums.add(*group, values.value(row), weight(row));
                 }
             }
             (Self::Decimal128(counts, sums, _), Some(DataType::Decimal128(_, _))) => {
@@ -225,9 +229,8 @@ impl Adding {
             Self::Int64(counts, sums) => vec![count(counts), Arc::new(Int64Array::from(sums))],
             Self::UInt64(counts, sums) => vec![count(counts), Arc::new(UInt64Array::from(sums))],
             Self::Float64(counts, sums) => {
-                let left = counts.iter().zip(sums).map(|(count, sum)| if *count == 0 { (0.0, 0.0) } else { sum });
-                let (sums, errors): (Vec<f64>, Vec<f64>) = left.unzip();
-                vec![count(counts), Arc::new(Float64Array::from(sums)), Arc::new(Float64Array::from(errors))]
+                let sums = sums.columns(&counts);
+                [count(counts)].into_iter().chain(sums).collect()
             }
             Self::Decimal128(counts, sums, data_type) => {
                 let sums: Vec<i128> = counts.iter().zip(sums).map(|(count, sum)| narrow(*count, sum)).collect();
@@ -247,54 +250,62 @@ fn wide(sum: i128) -> i256 {
     if sum == LOST { i256::from_parts(0, 1 << 72) } else { i256::from_i128(sum) }
 }
 
-/// `(sum, error) + value`, the error of each rounding kept aside.
-fn two_sum((sum, error): (f64, f64), value: f64) -> (f64, f64) {
-    let total = sum + value;
-    if !total.is_finite() {
-        return (total, 0.0);
-    }
-    let back = total - sum;
-    (total, error + ((sum - (total - back)) + (value - back)))
-}
-
 #[cfg(test)]
 mod tests {
+    use arrow::array::Float64Array;
+
     use super::*;
 
-    #[test]
-    fn what_was_added_and_taken_away_leaves_nothing() {
-        let values = [1e15, 1.5, -7.25e-9, 3e17, 0.1];
-        let mut sum = (0.0, 0.0);
-        for value in values {
-            sum = two_sum(sum, value);
-        }
-        for value in [values[0], values[3], values[2]] {
-            sum = two_sum(sum, -value);
-        }
-        assert!((sum.0 + sum.1 - 1.6).abs() < 1e-9, "{sum:?}");
-        let mut sum = (0.0, 0.0);
-        for value in [1e16, 1.0, 1.0, -1e16] {
-            sum = two_sum(sum, value);
-        }
-        assert_eq!(sum.0 + sum.1, 2.0);
-    }
-
-    /// What epochs of values with weights come to, of one group.
-    fn sum_of_floats(epochs: &[&[(f64, i64)]]) -> Option<f64> {
-        let linear = Linear::Sum(Number::Float64);
+    /// DataFusion's partial states of what epochs of values with weights come to, of one group.
+    fn states(linear: Linear, epochs: &[&[(f64, i64)]]) -> Vec<ArrayRef> {
         let mut kept: Vec<ArrayRef> = vec![];
         for values in epochs {
             let mut adding = Adding::new(linear, 1);
             if !kept.is_empty() {
-                adding.load(&[0], &kept);
+                adding.load(&[0], &kept).unwrap();
             }
             let arguments: Vec<ArrayRef> = vec![Arc::new(values.iter().map(|(value, _)| *value).collect::<Float64Array>())];
             adding.add(&arguments, &vec![0; values.len()], None, |row| values[row].1).unwrap();
             kept = adding.columns();
         }
-        let sums = linear.datafusion_states(&kept).unwrap();
-        let sum = sums[0].as_primitive::<Float64Type>();
-        sum.is_valid(0).then(|| sum.value(0))
+        linear.datafusion_states(&kept).unwrap()
+    }
+
+    fn sum_of_floats(epochs: &[&[(f64, i64)]]) -> Option<f64> {
+        float(&states(Linear::Sum(Number::Float64), epochs)[0])
+    }
+
+    fn float(column: &ArrayRef) -> Option<f64> {
+        let column = column.as_primitive::<Float64Type>();
+        column.is_valid(0).then(|| column.value(0))
+    }
+
+    /// Of all that may be left of values after some were taken away: what adding these alone gives.
+    #[test]
+    fn sums_and_averages_of_floats_follow_from_the_values_that_are_left() {
+        let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e308, 1e308, 1.5, -0.25];
+        let all = values.map(|value| (value, 1));
+        for places in 0..1_u32 << values.len() {
+            let is_left = |place: usize| places >> place & 1 == 1;
+            let of = |wanted: bool| (0..values.len()).filter(move |place| is_left(*place) == wanted);
+            let taken: Vec<(f64, i64)> = of(false).map(|place| (values[place], -1)).collect();
+            let left: Vec<f64> = of(true).map(|place| values[place]).collect();
+            let sum = left.iter().sum::<f64>();
+            let is_right = |found: Option<f64>| match found {
+                Some(found) => found == sum || found.is_nan() && sum.is_nan(),
+                None => left.is_empty(),
+            };
+            for linear in [Linear::Sum(Number::Float64), Linear::Average(Number::Float64)] {
+                let both: Vec<(f64, i64)> = all.iter().chain(&taken).copied().collect();
+                let in_one: [&[(f64, i64)]; 1] = [&both];
+                let in_two: [&[(f64, i64)]; 2] = [&all, &taken];
+                for epochs in [&in_one[..], &in_two[..]] {
+                    let states = states(linear, epochs);
+                    let found = float(&states[states.len() - 1]);
+                    assert!(is_right(found), "{linear:?}: {found:?} of {left:?}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -328,7 +339,7 @@ mod tests {
         for (weights, fits) in [([1, 1, 0], false), ([-1, 0, 0], false), ([-1, 0, 0], true), ([1, 0, 0], true)] {
             let mut adding = Adding::new(linear, 1);
             if !kept.is_empty() {
-                adding.load(&[0], &kept);
+                adding.load(&[0], &kept).unwrap();
             }
             adding.add(&arguments, &[0, 0, 0], None, |row| weights[row]).unwrap();
             kept = adding.columns();

@@ -16,6 +16,7 @@ mod changing_aggregate;
 mod constant;
 mod exchange;
 mod expand;
+mod floats;
 mod join;
 mod linear;
 mod map;

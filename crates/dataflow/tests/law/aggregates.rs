@@ -137,7 +137,7 @@ pub fn spread() -> AggregateUDF {
 }
 
 /// Rows of one table, cut at random, with a crash now and then.
-fn case(sql: &str, seed: u64) -> Case {
+pub fn case(sql: &str, seed: u64) -> Case {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut case = long_case(sql, 0, false);
     (case.seed, case.delay_ms) = (seed, None);

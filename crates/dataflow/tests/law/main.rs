@@ -6,6 +6,7 @@
 //! * `bounded`: what is held does not grow where event time bounds it;
 //! * `lateness`: what comes out, when, and again, where late rows are allowed;
 //! * `aggregates`: each that can be named is refused or keeps the law;
+//! * `infinities`: sums of what is infinite or no number, and is taken back;
 //! * `zeros`: -0.0 and 0.0 are one group, and NaN is greater than all else;
 //! * `frames`: window functions, frames and set operations that the grammar does not write;
 //! * `shared`: what several read is there for each;
@@ -23,6 +24,7 @@ mod engine;
 mod expressions;
 mod failing;
 mod frames;
+mod infinities;
 mod judge;
 mod lateness;
 mod oracle;
