@@ -209,8 +209,7 @@ impl Polling {
                 self.heard = Instant::now();
             }
             if std::mem::take(&mut self.stopped) {
-                self.source.place_again();
-                self.renew();
+                self.turn_to_another_client();
             }
             self.ask(&plan);
             self.look();
@@ -224,6 +223,12 @@ impl Polling {
                 (false, _) => self.source.bell.wait(TICK),
             }
         }
+    }
+
+    /// Another client reads on from where this one is, which is of no more use.
+    fn turn_to_another_client(&mut self) {
+        self.source.place_again();
+        self.renew();
     }
 
     /// A topic that is made again under a running client leaves behind what belongs to the old one: faults that wait in the queues of its partitions and have no
@@ -548,8 +553,7 @@ impl Polling {
             self.answers.came(now);
         } else if self.answers.failed(asked, now) {
             tracing::warn!(topic = self.source.topic(), "nobody has answered for a while; another client reads on");
-            self.source.place_again();
-            self.renew();
+            self.turn_to_another_client();
         }
     }
 }
