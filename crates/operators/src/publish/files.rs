@@ -1,7 +1,14 @@
 //! Publishing as files: one for each part of an epoch, named by both and by the job's incarnation, that is there whole or not at all. Writing it again puts the
 //! same file in its place.
+use std::sync::Arc;
+
 use bytes::Bytes;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::{
+    array::RecordBatch,
+    compute::{CastOptions, cast_with_options},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
+    error::ArrowError,
+};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
@@ -90,16 +97,40 @@ fn contents(format: &Format, batches: &[RecordBatch]) -> Result<(Bytes, Publishe
         }
         Format::Parquet => {
             let Some(first) = batches.first() else { return Ok((bytes.into(), published)) };
+            let columns: SchemaRef =
+                Arc::new(Schema::new(first.schema().fields().iter().map(as_written).collect::<Vec<FieldRef>>()));
             let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-            let mut writer = ArrowWriter::try_new(&mut bytes, first.schema(), Some(properties))?;
+            let mut writer = ArrowWriter::try_new(&mut bytes, columns.clone(), Some(properties))?;
             for batch in batches {
-                writer.write(batch)?;
+                writer.write(&cast_to(batch, &columns)?)?;
                 published.rows += batch.num_rows() as u64;
             }
             writer.close()?;
         }
     }
     Ok((bytes.into(), published))
+}
+
+/// A column as a Parquet file has it. Parquet has no times of whole seconds: who does not read the schema of Arrow that is beside the columns
+/// would find bare numbers.
+fn as_written(column: &FieldRef) -> FieldRef {
+    let data_type = match column.data_type() {
+        DataType::Time32(TimeUnit::Second) => DataType::Time32(TimeUnit::Millisecond),
+        DataType::Timestamp(TimeUnit::Second, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+        DataType::List(item) => DataType::List(as_written(item)),
+        DataType::Map(entries, sorted) => DataType::Map(as_written(entries), *sorted),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(as_written).collect()),
+        other => other.clone(),
+    };
+    Arc::new(Field::clone(column).with_data_type(data_type))
+}
+
+fn cast_to(batch: &RecordBatch, columns: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    // What has no room is an error, and not NULL.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    let casts = batch.columns().iter().zip(columns.fields());
+    let arrays = casts.map(|(array, column)| cast_with_options(array, column.data_type(), &options));
+    RecordBatch::try_new(columns.clone(), arrays.collect::<Result<Vec<_>, _>>()?)
 }
 
 impl From<ParquetError> for PublishError {
@@ -110,12 +141,14 @@ impl From<ParquetError> for PublishError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::array::{ArrayRef, Date32Array};
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use datafusion::arrow::array::{
+        ArrayRef, Date32Array, ListBuilder, MapBuilder, StringBuilder, StructArray, Time32SecondArray, Time32SecondBuilder,
+        TimestampSecondArray, TimestampSecondBuilder,
+    };
+    use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
     use super::*;
+    use crate::files::{FileFormat, FileTable};
 
     fn batches() -> Vec<RecordBatch> {
         let batch = |days: &[i32]| {
@@ -141,6 +174,48 @@ mod tests {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("a file").build().expect("a reader");
         let rows: usize = reader.map(|batch| batch.expect("a batch").num_rows()).sum();
         assert_eq!(rows, 3);
+    }
+
+    #[tokio::test]
+    async fn whole_seconds_are_times_for_every_reader_of_parquet_and_come_back_as_declared() {
+        let instants = TimestampSecondArray::from(vec![Some(-1), None, Some(1_700_000_000)]);
+        let times: ArrayRef = Arc::new(Time32SecondArray::from(vec![Some(0), Some(86_399), None]));
+        let (mut lists, mut maps) = (
+            ListBuilder::new(TimestampSecondBuilder::new()),
+            MapBuilder::new(None, StringBuilder::new(), Time32SecondBuilder::new()),
+        );
+        for row in 0..3_i64 {
+            lists.append_value([Some(row), None]);
+            maps.keys().append_value("at");
+            maps.values().append_value(row as i32);
+            maps.append(true).expect("as many keys as values");
+        }
+        let field: FieldRef = Arc::new(Field::new("at", times.data_type().clone(), true));
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("at", Arc::new(instants.clone())),
+            ("instant", Arc::new(instants.with_timezone("UTC"))),
+            ("time", times.clone()),
+            ("list", Arc::new(lists.finish())),
+            ("map", Arc::new(maps.finish())),
+            ("row", Arc::new(StructArray::from(vec![(field, times)]))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).expect("batch");
+        let (bytes, _) = contents(&Format::Parquet, std::slice::from_ref(&batch)).expect("encodes");
+
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options).expect("a file");
+        for leaf in reader.parquet_schema().columns() {
+            assert!(leaf.logical_type_ref().is_some(), "{} is a bare number", leaf.path());
+        }
+        let read = |name: &str| reader.schema().field_with_name(name).expect("a column").data_type().clone();
+        assert_eq!(read("time"), DataType::Time32(TimeUnit::Millisecond));
+        assert_eq!(read("at"), DataType::Timestamp(TimeUnit::Millisecond, None));
+
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::write(folder.path().join("a.parquet"), bytes).expect("written");
+        let table = FileTable { name: "archive".into(), place: folder.path().display().to_string(), format: FileFormat::Parquet };
+        let rows = table.all(&Places::default(), &batch.schema()).await.expect("reads");
+        assert_eq!(rows, [batch]);
     }
 
     #[test]
