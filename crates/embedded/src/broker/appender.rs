@@ -2,7 +2,9 @@
 //! all of it), and only then moves the high watermarks and answers: what a producer was told is written, a power cut cannot take.
 //!
 //! It also keeps what makes producers idempotent (for each, the last batches it wrote to a partition) and the transactions, whose ends it
-//! writes.
+//! writes; [`idle`] forgets those that are used no more.
+mod idle;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -17,7 +19,7 @@ use super::{
     batch::{self, Batch},
     codes::ErrorCode,
     log::{CommittedOffset, Log, LogError, Partition, Topic, aborted_key, offset_key, offset_of},
-    producers::{Producer, load_producers},
+    producers::{Producer, ProducerKey, load_producers, stored_key},
     transactions::{PartitionKey, ProducerId, Transaction, Transactions},
 };
 
@@ -36,6 +38,8 @@ const NEXT_TOPIC: &str = "next-topic";
 const NEXT_PRODUCER: &str = "next-producer";
 const DROPPED: &str = "dropped-";
 
+/// The milliseconds since 1970, by somebody's clock.
+type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 type Answer<T> = oneshot::Sender<Result<T, ErrorCode>>;
 /// Who waits for a batch, and what becomes of it once it is on disk.
 type Appended = (Arc<Partition>, Answer<i64>, Result<i64, ErrorCode>);
@@ -96,13 +100,14 @@ pub(super) enum Command {
     },
     /// Aborts transactions that are open for longer than their producers asked for.
     ExpireTransactions,
-    /// Forgets records that are older than their topic's retention.
+    /// Forgets records that are older than their topic's retention, and producers that are idle for long.
     Retain,
 }
 
 pub(super) struct Appender {
     log: Arc<Log>,
-    producers: HashMap<(u32, u32, i64), Producer>,
+    clock: Clock,
+    producers: HashMap<ProducerKey, Producer>,
     transactions: Transactions,
     /// Ends of partitions that are ahead of their high watermarks, while a group is being written.
     ends: HashMap<(u32, u32), i64>,
@@ -111,13 +116,22 @@ pub(super) struct Appender {
 impl Appender {
     /// Starts the thread; it ends when the last sender is gone.
     pub(super) fn start(log: Arc<Log>) -> Result<(mpsc::Sender<Command>, std::thread::JoinHandle<()>), LogError> {
-        let (producers, transactions) = (load_producers(&log, now_ms())?, Transactions::load(&log, now_ms())?);
-        let mut appender = Self { producers, transactions, log, ends: HashMap::new() };
+        let mut appender = Self::new(log, Arc::new(system_clock_ms))?;
         appender.finish_drops()?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let run = move || appender.run(receiver);
         let thread = std::thread::Builder::new().name("broker-appender".into()).spawn(run).map_err(fjall::Error::Io)?;
         Ok((sender, thread))
+    }
+
+    fn new(log: Arc<Log>, clock: Clock) -> Result<Self, LogError> {
+        let now_ms = clock();
+        let (producers, transactions) = (load_producers(&log, now_ms)?, Transactions::load(&log, now_ms)?);
+        Ok(Self { log, clock, producers, transactions, ends: HashMap::new() })
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.clock)()
     }
 
     fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -202,10 +216,10 @@ impl Appender {
             write.insert(&self.log.store.transactions, id, transaction.encode());
         }
         if idempotent {
+            let now_ms = self.now_ms();
             let state = self.producers.entry(producer).or_insert_with(|| Producer::new(batch.producer_epoch));
-            state.wrote(batch, base);
-            let key = [&partition.key()[..], &batch.producer_id.to_be_bytes()].concat();
-            write.insert(&self.log.store.producers, key, state.encode(now_ms()));
+            state.wrote(batch, base, now_ms);
+            write.insert(&self.log.store.producers, stored_key(producer), state.encode());
         }
         Ok(base)
     }
@@ -236,7 +250,10 @@ impl Appender {
                 _ = answer.send(self.end_transaction(&id, producer, committed));
             }
             Command::ExpireTransactions => self.expire_transactions(),
-            Command::Retain => self.retain(),
+            Command::Retain => {
+                self.retain();
+                self.forget_idle();
+            }
         }
     }
 
@@ -248,16 +265,16 @@ impl Appender {
             Some((number, epoch)) if epoch < i16::MAX - 1 => (number, epoch + 1),
             _ => (self.count(&mut write, NEXT_PRODUCER)?, 0),
         };
-        let mut transaction = before.unwrap_or_else(|| Transaction::new(producer, timeout_ms, now_ms()));
+        let mut transaction = before.unwrap_or_else(|| Transaction::new(producer, timeout_ms, self.now_ms()));
         let markers = self.put_markers(&mut write, &transaction, false);
-        transaction.renew(producer, timeout_ms, now_ms());
+        transaction.renew(producer, timeout_ms, self.now_ms());
         self.conclude(write, id, transaction, markers)?;
         Ok(producer)
     }
 
     fn add_partitions(&mut self, id: &str, producer: ProducerId, partitions: &[PartitionKey]) -> Result<(), ErrorCode> {
         let mut transaction = self.transactions.of(id, producer)?.clone();
-        transaction.add(partitions, now_ms());
+        transaction.add(partitions, self.now_ms());
         let write = self.transaction();
         self.conclude(write, id, transaction, Vec::new())
     }
@@ -269,18 +286,18 @@ impl Appender {
         }
         let mut write = self.transaction();
         let markers = self.put_markers(&mut write, &transaction, committed);
-        transaction.end(committed, now_ms());
+        transaction.end(committed, self.now_ms());
         self.conclude(write, id, transaction, markers)
     }
 
     /// A producer that left a transaction open is gone: it is aborted, and the producer fenced should it wake up.
     fn expire_transactions(&mut self) {
-        for id in self.transactions.overdue(now_ms()) {
+        for id in self.transactions.overdue(self.now_ms()) {
             let Some(mut transaction) = self.transactions.get(&id).cloned() else { continue };
             let mut write = self.transaction();
             let markers = self.put_markers(&mut write, &transaction, false);
             let (number, epoch) = transaction.producer;
-            transaction.end(false, now_ms());
+            transaction.end(false, self.now_ms());
             transaction.producer = (number, epoch.saturating_add(1));
             tracing::warn!(transactional_id = %id, "a transaction was open for too long and is aborted");
             if let Err(code) = self.conclude(write, &id, transaction, markers) {
@@ -296,7 +313,7 @@ impl Appender {
             // A deleted topic needs none.
             let Some(partition) = self.log.numbered(topic, index) else { continue };
             let at = partition.high();
-            let marker = batch::marker(at, transaction.producer, committed, now_ms());
+            let marker = batch::marker(at, transaction.producer, committed, self.now_ms());
             write.insert(&self.log.store.records, partition.record_key(at), marker);
             if !committed {
                 let key = aborted_key(&partition, at, transaction.producer.0);
@@ -446,7 +463,7 @@ impl Appender {
             let (retention_ms, retention_bytes) =
                 (topic.setting("retention.ms", RETENTION_MS), topic.setting("retention.bytes", -1));
             for partition in &topic.partitions {
-                let by_age = if retention_ms < 0 { Ok(0) } else { self.first_kept(partition, now_ms() - retention_ms) };
+                let by_age = if retention_ms < 0 { Ok(0) } else { self.first_kept(partition, self.now_ms() - retention_ms) };
                 let by_size = if retention_bytes < 0 { Ok(0) } else { self.first_within(partition, retention_bytes) };
                 let kept = by_age.and_then(|kept| Ok(kept.max(by_size?)));
                 let forgotten = kept.map_err(|error| self.failed(&error)).and_then(|kept| self.delete_records(partition, kept));
@@ -507,7 +524,7 @@ impl Appender {
     }
 }
 
-fn now_ms() -> i64 {
+fn system_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }
 
@@ -517,7 +534,7 @@ mod tests {
 
     fn appender(folder: &std::path::Path) -> Appender {
         let log = Arc::new(Log::open(folder).unwrap());
-        let mut appender = Appender { log, producers: HashMap::new(), transactions: Transactions::default(), ends: HashMap::new() };
+        let mut appender = Appender::new(log, Arc::new(system_clock_ms)).unwrap();
         appender.create_topic("t".into(), 1, BTreeMap::new()).unwrap();
         appender
     }

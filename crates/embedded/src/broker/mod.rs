@@ -43,7 +43,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How often records beyond their retention are looked for.
+/// How often records beyond their retention, and producers that are idle for long, are looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(300);
 /// How often transactions that were left open are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{
-    appender::RETENTION_MS,
     batch::Batch,
     codes::ErrorCode,
     log::{Log, LogError},
@@ -11,17 +10,23 @@ use super::{
 
 /// What a producer may repeat: librdkafka and Kafka keep at most five batches under way.
 const RECENT_BATCHES: usize = 5;
+/// Kafka's default of `producer.id.expiration.ms`: no client repeats a batch after that.
+const EXPIRATION_MS: i64 = 24 * 3600 * 1000;
+
+/// Topic number, partition and the producer's number.
+pub(super) type ProducerKey = (u32, u32, i64);
 
 /// What a producer wrote last to a partition.
 pub(super) struct Producer {
     epoch: i16,
+    written_ms: i64,
     /// First and last sequence number and base offset of its last batches.
     recent: VecDeque<(i32, i32, i64)>,
 }
 
 impl Producer {
     pub(super) fn new(epoch: i16) -> Self {
-        Self { epoch, recent: VecDeque::new() }
+        Self { epoch, written_ms: 0, recent: VecDeque::new() }
     }
 
     /// Whether a batch is the producer's next; `Some` is the base offset of one that is already written.
@@ -42,7 +47,13 @@ impl Producer {
         if batch.base_sequence == next { Ok(None) } else { Err(ErrorCode::OutOfOrderSequenceNumber) }
     }
 
-    pub(super) fn wrote(&mut self, batch: &Batch, base_offset: i64) {
+    /// Whether it wrote nothing for so long that it is forgotten. Should it come back, it goes on with any number.
+    pub(super) fn is_idle(&self, now_ms: i64) -> bool {
+        now_ms - self.written_ms > EXPIRATION_MS
+    }
+
+    pub(super) fn wrote(&mut self, batch: &Batch, base_offset: i64, now_ms: i64) {
+        self.written_ms = now_ms;
         if batch.producer_epoch != self.epoch {
             self.epoch = batch.producer_epoch;
             self.recent.clear();
@@ -53,8 +64,8 @@ impl Producer {
         self.recent.push_back((batch.base_sequence, batch.last_sequence(), base_offset));
     }
 
-    pub(super) fn encode(&self, written_ms: i64) -> Vec<u8> {
-        let mut out = written_ms.to_be_bytes().to_vec();
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = self.written_ms.to_be_bytes().to_vec();
         out.extend_from_slice(&self.epoch.to_be_bytes());
         for (first, last, base_offset) in &self.recent {
             out.extend_from_slice(&first.to_be_bytes());
@@ -64,8 +75,7 @@ impl Producer {
         out
     }
 
-    /// The producer, and when it wrote last.
-    fn decode(bytes: &[u8]) -> Option<(Self, i64)> {
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let (written_ms, rest) = bytes.split_first_chunk()?;
         let (epoch, rest) = rest.split_first_chunk()?;
         let recent = rest.chunks(16).map(|entry| {
@@ -73,20 +83,24 @@ impl Producer {
             let (last, entry) = entry.split_first_chunk()?;
             Some((i32::from_be_bytes(*first), i32::from_be_bytes(*last), i64::from_be_bytes(entry.try_into().ok()?)))
         });
-        let producer = Self { epoch: i16::from_be_bytes(*epoch), recent: recent.collect::<Option<_>>()? };
-        Some((producer, i64::from_be_bytes(*written_ms)))
+        let (epoch, written_ms) = (i16::from_be_bytes(*epoch), i64::from_be_bytes(*written_ms));
+        Some(Self { epoch, written_ms, recent: recent.collect::<Option<_>>()? })
     }
 }
 
-/// The producers of the last week; what others left behind is removed.
-pub(super) fn load_producers(log: &Log, now_ms: i64) -> Result<HashMap<(u32, u32, i64), Producer>, LogError> {
+/// What the store calls it; of a topic's producers it begins with the topic's number.
+pub(super) fn stored_key((topic, index, id): ProducerKey) -> Vec<u8> {
+    [&topic.to_be_bytes()[..], &index.to_be_bytes(), &id.to_be_bytes()].concat()
+}
+
+/// The producers that are not idle; what others left behind is removed.
+pub(super) fn load_producers(log: &Log, now_ms: i64) -> Result<HashMap<ProducerKey, Producer>, LogError> {
     const DAMAGE: LogError = LogError::Damage("a producer's state");
-    let oldest_ms = now_ms - RETENTION_MS;
     let mut producers = HashMap::new();
     for entry in log.store.producers.iter() {
         let (key, state) = entry.into_inner()?;
-        let (producer, written_ms) = Producer::decode(&state).ok_or(DAMAGE)?;
-        if written_ms < oldest_ms {
+        let producer = Producer::decode(&state).ok_or(DAMAGE)?;
+        if producer.is_idle(now_ms) {
             log.store.producers.remove(key)?;
             continue;
         }
@@ -107,14 +121,14 @@ mod tests {
         let batch = |records, epoch, sequence| Batch::parse(tests::batch(records, (9, epoch, sequence), 5)).unwrap();
         let mut producer = Producer::new(0);
         // The first batch, of numbers 0 to 4, was too large; the next one came behind it.
-        producer.wrote(&batch(3, 0, 5), 40);
+        producer.wrote(&batch(3, 0, 5), 40, 0);
         assert_eq!(producer.check(&batch(3, 0, 5)), Ok(Some(40)));
         assert_eq!(producer.check(&batch(2, 0, 0)), Err(ErrorCode::OutOfOrderSequenceNumber), "it was never written");
         assert_eq!(producer.check(&batch(1, 0, 8)), Ok(None));
         assert_eq!(producer.check(&batch(1, 0, 9)), Err(ErrorCode::OutOfOrderSequenceNumber));
         assert_eq!(producer.check(&batch(1, 1, 9)), Err(ErrorCode::OutOfOrderSequenceNumber));
         assert_eq!(producer.check(&batch(1, 1, 0)), Ok(None));
-        producer.wrote(&batch(1, 1, i32::MAX), 43);
+        producer.wrote(&batch(1, 1, i32::MAX), 43, 0);
         assert_eq!(producer.check(&batch(1, 0, 8)), Err(ErrorCode::InvalidProducerEpoch));
         assert_eq!(producer.check(&batch(2, 1, 0)), Ok(None), "numbers begin again behind the last");
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    appender::{Command, RETENTION_MS},
+    appender::Command,
     batch::Batch,
     codes::ErrorCode,
     connection::Request,
@@ -21,6 +21,8 @@ use super::{
 
 /// Kafka's default of `transaction.max.timeout.ms`.
 const TIMEOUT_MS_MAX: i32 = 900_000;
+/// Kafka's default of `transactional.id.expiration.ms`.
+const EXPIRATION_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// A producer's number and epoch.
 pub(super) type ProducerId = (i64, i16);
@@ -63,6 +65,12 @@ impl Transaction {
 
     pub(super) fn is_overdue(&self, now_ms: i64) -> bool {
         matches!(self.state, State::Open { since_ms } if now_ms - since_ms > i64::from(self.timeout_ms))
+    }
+
+    /// Whether nothing is open under its id, and nothing was done for so long that it is forgotten. A producer that still has the id is refused
+    /// then, and opens it again.
+    fn is_idle(&self, now_ms: i64) -> bool {
+        !self.is_open() && now_ms - self.touched_ms > EXPIRATION_MS
     }
 
     /// Partitions that have records of the open transaction, and their first offsets.
@@ -117,14 +125,14 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    /// Those of the last week; what others left behind is removed. Partitions learn what is open in them.
+    /// Those that are not idle; what others left behind is removed. Partitions learn what is open in them.
     pub(super) fn load(log: &Log, now_ms: i64) -> Result<Self, LogError> {
         let mut loaded = Self::default();
         for entry in log.store.transactions.iter() {
             let (id, transaction) = entry.into_inner()?;
             let transaction: Transaction =
                 serde_json::from_slice(&transaction).map_err(|_| LogError::Damage("a transaction's state"))?;
-            if !transaction.is_open() && transaction.touched_ms < now_ms - RETENTION_MS {
+            if transaction.is_idle(now_ms) {
                 log.store.transactions.remove(id)?;
                 continue;
             }
@@ -200,6 +208,18 @@ impl Transactions {
     pub(super) fn overdue(&self, now_ms: i64) -> Vec<String> {
         let is_overdue = |id: &&String| self.ids.get(*id).is_some_and(|transaction| transaction.is_overdue(now_ms));
         self.open.iter().filter(is_overdue).cloned().collect()
+    }
+
+    /// Ids that are used no more.
+    pub(super) fn idle(&self, now_ms: i64) -> Vec<String> {
+        self.ids.iter().filter(|(_, transaction)| transaction.is_idle(now_ms)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Forgets an id under which nothing is open.
+    pub(super) fn forget(&mut self, id: &str) {
+        if let Some(transaction) = self.ids.remove(id) {
+            self.producers.remove(&transaction.producer.0);
+        }
     }
 
     /// Forgets what was open in a topic that was deleted.
