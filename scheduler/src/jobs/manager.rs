@@ -257,6 +257,7 @@ impl JobManager {
         });
     }
 
+    /// Has a job pause, go on or stop; done when that is recorded.
     pub async fn command(&self, job: &str, command: Command) -> anyhow::Result<()> {
         let handle = self.running(job)?;
         if command == Command::Resume
@@ -264,7 +265,8 @@ impl JobManager {
         {
             bail!("{why}");
         }
-        handle.command(command).await
+        handle.command(command).await?;
+        handle.life_recorded().await
     }
 
     /// What there is of a job here. One that is alive and not here is just being started, and not taken for one that has ended.

@@ -5,6 +5,7 @@
 //! * [`sink`]: what becomes of an INSERT's rows;
 //! * [`planning`]: what a job's plan becomes on this platform; [`rehearsal`]: whether it becomes one, without a platform;
 //! * [`runner`]: one job's loop: events in, actions carried out;
+//! * [`recording`]: whether it is recorded what a job shall do;
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics; [`spans`]: epochs, for traces;
@@ -24,6 +25,7 @@ pub mod latest;
 pub mod manager;
 pub mod once;
 pub mod planning;
+pub mod recording;
 pub mod rehearsal;
 pub mod replace;
 pub mod restart;

@@ -23,10 +23,10 @@ use polybolos_streaming::{
     ids::{Attempt, Epoch, ExecutorId, Generation, Incarnation, Nonce, SourceId, SourcePartition, Version},
     manifest::{Life, Manifest},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{history::History, latest::Latest, spans::EpochSpans, spec::JobSpec, topics};
+use super::{history::History, latest::Latest, recording::Recording, spans::EpochSpans, spec::JobSpec, topics};
 use crate::{
     ballista::Ballista,
     clock::Clock,
@@ -95,6 +95,7 @@ pub struct Hold {
 
 struct Shared {
     view: RwLock<View>,
+    recording: watch::Sender<Recording>,
     holds: AtomicUsize,
     history: Mutex<History>,
     latest: Mutex<Latest>,
@@ -189,6 +190,7 @@ pub fn start(
     };
     let shared = Arc::new(Shared {
         view: RwLock::new(view),
+        recording: watch::Sender::new(Recording::default()),
         holds: AtomicUsize::new(0),
         history: Mutex::default(),
         latest: Mutex::default(),
@@ -317,6 +319,10 @@ impl Runner {
     }
 
     fn show(&mut self) {
+        self.shared.recording.send_replace(Recording {
+            is_recorded: self.coordinator.is_life_recorded(),
+            trouble: self.coordinator.store_trouble().map(str::to_owned),
+        });
         let mut view = self.shared.view.write();
         view.status = self.coordinator.status();
         let published = view.status.published.values().min().copied().unwrap_or_default();

@@ -259,6 +259,16 @@ impl JobCoordinator {
         self.standing == Standing::Leading
     }
 
+    /// Whether the manifest says what the job shall do, and no swap is under way that says anything else.
+    pub fn is_life_recorded(&self) -> bool {
+        self.wanted == self.manifest.life && self.swap.as_ref().is_none_or(|swap| swap.manifest.life == self.wanted)
+    }
+
+    /// What the store says instead of taking a swap.
+    pub fn store_trouble(&self) -> Option<&str> {
+        self.swap.as_ref().and_then(Swap::trouble)
+    }
+
     /// The last manifest known to be stored.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

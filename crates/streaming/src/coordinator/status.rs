@@ -142,8 +142,8 @@ impl JobCoordinator {
     }
 
     fn phase(&self) -> Phase {
-        let unrecorded = self.swap.as_ref().and_then(Swap::trouble);
-        let unrecorded = unrecorded.map(|message| Phase::Waiting { why: format!("the manifest cannot be recorded: {message}") });
+        let unrecorded =
+            self.store_trouble().map(|message| Phase::Waiting { why: format!("the manifest cannot be recorded: {message}") });
         match self.standing {
             Standing::TakingOver => return unrecorded.unwrap_or(Phase::TakingOver),
             Standing::Fenced => return Phase::Fenced,

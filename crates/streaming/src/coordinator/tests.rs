@@ -670,3 +670,20 @@ fn publishers_of_a_topic_stay_where_they_are() {
     publishing.executor_lost(&b);
     assert_eq!(order(&mut publishing, &[&a]), [(Epoch(2), a.clone())]);
 }
+
+/// Who pauses a job is answered then.
+#[test]
+fn what_a_job_shall_do_is_recorded_once_the_store_has_it_and_nothing_else_is_on_its_way() {
+    let mut bench = Bench::leading();
+    assert!(bench.coordinator.is_life_recorded());
+    bench.send(Event::Command(Command::Pause));
+    assert!(!bench.coordinator.is_life_recorded());
+    bench.store();
+    assert!(bench.coordinator.is_life_recorded());
+    bench.send(Event::Command(Command::Resume));
+    bench.send(Event::Command(Command::Pause));
+    assert!(!bench.coordinator.is_life_recorded(), "that it runs is on its way to the store");
+    bench.store_all();
+    assert!(bench.coordinator.is_life_recorded());
+    assert_eq!(bench.coordinator.manifest().life, Life::Paused);
+}

@@ -14,7 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Hold, JobHandle, Request, View};
-use crate::jobs::{history::History, latest::Latest};
+use crate::jobs::{
+    history::History,
+    latest::Latest,
+    recording::{self, recorded},
+};
 
 /// For a job to write what it has recorded.
 const REST_PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +27,20 @@ impl JobHandle {
     /// Gives a command; once it is taken, its effect shows in the view.
     pub async fn command(&self, command: Command) -> anyhow::Result<()> {
         taken(&self.requests, command).await.ok_or_else(|| self.gone())
+    }
+
+    /// Waits until it is recorded what the job shall do, by the command that was taken last.
+    pub async fn life_recorded(&self) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            outcome = recorded(self.shared.recording.subscribe()) => outcome.map_err(|why| {
+                let (job, patience_s) = (&self.spec.name, recording::PATIENCE.as_secs());
+                anyhow::anyhow!(
+                    "job {job} obeys, but this is not recorded after {patience_s} s, and the next leader would not know of it: {why}; say it again when the store is back"
+                )
+            }),
+            () = self.requests.closed() => Err(self.gone()),
+        }
     }
 
     pub async fn tell(&self, event: Event) -> anyhow::Result<()> {
