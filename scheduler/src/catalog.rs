@@ -150,6 +150,10 @@ mod tests {
             unreachable!("the catalog is one object")
         }
 
+        async fn folders(&self, _: &str) -> Result<Vec<String>, StoreError> {
+            unreachable!("the catalog is one object")
+        }
+
         fn describe(&self) -> String {
             "memory".to_owned()
         }

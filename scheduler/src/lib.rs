@@ -388,6 +388,7 @@ impl Leading {
         *self.jobs.write() = Some(manager.clone());
         *self.status.leading_since_ms.write() = Some((self.clock.now().wall_us / 1_000) as u64);
         manager.start_all();
+        manager.remove_leftovers();
         let ended = tokio::select! {
             () = stop.cancelled() => Ended::Shutdown,
             _ = standing.wait_for(|standing| *standing == Standing::Deposed) => Ended::Deposed,

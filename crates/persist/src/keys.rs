@@ -7,6 +7,9 @@ pub const LEASE: &str = "lease";
 /// All tables and jobs.
 pub const CATALOG: &str = "catalog";
 
+/// Prefix of all incarnations, a folder each.
+pub const JOBS: &str = "jobs/";
+
 pub fn manifest(incarnation: &Incarnation) -> String {
     format!("jobs/{incarnation}/manifest")
 }

@@ -319,6 +319,23 @@ fn list(root: &Path, folder: &Path, entries: &mut Vec<Entry>) -> Result<(), Stor
     Ok(())
 }
 
+fn folders(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let found = match fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(source) => return Err(io_error("listing", folder, source)),
+    };
+    let mut names = vec![];
+    for entry in found {
+        let entry = entry.map_err(|source| io_error("listing", folder, source))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 #[async_trait]
 impl Store for LocalStore {
     async fn get(&self, key: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
@@ -389,6 +406,11 @@ impl Store for LocalStore {
             Ok(entries)
         })
         .await
+    }
+
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let folder = self.path(prefix.trim_end_matches('/'))?;
+        self.blocking(move || folders(&folder)).await
     }
 
     fn describe(&self) -> String {
@@ -466,6 +488,8 @@ mod tests {
         store.put_if("parts/object", "z".into(), Expected::Absent).await.expect("swaps");
         let keys: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
         assert_eq!(keys, ["parts/1/a", "parts/object"]);
+        assert_eq!(store.folders("parts/").await.expect("lists"), ["1"]);
+        assert!(store.folders("nothing/").await.expect("lists").is_empty());
         store.delete(&["parts/1/a".into(), "parts/never".into()]).await.expect("deletes");
         assert!(matches!(store.read("parts/1/a").await, Err(StoreError::Missing { .. })));
     }

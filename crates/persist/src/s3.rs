@@ -165,6 +165,10 @@ impl Store for S3Store {
         Ok(entries)
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.bucket.folders(prefix.trim_end_matches('/'), FILES).await
+    }
+
     fn describe(&self) -> String {
         self.bucket.address.to_string()
     }

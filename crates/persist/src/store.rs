@@ -72,6 +72,9 @@ pub trait Store: Debug + Send + Sync {
     /// Everything below a prefix that ends with `/`.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
 
+    /// Names of the folders right below a prefix that ends with `/`, whatever is in them.
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
     /// Kind and place, for messages.
     fn describe(&self) -> String;
 

@@ -90,6 +90,8 @@ async fn files_are_written_once_also_when_the_first_answer_is_lost_and_listed_be
         other.create("parts/foreign", "x".into()).await.expect("creates");
         let listed: Vec<String> = store.list("parts/").await.expect("lists").into_iter().map(|entry| entry.key).collect();
         assert_eq!(listed, keys);
+        assert_eq!(store.folders("parts/").await.expect("lists"), ["1"], "{bucket}");
+        assert!(store.folders("nothing/").await.expect("lists").is_empty(), "{bucket}");
         store.delete(&[keys[0].clone(), "parts/never".into()]).await.expect("deletes");
         store.delete(&[]).await.expect("deletes nothing");
         assert!(matches!(store.read(&keys[0]).await, Err(StoreError::Missing { .. })));

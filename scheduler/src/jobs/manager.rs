@@ -25,7 +25,9 @@ use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    earlier_rows, once, planning, replace,
+    earlier_rows,
+    leftovers::{LOOK_EVERY, Leftovers},
+    once, planning, replace,
     runner::{self, JobHandle, RunnerContext, is_alive, load_manifest},
     sink::{sink, topic_of},
     spec::{JobSpec, SourceSpec},
@@ -108,6 +110,23 @@ impl JobManager {
         for definition in self.catalog.current().jobs.clone() {
             self.start_in_background(definition);
         }
+    }
+
+    /// Looks from time to time for what incarnations that have ended left behind.
+    pub fn remove_leftovers(self: &Arc<Self>) {
+        let manager = self.clone();
+        self.spawn(async move {
+            let mut leftovers = Leftovers::new(manager.context.store.clone(), manager.context.savepoints.clone());
+            loop {
+                let living = manager.catalog.current().jobs.iter().map(|job| Incarnation(job.incarnation.clone())).collect();
+                match leftovers.look(&living).await {
+                    Ok(0) => {}
+                    Ok(files) => tracing::info!(files, "files of jobs that have ended are deleted"),
+                    Err(error) => tracing::warn!(%error, "files of jobs that have ended take room; they are looked for again"),
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
     }
 
     /// Waits for all loops to end, after the shutdown token was cancelled.

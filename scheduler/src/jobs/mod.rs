@@ -13,6 +13,7 @@
 //! * [`earlier_rows`]: what tables hold before a job fills them;
 //! * [`once`]: an INSERT that ends, which is no job;
 //! * [`restart`]: incarnations that do not begin from nothing, and savepoints; [`carry`]: savepoints as archives; [`shape`]: what such a beginning must fit; [`replace`]: rows of the earlier run;
+//! * [`leftovers`]: files of incarnations that have ended;
 //! * [`upgrade`]: another definition that keeps the state;
 //! * [`verify`]: a job's tables beside a batch query over the same records;
 //! * [`manager`]: all jobs of this leader.
@@ -22,6 +23,7 @@ pub mod carry;
 pub mod earlier_rows;
 pub mod history;
 pub mod latest;
+pub mod leftovers;
 pub mod manager;
 pub mod once;
 pub mod planning;

@@ -125,4 +125,12 @@ impl Bucket {
         let keyed = |meta: ObjectMeta| meta.location.as_ref().get(own..).map(str::to_owned).map(|key| (key, meta));
         Ok(found.into_iter().filter_map(keyed).collect())
     }
+
+    /// Names of the folders right below one.
+    pub async fn folders(&self, folder: &str, patience: Patience) -> Result<Vec<String>, StoreError> {
+        let below = self.location(folder)?;
+        let listed = request::again(patience, || within(patience.in_all, self.client.list_with_delimiter(Some(&below))));
+        let found = listed.await.map_err(|refusal| self.failed("listing", folder, &refusal))?;
+        Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    }
 }

@@ -53,11 +53,12 @@ impl Runner {
         });
     }
 
-    /// The incarnation's manifest stays as its tombstone; its part files go, but for those that savepoints name.
+    /// The incarnation's manifest stays as its tombstone; its part files go, but for those that savepoints name. What is still being written
+    /// goes later ([`crate::jobs::leftovers`]).
     pub(super) fn end_incarnation(&self) {
         let store = self.context.store.clone();
         let Some(pinned) = self.coordinator.pinned().cloned() else {
-            tracing::warn!(job = %self.spec.name, "the savepoints are not known; part files of the dropped job stay and take room");
+            tracing::warn!(job = %self.spec.name, "the savepoints are not known; part files of the dropped job take room for some hours");
             return;
         };
         let prefix = keys::parts_of(&self.incarnation);
@@ -65,12 +66,12 @@ impl Runner {
             let names = match store.list(&prefix).await {
                 Ok(entries) => entries.into_iter().map(|entry| entry.key).filter(|name| !pinned.contains(name)).collect::<Vec<_>>(),
                 Err(error) => {
-                    tracing::warn!(%error, "part files of a dropped job could not be listed");
+                    tracing::warn!(%error, "part files of a dropped job could not be listed; they take room for some hours");
                     return;
                 }
             };
             if let Err(error) = store.delete(&names).await {
-                tracing::warn!(%error, "part files of a dropped job could not be deleted");
+                tracing::warn!(%error, "part files of a dropped job could not be deleted; they take room for some hours");
             }
         });
     }

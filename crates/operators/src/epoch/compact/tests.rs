@@ -66,6 +66,10 @@ impl Store for Counting {
         self.store.list(prefix).await
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.store.folders(prefix).await
+    }
+
     fn describe(&self) -> String {
         self.store.describe()
     }
