@@ -128,6 +128,7 @@ struct Cassandra {
     contact_points: Vec<String>,
     username: String,
     password: Secret,
+    ca_file: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -273,6 +274,7 @@ impl Config {
             contact_points: self.cassandra.contact_points.clone(),
             username: self.cassandra.username.clone(),
             password: self.cassandra.password.reveal().to_owned(),
+            ca_file: Some(PathBuf::from(&self.cassandra.ca_file)).filter(|path| !path.as_os_str().is_empty()),
             ..CassandraConfig::default()
         };
         let backend = patiently("Cassandra", stop, || CassandraBackend::connect(&config), TableError::is_retryable).await?;

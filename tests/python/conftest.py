@@ -195,7 +195,7 @@ class Servers:
         ready = self.process.stdout.readline().split()
         assert ready and ready[0] == "ready", log.read_text()[-3000:]
         addresses = dict(word.split("=") for word in ready[1:])
-        self.kafka, self.cassandra = addresses["kafka"], addresses.get("cassandra")
+        self.kafka, self.cassandra = addresses.get("kafka"), addresses.get("cassandra")
         self.kafka_login = addresses.get("kafka-login")
 
     def order(self, order: str) -> None:

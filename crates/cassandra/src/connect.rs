@@ -1,5 +1,5 @@
 //! A session with a cluster, and the tables there.
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -16,7 +16,7 @@ use scylla::{
 use crate::{
     catalog::{Catalog, SCHEMA_TIMEOUT},
     errors::{of_execution, unavailable},
-    pushdown, scan,
+    pushdown, scan, tls,
     types::{quoted, to_cql},
     writer::CassandraWriter,
 };
@@ -27,6 +27,8 @@ pub struct CassandraConfig {
     pub contact_points: Vec<String>,
     pub username: String,
     pub password: String,
+    /// Authorities whose certificates nodes have: connections are TLS then.
+    pub ca_file: Option<PathBuf>,
     pub connections_per_host: usize,
     pub request_timeout: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for CassandraConfig {
             contact_points: vec!["127.0.0.1:9042".into()],
             username: String::new(),
             password: String::new(),
+            ca_file: None,
             connections_per_host: 4,
             request_timeout: Duration::from_secs(10),
         }
@@ -103,6 +106,9 @@ impl CassandraBackend {
         if !config.username.is_empty() {
             builder = builder.user(&config.username, &config.password);
         }
+        if let Some(ca_file) = &config.ca_file {
+            builder = builder.tls_context(Some(tls::trusting(ca_file)?));
+        }
         match builder.build().await {
             Ok(session) => {
                 let session = Arc::new(session);
@@ -112,15 +118,19 @@ impl CassandraBackend {
             }
             Err(error) => {
                 let text = error.to_string();
+                let at = config.contact_points.join(",");
+                if text.contains("certificate") {
+                    let message = format!("the certificate of Cassandra at {at} is not trusted: {text}; correct cassandra.ca_file");
+                    return Err(TableError::Rejected { message, source: Some(Box::new(error)) });
+                }
                 if text.contains("uthentication") || text.contains("incorrect") {
                     let message = format!(
-                        "Cassandra at {} refuses user {:?}; correct cassandra.username and cassandra.password",
-                        config.contact_points.join(","),
+                        "Cassandra at {at} refuses user {:?}; correct cassandra.username and cassandra.password",
                         config.username
                     );
                     return Err(TableError::Rejected { message, source: Some(Box::new(error)) });
                 }
-                Err(unavailable(format!("connecting to {}: {text}", config.contact_points.join(",")), error))
+                Err(unavailable(format!("connecting to {at}: {text}"), error))
             }
         }
     }

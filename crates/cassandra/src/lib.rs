@@ -1,6 +1,6 @@
 //! Apache Cassandra as a keyed table: upserts with write timestamps in same-replica batches, scans by token range.
 //!
-//! * [`connect`]: a session with a cluster; [`catalog`]: its tables;
+//! * [`connect`]: a session with a cluster, with `tls` where it is asked for; [`catalog`]: its tables;
 //! * [`types`]: CQL types in Arrow;
 //! * [`writer`]: the sink;
 //! * [`encode`]: Arrow values as CQL bytes, without a box per cell; [`decimal`]: of numbers with a point;
@@ -14,6 +14,7 @@ mod encode;
 mod errors;
 mod pushdown;
 mod scan;
+mod tls;
 mod types;
 mod writer;
 
