@@ -209,7 +209,7 @@ fn json_query(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> 
     let mut arguments = arguments(parser)?;
     if parser.parse_keyword(Keyword::RETURNING) {
         let to = parser.parse_data_type()?;
-        if !matches!(to, DataType::String(_) | DataType::Text | DataType::Varchar(_)) {
+        if !matches!(to, DataType::String(_) | DataType::Text | DataType::Varchar(None)) {
             return error(format!("{name} gives JSON as a text and not as {to}; write RETURNING STRING, or leave it out"));
         }
     }

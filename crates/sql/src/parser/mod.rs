@@ -26,6 +26,7 @@ mod rows;
 mod session;
 mod table;
 mod table_query;
+mod text_lengths;
 mod types;
 mod unnest;
 mod view;
@@ -343,7 +344,9 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     rows::rewrite(&mut query, at)?;
     equivalents::rewrite(&mut query, at)?;
     equivalents::count_together(&mut query);
+    // Behind it: a cast that is cut has the name of its column, too.
     casts::name(&mut query);
+    text_lengths::cut(&mut query, at)?;
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
     // Last: those before change SELECT alone.

@@ -248,6 +248,32 @@ async fn casts_know_the_types_of_columns() {
 }
 
 #[tokio::test]
+async fn casts_to_a_length_keep_so_many_characters() {
+    for (query, answer) in [
+        (
+            "SELECT CAST('äöüß' AS VARCHAR(3)), 'abc'::char(2) || '.', CAST('ab' AS CHAR(5)) || '.', CAST('abc' AS CHAR)",
+            "äöü ab. ab. a",
+        ),
+        (
+            "SELECT CAST(NULL AS VARCHAR(3)) IS NULL, CAST(12345 AS VARCHAR(2)), TRY_CAST(true AS CHARACTER VARYING(2))",
+            "true 12 tr",
+        ),
+        ("SELECT CAST(k AS VARCHAR(1)) FROM (VALUES ('bx'), ('ay')) AS t (k) ORDER BY k", "a\nb"),
+        ("SELECT CAST(k AS VARCHAR(1)) AS c, count(*) FROM (VALUES ('ax'), ('ay')) AS t (k) GROUP BY CAST(k AS VARCHAR(1))", "a 2"),
+        ("SELECT CAST(k AS VARCHAR(1)), CAST(k AS VARCHAR(2)), k FROM (VALUES ('abc')) AS t (k)", "a ab abc"),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    let job = plan("other SELECT CAST(k AS VARCHAR(1)), v FROM big").await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.contains("left(") && shown.contains("Int64(1)"), "{shown}");
+    let table =
+        "CREATE TABLE c (a STRING, b AS CAST(a AS VARCHAR(3))) WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json')";
+    let catalog = declared(table);
+    assert!(crate::show::create_table(catalog.table(&"c".into()).unwrap()).contains("b AS left(CAST(a AS VARCHAR), 3)"));
+}
+
+#[tokio::test]
 async fn a_kind_of_record_reads_its_own_fields() {
     let files = read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../jobs/nexmark")).unwrap();
     let validation = validate(&files).await;
