@@ -110,6 +110,23 @@ def test_grouping_sets_with_the_window_in_each_close_with_it(system):
     wait_for("the windows closing", found, expected)
 
 
+def test_a_grouping_set_that_is_written_twice_gives_its_rows_twice(system):
+    stem = f"o{uuid.uuid4().hex[:8]}"
+    system.run("topic", "produce", stem, stdin="".join(json.dumps({"k": k, "v": v}) + "\n" for k, v in [("a", 1), ("b", 2), ("a", 4)]))
+    system.sql(f"CREATE TABLE {stem} (k STRING, v BIGINT) WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')")
+    # As long as nothing was read the group of all is there, and its sum is not.
+    sets = f"SELECT coalesce(k, 'all') AS label, coalesce(sum(v), 0) AS total FROM {stem} GROUP BY GROUPING SETS ((k), (), (k), ())"
+    alone = f"SELECT 'all' AS label, coalesce(sum(v), 0) AS total FROM {stem} GROUP BY GROUPING SETS ((), (), ())"
+    answers = {"sets": (sets, {("a", 5): 2, ("b", 2): 2, ("all", 7): 2}), "alone": (alone, {("all", 7): 3})}
+    for name, (rows, expected) in answers.items():
+        query = f"SELECT label, total, count(*) AS n FROM ({rows}) GROUP BY label, total"
+        system.sql(f"CREATE TABLE {stem}_{name} (label STRING, total BIGINT, n BIGINT, PRIMARY KEY (label, total) NOT ENFORCED) WITH ({OPTIONS})")
+        system.sql(f"CREATE JOB {stem}_{name}_job AS INSERT INTO {stem}_{name} {query}")
+        found = lambda source: {(row["label"], row["total"]): row["n"] for row in system.sql(source)}  # noqa: E731
+        assert found(query) == expected
+        wait_for("the job's answer", lambda: found(f"SELECT * FROM {stem}_{name}"), expected)
+
+
 def test_a_table_that_a_job_will_make_is_empty_until_then(system):
     name = f"o{uuid.uuid4().hex[:8]}"
     system.sql(f"CREATE TABLE {name} (id BIGINT, v STRING, PRIMARY KEY (id) NOT ENFORCED) WITH ({OPTIONS})")

@@ -1,5 +1,5 @@
-//! Window functions and frames that the grammar does not write, and set operations that keep duplicates, over rows that come and
-//! rows that change.
+//! Window functions and frames that the grammar does not write, set operations that keep duplicates, and grouping sets that are written twice, over rows
+//! that come and rows that change.
 use super::zeros::keeps_the_law;
 
 /// Of each of 90 the newest row.
@@ -30,5 +30,12 @@ fn set_operations_that_keep_duplicates_keep_the_law() {
                 "SELECT k, id % 40 AS m FROM {rows} AS a {word} SELECT k, id % 40 AS m FROM t1 WHERE id % 3 = 0"
             ));
         }
+    }
+}
+
+#[test]
+fn grouping_sets_that_are_written_twice_keep_the_law() {
+    for rows in ["t0", CHANGING] {
+        keeps_the_law(&format!("SELECT k, count(*) AS n, max(id) AS m FROM {rows} AS a GROUP BY GROUPING SETS ((k), (), (k), ())"));
     }
 }

@@ -8,7 +8,7 @@
 //! * `aggregates`: each that can be named is refused or keeps the law;
 //! * `infinities`: sums of what is infinite or no number, and is taken back;
 //! * `zeros`: -0.0 and 0.0 are one group, and NaN is greater than all else;
-//! * `frames`: window functions, frames and set operations that the grammar does not write;
+//! * `frames`: window functions, frames, set operations and grouping sets that the grammar does not write;
 //! * `shared`: what several read is there for each;
 //! * `failing`: rows that an expression fails on are set aside, and all others go on;
 //! * `platform`: the same cases as jobs of a running platform, for `tests/python/test_law.py`;

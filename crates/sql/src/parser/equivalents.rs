@@ -146,10 +146,8 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             }
             None
         }
-        Expr::Rollup(parts) if parts.iter().any(|part| part.len() != 1) => {
-            Some(Expr::GroupingSets(grouping_sets::of_rollup(parts)))
-        }
-        Expr::Cube(parts) if parts.iter().any(|part| part.len() != 1) => Some(Expr::GroupingSets(grouping_sets::of_cube(parts)?)),
+        Expr::Rollup(parts) if grouping_sets::are_unknown(parts) => Some(Expr::GroupingSets(grouping_sets::of_rollup(parts))),
+        Expr::Cube(parts) if grouping_sets::are_unknown(parts) => Some(Expr::GroupingSets(grouping_sets::of_cube(parts)?)),
         // GROUP BY ()
         Expr::Tuple(values) if values.is_empty() => Some(Expr::GroupingSets(vec![vec![]])),
         Expr::Interval(written) => {

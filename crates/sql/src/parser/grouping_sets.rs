@@ -1,12 +1,27 @@
-//! ROLLUP and CUBE over tuples, `ROLLUP ((a, b), c)`, which DataFusion does not plan, as the grouping sets that they stand for.
+//! ROLLUP and CUBE over tuples, `ROLLUP ((a, b), c)`, and of a part twice, `CUBE (a, a)`, which DataFusion does not plan, as the grouping sets that they stand for.
 use datafusion::sql::sqlparser::ast::Expr;
 
 /// Of each more there are twice as many sets.
 const MAX_CUBED: usize = 12;
 
+/// Whether DataFusion knows no such parts.
+pub(super) fn are_unknown(parts: &[Vec<Expr>]) -> bool {
+    parts.iter().enumerate().any(|(place, part)| part.len() != 1 || parts[..place].contains(part))
+}
+
 /// All parts, then without the last, and so on.
 pub(super) fn of_rollup(parts: &[Vec<Expr>]) -> Vec<Vec<Expr>> {
-    (0..=parts.len()).rev().map(|length| parts[..length].concat()).collect()
+    (0..=parts.len()).rev().map(|length| without_twins(parts[..length].concat())).collect()
+}
+
+fn without_twins(set: Vec<Expr>) -> Vec<Expr> {
+    let mut kept = Vec::with_capacity(set.len());
+    for part in set {
+        if !kept.contains(&part) {
+            kept.push(part);
+        }
+    }
+    kept
 }
 
 /// Each choice of the parts.
@@ -21,7 +36,7 @@ pub(super) fn of_cube(parts: &[Vec<Expr>]) -> Result<Vec<Vec<Expr>>, String> {
         let with_it: Vec<Vec<Expr>> = sets.iter().map(|set| [part.as_slice(), set.as_slice()].concat()).collect();
         sets = [with_it, sets].concat();
     }
-    Ok(sets)
+    Ok(sets.into_iter().map(without_twins).collect())
 }
 
 #[cfg(test)]
@@ -38,6 +53,9 @@ mod tests {
             ("CUBE ((a, b), c)", "GROUPING SETS ((a, b, c), (a, b), (c), ())"),
             ("d, ROLLUP ((a, b))", "d, GROUPING SETS ((a, b), ())"),
             ("ROLLUP (a, b)", "ROLLUP (a, b)"),
+            ("ROLLUP (a, b, a)", "GROUPING SETS ((a, b), (a, b), (a), ())"),
+            ("CUBE (a, a)", "GROUPING SETS ((a), (a), (a), ())"),
+            ("CUBE (())", "GROUPING SETS ((), ())"),
         ] {
             let sql = format!("SELECT count(*) FROM t GROUP BY {written}");
             let Statement { kind: StatementKind::Query(query), .. } = parse(&sql).unwrap().remove(0) else { panic!("{sql}") };

@@ -11,7 +11,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     logical_expr::{
-        Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder, Operator, WindowFrameBound,
+        Aggregate, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, WindowFrameBound,
         WindowFrameUnits, WindowFunctionDefinition,
         expr::{ScalarFunction, Sort, WindowFunction},
         expr_rewriter::NamePreserver,
@@ -20,7 +20,7 @@ use datafusion::{
     },
 };
 
-use super::event_time::unaliased;
+use super::{event_time::unaliased, one_group};
 use crate::functions;
 
 /// Functions OVER that give peers one answer, whatever the frame.
@@ -41,9 +41,10 @@ const BACKSLASHES: [&str; 4] = [r"\\", r"\x", r"\u", r"\U"];
 /// The same plan, answering as SQL says.
 pub(super) fn put_right(plan: LogicalPlan) -> Result<LogicalPlan> {
     let node = |plan: LogicalPlan| match plan {
-        LogicalPlan::Aggregate(aggregate) if is_of_all(&aggregate) => {
-            let ungrouped = Aggregate::try_new(aggregate.input, vec![], aggregate.aggr_expr)?;
-            Ok(Transformed::yes(expressions_put_right(LogicalPlan::Aggregate(ungrouped))?.data))
+        LogicalPlan::Aggregate(aggregate) if one_group::times(&aggregate) > 0 => {
+            let times = one_group::times(&aggregate);
+            let once = expressions_put_right(LogicalPlan::Aggregate(one_group::ungrouped(aggregate)?))?.data;
+            Ok(Transformed::yes(one_group::repeated(once, times)?))
         }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(is_grouping_set) => with_columns_grouped(aggregate),
         other => expressions_put_right(other),
@@ -126,16 +127,6 @@ fn has_a_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::Values(_) => true,
         LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Subquery(_) => {
             plan.inputs().into_iter().all(has_a_row)
-        }
-        _ => false,
-    }
-}
-
-/// Whether it is `GROUP BY ()`: one group, whose number DataFusion counts as a column that executors do not have.
-fn is_of_all(aggregate: &Aggregate) -> bool {
-    match aggregate.group_expr.as_slice() {
-        [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] => {
-            matches!(sets.as_slice(), [set] if set.is_empty()) && !aggregate.aggr_expr.is_empty()
         }
         _ => false,
     }

@@ -11,6 +11,7 @@ mod in_subquery;
 mod insert;
 mod lateral;
 mod lengths;
+mod one_group;
 mod over;
 mod records;
 mod refuse;
