@@ -91,6 +91,35 @@ def test_arrays_of_a_row_are_joined_with_it(system):
         wait_for("the job's answer", lambda: found(f"{stem}_{name}"), expected)
 
 
+def test_entries_of_maps_and_places_of_items_are_rows_of_jobs(system):
+    stem = f"o{uuid.uuid4().hex[:8]}"
+    rows = [
+        {"id": 1, "tags": ["a", "b"], "counts": {"nut": 2, "bolt": 3}},
+        {"id": 2, "tags": ["b"], "counts": {}},
+        {"id": 3, "tags": None, "counts": {"nut": 5}},
+    ]
+    system.run("topic", "produce", stem, stdin="".join(json.dumps(row) + "\n" for row in rows))
+    system.sql(
+        f"CREATE TABLE {stem} (id BIGINT, tags ARRAY<STRING>, counts MAP<STRING, BIGINT>) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    entries = f"SELECT c.name, sum(c.part) AS n FROM {stem} CROSS JOIN UNNEST(counts) AS c (name, part) GROUP BY c.name"
+    kept = f"SELECT coalesce(c.name, 'none') AS name, count(*) AS n FROM {stem} LEFT JOIN UNNEST(counts) AS c (name, part) ON TRUE GROUP BY 1"
+    places = f"SELECT t.tag AS name, sum(t.place) AS n FROM {stem}, UNNEST(tags) WITH ORDINALITY AS t (tag, place) GROUP BY t.tag"
+    system.sql(f"CREATE VIEW {stem}_view AS {places}")
+    answers = {
+        "entries": (entries, {"nut": 7, "bolt": 3}),
+        "kept": (kept, {"nut": 2, "bolt": 1, "none": 1}),
+        "places": (f"SELECT name, n FROM {stem}_view", {"a": 1, "b": 3}),
+    }
+    for name, (query, expected) in answers.items():
+        found = lambda source: {row["name"]: row["n"] for row in system.sql(source)}  # noqa: E731
+        assert found(query) == expected
+        system.sql(f"CREATE TABLE {stem}_{name} (name STRING, n BIGINT, PRIMARY KEY (name) NOT ENFORCED) WITH ({OPTIONS})")
+        system.sql(f"CREATE JOB {stem}_{name}_job AS INSERT INTO {stem}_{name} {query}")
+        wait_for("the job's answer", lambda: found(f"SELECT * FROM {stem}_{name}"), expected)
+
+
 def test_grouping_sets_with_the_window_in_each_close_with_it(system):
     stem = f"o{uuid.uuid4().hex[:8]}"
     rows = [("a", 1), ("b", 2), ("a", 59), ("a", 61), ("c", 200)]

@@ -186,6 +186,9 @@ fn plain_message(error: &DataFusionError) -> String {
         return "how far lag, lead and nth_value go, their default, and how many ntile makes are constants, the same for all rows"
             .to_owned();
     }
+    if text.starts_with("unnest() can only be applied to ") {
+        return "unnest takes an array or a ROW; of a MAP write FROM t CROSS JOIN UNNEST(map) AS x (k, v)".to_owned();
+    }
     if text.starts_with("Aggregate ORDER BY is not implemented for window functions") {
         return "an aggregate OVER has no order of its own, as max_by(x, y) and array_agg(x ORDER BY y) have; write last_value(x) OVER (ORDER BY y …), or aggregate in a subquery".to_owned();
     }

@@ -30,6 +30,7 @@ pub(super) fn one_array(function: &str, arguments: &[DataType]) -> Result<Vec<Da
         [DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)] => {
             Ok(vec![DataType::List(item.clone())])
         }
+        [DataType::Map(..)] => plan_err!("{function} takes an array; of a MAP write CROSS JOIN UNNEST(map) AS x (k, v)"),
         _ => plan_err!("{function} takes an array"),
     }
 }

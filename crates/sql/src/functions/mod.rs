@@ -25,6 +25,7 @@
 //! | `is_json(text, 'object')` | `text IS JSON OBJECT`; also `'value'`, `'array'`, `'scalar'` |
 //! | `proctime()` | `now()` |
 //! | `hop_starts`, `cumulate_ends`, `session_start`, `session_end`, `event_time` | made by the lowering of windows and of watermarks |
+//! | `entries_of(map, 'k', 'v')`, `with_places(array)` | made of UNNEST: the entries of a MAP, or the array, and the items with their places |
 //! | `items_or_null(array)` | the array; one NULL where it is empty or NULL, as outer joins with UNNEST have it |
 //! | `longest_run(array)` | of items in order the most frequent one, for `mode()` |
 //! | `required(value, 'message')` | the value; the message, as an error of the row, where it is NULL |
@@ -41,6 +42,7 @@ mod date_format;
 mod date_intervals;
 mod decimal_average;
 mod decimal_sum;
+mod entries;
 mod hex;
 mod json;
 mod kept_items;
@@ -76,6 +78,7 @@ pub(crate) use self::nulls::ignoring;
 pub(crate) use self::{
     corrected::{WHOLE_UNITS, whole_units},
     date_format::strptime,
+    entries::{ENTRIES_OF, ITEM, PLACE, WITH_PLACES},
     last_record::LAST_RECORD,
     numeric::{NAMED_CAST, NEGATIVE},
     time_units::is_unit,
@@ -100,6 +103,8 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(splitting::Split::new())),
         Arc::new(ScalarUDF::new_from_impl(splitting::StrToMap::new())),
         Arc::new(ScalarUDF::new_from_impl(kept_items::ItemsOrNull::new())),
+        Arc::new(ScalarUDF::new_from_impl(entries::EntriesOf::new())),
+        Arc::new(ScalarUDF::new_from_impl(entries::WithPlaces::new())),
         Arc::new(ScalarUDF::new_from_impl(longest_run::LongestRun::new())),
         Arc::new(ScalarUDF::new_from_impl(type_name::TypeOf::new())),
         Arc::new(ScalarUDF::new_from_impl(url::ParseUrl::new())),

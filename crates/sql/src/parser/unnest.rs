@@ -1,5 +1,6 @@
 //! `FROM t CROSS JOIN UNNEST(expression) AS x (item)`, as Flink and the standard write it, as a table that has the items beside its columns:
 //! `FROM (SELECT *, unnest(expression) AS item FROM t) AS t`. With more names than one, an item is a ROW and the names are those of its fields.
+//! So are an entry's key and value, where the expression is a MAP: `AS x (k, v)`. A last name is that of the places under `WITH ORDINALITY`.
 //! `LEFT JOIN UNNEST(expression) … ON TRUE` unnests `items_or_null(expression)`.
 use std::ops::ControlFlow;
 
@@ -10,10 +11,11 @@ use datafusion::sql::sqlparser::{
 
 use super::{
     dialect::Generic,
-    equivalents::{call, plain},
+    equivalents::{call, plain, text},
 };
 use crate::{
     error::SqlError,
+    functions::{ENTRIES_OF, ITEM, PLACE, WITH_PLACES},
     location::Location,
     walk::{visit_expressions_mut, visit_mut},
 };
@@ -47,6 +49,39 @@ struct Unnested {
     /// The name behind AS.
     name: Option<Ident>,
     columns: Vec<Ident>,
+    /// The name of the places, where they are asked for.
+    place: Option<Ident>,
+}
+
+impl Unnested {
+    /// The array whose items are rows.
+    fn items(&self, keeps_all: bool) -> Expr {
+        let mut items = self.array.clone();
+        if self.columns.len() > 1 {
+            items = call(ENTRIES_OF, [items].into_iter().chain(self.columns.iter().map(|column| text(&column.value))));
+        }
+        if self.place.is_some() {
+            items = call(WITH_PLACES, [items]);
+        }
+        if keeps_all { call("items_or_null", [items]) } else { items }
+    }
+
+    /// The columns as parts of an item.
+    fn parts(&self) -> String {
+        let part = |name: &str| format!("['{}']", name.replace('\'', "''"));
+        let item = if self.place.is_some() { format!("\"{UNNESTED}\"{}", part(ITEM)) } else { format!("\"{UNNESTED}\"") };
+        let columns = self.columns.iter().map(|column| match self.columns.len() {
+            1 => format!("{item} AS {column}"),
+            _ => format!("{item}{} AS {column}", part(&column.value)),
+        });
+        let place = self.place.iter().map(|name| format!("\"{UNNESTED}\"{} AS {name}", part(PLACE)));
+        columns.chain(place).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether an item is a column as it is.
+    fn is_plain(&self) -> bool {
+        self.columns.len() == 1 && self.place.is_none()
+    }
 }
 
 /// `LATERAL UNNEST(…)` is UNNEST, which sees the table beside it anyway.
@@ -70,21 +105,27 @@ impl Rewriter {
         let is_unnest = |table: &TableWithJoins| matches!(table.relation, TableFactor::UNNEST { .. });
         while let Some(place) = select.from.iter().skip(1).position(is_unnest) {
             let TableWithJoins { relation, joins } = select.from.remove(place + 1);
-            let Some(Unnested { array, name, columns }) = self.unnested(&relation)? else { break };
+            let Some(unnested) = self.unnested(&relation)? else { break };
             let before = &mut select.from[place];
             if !before.joins.is_empty() || !joins.is_empty() {
                 return self.refuse("beside other joins; write it as a subquery: (SELECT *, unnest(…) AS item FROM t) AS t");
             }
-            before.relation = self.beside(&before.relation, &array, &columns)?;
-            unqualify(select, name.as_ref());
+            before.relation = self.beside(&before.relation, &unnested, false)?;
+            unqualify(select, unnested.name.as_ref());
         }
         for table in 0..select.from.len() {
+            if takes_parts(&select.from[table].relation)
+                && let Some(unnested) = self.unnested(&select.from[table].relation)?
+            {
+                let name = unnested.name.clone().unwrap_or_else(|| Ident::new("unnest"));
+                select.from[table].relation = self.table(None, &unnested, false, &name)?;
+            }
             while let Some(join) = select.from[table].joins.first() {
-                let Some(Unnested { array, name, columns }) = self.unnested(&join.relation)? else { break };
-                let array = match &join.join_operator {
-                    JoinOperator::CrossJoin(JoinConstraint::None) => array,
-                    JoinOperator::Join(on) | JoinOperator::Inner(on) if is_true(on) => array,
-                    JoinOperator::Left(on) | JoinOperator::LeftOuter(on) if is_true(on) => call("items_or_null", [array]),
+                let Some(unnested) = self.unnested(&join.relation)? else { break };
+                let keeps_all = match &join.join_operator {
+                    JoinOperator::CrossJoin(JoinConstraint::None) => false,
+                    JoinOperator::Join(on) | JoinOperator::Inner(on) if is_true(on) => false,
+                    JoinOperator::Left(on) | JoinOperator::LeftOuter(on) if is_true(on) => true,
                     _ => {
                         return self.refuse(
                             "with a condition or as another outer join; write CROSS JOIN UNNEST(…), and the condition in WHERE, or LEFT JOIN UNNEST(…) AS x (item) ON TRUE",
@@ -92,8 +133,8 @@ impl Rewriter {
                     }
                 };
                 select.from[table].joins.remove(0);
-                select.from[table].relation = self.beside(&select.from[table].relation, &array, &columns)?;
-                unqualify(select, name.as_ref());
+                select.from[table].relation = self.beside(&select.from[table].relation, &unnested, keeps_all)?;
+                unqualify(select, unnested.name.as_ref());
             }
             for join in select.from[table].joins.iter().skip(1) {
                 if self.unnested(&join.relation)?.is_some() {
@@ -110,20 +151,25 @@ impl Rewriter {
 
     fn unnested(&self, table: &TableFactor) -> Result<Option<Unnested>, SqlError> {
         let TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } = table else { return Ok(None) };
-        if *with_offset || *with_ordinality {
-            return self.refuse("WITH ORDINALITY; leave it out");
+        if *with_offset {
+            return self.refuse("WITH OFFSET; write WITH ORDINALITY AS x (item, place), which counts from 1 on");
         }
         let [array] = array_exprs.as_slice() else { return self.refuse("of several arrays; write one CROSS JOIN UNNEST for each") };
         let name = alias.as_ref().map(|alias| alias.name.clone());
         let mut columns: Vec<Ident> = alias.iter().flat_map(|alias| &alias.columns).map(|column| column.name.clone()).collect();
+        let place = match *with_ordinality {
+            false => None,
+            true if columns.len() > 1 => columns.pop(),
+            true => Some(Ident::new("ordinality")),
+        };
         if columns.is_empty() {
             columns.push(name.clone().unwrap_or_else(|| Ident::new("unnest")));
         }
-        Ok(Some(Unnested { array: array.clone(), name, columns }))
+        Ok(Some(Unnested { array: array.clone(), name, columns, place }))
     }
 
-    /// The table with the items of an array beside its columns, under the name that it had.
-    fn beside(&self, table: &TableFactor, array: &Expr, columns: &[Ident]) -> Result<TableFactor, SqlError> {
+    /// The table with the items of an array beside its columns, under the name that it had. `keeps_all`: also its rows without items.
+    fn beside(&self, table: &TableFactor, unnested: &Unnested, keeps_all: bool) -> Result<TableFactor, SqlError> {
         let name = match table {
             TableFactor::Table { name: ObjectName(parts), alias, .. } => {
                 alias.as_ref().map(|alias| alias.name.clone()).or_else(|| parts.last().and_then(|part| part.as_ident()).cloned())
@@ -132,13 +178,27 @@ impl Rewriter {
             _ => None,
         };
         let Some(name) = name else { return self.refuse("beside what is neither a table nor a subquery with a name") };
-        let sql = match columns {
-            [column] => format!("SELECT *, unnest({array}) AS {column} FROM {table}"),
-            fields => {
-                let field = |field: &Ident| format!("\"{ITEM}\"['{}'] AS {field}", field.value.replace('\'', "''"));
-                let fields: Vec<String> = fields.iter().map(field).collect();
-                let items = format!("SELECT *, unnest({array}) AS \"{ITEM}\" FROM {table}");
-                format!("SELECT * EXCLUDE (\"{ITEM}\"), {} FROM ({items}) AS {name}", fields.join(", "))
+        self.table(Some(table), unnested, keeps_all, &name)
+    }
+
+    /// What is unnested as a table of this name, beside the columns of another one.
+    fn table(
+        &self,
+        beside: Option<&TableFactor>,
+        unnested: &Unnested,
+        keeps_all: bool,
+        name: &Ident,
+    ) -> Result<TableFactor, SqlError> {
+        let (all, but_item, from) = match beside {
+            Some(table) => ("*, ", format!("* EXCLUDE (\"{UNNESTED}\"), "), format!(" FROM {table}")),
+            None => ("", String::new(), String::new()),
+        };
+        let items = unnested.items(keeps_all);
+        let sql = match unnested.columns.first() {
+            Some(column) if unnested.is_plain() => format!("SELECT {all}unnest({items}) AS {column}{from}"),
+            _ => {
+                let rows = format!("SELECT {all}unnest({items}) AS \"{UNNESTED}\"{from}");
+                format!("SELECT {but_item}{} FROM ({rows}) AS {name}", unnested.parts())
             }
         };
         let sql = format!("SELECT * FROM ({sql}) AS {name}");
@@ -150,12 +210,19 @@ impl Rewriter {
     }
 }
 
+/// Whether DataFusion does not plan it where nothing stands before it.
+fn takes_parts(table: &TableFactor) -> bool {
+    let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = table else { return false };
+    let names_parts = alias.as_ref().is_some_and(|alias| alias.columns.len() > 1);
+    *with_ordinality || (array_exprs.len() == 1 && names_parts)
+}
+
 fn is_true(constraint: &JoinConstraint) -> bool {
     matches!(constraint, JoinConstraint::On(Expr::Value(value)) if value.value == Value::Boolean(true))
 }
 
-/// An item before its fields are taken.
-const ITEM: &str = "unnested item";
+/// An item before its parts are taken.
+const UNNESTED: &str = "unnested item";
 
 /// `x.item` is a column of the table that `x` was joined to.
 fn unqualify(select: &mut Select, name: Option<&Ident>) {

@@ -581,6 +581,55 @@ async fn rows_without_items_stay_in_an_outer_join_with_their_array() {
 }
 
 #[tokio::test]
+async fn entries_of_maps_and_places_of_items_are_rows() {
+    let some = "CASE WHEN v < 2 THEN make_array(k, 'z') END";
+    for (query, answer) in [
+        ("SELECT v, x.a, n FROM t CROSS JOIN UNNEST(MAP['p', v, 'q', -v]) AS x (a, n) WHERE v > 4 ORDER BY a", "5 p 5\n5 q -5"),
+        ("SELECT v, a FROM t, LATERAL UNNEST(map(make_array('p'), make_array(v))) AS x (a, n) WHERE n > 3 ORDER BY v", "4 p\n5 p"),
+        (
+            "SELECT v, coalesce(x.a, '-') FROM t LEFT JOIN UNNEST(str_to_map(CASE WHEN v < 2 THEN 'p=1' END)) AS x (a, n) ON TRUE WHERE v < 3 ORDER BY v",
+            "1 p\n2 -",
+        ),
+        ("SELECT a, n FROM UNNEST(MAP['p', 1, 'q', 2]) AS x (a, n) ORDER BY a", "p 1\nq 2"),
+        ("SELECT a, i FROM UNNEST(MAP['p', 1, 'q', 2]) WITH ORDINALITY AS x (a, n, i) ORDER BY i", "p 1\nq 2"),
+        (
+            "SELECT v, x.item, x.n FROM t CROSS JOIN UNNEST(make_array(v, -v)) WITH ORDINALITY AS x (item, n) WHERE v > 4 ORDER BY n",
+            "5 5 1\n5 -5 2",
+        ),
+        (
+            "SELECT item, ordinality FROM t, LATERAL UNNEST(make_array('p', 'q')) WITH ORDINALITY AS x (item) WHERE v = 1 ORDER BY 2",
+            "p 1\nq 2",
+        ),
+        ("SELECT * FROM UNNEST(make_array('p', 'q')) WITH ORDINALITY AS x (item, n) ORDER BY n DESC", "q 2\np 1"),
+        (
+            "SELECT a, b, n FROM t CROSS JOIN UNNEST(make_array(named_struct('a', v, 'b', k))) WITH ORDINALITY AS x (a, b, n) WHERE v = 4",
+            "4 b 1",
+        ),
+        (
+            &format!(
+                "SELECT v, coalesce(x.i, '-'), coalesce(x.n, 0) FROM t LEFT JOIN UNNEST({some}) WITH ORDINALITY AS x (i, n) ON TRUE WHERE v < 3 ORDER BY v, 3"
+            ),
+            "1 a 1\n1 z 2\n2 - 0",
+        ),
+    ] {
+        assert_eq!(rows(query).await, answer, "{query}");
+    }
+    for (query, said) in [
+        ("SELECT a FROM t CROSS JOIN UNNEST(MAP['p', v]) AS x (a)", "of a MAP write FROM t CROSS JOIN UNNEST(map) AS x (k, v)"),
+        ("SELECT a FROM t LEFT JOIN UNNEST(MAP['p', v]) AS x (a) ON TRUE", "of a MAP write CROSS JOIN UNNEST(map) AS x (k, v)"),
+        ("SELECT a FROM t CROSS JOIN UNNEST(MAP['p', v]) AS x (a, b, c)", "name both: UNNEST(map) AS x (k, v)"),
+        ("SELECT a FROM t CROSS JOIN UNNEST(v) AS x (a, b)", "UNNEST takes an array or a MAP"),
+    ] {
+        let StatementKind::Query(parsed) = parse(query).unwrap().remove(0).kind else { panic!("not a query: {query}") };
+        let message = planner(declared(TABLES)).plan_query(&parsed).await.expect_err(query).to_string();
+        assert!(message.contains(said), "{query}: {message}");
+    }
+    let rows_of_arrays = "other SELECT x.b, x.a FROM t CROSS JOIN UNNEST(make_array(named_struct('a', v, 'b', k))) AS x (a, b)";
+    let shown = plan(rows_of_arrays).await.unwrap().inserts[0].plan.display_indent().to_string();
+    assert!(!shown.contains("Utf8(\"b\")) AS __unnest"), "an array stays as it is: {shown}");
+}
+
+#[tokio::test]
 async fn rows_of_a_topic_of_changes_are_those_of_the_database() {
     assert_eq!(rows("SELECT * FROM changed WHERE k >= 'a' ORDER BY k").await, "a 3 y");
     assert_eq!(rows("SELECT sum(v) FROM changed").await, "3");
@@ -963,6 +1012,8 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT k, sum(v) FROM t WHERE CASE WHEN v = 0 THEN true ELSE 1 / 0 > v END GROUP BY k",
         "other SELECT k, sum(v) FROM t WHERE k = 'a' OR CASE WHEN v > 1 THEN 1 / 0 > v ELSE false END GROUP BY k",
         "other SELECT t.k, x.item FROM t LEFT JOIN UNNEST(make_array(v)) AS x (item) ON TRUE GROUP BY 1, 2",
+        "other SELECT x.a, x.n FROM t CROSS JOIN UNNEST(MAP['p', v, 'q', -v]) AS x (a, n)",
+        "other SELECT x.item, x.n FROM t LEFT JOIN UNNEST(make_array(k, 'z')) WITH ORDINALITY AS x (item, n) ON TRUE",
         "other SELECT k, v FROM t UNION ALL SELECT 'a', 1",
         "other SELECT k, v FROM t UNION ALL VALUES ('a', 1), ('b', 2)",
         "other SELECT t.k, x.n FROM t JOIN (VALUES ('a', 1), ('b', NULL)) AS x (k, n) ON t.k = x.k",
@@ -1143,7 +1194,8 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("WITH x AS (INSERT INTO other SELECT k, v FROM t) SELECT 1", "a query only reads"),
         ("SELECT k FROM t WHERE k IN (WITH x AS (DELETE FROM t) SELECT 1)", "a query only reads"),
         ("SELECT k FROM t LEFT JOIN UNNEST(make_array(k)) AS x (i) ON x.i = k", "write CROSS JOIN UNNEST"),
-        ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k)) WITH ORDINALITY AS x (i, n)", "WITH ORDINALITY"),
+        ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k)) AS x WITH OFFSET AS n", "write WITH ORDINALITY AS x (item, place)"),
+        ("SELECT k FROM t CROSS JOIN UNNEST(make_array(k), make_array(v)) WITH ORDINALITY AS x (i, n)", "of several arrays"),
         ("SELECT k FROM t WHERE v = SOME (SELECT v FROM u)", "write IN (SELECT …)"),
         ("SELECT k FROM t WHERE v >= ALL (SELECT v FROM u)", "compare with (SELECT max(…) …)"),
         ("CREATE JOB j WITH ('parallelism' = '0') AS INSERT INTO other SELECT k, v FROM t", "a number from 1 to 64"),
