@@ -1,7 +1,11 @@
 //! `polybolos cluster`: a cluster of processes on this machine against a Kafka and a Cassandra that run already: a scheduler, executors,
-//! an ingestor and the demo's feed. A service that dies is started again after a second; Ctrl-C ends all of it. Services
-//! end with this process even when it is killed.
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, process::Stdio, time::Duration};
+//! an ingestor and the demo's feed. Ctrl-C ends all of it.
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use polybolos_ingest::demo;
@@ -10,16 +14,23 @@ use polybolos_service::{
     ports, shutdown,
     telemetry::{self, LogSettings},
 };
-use tokio::{process::Command, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{Connect, client::Client};
+use crate::{
+    Connect,
+    client::Client,
+    pipelines,
+    services::{Environment, Services},
+};
 
-/// A service that died is started again after this.
-const RESTART: Duration = Duration::from_secs(1);
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A service that does not end by itself is killed.
-const GRACE: Duration = Duration::from_secs(10);
+/// Ports of the scheduler, and who comes there.
+const DOORS: [(u16, &str); 4] =
+    [(7400, "the console"), (7410, "executors"), (7432, "PostgreSQL clients"), (7433, "Flight SQL clients")];
+
+/// While services wait for something, which their logs tell, we say so as often.
+const REMINDER: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -61,12 +72,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let folder = std::path::absolute(&arguments.data_dir)?;
     std::fs::create_dir_all(folder.join("log")).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = |port: u16| ports::offset(port, arguments.port_offset);
-    let feed = demo::bind(port(7490)?).await.context("the demo feed's port is taken; choose others with --port-offset")?;
+    let feed = ports::bind(LOOPBACK, port(7490)?, "the demo feed", "--port-offset").await?;
     let users_api = format!("http://{}/api/", feed.local_addr()?);
+    let mut doors = vec![];
+    for (number, door) in DOORS {
+        // The scheduler listens there in a moment; until then the port is free again.
+        drop(ports::bind(LOOPBACK, port(number)?, door, "--port-offset").await?);
+        doors.push(port(number)?);
+    }
     let pipelines = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
+    let variables = |name: &str| if name == "USERS_API_URL" { Some(users_api.clone()) } else { std::env::var(name).ok() };
+    let feeds = pipelines::feeds(&pipelines, pipelines::OTHERS, &variables)?;
 
     let shown = |path: &std::path::Path| path.display().to_string();
-    let environment = BTreeMap::from([
+    let environment = Environment::from([
         ("POLYBOLOS_STORAGE_PATH", shown(&folder.join("store"))),
         ("POLYBOLOS_STORAGE_URL", arguments.storage_url.clone()),
         ("POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS", arguments.kafka.clone()),
@@ -83,92 +102,43 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("POLYBOLOS_INGEST_PIPELINES", pipelines.iter().map(|path| shown(path)).collect::<Vec<_>>().join(",")),
         ("USERS_API_URL", users_api),
     ]);
-    let (executors, ingestors) = (arguments.executors, usize::from(!pipelines.is_empty()));
-    // Until the scheduler listens, its ports are free, too.
-    let doors = [port(7400)?, port(7410)?, port(7432)?, port(7433)?];
-    let free = ports::free(Ipv4Addr::LOCALHOST.into(), executors + ingestors + doors.len())?;
+    let (executors, ingestors) = (arguments.executors, usize::from(!feeds.is_empty()));
+    let free = ports::free(LOOPBACK, executors + ingestors + doors.len())?;
     let free = free.into_iter().filter(|port| !doors.contains(port)).take(executors + ingestors);
     let metrics: Vec<String> = free.map(|port| format!("127.0.0.1:{port}")).collect();
-    let services_stop = CancellationToken::new();
-    let mut services = JoinSet::new();
-    let mut start = |verb: &'static [&'static str], name: String, metrics: &str| {
+    let mut services = Services::new(std::env::current_exe()?, folder.clone());
+    let mut start = |name: String, arguments: &[&str], metrics: &str| {
         let mut environment = environment.clone();
         let keys = ["POLYBOLOS_EXECUTOR_METRICS_ADDRESS", "POLYBOLOS_INGEST_METRICS_ADDRESS"];
         environment.extend(keys.map(|key| (key, metrics.to_owned())));
-        services.spawn(supervise(verb, name, folder.clone(), environment, services_stop.clone()));
+        services.start(name, arguments, environment);
     };
-    start(&["scheduler", "--no-endpoints"], "scheduler".into(), "");
+    start("scheduler".into(), &["scheduler", "--no-endpoints"], "");
     for (number, address) in (1..=executors).zip(&metrics) {
-        start(&["executor"], format!("executor-{number}"), address);
+        start(format!("executor-{number}"), &["executor"], address);
     }
     for address in &metrics[executors..] {
-        start(&["ingest"], "ingest".into(), address);
+        start("ingest".into(), &["ingest"], address);
     }
-    let feed_task = tokio::spawn(demo::serve(feed, 42, services_stop.clone()));
+    let _feed = AbortOnDropHandle::new(tokio::spawn(demo::serve(feed, 42, CancellationToken::new())));
 
     let outcome = tokio::select! {
         ready = begin(&arguments, &folder, &pipelines, metrics.join(",")) => ready,
+        error = services.broken() => Err(error),
         () = stop.cancelled() => Err(anyhow::anyhow!("stopped while starting")),
     };
     let outcome = match outcome {
-        Ok(endpoints) => {
-            stop.cancelled().await;
-            drop(endpoints);
-            Ok(())
+        Ok(_endpoints) => {
+            services.are_ready();
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                error = services.broken() => Err(error),
+            }
         }
         Err(error) => Err(error),
     };
-    services_stop.cancel();
-    while services.join_next().await.is_some() {}
-    feed_task.abort();
+    services.end().await;
     outcome
-}
-
-/// Keeps one service running; its output goes to a log file.
-async fn supervise(
-    verb: &'static [&'static str],
-    name: String,
-    folder: PathBuf,
-    environment: BTreeMap<&'static str, String>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let program = std::env::current_exe()?;
-    loop {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log").join(format!("{name}.log")))?;
-        let mut child = Command::new(&program)
-            .args(verb)
-            .arg("--end-with-input")
-            .envs(&environment)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .kill_on_drop(true)
-            .process_group(0)
-            .spawn()?;
-        // The system closes it when this process ends, in whatever way, and the service ends, too. Left in the child, waiting closes it.
-        let _input = child.stdin.take();
-        let pid = child.id();
-        if let Some(pid) = pid {
-            std::fs::write(folder.join(format!("{name}.pid")), pid.to_string())?;
-        }
-        tokio::select! {
-            ended = child.wait() => tracing::warn!(%name, status = %ended?, "service ended; starting it again"),
-            () = stop.cancelled() => {
-                if let Some(pid) = pid {
-                    // SIGTERM by the system's own tool: the standard library only knows SIGKILL.
-                    let _ = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
-                }
-                if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                    child.kill().await?;
-                }
-                return Ok(());
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RESTART) => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-    }
 }
 
 /// Once the scheduler leads and executors are here: pipelines, endpoints, where to look.
@@ -194,12 +164,21 @@ async fn begin(
         token: None,
         ca_file: std::env::var_os("POLYBOLOS_CA_FILE").map(PathBuf::from),
     };
+    let mut told = Instant::now();
     let client = loop {
         if let Ok(client) = Client::connect(&connect)
             && let Ok(rows) = client.sql("SELECT count(*) FROM polybolos.executors", 1).await
             && rows.rows.first().and_then(|row| row.first()?.as_u64()).unwrap_or(0) >= arguments.executors as u64
         {
             break client;
+        }
+        if told.elapsed() >= REMINDER {
+            tracing::warn!(
+                "still waiting for the scheduler and {} executors; {}/log says for what",
+                arguments.executors,
+                folder.display()
+            );
+            told = Instant::now();
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     };

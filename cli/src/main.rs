@@ -11,6 +11,7 @@ mod pipelines;
 mod prompt;
 mod savepoint;
 mod serve;
+mod services;
 mod sql;
 mod test;
 mod topic;

@@ -5,6 +5,9 @@ use anyhow::{Context, bail};
 use polybolos_ingest::config::{Feed, Pipeline, Variables};
 use polybolos_scheduler::Scheduler;
 
+/// How `up` and `cluster` take other folders.
+pub const OTHERS: &str = "choose others with --pipelines, or none with --no-pipelines";
+
 /// The feeds of all folders. `remedy` says how the command at hand names others. A list from the environment that is empty comes as one empty name.
 pub fn feeds(folders: &[PathBuf], remedy: &str, variables: Variables<'_>) -> anyhow::Result<Vec<Feed>> {
     let mut feeds = vec![];

@@ -85,14 +85,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let token = auth::token(&folder.join("token"))?;
     let registry = telemetry::metrics()?;
 
-    let feed_listener = demo::bind(port(7490)?).await;
-    let feed_listener = feed_listener.with_context(|| {
-        format!("port {} for the demo feed is taken; choose others with --port-offset", port(7490).unwrap_or(0))
-    })?;
+    let feed_listener = ports::bind(LOOPBACK, port(7490)?, "the demo feed", "--port-offset").await?;
     let users_api = format!("http://{}/api/", feed_listener.local_addr()?);
     let variables = |name: &str| std::env::var(name).ok().or_else(|| (name == "USERS_API_URL").then(|| users_api.clone()));
     let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
-    let feeds = pipelines::feeds(&folders, "choose others with --pipelines, or none with --no-pipelines", &variables)?;
+    let feeds = pipelines::feeds(&folders, pipelines::OTHERS, &variables)?;
 
     let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
     let kafka = Connection::new(broker.address().to_string());

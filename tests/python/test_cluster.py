@@ -6,12 +6,14 @@ import os
 import random
 import re
 import signal
+import socket
+import subprocess
 import urllib.request
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import Cluster, hit, is_alive, wait_for
+from conftest import BINARY, REPOSITORY, Cluster, free_offset, hit, is_alive, wait_for
 from test_exactly_once import KILLS, PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
 from test_ingest import Api, check
 
@@ -154,3 +156,38 @@ def test_services_end_with_a_cluster_that_is_killed(tmp_path):
     wait_for("the end of all services", lambda: not any(map(is_alive, pids.values())))
     for service in pids:
         assert "the process that started this one is gone" in (cluster.folder / "log" / f"{service}.log").read_text(), service
+
+
+def start_in_vain(data, *arguments: str, offset: int | None = None) -> str:
+    """What a cluster says that does not start."""
+    command = [BINARY, "cluster", "--data-dir", str(data), "--port-offset", str(free_offset() if offset is None else offset), "--no-pipelines"]
+    command += ["--executors", "1", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1 and done.stdout == "", (done.returncode, done.stdout, done.stderr)
+    return done.stderr
+
+
+@pytest.mark.parametrize("port", [7400, 7410, 7432, 7433, 7490])
+def test_a_cluster_with_a_taken_port_says_which_and_starts_nothing(tmp_path, port):
+    offset = free_offset()
+    with socket.create_server(("127.0.0.1", port + offset)):
+        told = start_in_vain(tmp_path / "data", "--kafka", "127.0.0.1:1", "--cassandra", "127.0.0.1:1", offset=offset)
+    assert told.startswith(f"error: port {port + offset} for ") and "choose another with --port-offset" in told and told.count("\n") == 1, told
+    assert list((tmp_path / "data/log").iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong, why", [
+    (["--storage-url", "bucket/prefix"], "it does not begin with s3://"),
+    (["--cassandra-password", "wrong"], 'refuses user "cassandra"'),
+])
+def test_a_cluster_whose_services_cannot_start_ends_with_what_they_said(tmp_path, wrong, why):
+    kafka, cassandra = os.environ.get("POLYBOLOS_TEST_KAFKA"), os.environ.get("POLYBOLOS_TEST_CASSANDRA")
+    assert kafka and cassandra, "run these tests under polybolos-local-servers, as `make end-to-end` does"
+    data = tmp_path / "data"
+    told = start_in_vain(data, "--kafka", kafka, "--cassandra", cassandra, *wrong)
+    *warnings, error = told.splitlines()
+    found = re.fullmatch(r"error: ([\w-]+) ended twice before the cluster was ready \(exit status: 1\): (.*); its log is (.*)", error)
+    assert found and why in found[2] and found[3] == str(data / "log" / f"{found[1]}.log"), told
+    assert any(why in warning and "service ended; starting it again" in warning for warning in warnings), told
+    for service in ("scheduler", "executor-1"):
+        assert not is_alive(int((data / f"{service}.pid").read_text())), service

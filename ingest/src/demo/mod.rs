@@ -3,7 +3,7 @@
 pub mod names;
 pub mod users;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -50,9 +50,4 @@ async fn answer(State(users): State<Shared>, Query(ask): Query<Ask>) -> Json<Val
     };
     let info = json!({ "seed": ask.seed.unwrap_or_default(), "results": count, "page": 1, "version": "1.4" });
     Json(json!({ "results": results, "info": info }))
-}
-
-/// Binds the feed's port on loopback.
-pub async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await
 }
