@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -120,7 +120,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for address in &metrics[executors..] {
         start("ingest".into(), &["ingest"], address);
     }
-    let _feed = AbortOnDropHandle::new(tokio::spawn(demo::serve(feed, 42, CancellationToken::new())));
+    let _feed = AbortOnDropHandle::new(tokio::spawn(demo::serve(feed, SystemTime::now(), CancellationToken::new())));
 
     let outcome = tokio::select! {
         ready = begin(&arguments, &folder, &pipelines, metrics.join(",")) => ready,

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -33,9 +33,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{ending::Ending, pipelines, serve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-/// Seed of the demo's people.
-const DEMO_SEED: u64 = 42;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -133,7 +130,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     });
     let feed_stop = platform.clone();
-    services.spawn(async move { demo::serve(feed_listener, DEMO_SEED, feed_stop).await.context("the demo feed") });
+    services.spawn(async move { demo::serve(feed_listener, SystemTime::now(), feed_stop).await.context("the demo feed") });
     let (ingest_kafka, ingest_registry, ingest_stop) = (kafka.clone(), registry.clone(), platform.clone());
     let (topics, on_topics) = tokio::sync::oneshot::channel();
     services.spawn(async move {
