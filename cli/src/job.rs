@@ -70,8 +70,8 @@ enum What {
         #[arg(long = "as")]
         savepoint: Option<String>,
     },
-    /// Compute the job's answer again, over all that it has read and that is still in its topics, and compare its tables with that. The job is paused while its tables
-    /// are read.
+    /// Compute the job's answer again, over all that it has read and that is still in its topics, and compare its tables with that. The job computes
+    /// nothing while its tables are read, and other statements about it are refused then.
     Verify { name: String },
     /// End the job when everything recorded is published.
     Stop { name: String },

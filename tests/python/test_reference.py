@@ -121,6 +121,12 @@ def test_command_lines_have_the_verbs_and_flags_of_the_binary():
             assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", answer.stdout), f"{line}: no {flag}"
 
 
+def test_what_verifying_does_to_a_job_is_said_alike_in_help_and_reference():
+    told = "The job computes nothing while its tables are read, and other statements about it are refused then."
+    for text in (polybolos("job", "verify", "--help").stdout, (REFERENCE / "sql.md").read_text()):
+        assert told in " ".join(text.split())
+
+
 def test_commands_that_the_console_names_exist():
     pages = [page.read_text() for pattern in ("*.html", "js/*.js") for page in (REPOSITORY / "console").glob(pattern)]
     named = {line for page in pages for line in re.findall(r"polybolos ([a-z]+(?: -{0,2}[a-z]+)*)", page)}

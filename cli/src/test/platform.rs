@@ -25,7 +25,7 @@ const OFFSETS: std::ops::Range<u16> = 2_000..50_000;
 /// Tries to start before it is given up: another process may take a port that was free.
 const STARTS: usize = 5;
 
-/// After a kill it waits for its own old lease (four seconds); a busy machine takes its time.
+/// It starts in a second; a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Platform {
