@@ -42,9 +42,12 @@ help: ## Show this list
 up: setup build ## Build, and start the whole platform in one process (ARGS="…" passes flags)
 	@exec $(POLYBOLOS) up $(ARGS)
 
+# The launcher names its servers for tests; a cluster knows them by the names of its configuration.
+NAMED := sh -c 'exec env POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS=$$POLYBOLOS_TEST_KAFKA POLYBOLOS_CASSANDRA_CONTACT_POINTS=$$POLYBOLOS_TEST_CASSANDRA "$$@"' sh
+
 .PHONY: cluster
 cluster: setup setup-servers build ## A cluster of processes on this machine with a real Kafka and Cassandra (ARGS="…" passes flags)
-	@exec $(SERVERS) --data-dir .polybolos-servers -- $(POLYBOLOS) cluster $(ARGS)
+	@exec $(SERVERS) --data-dir .polybolos-servers -- $(NAMED) $(POLYBOLOS) cluster $(ARGS)
 
 .PHONY: test
 test: trim setup setup-test fmt-check deny build unit end-to-end ## Everything: formatting, lints, unit, property, real-client and browser tests

@@ -112,6 +112,9 @@ class Platform:
     def __init__(self, *arguments: str, environment: dict | None = None):
         self.arguments = arguments
         self.environment = os.environ | (environment or {})
+        if arguments[0] == "cluster":
+            self.environment["POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS"] = server("POLYBOLOS_TEST_KAFKA")
+            self.environment["POLYBOLOS_CASSANDRA_CONTACT_POINTS"] = server("POLYBOLOS_TEST_CASSANDRA")
 
     def __enter__(self):
         self.home = tempfile.TemporaryDirectory(prefix="polybolos-bench-")

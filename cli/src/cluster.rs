@@ -38,10 +38,10 @@ pub struct Arguments {
     #[arg(long, default_value = ".polybolos-cluster")]
     data_dir: PathBuf,
     /// Kafka's bootstrap servers.
-    #[arg(long, env = "POLYBOLOS_TEST_KAFKA")]
+    #[arg(long, env = "POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS")]
     kafka: String,
-    /// Cassandra's host:port.
-    #[arg(long, env = "POLYBOLOS_TEST_CASSANDRA")]
+    /// host:port of some nodes of Cassandra, separated by commas.
+    #[arg(long, env = "POLYBOLOS_CASSANDRA_CONTACT_POINTS")]
     cassandra: String,
     /// The user who logs in at Cassandra.
     #[arg(long, default_value = "cassandra")]

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import tomllib
 
 import pytest
 from conftest import wait_for
@@ -119,6 +120,25 @@ def test_command_lines_have_the_verbs_and_flags_of_the_binary():
         assert answer.returncode == 0, f"{line}: {answer.stderr}"
         for flag in (word for word in words if word.startswith("-")):
             assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", answer.stdout), f"{line}: no {flag}"
+
+
+def helps(*verbs: str):
+    """Every verb with its help."""
+    answer = polybolos(*verbs, "--help")
+    assert answer.returncode == 0, answer.stderr
+    yield " ".join(verbs), answer.stdout
+    listed = re.search(r"^Commands:\n(.*?)(?=^\S|\Z)", answer.stdout, re.MULTILINE | re.DOTALL)
+    for verb in re.findall(r"^  ([a-z]+)", listed[1], re.MULTILINE) if listed else []:
+        if verb != "help":
+            yield from helps(*verbs, verb)
+
+
+def test_variables_of_flags_are_in_the_reference_or_follow_its_rule():
+    keys = {f"POLYBOLOS_{section}_{key}".upper() for section, keys in tomllib.loads(blocks("configuration.md", "toml cluster")[0]).items() for key in keys}
+    named = {name for page in ("cli.md", "configuration.md") for name in re.findall(r"`(POLYBOLOS_\w+)`", (REFERENCE / page).read_text())}
+    found = {variable: verb for verb, text in helps() for variable in re.findall(r"\[env: (\w+)", text)}
+    assert {"POLYBOLOS_DATA_DIR", "POLYBOLOS_KAFKA_BOOTSTRAP_SERVERS", "POLYBOLOS_CASSANDRA_CONTACT_POINTS"} <= set(found)
+    assert {variable: verb for variable, verb in found.items() if variable not in keys | named} == {}
 
 
 def test_what_verifying_does_to_a_job_is_said_alike_in_help_and_reference():
