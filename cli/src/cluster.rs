@@ -73,7 +73,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder.join("log")).with_context(|| format!("cannot create {}", folder.display()))?;
     let port = |port: u16| ports::offset(port, arguments.port_offset);
     let feed = ports::bind(LOOPBACK, port(7490)?, "the demo feed", "--port-offset").await?;
-    let users_api = format!("http://{}/api/", feed.local_addr()?);
     let mut doors = vec![];
     for (number, door) in DOORS {
         // The scheduler listens there in a moment; until then the port is free again.
@@ -81,7 +80,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         doors.push(port(number)?);
     }
     let pipelines = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
-    let variables = |name: &str| if name == "USERS_API_URL" { Some(users_api.clone()) } else { std::env::var(name).ok() };
+    let variables = pipelines::with_demo(feed.local_addr()?, |name| std::env::var(name).ok());
     let feeds = pipelines::feeds(&pipelines, pipelines::OTHERS, &variables)?;
 
     let shown = |path: &std::path::Path| path.display().to_string();
@@ -100,7 +99,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("POLYBOLOS_EXECUTOR_SCHEDULERS", format!("127.0.0.1:{}", port(7410)?)),
         ("POLYBOLOS_EXECUTOR_WORK_DIR", shown(&folder.join("work"))),
         ("POLYBOLOS_INGEST_PIPELINES", pipelines.iter().map(|path| shown(path)).collect::<Vec<_>>().join(",")),
-        ("USERS_API_URL", users_api),
+        (pipelines::USERS_API, variables(pipelines::USERS_API).unwrap_or_default()),
     ]);
     let (executors, ingestors) = (arguments.executors, usize::from(!feeds.is_empty()));
     let free = ports::free(LOOPBACK, executors + ingestors + doors.len())?;

@@ -83,8 +83,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let registry = telemetry::metrics()?;
 
     let feed_listener = ports::bind(LOOPBACK, port(7490)?, "the demo feed", "--port-offset").await?;
-    let users_api = format!("http://{}/api/", feed_listener.local_addr()?);
-    let variables = |name: &str| std::env::var(name).ok().or_else(|| (name == "USERS_API_URL").then(|| users_api.clone()));
+    let variables = pipelines::with_demo(feed_listener.local_addr()?, |name| std::env::var(name).ok());
     let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
     let feeds = pipelines::feeds(&folders, pipelines::OTHERS, &variables)?;
 
