@@ -6,6 +6,7 @@ mod cluster;
 mod dlq;
 mod ending;
 mod job;
+mod live_status;
 mod output;
 mod pipelines;
 mod prompt;

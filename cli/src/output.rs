@@ -171,10 +171,15 @@ fn one_line(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Cut or padded to as many columns of a terminal: of some letters one takes two, of others several take one.
+/// Cut or padded to as many columns of a terminal.
 fn fit(cell: &str, width: usize) -> String {
-    if cell.width() <= width {
-        return padded(cell.to_owned(), width);
+    padded(cut(cell, width), width)
+}
+
+/// Cut to as many columns of a terminal: of some letters one takes two, of others several take one.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
     }
     let mut columns = 0;
     // Letters together take no more than each alone, but that U+FE0F makes an emoji of the sign before it, which is wider.
@@ -182,9 +187,9 @@ fn fit(cell: &str, width: usize) -> String {
         columns += if *letter == '\u{FE0F}' { 1 } else { letter.width().unwrap_or(1) };
         columns < width
     };
-    let mut cut: String = cell.chars().take_while(fits).collect();
+    let mut cut: String = text.chars().take_while(fits).collect();
     cut.push('…');
-    padded(cut, width)
+    cut
 }
 
 fn padded(mut cell: String, width: usize) -> String {

@@ -2,7 +2,7 @@
 use std::{
     collections::BTreeMap,
     fs::TryLockError,
-    io::{IsTerminal, Write},
+    io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,11 +26,11 @@ use polybolos_service::{
     telemetry::{self, LogSettings},
 };
 use polybolos_streaming::lease::LeaseConfig;
-use polybolos_tables::{TableBackend, plain::counted};
+use polybolos_tables::TableBackend;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ending::Ending, pipelines, serve};
+use crate::{ending::Ending, live_status, pipelines, serve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -154,7 +154,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     };
 
-    let status = tokio::spawn(live_status(scheduler.engine.clone(), platform.clone()));
+    let status = tokio::spawn(live_status::show(scheduler.engine.clone(), platform.clone()));
     let (settled, engine_running) = (scheduler.settled(), scheduler.run());
     tokio::pin!(engine_running);
     let ended = tokio::select! {
@@ -174,7 +174,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     drop(endpoints);
     platform.cancel();
-    status.abort();
+    let _ = status.await;
     let wait_for_all = async { while services.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(5), wait_for_all).await.is_err() {
         tracing::warn!("a service did not end in time");
@@ -269,30 +269,4 @@ async fn begin(
     writeln!(out, "  Ctrl-C stops it; started again on {folder} it goes on where it was")?;
     out.flush()?;
     Ok(file)
-}
-
-/// On a terminal, one line that tells what flows.
-async fn live_status(engine: Arc<dyn polybolos_scheduler::Engine>, stop: CancellationToken) {
-    if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-        return;
-    }
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = seconds.tick() => {}
-        }
-        let status = engine.status().await;
-        let jobs: Vec<String> = status
-            .jobs
-            .iter()
-            .map(|job| {
-                let behind = job.lag_records.map_or_else(|| "?".to_owned(), |records| records.to_string());
-                let rows = counted(job.rows_out, "row");
-                format!("{} {:?}: {rows}, {:.0}/s, {behind} behind, {} dead", job.name, job.state, job.rows_per_s, job.dead_letters)
-            })
-            .collect();
-        print!("\r\x1b[K{}", jobs.join("  ·  "));
-        let _ = std::io::stdout().flush();
-    }
 }
