@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::Connect;
+use crate::{Connect, flight_sql::FlightSql};
 
 /// So long a statement runs before the platform is asked whether it is there, and so long may that answer take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +27,7 @@ pub struct Client {
     address: String,
     token: String,
     endpoints: BTreeMap<String, String>,
+    flight_sql: Option<FlightSql>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +80,25 @@ impl Client {
             Some(file) => format!("the certificate authority {} cannot be used", file.display()),
             None => "no HTTP client can be made".into(),
         })?;
-        Ok(Self { http, scheme, address, token: token.trim().to_owned(), endpoints })
+        let token = token.trim().to_owned();
+        let flight_sql = match (&connect.http, endpoints.get("flight_sql")) {
+            (None, Some(address)) => {
+                let authority = connect.ca_file.as_ref().map(std::fs::read).transpose()?;
+                Some(FlightSql { address: address.clone(), token: token.clone(), authority })
+            }
+            // The folder may be another platform's.
+            _ => None,
+        };
+        Ok(Self { http, scheme, address, token, endpoints, flight_sql })
+    }
+
+    /// The door that gives all rows of a query, where it is known. What is wrong with the way to the platform is told first, as of other statements.
+    pub async fn flight_sql(&self) -> anyhow::Result<Option<&FlightSql>> {
+        if self.flight_sql.is_some() {
+            let health = self.request(reqwest::Method::GET, &["healthz"])?.timeout(PATIENCE);
+            health.send().await.map_err(|error| self.unreachable(&error))?;
+        }
+        Ok(self.flight_sql.as_ref())
     }
 
     pub fn endpoint(&self, name: &str) -> anyhow::Result<&str> {

@@ -5,6 +5,7 @@ mod client;
 mod cluster;
 mod dlq;
 mod ending;
+mod flight_sql;
 mod job;
 mod live_status;
 mod output;

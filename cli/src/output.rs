@@ -21,6 +21,13 @@ pub enum Format {
     Csv,
 }
 
+impl Format {
+    /// Nobody reads there that something is missing.
+    pub fn is_for_machines(self) -> bool {
+        matches!(self, Self::Json | Self::Csv)
+    }
+}
+
 pub fn print(rows: &Rows, format: Format) {
     for notice in &rows.notices {
         eprintln!("{notice}");
@@ -34,22 +41,29 @@ pub fn print(rows: &Rows, format: Format) {
     match format {
         Format::Table => print_table(rows),
         Format::Records => print_records(&names(rows), &cells(rows)),
-        Format::Json => {
-            for row in &rows.rows {
-                println!("{}", json(&rows.columns, row));
-            }
-        }
-        Format::Csv => {
-            let line = |cells: Vec<String>| cells.iter().map(|cell| csv(cell)).collect::<Vec<_>>().join(",");
-            println!("{}", line(rows.columns.iter().map(|column| column.name.clone()).collect()));
-            for row in &rows.rows {
-                println!("{}", line(row.iter().map(text).collect()));
-            }
+        Format::Json | Format::Csv => {
+            print_head(&rows.columns, format);
+            print_body(&rows.columns, &rows.rows, format);
         }
     }
     if rows.truncated {
         eprintln!("… more rows were left out; add LIMIT or use psql for all of them");
     }
+}
+
+/// What comes before the rows for machines.
+pub fn print_head(columns: &[Column], format: Format) {
+    if format == Format::Csv {
+        println!("{}", csv_line(columns.iter().map(|column| column.name.clone())));
+    }
+}
+
+/// A line per row for machines.
+pub fn print_body(columns: &[Column], rows: &[Vec<Value>], format: Format) {
+    let line = |row: &Vec<Value>| if format == Format::Csv { csv_line(row.iter().map(text)) } else { json(columns, row) };
+    // At once, as standard output is written after each end of a line.
+    let lines: String = rows.iter().map(|row| line(row) + "\n").collect();
+    print!("{lines}");
 }
 
 /// An object with its fields in the order of the columns.
@@ -64,6 +78,10 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+fn csv_line(cells: impl Iterator<Item = String>) -> String {
+    cells.map(|cell| csv(&cell)).collect::<Vec<_>>().join(",")
 }
 
 fn csv(cell: &str) -> String {

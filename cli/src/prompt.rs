@@ -125,12 +125,12 @@ impl Helper for Names {}
 
 struct Prompt<'a> {
     client: &'a Client,
-    limit: usize,
+    limit: Option<usize>,
     output: Format,
     tells_time: bool,
 }
 
-pub async fn run(client: &Client, limit: usize, output: Format) -> anyhow::Result<()> {
+pub async fn run(client: &Client, limit: Option<usize>, output: Format) -> anyhow::Result<()> {
     let config = Config::builder().completion_type(CompletionType::List).max_history_size(HISTORY)?.build();
     let mut editor: Editor<Names, DefaultHistory> = Editor::with_config(config)?;
     editor.set_helper(Some(Names::ask(client).await));

@@ -3,13 +3,21 @@ use std::{io::IsTerminal, path::PathBuf};
 
 use anyhow::Context;
 use polybolos_service::exit::{Exit, Failure};
+use polybolos_sql::statement::StatementKind;
 
 use crate::{
     Connect,
     client::Client,
+    flight_sql::FlightSql,
     output,
     prompt::{self, Command},
 };
+
+/// Of an answer for people.
+const ROWS: usize = 1_000;
+
+/// The HTTP door gives no more.
+const MOST_ROWS: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -21,9 +29,9 @@ pub struct Arguments {
     /// How answers are written.
     #[arg(short, long, value_enum, default_value_t)]
     output: output::Format,
-    /// Most rows of an answer, 10 000 at most.
-    #[arg(long, default_value_t = 1_000)]
-    limit: usize,
+    /// Most rows of an answer, 10 000 at most; without it, 1 000 for people, and all of a query as json or csv.
+    #[arg(long)]
+    limit: Option<usize>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -52,13 +60,44 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     prompt::run(&client, limit, output).await
 }
 
+/// `limit`: most rows of each answer. Without one, nothing is left out of what machines read.
 /// Each statement is sent on its own, so that each shows its answer; where it is in its script, so that errors tell places there.
-pub async fn statements(client: &Client, script: &str, limit: usize, output: output::Format) -> anyhow::Result<()> {
+pub async fn statements(client: &Client, script: &str, limit: Option<usize>, output: output::Format) -> anyhow::Result<()> {
     let parsed = polybolos_sql::parser::parse(script).map_err(|error| Exit::new(Failure::Failed, error.placed()))?;
     for statement in parsed {
         let (lines, columns) = (statement.at.line - 1, statement.at.column - 1);
         let sql = "\n".repeat(lines as usize) + &" ".repeat(columns as usize) + &statement.sql;
-        output::print(&client.sql(&sql, limit).await?, output);
+        let wants_all = limit.is_none() && output.is_for_machines();
+        if wants_all
+            && let StatementKind::Query(_) = statement.kind
+            && let Some(door) = client.flight_sql().await?
+        {
+            print_all(door, &sql, output).await?;
+            continue;
+        }
+        let mut rows = client.sql(&sql, limit.unwrap_or(if wants_all { MOST_ROWS } else { ROWS })).await?;
+        let lacks_some = wants_all && std::mem::take(&mut rows.truncated);
+        output::print(&rows, output);
+        if lacks_some {
+            let message = format!(
+                "the last answer has more than the {} rows that were printed, which is all that the HTTP door gives; leave out --http and give the --data-dir of a platform on this machine, or a --limit",
+                rows.rows.len()
+            );
+            return Err(Exit::new(Failure::Failed, message).into());
+        }
+    }
+    Ok(())
+}
+
+/// Rows as they come: there may be more than memory has room for.
+async fn print_all(door: &FlightSql, sql: &str, output: output::Format) -> anyhow::Result<()> {
+    let mut answer = door.query(sql).await?;
+    output::print_head(&answer.columns, output);
+    while let Some(rows) = answer.next().await? {
+        output::print_body(&answer.columns, &rows, output);
+    }
+    for notice in answer.notices() {
+        eprintln!("{notice}");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod console;
 mod events;
 mod login;
 pub mod metrics;
-pub(crate) mod rows;
+pub mod rows;
 mod savepoints;
 mod sql;
 
