@@ -133,6 +133,14 @@ def helps(*verbs: str):
             yield from helps(*verbs, verb)
 
 
+def test_every_flag_is_in_the_reference():
+    page = (REFERENCE / "cli.md").read_text()
+    flags = {(verb, flag) for verb, text in helps() for flag in re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)}
+    assert {("up", "--tls-key"), ("job restart", "--discard"), ("cluster", "--kafka"), ("sql", "--command")} <= flags
+    own = {"--help", "--version"}
+    assert sorted(f"{verb} {flag}" for verb, flag in flags if flag not in own and not re.search(rf"(?<![\w-]){flag}(?![\w-])", page)) == []
+
+
 def test_variables_of_flags_are_in_the_reference_or_follow_its_rule():
     keys = {f"POLYBOLOS_{section}_{key}".upper() for section, keys in tomllib.loads(blocks("configuration.md", "toml cluster")[0]).items() for key in keys}
     named = {name for page in ("cli.md", "configuration.md") for name in re.findall(r"`(POLYBOLOS_\w+)`", (REFERENCE / page).read_text())}
