@@ -41,6 +41,8 @@ mod windows;
 
 pub(crate) use windows::windows_of;
 
+pub use closing::closed_rows;
+
 use crate::{
     delta::batch_of,
     event_time::{self, Lateness, TimeColumns},
@@ -165,16 +167,7 @@ impl Graph {
         find_source: &FindSource<'_>,
         lateness: Option<&Lateness>,
     ) -> Result<Self> {
-        let mut builder = Builder {
-            nodes: vec![],
-            sources: vec![],
-            tables: vec![],
-            whole: BTreeMap::new(),
-            known: HashMap::new(),
-            find_source,
-            lateness: lateness.cloned(),
-            emit: Emit::OnUpdate,
-        };
+        let mut builder = Builder::new(find_source, lateness);
         let mut ends = vec![];
         for sink in sinks {
             builder.emit = sink.emit;
@@ -266,6 +259,21 @@ struct Builder<'a> {
     find_source: &'a FindSource<'a>,
     lateness: Option<Lateness>,
     emit: Emit,
+}
+
+impl<'a> Builder<'a> {
+    fn new(find_source: &'a FindSource<'a>, lateness: Option<&Lateness>) -> Self {
+        Self {
+            nodes: vec![],
+            sources: vec![],
+            tables: vec![],
+            whole: BTreeMap::new(),
+            known: HashMap::new(),
+            find_source,
+            lateness: lateness.cloned(),
+            emit: Emit::OnUpdate,
+        }
+    }
 }
 
 impl Builder<'_> {

@@ -4,7 +4,7 @@
 //! * `tables`, `expressions`, `queries`: what is asked about what; `spelling`: in which words; `cases`: when rows come and what goes wrong meanwhile;
 //! * `engine`: what is under test; `dataflow`, `stream`: the engine itself; `sham`: an engine with flaws on purpose, which the law must find;
 //! * `bounded`: what is held does not grow where event time bounds it;
-//! * `lateness`: what comes out, when, and again, where late rows are allowed;
+//! * `lateness`: what comes out, when, and again, where late rows are allowed; `closed`: a query that answers what has come out;
 //! * `aggregates`: each that can be named is refused or keeps the law;
 //! * `infinities`: sums of what is infinite or no number, and is taken back;
 //! * `zeros`: -0.0 and 0.0 are one group, and NaN is greater than all else;
@@ -19,6 +19,7 @@ mod aggregates;
 mod bounded;
 mod cases;
 mod changes;
+mod closed;
 mod dataflow;
 mod engine;
 mod expressions;

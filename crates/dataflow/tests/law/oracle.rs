@@ -23,7 +23,7 @@ pub fn session() -> SessionState {
 }
 
 /// The rules of the physical optimiser that only make a plan run as it must; the others have been wrong (filters over outer joins).
-fn careful() -> SessionState {
+pub fn careful() -> SessionState {
     let session = session();
     let needed = |name: &str| {
         ["OutputRequirements", "EnforceDistribution", "EnforceSorting", "EnsureRequirements", "SanityCheckPlan"].contains(&name)
