@@ -1,4 +1,5 @@
 """What a job's life knows beside running: begun anew, and INSERTs that end and so are no jobs."""
+import datetime
 import json
 import subprocess
 import time
@@ -56,6 +57,38 @@ def test_a_restarted_job_is_a_new_incarnation_that_reads_again(system, names):
     wait_for("only the new records", lambda: job(system, names)["records_in"], 2)
     wait_for("the newest value", lambda: system.sql(f"SELECT v FROM {names['table']} WHERE id = 'k3'"), [{"v": 33}])
     assert count(system, names["table"]) == 11
+
+
+def test_a_restart_from_a_time_reads_the_records_since_then(system, names):
+    producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics([NewTopic(names["topic"], 1, 1)]).values():
+        future.result()
+    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    hours_ago = lambda hours: now - datetime.timedelta(hours=hours)  # noqa: E731
+    for number, hours in enumerate([3, 2, 2, 0.5]):
+        record = json.dumps({"id": f"k{number}", "v": number})
+        producer.produce(names["topic"], record, timestamp=int(hours_ago(hours).timestamp() * 1000))
+    producer.flush(60)
+    columns = "id STRING, v INT"
+    system.sql(
+        f"CREATE TABLE {names['source']} ({columns}) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {names['table']} ({columns}, PRIMARY KEY (id) NOT ENFORCED) "
+        "WITH ('connector' = 'cassandra', 'keyspace' = 'life', 'table.create' = 'true')"
+    )
+    system.sql(f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id, v FROM {names['source']}")
+    wait_for("all rows", lambda: count(system, names["table"]), 4)
+    wait_for("the records", lambda: job(system, names)["records_in"], 4)
+    # A record of that very time is read; what is older is not, and its row stays.
+    for since, earlier in ((hours_ago(2), {"k0"}), (hours_ago(1), {"k0", "k1", "k2"})):
+        text = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+        system.run("job", "restart", names["job"], "--from", text, "--keep")
+        wait_for(f"the records since {text}", lambda: job(system, names)["records_in"], 4 - len(earlier))
+        differences, _ = verify(system, names, 4)
+        assert {(line["difference"], line["key"]) for line in differences} == {("extra", f"id={key}") for key in earlier}
+    refused = system.run("job", "restart", names["job"], "--from", "noon", "--keep", check=False)
+    assert refused.returncode != 0 and "is no time" in refused.stderr, refused.stderr
 
 
 def test_a_restart_goes_on_when_its_client_waits_no_longer(system, names):

@@ -340,12 +340,19 @@ mod tests {
         assert_eq!(restart("RESTART JOB j KEEP"), (None, EarlierRows::Keep, false));
         let earliest = Some(RestartFrom::Offsets(StartupMode::Earliest));
         assert_eq!(restart("RESTART JOB j FROM EARLIEST REPLACE DISCARD"), (earliest, EarlierRows::Replace, true));
+        let millis = 1_767_225_600_000;
+        let at = Some(RestartFrom::Offsets(StartupMode::Timestamp { millis }));
+        for time in ["2026-01-01T00:00:00Z", "2026-01-01 00:00:00", "2026-01-01T01:00:00+01:00", "1767225600000"] {
+            let sql = format!("RESTART JOB j FROM TIMESTAMP '{time}' KEEP");
+            assert_eq!(restart(&sql), (at.clone(), EarlierRows::Keep, false), "{time}");
+        }
         let savepoint = Some(RestartFrom::Savepoint("s-1".into()));
         assert_eq!(restart("RESTART JOB j FROM SAVEPOINT \"s-1\" KEEP"), (savepoint, EarlierRows::Keep, false));
         assert!(message("RESTART JOB j").contains("KEEP or REPLACE"));
         assert!(message("RESTART JOB j FROM SAVEPOINT s REPLACE").contains("write KEEP"));
         assert!(message("RESTART JOB j FROM SAVEPOINT s KEEP DISCARD").contains("leave it out"));
         assert!(message("RESTART JOB j FROM NOWHERE KEEP").contains("SAVEPOINT name"));
+        assert!(message("RESTART JOB j FROM TIMESTAMP 'noon' KEEP").contains("\"noon\" is no time"));
     }
 
     #[test]
