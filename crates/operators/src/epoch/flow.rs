@@ -276,7 +276,7 @@ fn scan_time(spec: &EpochSpec, scan: &RecordScanExec, context: &TaskContext) -> 
 }
 
 /// Which output columns of a scan are event time.
-fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> {
+pub(super) fn times_of(spec: &EpochSpec, scan: &RecordScanExec) -> Vec<Option<TimeColumn>> {
     let column = event_time_of(spec, scan).and_then(|time| time.column.as_ref());
     let lateness = spec.lateness();
     let lateness = lateness.as_ref();

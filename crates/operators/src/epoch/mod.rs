@@ -5,6 +5,7 @@
 //! which an executor makes the dataflow once per job ([`flow`]) and keeps it beside the job's state ([`held`]). Exchanges stay inside
 //! the stage: a stage boundary costs more than everything else (docs/adr/0009).
 pub mod cases;
+pub mod closed;
 pub mod compact;
 pub mod exec;
 pub mod flow;

@@ -89,14 +89,18 @@ impl EpochSpec {
             let node = PhysicalPlanNode::decode(section.plan.as_slice())
                 .map_err(|error| unreadable(&format!("the plan of job {}", self.job), &error))?;
             let plan = CasesToldOnce.proto_to_execution_plan(&node, &PhysicalPlanDecodeContext::new(context, &codec))?;
-            let emit = match (section.emit_on_close, self.allowed_lateness_us) {
-                (false, _) => Emit::OnUpdate,
-                (true, 0) => Emit::OnWindowClose,
-                (true, ahead_us) => Emit::OnWindowCloseThenUpdate { ahead_us },
-            };
-            Ok(SinkPlan { plan, emit })
+            Ok(SinkPlan { plan, emit: emit(section.emit_on_close, self.allowed_lateness_us) })
         };
         self.sinks.iter().map(decode).collect()
+    }
+}
+
+/// When an INSERT's rows come out.
+pub(super) fn emit(on_close: bool, allowed_lateness_us: i64) -> Emit {
+    match (on_close, allowed_lateness_us) {
+        (false, _) => Emit::OnUpdate,
+        (true, 0) => Emit::OnWindowClose,
+        (true, ahead_us) => Emit::OnWindowCloseThenUpdate { ahead_us },
     }
 }
 

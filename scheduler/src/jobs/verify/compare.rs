@@ -1,12 +1,12 @@
 //! Rows that a query answered beside rows of a table, by the table's key.
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Context;
 use datafusion::{
     arrow::{
         array::{Array, ArrayRef, AsArray, RecordBatch},
         compute::cast,
-        datatypes::{DataType, Float32Type, Float64Type},
+        datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef},
         row::{RowConverter, SortField},
         util::display::{ArrayFormatter, FormatOptions},
     },
@@ -40,88 +40,104 @@ pub struct Compared {
 /// A row of several batches.
 type Place = (usize, usize);
 
-/// `expected` and `found` have `columns`, in their order. `may_lack`: what the table lacks may be open windows. At most `kept` differences are described.
-pub fn compare(
-    table: &TableSchema,
-    columns: &[String],
-    expected: &[RecordBatch],
-    found: &[RecordBatch],
-    kept: usize,
-    may_lack: bool,
-) -> anyhow::Result<Compared> {
-    let types: Vec<DataType> = columns
-        .iter()
-        .map(|name| table.column(name).map(|column| column.data_type.clone()))
-        .collect::<Option<_>>()
-        .context("a column of the INSERT is not the table's")?;
-    let keys: Vec<usize> = table
-        .primary_key()
-        .map(|name| columns.iter().position(|column| column == name))
-        .collect::<Option<_>>()
-        .context("a key column is missing")?;
-    let converter = RowConverter::new(keys.iter().map(|&key| SortField::new(types[key].clone())).collect())?;
-    let expected = normalised(expected, &types)?;
-    let found = normalised(found, &types)?;
-    let mut wanted: HashMap<Vec<u8>, Vec<Place>> = HashMap::new();
-    for (batch, arrays) in expected.iter().enumerate() {
-        for (row, key) in key_rows(&converter, arrays, &keys, table.partition_key.len() == 1)?.into_iter().enumerate() {
-            // A row without a whole key is a dead letter.
-            let Some(key) = key else { continue };
-            wanted.entry(key).or_default().push((batch, row));
-        }
+/// A table, and the columns of it that are compared, in their order.
+#[derive(Debug)]
+pub struct Comparison {
+    table: TableSchema,
+    schema: SchemaRef,
+    /// Columns of the primary key.
+    keys: Vec<usize>,
+    converter: RowConverter,
+}
+
+impl Comparison {
+    pub fn of(table: TableSchema, columns: &[String]) -> anyhow::Result<Self> {
+        let field = |name: &String| Some(Field::new(name, table.column(name)?.data_type.clone(), true));
+        let fields: Option<Vec<Field>> = columns.iter().map(field).collect();
+        let fields = fields.context("a column of the INSERT is not the table's")?;
+        let keys: Option<Vec<usize>> = table.primary_key().map(|name| columns.iter().position(|column| column == name)).collect();
+        let keys = keys.context("a key column is missing")?;
+        let converter = RowConverter::new(keys.iter().map(|&key| SortField::new(fields[key].data_type().clone())).collect())?;
+        Ok(Self { table, schema: Arc::new(Schema::new(fields)), keys, converter })
     }
-    let mut compared = Compared::default();
-    let telling = Telling { table, columns, keys: &keys, kept };
-    for arrays in &found {
-        for (row, key) in key_rows(&converter, arrays, &keys, table.partition_key.len() == 1)?.into_iter().enumerate() {
-            compared.rows += 1;
-            let Some(places) = key.and_then(|key| wanted.remove(&key)) else {
-                telling.note(&mut compared, "extra", None, Some((arrays, row)))?;
+
+    pub fn table(&self) -> &TableSchema {
+        &self.table
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Rows of the compared columns, in the table's types.
+    pub fn normalised(&self, batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
+        let columns = batch.columns().iter().zip(self.schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type())).collect::<Result<Vec<_>, _>>()?;
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// The key of each row; none where a column of it is NULL, or the partition key is one empty text, which no table takes.
+    pub fn keys(&self, rows: &RecordBatch) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
+        let key_arrays: Vec<ArrayRef> = self.keys.iter().map(|&key| rows.column(key).clone()).collect();
+        let encoded = self.converter.convert_columns(&key_arrays)?;
+        let partition_key_is_one = self.table.partition_key.len() == 1;
+        let partition_key = key_arrays.first().filter(|_| partition_key_is_one).and_then(|array| array.as_string_opt::<i32>());
+        let is_whole = |row: usize| {
+            key_arrays.iter().all(|array| array.is_valid(row)) && partition_key.is_none_or(|texts| !texts.value(row).is_empty())
+        };
+        Ok(encoded.iter().enumerate().map(|(row, key)| is_whole(row).then(|| key.as_ref().to_vec())).collect())
+    }
+
+    /// Adds to `compared` what differs. Rows are normalised; those of one key are all here. `has_open_windows`: of `expected`, so the table may lack rows. At most
+    /// `kept` differences are described.
+    pub fn compare(
+        &self,
+        expected: &[RecordBatch],
+        found: &[RecordBatch],
+        kept: usize,
+        has_open_windows: bool,
+        compared: &mut Compared,
+    ) -> anyhow::Result<()> {
+        let mut wanted: HashMap<Vec<u8>, Vec<Place>> = HashMap::new();
+        for (batch, rows) in expected.iter().enumerate() {
+            for (row, key) in self.keys(rows)?.into_iter().enumerate() {
+                // A row without a whole key is a dead letter.
+                let Some(key) = key else { continue };
+                wanted.entry(key).or_default().push((batch, row));
+            }
+        }
+        let telling = Telling { comparison: self, kept };
+        for rows in found {
+            let arrays = rows.columns();
+            for (row, key) in self.keys(rows)?.into_iter().enumerate() {
+                compared.rows += 1;
+                let Some(places) = key.and_then(|key| wanted.remove(&key)) else {
+                    telling.note(compared, "extra", None, Some((arrays, row)))?;
+                    continue;
+                };
+                // Of several rows of a key that come from several partitions, any may be the last.
+                let mut same = false;
+                for &(batch, other) in &places {
+                    same = same || is_same_row(expected[batch].columns(), other, arrays, row)?;
+                }
+                if !same {
+                    let (batch, other) = places[places.len() - 1];
+                    telling.note(compared, "changed", Some((expected[batch].columns(), other)), Some((arrays, row)))?;
+                }
+            }
+        }
+        let mut missing: Vec<(Vec<u8>, Vec<Place>)> = wanted.into_iter().collect();
+        missing.sort();
+        for (_, places) in missing {
+            if has_open_windows {
+                compared.open += 1;
                 continue;
-            };
-            // Of several rows of a key that come from several partitions, any may be the last.
-            let mut same = false;
-            for &(batch, other) in &places {
-                same = same || is_same_row(&expected[batch], other, arrays, row)?;
             }
-            if !same {
-                let (batch, other) = places[places.len() - 1];
-                telling.note(&mut compared, "changed", Some((&expected[batch], other)), Some((arrays, row)))?;
-            }
+            let (batch, row) = places[places.len() - 1];
+            telling.note(compared, "missing", Some((expected[batch].columns(), row)), None)?;
         }
+        Ok(())
     }
-    let mut missing: Vec<(Vec<u8>, Vec<Place>)> = wanted.into_iter().collect();
-    missing.sort();
-    for (_, places) in missing {
-        if may_lack {
-            compared.open += 1;
-            continue;
-        }
-        let (batch, row) = places[places.len() - 1];
-        telling.note(&mut compared, "missing", Some((&expected[batch], row)), None)?;
-    }
-    Ok(compared)
-}
-
-fn normalised(batches: &[RecordBatch], types: &[DataType]) -> anyhow::Result<Vec<Vec<ArrayRef>>> {
-    let of = |batch: &RecordBatch| batch.columns().iter().zip(types).map(|(column, to)| Ok(cast(column, to)?)).collect();
-    batches.iter().map(of).collect()
-}
-
-/// The key of each row; none where a column of it is NULL, or the partition key is one empty text, which no table takes.
-fn key_rows(
-    converter: &RowConverter,
-    arrays: &[ArrayRef],
-    keys: &[usize],
-    partition_key_is_one: bool,
-) -> anyhow::Result<Vec<Option<Vec<u8>>>> {
-    let key_arrays: Vec<ArrayRef> = keys.iter().map(|&key| arrays[key].clone()).collect();
-    let rows = converter.convert_columns(&key_arrays)?;
-    let partition_key = key_arrays.first().filter(|_| partition_key_is_one).and_then(|array| array.as_string_opt::<i32>());
-    let is_whole = |row: usize| {
-        key_arrays.iter().all(|array| array.is_valid(row)) && partition_key.is_none_or(|texts| !texts.value(row).is_empty())
-    };
-    Ok(rows.iter().enumerate().map(|(row, key)| is_whole(row).then(|| key.as_ref().to_vec())).collect())
 }
 
 fn is_same_row(left: &[ArrayRef], row: usize, right: &[ArrayRef], other: usize) -> anyhow::Result<bool> {
@@ -151,9 +167,7 @@ fn is_same(left: &ArrayRef, row: usize, right: &ArrayRef, other: usize) -> anyho
 
 /// How differences are put into words.
 struct Telling<'a> {
-    table: &'a TableSchema,
-    columns: &'a [String],
-    keys: &'a [usize],
+    comparison: &'a Comparison,
     /// So many at most are described; all are counted.
     kept: usize,
 }
@@ -173,10 +187,10 @@ impl Telling<'_> {
         if compared.differences.len() >= self.kept {
             return Ok(());
         }
-        let all: Vec<usize> = (0..self.columns.len()).collect();
-        let key = expected.or(found).map(|row| self.shown(row, self.keys)).transpose()?.unwrap_or_default();
+        let all: Vec<usize> = (0..self.comparison.schema.fields().len()).collect();
+        let key = expected.or(found).map(|row| self.shown(row, &self.comparison.keys)).transpose()?.unwrap_or_default();
         compared.differences.push(Difference {
-            table: self.table.name.to_string(),
+            table: self.comparison.table.name.to_string(),
             kind,
             key,
             expected: expected.map(|row| self.shown(row, &all)).transpose()?,
@@ -189,7 +203,8 @@ impl Telling<'_> {
         let options = FormatOptions::default().with_null("NULL");
         let mut parts = vec![];
         for &column in only {
-            parts.push(format!("{}={}", self.columns[column], ArrayFormatter::try_new(&arrays[column], &options)?.value(row)));
+            let name = self.comparison.schema.field(column).name();
+            parts.push(format!("{name}={}", ArrayFormatter::try_new(&arrays[column], &options)?.value(row)));
         }
         Ok(parts.join(" "))
     }
@@ -197,12 +212,7 @@ impl Telling<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::{
-        array::{Float64Array, StringArray},
-        datatypes::{Field, Schema},
-    };
+    use datafusion::arrow::array::{Float64Array, StringArray};
     use polybolos_tables::{Column, TableName};
 
     use super::*;
@@ -214,14 +224,21 @@ mod tests {
         vec![RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).expect("a batch")]
     }
 
-    fn compared(expected: &[(Option<&str>, Option<f64>)], found: &[(Option<&str>, Option<f64>)], may_lack: bool) -> Compared {
+    fn of_table(table: TableSchema, expected: &[RecordBatch], found: &[RecordBatch], has_open_windows: bool) -> Compared {
+        let comparison = Comparison::of(table, &["k".into(), "v".into()]).expect("its columns");
+        let mut compared = Compared::default();
+        comparison.compare(expected, found, 2, has_open_windows, &mut compared).expect("compared");
+        compared
+    }
+
+    fn compared(expected: &[(Option<&str>, Option<f64>)], found: &[(Option<&str>, Option<f64>)], open: bool) -> Compared {
         let table = TableSchema {
             name: TableName::new("s", "t"),
             columns: vec![Column::new("k", DataType::Utf8), Column::new("v", DataType::Float64)],
             partition_key: vec!["k".into()],
             clustering_key: vec![],
         };
-        compare(&table, &["k".into(), "v".into()], &rows(expected), &rows(found), 2, may_lack).expect("compared")
+        of_table(table, &rows(expected), &rows(found), open)
     }
 
     #[test]
@@ -271,7 +288,6 @@ mod tests {
 
     #[test]
     fn only_a_partition_key_of_one_column_may_not_be_empty() {
-        let columns = ["k".to_owned(), "v".to_owned()];
         let missing = |partition_key: &[&str], clustering_key: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let table = TableSchema {
@@ -280,7 +296,7 @@ mod tests {
                 partition_key: owned(partition_key),
                 clustering_key: owned(clustering_key),
             };
-            compare(&table, &columns, &rows(&[(Some(""), Some(1.0))]), &[], 2, false).expect("compared").count
+            of_table(table, &rows(&[(Some(""), Some(1.0))]), &[], false).count
         };
         assert_eq!(missing(&["k"], &["v"]), 0);
         assert_eq!(missing(&["k", "v"], &[]), 1);

@@ -3,6 +3,8 @@
 mod compare;
 mod counted;
 mod oracle;
+mod query;
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +15,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use datafusion::arrow::array::RecordBatch;
-use futures::{StreamExt, TryStreamExt};
 use parking_lot::RwLock;
 use polybolos_kafka::{admin::Admin, settled::until_settled};
 use polybolos_operators::publish::topic::TopicTarget;
@@ -25,7 +25,7 @@ use polybolos_sql::{
     names::quoted,
     parser::parse_one,
     planner::{InsertPlan, Planner},
-    statement::{Emit, StatementKind},
+    statement::StatementKind,
 };
 use polybolos_streaming::manifest::Manifest;
 use polybolos_tables::{
@@ -34,7 +34,7 @@ use polybolos_tables::{
 };
 
 pub use self::compare::Difference;
-use self::{compare::compare, oracle::Oracle};
+use self::{compare::Comparison, oracle::Oracle, rows::Rows};
 use super::{
     manager::{Entry, JobManager},
     restart,
@@ -162,21 +162,25 @@ impl JobManager {
             Oracle::new(self, queries, catalog, definition, handle, (&manifest, &beginnings), &verification.records_read).await?;
         verification.records_total.store(oracle.records, Relaxed);
         for (index, (insert, table)) in oracle.plan.inserts.iter().zip(tables).enumerate() {
-            let Some(AtRest { schema, columns, rows: found }) = table else {
+            let Some(AtRest { comparison, rows: found }) = table else {
                 remarks.push(format!("{} keeps no rows that could be verified", insert.target.name));
                 continue;
             };
-            let expected = oracle.rows(index).await.with_context(|| {
-                format!("job {} cannot be verified: its query fails where the job set rows aside", definition.name)
-            })?;
-            let closing = insert.emit == Emit::OnWindowClose;
-            let compared = compare(&schema, &columns, &expected, &found, KEPT.saturating_sub(outcome.differences.len()), closing)?;
+            let failed = || cannot_be_verified(&definition.name, manifest.counts.dead_letters > 0);
+            let expected = Rows::default().and(&comparison, oracle.rows(index).with_context(failed)?).await.with_context(failed)?;
+            let has_open_windows = oracle.has_open_windows(index);
+            let kept = KEPT.saturating_sub(outcome.differences.len());
+            let table = comparison.table().name.clone();
+            let compare = move || rows::compare(&comparison, expected, found, kept, has_open_windows);
+            let compared = tokio::task::spawn_blocking(compare).await??;
             outcome.rows += compared.rows;
             outcome.difference_count += compared.count;
             outcome.differences.extend(compared.differences);
-            if compared.open > 0 {
+            if has_open_windows {
                 let (rows, are) = (counted(compared.open, "row"), agreeing(compared.open, "is", "are"));
-                remarks.push(format!("{rows} of {} {are} not written, as windows may be open", schema.name));
+                remarks.push(format!(
+                    "which windows of {table} are closed cannot be told, so {rows} that {are} not written count as open windows"
+                ));
             }
         }
         if outcome.difference_count > 0 && definition.is_upgraded {
@@ -188,6 +192,7 @@ impl JobManager {
         }
         if outcome.difference_count > 0 {
             remarks.extend(compaction(oracle.plan.inserts.iter().flat_map(|insert| &insert.sources)));
+            remarks.extend(looked_up_now(oracle.plan.inserts.iter().flat_map(|insert| &insert.lookups)));
         }
         outcome.message = remarks.join("; ");
         Ok(outcome)
@@ -205,17 +210,20 @@ impl JobManager {
         let plan = self.plan(catalog.clone(), definition).await?;
         let mut tables = vec![];
         for InsertPlan { target, columns, .. } in &plan.inserts {
-            let (schema, rows) = match (target.table_schema(), &target.connector) {
-                (Some(schema), _) => (schema.clone(), self.stored_rows(schema, columns).await?),
-                (None, Connector::UpsertKafka(_)) if target.is_unbounded() => {
-                    (schema_of_topic(target), self.rows_of_topic(queries, catalog, target, columns).await?)
-                }
+            let schema = match (target.table_schema(), &target.connector) {
+                (Some(schema), _) => schema,
+                (None, Connector::UpsertKafka(_)) if target.is_unbounded() => schema_of_topic(target),
                 _ => {
                     tables.push(None);
                     continue;
                 }
             };
-            tables.push(Some(AtRest { schema, columns: columns.clone(), rows }));
+            let comparison = Arc::new(Comparison::of(schema, columns)?);
+            let rows = match target.table_schema() {
+                Some(schema) => self.stored_rows(schema, columns, &comparison).await?,
+                None => self.rows_of_topic(queries, catalog, target, columns, &comparison).await?,
+            };
+            tables.push(Some(AtRest { comparison, rows }));
         }
         if tables.iter().all(Option::is_none) {
             bail!(
@@ -226,14 +234,11 @@ impl JobManager {
         Ok((manifest, tables))
     }
 
-    async fn stored_rows(&self, table: TableSchema, columns: &[String]) -> anyhow::Result<Vec<RecordBatch>> {
+    async fn stored_rows(&self, table: TableSchema, columns: &[String], comparison: &Arc<Comparison>) -> anyhow::Result<Rows> {
         let request = ScanRequest { table, columns: columns.to_vec(), predicates: vec![], limit: None };
-        let mut rows = vec![];
+        let mut rows = Rows::default();
         for slice in self.platform().tables.slices(&request, 8).await? {
-            let mut batches = self.platform().tables.scan(&request, &slice);
-            while let Some(batch) = batches.next().await {
-                rows.push(batch?);
-            }
+            rows = rows.and(comparison, self.platform().tables.scan(&request, &slice)).await?;
         }
         Ok(rows)
     }
@@ -246,7 +251,8 @@ impl JobManager {
         catalog: &Arc<Catalog>,
         target: &TableDefinition,
         columns: &[String],
-    ) -> anyhow::Result<Vec<RecordBatch>> {
+        comparison: &Arc<Comparison>,
+    ) -> anyhow::Result<Rows> {
         if let Some(TopicTarget { connection, topic, .. }) = topic_of(self.platform(), target)? {
             until_settled(&connection, &topic).await?;
         }
@@ -255,8 +261,24 @@ impl JobManager {
         let StatementKind::Query(query) = parse_one(&select, Limits::default())?.kind else { bail!("{select} is no query") };
         let tables = Arc::new(self.platform().clone());
         let plan = Planner::new(&queries.session().state(), catalog.clone(), tables).plan_query(&query).await?;
-        Ok(queries.run(&plan).await?.try_collect().await?)
+        Rows::default().and(comparison, queries.run(&plan).await?).await
     }
+}
+
+fn cannot_be_verified(job: &str, has_letters: bool) -> String {
+    let rows = if has_letters { ", perhaps on rows that the job set aside" } else { "" };
+    format!("job {job} cannot be verified: its query over all that it has read fails{rows}")
+}
+
+/// What differences may come of where rows stand beside what a table said when they came.
+fn looked_up_now<'a>(tables: impl Iterator<Item = &'a TableDefinition>) -> Option<String> {
+    let tables: BTreeSet<String> = tables.map(|table| table.name.to_string()).collect();
+    (!tables.is_empty()).then(|| {
+        let tables = tables.into_iter().collect::<Vec<_>>().join(", ");
+        format!(
+            "what the job looks up in {tables} was taken as it is now, so differences may come of rows that changed there since"
+        )
+    })
 }
 
 /// What differences may come of where records stand for rows: one that was the last of its key when the job read it may be gone, with a newer one behind what the
@@ -281,11 +303,10 @@ fn schema_of_topic(target: &TableDefinition) -> TableSchema {
     }
 }
 
-/// A table that keeps rows, and the columns that the job fills.
+/// A table that keeps rows, by the columns that the job fills.
 struct AtRest {
-    schema: TableSchema,
-    columns: Vec<String>,
-    rows: Vec<RecordBatch>,
+    comparison: Arc<Comparison>,
+    rows: Rows,
 }
 
 /// What is left of the job's input.
@@ -352,5 +373,8 @@ mod tests {
         assert_eq!(compaction(catalog.tables[..1].iter()), None);
         let told = compaction(catalog.tables.iter()).expect("told");
         assert!(told.starts_with("what the job has read of changes, rows may be compacted away"), "{told}");
+        assert_eq!(looked_up_now(catalog.tables[..0].iter()), None);
+        let told = looked_up_now(catalog.tables[..2].iter()).expect("told");
+        assert!(told.starts_with("what the job looks up in a, b was taken as it is now"), "{told}");
     }
 }

@@ -13,25 +13,17 @@ use datafusion::{
         datatypes::{Int32Type, Int64Type},
     },
     catalog::TableProvider,
-    common::{
-        Result as DataFusionResult,
-        tree_node::{TreeNode, TreeNodeRecursion},
-    },
-    physical_expr::{Distribution, ScalarFunctionExpr},
-    physical_plan::{
-        ExecutionPlan, ExecutionPlanProperties, coalesce_partitions::CoalescePartitionsExec, replace_children_if_necessary,
-    },
+    common::Result as DataFusionResult,
+    execution::SendableRecordBatchStream,
 };
 use futures::StreamExt;
 use polybolos_operators::{
     dead_letters,
-    epoch::flow::fuse_scans,
     providers::{QueryRanges, Reading},
     task::TaskDescriptor,
 };
 use polybolos_sql::{
     catalog::{Catalog, Connector, JobDefinition, TableDefinition},
-    clock,
     planner::{JobPlan, Planner},
     schema::{Providers, Use},
 };
@@ -45,6 +37,7 @@ use polybolos_tables::{ScanRequest, TableSchema};
 use super::{
     super::{manager::JobManager, runner::JobHandle},
     counted,
+    query::{self, Query},
 };
 use crate::{providers::PlatformTables, queries::Queries};
 
@@ -56,7 +49,8 @@ const MOST_CUTS: usize = 10_000;
 pub struct Oracle<'a> {
     queries: &'a Queries,
     pub plan: JobPlan,
-    physical: Vec<Arc<dyn ExecutionPlan>>,
+    /// One per INSERT.
+    answers: Vec<Query>,
     /// Of all scans together.
     pub records: u64,
 }
@@ -124,84 +118,26 @@ impl<'a> Oracle<'a> {
             );
         }
         let state = queries.session().state();
-        let (mut physical, mut records) = (vec![], 0);
+        let (mut answers, mut records) = (vec![], 0);
         for insert in &plan.inserts {
-            let of_insert = state.query_planner().create_physical_plan(&insert.plan, &state).await?;
-            // What fails on a row leaves the row out, as in the job.
-            let of_insert = as_one_where_needed(fuse_scans(of_insert)?)?;
-            if reads_clock(&of_insert)? {
-                bail!("job {} reads the clock (now(), PROCTIME()), which no later query can answer alike", plan.name);
-            }
-            if let Some(name) = volatile_function(&of_insert)? {
-                bail!("job {} calls {name}(), which answers otherwise each time, so no later query can answer alike", plan.name);
-            }
-            physical.push(counted::count(of_insert, &ranges, read, &mut records)?);
+            let mut query = Query::of(&state, insert, handle, manifest.fired_through_us()).await?;
+            query.refuse(&plan.name)?;
+            query.plan = query::with_lookups(query.plan, &state, &manager.platform().tables).await?;
+            query.plan = counted::count(query.plan, &ranges, read, &mut records)?;
+            answers.push(query);
         }
-        Ok(Self { queries, plan, physical, records })
+        Ok(Self { queries, plan, answers, records })
+    }
+
+    /// Whether an INSERT's answer has rows of windows that are open, which the job has not written.
+    pub fn has_open_windows(&self, insert: usize) -> bool {
+        self.answers[insert].has_open_windows
     }
 
     /// The answer of one INSERT's query.
-    pub async fn rows(&self, insert: usize) -> anyhow::Result<Vec<RecordBatch>> {
-        let mut stream = self.queries.execute(self.physical[insert].clone())?;
-        let mut rows = vec![];
-        while let Some(batch) = stream.next().await {
-            rows.push(batch?);
-        }
-        Ok(rows)
+    pub fn rows(&self, insert: usize) -> DataFusionResult<SendableRecordBatchStream> {
+        self.queries.execute(self.answers[insert].plan.clone())
     }
-}
-
-/// Fused scans have a partition for each of the topic's, also where what stands above them takes only one.
-fn as_one_where_needed(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-    if plan.children().is_empty() {
-        return Ok(plan);
-    }
-    let inputs = plan.children().into_iter().cloned().zip(plan.input_distribution_requirements().into_per_child());
-    let inputs = inputs.map(|(input, needed)| {
-        let input = as_one_where_needed(input)?;
-        let is_apart = input.output_partitioning().partition_count() > 1;
-        let input = match needed {
-            Distribution::SinglePartition if is_apart => Arc::new(CoalescePartitionsExec::new(input)),
-            _ => input,
-        };
-        Ok(input)
-    });
-    let inputs = inputs.collect::<DataFusionResult<Vec<_>>>()?;
-    replace_children_if_necessary(plan, inputs)
-}
-
-fn reads_clock(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<bool> {
-    let mut found = false;
-    plan.apply_expressions(&mut |expression| {
-        found |= clock::reads_clock(expression);
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    for child in plan.children() {
-        found |= reads_clock(child)?;
-    }
-    Ok(found)
-}
-
-/// A function of the plan that answers the same arguments differently each time, as `random` and `uuid`.
-fn volatile_function(plan: &Arc<dyn ExecutionPlan>) -> DataFusionResult<Option<String>> {
-    let mut found = None;
-    plan.apply_expressions(&mut |expression| {
-        expression.apply(|part| {
-            if !part.is_volatile_node() {
-                return Ok(TreeNodeRecursion::Continue);
-            }
-            let call = part.downcast_ref::<ScalarFunctionExpr>();
-            found = Some(call.map_or_else(|| part.to_string(), |call| call.fun().name().to_owned()));
-            Ok(TreeNodeRecursion::Stop)
-        })
-    })?;
-    for child in plan.children() {
-        if found.is_some() {
-            break;
-        }
-        found = volatile_function(child)?;
-    }
-    Ok(found)
 }
 
 /// The parts of a range between the offsets that are left out.
@@ -325,23 +261,7 @@ impl QueryRanges for FixedRanges {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::prelude::SessionContext;
-
     use super::*;
-
-    #[tokio::test]
-    async fn functions_that_answer_otherwise_each_time_are_found_wherever_they_are() {
-        let context = SessionContext::new();
-        for (columns, expected) in [
-            ("a + 1 AS x, 1 AS y", None),
-            ("a + 1 AS x, a + random() AS y", Some("random")),
-            ("upper(CAST(uuid() AS VARCHAR)) AS x, a AS y", Some("uuid")),
-        ] {
-            let sql = format!("SELECT x, max(y) FROM (SELECT {columns} FROM (VALUES (1), (2)) AS t(a)) GROUP BY x");
-            let plan = context.sql(&sql).await.expect("planned").create_physical_plan().await.expect("planned");
-            assert_eq!(volatile_function(&plan).expect("walked").as_deref(), expected, "{columns}");
-        }
-    }
 
     #[test]
     fn what_is_left_out_cuts_a_range() {
