@@ -71,6 +71,24 @@ def test_rows_go_on_with_what_the_table_says_when_they_come(system, stem, kind):
     assert not error_of(system, stem)
 
 
+def test_what_is_looked_up_is_verified_as_the_table_is_now(system, stem):
+    declare(system, stem)
+    system.sql(
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT o.id, c.name FROM {stem}_orders AS o "
+        f"LEFT JOIN {stem}_customers FOR SYSTEM_TIME AS OF o.proctime AS c ON o.customer = c.id AND o.region = c.region"
+    )
+    produce(system, stem, [{"id": number, "customer": number, "region": "eu", "amount": 1} for number in range(1, 31)])
+    wanted = {number: f"name {number}" if 1 <= number <= 20 else None for number in range(31)}
+    wait_for("the rows", lambda: found(system, stem), wanted)
+    told = system.run("job", "verify", f"{stem}_job").stderr
+    assert "31 rows compared with 31 records: 0 differences" in told, told
+    system.sql(f"INSERT INTO {stem}_customers VALUES ('eu', 10, 'renamed', 1000)")
+    verified = system.run("job", "verify", f"{stem}_job", "--output", "json", check=False)
+    assert verified.returncode == 4 and f"what the job looks up in {stem}_customers was taken as it is now" in verified.stderr, verified.stderr
+    [difference] = [json.loads(line) for line in verified.stdout.splitlines()]
+    assert (difference["difference"], difference["key"]) == ("changed", "id=10"), difference
+
+
 def test_a_column_of_the_key_may_be_a_literal_and_what_is_looked_up_is_counted_and_kept(system, stem):
     declare(system, stem, ", 'lookup.cache.ttl' = '1 h', 'lookup.cache.max-rows' = '100'")
     system.sql(f"CREATE TABLE {stem}_totals (name STRING, n BIGINT, total BIGINT, PRIMARY KEY (name) NOT ENFORCED) WITH ({OPTIONS})")
