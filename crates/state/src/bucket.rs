@@ -196,6 +196,11 @@ impl BucketTable {
         self.default_expiry.is_some()
     }
 
+    /// Whether a row that is there ends when those end that change now; all do without a TTL.
+    pub fn ends_with_changes(&self, key: &[u8], row: &[u8]) -> bool {
+        self.default_expiry.is_none_or(|at| self.expiry(key, row) == Some(at))
+    }
+
     /// `None` leaves the expiry as it was, unless rows expire some time after their last change.
     pub fn put(&mut self, key: &[u8], row: &[u8], entry: Entry, expiry: Option<i64>) {
         let expiry = expiry.or(self.default_expiry).or_else(|| self.expiry(key, row));

@@ -152,6 +152,17 @@ mod tests {
                     "Top 2: column v Int64",
                 ],
             ),
+            (
+                "SELECT k, sum(v) OVER (PARTITION BY v ORDER BY k) AS s FROM t",
+                vec![
+                    "Window: key v Int64",
+                    "Window: order k Timestamp(ms)",
+                    "Window: column k Timestamp(ms)",
+                    "Window: column v Int64",
+                    "Window: rows before the last peers Binary, UInt64, UInt64",
+                    "Window: sum before the last peers Int64",
+                ],
+            ),
         ] {
             let (before, after) = (kept_of(one.clone(), sql), kept_of(other.clone(), sql));
             assert_eq!(layout(&before), layout(&after), "{sql}");

@@ -12,7 +12,7 @@ use datafusion::{
 };
 
 use super::{Builder, check_order, times};
-use crate::operators::{Appends, SortedRows, Window};
+use crate::operators::{Appends, Resuming, SortedRows, Window};
 
 impl Builder<'_> {
     pub(super) fn lower_window(
@@ -35,8 +35,9 @@ impl Builder<'_> {
         if let Some(session) = &session {
             times[rows.columns + session.end] = Some(session.time);
         }
-        let appends = Appends::of(expressions, &rows.schema);
-        let window = Window { rows, expressions: expressions.to_vec(), session, appends, output: output.clone() };
+        let resuming = Resuming::of(expressions, &rows);
+        let appends = if resuming.is_some() { None } else { Appends::of(expressions, &rows.schema) };
+        let window = Window { rows, expressions: expressions.to_vec(), session, appends, resuming, output: output.clone() };
         Ok(self.operator(window, vec![node], output, true, times))
     }
 

@@ -21,7 +21,7 @@ use datafusion::{
 use super::may_fail;
 
 /// The rows before new ones of which those are computed: all.
-const ALL: usize = usize::MAX;
+pub(super) const ALL: usize = usize::MAX;
 
 /// Windows in which rows keep their values when others come behind them.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ impl Appends {
     }
 }
 
-fn context_of(expression: &dyn WindowExpr, input: &Schema) -> Option<usize> {
+/// So many rows before its own an expression needs; `None`: its value may change when rows come behind.
+pub(super) fn context_of(expression: &dyn WindowExpr, input: &Schema) -> Option<usize> {
     let any = expression.as_any();
     let context = if let Some(standard) = any.downcast_ref::<StandardWindowExpr>() {
         of_standard(standard)?
@@ -58,7 +59,7 @@ fn context_of(expression: &dyn WindowExpr, input: &Schema) -> Option<usize> {
     expression.expressions().iter().all(|argument| is_sure(argument, input)).then_some(context)
 }
 
-fn name_of(standard: &StandardWindowExpr) -> Option<&str> {
+pub(super) fn name_of(standard: &StandardWindowExpr) -> Option<&str> {
     Some(standard.get_standard_func_expr().as_any().downcast_ref::<WindowUDFExpr>()?.fun().name())
 }
 
@@ -116,7 +117,7 @@ fn of_frame(frame: &WindowFrame) -> Option<usize> {
 
 /// Whether no row on which an argument fails comes to a window, whose partition it would make fail: nothing in it can fail, or a
 /// guard in front has evaluated all of it.
-fn is_sure(argument: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {
+pub(super) fn is_sure(argument: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {
     let is_guarded = may_fail(argument, input);
     let is_binary_sure = |binary: &BinaryExpr| match binary.op() {
         // A guard may not have evaluated the other side, by what other rows came with a row.

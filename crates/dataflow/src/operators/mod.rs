@@ -44,7 +44,7 @@ pub use sorted::SortedRows;
 pub use top_n::TopN;
 pub use union::Union;
 pub use unnest::Unnest;
-pub use window::{Session, Window};
+pub use window::{Resuming, Session, Window};
 
 /// A row on which an expression failed; the query goes on without it.
 #[derive(Clone, Debug)]

@@ -1,4 +1,6 @@
 //! Rows of a partition kept in the order of a sort: what windows and top-N share.
+use std::ops::Range;
+
 use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::{DataType, SchemaRef},
@@ -68,9 +70,12 @@ impl SortedRows {
     }
 
     pub(super) fn row_format(&self) -> Result<RowFormat> {
-        let order = self.order.iter().map(|(column, options)| SortField::new_with_options(self.type_of(*column).clone(), *options));
         let columns = (0..self.columns).map(|column| SortField::new(self.type_of(column).clone()));
-        RowFormat::ordered(order.chain(columns).collect())
+        RowFormat::ordered(self.order_fields().chain(columns).collect())
+    }
+
+    fn order_fields(&self) -> impl Iterator<Item = SortField> {
+        self.order.iter().map(|(column, options)| SortField::new_with_options(self.type_of(*column).clone(), *options))
     }
 
     /// The kept columns of rows of bytes.
@@ -131,6 +136,33 @@ impl SortedRows {
         are_before.then_some(rows)
     }
 
+    /// The rows of a partition from `from` on, behind those `before` in front of them, in order and repeated by weight; and how many of the
+    /// latter there are.
+    pub(super) fn rows_from(table: &BucketTable, key: &[u8], from: &[u8], before: usize) -> (Vec<Box<[u8]>>, usize) {
+        let (mut rows, mut in_front): (Vec<Box<[u8]>>, usize) = (vec![], 0);
+        table.visit_backwards(key, |known, entry| {
+            let mut times = usize::try_from(entry.weight).unwrap_or(0);
+            if known < from {
+                times = times.min(before - in_front);
+                in_front += times;
+            }
+            rows.extend(std::iter::repeat_n(known, times).map(Box::from));
+            known >= from || in_front < before
+        });
+        rows.reverse();
+        (rows, in_front)
+    }
+
+    /// The rows of a partition before `end`, in order and repeated by weight.
+    pub(super) fn rows_until(table: &BucketTable, key: &[u8], end: &[u8]) -> Vec<Box<[u8]>> {
+        let mut rows: Vec<Box<[u8]>> = vec![];
+        table.visit_between(key, &[], Some(end), |known, entry| {
+            rows.extend(std::iter::repeat_n(known, usize::try_from(entry.weight).unwrap_or(0)).map(Box::from));
+            true
+        });
+        rows
+    }
+
     /// How many rows a partition has.
     pub(super) fn count(table: &BucketTable, key: &[u8]) -> u64 {
         let mut count = 0;
@@ -142,8 +174,28 @@ impl SortedRows {
     }
 
     pub(super) fn batch(&self, rows: &[Box<[u8]>]) -> Result<RecordBatch> {
-        let columns = self.decode(rows.iter().map(AsRef::as_ref))?;
-        batch_of(self.kept_schema(), columns, rows.len())
+        Ok(self.batch_and_order(rows)?.0)
+    }
+
+    /// The kept columns, and those of the order.
+    pub(super) fn batch_and_order(&self, rows: &[Box<[u8]>]) -> Result<(RecordBatch, Vec<ArrayRef>)> {
+        let mut order = self.row_format()?.decode(rows.iter().map(AsRef::as_ref))?;
+        let columns = order.split_off(self.order.len());
+        Ok((batch_of(self.kept_schema(), columns, rows.len())?, order))
+    }
+
+    /// Rows next to each other whose order is the same, of these columns of the order; and what rows like the last begin with.
+    pub(super) fn peers(&self, order: &[ArrayRef], rows: usize) -> Result<(Vec<Range<usize>>, Box<[u8]>)> {
+        let encoded = RowFormat::ordered(self.order_fields().collect())?.encode(order)?;
+        let mut peers: Vec<Range<usize>> = vec![];
+        for row in 0..rows {
+            match peers.last_mut() {
+                Some(last) if encoded.row(last.start) == encoded.row(row) => last.end = row + 1,
+                _ => peers.push(row..row + 1),
+            }
+        }
+        let last = peers.last().map_or(&[][..], |last| encoded.row(last.start));
+        Ok((peers, last.into()))
     }
 
     pub(super) fn dropped(&self) -> String {

@@ -22,6 +22,27 @@ fn what_counts_by_peers_and_places_keeps_the_law() {
     }
 }
 
+/// Rows come behind all others of their partition, beside the last of the same order, and late.
+#[test]
+fn totals_keep_the_law_wherever_rows_come() {
+    const LATE: &str = "id - CASE WHEN id % 23 = 0 THEN 40 ELSE 0 END";
+    for order in ["id / 2", "id / 30", "id / 30 DESC", LATE] {
+        let peers = format!("OVER (PARTITION BY k ORDER BY {order})");
+        let totals = format!(
+            "sum(id) {peers} AS s, avg(id) {peers} AS m, count(*) {peers} AS n, max(id) {peers} AS g, CAST(rank() {peers} AS BIGINT) AS r, CAST(dense_rank() {peers} AS BIGINT) AS d"
+        );
+        let each = format!("OVER (PARTITION BY k ORDER BY {order}, id ROWS UNBOUNDED PRECEDING)");
+        let numbers = format!(
+            "sum(id) {each} AS s, min(id) {each} AS l, CAST(row_number() {each} AS BIGINT) AS n, lag(id, 2) OVER (PARTITION BY k ORDER BY {order}, id) AS p"
+        );
+        for rows in ["t0", CHANGING] {
+            keeps_the_law(&format!("SELECT id, k, {totals} FROM {rows} AS a"));
+            keeps_the_law(&format!("SELECT id, k, {numbers} FROM {rows} AS a"));
+        }
+    }
+    keeps_the_law("SELECT id, sum(id) OVER (PARTITION BY k ORDER BY ts) AS s FROM t0");
+}
+
 #[test]
 fn set_operations_that_keep_duplicates_keep_the_law() {
     for word in ["INTERSECT ALL", "EXCEPT ALL"] {

@@ -763,6 +763,9 @@ impl<'a> Grammar<'a> {
                         format!("{function}({integer}) {over}")
                     }
                     choice => {
+                        // Peers share their frame.
+                        let shares = frame.is_empty() && choice > 1;
+                        let over = if shares { format!("OVER ({partition}ORDER BY {})", one.sql) } else { over };
                         let function = ["sum", "count", "min", "max"].choose(self.rng).expect("functions");
                         let of_some = |condition: String| {
                             let plain = format!("{function}(CASE WHEN {condition} THEN {integer} END)");

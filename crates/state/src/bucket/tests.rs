@@ -211,6 +211,7 @@ fn with_a_ttl_rows_end_so_long_after_their_last_change() {
     table.commit();
     table.begin(Some(5), Some(15));
     table.add(b"k", b"a", 1, None);
+    assert_eq!([b"a", b"b"].map(|row| table.ends_with_changes(b"k", row)), [true, false]);
     table.commit();
     table.begin(Some(10), Some(20));
     assert_eq!(rows(&table, b"k"), [(b"a".to_vec(), 2)]);

@@ -67,8 +67,9 @@ fn window(functions: &[(&str, &str)], direction: &str) -> Window {
         order: expressions[0].order_by().iter().map(|sort| (column(&sort.expr), sort.options)).collect(),
         times: vec![],
     };
-    let appends = Appends::of(expressions, &rows.schema);
-    Window { rows, expressions: expressions.to_vec(), session: None, appends, output: node.schema() }
+    let resuming = Resuming::of(expressions, &rows);
+    let appends = if resuming.is_some() { None } else { Appends::of(expressions, &rows.schema) };
+    Window { rows, expressions: expressions.to_vec(), session: None, appends, resuming, output: node.schema() }
 }
 
 fn delta(rows: &[(Row, i64)]) -> Delta {
@@ -91,16 +92,37 @@ struct Running {
 
 impl Running {
     fn new(window: Window) -> Self {
-        Self { window, state: JobState::new(&[TableKind::Buckets.into()], 1), answer: BTreeMap::new() }
+        let tables: Vec<TableSpec> = window.tables().into_iter().map(TableSpec::from).collect();
+        Self { window, state: JobState::new(&tables, 1), answer: BTreeMap::new() }
+    }
+
+    /// With a TTL, of microseconds by the clock.
+    fn with_ttl(window: Window) -> Self {
+        let tables: Vec<TableSpec> = window.tables().into_iter().map(|kind| TableSpec { kind, has_ttl: true }).collect();
+        Self { window, state: JobState::new(&tables, 1), answer: BTreeMap::new() }
+    }
+
+    fn begin(&mut self, clock_us: i64, ttl_us: i64) {
+        self.state.begin(Passed { watermark_us: None, clock_us: Some(clock_us) }, Some(ttl_us)).unwrap();
     }
 
     /// How many of the partitions of a delta are computed the short way.
     fn short(&mut self, delta: &Delta) -> usize {
+        self.looked_at(delta).into_iter().flatten().count()
+    }
+
+    /// Of each partition of a delta, how many rows that are there have to be computed again; `None`: all.
+    fn looked_at(&mut self, delta: &Delta) -> Vec<Option<usize>> {
         let deltas = [delta.clone()];
         let encoded = self.window.rows.encode(&deltas).unwrap();
-        let table = buckets(&mut self.state.lanes_mut()[0].tables[0]);
-        let is_short = |partition: &Partition<'_>| self.window.appended(table, partition.key, &partition.rows).is_some();
-        encoded.partitions().iter().filter(|partition| is_short(partition)).count()
+        let (rows, prefixes) = self.state.lanes_mut()[0].tables.split_at_mut(1);
+        let (table, prefixes) = (buckets(&mut rows[0]), prefixes.first_mut().map(values));
+        let looked_at = |partition: &Partition<'_>| {
+            let tail = self.window.tail(table, prefixes.as_deref(), partition.key, &partition.rows).unwrap();
+            let appended = || self.window.appended(table, partition.key, &partition.rows).map(|_| 0);
+            tail.map(|tail| tail.rows.len()).or_else(appended)
+        };
+        encoded.partitions().iter().map(looked_at).collect()
     }
 
     /// The weights of what came out.
@@ -154,11 +176,12 @@ fn epoch(rng: &mut ChaCha8Rng, clock: i64, is_descending: bool, kept: &[Row]) ->
 fn compare(functions: &[(&str, &str)], direction: &str, seed: u64) -> (usize, usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut short = Running::new(window(functions, direction));
-    let mut whole = Running::new(Window { appends: None, ..window(functions, direction) });
+    let mut whole = Running::new(Window { appends: None, resuming: None, ..window(functions, direction) });
     let mut kept: Vec<Row> = vec![];
     let (mut found, mut of) = (0, 0);
     for number in 0..60 {
-        let rows = epoch(&mut rng, number * 4, direction == "DESC", &kept);
+        // Those of one epoch may have the time of the last ones before it.
+        let rows = epoch(&mut rng, number * 2, direction == "DESC", &kept);
         let is_recorded = rng.random_range(0..8) > 0;
         let partitions = rows.iter().map(|(row, _)| row.0).collect::<BTreeSet<_>>().len();
         let shorts = short.short(&delta(&rows));
@@ -169,7 +192,7 @@ fn compare(functions: &[(&str, &str)], direction: &str, seed: u64) -> (usize, us
         if !is_recorded {
             continue;
         }
-        if shorts == partitions {
+        if shorts == partitions && short.window.appends.is_some() {
             let added: i64 = rows.iter().map(|(_, weight)| weight).sum();
             assert_eq!(weights, vec![1; added as usize], "only the new rows come out");
         }
@@ -205,7 +228,23 @@ fn rows_behind_all_others_are_computed_alone_and_the_answer_is_the_same() {
         ("sum(f)", "ROWS UNBOUNDED PRECEDING"),
         ("avg(v)", LAST_THREE),
     ];
-    for functions in [&of_some_rows[..], &of_all_rows[..], &[("row_number()", "")]] {
+    let of_totals = [
+        ("sum(v)", ""),
+        ("sum(f)", ""),
+        ("avg(f)", ""),
+        ("count(*)", ""),
+        ("min(f)", ""),
+        ("max(v)", "GROUPS UNBOUNDED PRECEDING"),
+        ("sum(f)", "ROWS UNBOUNDED PRECEDING"),
+        ("min(v)", "ROWS UNBOUNDED PRECEDING"),
+        ("rank()", ""),
+        ("dense_rank()", ""),
+        ("lag(v, 2)", ""),
+        ("max(v)", "ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING"),
+    ];
+    for functions in
+        [&of_some_rows[..], &of_some_rows[1..], &of_all_rows[..], &of_totals[..], &of_totals[..1], &[("row_number()", "")]]
+    {
         for direction in ["", "DESC"] {
             let (mut short, mut all) = (0, 0);
             for seed in 0..12 {
@@ -220,7 +259,11 @@ fn rows_behind_all_others_are_computed_alone_and_the_answer_is_the_same() {
 #[test]
 fn so_many_rows_before_new_ones_are_looked_at() {
     let all = usize::MAX;
-    let rows = |function: &str, frame: &str| window(&[(function, frame)], "").appends.map(|appends| appends.context);
+    let appends = |functions: &[(&str, &str)]| {
+        let window = window(functions, "");
+        Appends::of(&window.expressions, &window.rows.schema)
+    };
+    let rows = |function: &str, frame: &str| appends(&[(function, frame)]).map(|appends| appends.context);
     for (function, frame, expected) in [
         ("row_number()", "", Some(0)),
         ("lag(v)", "", Some(1)),
@@ -249,9 +292,105 @@ fn so_many_rows_before_new_ones_are_looked_at() {
     ] {
         assert_eq!(rows(function, frame), expected, "{function} {frame}");
     }
-    let both = window(&[("lag(v, 4)", ""), ("count(v)", LAST_THREE), ("row_number()", "")], "").appends.unwrap();
+    let both = appends(&[("lag(v, 4)", ""), ("count(v)", LAST_THREE), ("row_number()", "")]).unwrap();
     assert_eq!((both.context, both.numbers), (4, vec![2]));
-    assert!(window(&[("lag(v)", ""), ("lead(v)", "")], "").appends.is_none());
+    assert!(appends(&[("lag(v)", ""), ("lead(v)", "")]).is_none());
+}
+
+#[test]
+fn what_rows_in_front_add_up_to_is_kept_where_it_can_be_gone_on_with() {
+    for (functions, expected) in [
+        (&[("sum(v)", "")][..], Some(0)),
+        (&[("avg(f)", ""), ("lag(v, 3)", "")][..], Some(3)),
+        (&[("rank()", ""), ("count(v)", LAST_THREE)][..], Some(2)),
+        (&[("sum(v * 2)", "ROWS UNBOUNDED PRECEDING")][..], Some(0)),
+        (&[("min(ts)", "GROUPS UNBOUNDED PRECEDING"), ("row_number()", "")][..], Some(0)),
+        // Nothing is to be kept.
+        (&[("lag(v)", "")][..], None),
+        // Not known to go on as if nothing had been cut.
+        (&[("stddev(f)", "")][..], None),
+        (&[("sum(CAST(v AS DECIMAL(38, 0)))", "")][..], None),
+        (&[("count(DISTINCT v)", "")][..], None),
+        (&[("sum(v) FILTER (WHERE v > 1)", "")][..], None),
+        (&[("sum(v)", ""), ("sum(f)", LAST_THREE)][..], None),
+        // What comes behind changes them.
+        (&[("sum(v)", "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING")][..], None),
+        (&[("sum(v)", ""), ("lead(v)", "")][..], None),
+        (&[("rank()", ""), ("ntile(2)", "")][..], None),
+    ] {
+        let resuming = window(functions, "").resuming;
+        assert_eq!(resuming.map(|resuming| resuming.context), expected, "{functions:?}");
+    }
+}
+
+/// Whatever the length of their partition.
+#[test]
+fn at_the_end_of_a_partition_rows_take_the_last_peers_and_those_in_front_that_they_need() {
+    let row = |time: i64, value: i64| (1, Some(time), Some(value), 0.5);
+    let long: Vec<(Row, i64)> = (0..2_000).map(|time| (row(time, 1), 1)).collect();
+    for (functions, context) in [
+        (&[("sum(v)", "")][..], 0),
+        (&[("sum(f)", "ROWS UNBOUNDED PRECEDING"), ("rank()", ""), ("row_number()", ""), ("lag(v, 2)", "")][..], 2),
+    ] {
+        let mut running = Running::new(window(functions, ""));
+        let mut whole = Running::new(Window { appends: None, resuming: None, ..window(functions, "") });
+        running.run(delta(&long), true);
+        whole.run(delta(&long), true);
+        for (rows, peers) in [
+            (vec![(row(3_000, 2), 1)], Some(1)),
+            (vec![(row(4_001, 2), 1), (row(4_000, 2), 1)], Some(1)),
+            // Another of the last peers, and one more beside rows behind them.
+            (vec![(row(4_001, 3), 1)], Some(1)),
+            (vec![(row(4_001, 1), 1), (row(4_002, 1), 2)], Some(2)),
+            // The last peers change, and go.
+            (vec![(row(4_002, 1), -1), (row(4_002, 7), 1)], Some(2)),
+            (vec![(row(4_002, 1), -1), (row(4_002, 7), -1)], Some(2)),
+            (vec![(row(4_003, 1), 1)], Some(0)),
+            // Late rows, and what goes before the end.
+            (vec![(row(500, 9), 1)], None),
+            (vec![(row(4_004, 1), 1)], Some(1)),
+            (vec![(row(4_000, 2), -1), (row(4_005, 1), 1)], None),
+            (vec![(row(4_006, 1), 1)], Some(1)),
+        ] {
+            let expected: Option<usize> = peers.map(|peers: usize| peers + context);
+            assert_eq!(running.looked_at(&delta(&rows)), vec![expected], "{functions:?} {rows:?}");
+            running.run(delta(&rows), true);
+            whole.run(delta(&rows), true);
+            assert_eq!(running.answer, whole.answer, "{functions:?} {rows:?}");
+        }
+    }
+    let mut running = Running::new(window(&[("sum(v)", "")], ""));
+    running.run(delta(&long), true);
+    assert_eq!(running.run(delta(&[(row(3_000, 2), 1)]), true), [1], "nothing else comes out");
+    let mut weights = running.run(delta(&[(row(3_000, 5), 1)]), true);
+    weights.sort_unstable();
+    assert_eq!(weights, [-1, 1, 1], "nor does but for a peer whose sum changes");
+    running.run(delta(&[(row(3_000, 2), -1), (row(3_000, 5), -1)]), true);
+    let all: Vec<(Row, i64)> = long.iter().map(|(row, _)| (*row, -1)).collect();
+    running.run(delta(&all), true);
+    assert!(running.answer.is_empty() && running.state.entries() == 0, "of a partition without rows nothing is kept");
+}
+
+/// With a TTL all rows of a partition end together, at one of a few times.
+#[test]
+fn with_a_ttl_a_partition_is_computed_whole_only_when_its_end_moves_on() {
+    for functions in [&[("lag(v)", "")][..], &[("sum(v)", "")]] {
+        let mut running = Running::with_ttl(window(functions, ""));
+        let row = |time: i64| delta(&[((1, Some(time), Some(1), 0.0), 1)]);
+        for (clock_us, is_short) in [(1, None), (5, Some(true)), (11, Some(false)), (20, Some(true)), (300, Some(false))] {
+            running.begin(clock_us, 640);
+            if let Some(is_short) = is_short {
+                assert_eq!(running.short(&row(clock_us)), usize::from(is_short), "{functions:?} at {clock_us}");
+            }
+            running.run(row(clock_us), true);
+        }
+        let prefixes = running.window.tables().len() - 1;
+        for (clock_us, entries) in [(900, 5 + prefixes), (940, 0)] {
+            running.begin(clock_us, 640);
+            running.state.commit();
+            assert_eq!(running.state.entries(), entries, "all stay as long, {functions:?} at {clock_us}");
+        }
+    }
 }
 
 /// What is not at the end of its partition, or not only added, changes rows that are there.
@@ -272,7 +411,4 @@ fn other_rows_go_the_whole_way() {
     ] {
         assert_eq!(running.short(&delta(&rows)), expected, "{rows:?}");
     }
-    running.state = JobState::new(&[TableSpec { kind: TableKind::Buckets, has_ttl: true }], 1);
-    running.state.begin(Passed { watermark_us: None, clock_us: Some(0) }, Some(10)).unwrap();
-    assert_eq!(running.short(&delta(&[(row(30, 1), 1)])), 0, "with a TTL, those that are there stay as long");
 }
