@@ -126,7 +126,7 @@ async fn poll(feed: &Feed) -> Result<Mapped, PollError> {
 
 /// One answer's body, redirects followed by hand so that each is judged.
 async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
-    let named = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(http.url.clone()))?;
+    let named = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(target::shown(&http.url)))?;
     let mut url = named.clone();
     let deadline = Instant::now() + http.timeout;
     let failed = |source| failed(source, http.timeout);
@@ -149,7 +149,7 @@ async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
         if status.is_redirection()
             && let Some(location) = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok())
         {
-            url = url.join(location).map_err(|_| TargetError::NotHttp(location.to_owned()))?;
+            url = url.join(location).map_err(|_| TargetError::NotHttp(target::shown(location)))?;
             continue;
         }
         if !status.is_success() {

@@ -15,10 +15,31 @@ pub enum TargetError {
     Private { host: String, address: IpAddr },
 }
 
+/// An address as people may see it: without login and query, which may hold secrets.
+pub fn shown(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(mut url) if url.has_host() => {
+            let query = if url.query().is_some() { "?…" } else { "" };
+            // What has no login refuses to lose one.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+            url.set_query(None);
+            url.set_fragment(None);
+            format!("{url}{query}")
+        }
+        // No feed can call it, and somebody wants to know why.
+        _ => {
+            let end = address.find(['?', '#']).unwrap_or(address.len());
+            let bare = &address[..end];
+            bare.rsplit_once('@').map_or(bare, |(_, place)| place).to_owned()
+        }
+    }
+}
+
 /// Where to connect for `url`.
 pub async fn resolve(url: &Url, allow_private: bool) -> Result<SocketAddr, TargetError> {
     let (Some(host), Some(port), "http" | "https") = (url.host_str(), url.port_or_known_default(), url.scheme()) else {
-        return Err(TargetError::NotHttp(url.to_string()));
+        return Err(TargetError::NotHttp(shown(url.as_str())));
     };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let unresolved = |source| TargetError::Unresolved { host: host.to_owned(), source };
@@ -91,12 +112,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_address_is_shown_without_its_secrets() {
+        for (address, told) in [
+            ("https://ann:hush@example.org:8443/v1/users?key=hush#hush", "https://example.org:8443/v1/users?…"),
+            ("http://hush@[::1]/a", "http://[::1]/a"),
+            ("http://127.0.0.1:1/", "http://127.0.0.1:1/"),
+            ("ann:hush@example.org/v1?key=hush", "example.org/v1"),
+            ("file:///etc/passwd?key=hush", "file:///etc/passwd"),
+            ("/v1/users?key=hush", "/v1/users"),
+        ] {
+            assert_eq!(shown(address), told);
+        }
+    }
+
     #[tokio::test]
     async fn loopback_needs_leave() {
         let url = Url::parse("http://127.0.0.1:9/").expect("URL");
         assert!(matches!(resolve(&url, false).await, Err(TargetError::Private { .. })));
         assert_eq!(resolve(&url, true).await.expect("allowed").port(), 9);
-        let url = Url::parse("file:///etc/passwd").expect("URL");
-        assert!(matches!(resolve(&url, true).await, Err(TargetError::NotHttp(_))));
+        let url = Url::parse("file:///etc/passwd?key=hush").expect("URL");
+        let refused = resolve(&url, true).await.expect_err("it is no HTTP");
+        assert!(matches!(&refused, TargetError::NotHttp(told) if told == "file:///etc/passwd"), "{refused}");
     }
 }
