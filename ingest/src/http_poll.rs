@@ -18,10 +18,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    account::Account,
     cause,
     config::{Feed, HttpPoll},
     mapping::{self, Mapped, MappingError, Record, Unusable},
-    metrics::Metrics,
     target::{self, TargetError},
 };
 
@@ -55,7 +55,7 @@ enum PollError {
 }
 
 /// Runs a feed until `shutdown`.
-pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u64, shutdown: CancellationToken) {
+pub async fn run(feed: Feed, account: Arc<Account>, producer: Arc<Producer>, seed: u64, shutdown: CancellationToken) {
     let mut jitter = ChaCha8Rng::seed_from_u64(seed);
     let mut ticks = interval(feed.http.interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -66,7 +66,7 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        metrics.requests.with_label_values(&[&feed.name]).inc();
+        account.requested();
         let answer = tokio::select! {
             () = shutdown.cancelled() => return,
             answer = poll(&feed) => answer,
@@ -77,15 +77,16 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
                     tracing::info!(feed = %feed.name, failures, "feed answers again");
                 }
                 failures = 0;
-                tell_skipped(&feed, &skipped, &skipped_before, &metrics);
+                tell_skipped(&feed, &skipped, &skipped_before, &account);
                 skipped_before = skipped;
-                if !deliver(&feed, records, &producer, &metrics, &shutdown).await {
+                if !deliver(&feed, records, &producer, &account, &shutdown).await {
                     return;
                 }
+                account.runs();
                 continue;
             }
             Err(error) => {
-                metrics.failures.with_label_values(&[&feed.name]).inc();
+                account.failed(&error.to_string());
                 let pause = backoff(&feed.http, failures, &error, &mut jitter);
                 tracing::warn!(feed = %feed.name, %error, pause_ms = pause.as_millis() as u64, "feed failed; trying again");
                 failures = failures.saturating_add(1);
@@ -100,9 +101,9 @@ pub async fn run(feed: Feed, producer: Arc<Producer>, metrics: Metrics, seed: u6
 }
 
 /// Counts every item that made no record, and warns of a reason unless the answer before had it too.
-fn tell_skipped(feed: &Feed, skipped: &BTreeMap<Unusable, u64>, before: &BTreeMap<Unusable, u64>, metrics: &Metrics) {
+fn tell_skipped(feed: &Feed, skipped: &BTreeMap<Unusable, u64>, before: &BTreeMap<Unusable, u64>, account: &Account) {
     for (reason, items) in skipped {
-        metrics.skipped.with_label_values(&[&feed.name]).inc_by(*items);
+        account.skipped(*items);
         if !before.contains_key(reason) {
             tracing::warn!(feed = %feed.name, items, %reason, "items make no records and are skipped");
         }
@@ -205,31 +206,28 @@ fn failed(source: reqwest::Error, timeout: Duration) -> PollError {
 
 /// Delivers all records, however long the broker is away; false when shut down before that. The client itself sends them until they are there, since only it can do that
 /// without writing one twice; what comes back here was never sent, or the client was given up.
-async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, metrics: &Metrics, shutdown: &CancellationToken) -> bool {
+async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, account: &Account, shutdown: &CancellationToken) -> bool {
     let mut left = records;
     let mut pause = Duration::from_millis(100);
     loop {
-        let Some(outcomes) = send_all(feed, &left, producer, metrics, shutdown).await else { return false };
+        let Some(outcomes) = send_all(feed, &left, producer, account, shutdown).await else { return false };
         let mut failed = vec![];
         let mut last_error = None;
         for (record, outcome) in left.into_iter().zip(outcomes) {
             match outcome {
-                Ok(_) => {
-                    metrics.records.with_label_values(&[&feed.name]).inc();
-                    metrics.bytes.with_label_values(&[&feed.name]).inc_by(record.payload.len() as u64);
-                }
+                Ok(_) => account.delivered(record.payload.len()),
                 Err(error) if error.is_retryable() => {
                     last_error = Some(error);
                     failed.push(record);
                 }
                 Err(error) => {
-                    metrics.failures.with_label_values(&[&feed.name]).inc();
+                    account.refused(&error.to_string());
                     tracing::error!(feed = %feed.name, topic = %feed.topic, %error, bytes = record.payload.len(), "record refused by Kafka");
                 }
             }
         }
         let Some(error) = last_error else { return true };
-        metrics.failures.with_label_values(&[&feed.name]).inc();
+        account.not_delivered(&error.to_string());
         tracing::warn!(feed = %feed.name, %error, records = failed.len(), "records not delivered yet; trying again");
         left = failed;
         tokio::select! {
@@ -245,7 +243,7 @@ async fn send_all(
     feed: &Feed,
     records: &[Record],
     producer: &Producer,
-    metrics: &Metrics,
+    account: &Account,
     shutdown: &CancellationToken,
 ) -> Option<Vec<Result<(i32, i64), KafkaError>>> {
     let answered = AtomicUsize::new(0);
@@ -254,16 +252,17 @@ async fn send_all(
     tokio::select! {
         () = shutdown.cancelled() => None,
         outcomes = outcomes => Some(outcomes),
-        () = tell(feed, records.len(), producer, metrics, &answered) => None,
+        () = tell(feed, records.len(), producer, account, &answered) => None,
         () = renew(feed, producer) => None,
     }
 }
 
 /// Never ends.
-async fn tell(feed: &Feed, count: usize, producer: &Producer, metrics: &Metrics, answered: &AtomicUsize) {
+async fn tell(feed: &Feed, count: usize, producer: &Producer, account: &Account, answered: &AtomicUsize) {
     loop {
         tokio::time::sleep(TELL).await;
-        metrics.failures.with_label_values(&[&feed.name]).inc();
+        account
+            .not_delivered(&format!("Kafka at {} does not acknowledge records; they are kept until it does", producer.servers()));
         let records = count - answered.load(Ordering::Relaxed);
         tracing::warn!(feed = %feed.name, kafka = producer.servers(), records, "records not delivered yet; trying again");
     }

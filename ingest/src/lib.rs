@@ -5,10 +5,12 @@
 //! * [`mapping`]: an answer's JSON becomes records; [`json`]: numbers in it stay as they are written;
 //! * [`target`]: which addresses a feed may call;
 //! * [`http_poll`]: one polled HTTP API; [`cause`]: why it failed, in words;
+//! * [`account`]: what a feed has done; [`reporting`]: telling it to whoever asks by SQL;
 //! * [`service`]: all feeds of a process;
 //! * [`demo`]: a small server that speaks the randomuser.me API, for `up` and tests.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod cause;
 pub mod config;
 pub mod demo;
@@ -16,5 +18,6 @@ pub mod http_poll;
 pub mod json;
 pub mod mapping;
 pub mod metrics;
+pub mod reporting;
 pub mod service;
 pub mod target;
