@@ -5,7 +5,7 @@
 //!
 //! * [`leadership`]: the election; [`clock`]: the leader's clocks;
 //! * [`ballista`], [`placement`]: queries and where their tasks run;
-//! * [`control`]: the executors that are here;
+//! * [`control`]: the executors that are here; [`feeds`]: what ingestors tell of theirs;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
 //! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller;
 //!   [`queries`]: those that read;
@@ -19,6 +19,7 @@ pub mod catalog;
 pub mod clock;
 pub mod control;
 pub mod engine;
+pub mod feeds;
 mod job_statements;
 pub mod jobs;
 pub mod leadership;
@@ -73,6 +74,7 @@ use crate::{
     clock::Clock,
     control::{ControlService, Executors},
     engine::PlatformEngine,
+    feeds::Feeds,
     jobs::{manager::JobManager, runner::RunnerContext},
     leadership::{Addresses, Standing},
     metrics::Families,
@@ -195,12 +197,14 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     };
     let jobs: Arc<RwLock<Option<Arc<JobManager>>>> = Arc::default();
     let savepoints = Arc::new(Savepoints::new(parts.store.clone()));
+    let feeds = Arc::new(Feeds::default());
     let status = Arc::new(StatusSource {
         mode: settings.mode.clone(),
         leader_id,
         started: Instant::now(),
         catalog: catalog.clone(),
         executors: executors.clone(),
+        feeds: feeds.clone(),
         jobs: jobs.clone(),
         savepoints: savepoints.clone(),
         verifications: Arc::default(),
@@ -238,6 +242,11 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     let (followed_clock, store, clock_stop) = (clock.clone(), parts.tables.clone(), stop.clone());
     tasks.spawn(async move {
         clock_stop.run_until_cancelled(followed_clock.follow(&*store)).await;
+        Ok(Ended::Shutdown)
+    });
+    let (kafka, feeds_stop) = (parts.kafka.clone(), stop.clone());
+    tasks.spawn(async move {
+        feeds_stop.run_until_cancelled(feeds.follow(&kafka)).await;
         Ok(Ended::Shutdown)
     });
     let (sender, standing) = watch::channel(Standing::Standby);

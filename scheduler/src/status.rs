@@ -19,6 +19,7 @@ use polybolos_streaming::{
 use crate::{
     catalog::CatalogStore,
     control::Executors,
+    feeds::Feeds,
     jobs::{
         history::{History, StepMillis},
         manager::{Entry, JobManager},
@@ -35,6 +36,7 @@ pub struct StatusSource {
     pub started: Instant,
     pub catalog: Arc<CatalogStore>,
     pub executors: Arc<Executors>,
+    pub feeds: Arc<Feeds>,
     pub jobs: Arc<RwLock<Option<Arc<JobManager>>>>,
     pub savepoints: Arc<Savepoints>,
     pub verifications: Arc<Verifications>,
@@ -57,6 +59,7 @@ impl StatusSource {
             executors: self.executors(),
             tables: self.tables(),
             topics: self.topics(),
+            feeds: self.feeds.shown(),
             jobs,
         }
     }
@@ -181,7 +184,7 @@ impl StatusSource {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 

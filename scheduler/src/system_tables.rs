@@ -24,7 +24,7 @@ pub const OF_THE_LEADER: [&str; 9] = [
 
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
-    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 10] = [
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 11] = [
         ("jobs", jobs),
         ("completeness", completeness),
         ("epochs", epochs),
@@ -32,6 +32,7 @@ pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
         ("topics", topics),
         ("partitions", partitions),
         ("savepoints", savepoints),
+        ("feeds", feeds),
         ("settings", settings),
         ("verifications", verifications),
         ("verification_differences", verification_differences),
@@ -200,6 +201,25 @@ pub fn savepoints(source: &Arc<StatusSource>) -> Result<RecordBatch> {
         ("epoch", long(&savepoints, |savepoint| Some(savepoint.epoch.0 as i64))),
         ("files", long(&savepoints, |savepoint| Some(savepoint.state.len() as i64))),
         ("bytes", long(&savepoints, |savepoint| Some(savepoint.bytes() as i64))),
+    ])
+}
+
+fn feeds(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let feeds = source.feeds.shown();
+    batch(vec![
+        ("name", text(&feeds, |feed| Some(feed.name.clone()))),
+        ("topic", text(&feeds, |feed| Some(feed.topic.clone()))),
+        ("url", text(&feeds, |feed| Some(feed.url.clone()))),
+        ("state", text(&feeds, |feed| Some(feed.state.clone()))),
+        ("records", long(&feeds, |feed| Some(feed.records as i64))),
+        ("skipped_items", long(&feeds, |feed| Some(feed.skipped_items as i64))),
+        ("last_record_at", Values::Time(feeds.iter().map(|feed| feed.last_record_ms).collect())),
+        ("last_error", text(&feeds, |feed| feed.last_error.clone())),
+        ("last_error_at", Values::Time(feeds.iter().map(|feed| feed.last_error_ms).collect())),
+        ("ingestor", text(&feeds, |feed| Some(feed.ingestor.clone()))),
+        ("host", text(&feeds, |feed| feed.host.clone())),
+        ("started_at", Values::Time(feeds.iter().map(|feed| Some(feed.started_ms)).collect())),
+        ("reported_at", Values::Time(feeds.iter().map(|feed| Some(feed.reported_ms)).collect())),
     ])
 }
 

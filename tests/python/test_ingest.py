@@ -230,3 +230,115 @@ def test_a_feed_says_why_it_fails_and_what_it_skips(fresh_platform, tmp_path):
     assert records == {("a", '{"id":"a","n":2}')}
     server.shutdown()
     server.server_close()
+
+
+MOODY = """
+[[feed]]
+name = "moody"
+topic = "%s"
+[feed.http]
+url = "http://127.0.0.1:%d/items?key=hush"
+interval = "200ms"
+max_retry_backoff = "1s"
+allow_private = true
+"""
+
+
+class Moody:
+    """A server that answers a record, or that it cannot."""
+
+    def __init__(self):
+        self.status = 500
+        moody = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = b'{"n": 1}' if moody.status == 200 else b""
+                self.send_response(moody.status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def pipeline(self, folder: pathlib.Path, topic: str) -> str:
+        (folder / "ingest.toml").write_text(MOODY % (topic, self.port))
+        return str(folder)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def in_state(system, topic: str, state: str) -> dict | None:
+    """What is told of the topic's feed, if it is in that state. Platforms that share a Kafka know of each other's feeds."""
+    newer = "last_record_at > coalesce(last_error_at, started_at) AS is_newer"
+    [row] = system.sql(f"SELECT *, {newer} FROM polybolos.feeds WHERE topic = '{topic}'")
+    return row if row["state"] == state else None
+
+
+def test_sql_knows_the_demos_feed(platform):
+    running = wait_for("the feed", lambda: in_state(platform, "users_created", "running"))
+    assert (running["name"], running["skipped_items"]) == ("users", 0)
+    assert running["ingestor"] and running["reported_at"]
+    told = wait_for("more records", lambda: (row := in_state(platform, "users_created", "running")) and row["records"] > running["records"] and row)
+    assert told["is_newer"] and told["started_at"] == running["started_at"]
+    listed = platform.sql("SELECT table_name FROM information_schema.tables WHERE table_schema = 'polybolos' AND table_name = 'feeds'")
+    assert listed == [{"table_name": "feeds"}]
+
+
+def test_sql_says_why_a_feed_fails_and_that_it_runs_again(fresh_platform, tmp_path):
+    moody = Moody()
+    platform = fresh_platform("--pipelines", moody.pipeline(tmp_path, "moods"))
+    platform.start()
+    failing = wait_for("the failure", lambda: in_state(platform, "moods", "failing"))
+    assert failing["last_error"] == "the server answered 500 Internal Server Error" and failing["last_error_at"]
+    assert (failing["records"], failing["last_record_at"]) == (0, None)
+    assert failing["url"] == f"http://127.0.0.1:{moody.port}/items?…", "what the query says is a secret"
+    moody.status = 200
+    running = wait_for("its coming back", lambda: in_state(platform, "moods", "running"))
+    assert running["last_error"] == failing["last_error"], "what went wrong last is kept"
+    grown = wait_for("more records", lambda: (row := in_state(platform, "moods", "running")) and row["records"] > running["records"] and row)
+    assert grown["is_newer"], "the last record came after the last error"
+    moody.status = 503
+    again = wait_for("the next failure", lambda: in_state(platform, "moods", "failing"))
+    assert again["last_error"] == "the server answered 503 Service Unavailable" and again["records"] >= grown["records"]
+    moody.close()
+    wait_for("nobody there", lambda: "connection refused" in in_state(platform, "moods", "failing")["last_error"])
+    told = platform.run("topic", "tail", "polybolos.feeds", "--records", "1000", "--output", "json").stdout
+    assert "moods" in told and "hush" not in told
+    # Another life of the ingestor takes the place of the one before.
+    assert platform.stop() == 0
+    platform.start()
+    wait_for("the next ingestor", lambda: in_state(platform, "moods", "failing")["ingestor"] != again["ingestor"])
+
+
+def test_an_ingestor_that_hangs_is_silent(fresh_cluster, tmp_path):
+    moody = Moody()
+    moody.status = 200
+    topic = f"moods-{os.getpid()}-{time.time_ns()}"
+    cluster = fresh_cluster("--pipelines", moody.pipeline(tmp_path, topic))
+    running = wait_for("the feed", lambda: in_state(cluster, topic, "running"))
+    pid = cluster.pid("ingest")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        silent = wait_for("silence", lambda: in_state(cluster, topic, "silent"))
+        assert silent["ingestor"] == running["ingestor"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for("its waking up", lambda: in_state(cluster, topic, "running"))
+    # Whoever starts another one sees that one only.
+    os.kill(pid, signal.SIGKILL)
+    wait_for("the next ingestor", lambda: cluster.pid("ingest") != pid)
+
+    def replaced() -> bool:
+        [row] = cluster.sql(f"SELECT ingestor, state FROM polybolos.feeds WHERE topic = '{topic}'")
+        return row["state"] == "running" and row["ingestor"] != running["ingestor"]
+
+    wait_for("only the next ingestor", replaced)
+    moody.close()

@@ -17,6 +17,7 @@ pub struct Status {
     pub executors: Vec<ExecutorStatus>,
     pub tables: Vec<TableStatus>,
     pub topics: Vec<TopicStatus>,
+    pub feeds: Vec<FeedStatus>,
     pub kafka: Health,
     pub cassandra: Health,
 }
@@ -169,4 +170,27 @@ pub struct TopicStatus {
     pub name: String,
     pub partitions: u32,
     pub records: Option<u64>,
+}
+
+/// A feed of an ingestor, by its last report.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FeedStatus {
+    pub name: String,
+    pub topic: String,
+    /// Without login and query.
+    pub url: String,
+    /// `starting`, `running`, `failing`, `waiting`, `stopped`, `silent`.
+    pub state: String,
+    /// Since the ingestor started, as are the items that made none.
+    pub records: u64,
+    pub skipped_items: u64,
+    /// By the ingestor's clock, as are the other times.
+    pub last_record_ms: Option<i64>,
+    /// It stays when the feed works again.
+    pub last_error: Option<String>,
+    pub last_error_ms: Option<i64>,
+    pub ingestor: String,
+    pub host: Option<String>,
+    pub started_ms: i64,
+    pub reported_ms: i64,
 }
