@@ -1,6 +1,6 @@
-// Executors, topics and tables: short lists, redrawn only when something in them changed.
+// Executors, topics, tables and feeds: short lists, redrawn only when something in them changed.
 import { byId, command, el, emptyState, setText } from './dom.js';
-import { THIN, bytes, count, plural } from './format.js';
+import { THIN, bytes, count, plural, timestamp } from './format.js';
 
 /** The first digits tell generated ids apart; a name that somebody gave stays whole. */
 const shortId = (id) => (/^[0-9a-f-]{32,}$/.test(id) ? id.slice(0, 8) : id);
@@ -39,6 +39,25 @@ export function showObjects(topics, tables) {
         el('td', { class: 'numeric', text: `${plural(one.partitions, 'partition', 'partitions')}${one.records == null ? '' : ` · ${plural(one.records, 'record', 'records')}`}` }))),
       ...tables.map((one) => el('tr', {}, el('th', { scope: 'row' }, el('code', { text: one.name })), el('td', { text: `${one.connector} table` }),
         el('td', { class: 'numeric', text: one.written_by ? `written by ${one.written_by}` : plural(one.columns, 'column', 'columns') })))], 'Topics and tables')]);
+}
+
+/** Why a feed brings nothing now, as far as that is known. */
+function feedTrouble({ state, reported_ms, last_error, last_error_ms }) {
+  const lines = state === 'silent' || state === 'stopped' ? [`Last heard of ${timestamp(reported_ms)}`] : [];
+  if (last_error && ['failing', 'waiting', 'silent'].includes(state)) lines.push(`${last_error} (${timestamp(last_error_ms)})`);
+  return lines.map((text) => el('small', { dir: 'auto', text }));
+}
+
+export function showFeeds(feeds) {
+  once('feeds', feeds, () => feeds.length === 0
+    ? [emptyState('No feeds', 'A feed polls an API into a topic. Describe one in the ingest.toml of a pipeline folder, and run it; on a cluster, an ingestor does:',
+      command('polybolos up --pipelines FOLDER'), command('polybolos ingest --config FILE'))]
+    : [list([['Feed'], ['State'], ['Records', 'numeric']], feeds.map((one) => el('tr', {},
+      el('th', { scope: 'row' }, el('code', { text: one.name }), el('small', { text: `${one.url} → ${one.topic}` })),
+      el('td', { title: `ingestor ${shortId(one.ingestor)}${one.host ? ` on ${one.host}` : ''}` },
+        el('span', { class: 'dot', data: { state: one.state } }), one.state, ...feedTrouble(one)),
+      el('td', { class: 'numeric', title: `since ${timestamp(one.started_ms)}` }, count(one.records),
+        one.last_record_ms === null ? null : el('small', { text: timestamp(one.last_record_ms) })))), 'Feeds')]);
 }
 
 /** Shows what is reached, and answers in words what is not. */

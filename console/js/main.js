@@ -6,7 +6,7 @@ import { JobView, uptime } from './job_view.js';
 import { RowsView } from './rows_view.js';
 import { openLetters, startLetters } from './letters.js';
 import { time } from './format.js';
-import { showExecutors, showHealth, showObjects } from './cluster_view.js';
+import { showExecutors, showFeeds, showHealth, showObjects } from './cluster_view.js';
 import { startTheme } from './theme.js';
 
 startTheme(byId('theme'));
@@ -25,6 +25,7 @@ function showStatus(status) {
   jobView.show(status, history, rowsView.table);
   showExecutors(status.executors);
   showObjects(status.topics, status.tables);
+  showFeeds(status.feeds);
   away = showHealth(status);
   heardMs = Date.now();
   tellTrouble();

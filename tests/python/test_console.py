@@ -92,6 +92,8 @@ def test_users_are_shown(platform, artefacts, name, width, height, scheme, phone
         assert driver.find_elements(By.CSS_SELECTOR, "#chart-rate path.area"), "the throughput is drawn"
         assert len(driver.find_elements(By.CSS_SELECTOR, "#chart-epoch path.area")) == 6, "the epoch's six steps are stacked"
         assert driver.find_elements(By.CSS_SELECTOR, "#executors tbody tr"), "an executor is listed"
+        wait_for("the feed", lambda: "running" in driver.find_element(By.CSS_SELECTOR, "#feeds tbody tr").text)
+        assert "users_created" in driver.find_element(By.CSS_SELECTOR, "#feeds tbody th").text
         wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, "the page does not scroll sideways"
         driver.save_screenshot(str(artefacts / f"console-{name}.png"))
@@ -181,8 +183,9 @@ def test_text_of_any_length_fits(platform):
     """On a phone nothing of the short lists is cut off, and columns of rows stay as wide as they are, whatever comes."""
     with browser(390, 844, phone=True) as driver:
         open_console(driver, platform)
+        wait_for("the feed", lambda: driver.find_elements(By.CSS_SELECTOR, "#feeds tbody tr"))
         cut = "return [...document.querySelectorAll('.scroll')].map(node => node.scrollWidth - node.clientWidth)"
-        assert driver.execute_script(cut) == [0, 0]
+        assert driver.execute_script(cut) == [0, 0, 0]
         widths = driver.execute_script("""
           const widths = () => [...document.querySelectorAll('#rows thead th')].map((node) => node.offsetWidth);
           const before = widths();
@@ -237,6 +240,7 @@ def test_an_empty_and_a_lost_platform_say_what_to_do(fresh_platform):
         wait_for("the status", lambda: text("job-name") == "No jobs yet")
         assert "CREATE JOB" in text("job-limiting")
         assert text("rows").startswith("No tables yet")
+        assert text("feeds").startswith("No feeds") and "polybolos up --pipelines FOLDER" in text("feeds")
         assert Select(driver.find_element(By.ID, "table-picker")).first_selected_option.text == "none yet"
         assert not driver.find_element(By.ID, "hold").is_enabled(), "nothing comes that could be held"
         assert driver.execute_script(ACCESSIBILITY) == []
