@@ -81,6 +81,19 @@ def test_types_that_postgresql_lacks(connect, binary):
         assert (json.loads(nested), json.loads(pairs), json.loads(struct)) == ([[-1]], {"k": -1}, {"a": -1, "b": None})
 
 
+@pytest.mark.parametrize("binary", [False, True])
+def test_decimals_of_every_length(connect, binary):
+    nines = "9" * 38
+    with connect() as connection, connection.cursor(binary=binary) as cursor:
+        for text, scale in [("1" + "0" * 28, 0), (nines, 0), ("-" + nines, 0), ("-0." + nines, 38), (nines[:20] + ".50", 2), ("0.000", 3)]:
+            value = f"CAST('{text}' AS DECIMAL(38, {scale}))"
+            cursor.execute(f"SELECT {value}, make_array({value}, NULL), nullif({value}, {value})", prepare=True)
+            number, numbers, nothing = cursor.fetchone()
+            expected = decimal.Decimal(text).as_tuple()
+            assert number.as_tuple() == expected, text
+            assert (numbers[0].as_tuple(), numbers[1], nothing) == (expected, None, None), text
+
+
 @pytest.mark.parametrize("form", ["s", "t", "b"])
 def test_parameters_of_every_type(connect, form):
     """`%s` lets psycopg choose, `%t` is text, `%b` binary."""

@@ -104,6 +104,18 @@ async fn types_that_postgresql_lacks_are_shown_as_kindred_ones() {
 }
 
 #[tokio::test]
+async fn decimals_arrive_with_all_their_digits() {
+    let address = door().await;
+    let (nines, many) = ("9".repeat(38), "9".repeat(76));
+    let sql = format!(
+        "SELECT arrow_cast('-{nines}', 'Decimal128(38, 0)'), arrow_cast('{many}', 'Decimal256(76, 0)'),
+                make_array(arrow_cast('0.{nines}', 'Decimal128(38, 38)'), NULL) FROM created_users WHERE id = 'a'"
+    );
+    let said = psql(address, &sql).await;
+    assert_eq!(said.out, format!("-{nines}|{many}|{{0.{nines},NULL}}\n"), "{}", said.err);
+}
+
+#[tokio::test]
 async fn a_block_of_statements_says_that_it_takes_nothing_back() {
     let address = door().await;
     let said = psql(address, "BEGIN; PAUSE JOB j; ROLLBACK").await;

@@ -3,12 +3,12 @@ use std::{sync::Arc, time::Duration};
 
 use datafusion::arrow::{datatypes::SchemaRef, record_batch::RecordBatch};
 use datafusion_postgres::{
-    arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch},
+    arrow_pg::datatypes::encode_recordbatch,
     pgwire::{
         api::{
             ClientInfo, ConnectionHandle,
             portal::Format,
-            results::{QueryResponse, Response, Tag},
+            results::{FieldInfo, QueryResponse, Response, Tag},
         },
         error::{ErrorInfo, PgWireError, PgWireResult},
         messages::{PgWireBackendMessage, response::NoticeResponse},
@@ -18,7 +18,7 @@ use datafusion_postgres::{
 use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
-use super::{report, shown};
+use super::{numeric, report, shown};
 use crate::{
     engine::Answer,
     error::{EngineError, ErrorKind},
@@ -44,7 +44,7 @@ where
     }
     let schema = told.cloned().unwrap_or_else(|| shown::schema(&answer.schema));
     let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
-    let fields = Arc::new(arrow_schema_to_pg_fields(&schema, format, Some(options))?);
+    let fields = Arc::new(numeric::fields(&schema, format, Some(options))?);
     let mut first = Vec::new();
     let mut missing = if answer.told_last.is_some() { TOLD_BYTES } else { 1 };
     while missing > 0
@@ -59,7 +59,7 @@ where
     let rows = {
         let fields = fields.clone();
         stream::iter(first.into_iter().map(Ok)).chain(answer.batches).flat_map(move |batch| {
-            let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match batch.and_then(|batch| conform(&batch, &schema)) {
+            let rows: Box<dyn Iterator<Item = _> + Send + Sync> = match batch.and_then(|batch| conform(&batch, &schema, &fields)) {
                 Ok(batch) => encode_recordbatch(fields.clone(), batch),
                 Err(error) => Box::new(std::iter::once(Err(report(error)))),
             };
@@ -84,13 +84,13 @@ where
 }
 
 /// Rows were promised with certain types when the statement was prepared; the same text run later may bring kindred ones.
-fn conform(batch: &RecordBatch, told: &SchemaRef) -> Result<RecordBatch, EngineError> {
+fn conform(batch: &RecordBatch, told: &SchemaRef, fields: &[FieldInfo]) -> Result<RecordBatch, EngineError> {
     if batch.num_columns() != told.fields().len() {
         let message =
             format!("the statement has {} columns now and had {} when it was prepared", batch.num_columns(), told.fields().len());
         return Err(EngineError::new(ErrorKind::Invalid, message).with_hint("prepare it again"));
     }
-    Ok(shown::batch(batch, told)?)
+    Ok(numeric::sent(&shown::batch(batch, told)?, fields)?)
 }
 
 /// Sends all rows as they come: pgwire would hold them in memory until the last one is there.

@@ -5,6 +5,7 @@ mod answer;
 mod catalog;
 mod functions;
 mod login;
+mod numeric;
 mod parameters;
 mod query;
 mod relations;

@@ -307,7 +307,7 @@ fn uuid(value: Uuid) -> String {
 
 /// A NUMERIC in decimal notation; none where it is NaN or infinite. Four words go before the digits, which are to the base of 10000: how
 /// many there are, the power of the first one, the sign, and how many decimal digits stand behind the point.
-fn digits(bytes: &[u8]) -> Option<String> {
+pub fn digits(bytes: &[u8]) -> Option<String> {
     const NEGATIVE: i16 = 0x4000;
     let words: Vec<i16> = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
     let [count, power, sign, scale, digits @ ..] = words.as_slice() else { return None };

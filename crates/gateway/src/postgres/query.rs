@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion_postgres::{
-    arrow_pg::datatypes::{arrow_schema_to_pg_fields, into_pg_type},
+    arrow_pg::datatypes::into_pg_type,
     datafusion_pg_catalog::sql::PostgresCompatibilityParser,
     pgwire::{
         api::{
@@ -26,7 +26,7 @@ use super::{
     Errors, Running,
     answer::{self, Limits},
     catalog::Catalog,
-    parameters, report,
+    numeric, parameters, report,
     route::{Route, route},
     session::{self, Session},
     shown,
@@ -292,7 +292,7 @@ impl QueryParser for Preparer {
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         match statement {
             Prepared::Session(session, statement) => session.parser().get_result_schema(statement, format),
-            Prepared::Engine { schema, .. } => arrow_schema_to_pg_fields(schema, format.unwrap_or(&Format::UnifiedText), None),
+            Prepared::Engine { schema, .. } => numeric::fields(schema, format.unwrap_or(&Format::UnifiedText), None),
             Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
         }
     }

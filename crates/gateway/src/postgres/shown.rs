@@ -12,10 +12,6 @@ use datafusion::arrow::{
 
 use crate::http::rows::json;
 
-/// What the encoder's decimals hold for certain: digits, and the most of them behind the point.
-const DECIMAL_DIGITS: u8 = 28;
-const DECIMAL_SCALE: i8 = 28;
-
 /// The schema that clients are told.
 pub fn schema(schema: &Schema) -> SchemaRef {
     let shown = |field: &Arc<Field>| field.as_ref().clone().with_data_type(data_type(field.data_type())).with_nullable(true);
@@ -41,7 +37,6 @@ fn data_type(ours: &DataType) -> DataType {
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             data_type(&DataType::Decimal128(*precision, *scale))
         }
-        DataType::Decimal128(_, 0..=DECIMAL_SCALE) => ours.clone(),
         DataType::Dictionary(_, values) => data_type(values),
         DataType::RunEndEncoded(_, values) => data_type(values.data_type()),
         DataType::List(item)
@@ -53,21 +48,17 @@ fn data_type(ours: &DataType) -> DataType {
         {
             DataType::List(Arc::new(Field::new_list_field(item_type(item.data_type()), true)))
         }
-        DataType::Decimal128(..) | DataType::Decimal256(..) => DataType::Utf8,
         // Structs too: in the text of a record the encoder writes NULL as an empty string.
         nested if nested.is_nested() => DataType::Utf8,
         other => other.clone(),
     }
 }
 
-/// Within arrays the encoder asks of intervals, and panics over a decimal that is too long.
+/// Within arrays the encoder asks of intervals.
 fn item_type(ours: &DataType) -> DataType {
     match ours {
         DataType::Interval(_) => ours.clone(),
-        _ => match data_type(ours) {
-            DataType::Decimal128(precision, _) if precision > DECIMAL_DIGITS => DataType::Utf8,
-            shown => shown,
-        },
+        _ => data_type(ours),
     }
 }
 
@@ -122,7 +113,7 @@ mod tests {
             (text.clone(), r#"[{"x":1.5}]"#),
             (text.clone(), r#"{"7":[true]}"#),
             (text.clone(), "a"),
-            (text.clone(), "1.5"),
+            (DataType::Decimal256(50, 1), "1.5"),
             (DataType::Int64, "5"),
         ];
         let rows = batch(&frame.collect().await.unwrap()[0], &told).unwrap();
