@@ -3,7 +3,7 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CeilFloorKind, DataType, DateTimeField, Expr, Ident, ObjectName, Query, Statement, Visit, Visitor,
+    BinaryOperator, CeilFloorKind, DataType, DateTimeField, Expr, Ident, ObjectName, Query, Statement, Value, Visit, Visitor,
 };
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 
@@ -33,6 +33,9 @@ const SESSION_SHOWS: [&str; 10] = [
     "time",
     "transaction",
 ];
+
+/// A DOUBLE keeps so many digits of any number.
+const DOUBLE_DIGITS: usize = 15;
 
 /// Table functions that read nothing, yet may bring many rows.
 const NEUTRAL: [&str; 3] = ["generate_series", "range", "unnest"];
@@ -148,6 +151,10 @@ impl Visitor for Asked {
             }
             // The emulation writes casts to these for queries of clients that it knows.
             Expr::Cast { data_type: DataType::BigInt(_) | DataType::Boolean | DataType::Int(_) | DataType::Text, .. } => {}
+            // The engine keeps the digits of a number in a DECIMAL, where DataFusion makes a DOUBLE.
+            Expr::Value(value) => {
+                self.computes |= matches!(&value.value, Value::Number(digits, _) if digits.len() > DOUBLE_DIGITS);
+            }
             Expr::Cast { .. } | Expr::Interval(_) | Expr::RLike { .. } | Expr::AtTimeZone { .. } => self.computes = true,
             Expr::Floor { field, .. } | Expr::Ceil { field, .. } => {
                 self.computes |= !matches!(field, CeilFloorKind::DateTimeField(DateTimeField::NoDateTime));
@@ -209,6 +216,8 @@ mod tests {
             "SELECT count(*) FROM generate_series(1, 100000) a CROSS JOIN generate_series(1, 3000000) b",
             "SELECT * FROM range(1, 3)",
             "SELECT make_array(make_array(1))",
+            "SELECT -99999999999999999999999999999999999999",
+            "SELECT 1234567890.123456",
             "SELECT CAST(1 AS TINYINT)",
             "SELECT CAST('2026-01-01' AS TIMESTAMP_LTZ(3))",
             "nonsense",
