@@ -1,4 +1,4 @@
-"""The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first; and psql's commands."""
+"""The PostgreSQL door with psycopg: simple and prepared, text and binary, errors, and what Grafana asks first; psql's commands; SQLAlchemy."""
 import datetime
 import decimal
 import json
@@ -10,6 +10,7 @@ import uuid
 
 import psycopg
 import pytest
+import sqlalchemy
 from conftest import wait_for
 from psycopg.types import TypeInfo
 
@@ -187,6 +188,40 @@ def test_backslash_commands_of_psql(platform, connect):
         finally:
             connection.execute("DROP VIEW \"Psql_View\"")
             connection.execute("DROP TABLE psql_probe")
+
+
+def test_sqlalchemy_reflects_tables(platform, connect):
+    host, port = platform.address("postgres")
+    engine = sqlalchemy.create_engine(sqlalchemy.URL.create(
+        "postgresql+psycopg", username="admin", password=platform.token, host=host, port=port, database="polybolos"))
+    with connect() as connection:
+        connection.execute("CREATE TABLE alchemy_probe (\"Id\" STRING NOT NULL, n BIGINT, price DECIMAL(10, 2), seen TIMESTAMP(3), "
+                           "tags ARRAY<STRING>) WITH ('connector' = 'blackhole')")
+        connection.execute("CREATE VIEW alchemy_view AS SELECT \"Id\", n + 1 AS more FROM alchemy_probe")
+        try:
+            inspector = sqlalchemy.inspect(engine)
+            schemas = inspector.get_schema_names()
+            assert {"public", "polybolos"} <= set(schemas) and "pg_catalog" not in schemas
+            tables, views = inspector.get_table_names(), inspector.get_view_names()
+            assert "alchemy_probe" in tables and "alchemy_view" in views and "jobs" not in tables + views
+            assert "jobs" in inspector.get_table_names("polybolos") + inspector.get_view_names("polybolos")
+            columns = {column["name"]: column for column in inspector.get_columns("alchemy_probe")}
+            kinds = {"Id": sqlalchemy.Text, "n": sqlalchemy.BigInteger, "price": sqlalchemy.Numeric, "seen": sqlalchemy.DateTime,
+                     "tags": sqlalchemy.ARRAY}
+            assert list(columns) == list(kinds)
+            assert all(isinstance(columns[name]["type"], kind) for name, kind in kinds.items()), columns
+            assert [name for name, column in columns.items() if not column["nullable"]] == ["Id"]
+            assert [column["name"] for column in inspector.get_columns("alchemy_view")] == ["Id", "more"]
+            assert "name" in [column["name"] for column in inspector.get_columns("jobs", schema="polybolos")]
+            assert inspector.get_pk_constraint("alchemy_probe")["constrained_columns"] == []
+            assert inspector.has_table("alchemy_probe") and inspector.has_table("jobs", schema="polybolos")
+            assert not inspector.has_table("nowhere") and not inspector.has_table("jobs")
+            reflected = sqlalchemy.Table("alchemy_probe", sqlalchemy.MetaData(), autoload_with=engine)
+            assert reflected.columns.keys() == list(kinds)
+        finally:
+            engine.dispose()
+            connection.execute("DROP VIEW alchemy_view")
+            connection.execute("DROP TABLE alchemy_probe")
 
 
 def test_a_transaction_says_that_it_takes_nothing_back(connect):

@@ -180,6 +180,70 @@ async fn drivers_find_types() {
     }
 }
 
+/// As SQLAlchemy's inspector asks, shortened.
+#[tokio::test]
+async fn tools_reflect_tables() {
+    let address = door().await;
+    let visible = "pg_catalog.pg_class.relpersistence != 't'::VARCHAR AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid)
+                   AND pg_catalog.pg_namespace.nspname != 'pg_catalog'::VARCHAR";
+    let classes =
+        "pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace";
+    let of_kind = |kind: &str| {
+        format!(
+            "SELECT pg_catalog.pg_class.relname FROM {classes} WHERE pg_catalog.pg_class.relkind = ANY (ARRAY['{kind}'::VARCHAR]) AND {visible}"
+        )
+    };
+    let schemas = "SELECT pg_catalog.pg_namespace.nspname FROM pg_catalog.pg_namespace
+                   WHERE (pg_catalog.pg_namespace.nspname NOT LIKE 'pg/_'::VARCHAR || '%' ESCAPE '/') AND pg_catalog.pg_namespace.nspname != 'information_schema'";
+    let columns = format!(
+        "SELECT pg_catalog.pg_attribute.attname AS name, pg_catalog.format_type(pg_catalog.pg_attribute.atttypid, pg_catalog.pg_attribute.atttypmod) AS format_type,
+                CASE WHEN pg_catalog.pg_attribute.atthasdef THEN
+                  (SELECT pg_catalog.pg_get_expr(pg_catalog.pg_attrdef.adbin, pg_catalog.pg_attrdef.adrelid) AS pg_get_expr_1 FROM pg_catalog.pg_attrdef
+                   WHERE pg_catalog.pg_attribute.atthasdef AND pg_catalog.pg_attrdef.adrelid = pg_catalog.pg_attribute.attrelid) ELSE NULL END AS \"default\",
+                CASE WHEN (pg_catalog.pg_attribute.attidentity != '') THEN
+                  (SELECT json_build_object('start', pg_catalog.pg_sequence.seqstart) AS json_build_object_1 FROM pg_catalog.pg_sequence
+                   WHERE pg_catalog.pg_sequence.seqrelid = CAST(CAST(pg_catalog.pg_get_serial_sequence(CAST(CAST(pg_catalog.pg_attribute.attrelid AS REGCLASS) AS TEXT),
+                         pg_catalog.pg_attribute.attname) AS REGCLASS) AS OID)) ELSE NULL END AS identity_options,
+                CASE WHEN (pg_catalog.pg_attribute.attcollation != 0::INTEGER AND
+                  (SELECT pg_catalog.pg_type.typcollation FROM pg_catalog.pg_type WHERE pg_catalog.pg_type.oid = pg_catalog.pg_attribute.atttypid)
+                  != pg_catalog.pg_attribute.attcollation) THEN
+                  (SELECT pg_catalog.pg_collation.collname FROM pg_catalog.pg_collation
+                   WHERE pg_catalog.pg_collation.oid = pg_catalog.pg_attribute.attcollation) ELSE NULL END AS collation
+         FROM pg_catalog.pg_class LEFT OUTER JOIN pg_catalog.pg_attribute ON pg_catalog.pg_class.oid = pg_catalog.pg_attribute.attrelid
+              AND pg_catalog.pg_attribute.attnum > 0::SMALLINT AND NOT pg_catalog.pg_attribute.attisdropped
+              LEFT OUTER JOIN pg_catalog.pg_description ON pg_catalog.pg_description.objoid = pg_catalog.pg_attribute.attrelid
+              AND pg_catalog.pg_description.objsubid = pg_catalog.pg_attribute.attnum
+              JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace
+         WHERE {visible} AND pg_catalog.pg_class.relname IN ('created_users'::VARCHAR)
+         ORDER BY pg_catalog.pg_class.relname, pg_catalog.pg_attribute.attnum"
+    );
+    let comment = format!(
+        "SELECT pg_catalog.pg_class.relname, pg_catalog.pg_description.description FROM pg_catalog.pg_class
+         LEFT OUTER JOIN pg_catalog.pg_description ON pg_catalog.pg_class.oid = pg_catalog.pg_description.objoid
+           AND pg_catalog.pg_description.objsubid = 0::INTEGER AND pg_catalog.pg_description.classoid = CAST('pg_catalog.pg_class' AS REGCLASS)
+         JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace
+         WHERE {visible} AND pg_catalog.pg_class.relname IN ('created_users'::VARCHAR)"
+    );
+    let keys = "SELECT con.conrelid, array_agg(con.conname ORDER BY con.ord) AS cols FROM
+                (SELECT k.conrelid AS conrelid, k.conname AS conname, generate_subscripts(i.indkey, 1::INTEGER) AS ord
+                 FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_index AS i ON k.conindid = i.indexrelid) AS con
+                GROUP BY con.conrelid ORDER BY con.conrelid";
+    for (sql, expected) in [
+        (schemas, "public\n"),
+        (of_kind("r").as_str(), "created_users\n"),
+        (of_kind("v").as_str(), "Adults\n"),
+        (
+            columns.as_str(),
+            "id|text|||\nfirst_name|text|||\nlast_name|text|||\nage|integer|||\nregistered_date|timestamp without time zone|||\n",
+        ),
+        (comment.as_str(), "created_users|\n"),
+        (keys, ""),
+    ] {
+        let said = psql(address, sql).await;
+        assert_eq!((said.out.as_str(), said.code), (expected, 0), "{sql}: {}", said.err);
+    }
+}
+
 #[tokio::test]
 async fn backslash_commands_tell_what_there_is() {
     let address = door().await;
@@ -333,8 +397,20 @@ impl Wire {
 
     /// Parse, bind, execute and sync.
     async fn execute(&mut self, sql: &str, max_rows: i32) {
+        self.execute_with(sql, &[], max_rows).await;
+    }
+
+    /// The same with values of parameters, as text.
+    async fn execute_with(&mut self, sql: &str, values: &[&str], max_rows: i32) {
         self.send(b'P', format!("\0{sql}\0\0\0").as_bytes()).await;
-        self.send(b'B', &[0; 8]).await;
+        let mut bound = vec![0; 4];
+        bound.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
+        for value in values {
+            bound.extend(u32::try_from(value.len()).unwrap().to_be_bytes());
+            bound.extend(value.as_bytes());
+        }
+        bound.extend([0; 2]);
+        self.send(b'B', &bound).await;
         self.send(b'E', &[b"\0".as_slice(), &max_rows.to_be_bytes()].concat()).await;
         self.send(b'S', b"").await;
     }
@@ -394,6 +470,19 @@ async fn rows_of_prepared_statements_are_sent_as_they_come() {
         wire.execute("SELECT id FROM created_users", max_rows).await;
         assert_eq!(kinds(&wire.until(b'Z').await), expected, "{max_rows}");
     }
+}
+
+#[tokio::test]
+async fn parameters_keep_their_places_where_the_catalog_asks_less() {
+    let mut wire = Wire::login(door().await).await;
+    // The first one goes with the subquery.
+    let sql =
+        "SELECT (SELECT d.adbin FROM pg_catalog.pg_attrdef AS d WHERE d.adrelid = a.attrelid AND d.adbin = $1) AS d, a.attname
+               FROM pg_catalog.pg_attribute AS a WHERE a.attnum = $2::INT AND a.attname = $3::VARCHAR";
+    wire.execute_with(sql, &["no number", "1", "id"], 0).await;
+    assert_eq!(kinds(&wire.until(b'D').await), "12D");
+    let rest = wire.until(b'Z').await;
+    assert_eq!(kinds(&rest), "CZ", "{}", String::from_utf8_lossy(&rest[0].1));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod login;
 mod numeric;
 mod parameters;
 mod query;
+mod reflection;
 mod relations;
 mod rewrite;
 mod route;

@@ -283,7 +283,7 @@ impl QueryParser for Preparer {
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
         match statement {
-            Prepared::Session(session, statement) => session.parser().get_parameter_types(statement),
+            Prepared::Session(_, statement) => Ok(statement.parameter_types()),
             Prepared::Engine { parameters, .. } => Ok(parameters.clone()),
             Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
         }
@@ -291,7 +291,7 @@ impl QueryParser for Preparer {
 
     fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
         match statement {
-            Prepared::Session(session, statement) => session.parser().get_result_schema(statement, format),
+            Prepared::Session(session, statement) => session.fields(statement, format),
             Prepared::Engine { schema, .. } => numeric::fields(schema, format.unwrap_or(&Format::UnifiedText), None),
             Prepared::Deallocate(_) | Prepared::Nothing(_) => Ok(Vec::new()),
         }

@@ -4,15 +4,18 @@ use std::{collections::HashSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::{
     ast::{
-        DataType, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, SelectItem, SetExpr, Statement,
-        TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, visit_relations,
+        DataType, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr,
+        Statement, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut, visit_relations,
     },
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
 use polybolos_tables::plain::shortened;
 
-use super::functions::{EXISTING, SETTINGS, setting};
+use super::{
+    functions::{EXISTING, SETTINGS, setting},
+    reflection::{escape_by_backslash, is_of_no_column, keep_visible, of_no_keys},
+};
 use crate::scan;
 
 pub fn rewrite(statement: &mut Statement) {
@@ -35,7 +38,7 @@ pub fn rewrite(statement: &mut Statement) {
         }
     }
     if let Statement::Query(query) = statement
-        && let Some(empty) = list_of_none(query)
+        && let Some(empty) = list_of_none(query).or_else(|| of_no_keys(query))
     {
         *statement = Statement::Query(empty);
     }
@@ -122,6 +125,11 @@ struct Rewriter;
 impl VisitorMut for Rewriter {
     type Break = ();
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        keep_visible(select);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
         match expression {
             Expr::Function(function) => {
@@ -152,6 +160,10 @@ impl VisitorMut for Rewriter {
                 take_first(left);
                 take_first(right);
             }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                escape_by_backslash(pattern, escape_char);
+            }
+            Expr::Subquery(query) if is_of_no_column(query) => *expression = Expr::Value(Value::Null.with_empty_span()),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -172,11 +184,11 @@ fn shown(name: &str) -> Option<Box<Query>> {
     query_of(&sql)
 }
 
-fn query_of(sql: &str) -> Option<Box<Query>> {
+pub fn query_of(sql: &str) -> Option<Box<Query>> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_query()).ok()
 }
 
-fn last(name: &ObjectName) -> String {
+pub fn last(name: &ObjectName) -> String {
     name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase()).unwrap_or_default()
 }
 
@@ -309,7 +321,7 @@ fn view_text(oid: &str) -> Option<Expr> {
     ))
 }
 
-fn parsed(expression: &str) -> Option<Expr> {
+pub fn parsed(expression: &str) -> Option<Expr> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(expression).and_then(|mut parser| parser.parse_expr()).ok()
 }
 

@@ -20,7 +20,7 @@ use datafusion_postgres::{
             ClientInfo, ClientPortalStore, Type,
             portal::{Format, Portal},
             query::ExtendedQueryHandler,
-            results::Response,
+            results::{FieldInfo, Response},
             stmt::QueryParser,
             store::PortalStore,
         },
@@ -32,10 +32,23 @@ use datafusion_postgres::{
 use futures::Sink;
 
 use super::rewrite::{name_values, rewrite};
+use crate::scan;
 
 /// The text, and what it parsed to.
-pub type Statement = <DfSessionService as ExtendedQueryHandler>::Statement;
-type Parser = <DfSessionService as ExtendedQueryHandler>::QueryParser;
+type Planned = <DfSessionService as ExtendedQueryHandler>::Statement;
+
+#[derive(Clone)]
+pub struct Statement {
+    planned: Planned,
+    /// What clients are told of each parameter, and what the plan knows of it.
+    parameters: Vec<(Type, Option<DataType>)>,
+}
+
+impl Statement {
+    pub fn parameter_types(&self) -> Vec<Type> {
+        self.parameters.iter().map(|(told, _)| told.clone()).collect()
+    }
+}
 
 pub struct Session {
     context: Arc<SessionContext>,
@@ -52,9 +65,9 @@ impl Session {
         Self { service, context, grammar: PostgresCompatibilityParser::new(), hooks }
     }
 
-    /// Tells types of what [`Session::prepare`] made.
-    pub fn parser(&self) -> Arc<Parser> {
-        self.service.query_parser()
+    /// The columns of an answer.
+    pub fn fields(&self, statement: &Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        self.service.query_parser().get_result_schema(&statement.planned, format)
     }
 
     /// Runs one statement.
@@ -83,15 +96,29 @@ impl Session {
         C: ClientInfo + Unpin + Send + Sync,
     {
         let Some(parsed) = self.parse(sql)? else { return Ok(None) };
-        let text = parsed.to_string();
+        let count = scan::parameter_count(sql);
         for hook in &self.hooks {
             if let Some(plan) = hook.handle_extended_parse_query(&parsed, &self.context, client).await {
-                return Ok(Some((text, Some((parsed, plan?)))));
+                return self.planned(parsed, plan?, count).map(Some);
             }
         }
         let state = self.context.state();
         let plan = state.statement_to_plan(parser::Statement::Statement(Box::new(parsed.clone()))).await.map_err(failed)?;
-        Ok(Some((text, Some((parsed, plan)))))
+        self.planned(parsed, plan, count).map(Some)
+    }
+
+    /// Each of `count` parameters has its place, also one that a rewrite took out of the query: its value is read by nothing.
+    fn planned(&self, parsed: ast::Statement, plan: LogicalPlan, count: usize) -> PgWireResult<Statement> {
+        let found = parameter_types(&plan)?;
+        let planned: Planned = (parsed.to_string(), Some((parsed, plan)));
+        let told = self.service.query_parser().get_parameter_types(&planned)?;
+        let mut parameters = vec![(Type::TEXT, None); count];
+        for ((number, data_type), told) in found.into_iter().zip(told) {
+            if let Some(parameter) = number.checked_sub(1).and_then(|at| parameters.get_mut(at)) {
+                *parameter = (told, data_type);
+            }
+        }
+        Ok(Statement { planned, parameters })
     }
 
     fn parse(&self, sql: &str) -> PgWireResult<Option<ast::Statement>> {
@@ -112,13 +139,11 @@ impl Session {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
         S: Clone,
     {
-        let (_, Some((parsed, plan))) = statement else {
+        let (_, Some((parsed, plan))) = &statement.planned else {
             return Ok(Response::EmptyQuery);
         };
-        let wire_types = self.parser().get_parameter_types(statement)?;
-        let wire_types: Vec<Option<&Type>> = wire_types.iter().map(Some).collect();
-        let plan_types = parameter_types(plan)?;
-        let plan_types: Vec<Option<&DataType>> = plan_types.iter().map(Option::as_ref).collect();
+        let wire_types: Vec<Option<&Type>> = statement.parameters.iter().map(|(told, _)| Some(told)).collect();
+        let plan_types: Vec<Option<&DataType>> = statement.parameters.iter().map(|(_, data_type)| data_type.as_ref()).collect();
         let values = deserialize_parameters_with_server_types(portal, &plan_types, &wire_types)?;
         for hook in &self.hooks {
             if let Some(response) = hook.handle_extended_query(parsed, plan, &values, &self.context, client).await {
@@ -136,11 +161,13 @@ async fn respond<C: ClientInfo>(client: &C, frame: DataFrame, format: &Format) -
     Ok(Response::Query(encode_dataframe(frame, format, Some(options)).await?))
 }
 
-/// In the order of their numbers.
-fn parameter_types(plan: &LogicalPlan) -> PgWireResult<Vec<Option<DataType>>> {
-    let mut found: Vec<(String, Option<DataType>)> = plan.get_parameter_types().map_err(failed)?.into_iter().collect();
-    found.sort_by_key(|(name, _)| name.trim_start_matches('$').parse().unwrap_or(u32::MAX));
-    Ok(found.into_iter().map(|(_, data_type)| data_type).collect())
+/// With their numbers, and in the order of these.
+fn parameter_types(plan: &LogicalPlan) -> PgWireResult<Vec<(usize, Option<DataType>)>> {
+    let found = plan.get_parameter_types().map_err(failed)?.into_iter();
+    let numbered = found.map(|(name, data_type)| (name.trim_start_matches('$').parse().unwrap_or(usize::MAX), data_type));
+    let mut numbered: Vec<(usize, Option<DataType>)> = numbered.collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    Ok(numbered)
 }
 
 /// The door's error handler gives it a code.
