@@ -81,6 +81,12 @@ def test_metadata(connection):
     assert "TABLE" in connection.adbc_get_table_types()
 
 
+def test_schemas_are_told_without_rows(connection):
+    with connection.cursor() as cursor:
+        assert cursor.adbc_execute_schema(f"SELECT id, age + 1 AS next FROM {USERS}").names == ["id", "next"]
+    assert "name" in connection.adbc_get_table_schema("jobs", db_schema_filter="polybolos").names
+
+
 def test_errors_are_told(connection):
     with pytest.raises((ProgrammingError, OperationalError), match="nowhere"):
         query(connection, "SELECT * FROM nowhere")

@@ -6,21 +6,24 @@ use std::sync::Arc;
 
 use arrow::{
     array::{ArrayRef, AsArray, StringArray},
+    datatypes::Schema,
     record_batch::RecordBatch,
 };
 use arrow_flight::{
-    FlightInfo,
+    FlightDescriptor, FlightInfo,
     sql::{
         CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys,
-        CommandGetTables, SqlInfo, client::FlightSqlServiceClient,
+        CommandGetTables, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt, SqlInfo,
+        client::FlightSqlServiceClient,
     },
 };
 use futures::TryStreamExt;
 use polybolos_gateway::flight_sql;
+use prost::Message;
 use support::{LEFT_OUT, MemoryEngine, READER_TOKEN, TOKEN, TestLogin};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use tonic::{Request, Status, transport::Channel};
 
 async fn client() -> FlightSqlServiceClient<Channel> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,6 +93,45 @@ async fn what_a_query_left_out_is_told_in_the_trailers_of_its_rows() {
         let told = told.iter().map(|notice| String::from_utf8(notice.to_bytes().unwrap().to_vec()).unwrap());
         assert_eq!((rows, told.collect::<Vec<_>>()), expected, "{sql}");
     }
+}
+
+/// What `GetSchema` tells of a command.
+async fn schema(
+    client: &mut FlightSqlServiceClient<Channel>,
+    token: &str,
+    command: &impl ProstMessageExt,
+) -> Result<Schema, Status> {
+    let mut request = Request::new(FlightDescriptor::new_cmd(command.as_any().encode_to_vec()));
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let told = client.inner_mut().get_schema(request).await?.into_inner();
+    Ok(Schema::try_from(told).unwrap())
+}
+
+fn names(schema: &Schema) -> Vec<&str> {
+    schema.fields().iter().map(|field| field.name().as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_schema_alone_is_told_without_running_anything() {
+    let mut client = client().await;
+    let sql = "SELECT id, age + 1 AS next FROM created_users";
+    let query = |sql: &str| CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
+    let told = schema(&mut client, TOKEN, &query(sql)).await.unwrap();
+    assert_eq!(names(&told), ["id", "next"]);
+    client.set_token(TOKEN.to_owned());
+    let info = client.execute(sql.to_owned(), None).await.unwrap();
+    assert_eq!(told, info.try_decode_schema().unwrap(), "it is what the query promises");
+    let prepared = CommandPreparedStatementQuery { prepared_statement_handle: sql.into() };
+    assert_eq!(names(&schema(&mut client, TOKEN, &prepared).await.unwrap()), ["id", "next"]);
+    let tables = CommandGetTables { include_schema: true, ..Default::default() };
+    assert!(names(&schema(&mut client, READER_TOKEN, &tables).await.unwrap()).contains(&"table_schema"));
+    // A reader may not carry it out.
+    let paused = schema(&mut client, READER_TOKEN, &query("PAUSE JOB j")).await.unwrap();
+    assert!(paused.fields().is_empty());
+    let missing = schema(&mut client, TOKEN, &query("SELECT * FROM nowhere")).await.unwrap_err();
+    assert!(missing.message().contains("nowhere"), "{missing}");
+    let unknown = schema(&mut client, "wrong", &query(sql)).await.unwrap_err();
+    assert_eq!(unknown.code(), tonic::Code::Unauthenticated);
 }
 
 #[tokio::test]

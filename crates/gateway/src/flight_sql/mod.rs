@@ -4,6 +4,7 @@ mod handle;
 mod login;
 mod metadata;
 mod notices;
+mod schemas;
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::ServerTlsConfig};
 use tracing::info;
 
-use self::handle::Handle;
+use self::{handle::Handle, schemas::WithSchemas};
 use crate::{
     auth::{Authenticate, Principal},
     engine::{Answer, Engine},
@@ -77,7 +78,7 @@ pub async fn serve(
         server = server.tls_config(tls).map_err(io::Error::other)?;
     }
     server
-        .add_service(FlightServiceServer::new(FlightSqlDoor::new(engine, login)))
+        .add_service(FlightServiceServer::new(WithSchemas(FlightSqlDoor::new(engine, login))))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned())
         .await
         .map_err(io::Error::other)
@@ -93,6 +94,12 @@ impl FlightSqlDoor {
 
     fn principal<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
         login::principal(self.login.as_ref(), request.metadata())
+    }
+
+    /// Of what a statement will answer with.
+    async fn schema(&self, principal: &Principal, sql: &[u8]) -> Result<Bytes, Status> {
+        let schema = self.engine.describe(principal, Handle::decode(sql)?.text).await?;
+        schema_message(&told(&schema))
     }
 
     /// What a query will answer with, and the ticket that runs it. A statement without columns is carried out at once: who wants no rows
@@ -286,8 +293,7 @@ impl FlightSqlService for FlightSqlDoor {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let principal = self.principal(&request)?;
-        let schema = self.engine.describe(&principal, Handle::decode(query.query.as_bytes())?.text).await?;
-        let dataset_schema = schema_message(&told(&schema))?;
+        let dataset_schema = self.schema(&principal, query.query.as_bytes()).await?;
         let types = parameters::types(&self.engine.session(), &query.query).await;
         let fields = types
             .into_iter()
