@@ -17,7 +17,7 @@ DENY_ROOT := $(CACHE)/cargo-deny/$(DENY_VERSION)
 DENY := $(DENY_ROOT)/bin/cargo-deny
 
 BUILD_PACKAGES := gcc g++ make perl pkg-config mold libssl-dev zlib1g-dev
-TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core
+TEST_PACKAGES := chromium chromium-driver postgresql-client python3-venv fonts-noto-core strace
 SERVER_PACKAGES := openjdk-17-jre-headless maven
 SERVERS := $(TARGET)/debug/polybolos-local-servers
 S3_SERVER := $(VENV)/bin/python tests/python/s3_server.py

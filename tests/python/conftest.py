@@ -50,12 +50,14 @@ class Platform:
         self.offset = free_offset()
         self.process = None
         self.starts = 0
+        # What its command line begins with: a tracer, say, which leaves the process itself to us.
+        self.before: list[str] = []
 
     def start(self, deadline: float = 60.0) -> None:
         self.starts += 1
         self.out = open(self.folder.parent / f"out-{self.starts}.txt", "w+")
         self.err = open(self.folder.parent / f"err-{self.starts}.txt", "w+")
-        command = [BINARY, "up", "--data-dir", str(self.folder), "--port-offset", str(self.offset), *self.arguments]
+        command = [*self.before, BINARY, "up", "--data-dir", str(self.folder), "--port-offset", str(self.offset), *self.arguments]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=self.out, stderr=self.err, stdin=subprocess.DEVNULL)
         end = time.monotonic() + deadline
         while time.monotonic() < end:
