@@ -397,3 +397,49 @@ fn refused_row(
         raw_bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    //! What the tests of the sinks share.
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use polybolos_streaming::ids::PartIndex;
+
+    use super::*;
+
+    /// A grant that holds so often, and not afterwards; counts who asks.
+    pub(super) struct Held {
+        times: usize,
+        asked: AtomicUsize,
+    }
+
+    impl Held {
+        pub(super) fn times(times: usize) -> Self {
+            Self { times, asked: AtomicUsize::new(0) }
+        }
+
+        pub(super) fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Grant for Held {
+        fn holds(&self) -> bool {
+            self.asked.fetch_add(1, Ordering::Relaxed) < self.times
+        }
+    }
+
+    /// An order for a part whose rows the test has.
+    pub(super) fn order() -> Order {
+        Order {
+            job: "job".into(),
+            incarnation: Incarnation::new("incarnation"),
+            generation: Generation(1),
+            epoch: Epoch(3),
+            sink: SinkId(0),
+            file: PartFile::none(PartIndex(0)),
+            timestamp_us: 1,
+            spec: SinkSpec::Blackhole,
+        }
+    }
+}

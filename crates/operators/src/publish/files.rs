@@ -147,7 +147,10 @@ mod tests {
     };
     use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-    use super::*;
+    use super::{
+        super::tests::{Held, order},
+        *,
+    };
     use crate::files::{FileFormat, FileTable};
 
     fn batches() -> Vec<RecordBatch> {
@@ -216,6 +219,21 @@ mod tests {
         let table = FileTable { name: "archive".into(), place: folder.path().display().to_string(), format: FileFormat::Parquet };
         let rows = table.all(&Places::default(), &batch.schema()).await.expect("reads");
         assert_eq!(rows, [batch]);
+    }
+
+    /// EPOCHS rule 6.
+    #[tokio::test]
+    async fn a_grant_that_ends_while_rows_are_encoded_puts_no_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = FilesTarget { place: folder.path().display().to_string(), format: Format::Parquet };
+        let (places, order, rows) = (Places::default(), order(), batches());
+        let files = || std::fs::read_dir(folder.path()).expect("folder").count();
+        let stopped = write(&places, &order, &target, &rows, &Held::times(0)).await.expect_err("no grant");
+        assert!(matches!(stopped, PublishError::Table(TableError::GrantExpired)), "{stopped}");
+        assert_eq!(files(), 0);
+        let grant = Held::times(1);
+        let published = write(&places, &order, &target, &rows, &grant).await.expect("written");
+        assert_eq!((published.rows, files(), grant.asked()), (3, 1, 1));
     }
 
     #[test]

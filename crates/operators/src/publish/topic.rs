@@ -143,8 +143,13 @@ fn published(batches: &[RecordBatch], refused: Vec<(u32, String)>) -> Published 
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray};
+    use polybolos_embedded::{Broker, BrokerConfig};
+    use polybolos_kafka::{admin::Admin, publish::POSITIONS_CONFIG};
 
-    use super::*;
+    use super::{
+        super::tests::{Held, order},
+        *,
+    };
     use crate::changes::mark_delete;
 
     fn batch(keys: &[&str]) -> RecordBatch {
@@ -198,5 +203,32 @@ mod tests {
         assert_eq!(published.rows, 3);
         let places: Vec<_> = published.refused.iter().map(|refused| (refused.batch, refused.row, refused.error.as_str())).collect();
         assert_eq!(places, [(0, 1, "x"), (2, 1, "y")]);
+    }
+    /// EPOCHS rule 6: what was sent while the grant lasted is not committed after it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_grant_that_ends_before_the_commit_publishes_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let broker = Broker::start(BrokerConfig::new(([127, 0, 0, 1], 0).into(), folder.path())).await.expect("starts");
+        let target = TopicTarget { connection: Connection::new(broker.address().to_string()), ..target(&[], &[0, 1]) };
+        let (order, rows) = (order(), [batch(&["a", "b"])]);
+        let admin = Admin::connect(&target.connection).expect("connects");
+        admin.ensure_topic(&target.topic, Some(1), &[]).await.expect("a topic");
+        let positions = positions_topic(order.incarnation.as_str(), order.sink.0);
+        admin.ensure_topic(&positions, Some(1), POSITIONS_CONFIG).await.expect("a topic of positions");
+        let publishers = TopicPublishers::default();
+        for times in 0..2 {
+            let grant = Held::times(times);
+            let stopped = publishers.publish(&order, &target, &rows, &grant).await.expect_err("no grant");
+            assert!(matches!(stopped, PublishError::Table(TableError::GrantExpired)), "{stopped}");
+            assert_eq!(grant.asked(), times + 1);
+            let next = TopicPublisher::open(config(&order, &target, 0)).await.expect("opens");
+            assert_eq!(next.position().published(order.epoch.0, order.file.part.0), None, "the grant held {times} times");
+        }
+        let published = publishers.publish(&order, &target, &rows, &Held::times(2)).await.expect("published");
+        assert_eq!(published.rows, 2);
+        let next = TopicPublisher::open(config(&order, &target, 0)).await.expect("opens");
+        assert!(next.position().published(order.epoch.0, order.file.part.0).is_some());
+        drop(next);
+        broker.stop().await;
     }
 }

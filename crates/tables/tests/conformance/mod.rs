@@ -1,5 +1,8 @@
 //! What every store of keyed tables must do with deletes and rows that expire; the tests of both stores include this file.
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
@@ -24,6 +27,28 @@ struct Never;
 impl Grant for Never {
     fn holds(&self) -> bool {
         false
+    }
+}
+
+/// Holds so often, and not afterwards; counts who asks.
+struct Held {
+    times: u64,
+    asked: AtomicU64,
+}
+
+impl Held {
+    fn times(times: u64) -> Self {
+        Self { times, asked: AtomicU64::new(0) }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Grant for Held {
+    fn holds(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) < self.times
     }
 }
 
@@ -107,6 +132,47 @@ pub async fn run(backend: &dyn TableBackend, keyspace: &str) {
     a_key_that_cannot_be_is_refused_and_others_are_deleted(backend, keyspace).await;
     rows_expire(backend, keyspace).await;
     a_partition_is_found_by_its_key(backend, keyspace).await;
+    a_grant_that_ends_between_batches_stops_what_is_under_way(backend, keyspace).await;
+}
+
+/// EPOCHS rule 6: a grant that held is good for the batch before which it was asked for, and for no other.
+async fn a_grant_that_ends_between_batches_stops_what_is_under_way(backend: &dyn TableBackend, keyspace: &str) {
+    const ROWS: u64 = 8_192;
+    let now_us = backend.clock_us().await.unwrap();
+    let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
+    let devices: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n("a", ROWS as usize)));
+    let rows = RecordBatch::try_from_iter([("value", values.clone()), ("at", values), ("device", devices)]).unwrap();
+    let keys = rows.project(&[2, 1]).unwrap();
+    // One after the other, so that it is known how far it came.
+    let options = WriteOptions { in_flight: 1, batch_rows: 64, ..WriteOptions::default() };
+    let columns = ["value", "at", "device"].map(str::to_owned);
+    let (whole, cut) = (created(backend, keyspace, "granted").await, created(backend, keyspace, "ended").await);
+
+    let writer = backend.writer(&whole, &columns, &options).await.unwrap();
+    let always = Held::times(u64::MAX);
+    let outcome = writer.write(&rows, now_us, &always).await.unwrap();
+    assert_eq!(outcome.rows, ROWS);
+    let batches = always.asked() - outcome.retries;
+    assert!(batches > 1, "the grant is asked for before every batch");
+    let (half, at_most) = (batches / 2, ROWS / batches * (batches / 2));
+
+    let writer = backend.writer(&cut, &columns, &options).await.unwrap();
+    let grant = Held::times(half);
+    let stopped = writer.write(&rows, now_us, &grant).await;
+    assert!(matches!(stopped, Err(TableError::GrantExpired)), "{stopped:?}");
+    assert_eq!(grant.asked(), half + 1, "and nobody asks again");
+    let written = read(backend, &cut).await.len() as u64;
+    assert!(written > 0 && written <= at_most, "{written} rows, of {at_most} that the grant held for");
+    // Whoever has a grant writes all again.
+    assert_eq!(writer.write(&rows, now_us, &Always).await.unwrap().rows, ROWS);
+    assert_eq!(read(backend, &cut).await.len() as u64, ROWS);
+
+    let stopped = writer.delete(&keys, now_us + 1, &Held::times(half)).await;
+    assert!(matches!(stopped, Err(TableError::GrantExpired)), "{stopped:?}");
+    let left = read(backend, &cut).await.len() as u64;
+    assert!(left < ROWS && left >= ROWS - at_most, "{left} rows, of {ROWS} less {at_most} that the grant held for");
+    assert_eq!(writer.delete(&keys, now_us + 1, &Always).await.unwrap().rows, ROWS);
+    assert!(read(backend, &cut).await.is_empty());
 }
 
 /// As look-ups ask: one key after the other, many at a time.
