@@ -186,7 +186,7 @@ bench-epochs: build setup-servers $(BENCH_VENV)/ready ## CPU of an epoch of one 
 	$(SERVERS) -- env $(BENCH)/epochs.py $(ARGS)
 
 .PHONY: bench-failover
-bench-failover: build setup-servers $(BENCH_VENV)/ready ## Seconds without output after executors and schedulers are killed
+bench-failover: build setup-servers $(BENCH_VENV)/ready ## Seconds without output after executors and schedulers are killed, or hang
 	$(SERVERS) -- env $(BENCH)/failover.py $(ARGS)
 
 .PHONY: bench-sink
