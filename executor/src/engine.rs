@@ -126,7 +126,64 @@ fn in_words(error: DataFusionError) -> DataFusionError {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::{
+        arrow::{
+            array::RecordBatch,
+            datatypes::{Schema, SchemaRef},
+        },
+        execution::SendableRecordBatchStream,
+        physical_plan::{
+            coalesce_partitions::CoalescePartitionsExec,
+            stream::RecordBatchStreamAdapter,
+            streaming::{PartitionStream, StreamingTableExec},
+        },
+    };
+
     use super::*;
+
+    /// A part that answers no rows, or panics in the middle of its work.
+    #[derive(Debug)]
+    struct Work {
+        schema: SchemaRef,
+        panics: bool,
+    }
+
+    impl PartitionStream for Work {
+        fn schema(&self) -> &SchemaRef {
+            &self.schema
+        }
+
+        fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+            let (empty, panics) = (self.schema.clone(), self.panics);
+            let work = async move {
+                tokio::task::yield_now().await;
+                assert!(!panics, "a bug of the plan");
+                Ok(RecordBatch::new_empty(empty))
+            };
+            Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::once(work)))
+        }
+    }
+
+    fn stage(parts: &[bool]) -> EpochStage {
+        let schema: SchemaRef = Arc::new(Schema::empty());
+        let part = |panics: &bool| Arc::new(Work { schema: schema.clone(), panics: *panics }) as Arc<dyn PartitionStream>;
+        let work = StreamingTableExec::try_new(schema.clone(), parts.iter().map(part).collect(), None, None, false, None);
+        // As its writer would be, the node at the top is not executed.
+        let plan = Arc::new(CoalescePartitionsExec::new(Arc::new(work.expect("a plan"))));
+        EpochStage { plan, partitions: (0..parts.len()).collect() }
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_panics_fails_its_task_in_its_words_and_no_other() {
+        let context = Arc::new(TaskContext::default());
+        let error = stage(&[false, true]).execute_query_stage(0, context.clone()).await.expect_err("it panics");
+        assert!(
+            error.to_string().contains("a part's task ended early") && error.to_string().contains("a bug of the plan"),
+            "{error}"
+        );
+        let answers = stage(&[false, false]).execute_query_stage(1, context).await.expect("others go on");
+        assert_eq!(answers.len(), 2);
+    }
 
     #[test]
     fn our_own_errors_travel_in_words() {

@@ -150,3 +150,71 @@ fn bind(stage: &mut RunningStage, session_id: &str, job_id: &JobId, executor: St
         session_config: stage.session_config.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::datatypes::Schema,
+        physical_plan::{coalesce_partitions::CoalescePartitionsExec, placeholder_row::PlaceholderRowExec},
+        prelude::SessionConfig,
+    };
+
+    use super::*;
+
+    fn rows(partitions: usize) -> Arc<dyn ExecutionPlan> {
+        Arc::new(PlaceholderRowExec::new(Arc::new(Schema::empty())).with_partitions(partitions))
+    }
+
+    fn stage(plan: Arc<dyn ExecutionPlan>, partitions: usize) -> RunningStage {
+        RunningStage::new(7, 0, plan, partitions, vec![], HashMap::new(), Arc::new(SessionConfig::new()))
+    }
+
+    fn executors(names: &[&str]) -> Vec<ExecutorId> {
+        names.iter().map(|name| ExecutorId::new(*name)).collect()
+    }
+
+    fn shares(shares: &[(&str, &[usize])]) -> BTreeMap<String, Vec<usize>> {
+        shares.iter().map(|(executor, partitions)| ((*executor).to_owned(), partitions.to_vec())).collect()
+    }
+
+    /// Partitions that are taken from a stage and not bound would never be computed, and the attempt never end.
+    #[test]
+    fn every_partition_that_is_taken_is_bound_to_a_task() {
+        let alive = ["a".to_owned(), "b".to_owned()];
+        let mut stage = stage(rows(5), 5);
+        let wanted = executors(&["b", "gone", "a"]);
+        let spread_out = spread(&mut stage, &alive, Some(&wanted));
+        // Where it is wanted; else, or where that is gone, in turn.
+        assert_eq!(spread_out, shares(&[("a", &[2, 4]), ("b", &[0, 1, 3])]));
+        assert!(stage.pending.is_empty());
+        let job = JobId::new("job");
+        let tasks: Vec<TaskDescription> =
+            spread_out.into_iter().map(|(executor, partitions)| bind(&mut stage, "session", &job, executor, partitions)).collect();
+        let mut bound: Vec<usize> = tasks.iter().flat_map(|task| task.global_input_partition_ids.clone()).collect();
+        bound.sort_unstable();
+        assert_eq!(bound, [0, 1, 2, 3, 4]);
+        assert_eq!(tasks.iter().map(|task| task.key.task_id).collect::<Vec<_>>(), [0, 1]);
+        // By these Ballista gives a task's partitions back when it fails.
+        let noted: Vec<_> = stage.task_infos.iter().map(|info| info.global_input_partition_ids.clone()).collect();
+        assert_eq!(noted, [vec![2, 4], vec![0, 1, 3]]);
+        assert!(
+            tasks.iter().all(|task| task.vcores_consumed == 0) && stage.task_infos.iter().all(|info| info.vcores_consumed == 0)
+        );
+
+        // What came back is bound again, and nothing else.
+        stage.pending.reschedule([1]);
+        assert_eq!(spread(&mut stage, &alive[..1], Some(&wanted)), shares(&[("a", &[1])]));
+        assert_eq!(spread(&mut stage, &alive, Some(&wanted)), shares(&[]));
+    }
+
+    #[test]
+    fn a_stage_that_merges_its_input_is_one_task() {
+        let alive = ["a".to_owned(), "b".to_owned()];
+        let merging = |partitions| {
+            let merged = Arc::new(CoalescePartitionsExec::new(rows(partitions)));
+            stage(Arc::new(CoalescePartitionsExec::new(merged)), partitions)
+        };
+        assert_eq!(spread(&mut merging(3), &alive, Some(&executors(&["a", "a", "a"]))), shares(&[("b", &[0, 1, 2])]));
+        assert_eq!(spread(&mut merging(1), &alive, Some(&executors(&["a"]))), shares(&[("a", &[0])]));
+    }
+}
