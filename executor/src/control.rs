@@ -32,6 +32,9 @@ use wire::{attach_request::Message as Request, attach_response::Message as Respo
 
 use crate::{Ended, ExecutorSettings, ballista, grants::PublishGrant, publishing::Publishing};
 
+#[cfg(test)]
+mod tests;
+
 /// A leader counts an executor as lost after a second without a beat.
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -444,17 +447,4 @@ async fn compact_state(services: Arc<ExecutorServices>, order: wire::CompactStat
         }
     };
     let _ = outgoing.send(request(answer)).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leader_of_a_lower_generation_is_not_followed() {
-        assert_eq!(outdated(Generation(4), Generation(4)), None);
-        assert_eq!(outdated(Generation(5), Generation(4)), None);
-        let told = outdated(Generation(3), Generation(4)).expect("another has led since");
-        assert!(told.contains("generation 3") && told.contains("generation 4"), "{told}");
-    }
 }
