@@ -15,8 +15,9 @@ use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
     EpochContext, Operator,
-    aggregate::{Call, Grouping, Shown, Touched, changes, pick, sliced},
+    aggregate::Call,
     buckets,
+    grouping::{Grouping, Shown, Touched, changes, pick, sliced},
     linear::{Adding, Linear},
     multiset::Multiset,
     values,

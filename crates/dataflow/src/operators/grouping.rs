@@ -1,0 +1,250 @@
+//! What both kinds of aggregation share: the groups that an epoch touches, and their rows as they come out and are taken back.
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch, UInt32Array},
+    compute::{concat_batches, take},
+    datatypes::{FieldRef, Schema, SchemaRef},
+};
+use datafusion::{
+    common::{DataFusionError, Result},
+    logical_expr::EmitTo,
+    physical_plan::aggregates::{group_values::new_group_values, order::GroupOrdering},
+};
+use polybolos_state::{Table, lane_of};
+
+use super::{EpochContext, Operator, aggregate::Call, load, next_of, values};
+use crate::{
+    delta::{Delta, batch_of, take_rows},
+    event_time::{TimeColumn, dropped, expiries},
+    keys::{EncodedRows, RowFormat, typed},
+};
+
+/// What both kinds of aggregation share: what is grouped, and what comes out.
+#[derive(Clone, Debug)]
+pub struct Grouping {
+    /// Columns of the input that make the group.
+    pub columns: Vec<usize>,
+    pub calls: Vec<Call>,
+    pub input: SchemaRef,
+    /// The group's columns, then one per call.
+    pub output: SchemaRef,
+    /// Group columns (by index among them) that tell when a group is closed.
+    pub times: Vec<(usize, TimeColumn)>,
+    /// Groups that are there from the first epoch on, though no row is in them: the one of an aggregate without GROUP BY, and those of empty grouping
+    /// sets. Per group its columns, of one row each.
+    pub standing: Vec<Vec<ArrayRef>>,
+    /// Groups come out once, when they are closed, and never change after that.
+    pub emit_on_close: bool,
+}
+
+/// The groups that an epoch touches.
+pub(super) struct Touched {
+    /// Per delta, the group of each row.
+    pub groups: Vec<Vec<usize>>,
+    pub columns: Vec<ArrayRef>,
+    pub keys: EncodedRows,
+    pub expiries: Vec<Option<i64>>,
+    pub count: usize,
+}
+
+impl Touched {
+    pub fn load(&self, tables: &mut [Table]) -> Result<()> {
+        tables.iter_mut().try_for_each(|table| load(table, self.keys.rows(self.count)))
+    }
+}
+
+impl Grouping {
+    pub fn is_global(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    fn key_fields(&self) -> Vec<FieldRef> {
+        self.output.fields().iter().take(self.columns.len()).cloned().collect()
+    }
+
+    pub(super) fn key_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.key_fields().iter().map(|field| field.data_type()))
+    }
+
+    pub(super) fn kept_keys(&self) -> Vec<String> {
+        let keys = self.columns.iter().zip(self.key_fields());
+        keys.map(|(&column, key)| typed(&format!("key {}", self.input.field(column).name()), [key.data_type()])).collect()
+    }
+
+    /// Standing groups of this lane that were never shown.
+    pub(super) fn new_standing(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Vec<ArrayRef>>> {
+        let mut new = vec![];
+        for columns in &self.standing {
+            let key = self.key_format()?.encode(columns)?;
+            if lane_of(key.row(0), context.lanes) != context.lane {
+                continue;
+            }
+            load(table, key.rows(1))?;
+            if values(table).get(key.row(0)).is_none() {
+                new.push(columns.clone());
+            }
+        }
+        Ok(new)
+    }
+
+    /// The keys of standing groups, which stay when their last row goes.
+    pub(super) fn standing_keys(&self) -> Result<Vec<EncodedRows>> {
+        self.standing.iter().map(|columns| self.key_format()?.encode(columns)).collect()
+    }
+
+    pub(super) fn intern(&self, deltas: &[Delta], standing: &[Vec<ArrayRef>]) -> Result<Touched> {
+        if self.is_global() {
+            let groups = deltas.iter().map(|delta| vec![0; delta.rows()]).collect();
+            let keys = self.key_format()?.encode(&[])?;
+            return Ok(Touched { groups, columns: vec![], keys, expiries: vec![None], count: 1 });
+        }
+        let schema = Arc::new(Schema::new(self.key_fields()));
+        let mut interned = new_group_values(schema, &GroupOrdering::None)?;
+        let mut groups = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            let columns: Vec<_> = self.columns.iter().map(|&column| delta.batch().column(column).clone()).collect();
+            let mut of_delta = Vec::with_capacity(delta.rows());
+            interned.intern(&columns, &mut of_delta)?;
+            groups.push(of_delta);
+        }
+        for columns in standing {
+            interned.intern(columns, &mut vec![])?;
+        }
+        let count = interned.len();
+        let columns = interned.emit(EmitTo::All)?;
+        let keys = self.key_format()?.encode(&columns)?;
+        let times: Vec<_> = self.times.iter().map(|(index, time)| (columns[*index].clone(), *time)).collect();
+        let mut expiries = if times.is_empty() { vec![None; count] } else { expiries(&times)? };
+        // What stands is there for good, whatever the TTL.
+        for key in self.standing_keys()? {
+            (0..count).filter(|group| keys.row(*group) == key.row(0)).for_each(|group| expiries[group] = Some(i64::MAX));
+        }
+        Ok(Touched { groups, columns, keys, expiries, count })
+    }
+
+    /// Group columns and results as rows of the output.
+    pub(super) fn rows(&self, groups: &[ArrayRef], results: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let columns = groups.iter().cloned().chain(results).collect();
+        Ok(RecordBatch::try_new(self.output.clone(), columns)?)
+    }
+
+    /// Groups with their results, which `results` computes of some of them: one whose results cannot be computed, as they do not fit
+    /// their types, has none.
+    pub(super) fn shown(
+        &self,
+        groups: &[ArrayRef],
+        count: usize,
+        mut results: impl FnMut(Range<usize>) -> Result<Vec<ArrayRef>>,
+    ) -> Result<Shown> {
+        match results(0..count) {
+            Ok(columns) => {
+                let rows = self.rows(groups, columns)?;
+                Ok(Shown { rows, of: UInt32Array::from_iter_values(0..count as u32), failed: vec![] })
+            }
+            Err(_) if count > 0 => {
+                let (mut rows, mut of, mut failed) = (vec![], vec![], vec![]);
+                for group in 0..count {
+                    match results(group..group + 1) {
+                        Ok(columns) => {
+                            rows.push(self.rows(&sliced(groups, &(group..group + 1)), columns)?);
+                            of.push(group as u32);
+                        }
+                        Err(error) => failed.push((group, error)),
+                    }
+                }
+                Ok(Shown { rows: concat_batches(&self.output, &rows)?, of: of.into(), failed })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets groups aside that have no results.
+    pub(super) fn set_aside(
+        &self,
+        context: &EpochContext<'_>,
+        operator: &dyn Operator,
+        groups: &[ArrayRef],
+        failed: &[(usize, DataFusionError)],
+    ) -> Result<()> {
+        let schema = Arc::new(Schema::new(self.key_fields()));
+        for (group, error) in failed {
+            let key = sliced(groups, &(*group..group + 1));
+            context.fail(operator, &Delta::added(batch_of(schema.clone(), key, 1)?), error);
+        }
+        Ok(())
+    }
+
+    pub(super) fn describe(&self, kind: &str) -> String {
+        let keys: Vec<_> = self.columns.iter().map(|&column| self.input.field(column).name().as_str()).collect();
+        let calls: Vec<_> = self.calls.iter().map(Call::describe).collect();
+        let emit = if self.emit_on_close { ", emitted on window close" } else { "" };
+        format!("{kind}: by [{}], [{}]{emit}", keys.join(", "), calls.join(", "))
+    }
+
+    /// Per table, whether it grows with the input: the groups', of which a total has one, then those of their values.
+    pub(super) fn growing(&self, tables: usize) -> Vec<bool> {
+        (0..tables).map(|table| self.times.is_empty() && (table > 0 || !self.is_global())).collect()
+    }
+
+    pub(super) fn dropped(&self) -> String {
+        let named = |(index, time): &(usize, TimeColumn)| (self.output.field(*index).name().clone(), *time);
+        dropped(&self.times.iter().map(named).collect::<Vec<_>>())
+    }
+}
+
+pub(super) fn pick(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    columns.iter().map(|column| Ok(take(column, rows, None)?)).collect()
+}
+
+pub(super) fn sliced(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef> {
+    columns.iter().map(|column| column.slice(rows.start, rows.len())).collect()
+}
+
+/// Old rows taken away, new rows added; rows that did not change are left out. `old` names the group of each of its rows, as `new_groups` does of the
+/// new ones, both ascending.
+pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch, new_groups: &UInt32Array) -> Result<Vec<Delta>> {
+    let Some((old, old_groups)) = old.filter(|(old, _)| old.num_rows() > 0) else {
+        return Ok(if new.num_rows() > 0 { vec![Delta::added(new)] } else { vec![] });
+    };
+    let format = RowFormat::of(new.schema().fields())?;
+    let (before, after) = (format.encode(old.columns())?, format.encode(new.columns())?);
+    let (mut gone, mut added) = (vec![], vec![]);
+    let (mut i, mut j) = (0, 0);
+    while i < old_groups.len() || j < new_groups.len() {
+        let old_group = (i < old_groups.len()).then(|| old_groups.value(i));
+        let new_group = (j < new_groups.len()).then(|| new_groups.value(j));
+        let (takes_old, takes_new) = next_of(old_group, new_group);
+        if !(takes_old && takes_new && before.row(i) == after.row(j)) {
+            gone.extend(takes_old.then_some(i as u32));
+            added.extend(takes_new.then_some(j as u32));
+        }
+        i += usize::from(takes_old);
+        j += usize::from(takes_new);
+    }
+    let mut deltas = vec![];
+    if !gone.is_empty() {
+        let weights = Int64Array::from_value(-1, gone.len());
+        deltas.push(Delta::weighted(take_rows(&old, &UInt32Array::from(gone))?, weights));
+    }
+    if !added.is_empty() {
+        deltas.push(Delta::added(take_rows(&new, &UInt32Array::from(added))?));
+    }
+    Ok(deltas)
+}
+
+/// Groups and their results.
+pub(super) struct Shown {
+    pub rows: RecordBatch,
+    /// The group of each row, ascending.
+    pub of: UInt32Array,
+    pub failed: Vec<(usize, DataFusionError)>,
+}
+
+impl Shown {
+    /// The rows, with the groups as `groups` numbers them, ascending.
+    pub fn numbered(self, groups: &UInt32Array) -> (RecordBatch, UInt32Array) {
+        let of = self.of.values().iter().map(|row| groups.value(*row as usize));
+        (self.rows, UInt32Array::from_iter_values(of))
+    }
+}
