@@ -456,10 +456,68 @@ mod tests {
 
     /// What comes of these rows in one epoch.
     fn changes(dataflow: &Dataflow, rows: Vec<i64>) -> Vec<Delta> {
+        epochs(dataflow, vec![rows]).0
+    }
+
+    /// What comes of the last of these epochs, and how many bytes of state each of them records.
+    fn epochs(dataflow: &Dataflow, epochs: Vec<Vec<i64>>) -> (Vec<Delta>, Vec<usize>) {
         let schema = dataflow.graph().nodes()[0].schema.clone();
-        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(rows))]).unwrap();
-        let input = EpochInput { sources: vec![vec![vec![Delta::added(rows)]]], watermark_us: None, clock_us: None };
-        dataflow.run(&mut dataflow.new_state(), input).unwrap().sinks.remove(0)
+        let mut state = dataflow.new_state();
+        let (mut changes, mut recorded) = (vec![], vec![]);
+        for rows in epochs {
+            let rows = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(rows))]).unwrap();
+            let input = EpochInput { sources: vec![vec![vec![Delta::added(rows)]]], watermark_us: None, clock_us: None };
+            changes = dataflow.run(&mut state, input).unwrap().sinks.remove(0);
+            let bytes: usize = state.changes().unwrap().into_iter().map(|batch| Delta::added(batch).bytes().unwrap()).sum();
+            recorded.push(bytes);
+            state.commit();
+        }
+        (changes, recorded)
+    }
+
+    #[test]
+    fn an_epoch_records_the_values_that_came_however_many_a_group_has() {
+        for (call, kept) in [
+            ("median(a)", "every value per group ["),
+            ("percentile_cont(0.9) WITHIN GROUP (ORDER BY a)", "every value per group ["),
+            ("array_agg(a)", "every value per group as it came ["),
+            ("array_agg(a ORDER BY a % 7, a)", "every value per group as it came ["),
+            ("array_agg(a ORDER BY a DESC)", "every value per group ["),
+            ("string_agg(CAST(a AS VARCHAR), ',')", "every value per group as it came ["),
+            ("array_agg(DISTINCT a) AS y, sum(DISTINCT a % 3)", "every distinct value per group ["),
+            ("median(a) AS y, max(a)", "one partial state per group [max(t.a)], every value per group ["),
+        ] {
+            for group in ["", " GROUP BY a % 2"] {
+                let dataflow = dataflow(&format!("SELECT {call} AS x FROM t{group}"));
+                let explained = dataflow.graph().to_string();
+                assert!(explained.contains(kept), "{call}: {explained}");
+                let ten = |epoch: i64| -> Vec<i64> { (100 + epoch * 10..110 + epoch * 10).collect() };
+                let (_, recorded) = epochs(&dataflow, (0..60).map(ten).collect());
+                assert!(recorded[59] <= recorded[1] + recorded[1] / 10, "{call}{group}: {recorded:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_an_array_are_in_the_order_in_which_they_came() {
+        for (call, expected) in [
+            ("array_agg(a)", vec![3, 1, 2, 3, 0]),
+            ("array_agg(a ORDER BY a DESC)", vec![3, 3, 2, 1, 0]),
+            ("array_agg(DISTINCT a) AS x, sum(DISTINCT a % 3)", vec![3, 1, 2, 0]),
+        ] {
+            let dataflow = dataflow(&format!("SELECT {call} AS y FROM t"));
+            let (changes, _) = epochs(&dataflow, vec![vec![3, 1], vec![2, 3], vec![0]]);
+            let arrays: Vec<(Vec<i64>, i64)> = changes
+                .iter()
+                .map(|delta| {
+                    let array = delta.batch().column(0).as_list::<i32>().value(0);
+                    (array.as_primitive::<Int64Type>().values().to_vec(), delta.weight(0))
+                })
+                .collect();
+            assert_eq!(arrays.len(), 2, "{call}: {arrays:?}");
+            assert_eq!(arrays[1], (expected, 1), "{call}: {arrays:?}");
+            assert_eq!(arrays[0].1, -1, "{call}: {arrays:?}");
+        }
     }
 
     #[test]

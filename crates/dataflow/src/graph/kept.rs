@@ -134,6 +134,14 @@ mod tests {
                 ],
             ),
             (
+                "SELECT k, array_agg(k) AS a, max(v) AS m FROM t GROUP BY k",
+                vec![
+                    "Aggregate (merging, and of remembered values): key k Timestamp(ms)",
+                    "Aggregate (merging, and of remembered values): max(t.v) Int64",
+                    "Aggregate (merging, and of remembered values): values of array_agg(t.k) Timestamp(ms)",
+                ],
+            ),
+            (
                 "SELECT a.k, b.v FROM t AS a JOIN t AS b ON a.k = b.k",
                 vec![
                     "Join (Inner): left key k Timestamp(ms)",

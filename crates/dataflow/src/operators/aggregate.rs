@@ -1,10 +1,14 @@
 //! Aggregation of input that is only added to. DataFusion's own accumulators do it: the touched groups' partial states are merged in front of the new
-//! rows, kept again, and evaluated; so every aggregate that merges is exactly what DataFusion says it is, user-defined ones included.
+//! rows, kept again, and evaluated; so every aggregate that merges is exactly what DataFusion says it is, user-defined ones included. Of those whose partial
+//! states would grow with their group, the values are kept instead ([`super::remembered`]).
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, UInt32Array},
-    datatypes::{DataType, FieldRef},
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array,
+        new_null_array,
+    },
+    datatypes::{DataType, FieldRef, Int64Type},
 };
 use datafusion::{
     common::Result,
@@ -17,6 +21,8 @@ use polybolos_state::{BucketTable, Table, TableKind};
 use super::{
     EpochContext, Operator, buckets,
     grouping::{Grouping, Shown, Touched, changes, pick, sliced},
+    load,
+    remembered::{CallRows, Remembered},
     values,
 };
 use crate::{
@@ -94,18 +100,30 @@ pub(super) fn named(function: &AggregateFunctionExpr) -> String {
 #[derive(Debug)]
 pub struct Aggregate {
     grouping: Grouping,
-    /// Fields of partial states, by call.
+    /// Fields of partial states, by call; none where its values are remembered.
     states: Vec<Vec<FieldRef>>,
     /// Calls with DISTINCT of the same arguments, by index: they share a table, in which each has a bit.
     distinct: Vec<Vec<usize>>,
+    /// By call.
+    remembered: Vec<Option<Remembered>>,
 }
+
+/// What a group keeps behind its partial states, where values are remembered: how many rows it has had, and with a TTL the results that came out last, as bytes:
+/// they are not to be computed again, since values end.
+static REMEMBERING: [DataType; 2] = [DataType::Int64, DataType::Binary];
 
 impl Aggregate {
     pub fn try_new(grouping: Grouping) -> Result<Self> {
-        let mut states = vec![];
+        let (mut states, mut remembered) = (vec![], vec![]);
         for call in &grouping.calls {
             call.check()?;
-            states.push(call.function.state_fields()?);
+            let fields = call.function.state_fields()?;
+            let values = Remembered::of(call, &fields);
+            if values.is_some() {
+                RowFormat::new(&call.types)?;
+            }
+            states.push(if values.is_some() { vec![] } else { fields });
+            remembered.push(values);
         }
         let mut distinct: Vec<Vec<usize>> = vec![];
         for (index, call) in grouping.calls.iter().enumerate().filter(|(_, call)| call.distinct) {
@@ -115,14 +133,31 @@ impl Aggregate {
                 None => distinct.push(vec![index]),
             }
         }
-        let aggregate = Self { grouping, states, distinct };
+        let aggregate = Self { grouping, states, distinct, remembered };
         aggregate.grouping.key_format()?;
         aggregate.state_format()?;
+        if aggregate.remembers() {
+            aggregate.result_format()?;
+        }
         Ok(aggregate)
     }
 
+    fn remembers(&self) -> bool {
+        self.remembered.iter().any(Option::is_some)
+    }
+
+    fn calls(&self) -> impl Iterator<Item = (&Call, Option<Remembered>)> {
+        self.grouping.calls.iter().zip(self.remembered.iter().copied())
+    }
+
     fn state_format(&self) -> Result<RowFormat> {
-        RowFormat::new(self.states.iter().flatten().map(|field| field.data_type()))
+        let more: &[DataType] = if self.remembers() { &REMEMBERING } else { &[] };
+        RowFormat::new(self.states.iter().flatten().map(|field| field.data_type()).chain(more))
+    }
+
+    /// Of the results that a group keeps.
+    fn result_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.grouping.output.fields().iter().skip(self.grouping.columns.len()).map(|field| field.data_type()))
     }
 
     /// Splits the columns of all states by call.
@@ -137,20 +172,61 @@ impl Aggregate {
         split
     }
 
-    /// What partial states say, group by group.
-    fn results(&self, states: &[ArrayRef], count: usize) -> Result<Vec<ArrayRef>> {
-        let groups: Vec<usize> = (0..count).collect();
-        let by_call = self.by_call(states);
-        let result = |(call, states): (&Call, &[ArrayRef])| {
+    /// What partial states, and the values remembered of these keys, say, group by group.
+    fn results(&self, states: &[ArrayRef], keys: &[&[u8]], value_tables: &mut [Table]) -> Result<Vec<ArrayRef>> {
+        let groups: Vec<usize> = (0..keys.len()).collect();
+        let mut tables = value_tables.iter_mut();
+        let mut results = vec![];
+        for ((call, remembered), states) in self.calls().zip(self.by_call(states)) {
+            if let Some(remembered) = remembered {
+                let Some(table) = tables.next() else { unreachable!("what is remembered has a table") };
+                results.push(remembered.results(call, buckets(table), keys)?);
+                continue;
+            }
             let mut accumulator = call.accumulator()?;
-            accumulator.merge_batch(states, &groups, count)?;
-            accumulator.evaluate(EmitTo::All)
-        };
-        self.grouping.calls.iter().zip(by_call).map(result).collect()
+            accumulator.merge_batch(states, &groups, keys.len())?;
+            results.push(accumulator.evaluate(EmitTo::All)?);
+        }
+        Ok(results)
     }
 
-    fn shown(&self, groups: &[ArrayRef], states: &[ArrayRef], count: usize) -> Result<Shown> {
-        self.grouping.shown(groups, count, |rows| self.results(&sliced(states, &rows), rows.len()))
+    fn shown(&self, groups: &[ArrayRef], states: &[ArrayRef], keys: &[&[u8]], value_tables: &mut [Table]) -> Result<Shown> {
+        self.grouping.shown(groups, keys.len(), |rows| self.results(&sliced(states, &rows), &keys[rows], value_tables))
+    }
+
+    /// What came out last of the groups `known`, and the group of each row.
+    fn shown_before(
+        &self,
+        touched: &Touched,
+        known: &[usize],
+        states: &[ArrayRef],
+        value_tables: &mut [Table],
+    ) -> Result<(RecordBatch, UInt32Array)> {
+        if values_end(value_tables) {
+            let Some(results) = states.last().map(|results| results.as_binary::<i32>()) else {
+                unreachable!("what remembers values keeps results")
+            };
+            let came_out: Vec<(usize, usize)> =
+                known.iter().copied().enumerate().filter(|(row, _)| results.is_valid(*row)).collect();
+            let groups = UInt32Array::from_iter_values(came_out.iter().map(|(_, group)| *group as u32));
+            if came_out.is_empty() {
+                return Ok((RecordBatch::new_empty(self.grouping.output.clone()), groups));
+            }
+            let results = self.result_format()?.decode(came_out.iter().map(|(row, _)| results.value(*row)))?;
+            return Ok((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups));
+        }
+        let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
+        let keys: Vec<&[u8]> = known.iter().map(|group| touched.keys.row(*group)).collect();
+        Ok(self.shown(&pick(&touched.columns, &groups)?, states, &keys, value_tables)?.numbered(&groups))
+    }
+
+    /// Results as groups keep them, so many.
+    fn kept_results(&self, shown: Option<&Shown>, count: usize) -> Result<ArrayRef> {
+        let Some(shown) = shown else { return Ok(new_null_array(&DataType::Binary, count)) };
+        let encoded = self.result_format()?.encode(&shown.rows.columns()[self.grouping.columns.len()..])?;
+        let mut kept: Vec<Option<&[u8]>> = vec![None; count];
+        shown.of.values().iter().enumerate().for_each(|(row, group)| kept[*group as usize] = Some(encoded.row(row)));
+        Ok(Arc::new(BinaryArray::from(kept)))
     }
 
     /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
@@ -180,22 +256,31 @@ impl Aggregate {
     }
 
     /// The groups that are closed, where they come out then.
-    fn closed(&self, context: &EpochContext<'_>, table: &mut Table) -> Result<Vec<Delta>> {
+    fn closed(&self, context: &EpochContext<'_>, tables: &mut [Table]) -> Result<Vec<Delta>> {
         let Some(watermark) = context.watermark_us.filter(|_| self.grouping.emit_on_close) else { return Ok(vec![]) };
-        let (keys, states): (Vec<_>, Vec<_>) = values(table).due(watermark).unzip();
+        let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
+        let (keys, states): (Vec<_>, Vec<_>) = values(groups_table).due(watermark).unzip();
         if keys.is_empty() {
             return Ok(vec![]);
         }
+        let value_tables = &mut more_tables[self.distinct.len()..];
+        value_tables.iter_mut().try_for_each(|table| load(table, keys.iter().copied()))?;
         let columns = self.grouping.key_format()?.decode(keys.iter().copied())?;
-        let shown = self.shown(&columns, &self.state_format()?.decode(states)?, keys.len())?;
+        let shown = self.shown(&columns, &self.state_format()?.decode(states)?, &keys, value_tables)?;
         self.grouping.set_aside(context, self, &columns, &shown.failed)?;
         Ok(vec![Delta::added(shown.rows)])
     }
 }
 
+/// Whether values that are remembered end by a TTL, each by itself.
+fn values_end(value_tables: &mut [Table]) -> bool {
+    value_tables.first_mut().map(buckets).is_some_and(|table| table.has_ttl())
+}
+
 impl Operator for Aggregate {
     fn tables(&self) -> Vec<TableKind> {
-        [TableKind::Values].into_iter().chain(self.distinct.iter().map(|_| TableKind::Buckets)).collect()
+        let of_values = self.distinct.len() + self.remembered.iter().flatten().count();
+        [TableKind::Values].into_iter().chain(std::iter::repeat_n(TableKind::Buckets, of_values)).collect()
     }
 
     fn step(&self, context: &EpochContext<'_>, tables: &mut [Table], inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
@@ -203,11 +288,12 @@ impl Operator for Aggregate {
             inputs.into_iter().flatten().filter(|delta| delta.rows() > 0).map(Delta::repeated).collect::<Result<Vec<_>>>()?;
         let standing = self.grouping.new_standing(context, &mut tables[0])?;
         if deltas.is_empty() && standing.is_empty() {
-            return self.closed(context, &mut tables[0]);
+            return self.closed(context, tables);
         }
         let touched = self.grouping.intern(&deltas, &standing)?;
         touched.load(tables)?;
-        let Some((groups_table, distinct_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
+        let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
+        let (distinct_tables, value_tables) = more_tables.split_at_mut(self.distinct.len());
         let count = touched.count;
 
         let mut known = vec![];
@@ -220,19 +306,36 @@ impl Operator for Aggregate {
             }
         }
         let old_states = if known.is_empty() { vec![] } else { self.state_format()?.decode(old_states)? };
+        let old = match known.is_empty() || self.grouping.emit_on_close {
+            true => None,
+            false => Some(self.shown_before(&touched, &known, &old_states, value_tables)?),
+        };
 
-        let mut accumulators = self.grouping.calls.iter().map(Call::accumulator).collect::<Result<Vec<_>>>()?;
+        let merging = |(call, remembered): (&Call, Option<Remembered>)| match remembered {
+            Some(_) => Ok(None),
+            None => call.accumulator().map(Some),
+        };
+        let mut accumulators = self.calls().map(merging).collect::<Result<Vec<_>>>()?;
         // An accumulator takes it that every group it is told of has rows in the batch at hand, unless it has seen a filter. Groups of this epoch may have
         // theirs in another batch, or none.
         if deltas.len() != 1 || !known.is_empty() || !standing.is_empty() {
             let (nothing, filter) = (RecordBatch::new_empty(self.grouping.input.clone()), BooleanArray::from(Vec::<bool>::new()));
             for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
-                accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], Some(&filter), count)?;
+                if let Some(accumulator) = accumulator {
+                    accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], Some(&filter), count)?;
+                }
             }
         }
+        let mut rows_of = vec![0_i64; count];
         if !known.is_empty() {
             for (accumulator, states) in accumulators.iter_mut().zip(self.by_call(&old_states)) {
-                accumulator.merge_batch(states, &known, count)?;
+                if let Some(accumulator) = accumulator {
+                    accumulator.merge_batch(states, &known, count)?;
+                }
+            }
+            if self.remembers() {
+                let counts = old_states[old_states.len() - REMEMBERING.len()].as_primitive::<Int64Type>();
+                known.iter().zip(counts.values().iter()).for_each(|(group, rows)| rows_of[*group] = *rows);
             }
         }
         for (delta, groups) in deltas.iter().zip(&touched.groups) {
@@ -243,31 +346,47 @@ impl Operator for Aggregate {
                 let found = Self::firsts(calls, buckets(table), &touched, groups, &arguments[calls[0]], &filters)?;
                 calls.iter().zip(found).for_each(|(call, found)| filters[*call] = Some(found));
             }
-            for ((accumulator, arguments), filter) in accumulators.iter_mut().zip(&arguments).zip(&filters) {
-                accumulator.update_batch(arguments, groups, filter.as_ref(), count)?;
+            let number = |group: &usize| {
+                rows_of[*group] += 1;
+                rows_of[*group]
+            };
+            let numbers: Vec<i64> = if self.remembers() { groups.iter().map(number).collect() } else { vec![] };
+            let mut tables = value_tables.iter_mut();
+            for (place, (call, remembered)) in self.calls().enumerate() {
+                let (arguments, filter) = (&arguments[place], filters[place].as_ref());
+                if let Some(accumulator) = &mut accumulators[place] {
+                    accumulator.update_batch(arguments, groups, filter, count)?;
+                } else if let (Some(remembered), Some(table)) = (remembered, tables.next()) {
+                    let rows = CallRows { groups, numbers: &numbers, arguments, filter };
+                    remembered.add(call, buckets(table), &touched, &rows)?;
+                }
             }
         }
         let mut states = vec![];
-        for accumulator in &mut accumulators {
+        for accumulator in accumulators.iter_mut().flatten() {
             states.extend(accumulator.state(EmitTo::All)?);
+        }
+        let new = match self.grouping.emit_on_close {
+            true => None,
+            false => {
+                let keys: Vec<&[u8]> = touched.keys.rows(count).collect();
+                Some(self.shown(&touched.columns, &states, &keys, value_tables)?)
+            }
+        };
+        if self.remembers() {
+            states.push(Arc::new(Int64Array::from(rows_of)));
+            states.push(self.kept_results(new.as_ref().filter(|_| values_end(value_tables)), count)?);
         }
         let rows = self.state_format()?.encode(&states)?;
         let table = values(groups_table);
         for group in 0..count {
             table.put(touched.keys.row(group), rows.row(group), touched.expiries[group]);
         }
-        if self.grouping.emit_on_close {
+        let Some(new) = new else {
             // Among them those whose rows came as they closed, as results of windows do.
-            return self.closed(context, groups_table);
-        }
-        let new = self.shown(&touched.columns, &states, count)?;
-        self.grouping.set_aside(context, self, &touched.columns, &new.failed)?;
-        let old = if known.is_empty() {
-            None
-        } else {
-            let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
-            Some(self.shown(&pick(&touched.columns, &groups)?, &old_states, known.len())?.numbered(&groups))
+            return self.closed(context, tables);
         };
+        self.grouping.set_aside(context, self, &touched.columns, &new.failed)?;
         changes(old, new.rows, &new.of)
     }
 
@@ -276,7 +395,11 @@ impl Operator for Aggregate {
     }
 
     fn describe(&self) -> String {
-        self.grouping.describe("Aggregate (merging)")
+        self.grouping.describe(match (self.remembers(), self.remembered.contains(&None)) {
+            (false, _) => "Aggregate (merging)",
+            (true, true) => "Aggregate (merging, and of remembered values)",
+            (true, false) => "Aggregate (of remembered values)",
+        })
     }
 
     fn growing_tables(&self) -> Vec<bool> {
@@ -285,23 +408,35 @@ impl Operator for Aggregate {
 
     fn kept(&self) -> Vec<String> {
         let mut kept = self.grouping.kept_keys();
-        let states = self.grouping.calls.iter().zip(&self.states);
-        kept.extend(states.map(|(call, fields)| typed(&call.describe(), fields.iter().map(|field| field.data_type()))));
+        let merged = self.calls().zip(&self.states).filter(|((_, remembered), _)| remembered.is_none());
+        kept.extend(merged.map(|((call, _), fields)| typed(&call.describe(), fields.iter().map(|field| field.data_type()))));
         kept.extend(self.distinct.iter().map(|calls| self.grouping.calls[calls[0]].kept_values()));
+        kept.extend(self.calls().filter(|(_, remembered)| remembered.is_some()).map(|(call, _)| call.kept_values()));
         kept
     }
 
     fn state(&self) -> Option<String> {
-        Some(format!("one partial state per group, {}", self.grouping.dropped()))
+        let merged = "one partial state per group";
+        let dropped = self.grouping.dropped();
+        if !self.remembers() {
+            return Some(format!("{merged}, {dropped}"));
+        }
+        let mut kept = vec![];
+        for way in [None, Some(Remembered::Multiset), Some(Remembered::Distinct), Some(Remembered::AsTheyCame)] {
+            let calls = self.calls().filter(|(_, remembered)| *remembered == way);
+            let calls: Vec<&str> = calls.map(|(call, _)| call.function.name()).collect();
+            if !calls.is_empty() {
+                kept.push(format!("{} [{}]", way.map_or(merged, Remembered::words), calls.join(", ")));
+            }
+        }
+        kept.push(dropped);
+        Some(kept.join(", "))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::{
-        array::Int64Array,
-        datatypes::{Field, Schema},
-    };
+    use arrow::datatypes::{Field, Schema};
     use datafusion::{
         logical_expr::Operator::{And, Divide, Gt, NotEq},
         physical_expr::expressions::{binary, col, lit},

@@ -52,6 +52,11 @@ impl Touched {
     pub fn load(&self, tables: &mut [Table]) -> Result<()> {
         tables.iter_mut().try_for_each(|table| load(table, self.keys.rows(self.count)))
     }
+
+    /// When values of a group end that change now; those of one that stands are not there for good, too.
+    pub fn expiry_of_values(&self, group: usize) -> Option<i64> {
+        self.expiries[group].filter(|at| *at != i64::MAX)
+    }
 }
 
 impl Grouping {

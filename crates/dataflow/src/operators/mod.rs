@@ -24,6 +24,7 @@ mod map;
 mod multiset;
 mod on_close;
 mod once;
+mod remembered;
 mod sorted;
 mod top_n;
 mod union;
