@@ -197,6 +197,8 @@ mod tests {
             (format!("SELECT n, avg(k) AS a FROM {changing} GROUP BY n"), " (infinities apart)]", true),
             (format!("SELECT n, sum(k) AS s FROM {changing} GROUP BY n"), " (infinities apart)]", false),
             ("SELECT k, avg(v) AS a FROM t GROUP BY k".to_owned(), " (infinities apart)]", false),
+            (format!("SELECT n, first_value(k ORDER BY k DESC) AS f FROM {changing} GROUP BY n"), " (in its order)]", true),
+            (format!("SELECT n, max(k) AS m FROM {changing} GROUP BY n"), " (in its order)]", false),
             (format!("SELECT sum({decimal}) OVER ({frame}) AS s FROM t"), " (checked)]", true),
             (format!("SELECT sum({decimal}) OVER (PARTITION BY k) AS s FROM t"), " (checked)]", false),
             (format!("SELECT sum(v) OVER ({frame}) AS s FROM t"), " (checked)]", false),

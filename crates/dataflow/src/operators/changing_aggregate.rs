@@ -1,4 +1,4 @@
-//! Aggregation of input that changes: rows are taken away again. A count, a sum or an average adds up and is kept as such; of every other aggregate the
+//! Aggregation of input that changes: rows are taken away again. A count, a sum, an average or bits add up and are kept as such; of every other aggregate the
 //! values are remembered per group.
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ impl ChangingAggregate {
             let column = match (keeping, table, linear) {
                 (_, _, Some(column)) => column,
                 (Keeping::Multiset(multiset), Some(table), None) => {
-                    let format = RowFormat::new(&call.types)?;
+                    let format = multiset.format(call)?;
                     let result = |group: &usize| multiset.result(call, &format, table, touched.keys.row(*group));
                     let scalars = rows.iter().map(result).collect::<Result<Vec<_>>>()?;
                     if scalars.is_empty() {
@@ -155,8 +155,8 @@ impl ChangingAggregate {
                         adding.add(&arguments, groups, None, |row| weights[row])?;
                     }
                     (Keeping::Multiset(multiset), Some(table), _) => {
-                        let rows = RowFormat::new(&call.types)?.encode(&arguments)?;
-                        for row in (0..delta.rows()).filter(|row| counts(*row) && multiset.remembers(&arguments, *row)) {
+                        let rows = multiset.encode(&multiset.format(call)?, &arguments)?;
+                        for row in (0..delta.rows()).filter(|row| counts(*row) && multiset.remembers(call, &arguments, *row)) {
                             let group = groups[row];
                             table.add(touched.keys.row(group), rows.row(row), delta.weight(row), touched.expiries[group]);
                         }
@@ -285,8 +285,11 @@ impl Operator for ChangingAggregate {
         let calls = || self.grouping.calls.iter().zip(&self.keeping);
         let sum = |(call, keeping): (&Call, &Keeping)| Some(format!("{}{}", call.function.name(), keeping.linear()?.words()));
         let sums = calls().filter_map(sum).collect::<Vec<_>>().join(", ");
-        let remembered = calls().filter(|(_, keeping)| matches!(keeping, Keeping::Multiset(_)));
-        let remembered = remembered.map(|(call, _)| call.function.name()).collect::<Vec<_>>().join(", ");
+        let value = |(call, keeping): (&Call, &Keeping)| match keeping {
+            Keeping::Multiset(multiset) => Some(format!("{}{}", call.function.name(), multiset.words())),
+            Keeping::Linear(_) | Keeping::LinearOfDistinct(_) => None,
+        };
+        let remembered = calls().filter_map(value).collect::<Vec<_>>().join(", ");
         let dropped = self.grouping.dropped();
         Some(match (sums.is_empty(), remembered.is_empty()) {
             (_, true) => format!("running sums per group [{sums}], {dropped}"),

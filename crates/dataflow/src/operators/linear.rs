@@ -1,4 +1,5 @@
-//! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg. How sums of floats do: [`super::floats`].
+//! Aggregates whose partial state adds up, so that a row is taken away by adding its negative: count, sum, avg. How sums of floats do: [`super::floats`];
+//! how bits are counted: [`super::bits`].
 use std::sync::Arc;
 
 use arrow::{
@@ -9,6 +10,7 @@ use datafusion::common::{Result, exec_err, internal_err};
 
 use super::{
     aggregate::Call,
+    bits::{BitOperation, Bits},
     floats::{self, FloatSums},
 };
 
@@ -21,6 +23,7 @@ pub(super) enum Linear {
     /// Of the type of the sum's state.
     Sum(Number),
     Average(Number),
+    Bits(BitOperation, Bits),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +65,19 @@ impl Linear {
             ("count", [DataType::Int64]) => Some(Self::Count),
             ("sum", [sum]) => Number::of(sum).map(Self::Sum),
             ("avg", [DataType::UInt64, sum]) => Number::of(sum).map(Self::Average),
+            ("bit_and" | "bool_and", [values]) => Bits::of(values).map(|bits| Self::Bits(BitOperation::And, bits)),
+            ("bit_or" | "bool_or", [values]) => Bits::of(values).map(|bits| Self::Bits(BitOperation::Or, bits)),
+            ("bit_xor", [values]) => Bits::of(values).map(|bits| Self::Bits(BitOperation::Xor, bits)),
             _ => None,
         })
     }
 
-    /// The columns that keep it: how many values, then their sum.
+    /// The columns that keep it: how many values, then their sum, or how many have each bit set.
     pub fn state_types(self) -> Vec<DataType> {
         match self {
             Self::Count => vec![DataType::Int64],
             Self::Sum(number) | Self::Average(number) => [DataType::Int64].into_iter().chain(number.state_types()).collect(),
+            Self::Bits(_, _) => vec![DataType::Int64, DataType::Binary],
         }
     }
 
@@ -88,6 +95,7 @@ impl Linear {
         Ok(match self {
             Self::Count => vec![kept[0].clone()],
             Self::Sum(number) => vec![sums(number, counts, &kept[1..])?],
+            Self::Bits(operation, bits) => vec![bits.results(operation, counts, &kept[1])?],
             Self::Average(number) => {
                 let unsigned: UInt64Array = counts.values().iter().map(|count| (*count != 0).then_some(*count as u64)).collect();
                 vec![Arc::new(unsigned), sums(number, counts, &kept[1..])?]
@@ -125,6 +133,7 @@ pub(super) enum Adding {
     Float64(Vec<i64>, FloatSums),
     /// Wider than what is kept: within an epoch a sum may grow beyond that and come back.
     Decimal128(Vec<i64>, Vec<i256>, DataType),
+    Bits(Vec<i64>, Vec<i64>, Bits),
 }
 
 impl Adding {
@@ -132,6 +141,7 @@ impl Adding {
         let counts = vec![0; groups];
         match linear {
             Linear::Count => Self::Count(counts),
+            Linear::Bits(_, bits) => Self::Bits(counts, bits.none_set(groups), bits),
             Linear::Sum(number) | Linear::Average(number) => match number {
                 Number::Int64 => Self::Int64(counts, vec![0; groups]),
                 Number::UInt64 => Self::UInt64(counts, vec![0; groups]),
@@ -150,7 +160,8 @@ impl Adding {
         | Self::Int64(counts, _)
         | Self::UInt64(counts, _)
         | Self::Float64(counts, _)
-        | Self::Decimal128(counts, _, _)) = self;
+        | Self::Decimal128(counts, _, _)
+        | Self::Bits(counts, _, _)) = self;
         for (row, group) in known.iter().enumerate() {
             counts[*group] = loaded.value(row);
         }
@@ -165,6 +176,7 @@ impl Adding {
                 Self::Decimal128(_, sums, _) => {
                     sums[*group] = wide(kept[1].as_primitive::<Decimal128Type>().value(row));
                 }
+                Self::Bits(_, set, bits) => bits.load(set, *group, kept[1].as_binary::<i32>().value(row))?,
             }
         }
         Ok(())
@@ -188,6 +200,13 @@ impl Adding {
         let argument_type = arguments.first().map(|column| column.data_type().clone());
         match (self, argument_type) {
             (Self::Count(counts), _) => rows.for_each(|(row, group)| counts[*group] += weight(row)),
+            (Self::Bits(counts, set, bits), Some(_)) => {
+                let values = bits.values(&arguments[0])?;
+                for (row, group) in rows {
+                    counts[*group] += weight(row);
+                    bits.add(set, *group, values[row], weight(row));
+                }
+            }
             (Self::Int64(counts, sums), Some(DataType::Int64)) => {
                 let values = arguments[0].as_primitive::<Int64Type>();
                 for (row, group) in rows {
@@ -232,6 +251,7 @@ impl Adding {
                 let sums = sums.columns(&counts);
                 [count(counts)].into_iter().chain(sums).collect()
             }
+            Self::Bits(counts, set, bits) => vec![count(counts), bits.kept(&set)],
             Self::Decimal128(counts, sums, data_type) => {
                 let sums: Vec<i128> = counts.iter().zip(sums).map(|(count, sum)| narrow(*count, sum)).collect();
                 vec![count(counts), Arc::new(Decimal128Array::from(sums).with_data_type(data_type))]

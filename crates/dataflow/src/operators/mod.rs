@@ -12,6 +12,7 @@ use crate::delta::Delta;
 
 mod aggregate;
 mod appends;
+mod bits;
 mod changing_aggregate;
 mod constant;
 mod exchange;

@@ -2,6 +2,7 @@
 use arrow::{
     array::{Array, ArrayRef},
     datatypes::DataType,
+    row::SortField,
 };
 use datafusion::common::{Result, ScalarValue};
 use polybolos_state::{BucketTable, Entry};
@@ -15,26 +16,69 @@ pub(super) enum Multiset {
     /// The values in order: the first is the smallest.
     Minimum,
     Maximum,
+    /// The values in the order that the call asks for: which row is the first, or the last.
+    First,
+    Last,
     /// DataFusion's accumulator over all of them.
     Recomputed,
 }
 
 impl Multiset {
     pub fn of(call: &Call) -> Self {
+        // The keys of an order are arguments behind the value.
+        let orders = call.function.order_bys().len();
+        let is_ordered = orders > 0 && call.arguments.len() == 1 + orders;
         match call.function.fun().name() {
             "min" if call.arguments.len() == 1 => Self::Minimum,
             "max" if call.arguments.len() == 1 => Self::Maximum,
+            "first_value" if is_ordered => Self::First,
+            "last_value" if is_ordered => Self::Last,
             _ => Self::Recomputed,
         }
     }
 
-    /// Whether rows with a NULL argument are left out.
-    fn ignores_nulls(self) -> bool {
-        self != Self::Recomputed
+    fn is_ordered(self) -> bool {
+        matches!(self, Self::First | Self::Last)
     }
 
-    pub fn remembers(self, arguments: &[ArrayRef], row: usize) -> bool {
-        !self.ignores_nulls() || arguments.iter().all(|column| column.is_valid(row))
+    /// How layouts tell it from what versions before 2026-11-30 kept of the same call, in the order of its values.
+    pub fn words(self) -> &'static str {
+        if self.is_ordered() { " (in its order)" } else { "" }
+    }
+
+    pub fn remembers(self, call: &Call, arguments: &[ArrayRef], row: usize) -> bool {
+        match self {
+            Self::Minimum | Self::Maximum => arguments.iter().all(|column| column.is_valid(row)),
+            Self::First | Self::Last => !call.function.ignore_nulls() || arguments[0].is_valid(row),
+            Self::Recomputed => true,
+        }
+    }
+
+    /// Of the rows that lie in the table.
+    pub fn format(self, call: &Call) -> Result<RowFormat> {
+        if !self.is_ordered() {
+            return RowFormat::new(&call.types);
+        }
+        let orders = call.function.order_bys().iter().zip(&call.types[1..]);
+        let orders = orders.map(|(order, data_type)| SortField::new_with_options(data_type.clone(), order.options));
+        RowFormat::ordered(orders.chain([SortField::new(call.types[0].clone())]).collect())
+    }
+
+    pub fn encode(self, format: &RowFormat, arguments: &[ArrayRef]) -> Result<EncodedRows> {
+        if !self.is_ordered() {
+            return format.encode(arguments);
+        }
+        let mut columns = arguments.to_vec();
+        columns.rotate_left(1);
+        format.encode(&columns)
+    }
+
+    fn decode<'a>(self, format: &RowFormat, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>> {
+        let mut columns = format.decode(rows)?;
+        if self.is_ordered() {
+            columns.rotate_right(1);
+        }
+        Ok(columns)
     }
 
     /// The result over a group's values, as they are now.
@@ -49,7 +93,8 @@ impl Multiset {
                 Some(least) => table.visit_between(key, least.row(0), None, one),
                 None => table.visit(key, one),
             },
-            Self::Maximum => table.visit_backwards(key, one),
+            Self::First => table.visit(key, one),
+            Self::Maximum | Self::Last => table.visit_backwards(key, one),
             Self::Recomputed => table.visit(key, |row, entry| {
                 found.push((row.to_vec(), entry));
                 true
@@ -67,7 +112,7 @@ impl Multiset {
         let rows = found.iter().flat_map(|(row, entry)| std::iter::repeat_n(row.as_slice(), times(entry)));
         let mut accumulator = call.function.create_accumulator()?;
         if !found.is_empty() {
-            accumulator.update_batch(&format.decode(rows)?)?;
+            accumulator.update_batch(&self.decode(format, rows)?)?;
         }
         accumulator.evaluate()
     }

@@ -87,6 +87,8 @@ fn what_is_held_does_not_grow_where_event_time_bounds_it() {
         (format!("SELECT a.w, a.k, b.n FROM {0} AS a JOIN (SELECT w, max(n) AS n FROM {0} GROUP BY w) AS b ON a.w = b.w AND a.n >= b.n", windowed("t0")), 10 * SECOND_US, true),
         (format!("SELECT a.w, a.k, b.n FROM {} AS a LEFT JOIN {} AS b ON a.w = b.w AND a.k = b.k", windowed("t0"), windowed("t1")), 10 * SECOND_US, true),
         ("SELECT w, count(DISTINCT k) AS n FROM (SELECT k, unnest(hop_starts(ts, 5000000, 10000000, 0)) AS w FROM t0) GROUP BY w".to_owned(), 5 * SECOND_US, true),
+        (format!("SELECT {window} AS w, array_agg(id) AS x FROM t0 GROUP BY {window}"), 10 * SECOND_US, false),
+        (format!("SELECT {window} AS w, array_agg(id) AS x, median(k) AS m FROM t0 GROUP BY {window}"), 10 * SECOND_US, true),
         ("SELECT w, max(k) AS n FROM (SELECT k, unnest(cumulate_ends(ts, 5000000, 10000000, 0)) AS w FROM t0) GROUP BY w".to_owned(), 5 * SECOND_US, false),
     ];
     for (sql, every_us, emits_on_close) in cases {
