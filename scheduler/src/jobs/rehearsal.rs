@@ -166,6 +166,7 @@ mod tests {
         for job in [
             "AS INSERT INTO files SELECT k, v FROM t",
             "AS INSERT INTO s SELECT k, count(*) FROM t GROUP BY k",
+            "AS INSERT INTO s SELECT k, nth_value(v, 2 ORDER BY ts) FROM t GROUP BY k",
             "AS INSERT INTO s SELECT t.k, f.v FROM t JOIN files AS f ON t.k = f.k",
             "AS INSERT INTO named SELECT t.k, d.name FROM t LEFT JOIN side FOR SYSTEM_TIME AS OF PROCTIME() AS d ON t.k = d.k",
             "AS INSERT INTO topic SELECT k, window_start, count(*) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE",
@@ -178,12 +179,16 @@ mod tests {
     async fn what_the_engine_has_no_operator_for_is_refused() {
         for (job, said) in [
             (
-                "AS INSERT INTO s SELECT k, nth_value(v, 2 ORDER BY ts) FROM t GROUP BY k",
-                "nth_value(…) of a group is not supported",
+                "AS INSERT INTO s SELECT k, approx_distinct(v) OVER (PARTITION BY k ORDER BY ts ROWS 1 PRECEDING) FROM t",
+                "let the frame begin with UNBOUNDED PRECEDING",
             ),
             ("AS INSERT INTO topic SELECT k, max(ts), count(*) FROM t GROUP BY k", "takes rows back"),
             (
                 "WITH ('state.unbounded' = 'refuse') AS INSERT INTO s SELECT k, count(*) FROM t GROUP BY k",
+                "]; group or join by windows",
+            ),
+            (
+                "WITH ('state.unbounded' = 'refuse') AS INSERT INTO s SELECT 'all', CAST(median(v) AS BIGINT) FROM t",
                 "]; group or join by windows",
             ),
             (

@@ -171,7 +171,7 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
 }
 
 /// Aggregates that are an expression here, which their clauses become part of.
-const AGGREGATES: [&str; 3] = ["json_arrayagg", "mode", "percentile_disc"];
+const AGGREGATES: [&str; 4] = ["json_arrayagg", "mode", "nth_value", "percentile_disc"];
 
 fn digits_of(number: &Expr) -> Option<Expr> {
     match number {
@@ -275,6 +275,7 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
         ("decode", [value, encoding]) if is_utf8(encoding) => Some(call("arrow_cast", [value.clone(), text("Utf8")])),
         ("percentile_disc", [share]) if !function.within_group.is_empty() => Some(in_order(function, share)?),
         ("mode", _) => Some(most_frequent(function, &arguments)?),
+        ("nth_value", [value, place]) if function.over.is_none() => Some(nth(function, value, place)),
         ("regexp_substr", [_, _]) => {
             rename(function, "regexp_extract");
             None
@@ -548,6 +549,14 @@ fn most_frequent(function: &Function, arguments: &[Expr]) -> Result<Expr, String
     }
 }
 
+/// `nth_value(value, n ORDER BY other)` of a group: an item of the array of its values, as jobs keep these.
+fn nth(function: &Function, value: &Expr, place: &Expr) -> Expr {
+    let mut values = function.clone();
+    rename(&mut values, "array_agg");
+    set_arguments(&mut values, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone()))]);
+    call("array_element", [Expr::Function(values), place.clone()])
+}
+
 /// The array of what is there of an aggregate's order, in that order.
 fn sorted(function: &Function, order: &OrderByExpr) -> Result<Expr, String> {
     // It stands there several times.
@@ -756,6 +765,8 @@ mod tests {
                 "mode() WITHIN GROUP (ORDER BY a DESC) FILTER (WHERE b)",
                 "longest_run(array_agg(a ORDER BY a DESC) FILTER (WHERE (b) AND ((a) IS NOT NULL)))",
             ),
+            ("NTH_VALUE(a, 2 ORDER BY b DESC) FILTER (WHERE c)", "array_element(array_agg(a ORDER BY b DESC) FILTER (WHERE c), 2)"),
+            ("nth_value(a, 2) OVER (ORDER BY b)", "nth_value(a, 2) OVER (ORDER BY b)"),
             ("TIMESTAMP '2262-04-11 00:00:00'", "TIMESTAMP '2262-04-11 00:00:00'"),
             ("TIMESTAMP '9999-12-31 00:00:00'", "TIMESTAMP(6) '9999-12-31 00:00:00'"),
             ("CAST('1677-01-01' AS TIMESTAMP)", "CAST('1677-01-01' AS TIMESTAMP(6))"),

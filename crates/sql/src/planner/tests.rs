@@ -1035,6 +1035,7 @@ async fn what_the_engine_keeps_right_is_planned() {
         "other SELECT encode(decode(k, 'hex'), 'base64'), sum(v / 2) FROM t WHERE CASE WHEN v = 0 THEN 1 / 0 END IS NULL GROUP BY 1",
         "other SELECT k, percentile_disc(0.5) WITHIN GROUP (ORDER BY v) FROM t GROUP BY k",
         "other SELECT k, mode() WITHIN GROUP (ORDER BY v DESC) FROM t GROUP BY k",
+        "other SELECT k, nth_value(v, 2 ORDER BY ts) FROM t GROUP BY k",
         "other SELECT k, n FROM t CROSS JOIN UNNEST(generate_series(1, 3)) AS s (n) GROUP BY 1, 2",
         "other SELECT k, v FROM t WHERE (SELECT count(*) FROM u WHERE u.k = t.k) > 0",
         "other SELECT k, v FROM t WHERE ts < TIMESTAMP '9999-12-31 00:00:00' ORDER BY v LIMIT 3",
