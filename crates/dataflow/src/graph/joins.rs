@@ -11,7 +11,7 @@ use datafusion::{
     },
 };
 
-use super::{Builder, one_zero, times};
+use super::{Builder, aggregates::one_zero, times};
 use crate::{
     bounds,
     operators::{Join, JoinSpec, Side, Union},

@@ -11,7 +11,7 @@ use datafusion::{
     },
 };
 
-use super::{Builder, check_order, times};
+use super::{Builder, aggregates::check_order, times};
 use crate::operators::{Appends, Resuming, SortedRows, Window};
 
 impl Builder<'_> {
