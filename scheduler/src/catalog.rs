@@ -90,7 +90,11 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use polybolos_persist::{Entry, NewFile};
-    use polybolos_sql::{catalog::ViewDefinition, names::RelationName};
+    use polybolos_sql::{
+        catalog::{Change, ViewDefinition, apply},
+        names::RelationName,
+        parser::parse,
+    };
 
     use super::*;
 
@@ -181,6 +185,18 @@ mod tests {
         refreshed.expect("read");
         created.expect("stored");
         assert_eq!(catalog.current().views.len(), 2, "what was acknowledged is there for the next statement");
+    }
+
+    #[tokio::test]
+    async fn functions_are_there_after_a_restart() {
+        let store = Arc::<SlowStore>::default();
+        let catalog = CatalogStore::open(store.clone()).await.expect("opened");
+        let created = parse("CREATE FUNCTION half(n BIGINT) RETURNS BIGINT RETURN n / 2").expect("read").remove(0);
+        let change = Change { now_us: 0, incarnation: "a1".into() };
+        catalog.change(|catalog| apply(catalog, &created, &change)).await.expect("stored");
+        let again = CatalogStore::open(store).await.expect("opened").current();
+        assert_eq!(again.function("half").expect("kept").sql, created.sql);
+        assert_eq!(again, catalog.current());
     }
 
     #[tokio::test]

@@ -141,7 +141,9 @@ impl PlatformEngine {
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
             | StatementKind::CreateView(_)
-            | StatementKind::DropView { .. } => {
+            | StatementKind::DropView { .. }
+            | StatementKind::CreateFunction(_)
+            | StatementKind::DropFunction { .. } => {
                 self.leader()?;
                 if let StatementKind::CreateView(view) = &statement.kind {
                     self.planner().plan_view(view).await.map_err(sql_error)?;

@@ -87,6 +87,8 @@ pub fn show(what: &Show, catalog: &Catalog, status: &Arc<StatusSource>) -> Resul
         Show::Savepoints => Ok(of_the_leader(system_tables::savepoints(status)?, status)),
         Show::Tables => Ok(rows(sql_show::tables(catalog)?, "SHOW")),
         Show::Views => Ok(rows(sql_show::views(catalog)?, "SHOW")),
+        Show::Functions => Ok(rows(sql_show::functions(catalog)?, "SHOW")),
+        Show::CreateFunction(name) => Ok(text("create_statement", sql_show::create_function(catalog.function(name)?).lines())?),
         Show::CreateView(name) => Ok(text("create_statement", sql_show::create_view(catalog.view(name)?).lines())?),
         Show::CreateTable(name) if RESERVED_SCHEMAS.contains(&name.schema.as_str()) => Err(SqlError::Unsupported {
             at: None,

@@ -99,7 +99,9 @@ pub fn script(validation: &Validation, case: &Case, targets: &[RelationName]) ->
     for (_, statement) in &validation.statements {
         match &statement.kind {
             StatementKind::CreateTable(create) => script.setup.push(declare(catalog, case, catalog.table(&create.name)?)),
-            StatementKind::CreateView(_) | StatementKind::Insert(_) => script.setup.push(statement.sql.clone()),
+            StatementKind::CreateView(_) | StatementKind::CreateFunction(_) | StatementKind::Insert(_) => {
+                script.setup.push(statement.sql.clone());
+            }
             StatementKind::CreateJob(create) if jobs.contains(&create.name) => {
                 script.jobs.push((create.name.clone(), statement.sql.clone()));
             }

@@ -15,6 +15,7 @@ use crate::location::Location;
 pub enum ObjectKind {
     Table,
     View,
+    Function,
     Job,
     Savepoint,
 }
@@ -24,6 +25,7 @@ impl fmt::Display for ObjectKind {
         f.write_str(match self {
             Self::Table => "table",
             Self::View => "view",
+            Self::Function => "function",
             Self::Job => "job",
             Self::Savepoint => "savepoint",
         })
@@ -49,7 +51,7 @@ pub enum SqlError {
     NoSuch { kind: ObjectKind, name: String, hint: Option<String> },
     #[error("{kind} {name} exists already; drop it first, or write IF NOT EXISTS")]
     Exists { kind: ObjectKind, name: String },
-    /// A table or view that jobs or views depend on.
+    /// A table, view or function that others depend on.
     #[error("{kind} {name} is used by {user_kind} {user}; drop the {user_kind} first: DROP {} {user}", user_kind.to_string().to_uppercase())]
     InUse { kind: ObjectKind, name: String, user_kind: ObjectKind, user: String },
     /// DataFusion refuses the query.
@@ -138,8 +140,10 @@ impl SqlError {
             Self::Unsupported { .. } => "0A000",
             Self::Invalid { .. } => "42P16",
             Self::NoSuch { kind: ObjectKind::Table, .. } => "42P01",
+            Self::NoSuch { kind: ObjectKind::Function, .. } => "42883",
             Self::NoSuch { .. } => "42704",
             Self::Exists { kind: ObjectKind::Table, .. } => "42P07",
+            Self::Exists { kind: ObjectKind::Function, .. } => "42723",
             Self::Exists { .. } => "42710",
             Self::InUse { .. } => "2BP01",
             Self::Read { .. } => "58030",

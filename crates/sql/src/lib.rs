@@ -2,7 +2,7 @@
 //! through here. Flink's words where Flink has them, DataFusion's SQL for queries.
 //!
 //! * [`parser`]: text → [`statement::Statement`]s, with places in errors and [`limits`] checked before anything recursive;
-//! * [`catalog`]: declared tables and jobs, and [`catalog::apply`], which makes the next catalog of a statement;
+//! * [`catalog`]: declared tables, views, functions and jobs, and [`catalog::apply`], which makes the next catalog of a statement;
 //! * [`options`]: every `WITH` key, typed; [`types`]: every column type and what it is in Arrow;
 //! * [`schema`]: the catalog as DataFusion sees it, over [`schema::Providers`] that the scheduler implements;
 //! * [`planner`]: queries, INSERTs and jobs → logical plans; what a stream cannot do yet is refused by name;
@@ -52,6 +52,7 @@ pub mod catalog;
 pub mod clock;
 pub mod error;
 pub mod execution;
+mod expansion;
 pub mod explain;
 pub mod functions;
 pub mod limits;
@@ -69,8 +70,8 @@ pub mod validate;
 pub mod walk;
 
 pub use catalog::{
-    Catalog, Change, ColumnDefinition, ColumnKind, Connector, JobDefinition, MetadataKey, PrimaryKey, TableDefinition,
-    ViewDefinition, apply,
+    Catalog, Change, ColumnDefinition, ColumnKind, Connector, FunctionDefinition, JobDefinition, MetadataKey, PrimaryKey,
+    TableDefinition, ViewDefinition, apply,
 };
 pub use error::{ObjectKind, SqlError};
 pub use limits::Limits;

@@ -1,8 +1,15 @@
 //! What can be said: one value per statement, names normalised, nothing looked up yet.
+use std::fmt;
+
 use datafusion::sql::sqlparser::ast;
 
 use crate::{
-    catalog::Watermark, error::ObjectKind, location::Location, names::RelationName, options::kafka::StartupMode, types::SqlType,
+    catalog::Watermark,
+    error::ObjectKind,
+    location::Location,
+    names::{RelationName, quoted},
+    options::kafka::StartupMode,
+    types::SqlType,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +25,7 @@ pub struct Statement {
 pub enum StatementKind {
     CreateTable(CreateTable),
     CreateView(CreateView),
+    CreateFunction(CreateFunction),
     CreateJob(CreateJob),
     DropView {
         name: RelationName,
@@ -25,6 +33,10 @@ pub enum StatementKind {
     },
     DropTable {
         name: RelationName,
+        if_exists: bool,
+    },
+    DropFunction {
+        name: String,
         if_exists: bool,
     },
     DropJob {
@@ -76,9 +88,11 @@ impl StatementKind {
         match self {
             Self::CreateTable(_) => "CREATE TABLE",
             Self::CreateView(_) => "CREATE VIEW",
+            Self::CreateFunction(_) => "CREATE FUNCTION",
             Self::CreateJob(_) => "CREATE JOB",
             Self::DropView { .. } => "DROP VIEW",
             Self::DropTable { .. } => "DROP TABLE",
+            Self::DropFunction { .. } => "DROP FUNCTION",
             Self::DropJob { .. } => "DROP JOB",
             Self::ControlJob { action: JobAction::Pause, .. } => "PAUSE JOB",
             Self::ControlJob { action: JobAction::Resume, .. } => "RESUME JOB",
@@ -183,6 +197,45 @@ pub struct CreateView {
     pub at: Location,
 }
 
+/// `CREATE [OR REPLACE] FUNCTION name(a STRING) RETURNS STRING RETURN upper(a)`: an expression with a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateFunction {
+    pub name: String,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub parameters: Vec<Parameter>,
+    pub returns: SqlType,
+    pub body: Box<ast::Expr>,
+    pub at: Location,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    pub name: String,
+    pub sql_type: SqlType,
+}
+
+impl CreateFunction {
+    /// How it is called: `full_name(first STRING, last STRING)`.
+    pub fn signature(&self) -> String {
+        let parameters: Vec<String> = self.parameters.iter().map(ToString::to_string).collect();
+        format!("{}({})", quoted(&self.name), parameters.join(", "))
+    }
+}
+
+/// What it is, however it was written.
+impl fmt::Display for CreateFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FUNCTION {} RETURNS {} RETURN {}", self.signature(), self.returns, self.body)
+    }
+}
+
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", quoted(&self.name), self.sql_type)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Insert {
     pub target: RelationName,
@@ -243,8 +296,10 @@ pub enum Show {
     Savepoints,
     Tables,
     Views,
+    Functions,
     CreateTable(RelationName),
     CreateView(RelationName),
+    CreateFunction(String),
     CreateJob(String),
 }
 
@@ -319,6 +374,8 @@ impl Statement {
             StatementKind::Insert(insert) => (ObjectKind::Table, insert.target.to_string()),
             StatementKind::CreateView(create) => (ObjectKind::View, create.name.to_string()),
             StatementKind::DropView { name, .. } => (ObjectKind::View, name.to_string()),
+            StatementKind::CreateFunction(create) => (ObjectKind::Function, create.name.clone()),
+            StatementKind::DropFunction { name, .. } => (ObjectKind::Function, name.clone()),
             StatementKind::CreateJob(create) | StatementKind::UpgradeJob(create) => (ObjectKind::Job, create.name.clone()),
             StatementKind::DropJob { name, .. } | StatementKind::ControlJob { name, .. } => (ObjectKind::Job, name.clone()),
             StatementKind::RestartJob(restart) => (ObjectKind::Job, restart.name.clone()),

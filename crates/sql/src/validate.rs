@@ -117,9 +117,11 @@ pub async fn validate(files: &[SourceFile]) -> Validation {
 /// What becomes of a statement that declares nothing: a pipeline's files are run whenever the platform starts.
 fn at_every_start(kind: &StatementKind) -> Option<String> {
     let told = match kind {
-        StatementKind::CreateTable(_) | StatementKind::CreateView(_) | StatementKind::CreateJob(_) | StatementKind::Insert(_) => {
-            return None;
-        }
+        StatementKind::CreateTable(_)
+        | StatementKind::CreateView(_)
+        | StatementKind::CreateFunction(_)
+        | StatementKind::CreateJob(_)
+        | StatementKind::Insert(_) => return None,
         StatementKind::Query(_) | StatementKind::Show(_) | StatementKind::Describe(_) | StatementKind::Explain(_) => {
             "is run at every start, and nobody sees its rows; leave it out, and ask by polybolos sql -c"
         }

@@ -83,7 +83,7 @@ fn as_told_then(then: &Shape, mut now: Shape, earlier: Vec<Vec<String>>) -> Shap
     now
 }
 
-/// The INSERTs of a job, its views, and the tables that it reads and fills.
+/// The INSERTs of a job, its views, the functions that users have created and it calls, and the tables that it reads and fills.
 fn told(catalog: &Catalog, definition: &JobDefinition, create: &CreateJob, words: Words) -> Result<Vec<String>, SqlError> {
     let mut lines = vec![];
     for insert in &create.inserts {
@@ -96,6 +96,7 @@ fn told(catalog: &Catalog, definition: &JobDefinition, create: &CreateJob, words
     for view in &definition.views {
         lines.push(redact::sql(&catalog.view(view)?.sql));
     }
+    lines.extend(catalog.functions_of(definition)?.iter().map(ToString::to_string));
     for table in definition.sources.iter().chain(&definition.targets) {
         let mut table = catalog.table(table)?.clone();
         table.options.retain(|(key, _)| words.tell(key));
@@ -190,6 +191,24 @@ mod tests {
             assert!(lines.contains(&expected.as_str()), "{windows}: {lines:#?}");
             assert!(!present(&catalog).contains(&expected), "{windows} leaves rows without a time out");
         }
+    }
+
+    #[test]
+    fn functions_that_a_job_calls_are_told_however_they_were_written() {
+        let told = |functions: &str| {
+            let job = "CREATE JOB j AS INSERT INTO s (k) SELECT CAST(later(v) AS STRING) FROM t;";
+            let told = present(&declared(&format!("{TABLES}{functions}{job}")));
+            told.into_iter().filter(|line| line.starts_with("FUNCTION")).collect::<Vec<_>>()
+        };
+        let after = "CREATE FUNCTION after(n BIGINT) RETURNS BIGINT RETURN n + 1;";
+        let later = "CREATE FUNCTION later(n BIGINT) RETURNS BIGINT RETURN after(n); CREATE FUNCTION alone() RETURNS INT RETURN 1;";
+        let expected =
+            ["FUNCTION after(n BIGINT) RETURNS BIGINT RETURN n + 1", "FUNCTION later(n BIGINT) RETURNS BIGINT RETURN after(n)"];
+        assert_eq!(told(&format!("{after}{later}")), expected);
+        let written_otherwise = "CREATE OR REPLACE FUNCTION after(n INT8) RETURNS INT8 AS $$ SELECT n + 1; $$ LANGUAGE SQL;";
+        assert_eq!(told(&format!("{written_otherwise}{later}")), expected);
+        let another = after.replace("+ 1", "+ 2");
+        assert_ne!(told(&format!("{another}{later}")), expected, "a savepoint of it does not fit");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use datafusion::sql::{parser, resolve::resolve_table_references, sqlparser::ast};
 
-use super::{Catalog, JobDefinition, TableDefinition, ViewDefinition};
+use super::{Catalog, JobDefinition, TableDefinition, ViewDefinition, function};
 use crate::{
     error::{ObjectKind, SqlError},
     limits::Limits,
@@ -37,10 +37,11 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             if catalog.find_view(&create.name).is_some() {
                 return unless(false, catalog, ObjectKind::View, create.name.to_string());
             }
-            let table = TableDefinition::new(create)?;
+            let table = TableDefinition::new(create, &catalog.functions)?;
             Ok(with_table(catalog, table))
         }
         StatementKind::CreateView(create) => with_view(catalog, create, &statement.sql),
+        StatementKind::CreateFunction(create) => function::create(catalog, create, &statement.sql),
         StatementKind::CreateJob(create) => {
             if catalog.find_job(&create.name).is_some() {
                 return unless(create.if_not_exists, catalog, ObjectKind::Job, create.name.clone());
@@ -54,6 +55,7 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
         }
         StatementKind::DropView { name, if_exists } => drop_view(catalog, name, *if_exists),
         StatementKind::DropTable { name, if_exists } => drop_table(catalog, name, *if_exists),
+        StatementKind::DropFunction { name, if_exists } => function::drop(catalog, name, *if_exists),
         StatementKind::DropJob { name, if_exists } => {
             if catalog.find_job(name).is_none() {
                 return if *if_exists { Ok(catalog.clone()) } else { catalog.job(name).map(|_| catalog.clone()) };

@@ -9,13 +9,18 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 
-use super::{ColumnDefinition, ColumnKind, TableDefinition};
+use super::{ColumnDefinition, ColumnKind, FunctionDefinition, TableDefinition};
 use crate::{
-    cast_types::CastTypes, error::SqlError, functions, names::RelationName, parser, planner::refuse_misplaced, types::SqlType,
+    cast_types::CastTypes, error::SqlError, expansion, functions, names::RelationName, parser, planner::refuse_misplaced,
+    types::SqlType,
 };
 
 /// Fills in the types that follow from expressions.
-pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) -> Result<(), SqlError> {
+pub(super) fn set_types(
+    table: &RelationName,
+    columns: &mut [ColumnDefinition],
+    declared: &[FunctionDefinition],
+) -> Result<(), SqlError> {
     let is_stored = |column: &&ColumnDefinition| !matches!(column.kind, ColumnKind::Computed { .. });
     let fields = |columns: &[ColumnDefinition]| -> Vec<Field> {
         columns.iter().filter(is_stored).map(|column| Field::new(&column.name, column.sql_type.arrow(), column.nullable)).collect()
@@ -24,10 +29,7 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
         return Ok(());
     }
     let schema = DFSchema::from_unqualified_fields(fields(columns).into(), HashMap::new())?;
-    let mut state = SessionStateBuilder::new().with_default_features().with_type_planner(Arc::new(CastTypes)).build();
-    functions::register(&mut state)?;
-    // Literals are Utf8, as everywhere in jobs.
-    state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let state = state_with(declared)?;
     for column in columns {
         let ColumnKind::Computed { expression } = &column.kind else { continue };
         let expression = parser::expression(expression)?;
@@ -51,6 +53,16 @@ pub(super) fn set_types(table: &RelationName, columns: &mut [ColumnDefinition]) 
     Ok(())
 }
 
+/// A state in which expressions are planned that call `declared` functions.
+pub(super) fn state_with(declared: &[FunctionDefinition]) -> Result<SessionState, SqlError> {
+    let mut state = SessionStateBuilder::new().with_default_features().with_type_planner(Arc::new(CastTypes)).build();
+    functions::register(&mut state)?;
+    // Literals are Utf8, as everywhere in jobs.
+    state.config_mut().options_mut().sql_parser.map_string_types_to_utf8view = false;
+    expansion::declare(&mut state, declared);
+    Ok(state)
+}
+
 fn is_of_several_rows(part: &Expr) -> bool {
     matches!(
         part,
@@ -63,7 +75,8 @@ fn is_of_several_rows(part: &Expr) -> bool {
     )
 }
 
-fn planned(state: &SessionState, expr: ast::Expr, schema: &DFSchema) -> Result<Expr, SqlError> {
+pub(super) fn planned(state: &SessionState, expr: ast::Expr, schema: &DFSchema) -> Result<Expr, SqlError> {
+    let expr = expansion::written_out(&expr, state)?.into_owned();
     Ok(state.create_logical_expr_from_sql_expr(ast::ExprWithAlias { expr, alias: None }, schema)?)
 }
 

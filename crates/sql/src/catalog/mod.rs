@@ -1,7 +1,8 @@
-//! What is declared: tables, views and jobs. A [`Catalog`] is a value; [`apply`] makes the next one, and whoever keeps it durable stores that by
+//! What is declared: tables, views, functions and jobs. A [`Catalog`] is a value; [`apply`] makes the next one, and whoever keeps it durable stores that by
 //! compare-and-swap, so that of two statements at once one wins and the other is tried again on what is there.
 mod apply;
 pub(crate) mod computed;
+mod function;
 mod job;
 mod options_of_queries;
 mod records;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     apply::{Change, apply},
+    function::FunctionDefinition,
     job::JobDefinition,
     records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, key_column, member_column},
     table::{ColumnDefinition, ColumnKind, Connector, MetadataKey, PrimaryKey, TableDefinition, Watermark},
@@ -28,12 +30,14 @@ use crate::{
     schema::SYSTEM_TABLES,
 };
 
-/// Durable as JSON (serde). Tables, views and jobs are sorted by name. A name is that of a table or of a view.
+/// Durable as JSON (serde). Tables, views, functions and jobs are sorted by name. A name is that of a table or of a view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     pub tables: Vec<TableDefinition>,
     #[serde(default)]
     pub views: Vec<ViewDefinition>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FunctionDefinition>,
     pub jobs: Vec<JobDefinition>,
 }
 

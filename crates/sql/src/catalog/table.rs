@@ -8,7 +8,7 @@ use datafusion::{
 use polybolos_tables::{Column, TableSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{computed, records::is_of_record};
+use super::{FunctionDefinition, computed, records::is_of_record};
 use crate::{
     error::{SqlError, did_you_mean},
     names::{RESERVED_SCHEMAS, RelationName},
@@ -277,14 +277,14 @@ impl TableDefinition {
     }
 
     /// Checks a declaration. Pure: nothing is asked of Kafka or Cassandra.
-    pub(crate) fn new(create: &CreateTable) -> Result<Self, SqlError> {
+    pub(crate) fn new(create: &CreateTable, functions: &[FunctionDefinition]) -> Result<Self, SqlError> {
         let object = format!("table {}", create.name);
         check_name(&create.name)?;
         let mut reader = OptionReader::new(&object, &create.options);
         let connector = connector(&mut reader, create)?;
         reader.finish()?;
         let mut columns = columns(create, &connector)?;
-        computed::set_types(&create.name, &mut columns)?;
+        computed::set_types(&create.name, &mut columns, functions)?;
         let mut table = Self {
             name: create.name.clone(),
             columns,

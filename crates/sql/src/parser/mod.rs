@@ -8,6 +8,7 @@ mod dates;
 mod dialect;
 mod equivalents;
 mod first_rows;
+mod function;
 mod group_window;
 mod grouping_sets;
 mod headings;
@@ -43,6 +44,7 @@ pub(crate) use self::{
     calls::{clause_of, takes_no},
     casts::beneath,
     equivalents::{with_named_casts, with_negatives},
+    function::{data_type, is_free},
     headings::{folded, is_wildcard},
     interval::microseconds,
     job::with_options,
@@ -255,8 +257,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         "SHOW" => show(cursor)?,
         "DESCRIBE" | "DESC" => {
             cursor.advance();
-            cursor.word("TABLE");
-            StatementKind::Describe(cursor.relation()?)
+            describe(cursor)?
         }
         "EXPLAIN" => StatementKind::Explain(explain(cursor)?),
         "INSERT" => StatementKind::Insert(job::insert(cursor)?),
@@ -360,7 +361,14 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     cursor.advance();
     let refuse = |message: &str| Err(SqlError::unsupported_at(at, message));
     if cursor.words(&["OR", "REPLACE"]) {
-        return refuse("CREATE OR REPLACE does not exist; write DROP and CREATE");
+        // Flink's and PostgreSQL's words for what is kept here as all others.
+        let mut ahead = cursor.clone();
+        let _ = ahead.word("TEMPORARY") || ahead.word("TEMP");
+        if ahead.word("FUNCTION") {
+            *cursor = ahead;
+            return Ok(StatementKind::CreateFunction(function::create_function(cursor, true)?));
+        }
+        return refuse("CREATE OR REPLACE is for functions alone; write DROP and CREATE");
     }
     if cursor.word("EXTERNAL") {
         return refuse(&format!(
@@ -370,6 +378,9 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     }
     if cursor.words(&["TEMPORARY", "VIEW"]) || cursor.words(&["TEMP", "VIEW"]) || cursor.word("VIEW") {
         return Ok(StatementKind::CreateView(view::create_view(cursor)?));
+    }
+    if cursor.words(&["TEMPORARY", "FUNCTION"]) || cursor.words(&["TEMP", "FUNCTION"]) || cursor.word("FUNCTION") {
+        return Ok(StatementKind::CreateFunction(function::create_function(cursor, false)?));
     }
     if cursor.word("TEMPORARY") || cursor.word("TEMP") {
         return refuse("temporary tables are not supported; write CREATE TABLE, and DROP TABLE when done");
@@ -410,25 +421,25 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("INDEX") || cursor.words(&["UNIQUE", "INDEX"]) {
         return refuse("indexes do not exist; choose the table's PRIMARY KEY by how it is read");
     }
-    if cursor.word("FUNCTION") {
-        return refuse("functions cannot be created in SQL; use the built-in ones");
-    }
     if cursor.word("ROLE") || cursor.word("USER") {
         return refuse("CREATE ROLE does not exist; roles are in the server's roles file");
     }
-    Err(cursor.expected("TABLE, VIEW, JOB or SAVEPOINT"))
+    Err(cursor.expected("TABLE, VIEW, FUNCTION, JOB or SAVEPOINT"))
 }
 
 fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     let at = cursor.at();
     cursor.advance();
     let temporary = cursor.word("TEMPORARY");
+    if cursor.word("FUNCTION") {
+        return function::drop_function(cursor);
+    }
     let is_view = cursor.word("VIEW");
     let is_table = !is_view && !temporary && cursor.word("TABLE");
     let is_job = !is_view && !is_table && !temporary && cursor.word("JOB");
     let is_savepoint = !is_view && !is_table && !is_job && !temporary && cursor.word("SAVEPOINT");
     if !is_view && !is_table && !is_job && !is_savepoint {
-        return Err(cursor.expected("TABLE, VIEW, JOB or SAVEPOINT"));
+        return Err(cursor.expected("TABLE, VIEW, FUNCTION, JOB or SAVEPOINT"));
     }
     let if_exists = cursor.words(&["IF", "EXISTS"]);
     if is_job {
@@ -467,9 +478,12 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.words(&["CREATE", "VIEW"]) {
         return Ok(StatementKind::Show(Show::CreateView(cursor.relation()?)));
     }
+    if cursor.words(&["CREATE", "FUNCTION"]) {
+        return Ok(StatementKind::Show(Show::CreateFunction(function::name(cursor)?)));
+    }
     if cursor.is_word("CREATE") {
         cursor.advance();
-        return Err(cursor.expected("TABLE, VIEW or JOB"));
+        return Err(cursor.expected("TABLE, VIEW, FUNCTION or JOB"));
     }
     if cursor.word("JOBS") {
         return Ok(StatementKind::Show(Show::Jobs));
@@ -483,13 +497,16 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.word("VIEWS") {
         return Ok(StatementKind::Show(Show::Views));
     }
+    if cursor.words(&["USER", "FUNCTIONS"]) || cursor.word("FUNCTIONS") {
+        return Ok(StatementKind::Show(Show::Functions));
+    }
     if cursor.words(&["COLUMNS", "FROM"]) || cursor.words(&["COLUMNS", "IN"]) {
         return Ok(StatementKind::Describe(cursor.relation()?));
     }
     if cursor.word("MODELS") {
         return Err(SqlError::unsupported_at(at, "models are not supported yet; this version has tables and jobs"));
     }
-    if ["FUNCTIONS", "DATABASES", "SCHEMAS", "CATALOGS"].iter().any(|word| cursor.is_word(word)) {
+    if ["DATABASES", "SCHEMAS", "CATALOGS"].iter().any(|word| cursor.is_word(word)) {
         let message = format!(
             "SHOW {} does not exist; ask information_schema, for example SELECT * FROM information_schema.tables",
             cursor.found()
@@ -497,6 +514,17 @@ fn show(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, message.replace('"', "")));
     }
     session::show_variable(cursor).map(StatementKind::Session)
+}
+
+/// After `DESCRIBE`. A table may be called `function`, too.
+fn describe(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
+    let mut ahead = cursor.clone();
+    if ahead.word("FUNCTION") && matches!(ahead.peek(), Token::Word(_)) {
+        *cursor = ahead;
+        return Ok(StatementKind::Show(Show::CreateFunction(function::name(cursor)?)));
+    }
+    cursor.word("TABLE");
+    Ok(StatementKind::Describe(cursor.relation()?))
 }
 
 fn explain(cursor: &mut Cursor<'_>) -> Result<Explain, SqlError> {

@@ -1,7 +1,7 @@
 //! A number with a point is a DOUBLE to DataFusion, and so is a whole one beyond its integers. One with more digits than a DOUBLE keeps is a DECIMAL, or
 //! `INSERT … VALUES (123456789012345678.12)` would store another number than what is written.
 use datafusion::sql::sqlparser::{
-    ast::{Expr, Query, UnaryOperator, Value},
+    ast::{Expr, UnaryOperator, Value, VisitMut},
     parser::Parser,
 };
 use polybolos_tables::plain::shortened;
@@ -14,8 +14,8 @@ const DOUBLE_DIGITS: usize = 15;
 
 const DECIMAL_DIGITS: usize = 38;
 
-pub(super) fn keep_digits(query: &mut Query, at: Location) -> Result<(), SqlError> {
-    rewrite_each(query, at, |expression| {
+pub(super) fn keep_digits<T: VisitMut>(node: &mut T, at: Location) -> Result<(), SqlError> {
+    rewrite_each(node, at, |expression| {
         if let Some(decimal) = exact(expression)? {
             *expression = decimal;
         }

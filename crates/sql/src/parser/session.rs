@@ -7,7 +7,7 @@ use crate::{
     statement::SessionStatement,
 };
 
-const SHOW_WORDS: [&str; 6] = ["jobs", "tables", "views", "savepoints", "columns from", "timezone"];
+const SHOW_WORDS: [&str; 7] = ["jobs", "tables", "views", "functions", "savepoints", "columns from", "timezone"];
 
 /// Settings that every door can show.
 const SHOWN: [&str; 2] = ["timezone", "transaction_isolation"];

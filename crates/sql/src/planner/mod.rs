@@ -39,7 +39,7 @@ use crate::{
     catalog::{Catalog, JobDefinition, target},
     clock,
     error::SqlError,
-    functions,
+    expansion, functions,
     limits::Limits,
     names::{CATALOG, DEFAULT_SCHEMA, RESERVED_SCHEMAS, RelationName},
     options::{job::JobOptions, kafka::StartupMode},
@@ -149,6 +149,7 @@ impl Planner {
         state.register_catalog_list(Arc::new(CatalogsWithOurs { ours: ours.clone(), others }));
         functions::register(&mut state)?;
         *state.config_mut() = config;
+        expansion::declare(&mut state, &self.catalog.functions);
         let catalog_options = &mut state.config_mut().options_mut().catalog;
         CATALOG.clone_into(&mut catalog_options.default_catalog);
         DEFAULT_SCHEMA.clone_into(&mut catalog_options.default_schema);
@@ -400,6 +401,8 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         let statement = ast::Statement::Query(Box::new(query));
         state.statement_to_plan(parser::Statement::Statement(Box::new(statement))).await
     };
+    let written_out = expansion::written_out(query, state)?;
+    let query = &*written_out;
     refuse_misplaced(query, state)?;
     let query = &in_subquery::of_several_columns(query)?;
     let plan = match planned(query.clone()).await {

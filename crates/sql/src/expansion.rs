@@ -1,0 +1,438 @@
+//! Calls of the functions that users have created, written out before anything is planned: `f(x)` is `CAST(<its expression, with CAST(x AS type) for each
+//! parameter> AS type)`, so that jobs, EXPLAIN and `VERIFY` see what a function means and none has to know it. The functions travel in the state in which
+//! a statement is planned. A built-in function keeps its name.
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    ops::ControlFlow,
+    sync::Arc,
+};
+
+use datafusion::{
+    execution::SessionState,
+    logical_expr::Volatility,
+    sql::sqlparser::ast::{
+        CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Select, SelectItem, Visit, VisitMut,
+        Visitor, VisitorMut,
+    },
+};
+use polybolos_tables::{
+    plain::counted,
+    statement::{MAX_STATEMENT_BYTES, too_long},
+};
+
+use crate::{
+    catalog::FunctionDefinition,
+    error::SqlError,
+    limits::Limits,
+    location::Location,
+    parser::{clause_of, data_type, folded, takes_no},
+    statement::CreateFunction,
+    types::SqlType,
+    walk::{visit, visit_expressions, visit_expressions_mut, visit_mut},
+};
+
+/// Most functions that call each other, one inside another.
+const MAX_NESTED: usize = 32;
+
+/// Deepest expression that a call is written out to.
+const MAX_DEPTH: usize = 256;
+
+/// Functions that DataFusion knows without a registry.
+const KNOWN_TO_THE_PLANNER: [&str; 2] = ["unnest", "unnest_outer"];
+
+/// What a state carries.
+struct Declared(Vec<FunctionDefinition>);
+
+/// Has calls of these functions written out in all that is planned in `state`.
+pub(crate) fn declare(state: &mut SessionState, functions: &[FunctionDefinition]) {
+    if !functions.is_empty() {
+        state.config_mut().set_extension(Arc::new(Declared(functions.to_vec())));
+    }
+}
+
+/// `node` with the calls of users' functions written out.
+///
+/// # Errors
+/// When a call does not fit its function, or becomes too long or too deep.
+pub(crate) fn written_out<'a, T: Clone + VisitMut>(node: &'a T, state: &SessionState) -> Result<Cow<'a, T>, SqlError> {
+    let Some(declared) = state.config().get_extension::<Declared>() else { return Ok(Cow::Borrowed(node)) };
+    let mut writer = Writer { functions: &declared.0, state, learnt: BTreeMap::new(), open: Vec::new(), bytes: 0 };
+    let mut node = node.clone();
+    match visit_mut(&mut node, &mut writer) {
+        ControlFlow::Continue(()) => Ok(Cow::Owned(node)),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}
+
+/// Whether `state` has a function of that name itself.
+pub(crate) fn is_built_in(name: &str, state: &SessionState) -> bool {
+    KNOWN_TO_THE_PLANNER.contains(&name)
+        || state.scalar_functions().contains_key(name)
+        || state.higher_order_functions().contains_key(name)
+        || state.aggregate_functions().contains_key(name)
+        || state.window_functions().contains_key(name)
+        || state.table_functions().contains_key(name)
+}
+
+/// The names of all functions that are called in `node`.
+pub(crate) fn called(node: &impl Visit) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let _: ControlFlow<Infallible> = visit_expressions(node, |expression| {
+        if let Expr::Function(call) = expression {
+            names.extend(name_of(call));
+        }
+        ControlFlow::Continue(())
+    });
+    names
+}
+
+/// How often `expression` names a parameter.
+pub(crate) fn uses(expression: &Expr, parameter: &str) -> usize {
+    let mut uses = 0;
+    let _: ControlFlow<Infallible> = visit_expressions(expression, |part| {
+        uses += usize::from(matches!(part, Expr::Identifier(name) if folded(name) == parameter));
+        ControlFlow::Continue(())
+    });
+    uses
+}
+
+fn name_of(call: &Function) -> Option<String> {
+    match call.name.0.as_slice() {
+        [name] => name.as_ident().map(folded),
+        _ => None,
+    }
+}
+
+struct Writer<'a> {
+    functions: &'a [FunctionDefinition],
+    state: &'a SessionState,
+    /// Those that were called, the calls in them written out.
+    learnt: BTreeMap<String, Learnt>,
+    /// Those that are being learnt, each for the one before it.
+    open: Vec<String>,
+    /// How much was written so far.
+    bytes: usize,
+}
+
+struct Learnt {
+    function: CreateFunction,
+    /// How often its expression names each parameter.
+    uses: Vec<usize>,
+    bytes: usize,
+}
+
+impl VisitorMut for Writer<'_> {
+    type Break = Box<SqlError>;
+
+    /// What is selected is called as it is written.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expression) = &*item else { continue };
+            if called(expression).iter().any(|name| self.is_declared(name)) {
+                let alias = Ident::with_quote('"', expression.to_string());
+                *item = SelectItem::ExprWithAlias { expr: expression.clone(), alias };
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Those inside come first, so that arguments are written out already.
+    fn post_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Self::Break> {
+        let Expr::Function(call) = &*expression else { return ControlFlow::Continue(()) };
+        match self.meant(call) {
+            Ok(Some(meant)) => *expression = meant,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(Box::new(error)),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Writer<'_> {
+    fn is_declared(&self, name: &str) -> bool {
+        self.functions.iter().any(|function| function.name == name) && !is_built_in(name, self.state)
+    }
+
+    /// What a call of a user's function means; `None`: it is one of another.
+    fn meant(&mut self, call: &Function) -> Result<Option<Expr>, SqlError> {
+        let Some(name) = name_of(call).filter(|name| self.is_declared(name)) else { return Ok(None) };
+        if let Some(clause) = clause_of(call) {
+            return Err(SqlError::unsupported(takes_no(&name, clause)));
+        }
+        self.learn(&name)?;
+        let Some(Learnt { function, uses, bytes }) = self.learnt.get(&name) else { return Ok(None) };
+        let arguments = arguments(function, call)?;
+        let mut values = Vec::with_capacity(arguments.len());
+        self.bytes += bytes;
+        for ((argument, parameter), uses) in arguments.into_iter().zip(&function.parameters).zip(uses) {
+            if *uses > 1
+                && let Some(volatile) = volatile_of(argument, self.state)
+            {
+                return Err(SqlError::unsupported(format!(
+                    "function {name} uses its {} more than once, and {volatile}() gives another value each time; compute it in a subquery of FROM",
+                    parameter.name
+                )));
+            }
+            let value = cast(argument.clone(), &parameter.sql_type)?;
+            self.bytes += uses * value.to_string().len();
+            values.push(value);
+        }
+        if self.bytes > MAX_STATEMENT_BYTES {
+            let message = format!("with function {name} written out, {}", too_long());
+            return Err(SqlError::TooLarge { at: Location::START, message });
+        }
+        let mut body = (*function.body).clone();
+        let _: ControlFlow<Infallible> = visit_expressions_mut(&mut body, |part| {
+            let Expr::Identifier(name) = &*part else { return ControlFlow::Continue(()) };
+            let name = folded(name);
+            if let Some(place) = function.parameters.iter().position(|parameter| parameter.name == name) {
+                *part = values[place].clone();
+            }
+            ControlFlow::Continue(())
+        });
+        let meant = cast(body, &function.returns)?;
+        if depth(&meant) > MAX_DEPTH {
+            let message = format!(
+                "with function {name} written out, the expression is nested more than {MAX_DEPTH} deep; compute parts of it in a subquery of FROM"
+            );
+            return Err(SqlError::TooLarge { at: Location::START, message });
+        }
+        Ok(Some(meant))
+    }
+
+    fn learn(&mut self, name: &str) -> Result<(), SqlError> {
+        if self.learnt.contains_key(name) {
+            return Ok(());
+        }
+        if self.open.iter().any(|open| open == name) {
+            return Err(recursive(name));
+        }
+        if self.open.len() == MAX_NESTED {
+            let message =
+                format!("function {name} is called by more than {MAX_NESTED} functions inside one another; write it in fewer");
+            return Err(SqlError::invalid(message));
+        }
+        let Some(definition) = self.functions.iter().find(|function| function.name == name) else { return Ok(()) };
+        let mut function = definition.statement(Limits::default())?;
+        self.open.push(name.to_owned());
+        if let ControlFlow::Break(error) = visit_mut(&mut *function.body, self) {
+            return Err(*error);
+        }
+        self.open.pop();
+        let uses = function.parameters.iter().map(|parameter| uses(&function.body, &parameter.name)).collect();
+        let bytes = function.body.to_string().len();
+        self.learnt.insert(name.to_owned(), Learnt { function, uses, bytes });
+        Ok(())
+    }
+}
+
+/// What is said of a function that calls itself.
+pub(crate) fn recursive(name: &str) -> SqlError {
+    SqlError::unsupported(format!("function {name} calls itself, which would never end; write it without the call"))
+}
+
+fn arguments<'a>(function: &CreateFunction, call: &'a Function) -> Result<Vec<&'a Expr>, SqlError> {
+    let FunctionArguments::List(list) = &call.args else {
+        return Err(SqlError::invalid(format!(
+            "function {} takes its arguments in parentheses: {}",
+            function.name,
+            function.signature()
+        )));
+    };
+    let argument = |argument: &'a FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Ok(expression),
+        FunctionArg::Unnamed(_) => {
+            Err(SqlError::invalid(format!("function {} takes no *; name its arguments: {}", function.name, function.signature())))
+        }
+        FunctionArg::Named { .. } | FunctionArg::ExprNamed { .. } => Err(SqlError::unsupported(format!(
+            "function {} takes no arguments by name; write them in their order: {}",
+            function.name,
+            function.signature()
+        ))),
+    };
+    let arguments: Vec<&'a Expr> = list.args.iter().map(argument).collect::<Result<_, _>>()?;
+    let wanted = function.parameters.len();
+    if arguments.len() == wanted {
+        return Ok(arguments);
+    }
+    let message = format!(
+        "function {} takes {}, and is given {}; write {}",
+        function.name,
+        counted(wanted as u64, "argument"),
+        arguments.len(),
+        function.signature()
+    );
+    Err(SqlError::invalid(message))
+}
+
+fn cast(expression: Expr, sql_type: &SqlType) -> Result<Expr, SqlError> {
+    let data_type = data_type(sql_type)?;
+    Ok(Expr::Cast { kind: CastKind::Cast, expr: Box::new(expression), data_type, array: false, format: None })
+}
+
+/// A function in `expression` that answers differently each time.
+fn volatile_of(expression: &Expr, state: &SessionState) -> Option<String> {
+    let is_volatile = |name: &String| {
+        let function = state.scalar_functions().get(name);
+        function.is_some_and(|function| function.signature().volatility == Volatility::Volatile)
+    };
+    called(expression).into_iter().find(is_volatile)
+}
+
+/// How many expressions stand inside one another.
+fn depth(expression: &Expr) -> usize {
+    let mut depth = Depth { now: 0, most: 0 };
+    let _ = visit(expression, &mut depth);
+    depth.most
+}
+
+struct Depth {
+    now: usize,
+    most: usize,
+}
+
+impl Visitor for Depth {
+    type Break = Infallible;
+
+    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<Infallible> {
+        self.now += 1;
+        self.most = self.most.max(self.now);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<Infallible> {
+        self.now -= 1;
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::{
+        arrow::util::pretty::pretty_format_batches, execution::SessionStateBuilder, prelude::SessionContext,
+        sql::sqlparser::ast::Query,
+    };
+
+    use super::*;
+    use crate::{
+        catalog::{Catalog, Change, apply},
+        parser::parse,
+        planner::Planner,
+        statement::StatementKind,
+        validate::Declared as Tables,
+    };
+
+    const DECLARED: &str = "
+        CREATE FUNCTION full_name(first STRING, last STRING) RETURNS STRING RETURN first || ' ' || last;
+        CREATE FUNCTION square(x BIGINT) RETURNS BIGINT RETURN x * x;
+        CREATE FUNCTION fourth(x BIGINT) RETURNS BIGINT LANGUAGE SQL AS $$ SELECT square(square(x)) $$;
+        CREATE FUNCTION one() RETURNS INT RETURN 1;
+        CREATE TABLE t (k STRING, v BIGINT, four AS fourth(v)) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+        CREATE TABLE sink (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's');
+        CREATE VIEW squares AS SELECT k, square(v), square(v + 1) AS more FROM t;
+    ";
+
+    fn declared(script: &str) -> Catalog {
+        let change = Change { now_us: 0, incarnation: "a1".into() };
+        let statements = parse(script).unwrap();
+        statements.iter().fold(Catalog::default(), |catalog, statement| apply(&catalog, statement, &change).unwrap())
+    }
+
+    fn planner() -> Planner {
+        let state = SessionStateBuilder::new().with_default_features().build();
+        Planner::new(&state, Arc::new(declared(DECLARED)), Arc::new(Tables))
+    }
+
+    fn query(sql: &str) -> Box<Query> {
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+        query.ast
+    }
+
+    async fn refused(sql: &str) -> String {
+        let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+        planner().plan_query(&query).await.expect_err(sql).to_string()
+    }
+
+    #[test]
+    fn a_call_is_its_expression_with_what_is_given() {
+        let mut state = SessionStateBuilder::new().with_default_features().build();
+        let query = query("SELECT Full_Name(a, 'x'), square(1 + 2) + 1 AS n, upper(a) FROM t WHERE one() = 1");
+        assert!(matches!(written_out(&*query, &state), Ok(Cow::Borrowed(_))), "nothing is declared");
+        declare(&mut state, &declared(DECLARED).functions);
+        let meant = written_out(&*query, &state).unwrap();
+        assert_eq!(
+            meant.to_string(),
+            "SELECT CAST(CAST(a AS STRING) || ' ' || CAST('x' AS STRING) AS STRING) AS \"Full_Name(a, 'x')\", \
+             CAST(CAST(1 + 2 AS BIGINT) * CAST(1 + 2 AS BIGINT) AS BIGINT) + 1 AS n, upper(a) FROM t WHERE CAST(1 AS INT) = 1"
+        );
+    }
+
+    #[tokio::test]
+    async fn queries_answer_and_name_their_columns_as_they_are_written() {
+        let planner = planner();
+        for (sql, names, rows) in [
+            ("SELECT full_name('a', 'b'), square(3), fourth(2)", vec!["full_name('a', 'b')", "square(3)", "fourth(2)"], "a b 9 16"),
+            ("SELECT square(1 + 2), square('4') AS n, one() + one()", vec!["square(1 + 2)", "n", "one() + one()"], "9 16 2"),
+            (
+                "SELECT square(n), count(*) FROM (VALUES (2), (-2), (1)) AS t (n) GROUP BY square(n) HAVING square(n) > 0 ORDER BY 1",
+                vec!["square(n)", "count(*)"],
+                "1 1\n4 2",
+            ),
+            ("SELECT square(sum(n)) FROM (VALUES (2), (1)) AS t (n)", vec!["square(sum(n))"], "9"),
+            ("SELECT n FROM (VALUES (2), (-3)) AS t (n) WHERE square(n) > 4 ORDER BY square(n)", vec!["n"], "-3"),
+            ("SELECT square(n), square(n), n FROM (VALUES (2)) AS t (n)", vec!["square(n)", "square(n) (2)", "n"], "4 4 2"),
+        ] {
+            let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
+            let plan = planner.plan_query(&query).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let found: Vec<_> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+            assert_eq!(found, names, "{sql}");
+            let batches = SessionContext::new().execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+            let shown = pretty_format_batches(&batches).unwrap().to_string();
+            let words = |line: &str| line.split('|').map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+            let shown: Vec<String> = shown.lines().filter(|line| line.starts_with('|')).skip(1).map(words).collect();
+            assert_eq!(shown.join("\n"), rows, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn jobs_views_and_computed_columns_have_the_expression_in_their_plans() {
+        let planner = planner();
+        for query in [
+            "SELECT full_name(k, 'x'), square(v) FROM t",
+            "SELECT k, four FROM t",
+            "SELECT k, more FROM squares",
+            "SELECT full_name(k, 'x'), max(square(v)) FROM t GROUP BY full_name(k, 'x')",
+        ] {
+            let sql = format!("CREATE JOB j AS INSERT INTO sink {query}");
+            let StatementKind::CreateJob(create) = parse(&sql).unwrap().remove(0).kind else { panic!("not a job: {sql}") };
+            let job = planner.plan_job(&create, 2).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let plan = job.inserts[0].plan.display_indent().to_string();
+            assert!(plan.contains(" * "), "{sql}: {plan}");
+        }
+        let described = planner.plan_described(&"squares".into()).await.unwrap().unwrap();
+        let names: Vec<_> = described.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(names, ["k", "square(v)", "more"]);
+    }
+
+    #[tokio::test]
+    async fn calls_that_do_not_fit_are_refused_by_name() {
+        for (call, reason) in [
+            ("full_name('a')", "takes 2 arguments, and is given 1; write full_name(first STRING, last STRING)"),
+            ("one(1)", "takes 0 arguments, and is given 1; write one()"),
+            ("square(*)", "takes no *"),
+            ("full_name(last => 'b', first => 'a')", "takes no arguments by name"),
+            ("square(v) FILTER (WHERE v > 1)", "square is computed row by row and takes no FILTER"),
+            ("square(v) OVER ()", "takes no OVER"),
+            ("square(random())", "uses its x more than once, and random() gives another value each time"),
+            ("square(nothing)", "there is no column nothing"),
+        ] {
+            let message = refused(&format!("SELECT {call} FROM t")).await;
+            assert!(message.contains(reason), "{call}: {message}");
+        }
+        let nested = format!("SELECT {}v{} FROM t", "square(".repeat(30), ")".repeat(30));
+        let message = refused(&nested).await;
+        assert!(message.contains("with function square written out"), "{message}");
+    }
+}
