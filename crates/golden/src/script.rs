@@ -311,6 +311,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn functions_are_created_before_what_calls_them() {
+        let text = format!(
+            "CREATE FUNCTION twice(n INT) RETURNS INT RETURN n * 2;{}",
+            PIPELINE.replace("SELECT device, v FROM", "SELECT device, twice(v) FROM")
+        );
+        let validation = validate(&[SourceFile { name: "p.sql".into(), text }]).await;
+        assert!(validation.problems.is_empty(), "{:?}", validation.problems);
+        assert!(validation.warnings.is_empty(), "{:?}", validation.warnings);
+        let script = script(&validation, &case(&[("raw", "{}")]), &[RelationName::public("a")]).expect("a script");
+        assert_eq!(script.setup[0], "CREATE FUNCTION twice(n INT) RETURNS INT RETURN n * 2");
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_is_named() {
         let validation = validation().await;
         let message = |case: &Case, target: &str| {
