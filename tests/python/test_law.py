@@ -1,5 +1,6 @@
 """The law through Ballista: random queries of the law's grammar as jobs of one cluster with several executors, fed random tables while executors and the
-scheduler are killed and stopped at seeded moments. In the end every table holds what plain DataFusion answers over all input but the recorded late rows.
+scheduler are killed and stopped at seeded moments, and some jobs go on with other numbers of state partitions and executors. In the end every table holds what
+plain DataFusion answers over all input but the recorded late rows.
 
 `POLYBOLOS_LAW_PLATFORM_CASES` (32) cases run from seed `POLYBOLOS_LAW_PLATFORM_SEED` (1) on; with the seed that an assertion names and one case, it runs alone."""
 
@@ -76,6 +77,41 @@ class Load(threading.Thread):
         self.finished = True
 
 
+class Rescaling(threading.Thread):
+    """Lets jobs go on with other numbers of state partitions and executors once they have read something, whoever is killed meanwhile."""
+
+    def __init__(self, cluster, jobs: list[dict], load: Load):
+        super().__init__(daemon=True)
+        self.cluster, self.load = cluster, load
+        self.waiting = [job for job in jobs if job["upgrade"]]
+        self.rescaled = self.in_the_middle = 0
+        self.error: BaseException | None = None
+
+    def run(self):
+        try:
+            while self.waiting:
+                self.upgrade_what_has_read()
+                time.sleep(0.5)
+        except BaseException as error:  # noqa: BLE001 - the test shows it
+            self.error = error
+
+    def upgrade_what_has_read(self) -> None:
+        states = wait_for("the jobs to be told of", lambda: self.cluster.sql("SELECT name, records_in FROM polybolos.jobs"))
+        read = {state["name"]: state["records_in"] for state in states}
+        # What has read nothing in the end never will.
+        for job in [job for job in self.waiting if read.get(job["name"]) or self.load.finished]:
+            wait_for(f"{alone(job)}: UPGRADE of {job['name']}", lambda: self.is_upgraded(job), True)  # noqa: B023 - asked at once
+            self.waiting.remove(job)
+            self.rescaled += 1
+            self.in_the_middle += bool(read.get(job["name"])) and not self.load.finished
+
+    def is_upgraded(self, job: dict):
+        """Whether it is, the one who asks for it is not always told."""
+        told = self.cluster.run("sql", "-c", job["upgrade"], check=False)
+        shown = " ".join(line["create_statement"] for line in self.cluster.sql(f"SHOW CREATE JOB {job['name']}"))
+        return job["upgraded_options"] in shown or told.stderr
+
+
 def caught_up(cluster, jobs: list[dict], partitions: dict[tuple, int]):
     """All records of the jobs' topics are read, and what came of them is written."""
     states = {job["name"]: job for job in cluster.sql("SELECT name, unpublished_epochs, error FROM polybolos.jobs")}
@@ -135,8 +171,14 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     jobs = [job for job in jobs if job not in empty and job not in broken]
     load = Load(cluster.kafka, cases)
     load.start()
+    rescaling = Rescaling(cluster, jobs, load)
+    rescaling.start()
     kills, pauses = hit(cluster, random.Random(first), FAULTS, (1.0, 3.0), 5)
     load.join()
+    rescaling.join()
+    if rescaling.error:
+        raise rescaling.error
+    assert rescaling.rescaled == sum(job["upgrade"] is not None for job in jobs)
     assert load.finished and load.acknowledged == load.sent > 100
     partitions: dict[tuple, int] = {}
     for case in cases:
@@ -173,7 +215,8 @@ def run_lot(cluster, folder: pathlib.Path, first: int, count: int) -> dict:
     assert not told, f"{len(told)} tables break the law:\n" + "\n\n".join(told)
     cluster.run("sql", "-c", ";\n".join(f"DROP JOB {name}" for name in sorted(names)))
     rows = sum(len(answer) for answer in answers.values())
-    return {"cases": len(cases), "broken": len(broken), "jobs": len(jobs), "records": load.sent, "late": sum(map(len, late.values())), "rows": rows, "kills": kills, "pauses": pauses}
+    told = {"cases": len(cases), "broken": len(broken), "jobs": len(jobs), "records": load.sent, "late": sum(map(len, late.values())), "rows": rows}
+    return told | {"kills": kills, "pauses": pauses, "rescaled in the middle": rescaling.in_the_middle}
 
 
 def test_random_jobs_on_a_cluster_under_kills_answer_as_plain_datafusion_does(fresh_cluster, tmp_path):
@@ -185,5 +228,5 @@ def test_random_jobs_on_a_cluster_under_kills_answer_as_plain_datafusion_does(fr
         print(f"seeds {first} to {first + count - 1}: {lot}", flush=True)
         total = {name: total.get(name, 0) + value for name, value in lot.items()}
     assert total["cases"] == CASES and total["kills"] > 0 and total["pauses"] > 0, total
-    # One case alone may have no row, or none that is late.
-    assert CASES < LOT or (total["rows"] > 100 and total["late"] > 0), total
+    # One case alone may have no row, none that is late, and no job that is rescaled.
+    assert CASES < LOT or (total["rows"] > 100 and total["late"] > 0 and total["rescaled in the middle"] > 3), total

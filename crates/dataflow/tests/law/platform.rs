@@ -26,6 +26,9 @@ use super::{
 /// With every so many cases a job comes that looks at each row for itself.
 const ROW_BY_ROW: u64 = 4;
 
+/// Of every so many cases, two have a job that goes on in the middle with other numbers of state partitions and executors.
+const RESCALED_IN: u64 = 7;
+
 /// A statement as it fills a table.
 struct Sink {
     table: String,
@@ -217,17 +220,24 @@ fn described(case: Case) -> Json {
         let table = &case.tables[arrival.table];
         json!([table.name, arrival.partition, arrival.epoch, record(table, arrival.row)])
     });
-    let made = jobs.iter().map(|job| {
+    let made = jobs.iter().enumerate().map(|(number, job)| {
         let inserts: Vec<String> = job.sinks.iter().map(Sink::insert).collect();
         let body = if let [one] = &inserts[..] { one.clone() } else { format!("BEGIN {}; END", inserts.join("; ")) };
         let lateness = match case.allowed_ms {
             0 => String::new(),
             allowed_ms => format!(", 'allowed_lateness' = '{allowed_ms} ms'"),
         };
-        let options = format!("'state.unbounded' = 'allow', 'parallelism' = '{}'{lateness}", 1 + case.seed % 3);
+        let options = |parallelism: u64| format!("'state.unbounded' = 'allow', 'parallelism' = '{parallelism}'{lateness}");
+        // 4 unless it is said.
+        let rescaled = (number == 0 && case.seed % RESCALED_IN < 2).then(|| {
+            let state_partitions = [1, 3, 6, 9][case.seed as usize % 4];
+            format!("'state.partitions' = '{state_partitions}', {}", options(1 + (case.seed + 1) % 3))
+        });
         json!({
             "name": job.name,
-            "sql": format!("CREATE JOB {} WITH ({options}) AS {body}", job.name),
+            "sql": format!("CREATE JOB {} WITH ({}) AS {body}", job.name, options(1 + case.seed % 3)),
+            "upgrade": rescaled.as_ref().map(|options| format!("UPGRADE JOB {} WITH ({options}) AS {body}", job.name)),
+            "upgraded_options": rescaled,
             "sinks": job.sinks.iter().map(|sink| json!({"name": sink.table, "sql": sink.target()})).collect::<Vec<_>>(),
         })
     });
