@@ -33,10 +33,18 @@ pub enum Construct {
     Cumulate,
     Session,
     WindowTopN,
+    /// Aggregates in frames within a window.
+    WindowOver,
     IntervalJoin,
+    /// EXISTS or NOT EXISTS of what is near in time.
+    IntervalExists,
     WindowJoin,
+    /// EXISTS or NOT EXISTS of what is in the same window.
+    WindowExists,
     /// Groups of windows aggregated, joined or ranked by window.
     OverWindows,
+    /// Some of these windows are sessions.
+    OverSessions,
     InnerJoin,
     OuterJoin,
     FullJoin,
@@ -87,8 +95,11 @@ const SHAPES: &[(Construct, u32)] = &[
     (Cumulate, 2),
     (Session, 3),
     (WindowTopN, 2),
+    (WindowOver, 2),
     (IntervalJoin, 4),
+    (IntervalExists, 2),
     (WindowJoin, 2),
+    (WindowExists, 2),
     (OverWindows, 4),
     (InnerJoin, 6),
     (OuterJoin, 4),
@@ -120,7 +131,7 @@ const SHAPES: &[(Construct, u32)] = &[
 
 /// All there are.
 pub fn constructs() -> impl Iterator<Item = Construct> {
-    SHAPES.iter().map(|(construct, _)| *construct).chain([SharedView, DistinctAggregate, OrderedAggregate, Mark])
+    SHAPES.iter().map(|(construct, _)| *construct).chain([SharedView, DistinctAggregate, OrderedAggregate, Mark, OverSessions])
 }
 
 /// A derived table may have so many rows, by estimate; a join that would make more is not written.
@@ -274,9 +285,8 @@ impl<'a> Grammar<'a> {
             Aggregate => Some(self.aggregate(depth, is_top)),
             GlobalAggregate => Some(self.global_aggregate(depth, is_top)),
             GroupingSets => self.grouping_sets(depth),
-            WindowAggregate | Hop | Cumulate | Session | WindowTopN | IntervalJoin | WindowJoin | OverWindows => {
-                self.timed(construct, is_top)
-            }
+            WindowAggregate | Hop | Cumulate | Session | WindowTopN | WindowOver | IntervalJoin | IntervalExists | WindowJoin
+            | WindowExists | OverWindows => self.timed(construct, is_top),
             InnerJoin => self.join(depth, "JOIN"),
             OuterJoin => {
                 let words = ["LEFT JOIN", "RIGHT JOIN"][self.rng.random_range(0..2)];
@@ -299,7 +309,7 @@ impl<'a> Grammar<'a> {
             TopN => Some(self.top_n(depth)),
             OrderLimit => Some(self.order_limit(depth)),
             SetOperation => self.set_operation(depth),
-            DistinctAggregate | OrderedAggregate | Mark | SharedView => None,
+            DistinctAggregate | OrderedAggregate | Mark | SharedView | OverSessions => None,
         }
     }
 
@@ -729,6 +739,7 @@ impl<'a> Grammar<'a> {
         let (partition, order) = (self.partition(scope), self.total_order(scope));
         let integer = widened(&expression(scope, Kind::Integer, 1, self.rng), Kind::Integer);
         let one = scope.choose(self.rng).cloned().expect("columns");
+        let mut given = (Kind::Integer, true);
         let text = match construct {
             RowNumber => {
                 let function = ["row_number()", "row_number()", "ntile(3)"].choose(self.rng).expect("functions");
@@ -757,29 +768,26 @@ impl<'a> Grammar<'a> {
                 ];
                 let frame = frame.choose(self.rng).expect("frames");
                 let over = format!("OVER ({partition}ORDER BY {order}{frame})");
-                match self.rng.random_range(0..4) {
-                    0 => {
-                        let function = ["first_value", "last_value"].choose(self.rng).expect("functions");
-                        format!("{function}({integer}) {over}")
-                    }
-                    choice => {
-                        // Peers share their frame.
-                        let shares = frame.is_empty() && choice > 1;
-                        let over = if shares { format!("OVER ({partition}ORDER BY {})", one.sql) } else { over };
-                        let function = ["sum", "count", "min", "max"].choose(self.rng).expect("functions");
-                        let of_some = |condition: String| {
-                            let plain = format!("{function}(CASE WHEN {condition} THEN {integer} END)");
-                            either(&format!("{function}({integer}) FILTER (WHERE {condition})"), &plain)
-                        };
-                        let condition = (choice == 1).then(|| predicate(scope, 1, self.rng));
-                        format!("{} {over}", condition.map_or_else(|| format!("{function}({integer})"), of_some))
-                    }
+                if self.chance(0.25) {
+                    let function = ["first_value", "last_value"].choose(self.rng).expect("functions");
+                    format!("{function}({integer}) {over}")
+                } else {
+                    // Peers share their frame.
+                    let shares = frame.is_empty() && self.chance(0.7);
+                    let over = if shares { format!("OVER ({partition}ORDER BY {})", one.sql) } else { over };
+                    let (call, kind, exact) = self.framed(scope);
+                    given = (kind, exact);
+                    format!("{call} {over}")
                 }
             }
-            _ => format!("sum({integer}) OVER ({partition})"),
+            _ => {
+                let (call, kind, exact) = self.framed(scope);
+                given = (kind, exact);
+                format!("{call} OVER ({partition})")
+            }
         };
         let mut items: Vec<_> = scope.iter().map(|name| (name.sql.clone(), name.kind, name.exact)).collect();
-        items.push((text, Kind::Integer, true));
+        items.push((text, given.0, given.1));
         let (items, columns) = self.named(items);
         Query { sql: format!("SELECT {items} FROM {}", from.sql), columns, rows: from.rows }
     }

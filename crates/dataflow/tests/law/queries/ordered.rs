@@ -65,6 +65,24 @@ impl Grammar<'_> {
         (sql, kind, true)
     }
 
+    /// An aggregate for a frame, without its OVER: of whole numbers, of doubles, whose sums do not round, or of decimals.
+    pub(super) fn framed(&mut self, scope: &[Name]) -> (String, Kind, bool) {
+        let number = [Kind::Integer, Kind::Integer, Kind::Double, Kind::Decimal].choose(self.rng).copied().expect("kinds");
+        let value = widened(&expression(scope, number, 1, self.rng), number);
+        let function = ["sum", "sum", "count", "min", "max", "avg"].choose(self.rng).copied().expect("functions");
+        let (kind, exact) = match (function, number) {
+            ("count", _) => (Kind::Integer, true),
+            ("avg", Kind::Integer | Kind::Double) => (Kind::Double, false),
+            _ => (number, true),
+        };
+        let condition = self.chance(0.2).then(|| predicate(scope, 1, self.rng));
+        let of_some = |condition: String| {
+            let plain = format!("{function}(CASE WHEN {condition} THEN {value} END)");
+            either(&format!("{function}({value}) FILTER (WHERE {condition})"), &plain)
+        };
+        (condition.map_or_else(|| format!("{function}({value})"), of_some), kind, exact)
+    }
+
     /// Rows at the same place are in the same frames.
     pub(super) fn range(&mut self, depth: usize) -> Option<Query> {
         let from = self.ordered_input(depth);
@@ -82,11 +100,10 @@ impl Grammar<'_> {
             2 => format!("UNBOUNDED PRECEDING AND {after} FOLLOWING"),
             _ => "CURRENT ROW AND UNBOUNDED FOLLOWING".to_owned(),
         };
-        let value = widened(&expression(scope, Kind::Integer, 1, self.rng), Kind::Integer);
-        let function = ["sum", "count", "min", "max"].choose(self.rng).expect("functions");
-        let text = format!("{function}({value}) OVER ({partition}ORDER BY {order}{direction} RANGE BETWEEN {frame})");
+        let (call, kind, exact) = self.framed(scope);
+        let text = format!("{call} OVER ({partition}ORDER BY {order}{direction} RANGE BETWEEN {frame})");
         let mut items: Vec<_> = scope.iter().map(|name| (name.sql.clone(), name.kind, name.exact)).collect();
-        items.push((text, Kind::Integer, true));
+        items.push((text, kind, exact));
         let (items, columns) = self.named(items);
         Some(Query { sql: format!("SELECT {items} FROM {}", from.sql), columns, rows: from.rows })
     }

@@ -1,5 +1,5 @@
-//! Constructs that live by event time: windows of every kind, joins within an interval and of equal windows, the first rows of a window. Each tells what it
-//! uses time for, and when its rows are final.
+//! Constructs that live by event time: windows of every kind, joins within an interval and of equal windows, semi and anti ones too,
+//! the first rows of a window and what is added up among them. Each tells what it uses time for, and when its rows are final.
 use rand::{Rng, seq::IndexedRandom};
 
 use super::{
@@ -48,7 +48,10 @@ impl Grammar<'_> {
             Construct::Cumulate => self.closing_windows(|grammar| grammar.cumulate(is_top), is_top),
             Construct::Session => self.session(is_top),
             Construct::WindowTopN => self.window_top_n(is_top),
+            Construct::WindowOver => self.window_over(is_top),
             Construct::IntervalJoin => self.interval_join(is_top)?,
+            Construct::IntervalExists => self.interval_exists(is_top)?,
+            Construct::WindowExists => self.window_exists(is_top)?,
             Construct::OverWindows => self.over_windows(is_top)?,
             _ => self.window_join(is_top)?,
         })
@@ -57,8 +60,9 @@ impl Grammar<'_> {
     /// A key, rarely two, and aggregates, by a window that is the first column.
     fn by_window(&mut self, window: &str, from: &From, source: &str, is_top: bool, rows: f64) -> Query {
         let mut keys = vec![(window.to_owned(), Kind::Time, true)];
-        if self.chance(0.7) {
-            keys.push((from.columns[1].sql.clone(), Kind::Integer, true));
+        let second = &from.columns[1];
+        if second.exact && self.chance(0.7) {
+            keys.push((second.sql.clone(), second.kind, true));
         }
         let mut items = keys.clone();
         items.extend(self.aggregates(&from.columns, is_top));
@@ -138,13 +142,18 @@ impl Grammar<'_> {
     }
 
     fn windows(&mut self) -> (From, i64) {
-        let (query, closes_after_us) = match self.rng.random_range(0..3) {
+        let most = if self.may(Construct::OverSessions) { 5 } else { 3 };
+        let (query, closes_after_us) = match self.rng.random_range(0..most) {
             0 => {
                 let seconds = self.seconds();
                 self.tumble(seconds, false)
             }
             1 => self.hop(false),
-            _ => self.cumulate(false),
+            2 => self.cumulate(false),
+            _ => {
+                self.constructs.insert(Construct::OverSessions);
+                (self.session(false), 1)
+            }
         };
         (self.subquery(query), closes_after_us)
     }
@@ -272,11 +281,28 @@ impl Grammar<'_> {
         Query { sql, columns, rows: from.rows / 2.0 }
     }
 
-    fn interval_join(&mut self, is_top: bool) -> Option<Query> {
-        let (left, right) = (self.table(), self.table());
-        let words = *["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
-        let (l, r) = (Self::time_of(&left), Self::time_of(&right));
-        // left in [right - before, right + after]
+    /// What is added up among the rows of a window.
+    fn window_over(&mut self, is_top: bool) -> Query {
+        let from = self.table();
+        let seconds = self.seconds();
+        self.ends.push((seconds * SECOND_US, 0));
+        let window = format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(&from));
+        let key = if self.chance(0.5) { format!(", {}", from.columns[1].sql) } else { String::new() };
+        let order = self.total_order(&from.columns);
+        let frame = *["", " ROWS BETWEEN 2 PRECEDING AND CURRENT ROW", " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING"]
+            .choose(self.rng)
+            .expect("frames");
+        let (call, kind, exact) = self.framed(&from.columns);
+        let mut items = vec![(window.clone(), Kind::Time, true)];
+        items.extend(from.columns.iter().map(|name| (name.sql.clone(), name.kind, name.exact)));
+        items.push((format!("{call} OVER (PARTITION BY {window}{key} ORDER BY {order}{frame})"), kind, exact));
+        let (items, columns) = self.named(items);
+        self.closes(is_top, moved(&columns[0].sql, seconds * SECOND_US));
+        Query { sql: format!("SELECT {items} FROM {}", from.sql), columns, rows: from.rows }
+    }
+
+    /// That the time `l` is in `[r - before, r + after]`, in one of its spellings, and both lengths in seconds.
+    fn near(&mut self, l: &str, r: &str) -> (String, i64, i64) {
         let (before, after) = *[(10, 0), (0, 5), (3, 3), (20, 7)].choose(self.rng).expect("intervals");
         let interval = |seconds: i64| format!("INTERVAL '{seconds}' SECOND");
         let (before_sql, after_sql) = (interval(before), interval(after));
@@ -287,6 +313,45 @@ impl Grammar<'_> {
             _ => format!("NOT ({r} > {l} + {before_sql}) AND {l} - {after_sql} <= {r}"),
         };
         self.ends.push((1, 0));
+        (condition, before, after)
+    }
+
+    /// Rows of the left for which the right has one of equal keys under the condition, or none; behind a time of theirs.
+    fn with_or_without(&mut self, left: &From, time: &str, right: &From, condition: &str) -> Option<Query> {
+        let on = self.equal_keys(left, right)?;
+        let not = *["", "NOT "].choose(self.rng).expect("words");
+        let mut items = vec![(time.to_owned(), Kind::Time, true), (left.columns[0].sql.clone(), Kind::Integer, true)];
+        items.extend(self.projection(&left.columns).into_iter().take(6));
+        let (items, columns) = self.named(items);
+        let exists = format!("EXISTS (SELECT 1 FROM {} WHERE {on} AND {condition})", right.sql);
+        Some(Query { sql: format!("SELECT {items} FROM {} WHERE {not}{exists}", left.sql), columns, rows: left.rows })
+    }
+
+    fn interval_exists(&mut self, is_top: bool) -> Option<Query> {
+        let (left, right) = (self.table(), self.table());
+        let (l, r) = (Self::time_of(&left), Self::time_of(&right));
+        let (condition, before, _) = self.near(&l, &r);
+        let query = self.with_or_without(&left, &l, &right, &condition)?;
+        self.closes(is_top, moved(&query.columns[0].sql, before * SECOND_US + 1));
+        Some(query)
+    }
+
+    fn window_exists(&mut self, is_top: bool) -> Option<Query> {
+        let (left, right) = (self.table(), self.table());
+        let seconds = self.seconds();
+        self.ends.push((seconds * SECOND_US, 0));
+        let window = |from: &From| format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(from));
+        let (l, r) = (window(&left), window(&right));
+        let query = self.with_or_without(&left, &l, &right, &format!("{l} = {r}"))?;
+        self.closes(is_top, moved(&query.columns[0].sql, seconds * SECOND_US));
+        Some(query)
+    }
+
+    fn interval_join(&mut self, is_top: bool) -> Option<Query> {
+        let (left, right) = (self.table(), self.table());
+        let words = *["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
+        let (l, r) = (Self::time_of(&left), Self::time_of(&right));
+        let (condition, before, after) = self.near(&l, &r);
         let on = self.equal_keys(&left, &right)?;
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
         let mut items = vec![(l, Kind::Time, true), (r, Kind::Time, true)];
@@ -302,7 +367,7 @@ impl Grammar<'_> {
 
     fn window_join(&mut self, is_top: bool) -> Option<Query> {
         let (left, right) = (self.table(), self.table());
-        let words = *["JOIN", "LEFT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
+        let words = *["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"].choose(self.rng).expect("joins");
         let seconds = *[5, 10, 60].choose(self.rng).expect("sizes");
         self.ends.push((seconds * SECOND_US, 0));
         let window = |from: &From| format!("date_bin(INTERVAL '{seconds}' SECOND, {})", Self::time_of(from));
@@ -310,6 +375,8 @@ impl Grammar<'_> {
         let on = self.equal_keys(&left, &right)?;
         let both: Vec<Name> = left.columns.iter().chain(&right.columns).cloned().collect();
         let mut items = vec![(l.clone(), Kind::Time, true), (r.clone(), Kind::Time, true)];
+        // No two pairs are of the same two rows.
+        items.extend([&left, &right].map(|side| (side.columns[0].sql.clone(), Kind::Integer, true)));
         items.extend(self.projection(&both).into_iter().take(6));
         let (items, columns) = self.named(items);
         // What an inner join pairs never changes, and comes out at once.
