@@ -2,7 +2,8 @@
 //! and compares what the jobs' tables hold with what [`answers`] writes: plain DataFusion's answer over all others.
 //!
 //! A job's table needs a key, a query of the grammar has none. So a job counts equal rows: the table's key is a text of all columns that are exact, beside it
-//! are the count and the bounds of the others. What is written at once for good, on close and row by row, is written as it is, under the same text.
+//! are the count and the bounds of the others. What is written at once for good, on close and row by row, is written as it is, under the
+//! same text: no two rows of a query that emits on close are the same, as each is of a window and a key, or of rows with ids.
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use datafusion::arrow::{
@@ -77,9 +78,9 @@ fn named_apart(mut case: Case) -> Case {
     }
     // Its tables are topics.
     case.whole = None;
-    // What a pair of rows makes may be there twice; only groups of windows have a key.
-    let windows = [Construct::WindowAggregate, Construct::Hop, Construct::Cumulate, Construct::Session, Construct::OverWindows];
-    for statement in case.statements.iter_mut().filter(|statement| statement.constructs.is_disjoint(&windows.into())) {
+    // Where rows are near each other in time and share no window, jobs refuse EMIT.
+    let intervals = [Construct::IntervalJoin, Construct::IntervalExists];
+    for statement in case.statements.iter_mut().filter(|statement| !statement.constructs.is_disjoint(&intervals.into())) {
         statement.closing = None;
     }
     case
