@@ -4,6 +4,8 @@
 //! A job's table needs a key, a query of the grammar has none. So a job counts equal rows: the table's key is a text of all columns that are exact, beside it
 //! are the count and the bounds of the others. What is written at once for good, on close and row by row, is written as it is, under the
 //! same text: no two rows of a query that emits on close are the same, as each is of a window and a key, or of rows with ids.
+mod sources;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use datafusion::arrow::{
@@ -17,11 +19,11 @@ use serde_json::{Value as Json, json};
 use super::{
     REFUSED,
     cases::Case,
-    expressions::{expression, mild_predicate},
+    expressions::{Name, expression, mild_predicate},
     oracle,
     queries::{Construct, Generated},
     setting, spelling,
-    tables::{BEGIN_DAY, Column, Kind, Table, Value},
+    tables::{Kind, Table},
 };
 
 /// With every so many cases a job comes that looks at each row for itself.
@@ -76,8 +78,12 @@ fn named_apart(mut case: Case) -> Case {
         }
         table.name = name;
     }
-    // Its tables are topics.
-    case.whole = None;
+    let had_whole = case.whole.is_some();
+    case.whole = sources::read_once(&case);
+    if case.whole.is_some() && !had_whole {
+        // What meets rows without event time may come at any time.
+        case = case.on_update();
+    }
     // Where rows are near each other in time and share no window, jobs refuse EMIT.
     let intervals = [Construct::IntervalJoin, Construct::IntervalExists];
     for statement in case.statements.iter_mut().filter(|statement| !statement.constructs.is_disjoint(&intervals.into())) {
@@ -119,21 +125,24 @@ fn sink(table: String, statement: &Generated, is_as_it_is: bool) -> Sink {
     Sink { table, query, columns, emits_on_close }
 }
 
-/// A filter and expressions over one table, with its key.
-fn row_by_row(case: &Case) -> Generated {
-    let mut rng = ChaCha8Rng::seed_from_u64(case.seed ^ 0xfeed);
-    let table = &case.tables[rng.random_range(0..case.tables.len())];
-    let name = |sql: &str, kind: Kind| super::expressions::Name { sql: sql.to_owned(), kind, exact: true };
+/// A filter and expressions over the rows of a table, whose alias is `a`, with its key and more columns.
+fn row_by_row(table: &Table, from: &str, more: &[&str], rng: &mut ChaCha8Rng) -> Generated {
+    let name = |sql: &str, kind: Kind| Name { sql: sql.to_owned(), kind, exact: true };
     let scope: Vec<_> = table.columns.iter().map(|column| name(&format!("a.{}", column.name), column.kind)).collect();
     let mut items = vec!["a.id AS c0".to_owned()];
     let mut columns = vec![name("c0", Kind::Integer)];
     for kind in Kind::ALL {
         let column = format!("c{}", columns.len());
-        items.push(format!("{} AS {column}", expression(&scope, kind, 3, &mut rng)));
+        items.push(format!("{} AS {column}", expression(&scope, kind, 3, rng)));
         columns.push(name(&column, kind));
     }
-    let filter = mild_predicate(&scope, &mut rng);
-    let text = format!("SELECT {} FROM {} AS a WHERE {filter}", items.join(", "), table.name);
+    for whole_number in more {
+        let column = format!("c{}", columns.len());
+        items.push(format!("{whole_number} AS {column}"));
+        columns.push(name(&column, Kind::Integer));
+    }
+    let filter = mild_predicate(&scope, rng);
+    let text = format!("SELECT {} FROM {from} WHERE {filter}", items.join(", "));
     Generated {
         sql: spelling::plain(&text),
         ours: spelling::ours(&text),
@@ -144,60 +153,41 @@ fn row_by_row(case: &Case) -> Generated {
     }
 }
 
-/// The case, with what [`row_by_row`] adds as its last statement, and its jobs.
+/// Over a stream, each of whose rows may be looked up for.
+fn stream_by_row(case: &Case) -> Generated {
+    let mut rng = ChaCha8Rng::seed_from_u64(case.seed ^ 0xfeed);
+    let streams: Vec<usize> = (0..case.tables.len()).filter(|table| Some(*table) != case.whole).collect();
+    let table = &case.tables[streams[rng.random_range(0..streams.len())]];
+    let from = format!("{} AS a", table.name);
+    match sources::looked_up(case) {
+        Some(found) => {
+            let from = format!("{from}{}", sources::look_up(case, &found));
+            row_by_row(table, &from, &["l.k"], &mut rng)
+        }
+        None => row_by_row(table, &from, &[], &mut rng),
+    }
+}
+
+/// The case, with what [`stream_by_row`] and last records add as its last statements, and its jobs.
 fn jobs(mut case: Case) -> (Case, Vec<Job>) {
     let stem = format!("{}{}", stem(), case.seed);
     let sinks = case.statements.iter().enumerate().map(|(number, statement)| sink(format!("{stem}_s{number}"), statement, false));
     let mut jobs = vec![Job { name: stem.clone(), sinks: sinks.collect() }];
-    if case.seed.is_multiple_of(ROW_BY_ROW) {
-        let statement = row_by_row(&case);
+    let mut add = |case: &mut Case, name: &str, statement: Generated, is_as_it_is: bool| {
         let table = format!("{stem}_s{}", case.statements.len());
-        jobs.push(Job { name: format!("{stem}_rows"), sinks: vec![sink(table, &statement, true)] });
+        jobs.push(Job { name: format!("{stem}_{name}"), sinks: vec![sink(table, &statement, is_as_it_is)] });
         case.statements.push(statement);
+    };
+    if case.seed.is_multiple_of(ROW_BY_ROW) {
+        let statement = stream_by_row(&case);
+        add(&mut case, "rows", statement, true);
+    }
+    if let Some(last) = sources::LastRecords::of(&case) {
+        let mut rng = ChaCha8Rng::seed_from_u64(case.seed ^ 0xcafe);
+        let statement = row_by_row(last.table(&case), &last.from(&case, "a"), &[], &mut rng);
+        add(&mut case, "last", statement, false);
     }
     (case, jobs)
-}
-
-fn sql_type(column: &Column) -> &'static str {
-    match (column.name, column.kind) {
-        ("k", _) => "INT",
-        (_, Kind::Integer) => "BIGINT",
-        (_, Kind::Double) => "DOUBLE",
-        (_, Kind::Decimal) => "DECIMAL(12, 2)",
-        (_, Kind::Text) => "STRING",
-        (_, Kind::Flag) => "BOOLEAN",
-        (_, Kind::Time) => "TIMESTAMP(3)",
-        (_, Kind::Date) => "DATE",
-        (_, Kind::Instant) => "TIMESTAMP_LTZ(3)",
-    }
-}
-
-fn source(case: &Case, table: &Table) -> String {
-    let columns: Vec<String> = table.columns.iter().map(|column| format!("{} {}", column.name, sql_type(column))).collect();
-    let watermark = case
-        .delay_ms
-        .map_or_else(String::new, |delay_ms| format!(", WATERMARK FOR ts AS ts - INTERVAL '{}' SECOND", delay_ms / 1_000));
-    let name = &table.name;
-    format!(
-        "CREATE TABLE {name} ({}{watermark}) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json', 'scan.watermark.idle-timeout' = '5 s')",
-        columns.join(", ")
-    )
-}
-
-fn record(table: &Table, row: usize) -> Json {
-    let cell = |value: &Value| match value {
-        Value::Null => Json::Null,
-        Value::Int(value) => json!(value),
-        Value::BigInt(value) => json!(value),
-        Value::Double(value) => json!(value),
-        Value::Cents(value) => json!(*value as f64 / 100.0),
-        Value::Text(value) => json!(value),
-        Value::Flag(value) => json!(value),
-        Value::TimeMs(value) => json!(value),
-        // Event times begin on the 14th.
-        Value::Days(value) => json!(format!("2023-11-{:02}", 14 + value - BEGIN_DAY)),
-    };
-    table.columns.iter().zip(&table.rows[row]).map(|(column, value)| (column.name.to_owned(), cell(value))).collect()
 }
 
 impl Sink {
@@ -217,10 +207,17 @@ impl Sink {
 
 fn described(case: Case) -> Json {
     let (case, jobs) = jobs(case);
-    let arrivals = case.arrivals.iter().map(|arrival| {
+    let mut tables: Vec<Json> = (0..case.tables.len()).map(|table| sources::table(&case, table)).collect();
+    let arrivals = case.arrivals.iter().filter(|arrival| Some(arrival.table) != case.whole).map(|arrival| {
         let table = &case.tables[arrival.table];
-        json!([table.name, arrival.partition, arrival.epoch, record(table, arrival.row)])
+        json!([table.name, arrival.partition, arrival.epoch, sources::record(table, arrival.row), null])
     });
+    let mut arrivals: Vec<Json> = arrivals.collect();
+    if let Some(last) = sources::LastRecords::of(&case) {
+        tables.push(last.declared(&case));
+        arrivals.extend(last.arrivals(&case));
+    }
+    tables.extend(sources::looked_up(&case).map(|found| sources::filled(&found)));
     let made = jobs.iter().enumerate().map(|(number, job)| {
         let inserts: Vec<String> = job.sinks.iter().map(Sink::insert).collect();
         let body = if let [one] = &inserts[..] { one.clone() } else { format!("BEGIN {}; END", inserts.join("; ")) };
@@ -246,8 +243,8 @@ fn described(case: Case) -> Json {
         "seed": case.seed,
         "partitions": case.partitions,
         "epochs": case.epochs.len(),
-        "tables": case.tables.iter().map(|table| json!({"name": table.name, "sql": source(&case, table)})).collect::<Vec<_>>(),
-        "arrivals": arrivals.collect::<Vec<_>>(),
+        "tables": tables,
+        "arrivals": arrivals,
         "jobs": made.collect::<Vec<_>>(),
     })
 }
@@ -255,7 +252,8 @@ fn described(case: Case) -> Json {
 #[test]
 #[ignore = "tests/python/test_law.py asks for it"]
 fn cases() {
-    let cases: Vec<Json> = the_cases().map(described).collect();
+    let cases = the_cases().inspect(sources::write_files).map(described);
+    let cases: Vec<Json> = cases.collect();
     fs::write(folder().join("cases.json"), Json::from(cases).to_string()).expect("the folder can be written to");
 }
 
@@ -320,9 +318,13 @@ fn answers() {
         for ((job, sink), statement) in sinks.zip(&case.statements) {
             // Of a job that was not made nothing is known.
             let Some(late) = late.get(&job.name) else { continue };
-            let rows = on_time(&case, late);
+            let mut rows = on_time(&case, late);
             let watermark_us = watermark_us(&case, job);
-            let whole = Case { statements: vec![statement.clone()], ..case.clone() };
+            let mut whole = Case { statements: vec![statement.clone()], ..case.clone() };
+            if let Some(found) = sources::looked_up(&case) {
+                rows.push((0..found.rows.len()).collect());
+                whole.tables.push(found);
+            }
             // The oracle leaves rows of open windows out by a column of the statement, before the text is made.
             let wrap = |inner: String| sink.query.replacen(&statement.ours, &inner, 1);
             let answer = runtime.block_on(oracle::wrapped(&whole, 0, &rows, watermark_us, &wrap));
