@@ -15,6 +15,8 @@ from conftest import wait_for
 
 PARTITIONS = 3
 KEYS = [f"k{number}" for number in range(20)]
+# Orders come so far apart by their own time, from the beginning of a minute on.
+STEP_MS, BEGIN_MS = 100, 1_700_000_040_000
 
 
 class Orders:
@@ -32,7 +34,8 @@ class Orders:
     def send(self, key: str) -> None:
         n, total = self.sums.get(key, (0, 0))
         self.sums[key] = (n + 1, total + self.sent)
-        self.producer.produce(self.topic, json.dumps({"k": key, "v": self.sent}).encode(), partition=self.sent % PARTITIONS)
+        order = {"k": key, "v": self.sent, "ts": BEGIN_MS + self.sent * STEP_MS}
+        self.producer.produce(self.topic, json.dumps(order).encode(), partition=self.sent % PARTITIONS)
         self.sent += 1
 
     def flush(self) -> None:
