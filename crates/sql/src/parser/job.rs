@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_restart_says_from_where_and_what_becomes_of_rows() {
-        let restart = |sql| match kind(sql) {
+        let restart = |sql: &str| match kind(sql) {
             StatementKind::RestartJob(restart) => (restart.from, restart.earlier_rows, restart.discard),
             other => panic!("{other:?}"),
         };
