@@ -156,6 +156,56 @@ def test_what_is_looked_up_while_executors_and_schedulers_die_counts_once(fresh_
     assert per_customer == {str(number): len(sent) // 20 for number in range(1, 21)}
 
 
+def test_what_is_looked_up_for_a_union_is_looked_up_for_its_branches_and_their_items(system, stem):
+    declare(system, stem)
+    produce(system, stem, [{"id": 1, "customer": 1, "region": "eu", "amount": 1}])
+    produce(system, f"{stem}_b", [{"ids": [101, 102], "customer": 3, "region": "eu"}, {"ids": [103], "customer": 25, "region": "eu"}])
+    system.sql(
+        f"CREATE TABLE {stem}_baskets (ids ARRAY<BIGINT>, customer INT, region STRING) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}_b', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE VIEW {stem}_all AS SELECT id, customer, region FROM {stem}_orders "
+        f"UNION ALL SELECT i.id, customer, region FROM {stem}_baskets AS b CROSS JOIN UNNEST(b.ids) AS i (id)"
+    )
+    job = (
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem}_out SELECT a.id, c.name FROM {stem}_all AS a "
+        f"LEFT JOIN {stem}_customers FOR SYSTEM_TIME AS OF PROCTIME() AS c ON a.customer = c.id AND a.region = c.region"
+    )
+    plan = "\n".join(row["plan"] for row in system.sql("EXPLAIN " + job))
+    looks_up = f"looks up lookups.{stem}_customers (left) by [region, id]"
+    assert plan.count(looks_up) == 2 and f"unnests; {looks_up}" in plan, plan
+    system.sql(job)
+    wanted = {0: None, 1: "name 1", 101: "name 3", 102: "name 3", 103: None}
+    wait_for("the rows of both topics", lambda: found(system, stem), wanted)
+    told = system.run("job", "verify", f"{stem}_job").stderr
+    assert ": 0 differences" in told, told
+
+
+def test_rows_in_several_windows_are_looked_up_for_and_their_groups_close(system, stem):
+    declare(system, stem)
+    times = {1: "2026-01-01 00:00:07.000", 2: "2026-01-01 00:00:11.000", 25: "2026-01-01 00:00:12.000"}
+    produce(system, f"{stem}_t", [{"customer": customer, "ts": ts} for customer, ts in times.items()])
+    system.sql(
+        f"CREATE TABLE {stem}_timed (customer INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}_t', 'format' = 'json')"
+    )
+    system.sql(
+        f"CREATE TABLE {stem}_windows (name STRING, window_start TIMESTAMP(3), n BIGINT, PRIMARY KEY (name, window_start) NOT ENFORCED) WITH ({OPTIONS})"
+    )
+    job = (
+        f"CREATE JOB {stem}_job AS INSERT INTO {stem}_windows SELECT c.name, w.window_start, count(*) "
+        f"FROM TABLE(HOP(TABLE {stem}_timed, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '10' SECOND)) AS w "
+        f"JOIN {stem}_customers FOR SYSTEM_TIME AS OF PROCTIME() AS c ON w.customer = c.id AND c.region = 'eu' "
+        f"GROUP BY c.name, w.window_start, w.window_end"
+    )
+    plan = "\n".join(row["plan"] for row in system.sql("EXPLAIN " + job))
+    assert f"unnests; looks up lookups.{stem}_customers (inner)" in plan and "dropped once the watermark passes" in plan, plan
+    system.sql(job)
+    counted = lambda: sorted((row["name"], row["n"]) for row in system.sql(f"SELECT name, n FROM {stem}_windows"))  # noqa: E731
+    wait_for("two windows of each", counted, [("name 1", 1), ("name 1", 1), ("name 2", 1), ("name 2", 1)])
+
+
 @pytest.mark.parametrize(
     ("query", "wanted"),
     [

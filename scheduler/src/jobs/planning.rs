@@ -226,6 +226,7 @@ async fn stateful(
     for (index, insert) in plan.inserts.iter().enumerate() {
         let (keeping, checks, _) = sink(platform, insert)?;
         let physical = planning::plan(session, &insert.plan).await.map_err(SqlError::from)?;
+        let physical = lookup::into_branches(physical)?;
         let sources = Sources { job, incarnation, plan, topics, event_times: &event_times };
         let physical = sources.name(fuse_scans(physical)?)?;
         sections.push(SinkSection {

@@ -151,10 +151,8 @@ impl Builder<'_> {
     fn lower_unnest(&mut self, unnest: &UnnestExec, schema: SchemaRef) -> Result<usize> {
         let input = self.lower(unnest.input())?;
         let changing = self.nodes[input].changing;
-        let columns = schema.fields().len();
-        let times = self.nodes[input].times.clone();
-        // A list gives its rows in its own place; a struct gives several columns.
-        let times = if times.len() == columns { times } else { vec![None; columns] };
-        Ok(self.operator(Unnest::of(unnest), vec![input], schema, changing, times))
+        let operator = Unnest::of(unnest);
+        let times = operator.times(self.nodes[input].times.clone());
+        Ok(self.operator(operator, vec![input], schema, changing, times))
     }
 }

@@ -20,7 +20,7 @@ use polybolos_state::Table;
 use tokio::task::unconstrained;
 
 use super::{EpochContext, Operator};
-use crate::delta::Delta;
+use crate::{delta::Delta, event_time::TimeColumns};
 
 #[derive(Debug)]
 pub struct Unnest {
@@ -45,6 +45,23 @@ impl Unnest {
             options: node.options().clone(),
             schema: node.schema(),
         }
+    }
+
+    /// What its rows tell of time. A list gives its rows in its own place; a struct gives several columns.
+    pub fn times(&self, input: TimeColumns) -> TimeColumns {
+        let columns = self.schema.fields().len();
+        if input.len() == columns { input } else { vec![None; columns] }
+    }
+
+    /// Of rows that are only added.
+    ///
+    /// # Errors
+    /// When they have other columns than its input.
+    pub fn rows(&self, batch: RecordBatch) -> Result<Vec<RecordBatch>> {
+        if batch.num_rows() == 0 {
+            return Ok(vec![]);
+        }
+        Ok(self.apply(&Delta::added(batch))?.into_iter().map(|delta| delta.batch().clone()).collect())
     }
 
     fn apply(&self, delta: &Delta) -> Result<Vec<Delta>> {

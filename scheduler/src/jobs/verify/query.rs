@@ -19,7 +19,7 @@ use datafusion::{
 use futures::{FutureExt, future::BoxFuture};
 use polybolos_dataflow::planning;
 use polybolos_operators::{
-    epoch::{closed::closed_rows, flow::fuse_scans},
+    epoch::{closed::closed_rows, flow::fuse_scans, lookup},
     lookup_scan::LookupScanExec,
     providers::KeyedTable,
     record_scan::ScanSpec,
@@ -75,7 +75,7 @@ async fn of_closed_windows(
     handle: &JobHandle,
     watermark_us: Option<i64>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let plan = fuse_scans(planning::plan(state, &insert.plan).await?)?;
+    let plan = fuse_scans(lookup::into_branches(planning::plan(state, &insert.plan).await?)?)?;
     let JobTemplate::Stateful(template) = &*handle.spec.template else {
         return internal_err!("job {} emits when windows close, and has no state", handle.spec.name);
     };

@@ -1,8 +1,9 @@
 //! The law of look-ups: over a table that stays as it is, rows beside what was looked up for them are what plain DataFusion's
 //! join answers over all rows that came, whatever the cuts into epochs and lanes, with attempts that are dropped, a cache that
-//! forgets, and a store that is away now and then. Random queries, as jobs say them but for `FOR SYSTEM_TIME AS OF`.
+//! forgets, and a store that is away now and then. Random queries over one topic or two, as jobs say them but for
+//! `FOR SYSTEM_TIME AS OF`.
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,32 +14,26 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, Int32Array, Int64Array, RecordBatch, Scalar, StringArray, UInt32Array},
         compute::{filter_record_batch, kernels::cmp, take_record_batch},
-        datatypes::{DataType, Field as ArrowField, Schema, SchemaRef},
         error::ArrowError,
         util::display::{ArrayFormatter, FormatOptions},
     },
     datasource::MemTable,
-    prelude::{SessionConfig, SessionContext},
+    physical_plan::ExecutionPlan,
 };
-use polybolos_dataflow::planning;
-use polybolos_kafka::{connection::Connection, decode::Field};
-use polybolos_tables::{Column, KeyPredicate, LookupOptions, ScanRequest, TableBackend, TableName, TableSchema};
+use polybolos_dataflow::{Dataflow, Delta, Emit, EpochInput, Graph, SinkPlan, SourceLeaf};
+use polybolos_tables::{KeyPredicate, LookupOptions, ScanRequest, TableBackend, TableName, TableSchema};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Asking, describe, resolve, stages,
+    Asking, describe, of_plan,
+    plans::{TOPICS, context, planned_with, stream_schema, tables},
+    resolve,
     store::{Rows, Store},
 };
-use crate::{
-    epoch::flow::fuse_scans,
-    lookup_scan::LookupTable,
-    providers::{KafkaTable, Reading},
-    record_scan::{OnError, ScanSpec},
-    steps,
-};
+use crate::steps;
 
 const SEEDS: u64 = 300;
 
@@ -52,6 +47,12 @@ const WORDS: &[&str] = &[
     " LEFT JOIN places AS d",
     "WHERE b > 2) AS a",
     "b + 1 AS b",
+    "t UNION ALL SELECT * FROM u) AS a",
+    "k + 1 AS k",
+    "make_array(b, b + 1)",
+    "make_array('eu', s)",
+    "FROM u UNION ALL SELECT id, unnest(",
+    "SELECT * FROM u) AS x) AS a",
     "a.b = c.k",
     "a.b % 4 = c.k",
     "region = 'eu'",
@@ -65,6 +66,8 @@ const WORDS: &[&str] = &[
     "looks up ks.places (inner)",
     "; looks up ks.places (left) by [region, k]",
     "kept for",
+    "unnests; looks up ks.names",
+    "unnests; looks up ks.places",
 ];
 
 /// The tables, which stay as they are. Every few questions they are away.
@@ -76,14 +79,7 @@ struct Fixed {
 
 impl Fixed {
     fn new() -> Self {
-        let schema = |name: &str, columns: &[(&str, DataType)], key: &[&str], clustering: &[&str]| TableSchema {
-            name: TableName::new("ks", name),
-            columns: columns.iter().map(|(name, data_type)| Column::new(*name, data_type.clone())).collect(),
-            partition_key: key.iter().map(ToString::to_string).collect(),
-            clustering_key: clustering.iter().map(ToString::to_string).collect(),
-        };
-        let columns = [("k", DataType::Int32), ("n", DataType::Int64), ("name", DataType::Utf8), ("v", DataType::Int64)];
-        let names = schema("names", &columns, &["k"], &["n"]);
+        let [names, places] = tables();
         // Of a key none, one or two rows.
         let rows: Vec<(i32, i64)> = (0..8_i32).flat_map(|k| (0..i64::from(k % 3)).map(move |n| (k, n))).collect();
         let name = |(k, n): &(i32, i64)| (k % 5 != 4).then(|| if *n == 1 { "eu".to_owned() } else { format!("n{k}") });
@@ -93,8 +89,6 @@ impl Fixed {
             Arc::new(rows.iter().map(name).collect::<StringArray>()),
             Arc::new(rows.iter().map(|(k, n)| (k % 4 != 2).then_some(i64::from(*k) + 3 * n)).collect::<Int64Array>()),
         ];
-        let columns = [("region", DataType::Utf8), ("k", DataType::Int32), ("w", DataType::Int64)];
-        let places = schema("places", &columns, &["region", "k"], &[]);
         let rows: Vec<(&str, i32)> = (0..6).flat_map(|k| [("eu", k), ("us", 2 * k)]).filter(|(_, k)| *k != 3).collect();
         let of_places: Vec<ArrayRef> = vec![
             Arc::new(rows.iter().map(|(region, _)| Some(*region)).collect::<StringArray>()),
@@ -133,15 +127,6 @@ impl Rows for Fixed {
     }
 }
 
-fn stream_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        ArrowField::new("id", DataType::Int64, false),
-        ArrowField::new("k", DataType::Int32, true),
-        ArrowField::new("b", DataType::Int64, true),
-        ArrowField::new("s", DataType::Utf8, true),
-    ]))
-}
-
 fn stream_rows(rng: &mut ChaCha8Rng) -> RecordBatch {
     let count = rng.random_range(20..80);
     let mut maybe = |range: std::ops::Range<i64>| -> Vec<Option<i64>> {
@@ -159,7 +144,18 @@ fn stream_rows(rng: &mut ChaCha8Rng) -> RecordBatch {
 
 fn query(rng: &mut ChaCha8Rng) -> String {
     let mut one = |texts: &[&'static str]| *texts.choose(rng).unwrap();
-    let from = one(&["t AS a", "t AS a", "(SELECT * FROM t WHERE b > 2) AS a", "(SELECT id, k, b + 1 AS b, s FROM t) AS a"]);
+    let from = one(&[
+        "t AS a",
+        "t AS a",
+        "(SELECT * FROM t WHERE b > 2) AS a",
+        "(SELECT id, k, b + 1 AS b, s FROM t) AS a",
+        "(SELECT * FROM t UNION ALL SELECT * FROM u) AS a",
+        "(SELECT id, k + 1 AS k, b, s FROM t WHERE b < 7 UNION ALL SELECT id, k, b, 'us' FROM u) AS a",
+        "(SELECT id, k, unnest(make_array(b, b + 1)) AS b, s FROM t) AS a",
+        "(SELECT id, k, b, unnest(CASE WHEN b > 2 THEN make_array('eu', s) END) AS s FROM t) AS a",
+        "(SELECT id, k, b, s FROM u UNION ALL SELECT id, unnest(make_array(k, 3)) AS k, b, s FROM t) AS a",
+        "(SELECT id, k, unnest(make_array(b, id)) AS b, s FROM (SELECT * FROM t UNION ALL SELECT * FROM u) AS x) AS a",
+    ]);
     let kind = one(&["JOIN", "LEFT JOIN"]);
     if one(&["names", "names", "places"]) == "places" {
         let on = one(&["a.s = c.region AND a.k = c.k", "a.k = c.k AND c.region = 'eu'", "c.region = a.s AND a.b % 4 = c.k"]);
@@ -181,13 +177,6 @@ fn query(rng: &mut ChaCha8Rng) -> String {
     )
 }
 
-/// Settings of a job's plan.
-fn context() -> SessionContext {
-    let mut config = SessionConfig::new().with_target_partitions(1);
-    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    SessionContext::new_with_config(config)
-}
-
 fn texts(batches: &[RecordBatch]) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = vec![];
@@ -201,11 +190,13 @@ fn texts(batches: &[RecordBatch]) -> Vec<String> {
     rows
 }
 
-/// What plain DataFusion answers over all rows.
-fn joined(runtime: &Runtime, sql: &str, rows: &RecordBatch, store: &Fixed) -> Vec<String> {
+/// What plain DataFusion answers over all rows. `rows`: of each topic.
+fn joined(runtime: &Runtime, sql: &str, rows: &[RecordBatch], store: &Fixed) -> Vec<String> {
     let context = context();
     let table = |rows: &RecordBatch| Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).unwrap());
-    context.register_table("t", table(rows)).unwrap();
+    for (topic, rows) in TOPICS.iter().zip(rows) {
+        context.register_table(*topic, table(rows)).unwrap();
+    }
     for (schema, rows) in &store.tables {
         context.register_table(schema.name.table.as_str(), table(rows)).unwrap();
     }
@@ -216,67 +207,68 @@ fn joined(runtime: &Runtime, sql: &str, rows: &RecordBatch, store: &Fixed) -> Ve
 fn looked_up(
     runtime: &Runtime,
     sql: &str,
-    rows: &RecordBatch,
+    rows: &[RecordBatch],
     store: Arc<Store<Fixed>>,
     rng: &mut ChaCha8Rng,
 ) -> (Vec<String>, String) {
-    let context = context();
-    let schema = stream_schema();
-    let fields = schema.fields().iter().map(|field| Field::Json { name: field.name().clone() }).collect();
-    let spec = ScanSpec {
-        job: "j".into(),
-        incarnation: "i".into(),
-        source: 0,
-        connection: Connection { bootstrap_servers: "kafka".into(), properties: BTreeMap::new() },
-        topic: "t".into(),
-        fields: vec![],
-        options: Default::default(),
-        on_error: OnError::Fail,
-        checks: vec![],
-    };
-    context.register_table("t", Arc::new(KafkaTable::new(schema, fields, spec, Reading::Job))).unwrap();
     let cache_ttl_ms = rng.random_bool(0.5).then_some(3_600_000);
     let options = LookupOptions { in_flight: rng.random_range(1..5), cache_ttl_ms, cache_max_rows: Some(rng.random_range(1..9)) };
-    for (schema, _) in &store.tables {
-        let table = Arc::new(LookupTable::new(schema.clone(), options.clone()));
-        context.register_table(schema.name.table.as_str(), table).unwrap();
-    }
-    let plan = runtime.block_on(async {
-        let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
-        planning::plan(&context.state(), &plan).await.unwrap()
-    });
-    let (scan, stages) = stages(&fuse_scans(plan).unwrap()).unwrap_or_else(|error| panic!("{sql}: {error}")).unwrap();
+    let leaves = RefCell::new(vec![]);
+    let find = |plan: &Arc<dyn ExecutionPlan>| {
+        let (scan, stages) = of_plan(plan).unwrap_or_else(|error| panic!("{sql}: {error}"))?;
+        let times = vec![None; plan.schema().fields().len()];
+        let leaf = SourceLeaf { source: leaves.borrow().len(), times, label: describe(&stages), whole: false };
+        leaves.borrow_mut().push((scan, stages));
+        Some(leaf)
+    };
+    let sink = SinkPlan { plan: planned_with(sql, &options), emit: Emit::OnUpdate };
+    let graph = Arc::new(Graph::lower(&[sink], &find, None).unwrap_or_else(|error| panic!("{sql}: {error}")));
+    let leaves = leaves.into_inner();
+    let lanes = rng.random_range(1..4);
+    let dataflow = Dataflow::new(graph.clone(), lanes);
+    let mut state = dataflow.new_state();
     let tables: Arc<dyn TableBackend> = store;
     let cancelled = CancellationToken::new();
     let unfit = parking_lot::Mutex::default();
     let asking = Asking { tables: &tables, cancelled: &cancelled, unfit: &unfit };
-    let decoded: Vec<usize> = scan.decoded().fields().iter().map(|field| rows.schema().index_of(field.name()).unwrap()).collect();
     let mut came = vec![];
-    let mut start = 0;
-    while start < rows.num_rows() {
-        let count = rng.random_range(1..30).min(rows.num_rows() - start);
-        let mut places = vec![vec![]; rng.random_range(1..4)];
-        for row in start..start + count {
-            let lane = rng.random_range(0..places.len());
-            places[lane].push(row as u32);
-        }
-        start += count;
-        let batches = |places: &Vec<u32>| {
-            let of = |places: &[u32]| {
-                let rows = take_record_batch(rows, &UInt32Array::from(places.to_vec())).unwrap().project(&decoded).unwrap();
-                steps::apply(scan.steps(), rows, &mut vec![]).unwrap()
+    let mut starts = vec![0_usize; rows.len()];
+    while starts.iter().zip(rows).any(|(start, rows)| *start < rows.num_rows()) {
+        let ends: Vec<usize> =
+            starts.iter().zip(rows).map(|(start, rows)| (*start + rng.random_range(1..30_usize)).min(rows.num_rows())).collect();
+        let mut sources = vec![vec![vec![]; lanes]; leaves.len()];
+        for (index, (scan, stages)) in leaves.iter().enumerate() {
+            let topic = scan.spec().source as usize;
+            let rows = &rows[topic];
+            let decoded: Vec<usize> =
+                scan.decoded().fields().iter().map(|field| rows.schema().index_of(field.name()).unwrap()).collect();
+            let mut places = vec![vec![]; lanes];
+            for row in starts[topic]..ends[topic] {
+                places[rng.random_range(0..lanes)].push(row as u32);
+            }
+            let batches = |places: &Vec<u32>| {
+                let of = |places: &[u32]| {
+                    let rows = take_record_batch(rows, &UInt32Array::from(places.to_vec())).unwrap().project(&decoded).unwrap();
+                    steps::apply(scan.steps(), rows, &mut vec![]).unwrap()
+                };
+                places.chunks(7).flat_map(of).collect::<Vec<_>>()
             };
-            places.chunks(7).flat_map(of).collect::<Vec<_>>()
-        };
-        let lanes: Vec<Vec<RecordBatch>> = places.iter().map(batches).collect();
-        if rng.random_bool(0.2) {
-            // An attempt that is dropped.
-            runtime.block_on(resolve(&stages, lanes.clone(), &asking)).unwrap();
+            let read: Vec<Vec<RecordBatch>> = places.iter().map(batches).collect();
+            if rng.random_bool(0.2) {
+                // An attempt that is dropped.
+                runtime.block_on(resolve(stages, read.clone(), &asking)).unwrap();
+            }
+            let found = runtime.block_on(resolve(stages, read, &asking)).unwrap();
+            let place = graph.sources().iter().position(|&source| source == index).unwrap();
+            sources[place] = found.into_iter().map(|batches| batches.into_iter().map(Delta::added).collect()).collect();
         }
-        came.extend(runtime.block_on(resolve(&stages, lanes, &asking)).unwrap().into_iter().flatten());
+        starts = ends;
+        let output = dataflow.run(&mut state, EpochInput { sources, watermark_us: None, clock_us: None }).unwrap();
+        assert!(output.failed.is_empty() && output.sinks[0].iter().all(|delta| delta.weights().is_none()), "{sql}");
+        came.extend(output.sinks[0].iter().map(|delta| delta.batch().clone()));
     }
     assert!(unfit.lock().is_empty(), "{:?}", unfit.lock());
-    (texts(&came), describe(&stages))
+    (texts(&came), graph.to_string())
 }
 
 #[test]
@@ -285,7 +277,8 @@ fn rows_beside_what_was_looked_up_are_what_a_join_answers() {
     let (mut said, mut matched) = (vec![], 0);
     for seed in 0..SEEDS {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (sql, rows, store) = (query(&mut rng), stream_rows(&mut rng), Arc::new(Store(Fixed::new())));
+        let (sql, store) = (query(&mut rng), Arc::new(Store(Fixed::new())));
+        let rows = TOPICS.map(|_| stream_rows(&mut rng));
         let expected = joined(&runtime, &sql, &rows, &store);
         let (came, explained) = looked_up(&runtime, &sql, &rows, store, &mut rng);
         assert_eq!(came, expected, "seed {seed}: {sql}\n{explained}");

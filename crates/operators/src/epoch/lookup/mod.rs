@@ -1,9 +1,12 @@
 //! Look-up joins (`JOIN t FOR SYSTEM_TIME AS OF …`): an epoch asks a keyed table for the keys of a stream's rows, between reading them and computing with them. What
 //! was found goes on with the row and is recorded with the epoch, so that nothing above asks again (ADR 11). Here: which join of a plan is one, and what
-//! it asks for; [`run`] asks.
+//! it asks for; [`branches`] takes it into the branches of a union, and [`run`] asks.
+mod branches;
 mod cache;
 #[cfg(test)]
 mod law;
+#[cfg(test)]
+mod plans;
 mod run;
 #[cfg(test)]
 mod store;
@@ -25,12 +28,14 @@ use datafusion::{
         filter::FilterExec,
         joins::{HashJoinExec, utils::JoinFilter},
         projection::ProjectionExec,
+        unnest::UnnestExec,
     },
 };
 use parking_lot::Mutex;
-use polybolos_dataflow::{Lateness, TimeColumn, event_time};
+use polybolos_dataflow::{Lateness, TimeColumn, event_time, operators::Unnest};
 use polybolos_tables::{KeyPredicate, PredicateOp, TableBackend};
 
+pub use self::branches::into_branches;
 use self::cache::LookupCache;
 pub use self::run::{Asking, UnfitRow, resolve};
 use crate::{lookup_scan::LookupScanExec, record_scan::RecordScanExec, steps::Step};
@@ -39,6 +44,8 @@ use crate::{lookup_scan::LookupScanExec, record_scan::RecordScanExec, steps::Ste
 #[derive(Debug)]
 pub enum Stage {
     Step(Step),
+    /// Each row becomes several, as those of HOP and CUMULATE do too.
+    Unnest(Unnest),
     Lookup(Box<LookupJoin>),
 }
 
@@ -94,16 +101,34 @@ fn stages(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<(RecordScanExec, Vec<S
         known.extend(steps.into_iter().map(Stage::Step));
         return Ok(Some((scan, known)));
     }
+    if let Some(unnest) = plan.downcast_ref::<UnnestExec>() {
+        let Some((scan, mut known)) = stages(unnest.input())? else { return Ok(None) };
+        known.push(Stage::Unnest(Unnest::of(unnest)));
+        return Ok(Some((scan, known)));
+    }
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return Ok(None) };
     let Some((scan, steps)) = looked_up(join.right())? else { return Ok(None) };
-    let name = scan.table().name.clone();
     let Some((source, mut known)) = stages(join.left())? else {
         return plan_err!(
-            "table {name} is looked up for rows of a join, an aggregation or a window, which may be taken back when the table says something else; look it up first: FROM (SELECT … FROM stream AS s JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …)"
+            "table {} is looked up for rows of a join, an aggregation or a window, which may be taken back when the table says something else; look it up first: FROM (SELECT … FROM stream AS s JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …)",
+            scan.table().name
         );
     };
     known.push(Stage::Lookup(Box::new(LookupJoin::of(join, scan, steps)?)));
     Ok(Some((source, known)))
+}
+
+/// The input of a node whose rows are each made of one of its input's.
+fn input_of_each_row(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
+    let is_row_by_row = plan.is::<ProjectionExec>()
+        || plan.is::<FilterExec>()
+        || plan.is::<UnnestExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<CooperativeExec>();
+    match plan.children().as_slice() {
+        [input] if is_row_by_row => Some(*input),
+        _ => None,
+    }
 }
 
 /// A filter or a projection as steps over its input.
@@ -232,6 +257,7 @@ pub fn times_of(stages: &[Stage], mut times: Vec<Option<TimeColumn>>, lateness: 
             Stage::Step(Step::Project { expressions, .. }) => {
                 expressions.iter().map(|(expression, _)| event_time::of_expression(expression, &times, lateness)).collect()
             }
+            Stage::Unnest(unnest) => unnest.times(times),
             Stage::Lookup(join) => {
                 times.extend(join.right.fields().iter().map(|_| None));
                 match &join.projection {
@@ -273,6 +299,7 @@ pub fn check(stages: &[Stage], tables: &dyn TableBackend) -> Result<()> {
 pub fn describe(stages: &[Stage]) -> String {
     let lookups = stages.iter().filter_map(|stage| match stage {
         Stage::Lookup(join) => Some(join.describe()),
+        Stage::Unnest(_) => Some("unnests".to_owned()),
         Stage::Step(_) => None,
     });
     lookups.collect::<Vec<_>>().join("; ")

@@ -76,6 +76,12 @@ pub async fn resolve(stages: &[Stage], mut lanes: Vec<Vec<RecordBatch>>, asking:
                     *batches = output;
                 }
             }
+            Stage::Unnest(unnest) => {
+                for batches in &mut lanes {
+                    let rows = batches.drain(..).map(|batch| unnest.rows(batch)).collect::<Result<Vec<_>>>()?;
+                    *batches = rows.into_iter().flatten().collect();
+                }
+            }
             Stage::Lookup(join) => lanes = join.lane_by_lane(lanes, asking).await?,
         }
         lanes.iter_mut().for_each(|batches| batches.retain(|batch| batch.num_rows() > 0));
