@@ -216,7 +216,12 @@ def test_rows_in_several_windows_are_looked_up_for_and_their_groups_close(system
         (
             "SELECT o.n, c.name FROM (SELECT customer, region, count(*) AS n FROM {0}_orders GROUP BY customer, region) AS o "
             "JOIN {0}_customers FOR SYSTEM_TIME AS OF PROCTIME() AS c ON o.customer = c.id AND o.region = c.region",
-            "look it up first",
+            "groups of rows (GROUP BY, DISTINCT or UNION), and look-ups are made before, for each record by itself; look it up first",
+        ),
+        (
+            "SELECT o.id, c.name FROM (SELECT a.id, b.customer, b.region FROM {0}_orders AS a JOIN {0}_orders AS b ON a.id = b.amount) AS o "
+            "JOIN {0}_customers FOR SYSTEM_TIME AS OF PROCTIME() AS c ON o.customer = c.id AND o.region = c.region",
+            "rows of a join, and look-ups are made before",
         ),
     ],
 )

@@ -1,12 +1,13 @@
 //! Look-up joins (`JOIN t FOR SYSTEM_TIME AS OF …`): an epoch asks a keyed table for the keys of a stream's rows, between reading them and computing with them. What
 //! was found goes on with the row and is recorded with the epoch, so that nothing above asks again (ADR 11). Here: which join of a plan is one, and what
-//! it asks for; [`branches`] takes it into the branches of a union, and [`run`] asks.
+//! it asks for; [`branches`] takes it into the branches of a union, [`refusal`] says what rows cannot be looked up for, and [`run`] asks.
 mod branches;
 mod cache;
 #[cfg(test)]
 mod law;
 #[cfg(test)]
 mod plans;
+mod refusal;
 mod run;
 #[cfg(test)]
 mod store;
@@ -109,10 +110,7 @@ fn stages(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<(RecordScanExec, Vec<S
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else { return Ok(None) };
     let Some((scan, steps)) = looked_up(join.right())? else { return Ok(None) };
     let Some((source, mut known)) = stages(join.left())? else {
-        return plan_err!(
-            "table {} is looked up for rows of a join, an aggregation or a window, which may be taken back when the table says something else; look it up first: FROM (SELECT … FROM stream AS s JOIN t FOR SYSTEM_TIME AS OF s.proc_time AS t ON …)",
-            scan.table().name
-        );
+        return Err(refusal::refusal(&scan.table().name, join.left()));
     };
     known.push(Stage::Lookup(Box::new(LookupJoin::of(join, scan, steps)?)));
     Ok(Some((source, known)))
