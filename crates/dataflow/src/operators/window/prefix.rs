@@ -21,8 +21,8 @@ use crate::{
     keys::{RowFormat, typed},
     operators::{
         SortedRows,
-        aggregate::sliced,
         appends::{ALL, context_of, is_sure, name_of},
+        grouping::sliced,
     },
 };
 
