@@ -341,7 +341,8 @@ mod tests {
         for (call, expected) in [
             ("array_agg(a)", vec![3, 1, 2, 3, 0]),
             ("array_agg(a ORDER BY a DESC)", vec![3, 3, 2, 1, 0]),
-            ("array_agg(DISTINCT a) AS x, sum(DISTINCT a % 3)", vec![3, 1, 2, 0]),
+            // DataFusion puts these in an order of its own.
+            ("array_sort(array_agg(DISTINCT a)) AS x, sum(DISTINCT a % 3)", vec![0, 1, 2, 3]),
         ] {
             let dataflow = dataflow(&format!("SELECT {call} AS y FROM t"));
             let (changes, _) = epochs(&dataflow, vec![vec![3, 1], vec![2, 3], vec![0]]);
