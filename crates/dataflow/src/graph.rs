@@ -228,6 +228,12 @@ impl Graph {
         growing.collect()
     }
 
+    /// What an operator with these tables keeps, in its words.
+    fn state_of(&self, operator: &dyn Operator, tables: &Range<usize>) -> Option<String> {
+        let has_ttl = self.tables[tables.clone()].iter().any(|table| table.has_ttl);
+        if has_ttl { operator.state_with_ttl() } else { operator.state() }
+    }
+
     pub(crate) fn last_reader(&self, node: usize) -> Option<usize> {
         self.last_readers[node]
     }

@@ -18,9 +18,9 @@ impl Graph {
             NodeKind::Source(source) if node.label.is_empty() => (format!("Source {source}"), vec![], None),
             NodeKind::Source(source) => (format!("Source {source}, {}", node.label), vec![], None),
             NodeKind::Exchange { exchange, input } => (exchange.describe(), vec![*input], None),
-            NodeKind::Operator { operator, inputs, .. } => {
+            NodeKind::Operator { operator, inputs, tables } => {
                 let never = self.ttl_us.filter(|_| node.growing_tables(operator.as_ref()).contains(&true));
-                let state = operator.state().map(|state| match never {
+                let state = self.state_of(operator.as_ref(), tables).map(|state| match never {
                     Some(ttl_us) => {
                         state.replace("never dropped", &format!("dropped {} after the last change", event_time::length(ttl_us)))
                     }

@@ -41,7 +41,8 @@ impl Graph {
                     format!("{operator:?} {:?}", &self.tables[tables.clone()]).hash(&mut hasher);
                     inputs.iter().for_each(|&input| identities[input].hash(&mut hasher));
                     if !tables.is_empty() {
-                        let keeps = operator.state().map_or(String::new(), |state| format!(" [keeps {state}]"));
+                        let keeps =
+                            self.state_of(operator.as_ref(), tables).map_or(String::new(), |state| format!(" [keeps {state}]"));
                         let described = operator.describe();
                         let name = described.split(':').next().unwrap_or_default();
                         kept.push(Kept {
@@ -93,6 +94,10 @@ mod tests {
     }
 
     fn kept_of(key: DataType, sql: &str) -> Vec<Kept> {
+        kept_with_ttl(key, sql, None)
+    }
+
+    fn kept_with_ttl(key: DataType, sql: &str, ttl_us: Option<i64>) -> Vec<Kept> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let context = SessionContext::new();
@@ -105,7 +110,8 @@ mod tests {
                 plan.children().is_empty().then(|| SourceLeaf { source: 0, times, label: String::new(), whole: false })
             };
             let sinks = vec![SinkPlan { plan, emit: Emit::OnUpdate }];
-            Graph::build(&context.state(), sinks, &find, None).await.unwrap().kept(&|place| format!("source {place}"))
+            let graph = Graph::build(&context.state(), sinks, &find, None).await.unwrap().with_ttl(ttl_us);
+            graph.kept(&|place| format!("source {place}"))
         })
     }
 
@@ -139,6 +145,7 @@ mod tests {
                     "Aggregate (merging, and of remembered values): key k Timestamp(ms)",
                     "Aggregate (merging, and of remembered values): max(t.v) Int64",
                     "Aggregate (merging, and of remembered values): values of array_agg(t.k) Timestamp(ms)",
+                    "Aggregate (merging, and of remembered values): last results List(Timestamp(ms)), Int64",
                 ],
             ),
             (
@@ -206,6 +213,18 @@ mod tests {
         ] {
             let layout = layout(&kept(&sql));
             assert_eq!(layout.iter().any(|line| line.contains(words)), expected, "{layout:?}");
+        }
+    }
+
+    /// They are not to be computed of values that have ended.
+    #[test]
+    fn results_are_kept_where_values_end() {
+        const TTL_US: Option<i64> = Some(1_000_000);
+        for (call, ttl_us, expected) in [("max(k)", TTL_US, true), ("max(k)", None, false), ("sum(k)", TTL_US, false)] {
+            let sql = format!("SELECT n, {call} AS y FROM (SELECT k, count(*) AS n FROM t GROUP BY k) AS x GROUP BY n");
+            let layout = layout(&kept_with_ttl(DataType::Int64, &sql, ttl_us));
+            let keeps_results = layout.iter().any(|line| line.contains("], last results Int64, never dropped]"));
+            assert_eq!(keeps_results, expected, "{layout:?}");
         }
     }
 

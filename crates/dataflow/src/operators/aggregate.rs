@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array,
-        new_null_array,
-    },
+    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
     datatypes::{DataType, FieldRef, Int64Type},
 };
 use datafusion::{
@@ -20,7 +17,7 @@ use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
     EpochContext, Operator, buckets,
-    grouping::{Grouping, Shown, Touched, changes, pick, sliced},
+    grouping::{Grouping, Shown, Touched, changes, pick, sliced, values_end},
     load,
     remembered::{CallRows, Remembered},
     values,
@@ -108,8 +105,7 @@ pub struct Aggregate {
     remembered: Vec<Option<Remembered>>,
 }
 
-/// What a group keeps behind its partial states, where values are remembered: how many rows it has had, and with a TTL the results that came out last, as bytes:
-/// they are not to be computed again, since values end.
+/// What a group keeps behind its partial states, where values are remembered: how many rows it has had, and where values end the results that came out last.
 static REMEMBERING: [DataType; 2] = [DataType::Int64, DataType::Binary];
 
 impl Aggregate {
@@ -137,7 +133,7 @@ impl Aggregate {
         aggregate.grouping.key_format()?;
         aggregate.state_format()?;
         if aggregate.remembers() {
-            aggregate.result_format()?;
+            aggregate.grouping.result_format()?;
         }
         Ok(aggregate)
     }
@@ -153,11 +149,6 @@ impl Aggregate {
     fn state_format(&self) -> Result<RowFormat> {
         let more: &[DataType] = if self.remembers() { &REMEMBERING } else { &[] };
         RowFormat::new(self.states.iter().flatten().map(|field| field.data_type()).chain(more))
-    }
-
-    /// Of the results that a group keeps.
-    fn result_format(&self) -> Result<RowFormat> {
-        RowFormat::new(self.grouping.output.fields().iter().skip(self.grouping.columns.len()).map(|field| field.data_type()))
     }
 
     /// Splits the columns of all states by call.
@@ -203,30 +194,12 @@ impl Aggregate {
         value_tables: &mut [Table],
     ) -> Result<(RecordBatch, UInt32Array)> {
         if values_end(value_tables) {
-            let Some(results) = states.last().map(|results| results.as_binary::<i32>()) else {
-                unreachable!("what remembers values keeps results")
-            };
-            let came_out: Vec<(usize, usize)> =
-                known.iter().copied().enumerate().filter(|(row, _)| results.is_valid(*row)).collect();
-            let groups = UInt32Array::from_iter_values(came_out.iter().map(|(_, group)| *group as u32));
-            if came_out.is_empty() {
-                return Ok((RecordBatch::new_empty(self.grouping.output.clone()), groups));
-            }
-            let results = self.result_format()?.decode(came_out.iter().map(|(row, _)| results.value(*row)))?;
-            return Ok((self.grouping.rows(&pick(&touched.columns, &groups)?, results)?, groups));
+            let Some(kept) = states.last() else { unreachable!("what remembers values keeps results") };
+            return self.grouping.came_out(touched, known, kept);
         }
         let groups = UInt32Array::from_iter_values(known.iter().map(|group| *group as u32));
         let keys: Vec<&[u8]> = known.iter().map(|group| touched.keys.row(*group)).collect();
         Ok(self.shown(&pick(&touched.columns, &groups)?, states, &keys, value_tables)?.numbered(&groups))
-    }
-
-    /// Results as groups keep them, so many.
-    fn kept_results(&self, shown: Option<&Shown>, count: usize) -> Result<ArrayRef> {
-        let Some(shown) = shown else { return Ok(new_null_array(&DataType::Binary, count)) };
-        let encoded = self.result_format()?.encode(&shown.rows.columns()[self.grouping.columns.len()..])?;
-        let mut kept: Vec<Option<&[u8]>> = vec![None; count];
-        shown.of.values().iter().enumerate().for_each(|(row, group)| kept[*group as usize] = Some(encoded.row(row)));
-        Ok(Arc::new(BinaryArray::from(kept)))
     }
 
     /// For each of these calls with DISTINCT, which rows have values that it has not seen in their group.
@@ -248,7 +221,7 @@ impl Aggregate {
                 calls.iter().enumerate().for_each(|(bit, call)| bits |= i64::from(counts(&filters[*call], row)) << bit);
             }
             if bits != 0 {
-                bits &= !table.mark(touched.keys.row(group), rows.row(row), bits, touched.expiries[group]);
+                bits &= !table.mark(touched.keys.row(group), rows.row(row), bits, touched.expiry_of_values(group));
             }
             firsts.iter_mut().enumerate().for_each(|(bit, first)| first.append(bits >> bit & 1 == 1));
         }
@@ -270,11 +243,6 @@ impl Aggregate {
         self.grouping.set_aside(context, self, &columns, &shown.failed)?;
         Ok(vec![Delta::added(shown.rows)])
     }
-}
-
-/// Whether values that are remembered end by a TTL, each by itself.
-fn values_end(value_tables: &mut [Table]) -> bool {
-    value_tables.first_mut().map(buckets).is_some_and(|table| table.has_ttl())
 }
 
 impl Operator for Aggregate {
@@ -375,7 +343,7 @@ impl Operator for Aggregate {
         };
         if self.remembers() {
             states.push(Arc::new(Int64Array::from(rows_of)));
-            states.push(self.kept_results(new.as_ref().filter(|_| values_end(value_tables)), count)?);
+            states.push(self.grouping.kept_results(new.as_ref().filter(|_| values_end(value_tables)), count)?);
         }
         let rows = self.state_format()?.encode(&states)?;
         let table = values(groups_table);
@@ -412,6 +380,7 @@ impl Operator for Aggregate {
         kept.extend(merged.map(|((call, _), fields)| typed(&call.describe(), fields.iter().map(|field| field.data_type()))));
         kept.extend(self.distinct.iter().map(|calls| self.grouping.calls[calls[0]].kept_values()));
         kept.extend(self.calls().filter(|(_, remembered)| remembered.is_some()).map(|(call, _)| call.kept_values()));
+        kept.extend(self.remembers().then(|| typed("last results", self.grouping.result_types())));
         kept
     }
 

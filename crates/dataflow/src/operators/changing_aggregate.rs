@@ -1,5 +1,5 @@
 //! Aggregation of input that changes: rows are taken away again. A count, a sum, an average or bits add up and are kept as such; of every other aggregate the
-//! values are remembered per group.
+//! values are remembered per group. Where these end by a TTL, the group keeps what came out last, which is taken back as it was.
 use std::sync::Arc;
 
 use arrow::{
@@ -17,7 +17,7 @@ use super::{
     EpochContext, Operator,
     aggregate::Call,
     buckets,
-    grouping::{Grouping, Shown, Touched, changes, pick, sliced},
+    grouping::{Grouping, Shown, Touched, changes, pick, sliced, values_end},
     linear::{Adding, Linear},
     multiset::Multiset,
     values,
@@ -75,17 +75,45 @@ impl ChangingAggregate {
         let keeping = grouping.calls.iter().map(keeping).collect::<Result<_>>()?;
         let aggregate = Self { grouping, keeping };
         aggregate.grouping.key_format()?;
-        aggregate.value_format()?;
+        aggregate.value_format(true)?;
         for (call, _) in aggregate.grouping.calls.iter().zip(&aggregate.keeping).filter(|(_, keeping)| keeping.has_table()) {
             RowFormat::new(&call.types)?;
         }
         Ok(aggregate)
     }
 
-    fn value_format(&self) -> Result<RowFormat> {
+    /// Whether results that came out before are not to be computed of the state.
+    fn keeps_results(&self, value_tables: &mut [Table]) -> bool {
+        self.keeping.iter().any(|keeping| matches!(keeping, Keeping::Multiset(_))) && values_end(value_tables)
+    }
+
+    fn value_format(&self, keeps_results: bool) -> Result<RowFormat> {
         let linear = self.keeping.iter().filter_map(Keeping::linear).flat_map(Linear::state_types);
-        let types: Vec<DataType> = [DataType::Int64].into_iter().chain(linear).collect();
+        let results = keeps_results.then_some(DataType::Binary);
+        let types: Vec<DataType> = [DataType::Int64].into_iter().chain(linear).chain(results).collect();
         RowFormat::new(&types)
+    }
+
+    /// What is kept, in words.
+    fn words(&self, keeps_results: bool) -> String {
+        let calls = || self.grouping.calls.iter().zip(&self.keeping);
+        let sum = |(call, keeping): (&Call, &Keeping)| Some(format!("{}{}", call.function.name(), keeping.linear()?.words()));
+        let sums = calls().filter_map(sum).collect::<Vec<_>>().join(", ");
+        let value = |(call, keeping): (&Call, &Keeping)| match keeping {
+            Keeping::Multiset(multiset) => Some(format!("{}{}", call.function.name(), multiset.words())),
+            Keeping::Linear(_) | Keeping::LinearOfDistinct(_) => None,
+        };
+        let remembered = calls().filter_map(value).collect::<Vec<_>>().join(", ");
+        let mut words = vec![];
+        if !sums.is_empty() || remembered.is_empty() {
+            words.push(format!("running sums per group [{sums}]"));
+        }
+        if !remembered.is_empty() {
+            words.push(format!("every value per group [{remembered}]"));
+            words.extend(keeps_results.then(|| typed("last results", self.grouping.result_types())));
+        }
+        words.push(self.grouping.dropped());
+        words.join(", ")
     }
 
     /// Results of linear calls from kept columns (`None` for the others), one row per group.
@@ -136,7 +164,7 @@ impl ChangingAggregate {
     /// Adds an epoch's rows to what is remembered and to `adding`.
     fn add(&self, tables: &mut [Table], touched: &Touched, deltas: &[Delta], adding: &mut [Option<Adding>]) -> Result<()> {
         let mut tables = tables.iter_mut();
-        for (((call, keeping), adding), _) in self.grouping.calls.iter().zip(&self.keeping).zip(adding).zip(0..) {
+        for ((call, keeping), adding) in self.grouping.calls.iter().zip(&self.keeping).zip(adding) {
             let mut table = if keeping.has_table() { tables.next().map(buckets) } else { None };
             for (delta, groups) in deltas.iter().zip(&touched.groups) {
                 let arguments = call.evaluate_arguments(delta.batch())?;
@@ -158,7 +186,7 @@ impl ChangingAggregate {
                         let rows = multiset.encode(&multiset.format(call)?, &arguments)?;
                         for row in (0..delta.rows()).filter(|row| counts(*row) && multiset.remembers(call, &arguments, *row)) {
                             let group = groups[row];
-                            table.add(touched.keys.row(group), rows.row(row), delta.weight(row), touched.expiries[group]);
+                            table.add(touched.keys.row(group), rows.row(row), delta.weight(row), touched.expiry_of_values(group));
                         }
                     }
                     _ => unreachable!("tables and sums are made by what is kept"),
@@ -187,7 +215,7 @@ fn numbers(groups: &[usize]) -> UInt32Array {
 
 /// +1 when a value appears in its group, -1 when the last of it goes.
 fn appearance(table: &mut BucketTable, touched: &Touched, group: usize, value: &[u8], weight: i64) -> i64 {
-    let (before, after) = table.add(touched.keys.row(group), value, weight, touched.expiries[group]);
+    let (before, after) = table.add(touched.keys.row(group), value, weight, touched.expiry_of_values(group));
     i64::from(after > 0) - i64::from(before > 0)
 }
 
@@ -208,6 +236,8 @@ impl Operator for ChangingAggregate {
         touched.load(tables)?;
         let Some((groups_table, more_tables)) = tables.split_first_mut() else { return Ok(vec![]) };
         let count = touched.count;
+        let keeps_results = self.keeps_results(more_tables);
+        let format = self.value_format(keeps_results)?;
 
         let mut known = vec![];
         let mut loaded = vec![];
@@ -218,7 +248,7 @@ impl Operator for ChangingAggregate {
                 loaded.push(value);
             }
         }
-        let loaded = if known.is_empty() { vec![] } else { self.value_format()?.decode(loaded)? };
+        let loaded = if known.is_empty() { vec![] } else { format.decode(loaded)? };
 
         let mut rows = vec![0_i64; count];
         let mut adding: Vec<Option<Adding>> =
@@ -234,8 +264,11 @@ impl Operator for ChangingAggregate {
                 rest = others;
                 adding.load(&known, mine)?;
             }
-            // What could not be computed did not come out.
-            old = Some(self.shown(&loaded, more_tables, &touched, &known)?.numbered(&numbers(&known)));
+            old = Some(match loaded.last().filter(|_| keeps_results) {
+                Some(results) => self.grouping.came_out(&touched, &known, results)?,
+                // What could not be computed did not come out.
+                None => self.shown(&loaded, more_tables, &touched, &known)?.numbered(&numbers(&known)),
+            });
         }
         for (delta, groups) in deltas.iter().zip(&touched.groups) {
             groups.iter().enumerate().for_each(|(row, group)| rows[*group] += delta.weight(row));
@@ -245,20 +278,19 @@ impl Operator for ChangingAggregate {
         let alive: Vec<usize> = (0..count)
             .filter(|group| rows[*group] > 0 || standing_keys.iter().any(|key| key.row(0) == touched.keys.row(*group)))
             .collect();
-        let is_alive: HashSet<usize> = alive.iter().copied().collect();
-        let kept = kept_after(rows, adding);
-        let encoded = self.value_format()?.encode(&kept)?;
-        let table = values(groups_table);
-        for group in 0..count {
-            let key = touched.keys.row(group);
-            if is_alive.contains(&group) {
-                table.put(key, encoded.row(group), touched.expiries[group]);
-            } else {
-                table.delete(key);
-            }
-        }
         let living = numbers(&alive);
-        let new = self.shown(&pick(&kept, &living)?, more_tables, &touched, &alive)?;
+        let mut kept = pick(&kept_after(rows, adding), &living)?;
+        let new = self.shown(&kept, more_tables, &touched, &alive)?;
+        if keeps_results {
+            kept.push(self.grouping.kept_results(Some(&new), alive.len())?);
+        }
+        let encoded = format.encode(&kept)?;
+        let table = values(groups_table);
+        for (row, &group) in alive.iter().enumerate() {
+            table.put(touched.keys.row(group), encoded.row(row), touched.expiries[group]);
+        }
+        let is_alive: HashSet<usize> = alive.into_iter().collect();
+        (0..count).filter(|group| !is_alive.contains(group)).for_each(|group| table.delete(touched.keys.row(group)));
         self.grouping.set_aside(context, self, &pick(&touched.columns, &living)?, &new.failed)?;
         let (new, groups) = new.numbered(&living);
         changes(old, new, &groups)
@@ -282,19 +314,10 @@ impl Operator for ChangingAggregate {
     }
 
     fn state(&self) -> Option<String> {
-        let calls = || self.grouping.calls.iter().zip(&self.keeping);
-        let sum = |(call, keeping): (&Call, &Keeping)| Some(format!("{}{}", call.function.name(), keeping.linear()?.words()));
-        let sums = calls().filter_map(sum).collect::<Vec<_>>().join(", ");
-        let value = |(call, keeping): (&Call, &Keeping)| match keeping {
-            Keeping::Multiset(multiset) => Some(format!("{}{}", call.function.name(), multiset.words())),
-            Keeping::Linear(_) | Keeping::LinearOfDistinct(_) => None,
-        };
-        let remembered = calls().filter_map(value).collect::<Vec<_>>().join(", ");
-        let dropped = self.grouping.dropped();
-        Some(match (sums.is_empty(), remembered.is_empty()) {
-            (_, true) => format!("running sums per group [{sums}], {dropped}"),
-            (true, false) => format!("every value per group [{remembered}], {dropped}"),
-            (false, false) => format!("running sums per group [{sums}], every value per group [{remembered}], {dropped}"),
-        })
+        Some(self.words(false))
+    }
+
+    fn state_with_ttl(&self) -> Option<String> {
+        Some(self.words(true))
     }
 }

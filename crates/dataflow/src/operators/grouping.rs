@@ -2,9 +2,9 @@
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, Int64Array, RecordBatch, UInt32Array},
+    array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, UInt32Array, new_null_array},
     compute::{concat_batches, take},
-    datatypes::{FieldRef, Schema, SchemaRef},
+    datatypes::{DataType, FieldRef, Schema, SchemaRef},
 };
 use datafusion::{
     common::{DataFusionError, Result},
@@ -13,7 +13,7 @@ use datafusion::{
 };
 use polybolos_state::{Table, lane_of};
 
-use super::{EpochContext, Operator, aggregate::Call, load, next_of, values};
+use super::{EpochContext, Operator, aggregate::Call, buckets, load, next_of, values};
 use crate::{
     delta::{Delta, batch_of, take_rows},
     event_time::{TimeColumn, dropped, expiries},
@@ -134,6 +134,36 @@ impl Grouping {
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
     }
 
+    pub(super) fn result_types(&self) -> impl Iterator<Item = &DataType> {
+        self.output.fields().iter().skip(self.columns.len()).map(|field| field.data_type())
+    }
+
+    /// Of results that a group keeps.
+    pub(super) fn result_format(&self) -> Result<RowFormat> {
+        RowFormat::new(self.result_types())
+    }
+
+    /// What came out of groups, so many, as these keep it: NULL where nothing did.
+    pub(super) fn kept_results(&self, shown: Option<&Shown>, count: usize) -> Result<ArrayRef> {
+        let Some(shown) = shown else { return Ok(new_null_array(&DataType::Binary, count)) };
+        let encoded = self.result_format()?.encode(&shown.rows.columns()[self.columns.len()..])?;
+        let mut kept: Vec<Option<&[u8]>> = vec![None; count];
+        shown.of.values().iter().enumerate().for_each(|(row, group)| kept[*group as usize] = Some(encoded.row(row)));
+        Ok(Arc::new(BinaryArray::from(kept)))
+    }
+
+    /// What came out last of the groups `known`, by what they keep of it, and the group of each row.
+    pub(super) fn came_out(&self, touched: &Touched, known: &[usize], kept: &ArrayRef) -> Result<(RecordBatch, UInt32Array)> {
+        let kept = known.iter().zip(kept.as_binary::<i32>());
+        let (groups, kept): (Vec<u32>, Vec<&[u8]>) = kept.filter_map(|(group, kept)| Some((*group as u32, kept?))).unzip();
+        let groups = UInt32Array::from(groups);
+        if kept.is_empty() {
+            return Ok((RecordBatch::new_empty(self.output.clone()), groups));
+        }
+        let results = self.result_format()?.decode(kept)?;
+        Ok((self.rows(&pick(&touched.columns, &groups)?, results)?, groups))
+    }
+
     /// Groups with their results, which `results` computes of some of them: one whose results cannot be computed, as they do not fit
     /// their types, has none.
     pub(super) fn shown(
@@ -196,6 +226,11 @@ impl Grouping {
         let named = |(index, time): &(usize, TimeColumn)| (self.output.field(*index).name().clone(), *time);
         dropped(&self.times.iter().map(named).collect::<Vec<_>>())
     }
+}
+
+/// Whether values that are remembered end by a TTL, each by itself. Results that came out before are then not to be computed again: groups keep them.
+pub(super) fn values_end(value_tables: &mut [Table]) -> bool {
+    value_tables.first_mut().map(buckets).is_some_and(|table| table.has_ttl())
 }
 
 pub(super) fn pick(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {

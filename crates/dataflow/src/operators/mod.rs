@@ -122,9 +122,14 @@ pub trait Operator: Debug + Send + Sync {
         vec![]
     }
 
-    /// What it keeps and when that is dropped, for EXPLAIN; `None`: nothing.
+    /// What it keeps and when that is dropped, for EXPLAIN and the layout of state; `None`: nothing.
     fn state(&self) -> Option<String> {
         None
+    }
+
+    /// The same where entries end some time after their last change, and it keeps more for that.
+    fn state_with_ttl(&self) -> Option<String> {
+        self.state()
     }
 }
 

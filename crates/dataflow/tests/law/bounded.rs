@@ -109,6 +109,8 @@ fn what_is_held_does_not_grow_with_a_ttl() {
         "SELECT median(id) AS x FROM t0",
         "SELECT k, array_agg(id) AS x FROM t0 GROUP BY k",
         "SELECT string_agg(CAST(k AS VARCHAR), ',') AS x FROM t0",
+        "SELECT k, count(DISTINCT id) AS n, count(*) AS c FROM t0 GROUP BY ROLLUP (k)",
+        "SELECT k, median(id) AS x FROM (SELECT id, max(k) AS k FROM t0 GROUP BY id) GROUP BY ROLLUP (k)",
         "SELECT k, max(n) AS n FROM (SELECT id, k, count(*) AS n FROM t0 GROUP BY id, k) GROUP BY k",
         "SELECT a.id, b.id AS other FROM t0 AS a LEFT JOIN t1 AS b ON a.k = b.k",
         "SELECT id FROM t0 WHERE NOT EXISTS (SELECT 1 FROM t1 WHERE t0.id = t1.id)",
@@ -212,6 +214,9 @@ fn answers_over_values_that_end_are_taken_back_as_they_came_out() {
         "SELECT max(id) AS n, array_agg(id) AS x FROM t0",
         "SELECT k, max(id) AS n, array_agg(id) AS x FROM t0 GROUP BY k",
         "SELECT k, max(id) AS n, string_agg(CAST(k AS VARCHAR), ',') AS x FROM t0 GROUP BY ROLLUP (k)",
+        "SELECT max(id) AS n, min(id) AS x FROM (SELECT id, max(k) AS k FROM t0 GROUP BY id)",
+        "SELECT k, count(*) AS n, median(id) AS x FROM (SELECT id, max(k) AS k FROM t0 GROUP BY id) GROUP BY k",
+        "SELECT k, first_value(id ORDER BY id) AS n FROM (SELECT id, max(k) AS k FROM t0 GROUP BY id) GROUP BY ROLLUP (k)",
     ] {
         for reloads in [false, true] {
             let mut case = long_case(sql, 0, false);
