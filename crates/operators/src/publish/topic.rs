@@ -204,6 +204,7 @@ mod tests {
         let places: Vec<_> = published.refused.iter().map(|refused| (refused.batch, refused.row, refused.error.as_str())).collect();
         assert_eq!(places, [(0, 1, "x"), (2, 1, "y")]);
     }
+
     /// EPOCHS rule 6: what was sent while the grant lasted is not committed after it.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_grant_that_ends_before_the_commit_publishes_nothing() {
