@@ -1,5 +1,5 @@
 //! Configuration files: one commented default file per service, file < environment < flag. Unknown keys are an error that suggests the near
-//! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`. A section that is empty in the default file takes any keys; there dots are
+//! name. Environment variables are `POLYBOLOS_<SECTION>_<KEY>`. A section that is empty in the default file takes any keys, and texts; there dots are
 //! underscores in variables: `sasl.password` of `[kafka.properties]` is `POLYBOLOS_KAFKA_PROPERTIES_SASL_PASSWORD`.
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -124,7 +124,7 @@ fn overlay(into: &mut Table, given: Table, section: &str, free: &BTreeSet<String
         let place = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
         match (into.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(given)) if free.contains(&variable(PREFIX, &place.replace('.', "_"))) => {
-                inner.extend(given);
+                put_free(inner, given, "");
             }
             (Some(Value::Table(inner)), Value::Table(given)) => overlay(inner, given, &place, free)?,
             (Some(slot), value) => *slot = value,
@@ -139,6 +139,22 @@ fn overlay(into: &mut Table, given: Table, section: &str, free: &BTreeSet<String
         }
     }
     Ok(())
+}
+
+/// Dots in a key are part of its name, whether it stands in quotes or not. Values are texts, as those in the environment are.
+fn put_free(into: &mut Table, given: Table, before: &str) {
+    for (key, value) in given {
+        let key = format!("{before}{key}");
+        let text = match value {
+            Value::Table(inner) => {
+                put_free(into, inner, &format!("{key}."));
+                continue;
+            }
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        into.insert(key, Value::String(text));
+    }
 }
 
 /// Takes what is set out of the environment, and notes the names of all settings.
@@ -232,12 +248,12 @@ mod tests {
             kafka: Kafka,
         }
         let file = tempfile::NamedTempFile::new().expect("file");
-        std::fs::write(file.path(), "[kafka.properties]\n\"sasl.username\" = \"ann\"\n\"sasl.password\" = \"of the file\"\n")
-            .expect("writes");
+        let text = "[kafka.properties]\n\"sasl.username\" = \"ann\"\nsasl.password = \"of the file\"\nsocket.timeout.ms = 5000\n";
+        std::fs::write(file.path(), text).expect("writes");
         let environment = BTreeMap::from([("POLYBOLOS_KAFKA_PROPERTIES_SASL_PASSWORD".to_owned(), "hunter2".to_owned())]);
         let config: Config = load_with("[kafka]\n\n[kafka.properties]\n", Some(file.path()), environment).expect("loads");
         let given: Vec<_> = config.kafka.properties.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
-        assert_eq!(given, [("sasl.password", "hunter2"), ("sasl.username", "ann")]);
+        assert_eq!(given, [("sasl.password", "hunter2"), ("sasl.username", "ann"), ("socket.timeout.ms", "5000")]);
     }
 
     #[test]
