@@ -92,9 +92,12 @@ pub async fn statements(client: &Client, script: &str, limit: Option<usize>, out
 /// Rows as they come: there may be more than memory has room for.
 async fn print_all(door: &FlightSql, sql: &str, output: output::Format) -> anyhow::Result<()> {
     let mut answer = door.query(sql).await?;
+    // A query may fail only now, and then has no head either.
+    let mut next = answer.next().await?;
     output::print_head(&answer.columns, output);
-    while let Some(rows) = answer.next().await? {
+    while let Some(rows) = next {
         output::print_body(&answer.columns, &rows, output);
+        next = answer.next().await?;
     }
     for notice in answer.notices() {
         eprintln!("{notice}");

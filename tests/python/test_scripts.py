@@ -34,3 +34,4 @@ def test_both_doors_give_the_same_lines(platform, output):
     for wrong in ("SELECT * FROM herd_of_nobody", "SELECT 1;  SELECT nothing", "SELECT CAST(a AS INT) FROM (VALUES ('x')) AS t (a)"):
         refused, limited = (platform.run("sql", "-c", wrong, "--output", output, *limit, check=False) for limit in ([], ["--limit", "10"]))
         assert refused.returncode == limited.returncode == 1 and refused.stderr == limited.stderr != "", (refused.stderr, limited.stderr)
+        assert refused.stdout == limited.stdout, (refused.stdout, limited.stdout)
