@@ -332,13 +332,4 @@ def test_an_ingestor_that_hangs_is_silent(fresh_cluster, tmp_path):
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_for("its waking up", lambda: in_state(cluster, topic, "running"))
-    # Whoever starts another one sees that one only.
-    os.kill(pid, signal.SIGKILL)
-    wait_for("the next ingestor", lambda: cluster.pid("ingest") != pid)
-
-    def replaced() -> bool:
-        [row] = cluster.sql(f"SELECT ingestor, state FROM polybolos.feeds WHERE topic = '{topic}'")
-        return row["state"] == "running" and row["ingestor"] != running["ingestor"]
-
-    wait_for("only the next ingestor", replaced)
     moody.close()
