@@ -41,7 +41,8 @@ impl Connection {
         for (name, value) in defaults {
             config.set(*name, *value);
         }
-        for (name, value) in &self.properties {
+        // The other name of bootstrap.servers: which of both counted would be left to chance.
+        for (name, value) in self.properties.iter().filter(|(name, _)| *name != "metadata.broker.list") {
             config.set(name, value);
         }
         for (name, value) in fixed {
@@ -83,6 +84,14 @@ mod tests {
         let error = refused(&[("security.protocol", "ssl"), ("ssl.ca.location", "/nowhere/at/all.pem")]);
         assert!(matches!(&error, KafkaError::Property { .. } | KafkaError::Properties { .. }), "{error}");
         assert!(error.blame() == Blame::User && !error.is_retryable());
+    }
+
+    #[test]
+    fn the_servers_have_no_other_name() {
+        let mut connection = Connection::new("localhost:9092");
+        connection.properties.insert("metadata.broker.list".into(), "elsewhere:9092".into());
+        let config = connection.client_config(&[], &[]);
+        assert_eq!((config.get("metadata.broker.list"), config.get("bootstrap.servers")), (None, Some("localhost:9092")));
     }
 
     #[test]

@@ -142,8 +142,16 @@ pub enum OnDataLoss {
 
 pub(crate) const ON_DATA_LOSS: [(&str, OnDataLoss); 2] = [("fail", OnDataLoss::Fail), ("continue", OnDataLoss::Continue)];
 
-/// Properties that would break the offsets of the manifest, and why they are not taken.
-const OWNED: [(&str, &str); 6] = [
+const RUNS_CODE: &str = "it would have the platform's processes run code of whoever writes SQL";
+
+/// Properties that would break the offsets of the manifest, or reach further than a table, and why they are not taken.
+const OWNED: [(&str, &str); 11] = [
+    // Beside the login of the platform's Kafka it would tell that to any server.
+    ("metadata.broker.list", "use 'properties.bootstrap.servers', which is the same"),
+    ("plugin.library.paths", RUNS_CODE),
+    ("sasl.kerberos.kinit.cmd", RUNS_CODE),
+    ("ssl.engine.location", RUNS_CODE),
+    ("ssl.providers", RUNS_CODE),
     ("group.id", "the consumer group of a job is polybolos.<job>"),
     ("auto.offset.reset", "use 'scan.startup.mode'"),
     ("enable.auto.commit", "offsets are kept in the job's manifest"),
@@ -361,6 +369,27 @@ mod tests {
         let catalog = crate::apply(&crate::Catalog::default(), &statement, &change).unwrap();
         let written = serde_json::to_string(&catalog).unwrap();
         assert_eq!(serde_json::from_str::<crate::Catalog>(&written).unwrap(), catalog);
+    }
+
+    #[test]
+    fn properties_that_reach_further_than_a_table_are_refused() {
+        let created = |connector: &str, property: &str| {
+            let sql = format!(
+                "CREATE TABLE t (k STRING, PRIMARY KEY (k) NOT ENFORCED) WITH ({connector}, 'topic' = 't', 'properties.{property}' = 'x')"
+            );
+            let change = crate::Change { now_us: 0, incarnation: "a".into() };
+            crate::apply(&crate::Catalog::default(), &crate::parse(&sql).unwrap().remove(0), &change)
+        };
+        let upsert = "'connector' = 'upsert-kafka', 'key.format' = 'json', 'value.format' = 'json'";
+        created(upsert, "sasl.username").unwrap();
+        for property in
+            ["metadata.broker.list", "plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers"]
+        {
+            for connector in ["'connector' = 'kafka', 'format' = 'json'", upsert] {
+                let refused = created(connector, property).unwrap_err().to_string();
+                assert!(refused.contains(&format!("option 'properties.{property}' cannot be set: ")), "{refused}");
+            }
+        }
     }
 
     #[test]
