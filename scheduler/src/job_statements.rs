@@ -5,6 +5,7 @@ use polybolos_gateway::{engine::Answer, error::EngineError};
 use polybolos_persist::crash;
 use polybolos_sql::{
     catalog::{Catalog, apply},
+    redact,
     statement::{JobAction, RestartFrom, RestartJob, Statement},
 };
 use polybolos_streaming::coordinator::Command;
@@ -54,8 +55,9 @@ impl PlatformEngine {
         if !restart.discard {
             jobs.check_written(earlier).await.map_err(any_error)?;
         }
+        let events = jobs.events_until_restart(earlier, &redact::sql(&statement.sql)).await;
         jobs.drop_job(earlier, restart.discard).await.map_err(any_error)?;
-        jobs.begin_again(planned.clone(), next, restart).await.map_err(any_error)?;
+        jobs.begin_again(planned.clone(), next, restart, events).await.map_err(any_error)?;
         let (_, after) = self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
         jobs.forget(earlier);
         let definition = after.job(name).map_err(sql_error)?;
@@ -93,6 +95,7 @@ impl PlatformEngine {
             jobs.start_in_background(definition.clone());
         }
         changed?;
+        jobs.note_upgrade(name);
         Ok(Answer { notices, ..Answer::done(tag) })
     }
 

@@ -5,15 +5,17 @@ use datafusion::{arrow::array::RecordBatch, common::Result};
 use polybolos_gateway::status::{CompleteThrough, Status};
 
 use crate::{
+    jobs::{chronicle::EpochRow, history::History},
     status::StatusSource,
     system::{SystemTables, Values, batch},
 };
 
 /// Those that are empty on a scheduler that stands by.
-pub const OF_THE_LEADER: [&str; 9] = [
+pub const OF_THE_LEADER: [&str; 10] = [
     "jobs",
     "completeness",
     "epochs",
+    "job_events",
     "executors",
     "topics",
     "partitions",
@@ -24,10 +26,11 @@ pub const OF_THE_LEADER: [&str; 9] = [
 
 /// Adds every table that has rows to tell.
 pub fn register(tables: &SystemTables, status: &Arc<StatusSource>) {
-    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 11] = [
+    let sources: [(&str, fn(&Arc<StatusSource>) -> Result<RecordBatch>); 12] = [
         ("jobs", jobs),
         ("completeness", completeness),
         ("epochs", epochs),
+        ("job_events", job_events),
         ("executors", executors),
         ("topics", topics),
         ("partitions", partitions),
@@ -104,30 +107,46 @@ fn completeness(source: &Arc<StatusSource>) -> Result<RecordBatch> {
 }
 
 fn epochs(source: &Arc<StatusSource>) -> Result<RecordBatch> {
-    let lines: Vec<_> = source
-        .handles()
-        .into_iter()
-        .flat_map(|handle| {
-            handle.with_history(|history| history.epochs().map(|line| (handle.spec.name.clone(), line.clone())).collect::<Vec<_>>())
-        })
-        .collect();
+    let lines: Vec<(String, EpochRow)> = of_jobs(source, |history| history.epochs().collect());
     let millis = |us: u64| Some(us as f64 / 1_000.0);
     batch(vec![
         ("job", text(&lines, |(job, _)| Some(job.clone()))),
-        ("epoch", long(&lines, |(_, line)| Some(line.recorded.epoch.0 as i64))),
-        ("recorded_at", Values::Time(lines.iter().map(|(_, line)| Some(line.recorded.recorded_at_us / 1_000)).collect())),
-        ("records_in", long(&lines, |(_, line)| Some(line.recorded.counts.records_in as i64))),
-        ("rows_out", long(&lines, |(_, line)| Some(line.recorded.counts.rows_out as i64))),
-        ("dead_letters", long(&lines, |(_, line)| Some(line.recorded.counts.dead_letters as i64))),
-        ("attempts", long(&lines, |(_, line)| Some(line.recorded.attempts as i64))),
-        ("fetch_ms", double(&lines, |(_, line)| millis(line.recorded.times.fetch_us))),
-        ("decode_ms", double(&lines, |(_, line)| millis(line.recorded.times.decode_us))),
-        ("compute_ms", double(&lines, |(_, line)| millis(line.recorded.times.compute_us))),
-        ("write_ms", double(&lines, |(_, line)| millis(line.recorded.times.write_us))),
-        ("run_ms", double(&lines, |(_, line)| millis(line.recorded.compute_us))),
-        ("record_ms", double(&lines, |(_, line)| millis(line.recorded.record_us))),
-        ("record_to_published_ms", double(&lines, |(_, line)| line.published_us.and_then(millis))),
+        ("epoch", long(&lines, |(_, row)| Some(row.epoch.0 as i64))),
+        ("recorded_at", Values::Time(lines.iter().map(|(_, row)| Some(row.recorded_at_us / 1_000)).collect())),
+        ("records_in", long(&lines, |(_, row)| Some(row.records_in as i64))),
+        ("rows_out", long(&lines, |(_, row)| Some(row.rows_out as i64))),
+        ("dead_letters", long(&lines, |(_, row)| Some(row.dead_letters as i64))),
+        ("attempts", long(&lines, |(_, row)| Some(row.attempts as i64))),
+        ("fetch_ms", double(&lines, |(_, row)| millis(row.times.fetch_us))),
+        ("decode_ms", double(&lines, |(_, row)| millis(row.times.decode_us))),
+        ("compute_ms", double(&lines, |(_, row)| millis(row.times.compute_us))),
+        ("write_ms", double(&lines, |(_, row)| millis(row.times.write_us))),
+        ("run_ms", double(&lines, |(_, row)| millis(row.run_us))),
+        ("record_ms", double(&lines, |(_, row)| millis(row.record_us))),
+        ("record_to_published_ms", double(&lines, |(_, row)| row.published_us.and_then(millis))),
+        ("generation", long(&lines, |(_, row)| Some(row.generation.0 as i64))),
     ])
+}
+
+fn job_events(source: &Arc<StatusSource>) -> Result<RecordBatch> {
+    let events = of_jobs(source, |history| history.events().to_vec());
+    batch(vec![
+        ("job", text(&events, |(job, _)| Some(job.clone()))),
+        ("happened_at", Values::Time(events.iter().map(|(_, event)| Some(event.at_us / 1_000)).collect())),
+        ("event", text(&events, |(_, event)| Some(event.kind.name().into()))),
+        ("message", text(&events, |(_, event)| Some(event.message.clone()))),
+        ("epoch", long(&events, |(_, event)| Some(event.epoch.0 as i64))),
+        ("generation", long(&events, |(_, event)| Some(event.generation.0 as i64))),
+    ])
+}
+
+/// What the histories of all jobs have, with the job's name.
+fn of_jobs<T>(source: &Arc<StatusSource>, rows: impl Fn(&History) -> Vec<T>) -> Vec<(String, T)> {
+    let mut all = vec![];
+    for handle in source.handles() {
+        all.extend(handle.with_history(&rows).into_iter().map(|row| (handle.spec.name.clone(), row)));
+    }
+    all
 }
 
 fn executors(source: &Arc<StatusSource>) -> Result<RecordBatch> {

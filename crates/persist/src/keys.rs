@@ -14,6 +14,16 @@ pub fn manifest(incarnation: &Incarnation) -> String {
     format!("jobs/{incarnation}/manifest")
 }
 
+/// Prefix of all that there is of an incarnation.
+pub fn folder(incarnation: &Incarnation) -> String {
+    format!("jobs/{incarnation}/")
+}
+
+/// What it went through, for people. Nothing is decided by it.
+pub fn history(incarnation: &Incarnation) -> String {
+    format!("jobs/{incarnation}/history")
+}
+
 /// Prefix of an incarnation's part files and compacted state.
 pub fn parts_of(incarnation: &Incarnation) -> String {
     format!("jobs/{incarnation}/parts/")

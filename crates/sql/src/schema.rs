@@ -16,10 +16,11 @@ use crate::{
 };
 
 /// The system tables, as far as [`Providers::system`] has them.
-pub const SYSTEM_TABLES: [&str; 17] = [
+pub const SYSTEM_TABLES: [&str; 18] = [
     "jobs",
     "completeness",
     "epochs",
+    "job_events",
     "savepoints",
     "operators",
     "topics",

@@ -1,5 +1,6 @@
-//! What is left in the folder of an incarnation that has ended. Its files go when it ends; but a merge of state or an attempt may write one more
-//! afterwards, a leader may die before they are gone, and what a savepoint names stays until that is dropped. So a leader looks from time to time.
+//! What is left in the folder of an incarnation that has ended, beside its manifest. Its files go when it ends; but a merge of state, an attempt or
+//! whoever keeps its history may write one more afterwards, a leader may die before they are gone, and what a savepoint names stays until that is
+//! dropped. So a leader looks from time to time.
 //!
 //! Only folders are touched whose manifest says that their incarnation has ended: of a job that was made again under the same name, the folder
 //! is another one. A file goes when nobody named it at two looks in a row, whoever leads by then, as it has no way back: savepoints name files
@@ -42,7 +43,9 @@ impl Leftovers {
             if living.contains(&incarnation) || self.done.contains(&incarnation) || !self.has_ended(&incarnation).await? {
                 continue;
             }
-            let files = self.store.list(&keys::parts_of(&incarnation)).await?;
+            let mut files = self.store.list(&keys::folder(&incarnation)).await?;
+            let tombstone = keys::manifest(&incarnation);
+            files.retain(|file| file.key != tombstone);
             if files.is_empty() {
                 empty.insert(incarnation);
             }
@@ -153,6 +156,10 @@ mod tests {
         for file in [&merged, &kept, &taken_over].into_iter().chain(&others) {
             store.create(file, "rows".into()).await.expect("written");
         }
+        let histories = ["ended", "again"].map(|incarnation| keys::history(&Incarnation::new(incarnation)));
+        for history in &histories {
+            store.put_if(history, "events".into(), Expected::Absent).await.expect("written");
+        }
         incarnation(&*store, "ended", Life::Dropped, vec![]).await;
         incarnation(&*store, "again", Life::Running, vec![run(&taken_over)]).await;
         incarnation(&*store, "begun", Life::Running, vec![]).await;
@@ -161,7 +168,9 @@ mod tests {
         let living = HashSet::from([Incarnation::new("again")]);
         let mut leftovers = Leftovers::new(store.clone(), savepoints.clone());
         assert_eq!(leftovers.look(&living).await.expect("looks"), 0, "a name may be on its way");
-        assert_eq!(leftovers.look(&living).await.expect("looks"), 1);
+        assert_eq!(leftovers.look(&living).await.expect("looks"), 2);
+        assert!(store.get(&histories[0]).await.expect("read").is_none());
+        assert!(store.get(&histories[1]).await.expect("read").is_some());
         assert!(matches!(store.read(&merged).await, Err(StoreError::Missing { .. })));
         for file in [&kept, &taken_over].into_iter().chain(&others) {
             store.read(file).await.expect(file);
@@ -177,7 +186,7 @@ mod tests {
         store.delete(&[keys::manifest(&Incarnation::new("again"))]).await.expect("deleted");
         incarnation(&*store, "again", Life::Dropped, vec![]).await;
         let looks = [leftovers.look(&living).await.expect("looks"), leftovers.look(&living).await.expect("looks")];
-        assert_eq!(looks, [0, 2]);
+        assert_eq!(looks, [0, 3]);
         for empty in [false, false, true] {
             assert_eq!(leftovers.done.contains(&Incarnation::new("ended")), empty);
             assert_eq!(leftovers.look(&living).await.expect("looks"), 0);

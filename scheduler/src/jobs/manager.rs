@@ -219,7 +219,10 @@ impl JobManager {
         let (mut manifest, version) = self.manifest(definition, &plan, &spec).await?;
         match (unreadable(&manifest, &spec), &manifest.life) {
             (None, _) => (manifest.layout, manifest.kept_columns) = (spec.template.layout(), spec.template.kept_columns()),
-            (Some(reason), Life::Running | Life::Paused) => manifest.life = Life::Failed { reason, stuck: None },
+            (Some(reason), Life::Running | Life::Paused) => {
+                manifest.life = Life::Failed { reason, stuck: None };
+                manifest.recorded_at_us = self.context.clock.now().wall_us;
+            }
             (Some(_), _) => {}
         }
         let next_attempt = self.attempts.lock().get(&manifest.incarnation).copied();

@@ -9,6 +9,7 @@
 //! * [`assignment`]: which executor reads which partition ahead;
 //! * [`topics`]: what the broker says of a source's topic;
 //! * [`history`]: the last two minutes, for people and metrics; [`spans`]: epochs, for traces;
+//! * [`chronicle`]: what a job went through, under earlier leaders too, [`troubles`] among it; [`chronicler`]: that on the store;
 //! * [`latest`]: what was written lately, for whoever watches a table;
 //! * [`earlier_rows`]: what tables hold before a job fills them;
 //! * [`once`]: an INSERT that ends, which is no job;
@@ -20,6 +21,8 @@
 
 pub mod assignment;
 pub mod carry;
+pub mod chronicle;
+pub mod chronicler;
 pub mod earlier_rows;
 pub mod history;
 pub mod latest;
@@ -37,5 +40,6 @@ pub mod sink;
 pub mod spans;
 pub mod spec;
 pub mod topics;
+pub mod troubles;
 pub mod upgrade;
 pub mod verify;

@@ -12,12 +12,15 @@ use polybolos_sql::{
 };
 use polybolos_streaming::{
     coordinator::Event,
+    ids::{Epoch, Incarnation},
     manifest::{Manifest, Replace},
     savepoint::Savepoint,
 };
 use polybolos_tables::check;
 
 use super::{
+    chronicle::{EventKind, JobEvent},
+    chronicler,
     manager::{Entry, JobManager},
     runner::load_manifest,
     shape,
@@ -55,8 +58,28 @@ impl JobManager {
         Ok(())
     }
 
-    /// Stores the first manifest of the new incarnation. The earlier one has ended.
-    pub async fn begin_again(&self, catalog: Arc<Catalog>, definition: &JobDefinition, restart: &RestartJob) -> anyhow::Result<()> {
+    /// What a job went through until now, when it is restarted by this statement. To be asked before it is ended.
+    pub async fn events_until_restart(&self, definition: &JobDefinition, sql: &str) -> Vec<JobEvent> {
+        let mut events = match self.find(&definition.name) {
+            Some(Entry::Running(handle)) => handle.with_history(|history| history.events().to_vec()),
+            Some(Entry::Starting { .. }) | None => {
+                let incarnation = Incarnation(definition.incarnation.clone());
+                chronicler::load(&*self.context().store, &incarnation).await.events().to_vec()
+            }
+        };
+        let (generation, at_us) = (self.context().generation, self.context().clock.now().wall_us);
+        events.push(JobEvent::new(generation, at_us, EventKind::Restarted, Epoch(0), sql));
+        events
+    }
+
+    /// Stores the first manifest of the new incarnation. The earlier one has ended, and went through these `events`.
+    pub async fn begin_again(
+        &self,
+        catalog: Arc<Catalog>,
+        definition: &JobDefinition,
+        restart: &RestartJob,
+        events: Vec<JobEvent>,
+    ) -> anyhow::Result<()> {
         let plan = self.plan(catalog.clone(), definition).await?;
         let spec = self.spec(definition, &plan).await?;
         let mut manifest = self.first_manifest(definition, &plan, &spec).await?;
@@ -72,7 +95,10 @@ impl JobManager {
         }
         let bytes = polybolos_persist::manifest::encode(&manifest)?;
         match self.context().store.put_if(&keys::manifest(&manifest.incarnation), bytes, Expected::Absent).await? {
-            Swap::Stored(_) => Ok(()),
+            Swap::Stored(_) => {
+                chronicler::begin(&*self.context().store, &manifest.incarnation, events).await;
+                Ok(())
+            }
             Swap::Conflict => bail!("incarnation {} of job {} exists already; try again", manifest.incarnation, definition.name),
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! * `handle`: what others say to the loop; `heard`: what executors say to it;
 //! * `queries`: attempts at Ballista; `manifest`: the swap; `orders`: publishing and merging;
-//! * `reading`: partitions that are read ahead; `files`: what stays on the store and what goes.
+//! * `reading`: partitions that are read ahead; `files`: what stays on the store and what goes; `keeping`: the job's history.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
@@ -26,7 +26,17 @@ use polybolos_streaming::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{history::History, latest::Latest, recording::Recording, spans::EpochSpans, spec::JobSpec, topics};
+use super::{
+    chronicle::{self, Beginning},
+    chronicler::Chronicler,
+    history::History,
+    latest::Latest,
+    recording::Recording,
+    spans::EpochSpans,
+    spec::JobSpec,
+    topics,
+    troubles::Troubles,
+};
 use crate::{
     ballista::Ballista,
     clock::Clock,
@@ -38,6 +48,7 @@ use crate::{
 mod files;
 mod handle;
 mod heard;
+mod keeping;
 mod manifest;
 mod orders;
 mod queries;
@@ -132,6 +143,8 @@ struct Runner {
     shared: Arc<Shared>,
     metrics: JobMetrics,
     spans: EpochSpans,
+    chronicler: Arc<Chronicler>,
+    troubles: Troubles,
     tasks: TaskTracker,
     executors: BTreeSet<ExecutorId>,
     /// Who share the state, by part.
@@ -178,6 +191,15 @@ pub fn start(
     let (requests, requested) = mpsc::channel(16);
     let nonces = || Nonce(uuid::Uuid::new_v4().simple().to_string());
     let now = context.clock.now();
+    let found = Beginning {
+        generation: context.generation,
+        earlier: manifest.generation,
+        at_us: now.wall_us,
+        epoch: manifest.epoch,
+        life: manifest.life.clone(),
+        recorded_at_us: manifest.recorded_at_us,
+    };
+    let chronicler = Arc::new(Chronicler::new(context.store.clone(), &incarnation, found));
     let (coordinator, first) = JobCoordinator::recover(manifest, version, context.generation, spec.config.clone(), nonces, now);
     let view = View {
         status: coordinator.status(),
@@ -192,7 +214,7 @@ pub fn start(
         view: RwLock::new(view),
         recording: watch::Sender::new(Recording::default()),
         holds: AtomicUsize::new(0),
-        history: Mutex::default(),
+        history: Mutex::new(History::of(context.generation)),
         latest: Mutex::default(),
     });
     let clock = context.clock.clone();
@@ -205,6 +227,8 @@ pub fn start(
         shared: shared.clone(),
         metrics,
         spans: EpochSpans::default(),
+        chronicler,
+        troubles: Troubles::default(),
         tasks: tasks.clone(),
         executors: BTreeSet::new(),
         members: vec![],
@@ -288,6 +312,10 @@ impl Runner {
         for (attempt, query) in self.queries.lock().drain() {
             tracing::debug!(%attempt, epoch = %query.epoch, "query left behind");
         }
+        // Whoever has the job now has its history.
+        if self.coordinator.has_taken_over() {
+            self.chronicler.end(&self.shared.history).await;
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -327,7 +355,9 @@ impl Runner {
         view.status = self.coordinator.status();
         let published = view.status.published.values().min().copied().unwrap_or_default();
         self.spans.end(published, view.status.epoch, view.is_halted());
+        let mut change = None;
         if view.manifest.nonce != self.coordinator.manifest().nonce {
+            change = chronicle::change(&view.manifest.life, &self.coordinator.manifest().life);
             view.manifest = self.coordinator.manifest().clone();
         }
         view.assigned.clone_from(&self.assigned);
@@ -335,12 +365,19 @@ impl Runner {
         view.over = self.coordinator.is_over();
         view.is_at_rest = self.coordinator.is_at_rest();
         view.next_attempt = self.coordinator.next_attempt();
+        // Who looks at the history looks at the view, too.
+        drop(view);
+        if let Some((kind, message)) = change {
+            self.note(self.context.clock.now().wall_us, kind, &message);
+        }
     }
 
     fn each_second(&mut self) {
         let status = self.coordinator.status();
-        let at_ms = (self.context.clock.now().wall_us / 1_000) as u64;
-        self.shared.history.lock().tick(at_ms, status.lag_records);
+        let at_us = self.context.clock.now().wall_us;
+        self.shared.history.lock().tick((at_us / 1_000) as u64, status.lag_records);
+        self.tell_troubles(at_us, &status);
+        self.keep_history();
         if let Some(lag_records) = status.lag_records {
             self.metrics.lag_records.set(lag_records as i64);
         }

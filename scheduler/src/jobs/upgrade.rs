@@ -11,7 +11,12 @@ use polybolos_operators::{
 use polybolos_sql::catalog::{Catalog, JobDefinition};
 use polybolos_tables::plain::up_to;
 
-use super::{manager::JobManager, planning, restart, spec::JobSpec};
+use super::{
+    chronicle::{EventKind, JobEvent},
+    manager::JobManager,
+    planning, restart,
+    spec::JobSpec,
+};
 
 impl JobManager {
     /// Everything that can be refused of an upgrade, while the job runs on. Answers notices.
@@ -54,6 +59,14 @@ impl JobManager {
         // What they hold and read ahead is the old definition's.
         self.context().executors.forget(&handle.incarnation);
         Ok(())
+    }
+
+    /// Tells the history of a job that goes on with another definition.
+    pub fn note_upgrade(&self, job: &str) {
+        let Ok(handle) = self.running(job) else { return };
+        let (generation, at_us) = (self.context().generation, self.context().clock.now().wall_us);
+        let epoch = handle.view().manifest.epoch;
+        handle.note(JobEvent::new(generation, at_us, EventKind::Upgraded, epoch, "the job goes on with another definition"));
     }
 }
 

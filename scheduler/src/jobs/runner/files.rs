@@ -56,7 +56,8 @@ impl Runner {
     /// The incarnation's manifest stays as its tombstone; its part files go, but for those that savepoints name. What is still being written
     /// goes later ([`crate::jobs::leftovers`]).
     pub(super) fn end_incarnation(&self) {
-        let store = self.context.store.clone();
+        let (store, chronicler) = (self.context.store.clone(), self.chronicler.clone());
+        self.tasks.spawn(async move { chronicler.remove().await });
         let Some(pinned) = self.coordinator.pinned().cloned() else {
             tracing::warn!(job = %self.spec.name, "the savepoints are not known; part files of the dropped job take room for some hours");
             return;

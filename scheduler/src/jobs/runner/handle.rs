@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Hold, JobHandle, Request, View};
 use crate::jobs::{
+    chronicle::JobEvent,
     history::History,
     latest::Latest,
     recording::{self, recorded},
@@ -98,6 +99,11 @@ impl JobHandle {
 
     pub fn with_history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
         look(&self.shared.history.lock())
+    }
+
+    /// Tells the history of what happened to the job from outside.
+    pub fn note(&self, event: JobEvent) {
+        self.shared.history.lock().note(event);
     }
 
     pub fn with_latest<T>(&self, look: impl FnOnce(&Latest) -> T) -> T {
