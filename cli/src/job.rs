@@ -29,12 +29,15 @@ enum What {
     List,
     /// Show one job: its state, what limits it, and through which offsets and event time each of its tables is complete.
     Show { name: String },
-    /// Show the last epochs of a job, newest first.
+    /// Show what happened to a job and its last epochs, newest first, under earlier leaders too.
     Logs {
         name: String,
-        /// Most epochs.
+        /// Most events, and most epochs.
         #[arg(short = 'n', long, default_value_t = 20)]
         lines: usize,
+        /// What happened alone, without epochs. As JSON and CSV there is one or the other.
+        #[arg(long)]
+        events: bool,
     },
     /// Compute nothing more; what is recorded is published.
     Pause { name: String },
@@ -83,7 +86,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sql = match &arguments.what {
         What::List => "SHOW JOBS".into(),
         What::Show { name } => format!("SELECT * FROM polybolos.jobs WHERE name = {}", literal(name)),
-        What::Logs { name, lines } => {
+        What::Logs { name, lines, events: true } => events_of(name, *lines),
+        What::Logs { name, lines, events: false } => {
             format!("SELECT * FROM polybolos.epochs WHERE job = {} ORDER BY epoch DESC LIMIT {lines}", literal(name))
         }
         What::Pause { name } => control("PAUSE", name),
@@ -115,6 +119,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let (What::Logs { name, .. }, true) = (&arguments.what, rows.rows.is_empty()) {
         must_exist(&client, name).await?;
     }
+    if let (What::Logs { name, lines, events: false }, output::Format::Table | output::Format::Records) =
+        (&arguments.what, arguments.output)
+    {
+        output::print(&client.sql(&events_of(name, *lines), 10_000).await?, arguments.output);
+    }
     output::print(&rows, arguments.output);
     if let (What::Show { name }, output::Format::Table | output::Format::Records) = (&arguments.what, arguments.output) {
         let sql = format!(
@@ -132,6 +141,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Err(Exit::new(Failure::Reported, "the job has failed; the column error says why").into());
     }
     Ok(())
+}
+
+/// The query for what happened to a job.
+fn events_of(job: &str, lines: usize) -> String {
+    format!(
+        "SELECT happened_at, event, message, epoch, generation FROM polybolos.job_events WHERE job = {} ORDER BY generation DESC, happened_at DESC LIMIT {lines}",
+        literal(job)
+    )
 }
 
 /// An error when there is no job of this name.

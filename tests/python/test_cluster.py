@@ -101,6 +101,31 @@ def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_
     wait_for("all rows", count, 40)
 
 
+def test_what_happened_to_a_job_is_known_to_the_next_leader(fresh_cluster):
+    cluster = fresh_cluster("--no-pipelines", "--executors", "1")
+    admin = AdminClient({"bootstrap.servers": cluster.kafka})
+    for future in admin.create_topics([NewTopic("remembered", PARTITIONS, 1)]).values():
+        future.result()
+    cluster.run("sql", "-c", METERED.replace("metered", "remembered"))
+    cluster.run("job", "pause", "remembered_job")
+    cluster.run("job", "resume", "remembered_job")
+    histories = lambda: (cluster.folder / "store").glob("jobs/*/history")  # noqa: E731
+    wait_for("the history on the store", lambda: any(b'"resumed"' in path.read_bytes() for path in histories()))
+    pid = cluster.pid("scheduler")
+    os.kill(pid, signal.SIGKILL)
+    wait_for("another scheduler", lambda: cluster.pid("scheduler") != pid)
+
+    def events():
+        told = cluster.run("job", "logs", "remembered_job", "--events", "--output", "json").stdout
+        events = [json.loads(line) for line in told.splitlines()][::-1]
+        # The only executor may be some seconds late.
+        return [event for event in events if not event["event"].startswith("trouble")]
+
+    wait_for("what happened", lambda: [event["event"] for event in events()], ["created", "paused", "resumed", "taken_over"])
+    assert len({event["generation"] for event in events()[:3]}) == 1
+    assert events()[3]["generation"] > events()[2]["generation"]
+
+
 def test_executors_and_the_ingestor_show_what_they_count(fresh_cluster, tmp_path):
     (tmp_path / "ingest.toml").write_text(FEED)
     (tmp_path / "metered.sql").write_text(METERED)

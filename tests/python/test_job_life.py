@@ -357,6 +357,60 @@ def test_dead_letters_are_sent_back_once(system, names):
     assert "0 dead letters sent back, 1 was before" in again.stderr, again.stderr
 
 
+def test_what_happened_to_a_job_is_known_after_a_restart(fresh_platform, names):
+    platform = fresh_platform("--no-pipelines")
+    platform.start()
+    platform.run("topic", "produce", names["topic"], stdin='{"id": "a", "v": "1"}\n')
+    platform.sql(
+        f"CREATE TABLE {names['source']} (id STRING, v STRING) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')"
+    )
+    platform.sql(f"CREATE TABLE {names['table']} (id STRING, v INT) WITH ('connector' = 'blackhole')")
+    platform.sql(
+        f"CREATE JOB {names['job']} WITH ('on_error' = 'fail') AS INSERT INTO {names['table']} SELECT id, CAST(v AS INT) FROM {names['source']}"
+    )
+    epochs = lambda: platform.sql(f"SELECT epoch, generation FROM polybolos.epochs WHERE job = '{names['job']}'")  # noqa: E731
+    [first] = wait_for("the first epoch", epochs)
+    platform.run("job", "pause", names["job"])
+    platform.run("job", "resume", names["job"])
+    platform.run("topic", "produce", names["topic"], stdin='{"id": "b", "v": "seven"}\n')
+    wait_for("the failure", lambda: job(platform, names)["state"], "failed")
+    reason = job(platform, names)["error"]
+    assert reason
+
+    def events() -> list[dict]:
+        told = platform.run("job", "logs", names["job"], "--events", "--output", "json").stdout
+        events = [json.loads(line) for line in told.splitlines()][::-1]
+        return [event for event in events if not event["event"].startswith("trouble")]
+
+    kinds = lambda: [event["event"] for event in events()]  # noqa: E731
+    lived = ["created", "paused", "resumed", "failed"]
+    wait_for("what happened", kinds, lived)
+    failed_at = events()[3]["happened_at"]
+    histories = lambda: list((platform.folder / "store").glob("jobs/*/history"))  # noqa: E731
+    wait_for("the history on the store", lambda: b'"failed"' in histories()[0].read_bytes())
+    platform.kill()
+    platform.start()
+    wait_for("what happened before the crash", kinds, [*lived, "taken_over"])
+    failed, taken_over = events()[3:]
+    assert (failed["message"], failed["happened_at"]) == (reason, failed_at)
+    assert taken_over["generation"] > failed["generation"] == first["generation"]
+    assert epochs() == [first]
+    shown = platform.run("job", "logs", names["job"]).stdout
+    assert "taken_over" in shown and "records_in" in shown
+    # A leader that ends in order tells all.
+    assert platform.stop() == 0
+    platform.start()
+    wait_for("what happened before the stop", kinds, [*lived, "taken_over", "taken_over"])
+
+    platform.run("job", "restart", names["job"], "--from", "latest", "--keep")
+    wait_for("what happened before the restart", kinds, [*lived, "taken_over", "taken_over", "restarted"])
+    assert events()[-1]["message"] == f'RESTART JOB "{names["job"]}" FROM latest KEEP'
+    wait_for("the history of the run alone", lambda: len(histories()), 1)
+    platform.sql(f"DROP JOB {names['job']}")
+    wait_for("no history of what has gone", lambda: len(histories()), 0)
+    assert platform.stop() == 0
+
+
 def test_a_reader_that_has_seen_enough_ends_us_quietly(system):
     rows = "SELECT value FROM generate_series(1, 10000)"
     for command in [["sql", "-c", rows, "--limit", "10000", "--data-dir", str(system.folder)], ["completions", "bash"]]:
