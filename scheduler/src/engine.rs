@@ -175,7 +175,8 @@ impl PlatformEngine {
             }
         });
         let told_last = left_out.map(|left_out| Box::new(move || left_out.notices()) as ToldLast);
-        Ok(Answer { schema, batches: batches.fuse().boxed(), tag: tag.to_owned(), notices: vec![], told_last })
+        let batches = batches.fuse().boxed();
+        Ok(Answer { schema, batches, tag: tag.to_owned(), notices: vec![], told_last, is_endless: false })
     }
 
     /// An INSERT over sources that end: computed here, written by the table's own writer, done when it is written.

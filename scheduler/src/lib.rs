@@ -305,6 +305,7 @@ impl Scheduler {
     pub async fn execute_as_admin(&self, sql: &str) -> anyhow::Result<()> {
         let principal = Principal { name: "platform".into(), role: Role::Admin };
         for answer in self.engine.execute(&principal, sql).await? {
+            answer.must_end()?;
             let mut batches = answer.batches;
             while let Some(batch) = batches.next().await {
                 batch?;

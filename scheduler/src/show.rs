@@ -35,6 +35,7 @@ fn rows(batch: RecordBatch, tag: &str) -> Answer {
         tag: tag.to_owned(),
         notices: vec![],
         told_last: None,
+        is_endless: false,
     }
 }
 

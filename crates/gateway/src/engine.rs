@@ -34,6 +34,8 @@ pub struct Answer {
     pub notices: Vec<String>,
     /// More of them.
     pub told_last: Option<ToldLast>,
+    /// Rows come as they arrive somewhere, until the stream is dropped or has given as many as were asked for: whoever wants all of an answer first refuses it.
+    pub is_endless: bool,
 }
 
 impl Answer {
@@ -45,7 +47,21 @@ impl Answer {
             tag: tag.into(),
             notices: Vec::new(),
             told_last: None,
+            is_endless: false,
         }
+    }
+
+    /// That the rows end.
+    ///
+    /// # Errors
+    /// When they do not, for doors and calls that give all of them together.
+    pub fn must_end(&self) -> Result<(), EngineError> {
+        if !self.is_endless {
+            return Ok(());
+        }
+        let message = "SELECT … EMIT CHANGES gives rows until it is ended, and here an answer is given once all its rows are there";
+        let hint = "send it by itself over Flight SQL or PostgreSQL, or by polybolos sql; or leave EMIT CHANGES out";
+        Err(EngineError::new(ErrorKind::Unsupported, message).with_hint(hint))
     }
 
     /// All that it has to tell, once its rows were read.

@@ -135,6 +135,23 @@ async fn the_schema_alone_is_told_without_running_anything() {
 }
 
 #[tokio::test]
+async fn rows_without_an_end_are_sent_as_they_come_and_where_all_are_wanted_refused() {
+    const QUIET: &str = "SELECT id AS endless FROM created_users";
+    let mut client = logged_in().await;
+    let info = client.execute(QUIET.to_owned(), None).await.unwrap();
+    let mut batches = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
+    let mut rows = 0;
+    while rows < 3 {
+        rows += batches.try_next().await.unwrap().unwrap().num_rows();
+    }
+    assert_eq!(rows, 3);
+    for sql in [QUIET.to_owned(), format!("{QUIET}; SELECT 1")] {
+        let refused = client.execute_update(sql, None).await.unwrap_err().to_string();
+        assert!(refused.contains("send it by itself"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn basic_logins_receive_a_bearer() {
     let mut client = client().await;
     assert!(client.execute("SELECT 1".to_owned(), None).await.is_err(), "without a token nothing works");

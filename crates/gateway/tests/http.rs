@@ -240,6 +240,9 @@ async fn sql_answers_rows_and_errors() {
         assert_eq!(status, expected, "{text}: {body}");
         assert!(!body["error"]["message"].as_str().unwrap().contains('\n'));
     }
+    let (status, body) = sql(&door, TOKEN, json!({ "sql": "SELECT id AS endless FROM created_users" })).await;
+    assert_eq!(status, StatusCode::NOT_IMPLEMENTED, "{body}");
+    assert!(body["error"]["hint"].as_str().unwrap().contains("polybolos sql"), "{body}");
     let (status, _) = sql(&door, TOKEN, json!({ "query": "SELECT 1" })).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     // The second does not fit into a body; of the third the body is larger than the statement may be, and the statement is not.

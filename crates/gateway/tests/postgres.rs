@@ -422,15 +422,25 @@ fn kinds(messages: &[(u8, Vec<u8>)]) -> String {
 
 const ENDLESS: &str = "SELECT value FROM generate_series(1, 1000000000000)";
 
+/// Some rows, and then none and no end.
+const QUIET: &str = "SELECT id AS endless FROM created_users";
+
+#[tokio::test]
+async fn answers_before_rows_without_an_end_are_not_kept_back() {
+    let said = psql(door().await, &format!("SELECT id FROM created_users; {QUIET}")).await;
+    assert!(said.err.contains("0A000") && said.err.contains("send it by itself"), "{}", said.err);
+    assert!(said.out.contains('b'), "{}", said.out);
+}
+
 #[tokio::test]
 async fn rows_on_their_way_can_be_cancelled() {
     let address = door().await;
-    for is_prepared in [false, true] {
+    for (statement, is_prepared) in [(ENDLESS, false), (ENDLESS, true), (QUIET, false), (QUIET, true)] {
         let mut wire = Wire::login(address).await;
         if is_prepared {
-            wire.execute(ENDLESS, 0).await;
+            wire.execute(statement, 0).await;
         } else {
-            wire.send(b'Q', format!("{ENDLESS}\0").as_bytes()).await;
+            wire.send(b'Q', format!("{statement}\0").as_bytes()).await;
         }
         wire.until(b'D').await;
         let mut cancelling = TcpStream::connect(address).await.unwrap();

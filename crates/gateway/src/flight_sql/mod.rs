@@ -6,7 +6,7 @@ mod metadata;
 mod notices;
 mod schemas;
 
-use std::{io, pin::Pin, sync::Arc};
+use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
     datatypes::{DataType, Field, FieldRef, Fields, Schema},
@@ -53,6 +53,9 @@ const UNKNOWN_ROW_COUNT: i64 = -1;
 /// Of a statement that has been carried out, and has no rows.
 const DONE: Bytes = Bytes::new();
 
+/// So often a client is asked whether it is there. It answers within 20 s, or its statements end.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
 /// Each runs its own statement.
 const MAX_PARAMETER_ROWS: usize = 1_000;
 
@@ -73,7 +76,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     info!(address = %listener.local_addr()?, "Flight SQL door open");
-    let mut server = tonic::transport::Server::builder();
+    // A client whose machine is gone says nothing, and a stream without rows does not find out.
+    let mut server = tonic::transport::Server::builder().http2_keepalive_interval(Some(SIGN_OF_LIFE));
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(io::Error::other)?;
     }
@@ -180,6 +184,7 @@ fn nullable_values(entries: &FieldRef) -> FieldRef {
 
 /// Reads an answer to its end; what it has to tell then.
 async fn drained(answer: &mut Answer) -> Result<Vec<String>, EngineError> {
+    answer.must_end()?;
     while answer.batches.try_next().await?.is_some() {}
     Ok(answer.take_notices())
 }

@@ -80,6 +80,7 @@ pub async fn run(
 async fn execute(engine: &Arc<dyn Engine>, principal: &Principal, sql: &str, limit: usize) -> Result<Rows, EngineError> {
     let mut last = None;
     for answer in engine.execute(principal, sql).await? {
+        answer.must_end()?;
         last = Some(collect(answer, limit).await?);
     }
     last.ok_or_else(|| EngineError::new(ErrorKind::Syntax, "there is no statement in the text"))

@@ -11,11 +11,15 @@ use datafusion_postgres::{
             results::{FieldInfo, QueryResponse, Response, Tag},
         },
         error::{ErrorInfo, PgWireError, PgWireResult},
-        messages::{PgWireBackendMessage, response::NoticeResponse},
+        messages::{
+            PgWireBackendMessage,
+            data::{FieldDescription, RowDescription},
+            response::NoticeResponse,
+        },
         types::format::FormatOptions,
     },
 };
-use futures::{Sink, SinkExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Sink, SinkExt, StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
 use super::{numeric, report, shown};
@@ -46,7 +50,7 @@ where
     let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
     let fields = Arc::new(numeric::fields(&schema, format, Some(options))?);
     let mut first = Vec::new();
-    let mut missing = if answer.told_last.is_some() { TOLD_BYTES } else { 1 };
+    let mut missing = if answer.told_last.is_some() && !answer.is_endless { TOLD_BYTES } else { 1 };
     while missing > 0
         && let Some(batch) = answer.batches.try_next().await.map_err(report)?
     {
@@ -93,6 +97,17 @@ fn conform(batch: &RecordBatch, told: &SchemaRef, fields: &[FieldInfo]) -> Resul
     Ok(numeric::sent(&shown::batch(batch, told)?, fields)?)
 }
 
+/// Sends what rows look like, and then all of them as they come, for the simple protocol: pgwire would keep them until a buffer is full.
+pub async fn send_described<C>(client: &mut C, answer: QueryResponse) -> PgWireResult<Response>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let fields = answer.row_schema().iter().map(FieldDescription::from).collect();
+    client.feed(PgWireBackendMessage::RowDescription(RowDescription::new(fields))).await?;
+    send(client, answer).await
+}
+
 /// Sends all rows as they come: pgwire would hold them in memory until the last one is there.
 pub async fn send<C>(client: &mut C, mut answer: QueryResponse) -> PgWireResult<Response>
 where
@@ -100,7 +115,16 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     let mut rows = 0;
-    while let Some(row) = answer.data_rows.next().await {
+    loop {
+        let next = match answer.data_rows.next().now_or_never() {
+            Some(next) => next,
+            // Nobody waits for what is here already until there is more.
+            None => {
+                client.flush().await?;
+                answer.data_rows.next().await
+            }
+        };
+        let Some(row) = next else { break };
         client.feed(PgWireBackendMessage::DataRow(row?)).await?;
         rows += 1;
     }

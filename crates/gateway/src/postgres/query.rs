@@ -96,9 +96,17 @@ impl Queries {
                 Route::Engine => {
                     let limits = Limits::of(client);
                     for answer in limits.in_time(self.preparer.execute(client, sql)).await? {
+                        let is_endless = answer.is_endless;
+                        if !responses.is_empty() {
+                            // What is answered before it would be told once it has ended.
+                            answer.must_end().map_err(report)?;
+                        }
                         let response = answer::respond(client, answer, None, &Format::UnifiedText);
                         let response = limits.in_time(response).await?;
-                        responses.push(limits.clone().end(response));
+                        responses.push(match response {
+                            Response::Query(rows) if is_endless => limits.in_time(answer::send_described(client, rows)).await?,
+                            response => limits.clone().end(response),
+                        });
                     }
                 }
             }

@@ -81,7 +81,13 @@ impl MemoryEngine {
         let schema = stream.schema();
         let tag = if schema.fields().is_empty() { words[..2.min(words.len())].join(" ") } else { "SELECT".to_owned() };
         let told_last = sql.contains("left_out").then(|| Box::new(|| vec![LEFT_OUT.to_owned()]) as ToldLast);
-        Ok(Answer { schema, batches: stream.map_err(EngineError::from).boxed(), tag, notices: Vec::new(), told_last })
+        if sql.contains("endless") {
+            // The rows that there are, and no end.
+            let batches = stream.map_err(EngineError::from).chain(futures::stream::pending()).boxed();
+            return Ok(Answer { schema, batches, tag, notices: Vec::new(), told_last, is_endless: true });
+        }
+        let batches = stream.map_err(EngineError::from).boxed();
+        Ok(Answer { schema, batches, tag, notices: Vec::new(), told_last, is_endless: false })
     }
 }
 
