@@ -1,4 +1,6 @@
 //! Rows for people and machines: a table that fits the terminal, JSON, CSV.
+mod following;
+
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
@@ -6,6 +8,7 @@ use polybolos_tables::plain::counted;
 use serde_json::Value;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+pub use self::following::Following;
 use crate::client::{Column, Rows};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -40,7 +43,7 @@ pub fn print(rows: &Rows, format: Format) {
     }
     match format {
         Format::Table => print_table(rows),
-        Format::Records => print_records(&names(rows), &cells(rows)),
+        Format::Records => print_records(&names(&rows.columns), &cells(&rows.rows)),
         Format::Json | Format::Csv => {
             print_head(&rows.columns, format);
             print_body(&rows.columns, &rows.rows, format);
@@ -94,10 +97,8 @@ const NARROW: usize = 12;
 /// Columns shrink to what the terminal has, and not at all elsewhere; a table whose columns would become too narrow to read is shown a column per line. A column alone is a text, as EXPLAIN's, and
 /// stays whole.
 fn print_table(rows: &Rows) {
-    let is_terminal = std::io::stdout().is_terminal();
-    let screen = crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40);
-    let width = if is_terminal { screen } else { usize::MAX };
-    let (cells, names) = (cells(rows), names(rows));
+    let (screen, width) = (screen(), room());
+    let (cells, names) = (cells(&rows.rows), names(&rows.columns));
     let mut widths: Vec<usize> = names.iter().map(|name| name.width()).collect();
     for row in &cells {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -116,31 +117,52 @@ fn print_table(rows: &Rows) {
         return;
     }
     shrink(&names, &mut widths, width.saturating_sub(borders));
-    let rule = |left: &str, middle: &str, right: &str| {
-        let bars: Vec<String> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
-        println!("{left}{}{right}", bars.join(middle));
-    };
-    let line = |cells: &[String]| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| fit(cell, *width)).collect();
-        println!("│ {} │", padded.join(" │ "));
-    };
-    rule("┌", "┬", "┐");
-    line(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-    rule("├", "┼", "┤");
+    print_heading(&names, &widths);
     for row in &cells {
-        line(row);
+        println!("{}", line(row, &widths, fit));
     }
-    rule("└", "┴", "┘");
+    print_bottom(&widths);
     print_count(cells.len());
 }
 
-fn names(rows: &Rows) -> Vec<&str> {
-    rows.columns.iter().map(|column| column.name.as_str()).collect()
+fn print_heading(names: &[&str], widths: &[usize]) {
+    println!("{}", rule(widths, "┌", "┬", "┐"));
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    println!("{}", line(&names, widths, fit));
+    println!("{}", rule(widths, "├", "┼", "┤"));
 }
 
-fn cells(rows: &Rows) -> Vec<Vec<String>> {
+fn print_bottom(widths: &[usize]) {
+    println!("{}", rule(widths, "└", "┴", "┘"));
+}
+
+fn rule(widths: &[usize], left: &str, middle: &str, right: &str) -> String {
+    let bars: Vec<String> = widths.iter().map(|width| "─".repeat(width + 2)).collect();
+    format!("{left}{}{right}", bars.join(middle))
+}
+
+fn line(cells: &[String], widths: &[usize], made_to: fn(&str, usize) -> String) -> String {
+    let cells: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| made_to(cell, *width)).collect();
+    format!("│ {} │", cells.join(" │ "))
+}
+
+/// Columns of the terminal, if there is one.
+fn screen() -> usize {
+    crossterm::terminal::size().map_or(120, |(columns, _)| usize::from(columns)).max(40)
+}
+
+/// Columns that a table may take.
+fn room() -> usize {
+    if std::io::stdout().is_terminal() { screen() } else { usize::MAX }
+}
+
+fn names(columns: &[Column]) -> Vec<&str> {
+    columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+fn cells(rows: &[Vec<Value>]) -> Vec<Vec<String>> {
     let cell = |value: &Value| if value.is_null() { "∅".to_owned() } else { one_line(&text(value)) };
-    rows.rows.iter().map(|row| row.iter().map(cell).collect()).collect()
+    rows.iter().map(|row| row.iter().map(cell).collect()).collect()
 }
 
 /// What columns take at least, to be read.
@@ -168,14 +190,19 @@ fn print_count(rows: usize) {
 }
 
 fn print_records(names: &[&str], rows: &[Vec<String>]) {
+    print_each(names, rows, 0);
+    print_count(rows.len());
+}
+
+/// Each row as lines, after `before` others.
+fn print_each(names: &[&str], rows: &[Vec<String>], before: usize) {
     let width = names.iter().map(|name| name.width()).max().unwrap_or(0);
     for (number, row) in rows.iter().enumerate() {
-        println!("─[ {} ]─", number + 1);
+        println!("─[ {} ]─", before + number + 1);
         for (name, cell) in names.iter().zip(row) {
             println!("{} │ {cell}", fit(name, width));
         }
     }
-    print_count(rows.len());
 }
 
 /// Without what moves a terminal's cursor.

@@ -221,6 +221,8 @@ impl Prompt<'_> {
     async fn run(&self, script: &str) {
         let started = Instant::now();
         let ran = tokio::select! {
+            // First, as rows without an end are ended by the same.
+            biased;
             ran = statements(self.client, script, self.limit, self.output) => ran,
             _ = tokio::signal::ctrl_c() => {
                 eprintln!("cancelled; a change that has begun goes on to its end, and SHOW JOBS shows what becomes of it");
@@ -228,8 +230,8 @@ impl Prompt<'_> {
             }
         };
         match ran {
-            Ok(()) if self.tells_time => println!("{} ms", started.elapsed().as_millis()),
-            Ok(()) => {}
+            Ok(_) if self.tells_time => println!("{} ms", started.elapsed().as_millis()),
+            Ok(_) => {}
             Err(error) => eprintln!("error: {}", exit::told(&error)),
         }
     }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     catalog::{CatalogError, CatalogStore},
+    follow::Followers,
     jobs::{manager::JobManager, planning},
     providers::PlatformTables,
     queries::Queries,
@@ -27,7 +28,7 @@ use polybolos_gateway::{
     error::{EngineError, ErrorKind},
     status::Status,
 };
-use polybolos_kafka::error::KafkaError;
+use polybolos_kafka::{error::KafkaError, fetcher::Fetcher};
 use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
     catalog::{Change, apply},
@@ -54,6 +55,9 @@ pub struct PlatformEngine {
     pub(crate) status: Arc<StatusSource>,
     pub(crate) replay: Arc<Replay>,
     pub(crate) statements: Statements,
+    pub(crate) followers: Followers,
+    /// By which queries read topics.
+    pub(crate) fetcher: Arc<Fetcher>,
 }
 
 impl PlatformEngine {
@@ -65,6 +69,7 @@ impl PlatformEngine {
         status: Arc<StatusSource>,
         statements: Statements,
     ) -> anyhow::Result<Self> {
+        let fetcher = services.fetcher.clone();
         let mut config = SessionConfig::new()
             .with_information_schema(true)
             .with_default_catalog_and_schema("polybolos", "public")
@@ -75,7 +80,8 @@ impl PlatformEngine {
         let live = PolybolosCatalog::new(Arc::new(move || snapshots.current()), Arc::new(platform.clone()), Use::Bounded);
         queries.session().register_catalog("polybolos", Arc::new(live));
         let replay = Arc::new(Replay::new(platform.tables.clone()));
-        Ok(Self { catalog, platform, queries: Arc::new(queries), jobs, status, replay, statements })
+        let (queries, followers) = (Arc::new(queries), Followers::default());
+        Ok(Self { catalog, platform, queries, jobs, status, replay, statements, followers, fetcher })
     }
 
     fn planner(&self) -> Planner {
@@ -197,8 +203,15 @@ impl Engine for PlatformEngine {
         let mut answers = Vec::with_capacity(statements.len());
         for statement in statements {
             check_role(principal, &statement)?;
+            let tag = statement.kind.tag();
             // Not its text, in which there may be a password.
-            let span = debug_span!("statement", kind = statement.kind.tag(), user = principal.name);
+            let span = debug_span!("statement", kind = tag, user = principal.name);
+            if let StatementKind::Query(query) = &statement.kind
+                && query.emit_changes
+            {
+                answers.push(self.follow(principal, query, tag).instrument(span).await?);
+                continue;
+            }
             answers.push(self.carry_out(statement).instrument(span).await?);
         }
         Ok(answers)
@@ -211,8 +224,12 @@ impl Engine for PlatformEngine {
         };
         match &statement.kind {
             StatementKind::Query(query) => {
-                let plan = self.planner().plan_query(query).await.map_err(sql_error)?;
-                Ok(Arc::new(plan.schema().as_arrow().clone()))
+                let planner = self.planner();
+                let plan = match query.emit_changes {
+                    true => planner.plan_followed(query).await.map(|followed| followed.plan),
+                    false => planner.plan_query(query).await,
+                };
+                Ok(Arc::new(plan.map_err(sql_error)?.schema().as_arrow().clone()))
             }
             kind if kind.is_read_only() => {
                 check_role(principal, &statement)?;

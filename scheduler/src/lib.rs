@@ -8,7 +8,7 @@
 //! * [`control`]: the executors that are here; [`feeds`]: what ingestors tell of theirs;
 //! * [`jobs`]: coordinators and their shells; [`catalog`], [`ownership`], [`savepoints`]: what they are made from;
 //! * [`engine`]: statements, those about jobs in `job_statements`; [`statements`]: those that go on without their caller;
-//!   [`queries`]: those that read;
+//!   [`queries`]: those that read; `follow`: those whose rows have no end;
 //! * [`replay`]: dead letters sent back;
 //! * [`providers`]: the catalog's tables as DataFusion reads them; [`system`], [`system_tables`]: the schema `polybolos`;
 //! * [`show`]: SHOW, DESCRIBE and EXPLAIN as rows; [`status`]: what the console shows; [`metrics`]: what Prometheus scrapes.
@@ -20,6 +20,7 @@ pub mod clock;
 pub mod control;
 pub mod engine;
 pub mod feeds;
+mod follow;
 mod job_statements;
 pub mod jobs;
 pub mod leadership;

@@ -98,6 +98,21 @@ impl Queries {
         Ok((rows, reads_topics.then_some(left_out)))
     }
 
+    /// How a plan is run whose records stay in the order of their partition.
+    pub async fn plan_in_order(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut state = self.session.state();
+        // Nothing shares a partition's rows out.
+        let config = state.config().clone().with_target_partitions(1);
+        *state.config_mut() = config;
+        state.create_physical_plan(plan).await
+    }
+
+    /// The rows of a plan, and what is left out of them once they were read.
+    pub fn execute_telling(&self, plan: Arc<dyn ExecutionPlan>) -> Result<(SendableRecordBatchStream, Arc<LeftOut>)> {
+        let left_out = Arc::default();
+        Ok((self.run_with(plan, &left_out)?, left_out))
+    }
+
     /// The rows of a plan. It ends when they are dropped; what it panics with is an error.
     pub fn execute(&self, plan: Arc<dyn ExecutionPlan>) -> Result<SendableRecordBatchStream> {
         self.run_with(plan, &Arc::default())

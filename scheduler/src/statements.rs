@@ -81,6 +81,11 @@ impl Statements {
         })
     }
 
+    /// Cancelled once nothing goes on any more.
+    pub fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Begins no more changes, and waits for those under way as long as they may take.
     pub async fn finish(&self) {
         self.tasks.close();

@@ -112,6 +112,19 @@ def test_ctrl_c_cancels_a_statement_and_not_the_prompt(platform, terminal):
     assert "still here" in at.ask("SELECT 'still ' || 'here' AS answer;")
 
 
+def test_ctrl_c_ends_rows_that_have_no_end_and_not_the_prompt(platform, terminal):
+    platform.run("topic", "produce", "prompt_rows", stdin='{"n": 1}\n')
+    platform.sql("CREATE TABLE prompt_rows (n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'prompt_rows', 'format' = 'json')")
+    at = terminal()
+    at.type("SELECT n FROM prompt_rows EMIT CHANGES;\r")
+    at.wait_for("│ 1 ")
+    at.type("\x03")
+    shown = at.wait_for(PROMPT)
+    assert "1 row\r\n" in shown and "cancelled" not in shown, shown
+    assert "still here" in at.ask("SELECT 'still ' || 'here' AS answer;")
+    platform.sql("DROP TABLE prompt_rows")
+
+
 def test_a_table_too_wide_for_the_terminal_is_shown_a_line_per_column(terminal):
     at = terminal(columns=60)
     rows = at.ask("SELECT 'aaaaaaaaaaaaaaaaaaaa' AS a, 'bbbbbbbbbbbbbbbbbbbb' AS b, 'cccccccccccccccccccc' AS c, 'dddddddddddddddddddd' AS d;")

@@ -289,8 +289,8 @@ impl Admin {
         Ok(Offsets { beginnings: self.ask(topic, partitions, Offset::Beginning).await?, ends: self.ends(topic, partitions).await? })
     }
 
-    /// Those of committed records.
-    pub(crate) async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
+    /// End offsets, in one request: those of committed records.
+    pub async fn ends(&self, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, i64>> {
         self.ask(topic, partitions, Offset::End).await
     }
 

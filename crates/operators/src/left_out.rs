@@ -12,6 +12,9 @@ pub struct LeftOut(Mutex<BTreeMap<String, OfTopic>>);
 /// By scan: several scans of a topic find the same records.
 type OfTopic = BTreeMap<usize, OfScan>;
 
+/// The key of what was taken in, which is no scan's.
+const ALL_SCANS: usize = 0;
+
 #[derive(Debug)]
 struct OfScan {
     records: u64,
@@ -34,6 +37,17 @@ impl LeftOut {
                 known.first = first;
                 known.error.clone_from(&letter.error);
             }
+        }
+    }
+
+    /// Counts what another one has found, of other records.
+    pub fn take_in(&self, other: &Self) {
+        let mut topics = self.0.lock();
+        for (topic, scans) in other.0.lock().iter() {
+            let Some(most) = scans.values().max_by_key(|scan| scan.records) else { continue };
+            let scans = topics.entry(topic.clone()).or_default();
+            let unknown = || OfScan { records: 0, first: most.first, error: most.error.clone() };
+            scans.entry(ALL_SCANS).or_insert_with(unknown).records += most.records;
         }
     }
 
@@ -99,6 +113,16 @@ mod tests {
                 "3 records of topic a could not be read and are left out; the first: partition 0 offset 5: first",
                 "1 record of topic b could not be read and is left out; the first: partition 2 offset 7: alone"
             ]
+        );
+        let (all, next) = (LeftOut::default(), LeftOut::default());
+        all.take_in(&left_out);
+        next.add(&scan("b"), &[letter(2, 9, "more"), letter(2, 10, "more")]);
+        all.take_in(&next);
+        let notices = all.notices();
+        assert!(notices[0].starts_with("3 records of topic a"), "{notices:?}");
+        assert!(
+            notices[1].starts_with("3 records of topic b could not be read") && notices[1].ends_with("offset 7: alone"),
+            "{notices:?}"
         );
     }
 }

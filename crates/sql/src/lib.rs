@@ -85,7 +85,7 @@ pub use options::{
     upsert_kafka::{KeyFormat, UpsertKafkaOptions},
 };
 pub use parser::{parse, parse_one};
-pub use planner::{EventTimeUse, Explained, InsertPlan, JobPlan, Planner, WatermarkSource, WindowEnds};
+pub use planner::{EventTimeUse, Explained, FollowedQuery, InsertPlan, JobPlan, Planner, WatermarkSource, WindowEnds};
 pub use schema::{PolybolosCatalog, Providers, Use};
 pub use statement::{Emit, Statement, StatementKind};
 pub use types::SqlType;

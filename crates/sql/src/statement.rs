@@ -119,6 +119,8 @@ pub struct Query {
     pub ast: Box<ast::Query>,
     /// One per item of SELECT; empty where the planner's names are left as they are.
     pub headings: Vec<Heading>,
+    /// `EMIT CHANGES`: rows as they come, without an end of their own.
+    pub emit_changes: bool,
 }
 
 /// What is known of the name of a column that an item of SELECT makes.

@@ -148,6 +148,10 @@ async fn check(state: &SessionState, catalog: &mut Catalog, statement: &Statemen
             }
             planner.plan_bounded_insert(insert).await?;
         }
+        StatementKind::Query(query) if query.emit_changes => {
+            let message = "a pipeline's files are run to their end, and SELECT … EMIT CHANGES has none; ask by polybolos sql -c";
+            return Err(SqlError::unsupported_at(statement.at, message));
+        }
         StatementKind::Query(query) => {
             planner.plan_query(query).await?;
         }

@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn emit_of_ksqldb_is_answered_with_what_to_write() {
-        assert!(message("SELECT a FROM t EMIT CHANGES LIMIT 5").contains("leave it out"));
+        assert!(message("CREATE VIEW w AS SELECT a FROM t EMIT CHANGES").contains("leave it out here"));
         assert!(message("INSERT INTO u SELECT a FROM t EMIT CHANGES").contains("EMIT ON WINDOW CLOSE or EMIT ON UPDATE"));
         assert!(message("INSERT INTO u SELECT a FROM t EMIT FINAL").contains("when a window closes"));
         assert!(matches!(kind("SELECT emit changes FROM t"), StatementKind::Query(_)));

@@ -240,7 +240,7 @@ const REFUSED: [(&str, &str); 21] = [
 
 fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if *cursor.peek() == Token::LParen {
-        return headed_query(cursor).map(StatementKind::Query);
+        return query_by_itself(cursor).map(StatementKind::Query);
     }
     let at = cursor.at();
     let word = match cursor.peek() {
@@ -251,7 +251,7 @@ fn read_statement(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
         return Err(SqlError::unsupported_at(at, *message));
     }
     let kind = match word.as_str() {
-        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(headed_query(cursor)?),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "FROM" => StatementKind::Query(query_by_itself(cursor)?),
         "CREATE" => create(cursor)?,
         "DROP" => drop_object(cursor)?,
         "SHOW" => show(cursor)?,
@@ -324,12 +324,26 @@ fn query(cursor: &mut Cursor<'_>) -> Result<Box<ast::Query>, SqlError> {
     headed_query(cursor).map(|query| query.ast)
 }
 
+/// A query that is the whole statement: its rows may be asked for as they come, by ksqlDB's `EMIT CHANGES` before or after LIMIT.
+fn query_by_itself(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
+    let Some(before) = job::emit_at(cursor.remaining()) else { return headed_query(cursor) };
+    let mut behind = cursor.clone();
+    behind.take(before);
+    if !behind.words(&["EMIT", "CHANGES"]) {
+        return headed_query(cursor);
+    }
+    let tokens = [&cursor.remaining()[..before], behind.remaining()].concat();
+    let query = headed_query(&mut Cursor::new(&tokens, cursor.end(), cursor.limits()))?;
+    cursor.take(usize::MAX);
+    Ok(Query { emit_changes: true, ..query })
+}
+
 /// The rest of the statement as a query whose rows somebody looks at.
 fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     let at = cursor.at();
     if let Some(before) = job::emit_at(cursor.remaining()) {
         cursor.take(before);
-        let message = "EMIT belongs to a job's INSERT; a query gives its rows once, so leave it out";
+        let message = "EMIT ON … belongs to a job's INSERT, and EMIT CHANGES to the end of a SELECT by itself; leave it out";
         return Err(SqlError::unsupported_at(cursor.at(), message));
     }
     casts::refuse_nested(cursor.remaining())?;
@@ -353,7 +367,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     // Last: those before change SELECT alone.
     ordinals::resolve(&mut query);
     clauses::refuse(&query, at)?;
-    Ok(Query { ast: query, headings })
+    Ok(Query { ast: query, headings, emit_changes: false })
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
@@ -587,7 +601,8 @@ mod tests {
             ("SELECT instr(a, 'b', 5) FROM t", "write locate(part, text, from)"),
             ("SELECT * FROM t MATCH_RECOGNIZE (PARTITION BY a)", "SESSION windows"),
             ("SELECT * FROM t PIVOT(sum(v) FOR k IN ('a' AS a)) AS p", "sum(v) FILTER (WHERE k = 'a') AS a"),
-            ("SELECT a FROM t EMIT CHANGES", "leave it out"),
+            ("SELECT a FROM t EMIT FINAL", "leave it out"),
+            ("EXPLAIN SELECT a FROM t EMIT CHANGES", "leave it out"),
             ("SELECT a DIV 2 FROM t", "this operator does not exist"),
             ("SELECT a # 2 FROM t", "this operator does not exist"),
         ] {
@@ -607,6 +622,27 @@ mod tests {
         ] {
             assert!(parse(sql).is_ok(), "{sql}: {:?}", parse(sql));
         }
+    }
+
+    #[test]
+    fn rows_are_asked_for_as_they_come_in_the_words_of_ksqldb() {
+        let query = |sql: &str| match parse(sql).unwrap_or_else(|error| panic!("{sql}: {error}")).remove(0).kind {
+            StatementKind::Query(query) => query,
+            other => panic!("{sql} is no query: {other:?}"),
+        };
+        let bounded = query("SELECT a FROM t LIMIT 5");
+        assert!(!bounded.emit_changes && !query("SELECT emit changes FROM t").emit_changes);
+        for sql in ["SELECT a FROM t EMIT CHANGES LIMIT 5", "SELECT a FROM t LIMIT 5 EMIT CHANGES"] {
+            let query = query(sql);
+            assert!(query.emit_changes, "{sql}");
+            assert_eq!(query.ast, bounded.ast, "{sql}");
+        }
+        for sql in
+            ["FROM t EMIT CHANGES", "(SELECT a FROM t) EMIT CHANGES", "SELECT a FROM t UNION ALL SELECT a FROM u emit changes;"]
+        {
+            assert!(query(sql).emit_changes, "{sql}");
+        }
+        assert!(parse("SELECT a FROM t LIMIT 1 EMIT CHANGES LIMIT 5").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod event_time;
 mod exact;
 mod exists;
 mod failing;
+mod follow;
 mod headings;
 mod in_subquery;
 mod insert;
@@ -32,6 +33,7 @@ pub(crate) use self::clauses::refuse_misplaced;
 use self::event_time::Lineage;
 pub use self::{
     event_time::{EventTimeUse, WatermarkSource, WindowEnds},
+    follow::FollowedQuery,
     insert::InsertPlan,
 };
 use crate::{

@@ -219,7 +219,7 @@ fn remaining_subquery(node: &LogicalPlan) -> Option<String> {
     })
 }
 
-fn has(node: &LogicalPlan, is_meant: fn(&Expr) -> bool) -> bool {
+pub(super) fn has(node: &LogicalPlan, is_meant: fn(&Expr) -> bool) -> bool {
     let mut found = false;
     let walked = node.apply_expressions(|expression| {
         found = found || expression.exists(|part| Ok(is_meant(part)))?;
@@ -228,7 +228,7 @@ fn has(node: &LogicalPlan, is_meant: fn(&Expr) -> bool) -> bool {
     found && walked.is_ok()
 }
 
-fn is_subquery(expression: &Expr) -> bool {
+pub(super) fn is_subquery(expression: &Expr) -> bool {
     matches!(
         expression,
         Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
