@@ -137,8 +137,8 @@ impl Visitor for Asked {
         match expression {
             Expr::Function(function) => {
                 let name = last(&function.name);
-                let is_of_session =
-                    name.starts_with("pg_") || name.starts_with("has_") || SESSION_FUNCTIONS.contains(&name.as_str());
+                let is_privilege = name.starts_with("has_") && name.ends_with("_privilege");
+                let is_of_session = name.starts_with("pg_") || is_privilege || SESSION_FUNCTIONS.contains(&name.as_str());
                 self.of_session |= is_of_session;
                 self.computes |= !is_of_session;
             }
@@ -216,6 +216,7 @@ mod tests {
             "SELECT count(*) FROM generate_series(1, 100000) a CROSS JOIN generate_series(1, 3000000) b",
             "SELECT * FROM range(1, 3)",
             "SELECT make_array(make_array(1))",
+            "SELECT has_vowels('abc')",
             "SELECT -99999999999999999999999999999999999999",
             "SELECT 1234567890.123456",
             "SELECT CAST(1 AS TINYINT)",
