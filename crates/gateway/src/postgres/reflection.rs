@@ -82,6 +82,10 @@ const OF_COLUMNS: [&str; 3] = ["pg_attrdef", "pg_collation", "pg_sequence"];
 pub fn is_of_no_column(query: &Query) -> bool {
     let SetExpr::Select(select) = query.body.as_ref() else { return false };
     let [TableWithJoins { relation: TableFactor::Table { name, .. }, .. }] = select.from.as_slice() else { return false };
+    // A count is 0 where there is nothing.
+    if select.projection.iter().any(|item| item.to_string().starts_with("count(")) {
+        return false;
+    }
     let condition = select.selection.as_ref().map(ToString::to_string).unwrap_or_default();
     OF_COLUMNS.contains(&last(name).as_str()) && (condition.contains("attrelid") || condition.contains("attcollation"))
 }
@@ -229,6 +233,10 @@ mod tests {
                 "SELECT CASE WHEN a.b THEN NULL END FROM a",
             ),
             ("SELECT (SELECT count(*) FROM pg_collation) FROM a", "SELECT (SELECT count(*) FROM pg_collation) FROM a"),
+            (
+                "SELECT (SELECT count(*) FROM pg_attrdef AS d WHERE d.adrelid = a.attrelid) FROM a",
+                "SELECT (SELECT count(*) FROM pg_attrdef AS d WHERE d.adrelid = a.attrelid) FROM a",
+            ),
         ] {
             assert_eq!(rewritten(sql), expected);
         }
