@@ -4,13 +4,18 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderByExpr,
-    OrderByOptions, Query, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType,
-    helpers::attached_token::AttachedToken,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query, Subscript,
+    UnaryOperator, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType, helpers::attached_token::AttachedToken,
 };
 use polybolos_tables::plain::plain as in_words;
 
-use super::{calls, dates, grouping_sets, interval_products, interval_ranges, json_clauses::WRITTEN, patterns, rewrite_each};
+use super::{
+    calls, dates, grouping_sets, interval_products, interval_ranges,
+    json_clauses::WRITTEN,
+    ordered_aggregates::{by_order, in_order, most_frequent, nth},
+    patterns, rewrite_each,
+    to_char::{OF_DURATIONS, chars},
+};
 use crate::{
     error::SqlError,
     functions::{JSON_OF, NAMED_CAST, NEGATIVE, RAW, VALUE, is_unit, strptime},
@@ -400,66 +405,6 @@ fn name_of(expression: &Expr) -> Option<&str> {
     }
 }
 
-/// PostgreSQL's patterns of times, and what they are in those that DataFusion reads, the longer first.
-const CHARS: [(&str, &str); 21] = [
-    ("YYYY", "%Y"),
-    ("HH24", "%H"),
-    ("HH12", "%I"),
-    ("MONTH", "%B"),
-    ("DDD", "%j"),
-    ("MON", "%b"),
-    ("DAY", "%A"),
-    ("YY", "%y"),
-    ("MM", "%m"),
-    ("DD", "%d"),
-    ("HH", "%I"),
-    ("MI", "%M"),
-    ("SS", "%S"),
-    ("MS", "%3f"),
-    ("US", "%6f"),
-    ("AM", "%p"),
-    ("PM", "%p"),
-    ("DY", "%a"),
-    ("IW", "%V"),
-    ("TZ", "%Z"),
-    ("OF", "%:z"),
-];
-
-/// How `to_char` writes durations.
-const OF_DURATIONS: [&str; 2] = ["ISO8601", "pretty"];
-
-/// Begins what is read otherwise than its first letters say: seconds of the day, the hours of an offset.
-const OTHERWISE: [&str; 2] = ["SSSS", "TZH"];
-
-/// A pattern of PostgreSQL's `to_char` as DataFusion has it.
-fn chars(pattern: &str) -> Result<String, String> {
-    let (mut read, mut rest) = (String::new(), pattern);
-    while let Some(first) = rest.chars().next() {
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let (words, after) = quoted.split_once('"').unwrap_or((quoted, ""));
-            read.push_str(words);
-            rest = after;
-        } else if let Some((letters, here)) = CHARS.iter().find(|(letters, _)| starts_with(rest, letters))
-            && !OTHERWISE.iter().any(|letters| starts_with(rest, letters))
-        {
-            read.push_str(here);
-            rest = &rest[letters.len()..];
-        } else if first.is_ascii_alphabetic() {
-            return Err(format!(
-                "to_char does not know what {first:?} is in the pattern '{pattern}'; write date_format(time, 'yyyy-MM-dd HH:mm:ss'), or put words in double quotes"
-            ));
-        } else {
-            read.push(first);
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    Ok(read)
-}
-
-fn starts_with(text: &str, letters: &str) -> bool {
-    text.get(..letters.len()).is_some_and(|start| start.eq_ignore_ascii_case(letters))
-}
-
 /// Whether rows leave the frame at its start.
 fn slides(over: Option<&WindowType>) -> bool {
     let Some(WindowType::WindowSpec(window)) = over else { return false };
@@ -490,18 +435,18 @@ pub(super) fn row_of(expression: &Expr) -> Option<Vec<Expr>> {
     Some(values).filter(|values| !values.is_empty())
 }
 
-fn rename(function: &mut Function, name: &str) {
+pub(super) fn rename(function: &mut Function, name: &str) {
     function.name = ObjectName::from(vec![Ident::new(name)]);
 }
 
-fn set_arguments(function: &mut Function, args: Vec<FunctionArg>) {
+pub(super) fn set_arguments(function: &mut Function, args: Vec<FunctionArg>) {
     if let FunctionArguments::List(list) = &mut function.args {
         list.args = args;
     }
 }
 
 /// Aggregates the rows alone of which `condition` is true.
-fn only(function: &mut Function, condition: Expr) {
+pub(super) fn only(function: &mut Function, condition: Expr) {
     let condition = Expr::Nested(Box::new(condition));
     function.filter = Some(Box::new(match function.filter.take() {
         Some(filter) => {
@@ -509,75 +454,6 @@ fn only(function: &mut Function, condition: Expr) {
         }
         None => condition,
     }));
-}
-
-/// The value in the row with the least or the greatest `order`, which is not NULL.
-fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {
-    rename(function, name);
-    // A number by itself would be the place of a column.
-    let order = if matches!(order, Expr::Value(_)) { Expr::Nested(Box::new(order)) } else { order };
-    let ascending =
-        OrderByExpr { expr: order.clone(), options: OrderByOptions { asc: Some(true), nulls_first: None }, with_fill: None };
-    set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]);
-    if let FunctionArguments::List(list) = &mut function.args {
-        list.clauses.push(FunctionArgumentClause::OrderBy(vec![ascending]));
-    }
-    only(function, Expr::IsNotNull(Box::new(order)));
-}
-
-/// `percentile_disc(share) WITHIN GROUP (ORDER BY value)`: the first value, in their order, up to which there is so large a share of them. PostgreSQL
-/// reckons its number in floats, too.
-fn in_order(function: &Function, share: &Expr) -> Result<Expr, String> {
-    let is_share = share.to_string().parse::<f64>().is_ok_and(|share| (0.0..=1.0).contains(&share));
-    let ([order], true, None) = (function.within_group.as_slice(), is_share, &function.over) else {
-        return Err(
-            "percentile_disc takes a share between 0 and 1 and one order, and no OVER: percentile_disc(0.5) WITHIN GROUP (ORDER BY x)".into(),
-        );
-    };
-    let values = sorted(function, order)?;
-    let count = Box::new(Expr::Function(over_order("count", function, order)));
-    let rows = Expr::BinaryOp { left: Box::new(share.clone()), op: BinaryOperator::Multiply, right: count };
-    let place = call("arrow_cast", [call("greatest", [call("ceil", [rows]), number(1)]), text("Int64")]);
-    Ok(call("array_element", [values, place]))
-}
-
-/// `mode() WITHIN GROUP (ORDER BY value)`: the value that comes most often, the first in their order of those that do.
-fn most_frequent(function: &Function, arguments: &[Expr]) -> Result<Expr, String> {
-    match (function.within_group.as_slice(), &function.over, arguments) {
-        ([order], None, []) => Ok(call("longest_run", [sorted(function, order)?])),
-        _ => Err("mode takes one order, nothing else, and no OVER: mode() WITHIN GROUP (ORDER BY x)".into()),
-    }
-}
-
-/// `nth_value(value, n ORDER BY other)` of a group: an item of the array of its values, as jobs keep these.
-fn nth(function: &Function, value: &Expr, place: &Expr) -> Expr {
-    let mut values = function.clone();
-    rename(&mut values, "array_agg");
-    set_arguments(&mut values, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone()))]);
-    call("array_element", [Expr::Function(values), place.clone()])
-}
-
-/// The array of what is there of an aggregate's order, in that order.
-fn sorted(function: &Function, order: &OrderByExpr) -> Result<Expr, String> {
-    // It stands there several times.
-    if order.expr.to_string().len() > MAX_REPEATED {
-        return Err(format!("the order of {} is longer than {MAX_REPEATED} bytes; compute it in a subquery", function.name));
-    }
-    let mut values = over_order("array_agg", function, order);
-    if let FunctionArguments::List(list) = &mut values.args {
-        list.clauses.push(FunctionArgumentClause::OrderBy(vec![order.clone()]));
-    }
-    only(&mut values, Expr::IsNotNull(Box::new(Expr::Nested(Box::new(order.expr.clone())))));
-    Ok(Expr::Function(values))
-}
-
-/// Another aggregate, of what is ordered by.
-fn over_order(name: &str, function: &Function, order: &OrderByExpr) -> Function {
-    let mut aggregate = function.clone();
-    aggregate.within_group.clear();
-    rename(&mut aggregate, name);
-    set_arguments(&mut aggregate, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(order.expr.clone()))]);
-    aggregate
 }
 
 /// `DAY`, also as a text or in the plural, in small letters.
