@@ -266,6 +266,16 @@ impl Engine for PlatformEngine {
         Ok(savepoint.name)
     }
 
+    /// A query as it is going to be run, over views and functions that users have created.
+    async fn planned(&self, sql: &str) -> Result<LogicalPlan, EngineError> {
+        let statements = parse(sql).map_err(sql_error)?;
+        if let [Statement { kind: StatementKind::Query(query), .. }] = statements.as_slice() {
+            return self.planner().plan_query(query).await.map_err(sql_error);
+        }
+        let state = self.queries.session().state();
+        Ok(state.create_logical_plan(sql).await?)
+    }
+
     fn session(&self) -> SessionContext {
         self.queries.session().clone()
     }

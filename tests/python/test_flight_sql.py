@@ -43,6 +43,16 @@ def test_a_column_that_folding_makes_non_null(connection):
         assert cursor.fetch_arrow_table().column("n").to_pylist() == [1]
 
 
+def test_parameters_beside_a_users_function_and_a_view_have_types(connection):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE FUNCTION flight_twice(n BIGINT) RETURNS BIGINT RETURN n * 2")
+        cursor.execute(f"CREATE VIEW flight_ages AS SELECT id, age FROM {USERS}")
+        parameters = cursor.adbc_prepare("SELECT flight_twice(age), IF(age > 9, 1, 2) FROM flight_ages WHERE age > $1 AND id = $2")
+        assert [str(field.type) for field in parameters] == ["int32", "string"]
+        cursor.execute("DROP VIEW flight_ages")
+        cursor.execute("DROP FUNCTION flight_twice")
+
+
 def test_statements_of_the_platform(connection):
     assert "created_users_job" in query(connection, "SHOW JOBS").column(0).to_pylist()
     assert query(connection, "SELECT * FROM polybolos.jobs").num_rows >= 1

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use datafusion::{
     arrow::{datatypes::SchemaRef, record_batch::RecordBatch},
     common::TableReference,
+    logical_expr::LogicalPlan,
     prelude::SessionContext,
 };
 use futures::{TryStreamExt, stream::BoxStream};
@@ -91,7 +92,13 @@ pub trait Engine: Send + Sync + 'static {
     /// The schema that [`Engine::execute`] of this one statement would answer with, without running it. `$1`, `$2`… may stand in it.
     async fn describe(&self, principal: &Principal, sql: &str) -> Result<SchemaRef, EngineError>;
 
-    /// For metadata: catalogs, `pg_catalog`, types of parameters. Its catalog list is live: tables made later appear in it.
+    /// The plan of one statement, in which `$1`, `$2`… may stand, for the types of these. Nothing is run.
+    async fn planned(&self, sql: &str) -> Result<LogicalPlan, EngineError> {
+        let state = self.session().state();
+        Ok(state.create_logical_plan(sql).await?)
+    }
+
+    /// For metadata: catalogs and `pg_catalog`. Its catalog list is live: tables made later appear in it.
     fn session(&self) -> SessionContext;
 
     async fn status(&self) -> Status;

@@ -8,21 +8,24 @@ use arrow::{
 use datafusion::{
     common::tree_node::TreeNodeRecursion,
     logical_expr::{Expr, LogicalPlan},
-    prelude::SessionContext,
 };
 
 use crate::{
+    engine::Engine,
     error::{EngineError, ErrorKind},
     scan,
 };
 
 /// Types of `$1`, `$2`… as planning finds them; none where it does not.
-pub async fn types(session: &SessionContext, sql: &str) -> Vec<Option<DataType>> {
-    let count = scan::parameter_count(sql);
-    if count == 0 {
-        return Vec::new();
+pub async fn types(engine: &dyn Engine, sql: &str) -> Vec<Option<DataType>> {
+    match scan::parameter_count(sql) {
+        0 => Vec::new(),
+        count => types_in(engine.planned(sql).await, count),
     }
-    let Ok(plan) = session.state().create_logical_plan(sql).await else { return vec![None; count] };
+}
+
+fn types_in(planned: Result<LogicalPlan, EngineError>, count: usize) -> Vec<Option<DataType>> {
+    let Ok(plan) = planned else { return vec![None; count] };
     let mut found = plan.get_parameter_types().unwrap_or_default();
     for limit in limits(&plan) {
         found.insert(limit, Some(DataType::Int64));
@@ -83,14 +86,18 @@ fn literal(array: &dyn Array, row: usize) -> Result<String, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::prelude::SessionContext;
+
     use super::*;
 
     #[tokio::test]
     async fn limits_are_numbers() {
-        let session = SessionContext::new();
+        let state = SessionContext::new().state();
         let sql = "SELECT * FROM (SELECT 1 AS a LIMIT $2) WHERE a < $1 LIMIT $3 OFFSET 1";
-        assert_eq!(types(&session, sql).await, [Some(DataType::Int64), Some(DataType::Int64), Some(DataType::Int64)]);
-        assert_eq!(types(&session, "SELECT $1 + nowhere").await, [None]);
+        let planned = state.create_logical_plan(sql).await.map_err(EngineError::from);
+        assert_eq!(types_in(planned, 3), [Some(DataType::Int64), Some(DataType::Int64), Some(DataType::Int64)]);
+        let refused = state.create_logical_plan("SELECT $1 + nowhere").await.map_err(EngineError::from);
+        assert_eq!(types_in(refused, 1), [None]);
     }
 
     #[tokio::test]

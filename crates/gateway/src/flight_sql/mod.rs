@@ -299,7 +299,7 @@ impl FlightSqlService for FlightSqlDoor {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let principal = self.principal(&request)?;
         let dataset_schema = self.schema(&principal, query.query.as_bytes()).await?;
-        let types = parameters::types(&self.engine.session(), &query.query).await;
+        let types = parameters::types(&*self.engine, &query.query).await;
         let fields = types
             .into_iter()
             .enumerate()

@@ -183,7 +183,7 @@ impl Preparer {
 
     /// TEXT where planning finds no type.
     async fn parameter_types(&self, sql: &str) -> Vec<Type> {
-        let found = crate::parameters::types(&self.engine.session(), sql).await;
+        let found = crate::parameters::types(&*self.engine, sql).await;
         let kind =
             |data_type: Option<DataType>| data_type.and_then(|data_type| into_pg_type(&data_type).ok()).unwrap_or(Type::TEXT);
         found.into_iter().map(kind).collect()
