@@ -61,7 +61,8 @@ def test_a_restarted_job_is_a_new_incarnation_that_reads_again(system, names):
 
 def test_a_restart_from_a_time_reads_the_records_since_then(system, names):
     producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics([NewTopic(names["topic"], 1, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics([NewTopic(names["topic"], 1, 1)]).values():
         future.result()
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     hours_ago = lambda hours: now - datetime.timedelta(hours=hours)  # noqa: E731

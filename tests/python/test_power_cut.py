@@ -183,7 +183,8 @@ def test_what_is_told_of_was_synced(fresh_platform, tmp_path):
     platform.before = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(trace), "-e", f"trace={TRACED}", "-e", "signal=none", "--"]
     platform.start(deadline=180)
     kafka = platform.endpoints["kafka"]
-    for future in AdminClient({"bootstrap.servers": kafka}).create_topics([NewTopic("readings", 1, 1)]).values():
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.create_topics([NewTopic("readings", 1, 1)]).values():
         future.result()
     platform.run("sql", "-c", TABLES)
     producer = Producer({"bootstrap.servers": kafka})

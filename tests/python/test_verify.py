@@ -26,7 +26,8 @@ def producer(system):
 def declare(system, producer, records: list[tuple[str, int]], stem: str, *others: str) -> None:
     """Topics of one partition, so that no other holds the watermark back. Records are in order, so that none is late."""
     topics = [NewTopic(name, 1, 1) for name in (stem, *others)]
-    for future in AdminClient({"bootstrap.servers": system.endpoints["kafka"]}).create_topics(topics).values():
+    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
+    for future in admin.create_topics(topics).values():
         future.result()
     for city, second in records:
         producer.produce(stem, json.dumps({"city": city, "ts": f"2026-01-01 00:00:{second:02}"}))
