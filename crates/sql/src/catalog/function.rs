@@ -321,8 +321,8 @@ mod tests {
                 "used by table c; drop the table first: DROP TABLE c",
             ),
             (
-                "CREATE FUNCTION quarter(n BIGINT) RETURNS BIGINT RETURN half(half(n))",
-                "used by function quarter; drop the function first: DROP FUNCTION quarter",
+                "CREATE FUNCTION quartered(n BIGINT) RETURNS BIGINT RETURN half(half(n))",
+                "used by function quartered; drop the function first: DROP FUNCTION quartered",
             ),
         ] {
             let used = after(&catalog, user).unwrap();
@@ -338,16 +338,16 @@ mod tests {
     #[test]
     fn the_functions_of_a_job_are_those_behind_its_views_tables_and_functions_too() {
         let script = "
-            CREATE FUNCTION quarter(n BIGINT) RETURNS BIGINT RETURN half(half(n));
+            CREATE FUNCTION quartered(n BIGINT) RETURNS BIGINT RETURN half(half(n));
             CREATE FUNCTION alone(n BIGINT) RETURNS BIGINT RETURN n;
             CREATE FUNCTION first_word(a STRING) RETURNS STRING RETURN split_part(a, ' ', 1);
             CREATE TABLE c (k STRING, v BIGINT, word AS first_word(k)) WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json');
-            CREATE VIEW w AS SELECT k, quarter(v) AS n FROM c;
+            CREATE VIEW w AS SELECT k, quartered(v) AS n FROM c;
             CREATE JOB j AS INSERT INTO s SELECT k, n FROM w;";
         let catalog = after(&Catalog::default(), &format!("{HALF}{TABLES}{script}")).unwrap();
         let functions = catalog.functions_of(catalog.job("j").unwrap()).unwrap();
         let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
-        assert_eq!(names, ["first_word", "half", "quarter"]);
+        assert_eq!(names, ["first_word", "half", "quartered"]);
         assert_eq!(catalog.table(&"c".into()).unwrap().column("word").unwrap().sql_type, SqlType::String);
     }
 

@@ -639,9 +639,7 @@ mod tests {
             assert!(query.emit_changes, "{sql}");
             assert_eq!(query.ast, bounded.ast, "{sql}");
         }
-        for sql in
-            ["FROM t EMIT CHANGES", "(SELECT a FROM t) EMIT CHANGES", "SELECT a FROM t UNION ALL SELECT a FROM u emit changes;"]
-        {
+        for sql in ["(SELECT a FROM t) EMIT CHANGES", "SELECT a FROM t UNION ALL SELECT a FROM u emit changes;"] {
             assert!(query(sql).emit_changes, "{sql}");
         }
         assert!(parse("SELECT a FROM t LIMIT 1 EMIT CHANGES LIMIT 5").is_err());

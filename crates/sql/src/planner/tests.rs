@@ -1161,7 +1161,7 @@ async fn views_and_jobs_hold_what_they_stand_on() {
         ("CREATE VIEW t AS SELECT 1", "table t exists already"),
         ("CREATE VIEW w AS SELECT * FROM nowhere", "table nowhere does not exist"),
         ("CREATE VIEW w AS SELECT k FROM t EMIT ON UPDATE", "leave it out here"),
-        ("SELECT k FROM t EMIT ON WINDOW CLOSE", "EMIT belongs to a job's INSERT"),
+        ("SELECT k FROM t EMIT ON WINDOW CLOSE", "EMIT ON … belongs to a job's INSERT"),
         ("SELECT k, count(*) FROM t GROUP BY k WITH ROLLUP", "write GROUP BY ROLLUP"),
         ("SELECT k FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
         ("CREATE VIEW w AS SELECT k FROM t PREWHERE v = 1", "write WHERE"),
