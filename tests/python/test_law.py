@@ -234,5 +234,5 @@ def test_random_jobs_on_a_cluster_under_kills_answer_as_plain_datafusion_does(fr
         total = {name: total.get(name, 0) + value for name, value in lot.items()}
     assert total["cases"] == CASES and total["kills"] > 0 and total["pauses"] > 0, total
     # One case alone may have no row, none that is late, no job that is rescaled, and topics alone.
-    assert CASES < LOT or (total["rows"] > 100 and total["late"] > 0 and total["rescaled in the middle"] > 3), total
+    assert CASES < LOT or (total["rows"] > 100 and total["late"] > 0 and total["rescaled in the middle"] > 0), total
     assert CASES < LOT or all(total[connector] for connector in CONNECTORS), total
