@@ -16,14 +16,14 @@ const ROWS: [&str; 3] = [
     "SELECT a.id AS id FROM t0 AS a LEFT JOIN t0 AS b ON b.id = a.id + 30 WHERE b.id IS NULL",
 ];
 
-/// Sums in any order are the same: numbers are quarters, and what is large is positive.
+/// Sums in any order are the same: numbers are quarters, and what is large is positive, and of one size: a sum has some 32 digits.
 fn query(rng: &mut ChaCha8Rng) -> String {
     let every = rng.random_range(4..60);
     let double = |text: &str| format!("CAST('{text}' AS DOUBLE)");
     let (nan, infinite, below) = (double("NaN"), double("Infinity"), double("-Infinity"));
     let number = "CAST((id * 13) % 60 - 20 AS DOUBLE) / 4";
     let apart = format!("CASE id % {every} WHEN 0 THEN {nan} WHEN 1 THEN {infinite} WHEN 2 THEN {below} ELSE {number} END");
-    let large = format!("CASE id % {every} WHEN 0 THEN 1e308 WHEN 1 THEN 1e300 ELSE {number} END");
+    let large = format!("CASE id % {every} WHEN 0 THEN 1e308 ELSE {number} END");
     let rows = ROWS.choose(rng).expect("rows");
     let groups = rng.random_range(2..8);
     let calls = "sum(x) AS a, avg(x) AS b, sum(x) FILTER (WHERE id % 2 = 0) AS c, sum(r) AS d, stddev(x) AS e, \
