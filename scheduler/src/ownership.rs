@@ -102,37 +102,16 @@ pub async fn pass(store: &dyn Store, table: &TableName, now_us: i64, span_us: i6
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use polybolos_persist::LocalStore;
-    use polybolos_streaming::{
-        ids::{Epoch, JobName},
-        report::Counts,
-    };
+    use polybolos_streaming::ids::JobName;
 
     use super::*;
 
     fn manifest(incarnation: &str, generation: u64, life: Life) -> Manifest {
         Manifest {
-            job: JobName::new("j"),
-            incarnation: Incarnation::new(incarnation),
-            generation: Generation(generation),
-            nonce: Nonce::new("n"),
-            epoch: Epoch(0),
             life,
-            sources: BTreeMap::new(),
             window_end_us: 70,
-            counts: Counts::default(),
-            state: vec![],
-            layout: vec![],
-            kept_columns: vec![],
-            watermark_us: None,
-            frame_watermark_us: None,
-            fired_us: None,
-            unpublished: vec![],
-            published: BTreeMap::new(),
-            replace: None,
-            recorded_at_us: 0,
+            ..Manifest::new(JobName::new("j"), Incarnation::new(incarnation), Generation(generation), Nonce::new("n"))
         }
     }
 

@@ -173,6 +173,31 @@ pub struct EpochRecord {
 }
 
 impl Manifest {
+    /// Of an incarnation that reads and writes nothing, and has done nothing yet: whoever makes a job's adds what is its own.
+    pub fn new(job: JobName, incarnation: Incarnation, generation: Generation, nonce: Nonce) -> Self {
+        Self {
+            job,
+            incarnation,
+            generation,
+            nonce,
+            epoch: Epoch(0),
+            life: Life::Running,
+            sources: BTreeMap::new(),
+            window_end_us: 0,
+            counts: Counts::default(),
+            state: vec![],
+            layout: vec![],
+            kept_columns: vec![],
+            watermark_us: None,
+            frame_watermark_us: None,
+            fired_us: None,
+            unpublished: vec![],
+            published: BTreeMap::new(),
+            replace: None,
+            recorded_at_us: 0,
+        }
+    }
+
     /// The epoch through which the state's runs reach; 0 without any.
     pub fn state_through(&self) -> Epoch {
         self.state.last().map_or(Epoch(0), |run| run.last_epoch)

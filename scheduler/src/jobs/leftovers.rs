@@ -93,7 +93,6 @@ mod tests {
     use polybolos_streaming::{
         ids::{Epoch, Generation, JobName, Nonce},
         manifest::{Manifest, StateRun},
-        report::Counts,
         savepoint::Shape,
     };
 
@@ -105,25 +104,10 @@ mod tests {
 
     async fn incarnation(store: &dyn Store, incarnation: &str, life: Life, state: Vec<StateRun>) {
         let manifest = Manifest {
-            job: JobName::new("j"),
-            incarnation: Incarnation::new(incarnation),
-            generation: Generation(1),
-            nonce: Nonce::new("n"),
             epoch: Epoch(3),
             life,
-            sources: BTreeMap::new(),
-            window_end_us: 0,
-            counts: Counts::default(),
             state,
-            layout: vec![],
-            kept_columns: vec![],
-            watermark_us: None,
-            frame_watermark_us: None,
-            fired_us: None,
-            unpublished: vec![],
-            published: BTreeMap::new(),
-            replace: None,
-            recorded_at_us: 0,
+            ..Manifest::new(JobName::new("j"), Incarnation::new(incarnation), Generation(1), Nonce::new("n"))
         };
         let bytes = polybolos_persist::manifest::encode(&manifest).expect("encodes");
         store.put_if(&keys::manifest(&manifest.incarnation), bytes, Expected::Absent).await.expect("stored");

@@ -19,7 +19,6 @@ use polybolos_streaming::{
     coordinator::Command,
     ids::{Attempt, Epoch, Generation, Incarnation, JobName, Nonce, PUBLISHERS, Version},
     manifest::{Life, Manifest, SourcePosition},
-    report::Counts,
 };
 use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -565,26 +564,16 @@ impl JobManager {
             let startup = definition.options.start.clone().or(declared).unwrap_or_default();
             sources.insert(*id, first_position(source, &startup).await?);
         }
+        let (job, incarnation) = (JobName(definition.name.clone()), Incarnation(definition.incarnation.clone()));
+        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
         Ok(Manifest {
-            job: JobName(definition.name.clone()),
-            incarnation: Incarnation(definition.incarnation.clone()),
-            generation: Generation(0),
-            nonce: Nonce(uuid::Uuid::new_v4().simple().to_string()),
-            epoch: Epoch(0),
-            life: Life::Running,
             sources,
             window_end_us: floor_us,
-            counts: Counts::default(),
-            state: Vec::new(),
             layout: spec.template.layout(),
             kept_columns: spec.template.kept_columns(),
-            watermark_us: None,
-            frame_watermark_us: None,
-            fired_us: None,
-            unpublished: vec![],
             published: spec.sinks.keys().map(|sink| (*sink, Epoch(0))).collect(),
-            replace: None,
             recorded_at_us: self.context.clock.now().wall_us,
+            ..Manifest::new(job, incarnation, Generation(0), nonce)
         })
     }
 }

@@ -233,7 +233,6 @@ mod tests {
         coordinator::{Action, CoordinatorConfig, Event, ManifestAnswer, Now, SwapReply},
         ids::{ExecutorId, Incarnation, JobName, Nonce, SourcePartition, Version},
         manifest::{DEAD_LETTERS, Manifest, SourcePosition},
-        report::Counts,
     };
 
     const NOW: Now = Now { monotonic_us: 1_000_000, wall_us: 1_000_000 };
@@ -242,25 +241,9 @@ mod tests {
     fn manifest() -> Manifest {
         let position = SourcePosition { topic: "readings".into(), next: BTreeMap::from([(0, 0)]), ..SourcePosition::default() };
         Manifest {
-            job: JobName("job".into()),
-            incarnation: Incarnation("job-1".into()),
-            generation: Generation(0),
-            nonce: Nonce("first".into()),
-            epoch: Epoch(0),
-            life: Life::Running,
             sources: BTreeMap::from([(SOURCE, position)]),
-            window_end_us: 0,
-            counts: Counts::default(),
-            state: Vec::new(),
-            layout: vec![],
-            kept_columns: vec![],
-            watermark_us: None,
-            frame_watermark_us: None,
-            fired_us: None,
-            unpublished: vec![],
             published: BTreeMap::from([(SinkId(0), Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
-            replace: None,
-            recorded_at_us: 0,
+            ..Manifest::new(JobName::new("job"), Incarnation::new("job-1"), Generation(0), Nonce::new("first"))
         }
     }
 

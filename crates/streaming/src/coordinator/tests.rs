@@ -18,25 +18,9 @@ pub(super) fn manifest() -> Manifest {
     let topic_id = Some("first".to_owned());
     let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
     Manifest {
-        job: JobName::new("job"),
-        incarnation: Incarnation::new("incarnation"),
-        generation: Generation(0),
-        nonce: Nonce::new("created"),
-        epoch: Epoch(0),
-        life: Life::Running,
         sources: BTreeMap::from([(SOURCE, position)]),
-        window_end_us: 0,
-        counts: Counts::default(),
-        state: Vec::new(),
-        layout: vec![],
-        kept_columns: vec![],
-        watermark_us: None,
-        frame_watermark_us: None,
-        fired_us: None,
-        unpublished: Vec::new(),
         published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
-        replace: None,
-        recorded_at_us: 0,
+        ..Manifest::new(JobName::new("job"), Incarnation::new("incarnation"), Generation(0), Nonce::new("created"))
     }
 }
 

@@ -6,7 +6,6 @@ use polybolos_streaming::{
     coordinator::Event,
     ids::{Attempt, Epoch, Generation, Incarnation, JobName, Nonce, SinkId, SourceId},
     manifest::{DEAD_LETTERS, Life, Manifest, SourcePosition},
-    report::Counts,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -103,25 +102,9 @@ impl World {
             ..SourcePosition::default()
         };
         let manifest = Manifest {
-            job: JobName::new("job"),
-            incarnation: Incarnation::new(INCARNATION),
-            generation: Generation(0),
-            nonce: Nonce::new("created"),
-            epoch: Epoch(0),
-            life: Life::Running,
             sources: BTreeMap::from([(SOURCE, position)]),
-            window_end_us: 0,
-            counts: Counts::default(),
-            state: Vec::new(),
-            layout: vec![],
-            kept_columns: vec![],
-            watermark_us: None,
-            frame_watermark_us: None,
-            fired_us: None,
-            unpublished: Vec::new(),
             published: BTreeMap::from([(SINK, Epoch(0)), (DEAD_LETTERS, Epoch(0))]),
-            replace: None,
-            recorded_at_us: 0,
+            ..Manifest::new(JobName::new("job"), Incarnation::new(INCARNATION), Generation(0), Nonce::new("created"))
         };
         Self {
             plan,
