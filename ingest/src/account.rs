@@ -1,6 +1,4 @@
 //! What one feed has done: counted in the metrics, and kept as the report that [`crate::reporting`] writes.
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use parking_lot::Mutex;
 use polybolos_service::feeds::{FeedFailure, FeedReport, FeedState, RENEW_MS};
 
@@ -11,10 +9,6 @@ const MOST_CHARACTERS: usize = 500;
 
 /// Milliseconds since 1970.
 pub type Clock = fn() -> i64;
-
-pub fn wall_clock() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
-}
 
 /// This process, as reports name it.
 #[derive(Clone, Debug)]

@@ -3,10 +3,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use polybolos_kafka::{admin::Admin, connection::Connection, produce::Producer};
+use polybolos_service::feeds::now_ms;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    account::{self, Account, Ingestor},
+    account::{Account, Ingestor},
     config::Feed,
     http_poll,
     metrics::Metrics,
@@ -29,7 +30,7 @@ pub async fn run(
         return Ok(());
     }
     let metrics = Metrics::register(registry)?;
-    let (ingestor, clock) = (Ingestor::of_this_process(), account::wall_clock);
+    let (ingestor, clock) = (Ingestor::of_this_process(), now_ms);
     let accounts: Vec<_> = feeds.iter().map(|feed| Arc::new(Account::new(feed, &ingestor, metrics.clone(), clock))).collect();
     let admin = Admin::connect(&connection)?;
     let producer = Arc::new(Producer::connect_patient(&connection)?);

@@ -5,9 +5,7 @@ mod reading;
 use parking_lot::RwLock;
 use polybolos_gateway::status::FeedStatus;
 use polybolos_kafka::connection::Connection;
-use polybolos_service::feeds::{FORGET_MS, FeedReport, FeedState, SILENT_MS};
-
-use crate::status::now_ms;
+use polybolos_service::feeds::{FORGET_MS, FeedReport, FeedState, SILENT_MS, now_ms};
 
 #[derive(Default)]
 pub struct Feeds {
@@ -17,7 +15,7 @@ pub struct Feeds {
 impl Feeds {
     /// By name and topic.
     pub fn shown(&self) -> Vec<FeedStatus> {
-        self.board.read().shown(now_ms() as i64)
+        self.board.read().shown(now_ms())
     }
 
     /// Hears what is told until it is dropped.

@@ -232,24 +232,11 @@ pub async fn start(settings: SchedulerSettings, parts: SchedulerParts, shutdown:
     });
     tasks.spawn(serve_internal(internal, ballista.clone(), executors.clone(), stop.clone()));
     let watched = executors.clone();
-    let watch_stop = stop.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            () = watched.watch() => {}
-            () = watch_stop.cancelled() => {}
-        }
-        Ok(Ended::Shutdown)
-    });
-    let (followed_clock, store, clock_stop) = (clock.clone(), parts.tables.clone(), stop.clone());
-    tasks.spawn(async move {
-        clock_stop.run_until_cancelled(followed_clock.follow(&*store)).await;
-        Ok(Ended::Shutdown)
-    });
-    let (kafka, feeds_stop) = (parts.kafka.clone(), stop.clone());
-    tasks.spawn(async move {
-        feeds_stop.run_until_cancelled(feeds.follow(&kafka)).await;
-        Ok(Ended::Shutdown)
-    });
+    tasks.spawn(until(stop.clone(), async move { watched.watch().await }));
+    let (followed, store) = (clock.clone(), parts.tables.clone());
+    tasks.spawn(until(stop.clone(), async move { followed.follow(&*store).await }));
+    let kafka = parts.kafka.clone();
+    tasks.spawn(until(stop.clone(), async move { feeds.follow(&kafka).await }));
     let (sender, standing) = watch::channel(Standing::Standby);
     let ready_standing = standing.clone();
     let registry = parts.registry.clone();
@@ -418,6 +405,12 @@ impl Leading {
         let _ = tokio::time::timeout(PATIENCE_FOR_LEASE, given_back).await;
         Ok(ended)
     }
+}
+
+/// A part of the scheduler that goes on as long as that does.
+async fn until(stop: CancellationToken, part: impl Future<Output = ()>) -> anyhow::Result<Ended> {
+    stop.run_until_cancelled(part).await;
+    Ok(Ended::Shutdown)
 }
 
 /// Ballista's scheduler and the control stream on one port, without Nagle's delays.

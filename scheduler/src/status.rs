@@ -184,7 +184,7 @@ impl StatusSource {
     }
 }
 
-pub(crate) fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
@@ -338,12 +338,12 @@ fn job(handle: &JobHandle, view: &View, history: &History) -> JobStatus {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use polybolos_streaming::ids::Generation;
 
     use super::*;
 
-    fn coordinator(phase: Phase, limit: Limit, unpublished_epochs: u64) -> CoordinatorStatus {
+    pub(crate) fn coordinator(phase: Phase, limit: Limit, unpublished_epochs: u64) -> CoordinatorStatus {
         CoordinatorStatus {
             phase,
             limit,

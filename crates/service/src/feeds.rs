@@ -1,6 +1,8 @@
 //! What ingestors tell of their feeds: records of the topic [`TOPIC`] of the platform's Kafka, which is all that they share with schedulers. A report is
 //! written when it says something new, and renewed; who reads them takes the last of each ingestor and feed. Times are milliseconds since 1970 UTC, by the
 //! ingestor's clock.
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 /// It has one partition.
@@ -23,6 +25,11 @@ pub const SILENT_MS: i64 = 30_000;
 
 /// So long a feed is known that nobody tells of: as long as its report is kept.
 pub const FORGET_MS: i64 = 7 * 24 * 3_600 * 1_000;
+
+/// Of this machine's clock.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

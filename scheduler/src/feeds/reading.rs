@@ -8,11 +8,10 @@ use polybolos_kafka::{
     error::KafkaError,
     fetcher::{FetchTopic, Fetcher, FetcherConfig, SourceKey},
 };
-use polybolos_service::feeds::{FeedReport, TOPIC};
+use polybolos_service::feeds::{FeedReport, TOPIC, now_ms};
 use polybolos_streaming::frame::OffsetRange;
 
 use super::Board;
-use crate::status::now_ms;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -123,7 +122,7 @@ impl<'a> Reader<'a> {
     async fn read(&self, range: OffsetRange, board: &RwLock<Board>) -> Result<(), KafkaError> {
         let topic = FetchTopic::new(self.connection, TOPIC);
         let chunks = self.fetcher.read(&self.key, topic, PARTITION, range, READ_TIME).await?;
-        let now_ms = now_ms() as i64;
+        let now_ms = now_ms();
         let mut board = board.write();
         for chunk in &chunks {
             for report in (0..chunk.len()).filter_map(|record| FeedReport::read(chunk.payload(record)?)) {

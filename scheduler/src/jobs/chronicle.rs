@@ -52,7 +52,7 @@ impl EventKind {
         }
     }
 
-    fn is_trouble(self) -> bool {
+    pub fn is_trouble(self) -> bool {
         matches!(self, Self::Trouble | Self::TroubleOver)
     }
 
@@ -122,6 +122,13 @@ impl Chronicle {
         let mut chronicle = Self::default();
         chronicle.merge(Self { events, epochs });
         chronicle
+    }
+
+    /// The same events, with the last of these epochs, which are in order.
+    pub fn with_epochs(&self, epochs: impl Iterator<Item = EpochRow>) -> Self {
+        let mut epochs: Vec<EpochRow> = epochs.collect();
+        epochs.drain(..epochs.len().saturating_sub(EPOCHS));
+        Self { events: self.events.clone(), epochs }
     }
 
     /// In order.

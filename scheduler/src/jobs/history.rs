@@ -8,7 +8,7 @@ use polybolos_streaming::{
     ids::{Epoch, Generation},
 };
 
-use super::chronicle::{Beginning, Chronicle, EpochRow, EventKind, JobEvent};
+use super::chronicle::{Beginning, Chronicle, EpochRow, JobEvent};
 
 /// Milliseconds of one epoch, by step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -192,7 +192,7 @@ impl History {
     /// Something happened to the job. Its troubles can wait until they are written; what somebody did cannot, or why it failed.
     pub fn note(&mut self, event: JobEvent) {
         self.changes.all += 1;
-        if !matches!(event.kind, EventKind::Trouble | EventKind::TroubleOver) {
+        if !event.kind.is_trouble() {
             self.changes.urgent = self.changes.all;
         }
         self.chronicle.add(event);
@@ -213,7 +213,7 @@ impl History {
 
     /// What the next leader is to be told.
     pub fn chronicle(&self) -> Chronicle {
-        Chronicle::new(self.chronicle.events().to_vec(), self.epochs().collect())
+        self.chronicle.with_epochs(self.epochs())
     }
 
     /// In order.
@@ -239,6 +239,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::jobs::chronicle::EventKind;
 
     fn recorded(epoch: u64) -> EpochRecorded {
         EpochRecorded {

@@ -107,9 +107,8 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
-    use polybolos_streaming::ids::{Epoch, Generation};
-
     use super::*;
+    use crate::status::tests::coordinator;
 
     const SECOND_US: i64 = 1_000_000;
 
@@ -139,22 +138,11 @@ mod tests {
 
     #[test]
     fn a_status_tells_what_is_wrong() {
+        let waiting = Phase::Waiting { why: "no broker".into() };
         let mut status = JobStatus {
-            phase: Phase::Waiting { why: "no broker".into() },
-            limit: Limit::KafkaAway { source: Default::default() },
-            generation: Generation(1),
-            epoch: Epoch(7),
-            unpublished_epochs: 0,
-            unpublished_bytes: 0,
-            published: BTreeMap::new(),
-            lag_records: None,
-            watermark_us: None,
-            complete_through_us: None,
-            state_runs: 0,
-            state_bytes: 0,
             compaction_trouble: Some("no room".into()),
             sink_troubles: BTreeMap::from([(SinkId(3), "timed out".to_owned())]),
-            epoch_rows_limit: 1,
+            ..coordinator(waiting, Limit::KafkaAway { source: Default::default() }, 0)
         };
         let told = of(&status, |sink| format!("table {sink}"));
         let told: Vec<String> = told.iter().map(|(subject, message)| format!("{subject}: {message}")).collect();
