@@ -7,15 +7,12 @@ use arrow_flight::{
     sql::client::FlightSqlServiceClient,
 };
 use futures::TryStreamExt;
-use polybolos_gateway::http::rows;
+use polybolos_gateway::{flight_sql::NOTICE_NAME, http::rows};
 use polybolos_service::exit::{Exit, Failure, chained};
 use serde_json::Value;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::client::Column;
-
-/// As the door names what an answer has to tell, in its trailers.
-const NOTICE: &str = "polybolos-notice-bin";
 
 /// A platform that does not answer a sign of life for so long is gone, however long the statement runs.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +72,7 @@ impl Answer {
     /// What the platform has to tell, once all rows were read.
     pub fn notices(&self) -> Vec<String> {
         let trailers = self.batches.trailers().unwrap_or_default();
-        let told = trailers.get_all_bin(NOTICE).iter().filter_map(|notice| notice.to_bytes().ok());
+        let told = trailers.get_all_bin(NOTICE_NAME).iter().filter_map(|notice| notice.to_bytes().ok());
         told.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
     }
 }

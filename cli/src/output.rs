@@ -31,10 +31,15 @@ impl Format {
     }
 }
 
-pub fn print(rows: &Rows, format: Format) {
-    for notice in &rows.notices {
+/// What is told beside the rows.
+pub fn print_notices(notices: &[String]) {
+    for notice in notices {
         eprintln!("{notice}");
     }
+}
+
+pub fn print(rows: &Rows, format: Format) {
+    print_notices(&rows.notices);
     if rows.columns.is_empty() {
         if matches!(format, Format::Table | Format::Records) && rows.notices.is_empty() {
             println!("{}", rows.tag);

@@ -151,9 +151,7 @@ async fn follow(client: &Client, sql: &str, limit: Option<usize>, output: output
         shown.print(&rows);
     }
     shown.end();
-    for notice in answer.notices() {
-        eprintln!("{notice}");
-    }
+    output::print_notices(&answer.notices());
     Ok(!is_interrupted)
 }
 
@@ -167,8 +165,6 @@ async fn print_all(door: &FlightSql, sql: &str, output: output::Format) -> anyho
         output::print_body(&answer.columns, &rows, output);
         next = answer.next().await?;
     }
-    for notice in answer.notices() {
-        eprintln!("{notice}");
-    }
+    output::print_notices(&answer.notices());
     Ok(())
 }

@@ -6,6 +6,8 @@ mod metadata;
 mod notices;
 mod schemas;
 
+pub use notices::NAME as NOTICE_NAME;
+
 use std::{io, pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{

@@ -11,7 +11,7 @@ use super::DataStream;
 use crate::engine::ToldLast;
 
 /// A value of it for each notice: UTF-8, as its ending makes clients take bytes.
-const NAME: &str = "polybolos-notice-bin";
+pub const NAME: &str = "polybolos-notice-bin";
 
 /// Of all together. Many clients end a call whose headers are larger than 8 KiB, and on their way these are a third longer.
 const MAX_BYTES: usize = 4096;

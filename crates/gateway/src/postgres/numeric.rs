@@ -1,10 +1,10 @@
 //! Arrow's decimals as PostgreSQL's `numeric`, of every length: `arrow-pg` puts them into 96 bits. Texts and bytes it copies as they are, so
 //! decimals come to it as what is sent: the digits, or in binary four words before the digits to the base of 10000.
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray, BinaryArray, ListArray, StringArray},
-    datatypes::{DataType, Decimal128Type, Decimal256Type, Field, Fields, Schema},
+    datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Decimal256Type, Field, Fields, Schema},
     error::ArrowError,
     record_batch::RecordBatch,
 };
@@ -50,14 +50,8 @@ pub fn sent(batch: &RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch, Ar
 
 fn column_sent(column: &ArrayRef, format: FieldFormat) -> Result<ArrayRef, ArrowError> {
     let texts: StringArray = match column.data_type() {
-        DataType::Decimal128(_, scale) => {
-            let values = column.as_primitive::<Decimal128Type>().iter();
-            values.map(|value| value.map(|value| text(&value.to_string(), *scale))).collect()
-        }
-        DataType::Decimal256(_, scale) => {
-            let values = column.as_primitive::<Decimal256Type>().iter();
-            values.map(|value| value.map(|value| text(&value.to_string(), *scale))).collect()
-        }
+        DataType::Decimal128(_, scale) => texts::<Decimal128Type>(column, *scale),
+        DataType::Decimal256(_, scale) => texts::<Decimal256Type>(column, *scale),
         DataType::List(item) if matches!(item.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..)) => {
             let list = column.as_list::<i32>();
             let items = column_sent(list.values(), format)?;
@@ -70,6 +64,11 @@ fn column_sent(column: &ArrayRef, format: FieldFormat) -> Result<ArrayRef, Arrow
         return Ok(Arc::new(texts));
     }
     Ok(Arc::new(texts.iter().map(|text| text.map(binary)).collect::<BinaryArray>()))
+}
+
+fn texts<T: ArrowPrimitiveType<Native: Display>>(column: &ArrayRef, scale: i8) -> StringArray {
+    let values = column.as_primitive::<T>().iter();
+    values.map(|value| value.map(|value| text(&value.to_string(), scale))).collect()
 }
 
 /// Every digit of an unscaled value: Arrow's own formatting cuts one that is longer than its type says.

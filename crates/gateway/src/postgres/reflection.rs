@@ -7,7 +7,10 @@ use datafusion::sql::sqlparser::ast::{
     TableWithJoins, Value, ValueWithSpan, Visit, Visitor,
 };
 
-use super::rewrite::{last, parsed, query_of};
+use super::{
+    rewrite::{last, parsed, query_of},
+    route::folded,
+};
 use crate::scan;
 
 /// Schemas whose tables are found without naming them.
@@ -111,8 +114,7 @@ fn column(item: &SelectItem) -> Option<Ident> {
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last()?,
         _ => return None,
     };
-    let folded = if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() };
-    Some(Ident::with_quote('"', folded))
+    Some(Ident::with_quote('"', folded(name)))
 }
 
 /// It reads keys, and does not count them all in one row.
