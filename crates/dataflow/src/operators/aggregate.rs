@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array, new_empty_array},
     datatypes::{DataType, FieldRef, Int64Type},
 };
 use datafusion::{
@@ -53,6 +53,12 @@ impl Call {
         Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
     }
 
+    /// There are so many groups. An accumulator takes it that each has rows in the batch at hand, unless it has seen a filter.
+    pub(super) fn tell_of_groups(&self, accumulator: &mut dyn GroupsAccumulator, count: usize) -> Result<()> {
+        let nothing: Vec<ArrayRef> = self.types.iter().map(new_empty_array).collect();
+        accumulator.update_batch(&nothing, &[], Some(&BooleanArray::from(Vec::<bool>::new())), count)
+    }
+
     /// Makes once what evaluates it: what DataFusion refuses then it refuses in every epoch.
     pub(super) fn check(&self) -> Result<()> {
         match self.function.groups_accumulator_supported() {
@@ -79,6 +85,11 @@ impl Call {
         let distinct = if self.distinct { " (of distinct values)" } else { "" };
         format!("{}{distinct}", named(&self.function))
     }
+}
+
+/// Whether a call takes a row that its filter was asked about.
+pub(super) fn takes(filter: Option<&BooleanArray>, row: usize) -> bool {
+    filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }
 
 /// An expression over rows that a guard let pass. They may fail beside others than the guard saw them with: AND and OR compute their
@@ -212,13 +223,11 @@ impl Aggregate {
         filters: &[Option<BooleanArray>],
     ) -> Result<Vec<BooleanArray>> {
         let rows = RowFormat::new(arguments.iter().map(|column| column.data_type()))?.encode(arguments)?;
-        let counts =
-            |filter: &Option<BooleanArray>, row| filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
         let mut firsts: Vec<_> = calls.iter().map(|_| BooleanBufferBuilder::new(groups.len())).collect();
         for (row, &group) in groups.iter().enumerate() {
             let mut bits = 0;
             if arguments.iter().all(|column| column.is_valid(row)) {
-                calls.iter().enumerate().for_each(|(bit, call)| bits |= i64::from(counts(&filters[*call], row)) << bit);
+                calls.iter().enumerate().for_each(|(bit, call)| bits |= i64::from(takes(filters[*call].as_ref(), row)) << bit);
             }
             if bits != 0 {
                 bits &= !table.mark(touched.keys.row(group), rows.row(row), bits, touched.expiry_of_values(group));
@@ -284,13 +293,11 @@ impl Operator for Aggregate {
             None => call.accumulator().map(Some),
         };
         let mut accumulators = self.calls().map(merging).collect::<Result<Vec<_>>>()?;
-        // An accumulator takes it that every group it is told of has rows in the batch at hand, unless it has seen a filter. Groups of this epoch may have
-        // theirs in another batch, or none.
+        // Groups of this epoch may have their rows in another batch than the one at hand, or none.
         if deltas.len() != 1 || !known.is_empty() || !standing.is_empty() {
-            let (nothing, filter) = (RecordBatch::new_empty(self.grouping.input.clone()), BooleanArray::from(Vec::<bool>::new()));
             for (call, accumulator) in self.grouping.calls.iter().zip(&mut accumulators) {
                 if let Some(accumulator) = accumulator {
-                    accumulator.update_batch(&call.evaluate_arguments(&nothing)?, &[], Some(&filter), count)?;
+                    call.tell_of_groups(accumulator.as_mut(), count)?;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array},
+    array::{ArrayRef, AsArray, Int64Array, UInt32Array},
     datatypes::{DataType, Int64Type},
 };
 use datafusion::{
@@ -15,7 +15,7 @@ use polybolos_state::{BucketTable, Table, TableKind};
 
 use super::{
     EpochContext, Operator,
-    aggregate::Call,
+    aggregate::{Call, takes},
     buckets,
     grouping::{Grouping, Shown, Touched, changes, pick, sliced, values_end},
     linear::{Adding, Linear},
@@ -169,7 +169,7 @@ impl ChangingAggregate {
             for (delta, groups) in deltas.iter().zip(&touched.groups) {
                 let arguments = call.evaluate_arguments(delta.batch())?;
                 let filter = call.evaluate_filter(delta.batch())?;
-                let counts = |row: usize| filter.as_ref().is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+                let counts = |row: usize| takes(filter.as_ref(), row);
                 match (keeping, table.as_deref_mut(), adding.as_mut()) {
                     (Keeping::Linear(_), _, Some(adding)) => {
                         adding.add(&arguments, groups, filter.as_ref(), |row| delta.weight(row))?;

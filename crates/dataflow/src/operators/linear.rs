@@ -9,7 +9,7 @@ use arrow::{
 use datafusion::common::{Result, exec_err, internal_err};
 
 use super::{
-    aggregate::Call,
+    aggregate::{Call, takes},
     bits::{BitOperation, Bits},
     floats::{self, FloatSums},
 };
@@ -192,9 +192,7 @@ impl Adding {
     ) -> Result<()> {
         let nulls: Vec<_> =
             arguments.iter().filter_map(|column| column.logical_nulls()).filter(|nulls| nulls.null_count() > 0).collect();
-        let counts_row = |row: usize| {
-            nulls.iter().all(|nulls| nulls.is_valid(row)) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
-        };
+        let counts_row = |row: usize| nulls.iter().all(|nulls| nulls.is_valid(row)) && takes(filter, row);
         // Of DISTINCT, a value that was there before counts no time.
         let rows = groups.iter().enumerate().filter(|(row, _)| weight(*row) != 0 && counts_row(*row));
         let argument_type = arguments.first().map(|column| column.data_type().clone());

@@ -1,13 +1,16 @@
 //! The values of an aggregate whose partial state would hold each of them, of input that is only added to. They lie in a table of their own, so that an epoch
 //! records those that came, however many there are; DataFusion's accumulator takes them all to answer.
 use arrow::{
-    array::{Array, ArrayRef, BooleanArray, new_empty_array},
+    array::{ArrayRef, BooleanArray},
     datatypes::{DataType, FieldRef},
 };
 use datafusion::{common::Result, logical_expr::EmitTo};
 use polybolos_state::{BucketTable, Entry};
 
-use super::{aggregate::Call, grouping::Touched};
+use super::{
+    aggregate::{Call, takes},
+    grouping::Touched,
+};
 use crate::keys::RowFormat;
 
 /// How values are kept.
@@ -57,8 +60,7 @@ impl Remembered {
 
     pub fn add(self, call: &Call, table: &mut BucketTable, touched: &Touched, rows: &CallRows<'_>) -> Result<()> {
         let values = RowFormat::new(&call.types)?.encode(rows.arguments)?;
-        let counts = |row: usize| rows.filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
-        for (row, &group) in rows.groups.iter().enumerate().filter(|(row, _)| counts(*row)) {
+        for (row, &group) in rows.groups.iter().enumerate().filter(|(row, _)| takes(rows.filter, *row)) {
             let (key, value, number) = (touched.keys.row(group), values.row(row), rows.numbers[row]);
             let expiry = touched.expiry_of_values(group);
             match self {
@@ -91,9 +93,7 @@ impl Remembered {
             groups.extend(found[first..].iter().flat_map(|(_, entry)| std::iter::repeat_n(group, times(entry))));
         }
         let mut accumulator = call.accumulator()?;
-        // It takes it that every group has rows, unless it has seen a filter.
-        let nothing: Vec<ArrayRef> = call.types.iter().map(new_empty_array).collect();
-        accumulator.update_batch(&nothing, &[], Some(&BooleanArray::from(Vec::<bool>::new())), keys.len())?;
+        call.tell_of_groups(accumulator.as_mut(), keys.len())?;
         if !groups.is_empty() {
             let values = found.iter().flat_map(|(row, entry)| std::iter::repeat_n(self.value(row), times(entry)));
             accumulator.update_batch(&RowFormat::new(&call.types)?.decode(values)?, &groups, None, keys.len())?;
