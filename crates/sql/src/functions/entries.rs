@@ -14,7 +14,7 @@ use datafusion::{
     },
 };
 
-use super::kept_items::one_array;
+use super::kept_items::{item_of, one_array};
 
 pub(crate) const ENTRIES_OF: &str = "entries_of";
 pub(crate) const WITH_PLACES: &str = "with_places";
@@ -134,8 +134,7 @@ impl ScalarUDFImpl for WithPlaces {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let [DataType::List(item)] = arguments else { return plan_err!("UNNEST takes an array") };
-        let item = Field::new(ITEM, item.data_type().clone(), true);
+        let item = Field::new(ITEM, item_of(arguments)?.data_type().clone(), true);
         Ok(array_of(Fields::from(vec![item, Field::new(PLACE, DataType::Int64, true)])))
     }
 

@@ -7,7 +7,7 @@ use datafusion::{
         array::{Array, AsArray, Int32Array, ListArray},
         buffer::OffsetBuffer,
         compute::take,
-        datatypes::{DataType, Field},
+        datatypes::{DataType, Field, FieldRef},
     },
     common::{Result, exec_err, plan_err},
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility},
@@ -35,6 +35,12 @@ pub(super) fn one_array(function: &str, arguments: &[DataType]) -> Result<Vec<Da
     }
 }
 
+/// The items of that list.
+pub(super) fn item_of(arguments: &[DataType]) -> Result<&FieldRef> {
+    let [DataType::List(item)] = arguments else { return plan_err!("UNNEST takes an array") };
+    Ok(item)
+}
+
 impl ScalarUDFImpl for ItemsOrNull {
     fn name(&self) -> &str {
         "items_or_null"
@@ -49,8 +55,7 @@ impl ScalarUDFImpl for ItemsOrNull {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let [DataType::List(item)] = arguments else { return plan_err!("UNNEST takes an array") };
-        Ok(DataType::List(Arc::new(Field::clone(item).with_nullable(true))))
+        Ok(DataType::List(Arc::new(Field::clone(item_of(arguments)?).with_nullable(true))))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -4,9 +4,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::Token,
 };
 
-use super::{
-    call_of, casts, cursor::Cursor, equivalents, folded, numbers, precedence, rows, text_lengths, tokenise, types::read_type,
-};
+use super::{call_of, casts, cursor::Cursor, folded, numbers, precedence, rewrite_alone, tokenise, types::read_type};
 use crate::{
     error::SqlError,
     limits::Limits,
@@ -225,9 +223,7 @@ fn expression(cursor: &mut Cursor<'_>, at: Location) -> Result<Expr, SqlError> {
     let mut expression = cursor.rest(|parser| parser.parse_expr())?;
     precedence::mend(&mut expression);
     numbers::keep_digits(&mut expression, at)?;
-    rows::rewrite(&mut expression, at)?;
-    equivalents::rewrite(&mut expression, at)?;
-    text_lengths::cut(&mut expression, at)?;
+    rewrite_alone(&mut expression, at)?;
     Ok(expression)
 }
 

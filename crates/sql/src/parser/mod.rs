@@ -149,6 +149,13 @@ pub(crate) fn expression(text: &str) -> Result<ast::Expr, SqlError> {
     Ok(expression)
 }
 
+/// Rewrites an expression that stands alone as those of queries are.
+fn rewrite_alone(expression: &mut ast::Expr, at: Location) -> Result<(), SqlError> {
+    rows::rewrite(expression, at)?;
+    equivalents::rewrite(expression, at)?;
+    text_lengths::cut(expression, at)
+}
+
 /// A column's type by its words alone.
 pub(crate) fn column_type(words: &str) -> Result<SqlType, SqlError> {
     let tokens = tokenise(words)?;

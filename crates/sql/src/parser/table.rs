@@ -1,7 +1,7 @@
 //! Reads `CREATE TABLE`.
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::{cursor::Cursor, equivalents, interval::read_interval, precedence, rows, text_lengths, tokenise, types::read_type};
+use super::{cursor::Cursor, interval::read_interval, precedence, rewrite_alone, tokenise, types::read_type};
 use crate::{
     catalog::Watermark,
     error::SqlError,
@@ -81,9 +81,7 @@ fn element(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(), SqlEr
         }
         let mut expression = rest.rest(|parser| parser.parse_expr())?;
         precedence::mend(&mut expression);
-        rows::rewrite(&mut expression, at)?;
-        equivalents::rewrite(&mut expression, at)?;
-        text_lengths::cut(&mut expression, at)?;
+        rewrite_alone(&mut expression, at)?;
         let computed = Some(expression.to_string());
         let column = ColumnClause { name, sql_type: crate::types::SqlType::String, not_null: false, metadata: None, computed, at };
         table.columns.push(column);
