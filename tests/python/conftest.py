@@ -14,6 +14,9 @@ import time
 import weakref
 
 import pytest
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import Cluster as CassandraCluster
+from confluent_kafka.admin import AdminClient, NewTopic
 from load import Load
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -239,6 +242,22 @@ class S3:
         self.process.send_signal(signal.SIGCONT)
 
 
+def create_topics(kafka: str, *names: str, partitions: int = 1) -> None:
+    # Clients that are let go of answer nothing.
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+        future.result()
+
+
+@contextlib.contextmanager
+def cassandra(address: str):
+    """A session of Cassandra's own driver."""
+    host, port = address.rsplit(":", 1)
+    login = PlainTextAuthProvider("cassandra", "cassandra")
+    with CassandraCluster([host], port=int(port), auth_provider=login, protocol_version=5) as driver:
+        yield driver.connect()
+
+
 def wait_for(what: str, probe, wanted=None, patience_s: float = 120.0):
     """Asks until the probe answers with what is wanted, or with something true; the last answer or error stands in the failure."""
     deadline = time.monotonic() + patience_s
@@ -365,7 +384,7 @@ def openssl(*arguments: str):
 
 @pytest.fixture
 def certificates(tmp_path) -> pathlib.Path:
-    """An authority, and a certificate of this machine that it signed."""
+    """An authority, and a certificate of this machine that it signed; with its key, the keystore of a server."""
     ca, key, request, certificate = (str(tmp_path / name) for name in ("ca.pem", "key.pem", "request.pem", "certificate.pem"))
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test authority",
             "-keyout", str(tmp_path / "ca-key.pem"), "-out", ca, "-days", "2")
@@ -374,4 +393,5 @@ def certificates(tmp_path) -> pathlib.Path:
     (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", str(tmp_path / "ca-key.pem"), "-CAcreateserial",
             "-extfile", str(tmp_path / "names"), "-out", certificate, "-days", "2")
+    (tmp_path / "keystore.pem").write_text((tmp_path / "key.pem").read_text() + (tmp_path / "certificate.pem").read_text())
     return tmp_path

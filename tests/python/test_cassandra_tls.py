@@ -4,18 +4,14 @@ import subprocess
 import types
 
 import pytest
-from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import Cluster as Cassandra
-from conftest import BINARY, Servers, wait_for
+from conftest import BINARY, Servers, cassandra, wait_for
 
 
 @pytest.fixture
 def server(tmp_path, certificates):
-    store = certificates / "cassandra.pem"
-    store.write_text((certificates / "key.pem").read_text() + (certificates / "certificate.pem").read_text())
     # The launcher looks without TLS whether it is up.
     factory = "{class_name: org.apache.cassandra.security.PEMBasedSslContextFactory}"
-    encryption = f"{{enabled: true, optional: true, ssl_context_factory: {factory}, keystore: {store}}}"
+    encryption = f"{{enabled: true, optional: true, ssl_context_factory: {factory}, keystore: {certificates / 'keystore.pem'}}}"
     servers = Servers(tmp_path / "cassandra.log", "--only", "cassandra", "--cassandra-setting", f"client_encryption_options={encryption}")
     yield servers
     servers.end()
@@ -33,9 +29,8 @@ def test_rows_reach_a_cassandra_over_tls(server, fresh_cluster, certificates):
         """
     )
     wait_for("the rows", lambda: sorted(row["id"] for row in cluster.sql("SELECT * FROM secrets")), ["a", "b"])
-    host, port = server.cassandra.rsplit(":", 1)
-    with Cassandra([host], port=int(port), auth_provider=PlainTextAuthProvider("cassandra", "cassandra"), protocol_version=5) as driver:
-        clients = [(row.driver_name, row.ssl_enabled) for row in driver.connect().execute("SELECT driver_name, ssl_enabled FROM system_views.clients")]
+    with cassandra(server.cassandra) as session:
+        clients = [(row.driver_name, row.ssl_enabled) for row in session.execute("SELECT driver_name, ssl_enabled FROM system_views.clients")]
     assert {encrypted for name, encrypted in clients if "scylla" in (name or "").lower()} == {True}, clients
 
     # Another authority's certificate is as good as none: it is said at once, instead of waiting for a Cassandra that is there.

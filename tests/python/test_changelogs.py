@@ -6,8 +6,7 @@ import random
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 
 CREATE = """
 CREATE TABLE {name} (id BIGINT, city STRING NOT NULL, n BIGINT, place BIGINT METADATA FROM 'offset' VIRTUAL, twice AS n * 2, PRIMARY KEY (id) NOT ENFORCED)
@@ -74,9 +73,7 @@ class Table:
 def test_jobs_follow_rows_that_change_and_go(system, kind):
     connector, options = KINDS[kind]
     table = Table(system, kind)
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic(kind, 3, 1)]).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], kind, partitions=3)
     dice = random.Random(kind)
     for id in range(20):
         table.put(id, dice.choice("abc"), id)
@@ -148,9 +145,7 @@ END;
 
 def test_a_topic_of_rows_is_read_as_records_too_and_each_table_sets_aside_what_is_none_of_its_own(system):
     producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic("both", 1, 1)]).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], "both")
 
     def send(id: int, city: str | None, second: int | None) -> None:
         value = None if second is None else json.dumps({"id": id, "city": city, "ts": f"2026-01-01 00:00:{second:02}"})
@@ -200,9 +195,7 @@ CREATE JOB verified_job WITH ('state.unbounded' = 'allow') AS
 
 def test_a_topic_of_rows_is_verified_as_its_readers_see_it(system):
     producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic("verified_in", 1, 1), NewTopic("verified_out", 1, 1)]).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], "verified_in", "verified_out")
     for city in ["a", "b", "c", "c", "a", "c", ""]:
         producer.produce("verified_in", value=json.dumps({"city": city}))
     producer.flush(60)

@@ -12,8 +12,7 @@ import urllib.request
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, REPOSITORY, Cluster, free_offset, hit, is_alive, wait_for
+from conftest import BINARY, REPOSITORY, Cluster, create_topics, free_offset, hit, is_alive, wait_for
 from test_exactly_once import KILLS, PARTITIONS, SEED, TABLES, Ledger, bad_coordinates
 from test_ingest import Api, check
 
@@ -43,9 +42,7 @@ CREATE JOB metered_job AS INSERT INTO metered_rows SELECT id FROM metered;
 def test_kills_and_pauses_of_services_change_nothing(fresh_cluster, tmp_path):
     api = Api("told_beside_kills", 20)
     cluster = fresh_cluster("--pipelines", api.pipeline(tmp_path))
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, "ledger", partitions=PARTITIONS)
     cluster.run("sql", "-c", TABLES)
     load = Ledger(cluster.kafka)
     load.start()
@@ -79,9 +76,7 @@ def test_kills_and_pauses_of_services_change_nothing(fresh_cluster, tmp_path):
 def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_cluster):
     """None follow them that would wake anybody up, and the only executor has them already."""
     cluster = fresh_cluster("--no-pipelines", "--executors", "1")
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("unled", PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, "unled", partitions=PARTITIONS)
     cluster.run("sql", "-c", TABLES.replace("ledger", "unled"))
     producer = Producer({"bootstrap.servers": cluster.kafka})
 
@@ -103,9 +98,7 @@ def test_records_that_come_while_nobody_leads_are_read_by_the_next_leader(fresh_
 
 def test_what_happened_to_a_job_is_known_to_the_next_leader(fresh_cluster):
     cluster = fresh_cluster("--no-pipelines", "--executors", "1")
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("remembered", PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, "remembered", partitions=PARTITIONS)
     cluster.run("sql", "-c", METERED.replace("metered", "remembered"))
     cluster.run("job", "pause", "remembered_job")
     cluster.run("job", "resume", "remembered_job")

@@ -10,8 +10,8 @@ import zlib
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, REPOSITORY, Cluster, Platform, wait_for
+from confluent_kafka.admin import AdminClient
+from conftest import BINARY, REPOSITORY, Cluster, Platform, create_topics, wait_for
 
 TABLES = """
 CREATE TABLE kept (id STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = 'kept', 'format' = 'json');
@@ -212,9 +212,7 @@ def test_a_damaged_part_is_an_error_until_it_is_brought_back(fresh_platform):
     sound = {file: damage(file) for file in parts}
     assert sound
     platform.start()
-    admin = AdminClient({"bootstrap.servers": platform.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic("passed", 1, 1)]).values():
-        future.result()
+    create_topics(platform.endpoints["kafka"], "passed")
     job = wait_for("the error", lambda: (job := shown(platform))["error"] and "checksum" in job["error"] and job)
     assert any(file.name in job["error"] for file in parts) and "\n" not in job["error"], job
     assert numbers() == []

@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import hit, wait_for
+from conftest import create_topics, hit, wait_for
 from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
@@ -100,9 +99,7 @@ class Reader(threading.Thread):
 def test_every_row_is_in_one_file_once_whatever_is_killed_and_readers_see_whole_files(fresh_cluster, s3, tmp_path):
     allowed = {"POLYBOLOS_SQL_ALLOWED_LOCATIONS": f"{tmp_path},s3://shaky/out"}
     cluster = fresh_cluster(environment=s3.environment | allowed)
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, TOPIC, partitions=PARTITIONS)
     cluster.run("sql", "-c", statements(tmp_path))
     load, reader = Readings(cluster.kafka), Reader(tmp_path)
     load.start()

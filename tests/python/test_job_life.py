@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, wait_for
+from conftest import BINARY, create_topics, wait_for
 
 
 @pytest.fixture
@@ -61,9 +61,7 @@ def test_a_restarted_job_is_a_new_incarnation_that_reads_again(system, names):
 
 def test_a_restart_from_a_time_reads_the_records_since_then(system, names):
     producer = Producer({"bootstrap.servers": system.endpoints["kafka"]})
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic(names["topic"], 1, 1)]).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], names["topic"])
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     hours_ago = lambda hours: now - datetime.timedelta(hours=hours)  # noqa: E731
     for number, hours in enumerate([3, 2, 2, 0.5]):
@@ -455,9 +453,7 @@ def test_a_job_that_draws_random_numbers_is_not_verified(system, names):
 def test_late_rows_and_dead_letters_are_left_out_of_a_verification(system, names):
     row = lambda id, second: json.dumps({"id": id, "v": second, "ts": f"2026-01-01 00:00:{second:02}"})  # noqa: E731
     # One partition: no other holds the watermark back.
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics([NewTopic(names["topic"], 1, 1)]).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], names["topic"])
     system.run("topic", "produce", names["topic"], stdin="\n".join([row("a", 1), "no JSON", row("a", 2), row("b", 31)]) + "\n")
     system.sql(
         f"CREATE TABLE {names['source']} (id STRING, v INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) "

@@ -5,21 +5,17 @@ import os
 import types
 
 import pytest
-from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import Cluster as Cassandra
-from conftest import Servers, wait_for
+from conftest import Servers, cassandra, wait_for
 
 PASSWORD = "not-for-your-eyes"
 
 
 @pytest.fixture
 def broker(tmp_path, certificates):
-    store = certificates / "keystore.pem"
-    store.write_text((certificates / "key.pem").read_text() + (certificates / "certificate.pem").read_text())
     properties = {
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_SSL",
         "listener.name.sasl.ssl.keystore.type": "PEM",
-        "listener.name.sasl.ssl.keystore.location": str(store),
+        "listener.name.sasl.ssl.keystore.location": str(certificates / "keystore.pem"),
     }
     settings = [word for item in properties.items() for word in ("--kafka-property", "=".join(item))]
     servers = Servers(tmp_path / "kafka.log", "--only", "kafka", "--kafka-login", f"ann:{PASSWORD}", *settings)
@@ -90,9 +86,8 @@ def test_the_users_pipeline_runs_unchanged_on_a_cluster_whose_kafka_wants_a_logi
     many = "SELECT count(*) AS n FROM created_users"
     wait_for("users in Cassandra", lambda: cluster.sql(many)[0]["n"] >= 20)
 
-    host, port = servers.cassandra.rsplit(":", 1)
-    with Cassandra([host], port=int(port), auth_provider=PlainTextAuthProvider("cassandra", "cassandra"), protocol_version=5) as driver:
-        stored = {row.id: row._asdict() for row in driver.connect("spark_streams").execute("SELECT * FROM created_users LIMIT 20")}
+    with cassandra(servers.cassandra) as session:
+        stored = {row.id: row._asdict() for row in session.execute("SELECT * FROM spark_streams.created_users LIMIT 20")}
     assert len(stored) == 20
     listed = ", ".join(f"'{key}'" for key in stored)
     assert {row["id"]: row for row in cluster.sql(f"SELECT * FROM created_users WHERE id IN ({listed})")} == stored

@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import hit, wait_for
+from confluent_kafka.admin import AdminClient
+from conftest import create_topics, hit, wait_for
 from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261126))
@@ -185,9 +185,7 @@ def test_embedded_topics_hold_every_row_once_under_kills(fresh_platform):
 
 def test_real_topics_hold_every_row_once_under_kills_and_pauses(fresh_cluster):
     cluster = fresh_cluster()
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("chain_in", PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, "chain_in", partitions=PARTITIONS)
     cluster.run("sql", "-c", TABLES)
     load = Chain(cluster.kafka)
     load.start()
@@ -303,9 +301,7 @@ def test_letters_also_go_to_the_topics_that_a_job_names(declared):
     servers = declared.endpoints["kafka"]
     producer = Producer({"bootstrap.servers": servers, "log_level": 0})
     # One partition: no other holds the watermark back.
-    admin = AdminClient({"bootstrap.servers": servers})
-    for future in admin.create_topics([NewTopic("timed", 1, 1)]).values():
-        future.result()
+    create_topics(servers, "timed")
     declared.run(
         "sql",
         "-c",

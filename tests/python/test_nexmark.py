@@ -10,8 +10,7 @@ import adbc_driver_flightsql.dbapi as flight_sql
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, REPOSITORY, Platform, wait_for
+from conftest import BINARY, REPOSITORY, Platform, create_topics, wait_for
 
 sys.path.append(str(REPOSITORY / "bench"))
 from nexmark_reference import Reference, side_input  # noqa: E402
@@ -69,9 +68,7 @@ def nexmark():
             subprocess.run([GENERATOR, str(EVENTS), str(EVENTS_PER_SECOND)], stdout=file, check=True)
         events = path.read_bytes().splitlines()
         assert len(events) == EVENTS
-        admin = AdminClient({"bootstrap.servers": servers})
-        for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
-            future.result()
+        create_topics(servers, TOPIC, partitions=PARTITIONS)
         # Jobs begin with a backlog; the rest comes while they run.
         produce(servers, events[: EVENTS // 2], 0)
         topic = f"'topic' = '{TOPIC}', 'properties.bootstrap.servers' = '{servers}'"

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass, replace
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 
 WRITES = {"write", "writev", "pwrite64", "pwritev", "pwritev2"}
 SYNCS = {"fsync", "fdatasync"}
@@ -183,9 +182,7 @@ def test_what_is_told_of_was_synced(fresh_platform, tmp_path):
     platform.before = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-s", "0", "-o", str(trace), "-e", f"trace={TRACED}", "-e", "signal=none", "--"]
     platform.start(deadline=180)
     kafka = platform.endpoints["kafka"]
-    admin = AdminClient({"bootstrap.servers": kafka})
-    for future in admin.create_topics([NewTopic("readings", 1, 1)]).values():
-        future.result()
+    create_topics(kafka, "readings")
     platform.run("sql", "-c", TABLES)
     producer = Producer({"bootstrap.servers": kafka})
     producer.produce("readings", json.dumps({"id": 1, "sensor": "a"}).encode())

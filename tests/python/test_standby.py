@@ -9,8 +9,7 @@ import time
 import urllib.request
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import BINARY, REPOSITORY, free_offset, wait_for
+from conftest import BINARY, REPOSITORY, create_topics, free_offset, wait_for
 from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
 TAKEOVER_S = 30
@@ -87,9 +86,7 @@ class OwnLedger(Ledger):
 
 
 def test_a_standby_takes_over_from_a_leader_that_sleeps_and_it_loses(services):
-    admin = AdminClient({"bootstrap.servers": services.kafka})
-    for future in admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(services.kafka, TOPIC, partitions=PARTITIONS)
     leader = services.start("scheduler", 0)
     wait_for("the leader", lambda: services.sql("SELECT count(*) AS n FROM polybolos.executors")[0]["n"] == 0 and services.sql("SELECT 1"))
     # The command line on the scheduler's machine needs no addresses.

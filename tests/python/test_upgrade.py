@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 
 PARTITIONS = 3
 KEYS = [f"k{number}" for number in range(20)]
@@ -24,9 +23,7 @@ class Orders:
 
     def __init__(self, servers: str, topic: str):
         self.topic = topic
-        admin = AdminClient({"bootstrap.servers": servers})
-        for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values():
-            future.result()
+        create_topics(servers, topic, partitions=PARTITIONS)
         self.producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 2, "log_level": 0})
         self.sums: dict[str, tuple[int, int]] = {}
         self.sent = 0

@@ -5,8 +5,7 @@ import uuid
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 
 WINDOWS = "DESCRIPTOR(ts), INTERVAL '10' SECOND"
 BY_WINDOW = "GROUP BY city, window_start, window_end"
@@ -25,10 +24,7 @@ def producer(system):
 
 def declare(system, producer, records: list[tuple[str, int]], stem: str, *others: str) -> None:
     """Topics of one partition, so that no other holds the watermark back. Records are in order, so that none is late."""
-    topics = [NewTopic(name, 1, 1) for name in (stem, *others)]
-    admin = AdminClient({"bootstrap.servers": system.endpoints["kafka"]})
-    for future in admin.create_topics(topics).values():
-        future.result()
+    create_topics(system.endpoints["kafka"], stem, *others)
     for city, second in records:
         producer.produce(stem, json.dumps({"city": city, "ts": f"2026-01-01 00:00:{second:02}"}))
     producer.flush(60)
