@@ -42,6 +42,46 @@ def test_a_function_answers_alike_in_queries_views_computed_columns_and_jobs(sys
     assert heading == {f"{stem}_twice(21)": 42}
 
 
+def test_an_aggregate_answers_alike_in_queries_views_windows_and_jobs(system):
+    stem = f"f{uuid.uuid4().hex[:8]}"
+    readings = [("a", 2, 1, 1), ("a", -3, 2, 3), ("b", 5, 3, 2), ("b", None, 4, 2), ("a", 8, 12, 1)]
+    records = [json.dumps({"k": k, "n": n, "w": w, "ts": f"2026-01-01 00:00:{second:02d}"}) + "\n" for k, n, second, w in readings]
+    system.run("topic", "produce", stem, stdin="".join(records))
+    system.sql(
+        f"CREATE AGGREGATE {stem}_spread(x DOUBLE) RETURNS DOUBLE RETURN max(x) - min(x); "
+        f"CREATE FUNCTION {stem}_mean(x DOUBLE, w DOUBLE) RETURNS DOUBLE AS $$ SELECT sum(x * w) / sum(w) FILTER (WHERE x IS NOT NULL) $$; "
+        f"CREATE FUNCTION {stem}_wide(x DOUBLE) RETURNS BOOLEAN AS {stem}_spread(x) > 4"
+    )
+    system.sql(
+        f"CREATE TABLE {stem} (k STRING, n BIGINT, w BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '1' MINUTE) "
+        f"WITH ('connector' = 'kafka', 'topic' = '{stem}', 'format' = 'json')"
+    )
+    columns = f"{stem}_spread(n) AS spread, max(n) AS most, {stem}_mean(n, w) FILTER (WHERE n > 0) AS mean, {stem}_wide(n) AS wide"
+    grouped = f"SELECT k, {columns} FROM {stem} GROUP BY k HAVING {stem}_spread(n) >= 0"
+    system.sql(f"CREATE VIEW {stem}_view AS {grouped}")
+    windows = f"TABLE(TUMBLE(TABLE {stem}, DESCRIPTOR(ts), INTERVAL '10' SECOND))"
+    windowed = f"SELECT k, window_start, {columns} FROM {windows} GROUP BY k, window_start, window_end"
+    figures = ("k", "spread", "most", "mean", "wide")
+    found = lambda sql: sorted(tuple(row.get(figure) for figure in figures) for row in system.sql(sql))  # noqa: E731
+    by_key = [("a", 11.0, 8, 5.0, True), ("b", 0.0, 5, 5.0, False)]
+    by_window = [("a", 0.0, 8, 8.0, False), ("a", 5.0, 2, 2.0, True), ("b", 0.0, 5, 5.0, False)]
+    declared = "spread DOUBLE, most BIGINT, mean DOUBLE, wide BOOLEAN"
+    for name, head, key, query, expected in [
+        ("direct", "k STRING", "k", grouped, by_key),
+        ("viewed", "k STRING", "k", f"SELECT * FROM {stem}_view", by_key),
+        ("windowed", "k STRING, window_start TIMESTAMP(3)", "k, window_start", windowed, by_window),
+    ]:
+        wait_for(f"the answer of the query {name}", lambda query=query: found(query), expected)
+        system.sql(f"CREATE TABLE {stem}_{name} ({head}, {declared}, PRIMARY KEY ({key}) NOT ENFORCED) WITH ({OPTIONS})")
+        system.sql(f"CREATE JOB {stem}_{name}_job AS INSERT INTO {stem}_{name} {query}")
+        wait_for(f"the answer of the job {name}", lambda name=name: found(f"SELECT * FROM {stem}_{name}"), expected)
+    assert system.sql(f"SELECT {stem}_spread(DISTINCT n) AS spread FROM {stem}") == [{"spread": 11.0}]
+    over = f"SELECT n, {stem}_spread(n) OVER (PARTITION BY k) AS spread FROM {stem} WHERE k = 'a' ORDER BY n"
+    assert system.sql(over) == [{"n": n, "spread": 11.0} for n in (-3, 2, 8)]
+    answer = system.run("sql", "-c", f"DROP FUNCTION {stem}_spread", check=False)
+    assert answer.returncode != 0 and "is used by " in answer.stderr, answer.stdout + answer.stderr
+
+
 def test_a_function_in_use_stays_what_it_is(system):
     stem = f"f{uuid.uuid4().hex[:8]}"
     refused = lambda sql: system.run("sql", "-c", sql, check=False)  # noqa: E731
@@ -79,7 +119,9 @@ def test_a_function_in_use_stays_what_it_is(system):
     "sql, said",
     [
         ("CREATE FUNCTION upper(a STRING) RETURNS STRING RETURN a", "upper is a built-in function"),
-        ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT RETURN sum(a)", "has the aggregate sum in it"),
+        ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT RETURN a - min(a)", "has a by itself beside the aggregate min"),
+        ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT RETURN sum(max(a))", "has the aggregate max in the aggregate sum"),
+        ("CREATE AGGREGATE f_bad(a BIGINT) RETURNS BIGINT RETURN a", "is to be an AGGREGATE, and there is none"),
         ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT RETURN f_bad(a)", "calls itself"),
         ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT RETURN a + nothing", "there is no column nothing"),
         ("CREATE FUNCTION f_bad(a BIGINT) RETURNS BIGINT LANGUAGE PYTHON AS $$ return a $$", "another language than SQL"),

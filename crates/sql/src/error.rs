@@ -196,6 +196,9 @@ fn plain_message(error: &DataFusionError) -> String {
     if text.starts_with("Aggregate ORDER BY is not implemented for window functions") {
         return "an aggregate OVER has no order of its own, as max_by(x, y) and array_agg(x ORDER BY y) have; write last_value(x) OVER (ORDER BY y …), or aggregate in a subquery".to_owned();
     }
+    if let Some(calls) = text.strip_prefix("Aggregate function calls cannot be nested: ") {
+        return format!("an aggregate of an aggregate takes two steps; compute the inner one in a subquery of FROM: {calls}");
+    }
     if let Some((said, _)) = text.split_once(" No function matches the given name and argument types ") {
         return not_taken(said);
     }

@@ -199,12 +199,15 @@ pub struct CreateView {
     pub at: Location,
 }
 
-/// `CREATE [OR REPLACE] FUNCTION name(a STRING) RETURNS STRING RETURN upper(a)`: an expression with a name.
+/// `CREATE [OR REPLACE] FUNCTION name(a STRING) RETURNS STRING RETURN upper(a)`: an expression with a name. It is an aggregate when there are some in its
+/// expression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreateFunction {
     pub name: String,
     pub or_replace: bool,
     pub if_not_exists: bool,
+    /// Whether it is said to be one (`CREATE AGGREGATE`).
+    pub is_aggregate: bool,
     pub parameters: Vec<Parameter>,
     pub returns: SqlType,
     pub body: Box<ast::Expr>,

@@ -9,11 +9,11 @@ use std::{
 use datafusion::{
     arrow::{compute::can_cast_types, datatypes::Field},
     common::{
-        DFSchema,
-        tree_node::{TreeNode, TreeNodeRecursion},
+        Column, DFSchema,
+        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     },
     execution::SessionState,
-    logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder},
+    logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, utils::find_aggregate_exprs},
     sql::sqlparser::ast::{self, Query, Visit, Visitor},
 };
 use serde::{Deserialize, Serialize};
@@ -196,7 +196,7 @@ fn check(create: &CreateFunction, state: &SessionState) -> Result<(), SqlError> 
         return Err(expansion::recursive(name));
     }
     if visit(&*create.body, &mut Queries).is_break() {
-        return Err(not_of_one_row(create, "a subquery"));
+        return Err(not_of_arguments(create, "a subquery"));
     }
     if let Some(unused) = create.parameters.iter().find(|parameter| expansion::uses(&create.body, &parameter.name) == 0) {
         let message = format!("function {name} does not use its parameter {}; leave it out", quoted(&unused.name));
@@ -213,11 +213,12 @@ fn check(create: &CreateFunction, state: &SessionState) -> Result<(), SqlError> 
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     if let Some(what) = refused {
-        return Err(not_of_one_row(create, &what));
+        return Err(not_of_arguments(create, &what));
     }
     // Types are settled as those of queries are.
     let rows = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::new(schema.clone()) });
-    let plan = LogicalPlanBuilder::from(rows).project([planned.alias("value")])?.build()?;
+    let (rows, value) = aggregated(create, LogicalPlanBuilder::from(rows), planned)?;
+    let plan = rows.project([value.alias("value")])?.build()?;
     let settled = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
     let found = settled.schema().field(0).data_type();
     if !can_cast_types(found, &create.returns.arrow()) {
@@ -245,10 +246,81 @@ impl Visitor for Queries {
     }
 }
 
-/// What is computed of more than the arguments of one call.
+/// Has the aggregates in a function's expression computed of all rows, and gives its value of what they are.
+fn aggregated(create: &CreateFunction, rows: LogicalPlanBuilder, value: Expr) -> Result<(LogicalPlanBuilder, Expr), SqlError> {
+    let aggregates = find_aggregate_exprs([&value]);
+    check_aggregates(create, &value, &aggregates)?;
+    if aggregates.is_empty() {
+        return Ok((rows, value));
+    }
+    let column_of = |place: usize| format!("__aggregate_{place}");
+    let above = value.transform_down(|part| {
+        Ok(match aggregates.iter().position(|aggregate| *aggregate == part) {
+            Some(place) => Transformed::new(Expr::Column(Column::new_unqualified(column_of(place))), true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        })
+    })?;
+    let named = aggregates.iter().enumerate().map(|(place, aggregate)| aggregate.clone().alias(column_of(place)));
+    Ok((rows.aggregate(Vec::<Expr>::new(), named)?, above.data))
+}
+
+/// That an expression is of rows or of groups of them, not of both, and aggregates once.
+fn check_aggregates(create: &CreateFunction, value: &Expr, aggregates: &[Expr]) -> Result<(), SqlError> {
+    let name = &create.name;
+    let refused = |message: String| Err(SqlError::invalid_at(create.at, message));
+    let Some(first) = aggregates.iter().flat_map(names_of_aggregates).next() else {
+        return match create.is_aggregate {
+            true => refused(format!(
+                "function {name} is to be an AGGREGATE, and there is none in its expression; write CREATE FUNCTION, or an aggregate of each parameter, as max(x)"
+            )),
+            false => Ok(()),
+        };
+    };
+    for aggregate in aggregates {
+        if let [outer, inner, ..] = names_of_aggregates(aggregate).as_slice() {
+            return refused(format!(
+                "function {name} has the aggregate {inner} in the aggregate {outer}, which takes two steps; let it be of the first, and a query of the second, whose FROM is a subquery with the first"
+            ));
+        }
+    }
+    let mut alone = None;
+    value.apply(|part| {
+        Ok(match part {
+            Expr::AggregateFunction(_) => TreeNodeRecursion::Jump,
+            Expr::Column(column) => {
+                alone = Some(quoted(&column.name));
+                TreeNodeRecursion::Stop
+            }
+            _ => TreeNodeRecursion::Continue,
+        })
+    })?;
+    match alone {
+        Some(parameter) => refused(format!(
+            "function {name} has {parameter} by itself beside the aggregate {first}, and an aggregate is of many rows; write an aggregate of it too, as max({parameter})"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Those in an expression, the outer ones first.
+fn names_of_aggregates(expression: &Expr) -> Vec<String> {
+    let mut names = Vec::new();
+    let walked = expression.apply(|part| {
+        if let Expr::AggregateFunction(aggregate) = part {
+            names.push(aggregate.func.name().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "the walk never fails");
+    names
+}
+
+/// What is computed of more than the arguments of one call, or of those of a group's calls.
 fn refusal(part: &Expr) -> Option<String> {
     match part {
-        Expr::AggregateFunction(aggregate) => Some(format!("the aggregate {}", aggregate.func.name())),
+        Expr::AggregateFunction(aggregate) if aggregate.func.name() == "grouping" => {
+            Some("grouping, which is of a GROUP BY,".to_owned())
+        }
         Expr::WindowFunction(_) => Some("a function OVER (…)".to_owned()),
         Expr::Unnest(_) => Some("unnest".to_owned()),
         Expr::Placeholder(placeholder) => Some(format!("the parameter {}, which has a name here,", placeholder.id)),
@@ -256,9 +328,9 @@ fn refusal(part: &Expr) -> Option<String> {
     }
 }
 
-fn not_of_one_row(create: &CreateFunction, what: &str) -> SqlError {
+fn not_of_arguments(create: &CreateFunction, what: &str) -> SqlError {
     let message = format!(
-        "function {} has {what} in it, and is computed of the arguments of one row; let the query that calls it have that",
+        "function {} has {what} in it, and is computed of its arguments alone; let the query that calls it have that",
         create.name
     );
     SqlError::unsupported_at(create.at, message)
@@ -359,7 +431,20 @@ mod tests {
             ("CREATE FUNCTION ucase(a STRING) RETURNS STRING RETURN a", "ucase is a built-in function"),
             ("CREATE FUNCTION tumble(a STRING) RETURNS STRING RETURN a", "tumble is a built-in function"),
             ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN f(a - 1)", "function f calls itself"),
-            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN sum(a)", "function f has the aggregate sum in it"),
+            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN a - min(a)", "function f has a by itself beside the aggregate min"),
+            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN sum(max(a))", "has the aggregate max in the aggregate sum"),
+            (
+                "CREATE FUNCTION g(a BIGINT) RETURNS BIGINT RETURN max(a) - min(a); CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN sum(g(a))",
+                "function f has the aggregate max in the aggregate sum",
+            ),
+            ("CREATE AGGREGATE f(a BIGINT) RETURNS BIGINT RETURN a + 1", "function f is to be an AGGREGATE, and there is none"),
+            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN sum(a) OVER ()", "function f has a function OVER (…) in it"),
+            (
+                "CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN max(grouping(a))",
+                "function f has grouping, which is of a GROUP BY",
+            ),
+            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN sum(unnest(make_array(a)))", "function f has unnest in it"),
+            ("CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN array_agg(a)", "its expression gives ARRAY<BIGINT>"),
             (
                 "CREATE FUNCTION f(a BIGINT) RETURNS BIGINT RETURN rank() OVER (ORDER BY a)",
                 "function f has a function OVER (…) in it",

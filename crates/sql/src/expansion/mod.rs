@@ -1,6 +1,8 @@
 //! Calls of the functions that users have created, written out before anything is planned: `f(x)` is `CAST(<its expression, with CAST(x AS type) for each
 //! parameter> AS type)`, so that jobs, EXPLAIN and `VERIFY` see what a function means and none has to know it. The functions travel in the state in which
-//! a statement is planned. A built-in function keeps its name.
+//! a statement is planned. A built-in function keeps its name. A function whose expression has aggregates is one.
+mod aggregates;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -22,12 +24,13 @@ use polybolos_tables::{
     statement::{MAX_STATEMENT_BYTES, too_long},
 };
 
+use self::aggregates::{Aggregates, Rows, is_aggregate};
 use crate::{
     catalog::FunctionDefinition,
     error::SqlError,
     limits::Limits,
     location::Location,
-    parser::{clause_of, data_type, folded, takes_no},
+    parser::{data_type, folded},
     statement::CreateFunction,
     types::SqlType,
     walk::{visit, visit_expressions, visit_expressions_mut, visit_mut},
@@ -120,6 +123,7 @@ struct Learnt {
     function: CreateFunction,
     /// How often its expression names each parameter.
     uses: Vec<usize>,
+    aggregates: Aggregates,
     bytes: usize,
 }
 
@@ -158,14 +162,12 @@ impl Writer<'_> {
     /// What a call of a user's function means; `None`: it is one of another.
     fn meant(&mut self, call: &Function) -> Result<Option<Expr>, SqlError> {
         let Some(name) = name_of(call).filter(|name| self.is_declared(name)) else { return Ok(None) };
-        if let Some(clause) = clause_of(call) {
-            return Err(SqlError::unsupported(takes_no(&name, clause)));
-        }
         self.learn(&name)?;
-        let Some(Learnt { function, uses, bytes }) = self.learnt.get(&name) else { return Ok(None) };
+        let Some(Learnt { function, uses, aggregates, bytes }) = self.learnt.get(&name) else { return Ok(None) };
+        let rows = Rows::of(call, function, aggregates, self.state)?;
         let arguments = arguments(function, call)?;
         let mut values = Vec::with_capacity(arguments.len());
-        self.bytes += bytes;
+        self.bytes += bytes + rows.bytes() * aggregates.count;
         for ((argument, parameter), uses) in arguments.into_iter().zip(&function.parameters).zip(uses) {
             if *uses > 1
                 && let Some(volatile) = volatile_of(argument, self.state)
@@ -183,8 +185,14 @@ impl Writer<'_> {
             let message = format!("with function {name} written out, {}", too_long());
             return Err(SqlError::TooLarge { at: Location::START, message });
         }
-        let mut body = (*function.body).clone();
+        let (mut body, state) = ((*function.body).clone(), self.state);
+        // What is put in is not walked: names in arguments and in FILTER are the query's.
         let _: ControlFlow<Infallible> = visit_expressions_mut(&mut body, |part| {
+            if let Expr::Function(call) = &mut *part
+                && is_aggregate(call, state)
+            {
+                rows.put_on(call);
+            }
             let Expr::Identifier(name) = &*part else { return ControlFlow::Continue(()) };
             let name = folded(name);
             if let Some(place) = function.parameters.iter().position(|parameter| parameter.name == name) {
@@ -222,8 +230,9 @@ impl Writer<'_> {
         }
         self.open.pop();
         let uses = function.parameters.iter().map(|parameter| uses(&function.body, &parameter.name)).collect();
+        let aggregates = Aggregates::of(&function, self.state);
         let bytes = function.body.to_string().len();
-        self.learnt.insert(name.to_owned(), Learnt { function, uses, bytes });
+        self.learnt.insert(name.to_owned(), Learnt { function, uses, aggregates, bytes });
         Ok(())
     }
 }
@@ -273,7 +282,7 @@ fn cast(expression: Expr, sql_type: &SqlType) -> Result<Expr, SqlError> {
 }
 
 /// A function in `expression` that answers differently each time.
-fn volatile_of(expression: &Expr, state: &SessionState) -> Option<String> {
+fn volatile_of(expression: &impl Visit, state: &SessionState) -> Option<String> {
     let is_volatile = |name: &String| {
         let function = state.scalar_functions().get(name);
         function.is_some_and(|function| function.signature().volatility == Volatility::Volatile)

@@ -85,8 +85,8 @@ pub(crate) fn with_negatives(query: &Query) -> Query {
 }
 
 /// `count(DISTINCT a, b)` counts the rows of both, of which neither is NULL: DataFusion counts distinct values of one expression alone.
-pub(super) fn count_together(query: &mut Query) {
-    let done: ControlFlow<()> = visit_expressions_mut(query, |expression| {
+pub(super) fn count_together(node: &mut impl VisitMut) {
+    let done: ControlFlow<()> = visit_expressions_mut(node, |expression| {
         if let Expr::Function(function) = expression
             && let Some(arguments) = counted_together(function)
         {
@@ -446,7 +446,7 @@ pub(super) fn set_arguments(function: &mut Function, args: Vec<FunctionArg>) {
 }
 
 /// Aggregates the rows alone of which `condition` is true.
-pub(super) fn only(function: &mut Function, condition: Expr) {
+pub(crate) fn only(function: &mut Function, condition: Expr) {
     let condition = Expr::Nested(Box::new(condition));
     function.filter = Some(Box::new(match function.filter.take() {
         Some(filter) => {

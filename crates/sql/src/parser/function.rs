@@ -1,10 +1,11 @@
-//! Reads `CREATE FUNCTION` and `DROP FUNCTION`: an expression with a name, as SQL's standard, PostgreSQL and Databricks write it.
+//! Reads `CREATE FUNCTION` and `DROP FUNCTION`: an expression with a name, as SQL's standard, PostgreSQL and Databricks write it, and BigQuery where it says
+//! `AGGREGATE`.
 use datafusion::sql::sqlparser::{
     ast::{DataType, Expr, FunctionArguments},
     tokenizer::Token,
 };
 
-use super::{call_of, casts, cursor::Cursor, folded, numbers, precedence, rewrite_alone, tokenise, types::read_type};
+use super::{call_of, casts, cursor::Cursor, equivalents, folded, numbers, precedence, rewrite_alone, tokenise, types::read_type};
 use crate::{
     error::SqlError,
     limits::Limits,
@@ -22,16 +23,46 @@ const BOUNDS: [&str; 4] = ["start", "end", "rowtime", "proctime"];
 
 const EXAMPLE: &str = "a function is an expression: CREATE FUNCTION name(a STRING) RETURNS STRING RETURN upper(a)";
 
-/// After `CREATE [OR REPLACE] [TEMPORARY] FUNCTION`. Temporary ones are kept as all others, as views are.
-pub(super) fn create_function(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<CreateFunction, SqlError> {
+const AGGREGATE_EXAMPLE: &str =
+    "an aggregate is an expression of aggregates: CREATE AGGREGATE name(x DOUBLE) RETURNS DOUBLE RETURN max(x) - min(x)";
+
+/// After `CREATE [OR REPLACE]`; `None`: it is of something else than a function. Temporary ones are kept as all others, as views are.
+pub(super) fn create(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Option<CreateFunction>, SqlError> {
+    let mut ahead = cursor.clone();
+    let _ = ahead.word("TEMPORARY") || ahead.word("TEMP");
+    let is_aggregate = ahead.word("AGGREGATE");
+    if !ahead.word("FUNCTION") && !is_aggregate {
+        return Ok(None);
+    }
+    *cursor = ahead;
+    if is_aggregate {
+        refuse_states(cursor)?;
+    }
+    create_function(cursor, or_replace, is_aggregate).map(Some)
+}
+
+/// PostgreSQL's aggregates are of functions that take a state from row to row.
+fn refuse_states(cursor: &Cursor<'_>) -> Result<(), SqlError> {
+    let says = |said: &str| {
+        let is_said = |token: &Token| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case(said));
+        cursor.remaining().iter().any(|token| is_said(&token.token))
+    };
+    if !says("sfunc") || !says("stype") {
+        return Ok(());
+    }
+    Err(SqlError::unsupported_at(cursor.at(), format!("SFUNC and STYPE are not supported; {AGGREGATE_EXAMPLE}")))
+}
+
+fn create_function(cursor: &mut Cursor<'_>, or_replace: bool, is_aggregate: bool) -> Result<CreateFunction, SqlError> {
     let at = cursor.at();
+    let example = if is_aggregate { AGGREGATE_EXAMPLE } else { EXAMPLE };
     let if_not_exists = cursor.words(&["IF", "NOT", "EXISTS"]);
     if or_replace && if_not_exists {
         return Err(SqlError::syntax(at, "OR REPLACE and IF NOT EXISTS say two things; write one of them"));
     }
     let name = name(cursor)?;
     if *cursor.peek() != Token::LParen {
-        return Err(cursor.expected_or("\"(\" and parameters", EXAMPLE));
+        return Err(cursor.expected_or("\"(\" and parameters", example));
     }
     let parameters = parameters(cursor, &name)?;
     cursor.expect_word("RETURNS")?;
@@ -47,7 +78,11 @@ pub(super) fn create_function(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
         if text.is_none() && cursor.word("RETURN") {
             body = Some(expression(cursor, at)?);
         } else if text.is_none() && cursor.word("AS") {
-            text = Some((cursor.at(), words(cursor)?));
+            if is_text(cursor.peek()) {
+                text = Some((cursor.at(), words(cursor)?));
+            } else {
+                body = Some(expression(cursor, at)?);
+            }
         } else {
             property(cursor, &name)?;
         }
@@ -55,11 +90,11 @@ pub(super) fn create_function(cursor: &mut Cursor<'_>, or_replace: bool) -> Resu
     if let Some((at, text)) = text {
         body = Some(expression_of_text(&text, cursor.limits(), at)?);
     }
-    let Some(body) = body else { return Err(cursor.expected_or("RETURN and an expression", EXAMPLE)) };
-    Ok(CreateFunction { name, or_replace, if_not_exists, parameters, returns, body: Box::new(body), at })
+    let Some(body) = body else { return Err(cursor.expected_or("RETURN and an expression", example)) };
+    Ok(CreateFunction { name, or_replace, if_not_exists, is_aggregate, parameters, returns, body: Box::new(body), at })
 }
 
-/// After `DROP [TEMPORARY] FUNCTION`.
+/// After `DROP [TEMPORARY] FUNCTION`, or `AGGREGATE`.
 pub(super) fn drop_function(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     let if_exists = cursor.words(&["IF", "EXISTS"]);
     let name = name(cursor)?;
@@ -182,6 +217,11 @@ fn property(cursor: &mut Cursor<'_>, function: &str) -> Result<(), SqlError> {
     if is_known { Ok(()) } else { Err(cursor.expected_or("RETURN and an expression", EXAMPLE)) }
 }
 
+/// Whether what follows AS is the function's text; else it is the expression itself, as in BigQuery.
+fn is_text(token: &Token) -> bool {
+    matches!(token, Token::DollarQuotedString(_) | Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_))
+}
+
 /// PostgreSQL's text of a function.
 fn words(cursor: &mut Cursor<'_>) -> Result<String, SqlError> {
     let text = match cursor.peek() {
@@ -224,6 +264,7 @@ fn expression(cursor: &mut Cursor<'_>, at: Location) -> Result<Expr, SqlError> {
     precedence::mend(&mut expression);
     numbers::keep_digits(&mut expression, at)?;
     rewrite_alone(&mut expression, at)?;
+    equivalents::count_together(&mut expression);
     Ok(expression)
 }
 
@@ -278,6 +319,17 @@ mod tests {
         let rewritten = read("CREATE FUNCTION kind(IN n BIGINT) RETURNS STRING RETURN if(n > 1, 'many', 'one')").unwrap();
         assert_eq!(rewritten.signature(), "kind(n BIGINT)");
         assert_eq!(rewritten.body.to_string(), "CASE WHEN n > 1 THEN 'many' ELSE 'one' END");
+        let spread = "FUNCTION spread(x DOUBLE) RETURNS DOUBLE RETURN max(x) - min(x)";
+        let head = "spread(x DOUBLE) RETURNS DOUBLE";
+        for (sql, says_so) in [
+            (format!("CREATE FUNCTION {head} RETURN max(x) - min(x)"), false),
+            (format!("CREATE FUNCTION {head} AS max(x) - min(x)"), false),
+            (format!("CREATE AGGREGATE {head} RETURN max(x) - min(x)"), true),
+            (format!("CREATE OR REPLACE TEMP AGGREGATE FUNCTION {head} LANGUAGE SQL AS $$ SELECT max(x) - min(x) $$"), true),
+        ] {
+            let create = read(&sql).unwrap();
+            assert_eq!((create.to_string().as_str(), create.is_aggregate), (spread, says_so), "{sql}");
+        }
     }
 
     #[test]
@@ -286,6 +338,8 @@ mod tests {
         let dropped = |if_exists| StatementKind::DropFunction { name: "f".into(), if_exists };
         assert_eq!(kind("DROP FUNCTION f RESTRICT"), dropped(false));
         assert_eq!(kind("DROP TEMPORARY FUNCTION IF EXISTS F"), dropped(true));
+        assert_eq!(kind("DROP AGGREGATE f"), dropped(false));
+        assert_eq!(kind("DROP AGGREGATE FUNCTION IF EXISTS f"), dropped(true));
         assert_eq!(kind("SHOW FUNCTIONS"), StatementKind::Show(Show::Functions));
         assert_eq!(kind("SHOW USER FUNCTIONS"), StatementKind::Show(Show::Functions));
         for sql in ["SHOW CREATE FUNCTION f", "DESCRIBE FUNCTION f", "DESC FUNCTION F"] {
@@ -311,6 +365,9 @@ mod tests {
             ("CREATE FUNCTION f(a INT) RETURNS INT AS $$ SELECT a FROM t $$", "expected the end of the statement"),
             ("CREATE FUNCTION s.f(a INT) RETURNS INT RETURN a", "functions have no schema"),
             ("CREATE OR REPLACE FUNCTION IF NOT EXISTS f(a INT) RETURNS INT RETURN a", "write one of them"),
+            ("CREATE AGGREGATE f(a INT) RETURNS INT", "expected RETURN and an expression"),
+            ("CREATE AGGREGATE f(float8) (sfunc = float8pl, stype = float8)", "SFUNC and STYPE are not supported; an aggregate is"),
+            ("CREATE FUNCTION f(a INT) RETURNS INT AS", "expected an expression"),
             ("CREATE OR REPLACE VIEW v AS SELECT 1", "write DROP and CREATE"),
             ("DROP FUNCTION f(INT)", "leave its types out"),
             ("DROP FUNCTION f CASCADE", "CASCADE does not exist"),

@@ -45,7 +45,7 @@ use datafusion::sql::sqlparser::{
 pub(crate) use self::{
     calls::{clause_of, takes_no},
     casts::beneath,
-    equivalents::{with_named_casts, with_negatives},
+    equivalents::{only, with_named_casts, with_negatives},
     function::{data_type, is_free},
     headings::{folded, is_wildcard},
     interval::microseconds,
@@ -384,12 +384,8 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     cursor.advance();
     let refuse = |message: &str| Err(SqlError::unsupported_at(at, message));
     if cursor.words(&["OR", "REPLACE"]) {
-        // Flink's and PostgreSQL's words for what is kept here as all others.
-        let mut ahead = cursor.clone();
-        let _ = ahead.word("TEMPORARY") || ahead.word("TEMP");
-        if ahead.word("FUNCTION") {
-            *cursor = ahead;
-            return Ok(StatementKind::CreateFunction(function::create_function(cursor, true)?));
+        if let Some(create) = function::create(cursor, true)? {
+            return Ok(StatementKind::CreateFunction(create));
         }
         return refuse("CREATE OR REPLACE is for functions alone; write DROP and CREATE");
     }
@@ -402,8 +398,8 @@ fn create(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     if cursor.words(&["TEMPORARY", "VIEW"]) || cursor.words(&["TEMP", "VIEW"]) || cursor.word("VIEW") {
         return Ok(StatementKind::CreateView(view::create_view(cursor)?));
     }
-    if cursor.words(&["TEMPORARY", "FUNCTION"]) || cursor.words(&["TEMP", "FUNCTION"]) || cursor.word("FUNCTION") {
-        return Ok(StatementKind::CreateFunction(function::create_function(cursor, false)?));
+    if let Some(create) = function::create(cursor, false)? {
+        return Ok(StatementKind::CreateFunction(create));
     }
     if cursor.word("TEMPORARY") || cursor.word("TEMP") {
         return refuse("temporary tables are not supported; write CREATE TABLE, and DROP TABLE when done");
@@ -454,7 +450,7 @@ fn drop_object(cursor: &mut Cursor<'_>) -> Result<StatementKind, SqlError> {
     let at = cursor.at();
     cursor.advance();
     let temporary = cursor.word("TEMPORARY");
-    if cursor.word("FUNCTION") {
+    if cursor.words(&["AGGREGATE", "FUNCTION"]) || cursor.word("AGGREGATE") || cursor.word("FUNCTION") {
         return function::drop_function(cursor);
     }
     let is_view = cursor.word("VIEW");
