@@ -1,9 +1,10 @@
 //! Weighted rows per key, in order: the rows that a join matches, a partition's rows by sort key, the values of an aggregate that can lose some.
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::{DefaultHashBuilder, Equivalent, HashMap};
+use indexmap::IndexMap;
 
 use crate::{
     expiry::{Expiry, NEVER},
-    size::{allocated, slot},
+    size::{Key, allocated, elsewhere, slot},
     sorted::Sorted,
     spill::Cold,
 };
@@ -49,14 +50,14 @@ struct Held {
 }
 
 /// What the index of expiries has: a key all of whose rows end together, or one row of a key.
-type Ending = (Bytes, Option<Bytes>);
+type Ending = (Key, Option<Bytes>);
 
 #[derive(Hash)]
 struct EndingOf<'a>(&'a [u8], Option<&'a [u8]>);
 
 impl Equivalent<Ending> for EndingOf<'_> {
     fn equivalent(&self, (key, row): &Ending) -> bool {
-        self.0 == key.as_ref() && self.1 == row.as_deref()
+        self.0 == key.as_slice() && self.1 == row.as_deref()
     }
 }
 
@@ -70,7 +71,7 @@ struct Endings {
 
 impl Endings {
     fn size(key: &[u8], row: Option<&[u8]>) -> usize {
-        slot::<Ending>() + allocated(key.len()) + row.map_or(0, |row| allocated(row.len()))
+        slot::<Ending>() + elsewhere(key) + row.map_or(0, |row| allocated(row.len()))
     }
 
     fn add(&mut self, at: i64, key: &[u8], row: Option<&[u8]>) {
@@ -143,6 +144,9 @@ impl Bucket {
 
 type ChangedBucket = Sorted<Change>;
 
+/// Changed keys lie one behind the other, in the order in which they came.
+type Overlay = IndexMap<Key, ChangedBucket, DefaultHashBuilder>;
+
 /// What a row takes among others of its key.
 fn size(row: &[u8]) -> usize {
     // Lists and trees of rows have room to spare.
@@ -151,13 +155,13 @@ fn size(row: &[u8]) -> usize {
 
 /// What a key with rows takes beside them.
 fn size_of_key(key: &[u8]) -> usize {
-    slot::<(Bytes, Bucket)>() + allocated(key.len())
+    slot::<(Key, Bucket)>() + elsewhere(key)
 }
 
 #[derive(Debug, Default)]
 pub struct BucketTable {
-    base: HashMap<Bytes, Bucket>,
-    overlay: HashMap<Bytes, ChangedBucket>,
+    base: HashMap<Key, Bucket>,
+    overlay: Overlay,
     endings: Endings,
     rows: usize,
     /// What `base` takes.
@@ -215,7 +219,7 @@ impl BucketTable {
         } else if let Some(bucket) = self.overlay.get_mut(key) {
             bucket.remove(row);
             if bucket.is_empty() {
-                self.overlay.remove(key);
+                self.overlay.swap_remove(key);
             }
         }
     }
@@ -233,7 +237,7 @@ impl BucketTable {
     fn change_weight(&mut self, key: &[u8], row: &[u8], weight: i64, matches: Option<i64>, expiry: Option<i64>) -> (i64, i64) {
         let recorded = self.base.get(key).and_then(|bucket| bucket.rows.get(row)).copied();
         let held = recorded.filter(|held| !self.endings.expiry.hides(held.expiry));
-        let bucket = self.overlay.entry_ref(key).or_default();
+        let bucket = self.overlay.entry(key.into()).or_default();
         let changed = bucket.get_mut(row);
         let before = changed.as_ref().map_or(held.map(|held| held.entry), |change| change.entry).unwrap_or_default();
         let mut after = before.weight + weight;
@@ -247,7 +251,7 @@ impl BucketTable {
             _ if entry.is_none() && recorded.is_none() => {
                 bucket.remove(row);
                 if bucket.is_empty() {
-                    self.overlay.remove(key);
+                    self.overlay.swap_remove(key);
                 }
             }
             Some(change) => *change = Change { entry, expiry: expiry.or(change.expiry) },
@@ -326,16 +330,16 @@ impl BucketTable {
     /// Memory that it takes, about, the changes of the running task included.
     pub fn bytes(&self) -> usize {
         let change = |(row, _): (&Bytes, &Change)| size(row);
-        let bucket = |(key, bucket): (&Bytes, &ChangedBucket)| size_of_key(key) + bucket.iter().map(change).sum::<usize>();
+        let bucket = |(key, bucket): (&Key, &ChangedBucket)| size_of_key(key) + bucket.iter().map(change).sum::<usize>();
         self.bytes + self.endings.bytes + self.overlay.iter().map(bucket).sum::<usize>()
     }
 
-    fn overlaid(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
+    fn overlaid(&self) -> impl Iterator<Item = (&Key, &Bytes, &Change)> {
         self.overlay.iter().flat_map(|(key, bucket)| bucket.iter().map(move |(row, change)| (key, row, change)))
     }
 
     /// What came and ended with the running task is none.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = (&Bytes, &Bytes, &Change)> {
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&Key, &Bytes, &Change)> {
         let ended = |change: &Change| change.expiry.is_some_and(|at| self.endings.expiry.is_declared(at));
         let is_recorded = |key: &[u8], row: &[u8]| self.base.get(key).is_some_and(|bucket| bucket.rows.get(row).is_some());
         self.overlaid().filter(move |(key, row, change)| !ended(change) || is_recorded(key, row))

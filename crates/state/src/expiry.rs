@@ -50,6 +50,10 @@ impl<T: Hash + Eq> Expiry<T> {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
     pub fn remove(&mut self, at: i64, entry: &(impl Hash + Equivalent<T>)) {
         if at == NEVER {
             return;

@@ -2,6 +2,18 @@
 use std::hash::Hash;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+/// Most keys are three columns of numbers and times at most. In place, they need no allocation, and none to look at when keys are compared. (One byte less than a
+/// multiple of eight: so much the smaller is the whole.)
+pub(crate) type Key = SmallVec<[u8; KEY_BYTES]>;
+
+const KEY_BYTES: usize = 31;
+
+/// What a key takes that has no room in place.
+pub(crate) fn elsewhere(key: &[u8]) -> usize {
+    if key.len() > KEY_BYTES { allocated(key.len()) } else { 0 }
+}
 
 /// An allocation of so many bytes.
 pub(crate) fn allocated(bytes: usize) -> usize {

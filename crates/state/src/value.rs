@@ -1,28 +1,19 @@
 //! One value per key: the accumulators of a group.
-use hashbrown::HashMap;
-use smallvec::SmallVec;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use indexmap::{IndexMap, map::Entry};
 
 use crate::{
     StateError,
     expiry::{Expiry, NEVER},
-    size::{allocated, shrink, slot},
+    size::{Key, elsewhere, shrink, slot},
     spill::{Choice, Cold, Parts},
 };
 
-/// Most keys are three columns of numbers and times at most. In place, they need no allocation, and none to look at when keys are compared. (One byte less than a
-/// multiple of eight: so much the smaller is the whole.)
-type Key = SmallVec<[u8; 31]>;
+/// Most accumulators are three numbers at most: as keys are, they lie in place.
+type Value = Key;
 
-/// Most accumulators are a number or two.
-type Value = SmallVec<[u8; 23]>;
-
-/// What bytes take that have no room in place.
-fn elsewhere<const N: usize>(bytes: &SmallVec<[u8; N]>) -> usize
-where
-    [u8; N]: smallvec::Array<Item = u8>,
-{
-    if bytes.spilled() { allocated(bytes.capacity()) } else { 0 }
-}
+/// Changes lie one behind the other, in the order in which they came: an epoch may have as many as there are keys, and goes through them several times.
+type Overlay = IndexMap<Key, Change, DefaultHashBuilder>;
 
 #[derive(Debug)]
 pub(crate) struct Change {
@@ -47,7 +38,7 @@ fn size(key: &Key, value: &Value, expiry: i64) -> usize {
 #[derive(Debug, Default)]
 pub struct ValueTable {
     base: HashMap<Key, Held>,
-    overlay: HashMap<Key, Change>,
+    overlay: Overlay,
     expiry: Expiry<Key>,
     /// What `base` takes.
     bytes: usize,
@@ -103,11 +94,24 @@ impl ValueTable {
 
     /// `None` leaves the expiry as it was, unless entries expire some time after their last change.
     pub fn put(&mut self, key: &[u8], value: &[u8], expiry: Option<i64>) {
-        let expiry = expiry.or(self.default_expiry).or_else(|| match self.overlay.get(key) {
-            Some(change) => change.expiry,
-            None => self.base.get(key).map(|held| held.expiry).filter(|at| *at != NEVER && !self.expiry.hides(*at)),
-        });
-        self.overlay.insert(key.into(), Change { value: Some(value.into()), expiry });
+        let (base, expiries, expiry) = (&self.base, &self.expiry, expiry.or(self.default_expiry));
+        match self.overlay.entry(key.into()) {
+            Entry::Occupied(mut entry) => {
+                let change = entry.get_mut();
+                *change = Change { value: Some(value.into()), expiry: expiry.or(change.expiry) };
+            }
+            Entry::Vacant(entry) => {
+                let held = || base.get(key).map(|held| held.expiry).filter(|at| *at != NEVER && !expiries.hides(*at));
+                // The key is looked for only where something that is held ends.
+                let expiry = expiry.or_else(|| if expiries.is_empty() { None } else { held() });
+                entry.insert(Change { value: Some(value.into()), expiry });
+            }
+        }
+    }
+
+    /// Makes room for so many more changes.
+    pub fn reserve(&mut self, changes: usize) {
+        self.overlay.reserve(changes);
     }
 
     pub fn delete(&mut self, key: &[u8]) {
@@ -116,7 +120,7 @@ impl ValueTable {
             let expiry = Some(held.expiry).filter(|at| *at != NEVER);
             self.overlay.insert(key.into(), Change { value: None, expiry });
         } else {
-            self.overlay.remove(key);
+            self.overlay.swap_remove(key);
         }
     }
 

@@ -354,6 +354,7 @@ impl Operator for Aggregate {
         }
         let rows = self.state_format()?.encode(&states)?;
         let table = values(groups_table);
+        table.reserve(count);
         for group in 0..count {
             table.put(touched.keys.row(group), rows.row(group), touched.expiries[group]);
         }

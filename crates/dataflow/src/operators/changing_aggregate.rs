@@ -286,6 +286,7 @@ impl Operator for ChangingAggregate {
         }
         let encoded = format.encode(&kept)?;
         let table = values(groups_table);
+        table.reserve(alive.len());
         for (row, &group) in alive.iter().enumerate() {
             table.put(touched.keys.row(group), encoded.row(row), touched.expiries[group]);
         }
