@@ -10,7 +10,8 @@ use datafusion::{
     },
 };
 
-use super::equivalents::{MAX_REPEATED, call, case, text, unit_name};
+use super::building::{MAX_REPEATED, call, case, text};
+use crate::functions::is_unit;
 
 /// What a call of `name`, in small letters, is; `None`: what it says.
 pub(super) fn call_of(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, String> {
@@ -140,6 +141,21 @@ pub(super) fn interval(length: &str) -> Expr {
         last_field: None,
         fractional_seconds_precision: None,
     })
+}
+
+/// `DAY`, also as a text or in the plural, in small letters.
+fn unit_name(unit: &Expr) -> Option<String> {
+    let word = match unit {
+        Expr::Identifier(word) if word.quote_style.is_none() => word.value.to_ascii_lowercase(),
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(word) => word.to_ascii_lowercase(),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let word = word.strip_prefix("sql_tsi_").unwrap_or(&word);
+    let singular = word.strip_suffix('s').unwrap_or(word);
+    is_unit(singular).then(|| singular.to_owned())
 }
 
 #[cfg(test)]

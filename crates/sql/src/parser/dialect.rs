@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::Token,
 };
 
-use super::{equivalents::MAX_REPEATED, json_clauses};
+use super::{building::MAX_REPEATED, json_clauses};
 
 /// Below `+` and `-`, above everything else. What takes a step goes before what joins texts, so that `'a' || json ->> 'b'` is what it looks like.
 const STEP: u8 = 27;

@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{LimitClause, Query, VisitorMut};
 
-use super::equivalents::number;
+use super::building::number;
 use crate::{error::SqlError, location::Location, walk::visit_mut};
 
 /// The query with LIMIT wherever it says FETCH.

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::Token,
 };
 
-use super::{call_of, casts, cursor::Cursor, equivalents, folded, numbers, precedence, rewrite_alone, tokenise, types::read_type};
+use super::{call_of, casts, counts, cursor::Cursor, folded, numbers, precedence, rewrite_alone, tokenise, types::read_type};
 use crate::{
     error::SqlError,
     limits::Limits,
@@ -264,7 +264,7 @@ fn expression(cursor: &mut Cursor<'_>, at: Location) -> Result<Expr, SqlError> {
     precedence::mend(&mut expression);
     numbers::keep_digits(&mut expression, at)?;
     rewrite_alone(&mut expression, at)?;
-    equivalents::count_together(&mut expression);
+    counts::count_together(&mut expression);
     Ok(expression)
 }
 

@@ -9,8 +9,8 @@ use datafusion::{
 };
 
 use super::{
+    building::{call, text},
     dates::interval,
-    equivalents::{call, text},
 };
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;

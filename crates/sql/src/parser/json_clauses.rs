@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    equivalents::{MAX_REPEATED, call, text},
+    building::{MAX_REPEATED, call, text},
     window,
 };
 use crate::walk::visit_expressions_mut;

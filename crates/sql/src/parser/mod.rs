@@ -1,8 +1,10 @@
 //! One parser for every door. Scripts are tokenised as a whole, so that strings, comments and quoted identifiers are what they look
 //! like; limits are checked on tokens; our own statements are read here, queries and expressions by sqlparser.
+mod building;
 mod calls;
 mod casts;
 mod clauses;
+mod counts;
 mod cursor;
 mod dates;
 mod dialect;
@@ -13,11 +15,13 @@ mod group_window;
 mod grouping_sets;
 mod headings;
 mod hints;
+mod instants;
 mod interval;
 mod interval_products;
 mod interval_ranges;
 mod job;
 mod json_clauses;
+mod marks;
 mod named_windows;
 mod numbers;
 mod ordered_aggregates;
@@ -43,13 +47,14 @@ use datafusion::sql::sqlparser::{
 };
 
 pub(crate) use self::{
+    building::only,
     calls::{clause_of, takes_no},
     casts::beneath,
-    equivalents::{only, with_named_casts, with_negatives},
     function::{data_type, is_free},
     headings::{folded, is_wildcard},
     interval::microseconds,
     job::with_options,
+    marks::{with_named_casts, with_negatives},
     ordinals::with_places,
     window::call_of,
 };
@@ -367,7 +372,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     numbers::keep_digits(&mut query, at)?;
     rows::rewrite(&mut query, at)?;
     equivalents::rewrite(&mut query, at)?;
-    equivalents::count_together(&mut query);
+    counts::count_together(&mut query);
     // Behind it: a cast that is cut has the name of its column, too.
     casts::name(&mut query);
     text_lengths::cut(&mut query, at)?;

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
     OrderByOptions,
 };
 
-use super::equivalents::{MAX_REPEATED, call, number, only, rename, set_arguments, text};
+use super::building::{MAX_REPEATED, call, number, only, rename, set_arguments, text};
 
 /// The value in the row with the least or the greatest `order`, which is not NULL.
 pub(super) fn by_order(name: &str, value: Expr, order: Expr, function: &mut Function) {

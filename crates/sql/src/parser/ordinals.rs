@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Value, VisitorMut,
 };
 
-use super::equivalents::number;
+use super::building::number;
 use crate::walk::{visit_expressions, visit_mut};
 
 pub(super) fn resolve(query: &mut Query) {

@@ -2,7 +2,7 @@
 //! Both are written anew here, so they have to be constants.
 use datafusion::sql::sqlparser::ast::{Expr, Value, ValueWithSpan};
 
-use super::equivalents::{matches, text};
+use super::building::{matches, text};
 
 const BACKSLASH: char = '\\';
 

@@ -7,8 +7,8 @@ use datafusion::sql::sqlparser::ast::{
 use polybolos_tables::plain::shortened;
 
 use super::{
+    building::{MAX_REPEATED, row_of},
     clauses::has_query,
-    equivalents::{MAX_REPEATED, row_of},
     rewrite_each,
 };
 use crate::{error::SqlError, location::Location};

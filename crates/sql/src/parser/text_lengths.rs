@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharLengthUnits, CharacterLength, DataType, Expr, VisitMut};
 
 use super::{
-    equivalents::{call, number},
+    building::{call, number},
     rewrite_each,
 };
 use crate::{error::SqlError, location::Location};

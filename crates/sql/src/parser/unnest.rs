@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
+    building::{call, plain, text},
     dialect::Generic,
-    equivalents::{call, plain, text},
 };
 use crate::{
     error::SqlError,
