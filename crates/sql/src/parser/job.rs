@@ -7,7 +7,7 @@ use datafusion::{
     },
 };
 
-use super::{cursor::Cursor, query, table::options, tokenise, window::is_word};
+use super::{cursor::Cursor, queries::query, table::options, tokenise, window::is_word};
 use crate::{
     error::SqlError,
     location::{LineIndex, Location},

@@ -2,7 +2,7 @@
 use super::{
     cursor::Cursor,
     job::{columns, emit_at},
-    query,
+    queries::query,
 };
 use crate::{error::SqlError, statement::CreateView};
 
