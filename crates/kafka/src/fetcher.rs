@@ -1,6 +1,7 @@
 //! Reading ahead: one long-lived consumer per source and executor fetches its partitions' records before an epoch asks for them, and hands
 //! out exact ranges. A thread per consumer takes records from one queue per partition into chunks; a partition that holds enough is left
 //! alone, and librdkafka stops fetching it, so a backlog of any size takes bounded memory and nothing is fetched twice.
+mod bell;
 mod buffer;
 mod comeback;
 mod polling;
