@@ -473,6 +473,4 @@ fn sink_name(sink: SinkId) -> String {
 }
 
 #[cfg(test)]
-mod state_tests;
-#[cfg(test)]
 mod tests;

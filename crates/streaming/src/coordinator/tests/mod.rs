@@ -3,6 +3,7 @@ mod attempts;
 mod life;
 mod logs;
 mod sinks;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,11 @@ use crate::{
     report::{PartReport, StepTimes},
 };
 
-pub(super) const SOURCE: SourceId = SourceId(0);
-pub(super) const SINK: SinkId = SinkId(0);
+const SOURCE: SourceId = SourceId(0);
+const SINK: SinkId = SinkId(0);
 
 /// A new job that reads two partitions.
-pub(super) fn manifest() -> Manifest {
+fn manifest() -> Manifest {
     let next = BTreeMap::from([(0, 0), (1, 0)]);
     let topic_id = Some("first".to_owned());
     let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
@@ -30,11 +31,11 @@ pub(super) fn manifest() -> Manifest {
 }
 
 /// A leading coordinator and all that it has done since it was last asked.
-pub(super) struct Bench {
-    pub coordinator: JobCoordinator,
-    pub now: Now,
+struct Bench {
+    coordinator: JobCoordinator,
+    now: Now,
     swaps: u64,
-    pub done: Vec<Action>,
+    done: Vec<Action>,
 }
 
 impl Bench {
@@ -43,7 +44,7 @@ impl Bench {
     }
 
     /// Leads the job, with its topic known.
-    pub fn leading_as(manifest: Manifest, config: CoordinatorConfig) -> Self {
+    fn leading_as(manifest: Manifest, config: CoordinatorConfig) -> Self {
         let ends = manifest.sources[&SOURCE].next.clone();
         let mut bench = Self::taking_over(manifest, config);
         bench.store();
@@ -65,7 +66,7 @@ impl Bench {
     }
 
     /// What the broker tells.
-    pub fn list(&mut self, ends: &BTreeMap<i32, i64>) {
+    fn list(&mut self, ends: &BTreeMap<i32, i64>) {
         self.list_asked(self.now.monotonic_us, ends);
     }
 
@@ -75,12 +76,12 @@ impl Bench {
         self.send(Event::Partitions { source: SOURCE, asked_us, topic_id: Some("first".into()), beginnings, ends: ends.clone() });
     }
 
-    pub fn send(&mut self, event: Event) {
+    fn send(&mut self, event: Event) {
         self.done.extend(self.coordinator.on_event(self.now, event));
     }
 
     /// The store takes the last swap.
-    pub fn store(&mut self) {
+    fn store(&mut self) {
         let swap = |action: &Action| if let Action::Swap { manifest, .. } = action { Some(manifest.nonce.clone()) } else { None };
         let nonce = self.done.iter().rev().find_map(swap).expect("a swap");
         self.swaps += 1;
@@ -123,7 +124,7 @@ impl Bench {
         self.submitted().expect("an attempt")
     }
 
-    pub fn submitted(&mut self) -> Option<(Attempt, Frame)> {
+    fn submitted(&mut self) -> Option<(Attempt, Frame)> {
         let at = self.done.iter().position(|action| matches!(action, Action::Submit { .. }))?;
         let Action::Submit { attempt, frame, .. } = self.done.remove(at) else { return None };
         Some((attempt, frame))
@@ -135,12 +136,12 @@ impl Bench {
         self.done.iter().rev().find_map(log).expect("an order to read ahead")
     }
 
-    pub fn orders(&self) -> Vec<PublishOrder> {
+    fn orders(&self) -> Vec<PublishOrder> {
         let order = |action: &Action| if let Action::Publish(order) = action { Some(order.clone()) } else { None };
         self.done.iter().filter_map(order).collect()
     }
 
-    pub fn published(&mut self, order: &PublishOrder, refused: Option<PartFile>) {
+    fn published(&mut self, order: &PublishOrder, refused: Option<PartFile>) {
         self.send(Event::PublishReported(PublishReport {
             incarnation: Incarnation::new("incarnation"),
             generation: Generation(1),
@@ -175,6 +176,6 @@ fn reported(attempt: Attempt, frame: &Frame, part: usize, execution: &str) -> Ev
     })
 }
 
-pub(super) fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
+fn file(part: PartIndex, name: &str, sink: SinkId) -> PartFile {
     PartFile { part, name: name.to_owned(), bytes: 1, crc32: 0, rows: BTreeMap::from([(sink, 3)]), state_bytes: 0, state_end: None }
 }
