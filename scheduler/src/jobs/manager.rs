@@ -1,44 +1,34 @@
 //! All jobs of this leader: made from the catalog, kept running, ended by statements.
+mod beginning;
+mod ending;
+mod targets;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use datafusion::execution::SendableRecordBatchStream;
 use parking_lot::{Mutex, RwLock};
-use polybolos_kafka::{
-    admin::Admin,
-    publish::{POSITIONS_CONFIG, positions_topic},
-};
-use polybolos_operators::{dead_letters, publish::topic::TopicTarget};
-use polybolos_persist::{Expected, StoreError, Swap, keys};
+use polybolos_kafka::admin::Admin;
 use polybolos_sql::{
-    catalog::{Catalog, Connector, JobDefinition, TableDefinition},
-    options::kafka::StartupMode,
+    catalog::{Catalog, Connector, JobDefinition},
     planner::{InsertPlan, JobPlan, Planner},
 };
 use polybolos_streaming::{
     coordinator::Command,
-    ids::{Attempt, Epoch, Generation, Incarnation, JobName, Nonce, PUBLISHERS, Version},
-    manifest::{Life, Manifest, SourcePosition},
+    ids::{Attempt, Incarnation},
+    manifest::{Life, Manifest},
 };
-use polybolos_tables::TableError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     earlier_rows,
     leftovers::{LOOK_EVERY, Leftovers},
     once, planning, replace,
-    runner::{self, JobHandle, RunnerContext, is_alive, load_manifest},
-    sink::{sink, topic_of},
-    spec::{JobSpec, SourceSpec},
+    runner::{self, JobHandle, RunnerContext},
+    sink::sink,
+    spec::JobSpec,
 };
-use crate::{
-    catalog::CatalogStore,
-    engine::any_error,
-    metrics::Families,
-    ownership,
-    providers::{PlatformTables, start_offsets},
-    savepoints::Savepoints,
-};
+use crate::{catalog::CatalogStore, engine::any_error, metrics::Families, providers::PlatformTables, savepoints::Savepoints};
 
 /// Between two tries to start a job whose Kafka or Cassandra is away.
 const RETRY: Duration = Duration::from_secs(2);
@@ -290,92 +280,6 @@ impl JobManager {
         handle.life_recorded().await
     }
 
-    /// What there is of a job here. One that is alive and not here is just being started, and not taken for one that has ended.
-    async fn settled(&self, definition: &JobDefinition) -> anyhow::Result<Option<Entry>> {
-        let (store, incarnation) = (&*self.context.store, Incarnation(definition.incarnation.clone()));
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(entry) = self.find(&definition.name) {
-                return Ok(Some(entry));
-            }
-            match load_manifest(store, &incarnation).await {
-                Ok(Some((manifest, _))) if is_alive(&manifest.life) => {}
-                Ok(_) | Err(StoreError::Corrupt { .. }) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("job {} is being started at this moment; try again", definition.name);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// That nothing which a job recorded is still to be written, where it cannot write it because it does not start.
-    pub async fn check_written(&self, definition: &JobDefinition) -> anyhow::Result<()> {
-        let name = &definition.name;
-        let Some(Entry::Starting { error, .. }) = self.settled(definition).await? else { return Ok(()) };
-        let found = load_manifest(&*self.context.store, &Incarnation(definition.incarnation.clone())).await?;
-        match found {
-            Some((manifest, _)) if !manifest.unpublished.is_empty() => {
-                bail!(
-                    "job {name} cannot start ({error}) and may have recorded what is not written yet; add DISCARD to give that up"
-                )
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends an incarnation that this leader cannot start, so that its tables are free.
-    async fn end_unstarted(&self, definition: &JobDefinition) -> anyhow::Result<()> {
-        let (store, name) = (&*self.context.store, &definition.name);
-        let (manifest, version) = match load_manifest(store, &Incarnation(definition.incarnation.clone())).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return Ok(()),
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::warn!(job = %name, %error, "a dropped job's manifest stays as it is, and with it the job's claim to its tables");
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if !ownership::end(store, &manifest, version).await? {
-            bail!("job {name} starts at this moment; try again");
-        }
-        Ok(())
-    }
-
-    /// Ends a job's incarnation: nothing recorded is lost, what is unpublished is published first unless `discard`.
-    pub async fn drop_job(&self, definition: &JobDefinition, discard: bool) -> anyhow::Result<()> {
-        let entry = self.settled(definition).await?;
-        let ended = match &entry {
-            Some(Entry::Running(handle)) => Some((handle.incarnation.clone(), handle.spec.clone())),
-            Some(Entry::Starting { .. }) | None => None,
-        };
-        match entry {
-            // One that is over already was ended by a statement whose leader did not live to change the catalog.
-            Some(Entry::Running(handle)) if handle.view().over => {}
-            Some(Entry::Running(handle)) => {
-                handle.command(Command::Drop { discard }).await?;
-                let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-                while !handle.view().over {
-                    if tokio::time::Instant::now() > deadline {
-                        bail!(
-                            "job {} is still publishing what it recorded; it ends when that is done (its sink may be away)",
-                            definition.name
-                        );
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-            Some(Entry::Starting { .. }) => self.end_unstarted(definition).await?,
-            None => {}
-        }
-        self.jobs.write().remove(&definition.name);
-        if let Some((incarnation, spec)) = ended {
-            self.delete_positions(&incarnation, &spec).await;
-        }
-        Ok(())
-    }
-
     /// To be called when the catalog does not name a job's incarnation any more. One that could not start may have been tried once
     /// more since it was ended. An executor may have joined since the job's loop said it, and may hold what it had under an earlier
     /// leader of a job that this one could not run.
@@ -413,168 +317,9 @@ impl JobManager {
         Ok(planner.plan_stored_job(definition, 1).await?)
     }
 
-    /// Creates the target's topic where there is none.
-    async fn ensure_target_topic(&self, target: &TableDefinition) -> anyhow::Result<()> {
-        let Some(written) = topic_of(&self.platform, target)? else { return Ok(()) };
-        // Of an upsert topic the broker may forget all but a key's last record.
-        let upserts = matches!(target.connector, Connector::UpsertKafka(_));
-        let config: &[(&str, &str)] = if upserts { &[("cleanup.policy", "compact")] } else { &[] };
-        let admin = Admin::connect(&written.connection).with_context(|| format!("table {}", target.name))?;
-        let ensured = admin.ensure_topic(&written.topic, None, config).await;
-        ensured.with_context(|| format!("topic {:?} of table {}", written.topic, target.name))
-    }
-
-    /// Creates the target's table when asked to, else checks that it is as declared: all mismatches at once.
-    async fn ensure_table(&self, target: &TableDefinition) -> anyhow::Result<()> {
-        let (Connector::Cassandra(options), Some(declared)) = (&target.connector, target.table_schema()) else { return Ok(()) };
-        let tables = &self.platform.tables;
-        let stored = match tables.describe(&declared.name).await? {
-            Some(stored) => stored,
-            None if options.create => {
-                tables.create(&declared, &options.create_options()).await?;
-                let created = tables.describe(&declared.name).await?;
-                created.ok_or_else(|| TableError::NoSuchTable { table: declared.name.to_string() })?
-            }
-            None => return Err(TableError::NoSuchTable { table: declared.name.to_string() }.into()),
-        };
-        polybolos_tables::check::columns(&**tables, &declared, &stored)?;
-        // Rows that expire end as deletions (EPOCHS rule 14).
-        if options.write.ttl_ms.is_some() {
-            polybolos_tables::check::deletes(&**tables, &declared.name).await?;
-        }
-        Ok(())
-    }
-
-    /// For a statement: the topics and tables that its job writes to.
-    pub(super) async fn ensure_targets(&self, plan: &JobPlan) -> anyhow::Result<()> {
-        for insert in &plan.inserts {
-            self.ensure_target_topic(&insert.target).await?;
-        }
-        self.ensure_tables(plan).await
-    }
-
-    async fn ensure_tables(&self, plan: &JobPlan) -> anyhow::Result<()> {
-        for insert in &plan.inserts {
-            self.ensure_table(&insert.target).await?;
-            // A job with state may take rows back, and a tombstone must outlive the epochs before it (EPOCHS rule 14).
-            if let (true, Some(declared)) = (insert.is_stateful, insert.target.table_schema()) {
-                polybolos_tables::check::deletes(&*self.platform.tables, &declared.name).await?;
-            }
-        }
-        for table in planning::late_tables(plan) {
-            let tables = &self.platform.tables;
-            tables.create(&table, &Default::default()).await.with_context(|| format!("'late_rows.table' {}", table.name))?;
-            if let Some(stored) = tables.describe(&table.name).await? {
-                let same = polybolos_tables::check::columns(&**tables, &table, &stored);
-                same.context("'late_rows.table' must have the columns of polybolos.late_rows")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the job the only writer of its tables; answers where its write times may begin.
-    async fn own_targets(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<i64> {
-        let incarnation = Incarnation(definition.incarnation.clone());
-        let mut floor_us = 0;
-        for stored in plan.inserts.iter().filter_map(|insert| insert.target.table_schema()) {
-            let floor = ownership::acquire(&*self.context.store, &stored.name, &definition.name, &incarnation).await?;
-            floor_us = floor.max(floor_us);
-        }
-        Ok(floor_us)
-    }
-
-    async fn ensure_dead_letters(&self) -> anyhow::Result<()> {
-        for table in [dead_letters::table(), dead_letters::late_rows()] {
-            let created = self.platform.tables.create(&table, &Default::default()).await;
-            created.with_context(|| format!("table {} cannot be created", table.name))?;
-        }
-        Ok(())
-    }
-
-    /// For a statement: all topics that its job writes to, that of its dead letters among them.
-    pub(super) async fn ensure_topics(&self, spec: &JobSpec) -> anyhow::Result<()> {
-        for target in spec.sinks.values().filter_map(|(_, sink)| sink.topic()) {
-            let ensured = Admin::connect(&target.connection)?.ensure_topic(&target.topic, None, &[]).await;
-            ensured.with_context(|| format!("topic {:?}, which job {} writes to", target.topic, spec.name))?;
-        }
-        Ok(())
-    }
-
-    /// The topics in which sinks keep their positions.
-    async fn ensure_positions(&self, definition: &JobDefinition, spec: &JobSpec) -> anyhow::Result<()> {
-        for (target, positions) in positions(&Incarnation(definition.incarnation.clone()), spec) {
-            let admin = Admin::connect(&target.connection)?;
-            let ensured = admin.ensure_topic(&positions, Some(i32::from(PUBLISHERS)), POSITIONS_CONFIG).await;
-            ensured.with_context(|| format!("topic {positions:?}, which keeps how far job {} has published", definition.name))?;
-        }
-        Ok(())
-    }
-
-    /// An incarnation that has ended publishes no more.
-    async fn delete_positions(&self, incarnation: &Incarnation, spec: &JobSpec) {
-        for (target, name) in positions(incarnation, spec) {
-            let deleted = match Admin::connect(&target.connection) {
-                Ok(admin) => admin.delete_topic(&name).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = deleted {
-                tracing::warn!(topic = %name, %error, "the positions of an ended job stay; delete the topic by hand");
-            }
-        }
-    }
-
     pub(super) async fn spec(&self, definition: &JobDefinition, plan: &JobPlan) -> anyhow::Result<JobSpec> {
         let session = self.context.ballista.session().state();
         planning::job_spec(&self.platform, &session, definition, plan).await
-    }
-
-    /// The incarnation's manifest: the stored one, or the first one.
-    async fn manifest(&self, definition: &JobDefinition, plan: &JobPlan, spec: &JobSpec) -> anyhow::Result<(Manifest, Version)> {
-        let incarnation = Incarnation(definition.incarnation.clone());
-        let store = &*self.context.store;
-        if let Some(found) = load_manifest(store, &incarnation).await? {
-            return Ok(found);
-        }
-        let manifest = self.first_manifest(definition, plan, spec).await?;
-        let bytes = polybolos_persist::manifest::encode(&manifest)?;
-        match store.put_if(&keys::manifest(&incarnation), bytes, Expected::Absent).await? {
-            Swap::Stored(version) => Ok((manifest, Version(version.0))),
-            Swap::Conflict => {
-                let found = load_manifest(store, &incarnation).await?;
-                found.ok_or_else(|| {
-                    anyhow!("the manifest of job {} appeared and vanished; is somebody deleting files?", definition.name)
-                })
-            }
-        }
-    }
-
-    /// What an incarnation begins with when nothing else is said: no state, the offsets of its options. Makes it the owner of its tables.
-    pub(super) async fn first_manifest(
-        &self,
-        definition: &JobDefinition,
-        plan: &JobPlan,
-        spec: &JobSpec,
-    ) -> anyhow::Result<Manifest> {
-        let floor_us = self.own_targets(definition, plan).await?;
-        let mut sources = BTreeMap::new();
-        for (id, source) in &spec.sources {
-            let mut tables = plan.inserts.iter().flat_map(|insert| &insert.sources);
-            let table = tables.find(|table| table.name.to_string() == source.table);
-            let declared = table.and_then(|table| table.topic()).map(|topic| topic.into_owned().startup);
-            let startup = definition.options.start.clone().or(declared).unwrap_or_default();
-            sources.insert(*id, first_position(source, &startup).await?);
-        }
-        let (job, incarnation) = (JobName(definition.name.clone()), Incarnation(definition.incarnation.clone()));
-        let nonce = Nonce(uuid::Uuid::new_v4().simple().to_string());
-        Ok(Manifest {
-            sources,
-            window_end_us: floor_us,
-            layout: spec.template.layout(),
-            kept_columns: spec.template.kept_columns(),
-            published: spec.sinks.keys().map(|sink| (*sink, Epoch(0))).collect(),
-            recorded_at_us: self.context.clock.now().wall_us,
-            ..Manifest::new(job, incarnation, Generation(0), nonce)
-        })
     }
 }
 
@@ -585,25 +330,6 @@ fn unreadable(manifest: &Manifest, spec: &JobSpec) -> Option<String> {
     Some(format!(
         "the state of job {job} is of another version of polybolos: it was written with {then:?}, and this one has {now:?}; run that version again and RESUME JOB {job}, or RESTART JOB {job} FROM EARLIEST KEEP"
     ))
-}
-
-/// Per sink that writes to a topic: that, and the topic of its positions.
-fn positions<'a>(incarnation: &Incarnation, spec: &'a JobSpec) -> Vec<(&'a TopicTarget, String)> {
-    let sinks = spec.sinks.iter();
-    let written = sinks.filter_map(|(sink, (_, spec))| Some((spec.topic()?, positions_topic(incarnation.as_str(), sink.0))));
-    written.collect()
-}
-
-/// Where a new job begins. A topic that does not exist yet has no offsets: its partitions begin at their beginning when they appear.
-async fn first_position(source: &SourceSpec, startup: &StartupMode) -> anyhow::Result<SourcePosition> {
-    let admin = Admin::connect(&source.connection)?;
-    let mut position = SourcePosition { topic: source.topic.clone(), first: Some(BTreeMap::new()), ..SourcePosition::default() };
-    let Some(description) = admin.describe(&source.topic).await? else { return Ok(position) };
-    let offsets = admin.offsets(&source.topic, &description.partitions).await?;
-    position.next = start_offsets(&admin, &source.topic, startup, &offsets.beginnings, &offsets.ends).await?;
-    position.first = Some(position.next.clone());
-    position.topic_id = description.topic_id;
-    Ok(position)
 }
 
 #[cfg(test)]
