@@ -1,25 +1,20 @@
 //! The control stream, from the executor's side: finds the leader, shows that it sees the same store, then beats, reports what is read
 //! ahead and what tasks wrote, and does what the leader orders. When the stream breaks, the grant runs out and everything else goes on.
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+mod orders;
+mod telling;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use polybolos_kafka::{
-    connection::Connection,
-    fetcher::{FetchTopic, SourceKey},
-};
-use polybolos_operators::{epoch::compact::compact, publish::Publisher, services::ExecutorServices};
+use polybolos_kafka::fetcher::SourceKey;
+use polybolos_operators::{publish::Publisher, services::ExecutorServices};
 use polybolos_proto::{
     build::{BUILD, Build, mismatch},
     executor::v1::{self as wire, executor_control_service_client::ExecutorControlServiceClient},
 };
-use polybolos_streaming::{
-    ids::{Attempt, Generation, Incarnation},
-    report::PartReport,
-};
+use polybolos_streaming::{ids::Generation, report::PartReport};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -31,9 +26,6 @@ use tonic::transport::Endpoint;
 use wire::{attach_request::Message as Request, attach_response::Message as Response};
 
 use crate::{Ended, ExecutorSettings, ballista, grants::PublishGrant, publishing::Publishing};
-
-#[cfg(test)]
-mod tests;
 
 /// A leader counts an executor as lost after a second without a beat.
 const BEAT: Duration = Duration::from_millis(250);
@@ -247,34 +239,6 @@ impl Control {
         }
     }
 
-    fn hello(&self, ports: ballista::Ports) -> wire::Hello {
-        let held = self.services.flows.held().into_iter().map(|(incarnation, share, epoch)| wire::HeldState {
-            incarnation: incarnation.0,
-            part: share.part as u32,
-            parts: share.parts as u32,
-            epoch: epoch.0,
-        });
-        let held: Vec<wire::HeldState> = held.collect();
-        let read = self.services.fetcher.away().into_iter().map(|(source, _)| source.incarnation);
-        let published = self.publishing.incarnations().into_iter().map(|incarnation| incarnation.0);
-        let incarnations: BTreeSet<String> =
-            held.iter().map(|held| held.incarnation.clone()).chain(read).chain(published).collect();
-        wire::Hello {
-            executor_id: self.services.executor.0.clone(),
-            host: self.settings.host.to_string(),
-            flight_port: ports.flight.into(),
-            grpc_port: ports.grpc.into(),
-            vcores: self.settings.vcores as u32,
-            version: BUILD.version.into(),
-            protocol: BUILD.protocol.into(),
-            machine_id: polybolos_persist::machine_id().to_owned(),
-            rejoining: self.ballista.is_some(),
-            exchange_port: self.exchange_port.into(),
-            held,
-            incarnations: incarnations.into_iter().collect(),
-        }
-    }
-
     /// Answers the probe of the store, and starts Ballista's executor when this is the first leader.
     async fn join(
         &mut self,
@@ -323,91 +287,6 @@ impl Control {
             Err(error) => format!("Ballista's executor failed: {error}"),
         })
     }
-
-    fn obey(&self, message: Response, outgoing: &mpsc::Sender<wire::AttachRequest>) {
-        let services = &self.services;
-        match message {
-            Response::Grant(grant) => self.grant.renew(grant.asked_us),
-            Response::Prefetch(prefetch) => {
-                let Some(source) = prefetch.source.map(source_key) else { return };
-                match serde_json::from_str(&prefetch.connection) {
-                    Ok::<Connection, _>(connection) => {
-                        let starts: BTreeMap<i32, i64> = prefetch.starts.into_iter().collect();
-                        let topic = FetchTopic {
-                            connection: &connection,
-                            name: &prefetch.topic,
-                            headers: prefetch.headers,
-                            log: &prefetch.log,
-                            topic_id: prefetch.topic_id.as_deref(),
-                        };
-                        services.fetcher.prefetch(source, topic, starts);
-                    }
-                    Err(error) => tracing::error!(%error, "the leader sent a connection that cannot be read"),
-                }
-            }
-            Response::Forget(forget) => {
-                let incarnation = Incarnation(forget.incarnation);
-                services.forget(&incarnation);
-                self.publishing.forget(&incarnation);
-                services.fetcher.forget_incarnation(incarnation.as_str());
-            }
-            Response::Release(release) => {
-                if let Some(source) = release.source.map(source_key) {
-                    services.fetcher.release(&source, release.partition, release.through);
-                }
-            }
-            Response::CancelAttempt(cancel) => {
-                services.cancel(&Incarnation(cancel.incarnation), Attempt(cancel.attempt));
-            }
-            Response::Publish(order) => self.publishing.start(order, self.grant.clone(), outgoing.clone()),
-            Response::CompactState(order) => {
-                tokio::spawn(compact_state(services.clone(), order, outgoing.clone()));
-            }
-            Response::Welcome(_) | Response::Refusal(_) => {}
-        }
-    }
-
-    fn beat(&self) -> wire::Beat {
-        let usage = polybolos_service::telemetry::process_usage();
-        wire::Beat {
-            resident_bytes: usage.resident_bytes,
-            cpu_ms: usage.cpu_ms,
-            buffered_bytes: self.services.fetcher.available().iter().map(|available| available.bytes).sum(),
-            asked_us: self.grant.now_us(),
-        }
-    }
-
-    /// Tells what has arrived since it was last told. A full stream is no loss: the next change, or beat, tells it again.
-    fn announce_available(&self, outgoing: &mpsc::Sender<wire::AttachRequest>, announced: &mut HashMap<(SourceKey, i32), i64>) {
-        for available in self.services.fetcher.available() {
-            let key = (available.source.clone(), available.partition);
-            if announced.get(&key) == Some(&available.end) {
-                continue;
-            }
-            let message = wire::Available {
-                source: Some(wire_source(&available.source)),
-                partition: available.partition,
-                end: available.end,
-                bytes: available.bytes,
-                log: available.log,
-            };
-            if outgoing.try_send(request(Request::Available(message))).is_ok() {
-                announced.insert(key, available.end);
-            }
-        }
-    }
-
-    fn announce_source_states(&self, outgoing: &mpsc::Sender<wire::AttachRequest>, known: &mut HashMap<SourceKey, Option<String>>) {
-        for (source, away) in self.services.fetcher.away() {
-            if known.get(&source).is_some_and(|before| *before == away) || (away.is_none() && !known.contains_key(&source)) {
-                continue;
-            }
-            let message = wire::SourceState { source: Some(wire_source(&source)), message: away.clone().unwrap_or_default() };
-            if outgoing.try_send(request(Request::SourceState(message))).is_ok() {
-                known.insert(source, away);
-            }
-        }
-    }
 }
 
 /// Why a leader is not followed: another has led since (EPOCHS rule 5), and this one does not know.
@@ -426,25 +305,4 @@ fn request(message: Request) -> wire::AttachRequest {
 
 fn source_key(source: wire::SourceKey) -> SourceKey {
     SourceKey { incarnation: source.incarnation, source: source.source }
-}
-
-fn wire_source(source: &SourceKey) -> wire::SourceKey {
-    wire::SourceKey { incarnation: source.incarnation.clone(), source: source.source }
-}
-
-/// Carries out an order to merge runs of state. A stream that ended takes no answer: the order has a deadline.
-async fn compact_state(services: Arc<ExecutorServices>, order: wire::CompactState, outgoing: mpsc::Sender<wire::AttachRequest>) {
-    let replaced = order.runs.iter().map(|run| run.name.clone()).collect();
-    let (incarnation, generation) = (order.incarnation.clone(), order.generation);
-    let runs = order.runs.into_iter().map(Into::into).collect();
-    let compacted = compact(&services, Incarnation(order.incarnation), Generation(order.generation), runs).await;
-    let answer = match compacted {
-        Ok(report) => Request::StateCompacted(report.into()),
-        Err(error) => {
-            tracing::warn!(%incarnation, %error, "runs of state could not be merged; it is tried again");
-            let (message, retryable) = (error.to_string(), error.is_retryable());
-            Request::CompactFailed(wire::CompactFailed { incarnation, generation, replaced, message, retryable })
-        }
-    };
-    let _ = outgoing.send(request(answer)).await;
 }

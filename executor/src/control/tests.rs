@@ -12,6 +12,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use polybolos_embedded::EmbeddedTables;
 use polybolos_kafka::{
+    connection::Connection,
     decode::DecodeOptions,
     fetcher::{Fetcher, FetcherConfig},
 };
@@ -27,7 +28,7 @@ use polybolos_proto::executor::v1::executor_control_service_server::{ExecutorCon
 use polybolos_sql::execution;
 use polybolos_streaming::{
     frame::OffsetRange,
-    ids::{ExecutorId, PartIndex, SinkId},
+    ids::{Attempt, ExecutorId, Incarnation, PartIndex, SinkId},
     report::PartFile,
 };
 use prometheus::Registry;
