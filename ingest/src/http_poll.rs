@@ -1,28 +1,24 @@
 //! One polled HTTP API: ask, map, deliver, wait, for ever. What was answered is delivered before the next question; a broker that is away
 //! holds the feed up and loses nothing.
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod delivering;
+mod fetching;
 
-use polybolos_kafka::{error::KafkaError, produce::Producer};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use polybolos_kafka::produce::Producer;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use reqwest::{StatusCode, Url, header, redirect::Policy};
+use reqwest::StatusCode;
 use thiserror::Error;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use self::{delivering::deliver, fetching::fetch};
 use crate::{
     account::Account,
-    cause,
     config::{Feed, HttpPoll},
-    mapping::{self, Mapped, MappingError, Record, Unusable},
-    target::{self, TargetError},
+    mapping::{self, Mapped, MappingError, Unusable},
+    target::TargetError,
 };
 
 /// Redirects followed for one request, each judged like the first address.
@@ -30,9 +26,6 @@ const MAX_REDIRECTS: usize = 5;
 
 /// A server that asks for more patience than this is asked again all the same.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
-
-/// How often it is told that records wait for Kafka, and looked whether they wait for ever.
-const TELL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Error)]
 enum PollError {
@@ -125,191 +118,9 @@ async fn poll(feed: &Feed) -> Result<Mapped, PollError> {
     Ok(mapping::records(&feed.record, &body)?)
 }
 
-/// One answer's body, redirects followed by hand so that each is judged.
-async fn fetch(http: &HttpPoll) -> Result<Vec<u8>, PollError> {
-    let named = Url::parse(&http.url).map_err(|_| TargetError::NotHttp(target::shown(&http.url)))?;
-    let mut url = named.clone();
-    let deadline = Instant::now() + http.timeout;
-    let failed = |source| failed(source, http.timeout);
-    for _ in 0..=MAX_REDIRECTS {
-        let address = target::resolve(&url, http.allow_private).await?;
-        let mut client = reqwest::Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .timeout(deadline.saturating_duration_since(Instant::now()))
-            .user_agent(concat!("polybolos/", env!("CARGO_PKG_VERSION")));
-        if let Some(host) = url.host_str() {
-            client = client.resolve(host, address);
-        }
-        let mut request = client.build().map_err(failed)?.get(url.clone());
-        for (name, value) in headers(http, &named, &url) {
-            request = request.header(name, value);
-        }
-        let answer = request.send().await.map_err(failed)?;
-        let status = answer.status();
-        if status.is_redirection()
-            && let Some(location) = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok())
-        {
-            url = url.join(location).map_err(|_| TargetError::NotHttp(target::shown(location)))?;
-            continue;
-        }
-        if !status.is_success() {
-            let seconds = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            return Err(PollError::Status { status, retry_after: seconds.map(Duration::from_secs) });
-        }
-        return read_body(answer, http).await;
-    }
-    Err(PollError::Redirects)
-}
-
-/// What a request to `url` says. Answers are read as they come, so none shall come compressed. What else the feed says (a token, a
-/// cookie) is for the server that it names, and that over no less private a way: it does not go where a redirect leads elsewhere.
-fn headers<'a>(http: &'a HttpPoll, named: &Url, url: &Url) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-    const ENCODING: &str = "accept-encoding";
-    let is_secured = named.scheme() == "http" && url.scheme() == "https" && url.port().is_none();
-    let is_named = named.host() == url.host() && (named.origin() == url.origin() || is_secured);
-    let may_go = move |name: &str| is_named || name.to_ascii_lowercase().starts_with("accept");
-    let is_given = http.headers.keys().any(|name| name.eq_ignore_ascii_case(ENCODING));
-    let ours = (!is_given).then_some((ENCODING, "identity"));
-    let given = http.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    given.filter(move |(name, _)| may_go(name)).chain(ours)
-}
-
-/// How the body is compressed.
-fn encoding(answer: &reqwest::Response) -> Option<String> {
-    let encoding = answer.headers().get(header::CONTENT_ENCODING)?;
-    let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_owned();
-    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then_some(encoding)
-}
-
-async fn read_body(mut answer: reqwest::Response, http: &HttpPoll) -> Result<Vec<u8>, PollError> {
-    if let Some(encoding) = encoding(&answer) {
-        return Err(PollError::Encoded(encoding));
-    }
-    let limit = http.max_response_bytes;
-    let mut body = vec![];
-    while let Some(chunk) = answer.chunk().await.map_err(|source| failed(source, http.timeout))? {
-        if body.len() + chunk.len() > limit {
-            return Err(PollError::TooLarge(limit));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    if body.trim_ascii().is_empty() {
-        return Err(PollError::Empty(answer.status()));
-    }
-    Ok(body)
-}
-
-fn failed(source: reqwest::Error, timeout: Duration) -> PollError {
-    PollError::Http { message: cause::in_words(&source, timeout), source }
-}
-
-/// Delivers all records, however long the broker is away; false when shut down before that. The client itself sends them until they are there, since only it can do that
-/// without writing one twice; what comes back here was never sent, or the client was given up.
-async fn deliver(feed: &Feed, records: Vec<Record>, producer: &Producer, account: &Account, shutdown: &CancellationToken) -> bool {
-    let mut left = records;
-    let mut pause = Duration::from_millis(100);
-    loop {
-        let Some(outcomes) = send_all(feed, &left, producer, account, shutdown).await else { return false };
-        let mut failed = vec![];
-        let mut last_error = None;
-        for (record, outcome) in left.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(_) => account.delivered(record.payload.len()),
-                Err(error) if error.is_retryable() => {
-                    last_error = Some(error);
-                    failed.push(record);
-                }
-                Err(error) => {
-                    account.refused(&error.to_string());
-                    tracing::error!(feed = %feed.name, topic = %feed.topic, %error, bytes = record.payload.len(), "record refused by Kafka");
-                }
-            }
-        }
-        let Some(error) = last_error else { return true };
-        account.not_delivered(&error.to_string());
-        tracing::warn!(feed = %feed.name, %error, records = failed.len(), "records not delivered yet; trying again");
-        left = failed;
-        tokio::select! {
-            () = shutdown.cancelled() => return false,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-/// What became of each record; `None` when shut down before that. Tells, while they wait, how many do.
-async fn send_all(
-    feed: &Feed,
-    records: &[Record],
-    producer: &Producer,
-    account: &Account,
-    shutdown: &CancellationToken,
-) -> Option<Vec<Result<(i32, i64), KafkaError>>> {
-    let answered = AtomicUsize::new(0);
-    let sends = records.iter().map(|record| send(feed, record, producer, &answered));
-    let outcomes = futures::future::join_all(sends);
-    tokio::select! {
-        () = shutdown.cancelled() => None,
-        outcomes = outcomes => Some(outcomes),
-        () = tell(feed, records.len(), producer, account, &answered) => None,
-        () = renew(feed, producer) => None,
-    }
-}
-
-/// Never ends.
-async fn tell(feed: &Feed, count: usize, producer: &Producer, account: &Account, answered: &AtomicUsize) {
-    loop {
-        tokio::time::sleep(TELL).await;
-        account
-            .not_delivered(&format!("Kafka at {} does not acknowledge records; they are kept until it does", producer.servers()));
-        let records = count - answered.load(Ordering::Relaxed);
-        tracing::warn!(feed = %feed.name, kafka = producer.servers(), records, "records not delivered yet; trying again");
-    }
-}
-
-/// Never ends. What comes back from a client that is given up is sent again by [`deliver`].
-async fn renew(feed: &Feed, producer: &Producer) {
-    loop {
-        tokio::time::sleep(TELL).await;
-        if producer.renew_if_lost().await {
-            let kafka = producer.servers();
-            tracing::warn!(feed = %feed.name, kafka, "the client had lost its brokers; another one sends the records from now on");
-        }
-    }
-}
-
-async fn send(feed: &Feed, record: &Record, producer: &Producer, answered: &AtomicUsize) -> Result<(i32, i64), KafkaError> {
-    let outcome = producer.send(&feed.topic, record.key.as_deref(), &record.payload).await;
-    answered.fetch_add(1, Ordering::Relaxed);
-    outcome
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn an_empty_answer_is_called_so() {
-        let http: HttpPoll = toml::from_str("url = 'http://127.0.0.1/'").expect("settings");
-        for (status, body) in [(204_u16, ""), (200, "\n")] {
-            let answer = axum::http::Response::builder().status(status).body(body).expect("an answer");
-            let error = read_body(answer.into(), &http).await.expect_err("there is nothing in it");
-            assert!(error.to_string().starts_with(&format!("the answer is empty ({status} ")), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_compressed_answer_is_called_so() {
-        let http: HttpPoll = toml::from_str("url = 'http://127.0.0.1/'").expect("settings");
-        let answer = |encoding: &str| {
-            let answer = axum::http::Response::builder().header("content-encoding", encoding).body("{}");
-            reqwest::Response::from(answer.expect("an answer"))
-        };
-        let error = read_body(answer("gzip"), &http).await.expect_err("nobody unpacks it");
-        assert!(error.to_string().contains("compressed (\"gzip\")"), "{error}");
-        assert_eq!(read_body(answer("identity"), &http).await.expect("it is not compressed"), b"{}");
-    }
 
     #[test]
     fn a_server_that_asks_for_patience_gets_it() {
@@ -323,34 +134,5 @@ mod tests {
         assert_eq!(pause(Some(u64::MAX)), RETRY_AFTER_MAX);
         assert_eq!(pause(Some(0)), http.retry_period);
         assert!(pause(None) <= Duration::from_secs(1));
-    }
-
-    #[test]
-    fn a_secret_goes_to_the_server_that_is_named_or_to_the_same_over_tls() {
-        let address = |url: &str| Url::parse(url).expect("URL");
-        let told = |named: &str, url: &str| {
-            let text = "headers = { Authorization = 'secret', accept = 'text/json' }";
-            let http: HttpPoll = toml::from_str(&format!("url = '{named}'\n{text}")).expect("settings");
-            let names: Vec<_> = headers(&http, &address(named), &address(url)).map(|(name, _)| name.to_owned()).collect();
-            names.join(" ")
-        };
-        for url in ["http://api.example.com/v2", "https://api.example.com/v1"] {
-            assert_eq!(told("http://api.example.com/v1", url), "Authorization accept accept-encoding", "{url}");
-        }
-        for url in ["http://example.com/v1", "http://api.example.com:8080/v1", "https://api.example.com:8443/v1"] {
-            assert_eq!(told("http://api.example.com/v1", url), "accept accept-encoding", "{url}");
-        }
-        assert_eq!(told("https://api.example.com/v1", "http://api.example.com/v1"), "accept accept-encoding");
-    }
-
-    #[test]
-    fn answers_are_asked_for_as_they_are_unless_the_feed_says_otherwise() {
-        let of = |text: &str| toml::from_str::<HttpPoll>(&format!("url = 'http://127.0.0.1/'\n{text}")).expect("settings");
-        let url = Url::parse("http://127.0.0.1/").expect("URL");
-        let plain = of("headers = { accept = 'application/json' }");
-        let told: Vec<_> = headers(&plain, &url, &url).collect();
-        assert_eq!(told, [("accept", "application/json"), ("accept-encoding", "identity")]);
-        let given = of("headers = { Accept-Encoding = 'br' }");
-        assert_eq!(headers(&given, &url, &url).collect::<Vec<_>>(), [("Accept-Encoding", "br")]);
     }
 }
