@@ -10,6 +10,7 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::LogicalPlan,
+    optimizer::Optimizer,
     physical_expr::expressions::lit,
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::{
@@ -20,6 +21,7 @@ use datafusion::{
 };
 use futures::{StreamExt, stream};
 use polybolos_operators::{left_out::LeftOut, record_scan::RecordScanExec};
+use polybolos_sql::logical_rules::keeping_types;
 use tokio::{
     runtime::{Handle, Runtime},
     sync::mpsc,
@@ -65,6 +67,7 @@ impl Queries {
             .with_config(config.with_target_partitions(PARTITIONS))
             .with_runtime_env(runtime.build_arc()?)
             .with_default_features()
+            .with_optimizer_rules(keeping_types(&Optimizer::new().rules))
             .with_physical_optimizer_rules(optimizer().rules)
             .build();
         let session = SessionContext::new_with_state(state);
@@ -255,6 +258,15 @@ mod tests {
         let rows = "(SELECT CASE WHEN f IS NOT FALSE THEN 'a' ELSE 'b' END AS x FROM (VALUES (true), (NULL), (false)) AS t (f))";
         let sql = format!("SELECT count(*) FROM {rows} GROUP BY x ORDER BY 1");
         assert_eq!(answer(&queries(), &sql).await.expect("answers"), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_sum_of_decimals_beside_a_distinct_count_is_compared() {
+        let rows = "(VALUES ('x', 1.5, 'a'), ('x', 1.5, 'b'), ('y', 0.5, 'a')) AS t (g, d, k)";
+        let sql = format!(
+            "SELECT n FROM (SELECT g, sum(CAST(d AS DECIMAL(10, 2))) AS s, count(DISTINCT k) AS n FROM {rows} GROUP BY g) WHERE s > 1"
+        );
+        assert_eq!(answer(&queries(), &sql).await.expect("answers"), [2]);
     }
 
     #[tokio::test]

@@ -57,6 +57,7 @@ pub mod explain;
 pub mod functions;
 pub mod limits;
 pub mod location;
+pub mod logical_rules;
 pub mod names;
 pub mod options;
 pub mod parser;

@@ -43,6 +43,7 @@ use crate::{
     error::SqlError,
     expansion, functions,
     limits::Limits,
+    logical_rules,
     names::{CATALOG, DEFAULT_SCHEMA, RESERVED_SCHEMAS, RelationName},
     options::{job::JobOptions, kafka::StartupMode},
     parser::{parse_one, with_named_casts, with_negatives, with_places},
@@ -117,7 +118,10 @@ pub enum Explained {
 impl Planner {
     /// Plans in a copy of `state`, whose functions, rules and settings are used; its catalogs too, with ours as `polybolos`.
     pub fn new(state: &SessionState, catalog: Arc<Catalog>, providers: Arc<dyn Providers>) -> Self {
-        let state = SessionStateBuilder::new_from_existing(state.clone()).with_type_planner(Arc::new(CastTypes)).build();
+        let state = SessionStateBuilder::new_from_existing(state.clone())
+            .with_type_planner(Arc::new(CastTypes))
+            .with_optimizer_rules(logical_rules::keeping_types(state.optimizers()))
+            .build();
         Self { state, catalog, providers, verifies: false }
     }
 
