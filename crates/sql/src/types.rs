@@ -104,7 +104,8 @@ impl SqlType {
             DataType::Int8 => Self::TinyInt,
             DataType::Int16 | DataType::UInt8 => Self::SmallInt,
             DataType::Int32 | DataType::UInt16 => Self::Int,
-            DataType::Int64 | DataType::UInt32 => Self::BigInt,
+            // What counts is unsigned, and no count is beyond those of BIGINT.
+            DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Self::BigInt,
             DataType::Float32 => Self::Float,
             DataType::Float64 => Self::Double,
             DataType::Decimal128(precision, scale) => Self::Decimal { precision: *precision, scale: *scale },

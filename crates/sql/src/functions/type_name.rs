@@ -53,6 +53,7 @@ mod tests {
     #[test]
     fn types_are_named_as_they_are_declared() {
         assert_eq!(name(&DataType::Int64), "BIGINT");
+        assert_eq!(name(&DataType::UInt64), "BIGINT");
         assert_eq!(name(&DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))), "TIMESTAMP_LTZ(3)");
         assert_eq!(name(&DataType::new_list(DataType::Utf8, true)), "ARRAY<STRING>");
         assert_eq!(name(&DataType::Null), "NULL");

@@ -71,6 +71,16 @@ async fn views_are_described_by_the_types_of_their_rows() {
     assert_eq!(types, [DataType::Float64, DataType::Float64]);
 }
 
+#[test]
+fn a_column_may_be_computed_of_what_counts() {
+    let catalog = declared(
+        "CREATE TABLE tagged (tags ARRAY<STRING>, n AS cardinality(tags))
+        WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');",
+    );
+    let table = catalog.table(&"tagged".into()).unwrap();
+    assert_eq!(table.data_type(&table.columns[1]), DataType::Int64);
+}
+
 #[tokio::test]
 async fn what_has_a_plan_of_its_own_is_a_table_unless_it_is_a_view() {
     let sql = "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public'";
