@@ -268,6 +268,7 @@ fn no_column(field: &Column, known: &[Column]) -> String {
             format!("there is no column {name}; did you mean {near}? A name in double quotes keeps its case")
         }
         Some(near) if near != field.name => format!("there is no column {name}; did you mean {near}?"),
+        _ if names.is_empty() => format!("there is no column {name} (a text takes single quotes), as nothing is read; add FROM"),
         _ => {
             let shown = names.iter().take(SHOWN_COLUMNS).map(String::as_str).collect::<Vec<_>>().join(", ");
             let more = if names.len() > SHOWN_COLUMNS { ", …" } else { "" };
@@ -398,6 +399,13 @@ mod tests {
         assert_eq!(did_you_mean("Topic", known), Some("topic"));
         assert_eq!(did_you_mean("properties.bootstrap.server", known), Some("properties.bootstrap.servers"));
         assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    #[test]
+    fn a_column_of_nothing_is_told_from_one_that_a_table_lacks() {
+        let column = |name: &str| Column::new_unqualified(name);
+        assert!(no_column(&column("colour"), &[column("topic")]).ends_with("there are topic"));
+        assert!(no_column(&column("colour"), &[]).ends_with("nothing is read; add FROM"));
     }
 
     #[test]
