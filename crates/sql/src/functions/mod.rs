@@ -33,6 +33,7 @@
 //! | `last_record(gone, 'table') OVER (…)` | `row_number()` of a key's records, the last first |
 //! | `lag_ignore_nulls` and its like | `lag(…) IGNORE NULLS`, as jobs have it |
 //! | `date_part`, `date_trunc`, `to_timestamp_seconds` and its like, `to_unixtime`, `nullif` | DataFusion's, right where those are not |
+//! | `round` | DataFusion's, of one type before and after a query is optimised |
 //! | `whole_units`, `negative` | made of casts of times to fewer digits, and of `-x` of what counts |
 //! | `min`, `max`, `sum`, `avg`, `corr`, `percentile_cont` | DataFusion's, whatever the order and the size of what comes |
 mod aggregates;
@@ -53,6 +54,7 @@ mod nulls;
 mod numeric;
 mod percentile;
 mod required;
+mod round;
 mod session;
 mod sliding;
 mod splitting;
@@ -111,6 +113,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::new_from_impl(url::UrlCode::new(false))),
         Arc::new(ScalarUDF::new_from_impl(url::UrlCode::new(true))),
         as_uuid(),
+        Arc::new(ScalarUDF::new_from_impl(round::Round::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::Modulo::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::NamedCast::new())),
         Arc::new(ScalarUDF::new_from_impl(numeric::Negative::new())),

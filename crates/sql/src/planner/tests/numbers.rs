@@ -128,6 +128,14 @@ async fn whole_numbers_keep_their_digits() {
 }
 
 #[tokio::test]
+async fn rounded_decimals_fit_columns_with_more_places() {
+    let precise = "CREATE TABLE precise (k STRING, d DECIMAL(21, 4), PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'cassandra', 'keyspace' = 's')";
+    let job = "CREATE JOB j AS INSERT INTO precise SELECT k, round(CAST(v AS DECIMAL(20, 4)), 2) FROM t";
+    let StatementKind::CreateJob(create) = parse(job).unwrap().remove(0).kind else { panic!("not a job: {job}") };
+    planner(declared(&format!("{TABLES}{precise}"))).plan_job(&create, 4).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_counts_is_negated() {
     for (query, answer) in [
         ("SELECT -row_number() OVER (ORDER BY a) AS n FROM (VALUES (1), (2)) AS t (a) ORDER BY n", "-2\n-1"),
