@@ -5,7 +5,10 @@ use datafusion::{
     common::{Column, SchemaError},
     error::DataFusionError,
 };
-use polybolos_tables::{Blame, plain::plain};
+use polybolos_tables::{
+    Blame,
+    plain::{CORRELATED, of_outer_query, plain},
+};
 use thiserror::Error;
 
 use crate::location::Location;
@@ -263,6 +266,9 @@ fn no_column(field: &Column, known: &[Column]) -> String {
     let near = did_you_mean(&field.name, known.iter().map(|column| column.name.as_str()));
     let is_other_case = |near: &str| near.eq_ignore_ascii_case(&field.name);
     let name = field.quoted_flat_name();
+    if known.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(CORRELATED))) {
+        return of_outer_query(&name);
+    }
     match near {
         Some(near) if is_other_case(near) && near != field.name => {
             format!("there is no column {name}; did you mean {near}? A name in double quotes keeps its case")

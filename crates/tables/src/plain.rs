@@ -37,8 +37,9 @@ const STEPS: [&str; 6] = [
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
-/// What DataFusion says of an average of DECIMALs that is too large for its type and of a text that is no date, and what we say.
-const SAID: [(&str, &str); 2] = [
+/// What DataFusion says of an average of DECIMALs that is too large for its type, of a text that is no date and of a subquery that may have several rows,
+/// and what we say.
+const SAID: [(&str, &str); 3] = [
     (
         "Arithmetic Overflow in AvgAccumulator",
         "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
@@ -47,7 +48,14 @@ const SAID: [(&str, &str); 2] = [
         "Unable to cast to Date32 for converting from i64 to i32 failed",
         "to_date takes texts such as '2024-12-31', and this is none; write to_date(text, 'dd.MM.yyyy') with the pattern that it has",
     ),
+    (
+        "Correlated scalar subquery must be aggregated to return at most one row",
+        "a scalar subquery that compares columns of the outer query may have several rows for one of these; write max(c) or first_value(c ORDER BY d) for its column c, or a LEFT JOIN",
+    ),
 ];
+
+/// Begins the name that DataFusion gives a subquery that it makes a join of. Only columns of the query right around it are told apart then.
+pub const CORRELATED: &str = "__correlated_sq_";
 
 /// A text in one line, of at most 60 characters and an ellipsis.
 pub fn shortened(text: &str) -> String {
@@ -70,6 +78,13 @@ pub fn agreeing<'a>(count: u64, of_one: &'a str, of_several: &'a str) -> &'a str
     if count == 1 { of_one } else { of_several }
 }
 
+/// What there is to say of a column that a subquery takes from further out than [`CORRELATED`] allows.
+pub fn of_outer_query(column: &str) -> String {
+    format!(
+        "column {column} is of a query further out than the one right around its subquery, whose columns alone it may compare; join that table in the query between, too, by its key"
+    )
+}
+
 /// The text of an error without kinds, steps and backtrace, in one line: what was being done, where that was said, and the cause.
 ///
 /// ```
@@ -87,6 +102,11 @@ pub fn plain(text: &str) -> String {
     let line = line.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let line = KINDS.iter().fold(line, |line, kind| line.replace(&format!(": {kind}"), ": "));
     let line = SAID.iter().fold(line, |line, (theirs, ours)| line.replace(theirs, ours));
+    if line.contains(CORRELATED)
+        && let Some((column, _)) = line.strip_prefix("No field named ").and_then(|rest| rest.split_once(". "))
+    {
+        return of_outer_query(column);
+    }
     let shorter = line.replace(BEGGING, "");
     if shorter == line {
         return line;
@@ -147,6 +167,14 @@ mod tests {
             ),
             ("Execution error: a\n\nbacktrace:    0: std::backtrace", "a"),
             ("Schema error: No field named a.\n Valid fields are b.", "No field named a. Valid fields are b."),
+            (
+                "Schema error: No field named p.k. Did you mean '__correlated_sq_1.k'?\nValid fields are __correlated_sq_1.k.",
+                "column p.k is of a query further out than the one right around its subquery, whose columns alone it may compare; join that table in the query between, too, by its key",
+            ),
+            (
+                "Error during planning: Correlated scalar subquery must be aggregated to return at most one row",
+                "a scalar subquery that compares columns of the outer query may have several rows for one of these; write max(c) or first_value(c ORDER BY d) for its column c, or a LEFT JOIN",
+            ),
             ("the words Cast error: in a text", "the words Cast error: in a text"),
         ] {
             assert_eq!(plain(text), expected, "{text}");
