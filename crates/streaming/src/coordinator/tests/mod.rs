@@ -19,7 +19,7 @@ const SOURCE: SourceId = SourceId(0);
 const SINK: SinkId = SinkId(0);
 
 /// A new job that reads two partitions.
-fn manifest() -> Manifest {
+pub(in crate::coordinator) fn manifest() -> Manifest {
     let next = BTreeMap::from([(0, 0), (1, 0)]);
     let topic_id = Some("first".to_owned());
     let position = SourcePosition { topic: "readings".into(), topic_id, next, ..SourcePosition::default() };
