@@ -2,8 +2,9 @@
 that was killed takes to have the state again, in all and per GB; with --state-memory-mib, with so much memory for it, the rest being on the executor's disk.
 
 A topic first has every key once, then events of random keys, which are produced while the job is paused: so each size reads the same backlog. What is read ahead
-meanwhile is not counted; what merging the runs takes that the events wrote is, and what merging those of the first records takes is not. Of few keys an epoch of a backlog changes each many times and writes it once; of many keys nearly every event is a change of its own. So the
-same job then gets events at a steady rate, too, as a live one does: epochs are short there, and change about as many keys whether there are few or many."""
+meanwhile is not counted; what merging the runs takes that the events wrote is, and what merging those of the first records takes is not. Of few keys an epoch of a
+backlog changes each many times and writes it once; of many keys nearly every event is a change of its own. So the same job then gets events at a steady rate, too, as
+a live one does: epochs are short there, and change about as many keys whether there are few or many."""
 
 import argparse
 import os
