@@ -1,9 +1,9 @@
 //! Weighted rows per key, in order: the rows that a join matches, a partition's rows by sort key, the values of an aggregate that can lose some.
-use hashbrown::{DefaultHashBuilder, Equivalent, HashMap};
-use indexmap::IndexMap;
+use hashbrown::{Equivalent, HashMap};
 
 use crate::{
     expiry::{Expiry, NEVER},
+    overlay::{Overlay, change_of},
     size::{Key, allocated, elsewhere, slot},
     sorted::Sorted,
     spill::Cold,
@@ -144,9 +144,6 @@ impl Bucket {
 
 type ChangedBucket = Sorted<Change>;
 
-/// Changed keys lie one behind the other, in the order in which they came.
-type Overlay = IndexMap<Key, ChangedBucket, DefaultHashBuilder>;
-
 /// What a row takes among others of its key.
 fn size(row: &[u8]) -> usize {
     // Lists and trees of rows have room to spare.
@@ -161,7 +158,7 @@ fn size_of_key(key: &[u8]) -> usize {
 #[derive(Debug, Default)]
 pub struct BucketTable {
     base: HashMap<Key, Bucket>,
-    overlay: Overlay,
+    overlay: Overlay<ChangedBucket>,
     endings: Endings,
     rows: usize,
     /// What `base` takes.
@@ -237,7 +234,7 @@ impl BucketTable {
     fn change_weight(&mut self, key: &[u8], row: &[u8], weight: i64, matches: Option<i64>, expiry: Option<i64>) -> (i64, i64) {
         let recorded = self.base.get(key).and_then(|bucket| bucket.rows.get(row)).copied();
         let held = recorded.filter(|held| !self.endings.expiry.hides(held.expiry));
-        let bucket = self.overlay.entry(key.into()).or_default();
+        let bucket = change_of(&mut self.overlay, key, ChangedBucket::default);
         let changed = bucket.get_mut(row);
         let before = changed.as_ref().map_or(held.map(|held| held.entry), |change| change.entry).unwrap_or_default();
         let mut after = before.weight + weight;

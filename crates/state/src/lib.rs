@@ -37,6 +37,7 @@ mod bucket;
 mod error;
 mod expiry;
 mod job;
+mod overlay;
 mod run;
 mod size;
 mod sorted;

@@ -1,19 +1,16 @@
 //! One value per key: the accumulators of a group.
-use hashbrown::{DefaultHashBuilder, HashMap};
-use indexmap::{IndexMap, map::Entry};
+use hashbrown::HashMap;
 
 use crate::{
     StateError,
     expiry::{Expiry, NEVER},
+    overlay::{Overlay, change_of},
     size::{Key, elsewhere, shrink, slot},
     spill::{Choice, Cold, Parts},
 };
 
 /// Most accumulators are three numbers at most: as keys are, they lie in place.
 type Value = Key;
-
-/// Changes lie one behind the other, in the order in which they came: an epoch may have as many as there are keys, and goes through them several times.
-type Overlay = IndexMap<Key, Change, DefaultHashBuilder>;
 
 #[derive(Debug)]
 pub(crate) struct Change {
@@ -38,7 +35,7 @@ fn size(key: &Key, value: &Value, expiry: i64) -> usize {
 #[derive(Debug, Default)]
 pub struct ValueTable {
     base: HashMap<Key, Held>,
-    overlay: Overlay,
+    overlay: Overlay<Change>,
     expiry: Expiry<Key>,
     /// What `base` takes.
     bytes: usize,
@@ -94,19 +91,14 @@ impl ValueTable {
 
     /// `None` leaves the expiry as it was, unless entries expire some time after their last change.
     pub fn put(&mut self, key: &[u8], value: &[u8], expiry: Option<i64>) {
-        let (base, expiries, expiry) = (&self.base, &self.expiry, expiry.or(self.default_expiry));
-        match self.overlay.entry(key.into()) {
-            Entry::Occupied(mut entry) => {
-                let change = entry.get_mut();
-                *change = Change { value: Some(value.into()), expiry: expiry.or(change.expiry) };
-            }
-            Entry::Vacant(entry) => {
-                let held = || base.get(key).map(|held| held.expiry).filter(|at| *at != NEVER && !expiries.hides(*at));
-                // The key is looked for only where something that is held ends.
-                let expiry = expiry.or_else(|| if expiries.is_empty() { None } else { held() });
-                entry.insert(Change { value: Some(value.into()), expiry });
-            }
-        }
+        let (base, expiries, given) = (&self.base, &self.expiry, expiry.or(self.default_expiry));
+        let known = || {
+            // Where nothing that is held ends, the key is not looked for.
+            let held = if expiries.is_empty() { None } else { base.get(key) };
+            held.map(|held| held.expiry).filter(|at| *at != NEVER && !expiries.hides(*at))
+        };
+        let change = change_of(&mut self.overlay, key, || Change { value: None, expiry: given.or_else(known) });
+        *change = Change { value: Some(value.into()), expiry: given.or(change.expiry) };
     }
 
     /// Makes room for so many more changes.
