@@ -11,7 +11,7 @@ use super::{name_of, volatile_of};
 use crate::{
     error::SqlError,
     names::quoted,
-    parser::{clause_of, folded, only, takes_no},
+    parser::{clause_beside_rows, clause_of, folded, is_distinct, only, takes_no},
     statement::{CreateFunction, Parameter},
     walk::visit_expressions,
 };
@@ -77,15 +77,14 @@ impl<'a> Rows<'a> {
                 None => Ok(Self { is_distinct: false, filter: None, over: None }),
             };
         }
-        let distinct = Some(DuplicateTreatment::Distinct);
-        let is_distinct = matches!(&call.args, FunctionArguments::List(list) if list.duplicate_treatment == distinct);
+        let is_distinct = matches!(&call.args, FunctionArguments::List(list) if is_distinct(list));
         if is_distinct && !aggregates.are_of_parameter {
             return Err(SqlError::unsupported(format!(
                 "function {name} takes no DISTINCT, which is for one whose aggregates are all of a single parameter itself; call it over rows that differ: SELECT {}(…) FROM (SELECT DISTINCT … FROM …)",
                 quoted(name)
             )));
         }
-        if let Some(clause) = clause_of(&without_rows(call)) {
+        if let Some(clause) = clause_beside_rows(call) {
             return Err(SqlError::unsupported(format!(
                 "function {name} takes no {clause}; write it at the aggregates in the function that are to have it"
             )));
@@ -125,15 +124,4 @@ impl<'a> Rows<'a> {
         let over = || self.over.and_then(|over| volatile_of(over, state));
         filter.map(|volatile| ("FILTER", volatile)).or_else(|| over().map(|volatile| ("OVER", volatile)))
     }
-}
-
-/// The call with nothing of what its aggregates can say for it.
-fn without_rows(call: &Function) -> Function {
-    let mut call = call.clone();
-    call.filter = None;
-    call.over = None;
-    if let FunctionArguments::List(list) = &mut call.args {
-        list.duplicate_treatment = None;
-    }
-    call
 }

@@ -1,15 +1,36 @@
 //! What stands after the arguments of an aggregate or a window function, or among them: DataFusion passes over it where the function is
 //! neither.
-use datafusion::sql::sqlparser::ast::{DuplicateTreatment, Function, FunctionArgumentClause, FunctionArguments, JsonNullClause};
+use datafusion::sql::sqlparser::ast::{
+    DuplicateTreatment, Function, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, JsonNullClause,
+};
 
 use super::json_clauses::ABSENT;
 
-/// The first such clause of a call.
-pub(crate) fn clause_of(function: &Function) -> Option<&'static str> {
-    let list = match &function.args {
+/// Whether a call is of distinct values.
+pub(crate) fn is_distinct(list: &FunctionArgumentList) -> bool {
+    list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+}
+
+fn list_of(function: &Function) -> Option<&FunctionArgumentList> {
+    match &function.args {
         FunctionArguments::List(list) => Some(list),
         _ => None,
-    };
+    }
+}
+
+/// The first such clause of a call.
+pub(crate) fn clause_of(function: &Function) -> Option<&'static str> {
+    let of_rows = [
+        ("DISTINCT", list_of(function).is_some_and(is_distinct)),
+        ("FILTER", function.filter.is_some()),
+        ("OVER", function.over.is_some()),
+    ];
+    first_of(of_rows).or_else(|| clause_beside_rows(function))
+}
+
+/// The same without those that say which rows the call is of.
+pub(crate) fn clause_beside_rows(function: &Function) -> Option<&'static str> {
+    let list = list_of(function);
     let clause = list.and_then(|list| list.clauses.first()).map(|clause| match clause {
         FunctionArgumentClause::OrderBy(_) => "ORDER BY",
         FunctionArgumentClause::IgnoreOrRespectNulls(_) => "IGNORE NULLS or RESPECT NULLS",
@@ -18,14 +39,15 @@ pub(crate) fn clause_of(function: &Function) -> Option<&'static str> {
         _ => "clause after its arguments",
     });
     let others = [
-        ("DISTINCT", list.is_some_and(|list| list.duplicate_treatment == Some(DuplicateTreatment::Distinct))),
-        ("FILTER", function.filter.is_some()),
-        ("OVER", function.over.is_some()),
         ("WITHIN GROUP", !function.within_group.is_empty()),
         ("IGNORE NULLS or RESPECT NULLS", function.null_treatment.is_some()),
         ("second list of arguments", !matches!(function.parameters, FunctionArguments::None)),
     ];
-    others.into_iter().find_map(|(clause, is_there)| is_there.then_some(clause)).or(clause)
+    first_of(others).or(clause)
+}
+
+fn first_of<const N: usize>(clauses: [(&'static str, bool); N]) -> Option<&'static str> {
+    clauses.into_iter().find_map(|(clause, is_there)| is_there.then_some(clause))
 }
 
 /// What is said of a clause that its function does not take.

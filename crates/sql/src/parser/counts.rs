@@ -1,11 +1,12 @@
 //! Distinct values of several expressions, counted together.
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, VisitMut,
-};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, VisitMut};
 
-use super::building::{call, only, plain, set_arguments, text};
+use super::{
+    building::{call, only, plain, set_arguments, text},
+    calls::is_distinct,
+};
 use crate::walk::visit_expressions_mut;
 
 /// `count(DISTINCT a, b)` counts the rows of both, of which neither is NULL: DataFusion counts distinct values of one expression alone.
@@ -30,6 +31,5 @@ pub(super) fn count_together(node: &mut impl VisitMut) {
 fn counted_together(function: &Function) -> Option<Vec<Expr>> {
     let FunctionArguments::List(list) = &function.args else { return None };
     let is_count = function.name.to_string().eq_ignore_ascii_case("count");
-    let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
-    plain(&list.args).filter(|arguments| is_count && is_distinct && arguments.len() > 1)
+    plain(&list.args).filter(|arguments| is_count && is_distinct(list) && arguments.len() > 1)
 }

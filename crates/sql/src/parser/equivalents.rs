@@ -1,9 +1,9 @@
 //! Functions of Flink and of other systems that are another expression here: `IF(c, a, b)` is a CASE, `LISTAGG(x)` is `string_agg(x, ',')`. What
 //! is no function of its own is written as what it means, before anything is planned, so that jobs, EXPLAIN and `VERIFY` see one thing.
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, DuplicateTreatment, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Subscript, Value, ValueWithSpan, VisitMut, WindowFrameBound,
-    WindowType, helpers::attached_token::AttachedToken,
+    AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Subscript, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType,
+    helpers::attached_token::AttachedToken,
 };
 
 use super::{
@@ -147,9 +147,8 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
     }
     let FunctionArguments::List(list) = &mut function.args else { return Ok(None) };
     let Some(arguments) = plain(&list.args) else {
-        let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
         return match list.args.as_slice() {
-            [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if is_distinct && name == "count" => Err(
+            [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if calls::is_distinct(list) && name == "count" => Err(
                 "count(DISTINCT *) is not supported; write SELECT count(*) FROM (SELECT DISTINCT * FROM …), or name the columns"
                     .into(),
             ),

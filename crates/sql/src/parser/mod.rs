@@ -52,7 +52,7 @@ use datafusion::sql::sqlparser::{
 
 pub(crate) use self::{
     building::only,
-    calls::{clause_of, takes_no},
+    calls::{clause_beside_rows, clause_of, is_distinct, takes_no},
     casts::beneath,
     function::{data_type, is_free},
     headings::{folded, is_wildcard},
