@@ -1,9 +1,17 @@
 //! Files that go, and what still names one that stays.
 use super::*;
 
+fn untimed() -> CoordinatorConfig {
+    CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() }
+}
+
+fn pinned(names: &[&str]) -> Event {
+    Event::Pinned { names: names.iter().map(|name| (*name).to_owned()).collect() }
+}
+
 #[test]
 fn files_go_when_they_are_neither_published_nor_state_any_more() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
+    let mut bench = leading(untimed());
     let retention_us = bench.coordinator.config.file_retention_us;
     bench.epoch(&[(0, 1)], 5);
     let order = bench.orders()[0].clone();
@@ -16,10 +24,7 @@ fn files_go_when_they_are_neither_published_nor_state_any_more() {
 
     bench.epoch(&[(0, 1)], 5);
     let order = bench.orders()[0].clone();
-    let runs = bench.compact_order().expect("an order");
-    bench.compacted(&runs, "merged", Generation(1));
-    bench.pass(1);
-    bench.store();
+    bench.merge();
     assert_eq!(bench.runs(), [("merged", 1, 2)]);
     bench.pass(2 * retention_us);
     assert_eq!(bench.deleted(), BTreeSet::from(["epoch-1".to_owned()]), "epoch 2 is merged, and not published");
@@ -34,7 +39,7 @@ fn files_go_when_they_are_neither_published_nor_state_any_more() {
 
 #[test]
 fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
+    let mut bench = leading(untimed());
     let retention_us = bench.coordinator.config.file_retention_us;
     for _ in 0..2 {
         bench.epoch(&[(0, 1)], 5);
@@ -42,12 +47,8 @@ fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
         bench.published(&order, None);
         bench.done.retain(|action| !matches!(action, Action::Publish(_)));
     }
-    let pinned = |names: &[&str]| Event::Pinned { names: names.iter().map(|name| (*name).to_owned()).collect() };
     bench.send(pinned(&["epoch-1", "epoch-2"]));
-    let runs = bench.compact_order().expect("an order");
-    bench.compacted(&runs, "merged", Generation(1));
-    bench.pass(1);
-    bench.store();
+    bench.merge();
     assert_eq!(bench.runs(), [("merged", 1, 2)]);
     bench.pass(2 * retention_us);
     assert_eq!(bench.deleted(), BTreeSet::new());
@@ -62,10 +63,9 @@ fn what_a_savepoint_names_goes_only_when_no_savepoint_names_it_any_more() {
 
 #[test]
 fn what_a_crash_left_goes_and_what_is_named_all_the_same_stays() {
-    let mut bench = leading(CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() });
+    let mut bench = leading(untimed());
     let retention_us = bench.coordinator.config.file_retention_us;
     bench.epoch(&[(0, 1)], 5);
-    let pinned = |names: &[&str]| Event::Pinned { names: names.iter().map(|name| (*name).to_owned()).collect() };
     bench.send(pinned(&["kept"]));
     bench.send(Event::LeftBehind { names: ["epoch-1", "epoch-2", "half-merged", "kept"].map(str::to_owned).to_vec() });
     bench.epoch(&[(0, 1)], 5);
@@ -80,7 +80,7 @@ fn what_a_crash_left_goes_and_what_is_named_all_the_same_stays() {
 
 #[test]
 fn nothing_is_deleted_while_savepoints_are_not_known() {
-    let stateful = CoordinatorConfig { watermarked: BTreeMap::new(), position_delay_us: 1, ..config() };
+    let stateful = untimed();
     let retention_us = stateful.file_retention_us;
     let mut bench = Bench::leading_as(manifest(), stateful);
     bench.send(Event::ExecutorJoined { executor: ExecutorId::new("executor") });
@@ -100,6 +100,6 @@ fn nothing_is_deleted_while_savepoints_are_not_known() {
     bench.pass(2 * retention_us);
     assert_eq!(bench.deleted(), BTreeSet::new());
     assert_eq!(bench.coordinator.next_wakeup().filter(|at| *at <= bench.now.monotonic_us), None, "and nobody is woken for it");
-    bench.send(Event::Pinned { names: BTreeSet::new() });
+    bench.send(pinned(&[]));
     assert_eq!(bench.deleted(), BTreeSet::from(["stray".to_owned()]));
 }

@@ -130,6 +130,14 @@ impl Bench {
         }));
     }
 
+    /// The runs that are ordered to be merged are merged, and that is recorded.
+    fn merge(&mut self) {
+        let runs = self.compact_order().expect("an order");
+        self.compacted(&runs, "merged", Generation(1));
+        self.pass(1);
+        self.store();
+    }
+
     fn deleted(&self) -> BTreeSet<String> {
         let names = |action| if let Action::DeleteFiles { names } = action { names.clone() } else { vec![] };
         self.done.iter().cloned().flat_map(names).collect()
