@@ -8,7 +8,7 @@ import uuid
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 from conftest import BINARY, create_topics, wait_for
 
 
@@ -269,8 +269,7 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
     # The other one has a mirror of the topic.
     there.start()
     partitions = len({record["partition"] for record in records} | set(range(4)))
-    admin = AdminClient({"bootstrap.servers": there.endpoints["kafka"]})
-    admin.create_topics([NewTopic(names["topic"], partitions, 1)])[names["topic"]].result()
+    create_topics(there.endpoints["kafka"], names["topic"], partitions=partitions)
     producer = Producer({"bootstrap.servers": there.endpoints["kafka"]})
     undelivered = []
     delivered = lambda error, _: undelivered.append(error) if error else None  # noqa: E731

@@ -4,8 +4,7 @@ import json
 import time
 import uuid
 
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 
 
 def test_a_table_that_the_job_names_takes_its_late_rows(system):
@@ -140,9 +139,7 @@ def test_an_insert_without_windows_beside_one_with_them_is_told_of(system):
 
 def test_each_table_says_how_long_the_watermark_waits_for_it(cluster):
     stem = f"idle_{uuid.uuid4().hex[:8]}"
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic(f"{stem}_{side}", 1, 1) for side in "ab"]).values():
-        future.result()
+    create_topics(cluster.kafka, *(f"{stem}_{side}" for side in "ab"))
 
     def produce(side: str, *records: tuple[str, int]) -> None:
         lines = "".join(json.dumps({"k": k, "ts": f"2026-01-01 00:{at // 60:02}:{at % 60:02}"}) + "\n" for k, at in records)

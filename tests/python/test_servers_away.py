@@ -5,8 +5,7 @@ import json
 import time
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import wait_for
+from conftest import create_topics, wait_for
 from test_exactly_once import PARTITIONS, TABLES, Ledger, bad_coordinates
 
 
@@ -21,9 +20,7 @@ def goes_on(cluster, load) -> None:
 
 
 def test_a_job_waits_for_kafka_and_cassandra_and_loses_nothing(servers, fresh_cluster):
-    admin = AdminClient({"bootstrap.servers": servers.kafka, "log_level": 0})
-    for future in admin.create_topics([NewTopic("ledger", PARTITIONS, 1)]).values():
-        future.result()
+    create_topics(servers.kafka, "ledger", partitions=PARTITIONS)
     cluster = fresh_cluster(servers=servers)
     cluster.run("sql", "-c", TABLES)
     load = Ledger(servers.kafka)

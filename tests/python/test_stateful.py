@@ -8,8 +8,7 @@ import sqlite3
 import time
 from datetime import datetime, timedelta
 
-from confluent_kafka.admin import AdminClient, NewTopic
-from conftest import hit, wait_for
+from conftest import create_topics, hit, wait_for
 from load import Load
 
 SEED = int(os.environ.get("POLYBOLOS_KILL_SEED", 20261125))
@@ -200,9 +199,8 @@ def test_a_platform_with_stateful_jobs_killed_twenty_times_answers_as_sqlite_doe
 
 def begun(cluster, parallelism: int) -> Shop:
     """The jobs run, each on so many executors, and what they read comes."""
-    admin = AdminClient({"bootstrap.servers": cluster.kafka})
-    for future in admin.create_topics([NewTopic("orders", PARTITIONS, 1), NewTopic("customers", 1, 1)]).values():
-        future.result()
+    create_topics(cluster.kafka, "orders", partitions=PARTITIONS)
+    create_topics(cluster.kafka, "customers")
     cluster.run("sql", "-c", statements(parallelism))
     load = Shop(cluster.kafka)
     load.start()
