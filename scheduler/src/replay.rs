@@ -1,11 +1,15 @@
 //! Dead letters sent back to their topics, each once. A row of `polybolos.replayed_letters` says so: written before the record is sent, with where the topic-partition ended then,
 //! and again with the record's offset. A letter found half way is looked for in the topic from there, by the header that every replayed record has.
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use datafusion::arrow::{
     array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, Int32Type, Int64Type},
+    datatypes::{DataType, Int32Type, Int64Type, TimestampMillisecondType},
 };
 use futures::StreamExt;
 use polybolos_kafka::{
@@ -39,7 +43,7 @@ pub struct Wanted {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     pub sent: usize,
-    /// Replayed before.
+    /// Replayed before, or of a record that was, by a letter of another run or another job.
     pub known: usize,
     /// Rows that a table refused, and records of which only the beginning is kept.
     pub left: usize,
@@ -47,10 +51,18 @@ pub struct Replayed {
     pub kept_back: usize,
 }
 
-struct Letter {
-    id: String,
+/// A record, whichever run and job a letter of it is of. Where a topic was made again, another record has its offset, at another time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Record {
     topic: String,
     partition: i32,
+    offset: i64,
+    time: Option<i64>,
+}
+
+struct Letter {
+    id: String,
+    record: Record,
     key: Option<Vec<u8>>,
     payload: Vec<u8>,
 }
@@ -110,21 +122,22 @@ impl Replay {
     ) -> anyhow::Result<Replayed> {
         let _running = self.running.lock().await;
         self.tables.create(&marks(), &CreateOptions::default()).await.context("table polybolos.replayed_letters")?;
-        let (letters, mut outcome) = self.letters(wanted, keeps_last_record).await?;
-        if letters.is_empty() && outcome.left == 0 && wanted.id.is_some() {
+        let known = self.marks(wanted.id.as_deref()).await?;
+        let (letters, mut sent, mut outcome) = self.letters(wanted, &known, keeps_last_record).await?;
+        if letters.is_empty() && outcome == Replayed::default() && wanted.id.is_some() {
             bail!("dead letter {} does not exist; `polybolos dlq list` shows all", wanted.id.as_deref().unwrap_or_default());
         }
-        let known = self.marks(wanted.id.as_deref()).await?;
         for letter in letters {
             if outcome.sent == MOST {
                 break;
             }
-            let connection = connection_of(&letter.topic);
-            let mark = known.get(&letter.id).copied().unwrap_or(Mark::None);
-            if mark == Mark::Sent {
+            // Whoever set the record aside reads the one copy of it.
+            if !sent.insert(letter.record.clone()) {
                 outcome.known += 1;
                 continue;
             }
+            let connection = connection_of(&letter.record.topic);
+            let mark = known.get(&letter.id).copied().unwrap_or(Mark::None);
             if let Mark::Sending(from) = mark
                 && let Some(offset) = find(&connection, &letter, from).await?
             {
@@ -133,23 +146,28 @@ impl Replay {
                 continue;
             }
             let admin = Admin::connect(&connection)?;
-            let ends = admin.offsets(&letter.topic, &[letter.partition]).await?.ends;
-            let from = ends.get(&letter.partition).copied();
-            let from = from.ok_or_else(|| anyhow!("topic {:?} has no partition {} any more", letter.topic, letter.partition))?;
+            let Record { topic, partition, .. } = &letter.record;
+            let ends = admin.offsets(topic, &[*partition]).await?.ends;
+            let from = ends.get(partition).copied();
+            let from = from.ok_or_else(|| anyhow!("topic {topic:?} has no partition {partition} any more"))?;
             self.mark(&letter, from, None).await?;
             let producer = Producer::connect(&connection)?;
-            let (_, offset) = producer
-                .send_marked(&letter.topic, letter.partition, letter.key.as_deref(), &letter.payload, (HEADER, &letter.id))
-                .await?;
+            let (_, offset) =
+                producer.send_marked(topic, *partition, letter.key.as_deref(), &letter.payload, (HEADER, &letter.id)).await?;
             self.mark(&letter, from, Some(offset)).await?;
             outcome.sent += 1;
         }
         Ok(outcome)
     }
 
-    /// What can be sent, and how many letters are not.
-    async fn letters(&self, wanted: &Wanted, keeps_last_record: impl Fn(&str) -> bool) -> anyhow::Result<(Vec<Letter>, Replayed)> {
-        let (mut letters, mut outcome) = (vec![], Replayed::default());
+    /// What can be sent, half-sent letters first; the records that were sent, also by letters that are not wanted; and how many letters are not sent.
+    async fn letters(
+        &self,
+        wanted: &Wanted,
+        known: &HashMap<String, Mark>,
+        keeps_last_record: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<(Vec<Letter>, HashSet<Record>, Replayed)> {
+        let (mut letters, mut sent, mut outcome) = (vec![], HashSet::new(), Replayed::default());
         for batch in self.scan(dead_letters::table(), wanted.id.as_deref()).await? {
             let text = |name: &str, row: usize| {
                 let column = batch.column_by_name(name)?.as_string_opt::<i32>()?;
@@ -159,29 +177,44 @@ impl Replay {
                 let column = batch.column_by_name(name)?.as_binary_opt::<i32>()?;
                 column.is_valid(row).then(|| column.value(row).to_vec())
             };
-            let partition = |row: usize| {
-                let column = batch.column_by_name("topic_partition")?.as_primitive_opt::<Int32Type>()?;
-                column.is_valid(row).then(|| column.value(row))
+            let record = |row: usize| {
+                let partition = batch.column_by_name("topic_partition")?.as_primitive_opt::<Int32Type>()?;
+                let offset = batch.column_by_name("topic_offset")?.as_primitive_opt::<Int64Type>()?;
+                let time = batch.column_by_name("record_time")?.as_primitive_opt::<TimestampMillisecondType>()?;
+                let topic = text("topic", row)?;
+                (partition.is_valid(row) && offset.is_valid(row)).then(|| Record {
+                    topic,
+                    partition: partition.value(row),
+                    offset: offset.value(row),
+                    time: time.is_valid(row).then(|| time.value(row)),
+                })
             };
             let length = |row: usize| Some(batch.column_by_name("raw_bytes")?.as_primitive_opt::<Int64Type>()?.value(row));
             for row in 0..batch.num_rows() {
-                if wanted.job.is_some() && text("job", row) != wanted.job {
+                let id = text("id", row);
+                let is_wanted = wanted.job.is_none() || text("job", row) == wanted.job;
+                if id.as_ref().is_some_and(|id| known.get(id) == Some(&Mark::Sent)) {
+                    outcome.known += usize::from(is_wanted);
+                    sent.extend(record(row));
                     continue;
                 }
-                match (text("id", row), text("topic", row), partition(row), bytes("raw", row)) {
-                    (Some(id), Some(topic), Some(partition), Some(payload)) if length(row) == Some(payload.len() as i64) => {
-                        if wanted.id.is_none() && keeps_last_record(&topic) {
+                if !is_wanted {
+                    continue;
+                }
+                match (id, record(row), bytes("raw", row)) {
+                    (Some(id), Some(record), Some(payload)) if length(row) == Some(payload.len() as i64) => {
+                        if wanted.id.is_none() && keeps_last_record(&record.topic) {
                             outcome.kept_back += 1;
                         } else {
-                            letters.push(Letter { id, topic, partition, key: bytes("record_key", row), payload });
+                            letters.push(Letter { id, record, key: bytes("record_key", row), payload });
                         }
                     }
                     _ => outcome.left += 1,
                 }
             }
         }
-        letters.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok((letters, outcome))
+        letters.sort_by_cached_key(|letter| (!known.contains_key(&letter.id), letter.id.clone()));
+        Ok((letters, sent, outcome))
     }
 
     /// Of that letter, or of all: nobody else changes them meanwhile.
@@ -204,8 +237,8 @@ impl Replay {
         let columns: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
         let values: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![letter.id.as_str()])),
-            Arc::new(StringArray::from(vec![letter.topic.as_str()])),
-            Arc::new(Int32Array::from(vec![letter.partition])),
+            Arc::new(StringArray::from(vec![letter.record.topic.as_str()])),
+            Arc::new(Int32Array::from(vec![letter.record.partition])),
             Arc::new(Int64Array::from(vec![from])),
             Arc::new(Int64Array::from(vec![offset])),
         ];
@@ -238,16 +271,15 @@ impl Replay {
 
 /// The letter's record in its topic, from an offset on.
 async fn find(connection: &Connection, letter: &Letter, from: i64) -> anyhow::Result<Option<i64>> {
-    let ends = Admin::connect(connection)?.offsets(&letter.topic, &[letter.partition]).await?.ends;
-    let end = ends.get(&letter.partition).copied().unwrap_or(from);
+    let Record { topic, partition, .. } = &letter.record;
+    let ends = Admin::connect(connection)?.offsets(topic, &[*partition]).await?.ends;
+    let end = ends.get(partition).copied().unwrap_or(from);
     if end <= from {
         return Ok(None);
     }
     let fetcher = Fetcher::new(FetcherConfig::default(), &Default::default())?;
     let key = SourceKey { incarnation: "replay".into(), source: 0 };
-    let chunks = fetcher
-        .read(&key, FetchTopic::new(connection, &letter.topic), letter.partition, OffsetRange::new(from, end), READ_TIME)
-        .await?;
+    let chunks = fetcher.read(&key, FetchTopic::new(connection, topic), *partition, OffsetRange::new(from, end), READ_TIME).await?;
     let is_it = |name: &str, value: Option<&[u8]>| name == HEADER && value == Some(letter.id.as_bytes());
     let found = chunks.iter().find_map(|chunk| {
         let record = (0..chunk.len()).find(|&record| chunk.headers(record).any(|(name, value)| is_it(name, value)))?;

@@ -355,6 +355,26 @@ def test_dead_letters_are_sent_back_once(system, names):
     assert "0 dead letters sent back, 1 was before" in again.stderr, again.stderr
 
 
+def test_a_record_of_several_letters_is_sent_back_once(system, names):
+    system.run("topic", "create", names["topic"], "--partitions", "1")
+    system.run("topic", "produce", names["topic"], stdin="no json\n")
+    system.sql(f"CREATE TABLE {names['source']} (id STRING) WITH ('connector' = 'kafka', 'topic' = '{names['topic']}', 'format' = 'json')")
+    system.sql(f"CREATE TABLE {names['table']} (id STRING) WITH ('connector' = 'blackhole')")
+    system.sql(f"CREATE JOB {names['job']} AS INSERT INTO {names['table']} SELECT id FROM {names['source']}")
+    letters = lambda: len(system.sql(f"SELECT id FROM polybolos.dead_letters WHERE job = '{names['job']}'"))  # noqa: E731
+    wait_for("the letter", letters, 1)
+    system.run("job", "restart", names["job"], "--from", "earliest", "--keep")
+    wait_for("that of the next run", letters, 2)
+    done = system.run("dlq", "replay", "--job", names["job"])
+    assert "1 dead letter sent back, 1 was before" in done.stderr, done.stderr
+    wait_for("the letter of the copy", letters, 3)
+    done = system.run("dlq", "replay", "--job", names["job"])
+    assert "1 dead letter sent back, 2 were before" in done.stderr, done.stderr
+    [partition] = [json.loads(line) for line in system.run("topic", "describe", names["topic"], "--output", "json").stdout.splitlines()]
+    assert partition["records"] == 3, partition
+    system.sql(f"DROP JOB {names['job']}")
+
+
 def test_what_happened_to_a_job_is_known_after_a_restart(fresh_platform, names):
     platform = fresh_platform("--no-pipelines")
     platform.start()
