@@ -17,6 +17,7 @@ use polybolos_service::exit::{Exit, Failure};
 use polybolos_sql::{
     catalog::Catalog,
     names::{RelationName, SYSTEM_SCHEMA},
+    types::SqlType,
 };
 use polybolos_tables::plain::counted;
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ async fn prepare(folder: &std::path::Path, arguments: &Arguments) -> anyhow::Res
         bail!("{}/{problem}; `polybolos validate` shows all problems", folder.display());
     }
     let mut prepared = vec![];
-    for case in cases {
+    for mut case in cases {
         let mut targets: Vec<RelationName> = case.expected.iter().map(|expected| expected.table.clone()).collect();
         if targets.is_empty() && arguments.update {
             targets = script::filled_by_input(&validation.catalog, &case);
@@ -137,6 +138,7 @@ async fn prepare(folder: &std::path::Path, arguments: &Arguments) -> anyhow::Res
             bail!("{}: the case expects nothing; write expected/<table>.ndjson, or let --update write it", case.folder.display());
         }
         case.expected.iter().try_for_each(|expected| check(&validation.catalog, expected))?;
+        case.expected.iter_mut().for_each(|expected| write_decimals(&validation.catalog, expected));
         let script = script::script(&validation, &case, &targets)?;
         let asked = targets.into_iter().enumerate().map(|(index, table)| {
             let declared = validation.catalog.find_table(&table);
@@ -170,6 +172,16 @@ fn check(catalog: &Catalog, expected: &Expected) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A table's decimals have all their places.
+fn write_decimals(catalog: &Catalog, expected: &mut Expected) {
+    let Some(table) = catalog.find_table(&expected.table) else { return };
+    for column in &table.columns {
+        if let SqlType::Decimal { scale, .. } = column.sql_type {
+            expected.rows.with_places(&column.name, usize::try_from(scale).unwrap_or(0));
+        }
+    }
 }
 
 /// The differences of every table.

@@ -60,6 +60,39 @@ impl Format {
     }
 }
 
+impl Rows {
+    /// Writes the column's decimals as a table has them, with so many places: `2.5`, `"2.5"` and `"2.50"` are one number. What is no number, or has
+    /// more places, stays.
+    pub fn with_places(&mut self, column: &str, places: usize) {
+        let Some(index) = self.columns.iter().position(|name| name == column) else { return };
+        for value in self.rows.iter_mut().filter_map(|row| row.get_mut(index)) {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => continue,
+            };
+            if let Some(text) = decimal(&text, places) {
+                *value = Value::String(text);
+            }
+        }
+    }
+}
+
+fn decimal(text: &str, places: usize) -> Option<String> {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let are_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let fraction = fraction.trim_end_matches('0');
+    if whole.is_empty() || !are_digits(whole) || !are_digits(fraction) || fraction.len() > places {
+        return None;
+    }
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let sign = if whole == "0" && fraction.is_empty() { "" } else { sign };
+    let point = if places == 0 { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction:0<places$}"))
+}
+
 /// Digits count by their number: `c9` stands before `c10`.
 fn natural(line: &str) -> Vec<(u128, String)> {
     let mut parts: Vec<(u128, String)> = vec![(0, String::new())];
@@ -205,6 +238,38 @@ mod tests {
         let read = Format::Csv.read("f", &text).expect("reads");
         assert_eq!(read.rows[0], [json!("c9"), Value::Null, json!("2")]);
         assert_eq!(read.rows[1][1], json!("a, \"b\"\nc"));
+    }
+
+    #[test]
+    fn decimals_are_numbers_however_they_are_written() {
+        let cells = [
+            json!("2.5"),
+            json!(2.5),
+            json!(3),
+            json!("-0.05"),
+            json!("-0"),
+            json!("007.10"),
+            json!("1.005"),
+            json!("x"),
+            Value::Null,
+        ];
+        let mut rows = Rows { columns: vec!["s".into()], rows: cells.into_iter().map(|cell| vec![cell]).collect() };
+        rows.with_places("other", 0);
+        rows.with_places("s", 2);
+        let found: Vec<Value> = rows.rows.into_iter().flatten().collect();
+        let wanted = [
+            json!("2.50"),
+            json!("2.50"),
+            json!("3.00"),
+            json!("-0.05"),
+            json!("0.00"),
+            json!("7.10"),
+            json!("1.005"),
+            json!("x"),
+            Value::Null,
+        ];
+        assert_eq!(found, wanted);
+        assert_eq!((decimal("12.0", 0), decimal("1e3", 2), decimal(".5", 2)), (Some("12".to_owned()), None, None));
     }
 
     #[test]
