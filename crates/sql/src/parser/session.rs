@@ -84,8 +84,10 @@ pub(super) fn show_variable(cursor: &mut Cursor<'_>) -> Result<SessionStatement,
             });
         }
     }
-    Err(unknown
-        .expected("JOBS, TABLES, VIEWS, SAVEPOINTS, COLUMNS FROM t, CREATE TABLE t, CREATE JOB j, CREATE VIEW v or TIMEZONE"))
+    Err(unknown.expected(
+        "JOBS, TABLES, VIEWS, FUNCTIONS, SAVEPOINTS, COLUMNS FROM t, CREATE TABLE t, CREATE JOB j, CREATE VIEW v, \
+         CREATE FUNCTION f or TIMEZONE",
+    ))
 }
 
 fn set(cursor: &mut Cursor<'_>) -> Result<SessionStatement, SqlError> {
@@ -168,7 +170,8 @@ mod tests {
     fn what_cannot_be_shown_is_said() {
         let message = |sql: &str| parse(sql).unwrap_err().to_string();
         assert_eq!(message("SHOW JOBSS"), "SHOW jobss does not exist; did you mean SHOW JOBS?");
-        assert!(message("SHOW nonsense").contains("SAVEPOINTS, COLUMNS FROM t"));
+        assert!(message("SHOW nonsense").contains("VIEWS, FUNCTIONS, SAVEPOINTS"));
+        assert!(message("SHOW nonsense").contains("CREATE VIEW v, CREATE FUNCTION f or TIMEZONE"));
         for sql in ["USE polybolos", "USE CATALOG polybolos", "USE DATABASE polybolos"] {
             let kind = parse(sql).unwrap().remove(0).kind;
             let expected = SessionStatement::Use { name: "polybolos".to_owned() };
