@@ -17,8 +17,9 @@ use tracing_subscriber::{
 };
 
 /// Ours at info; engines and drivers only when something is wrong. A dropped job's state on disk goes with its folder, and `lsm_tree` warns
-/// afterwards of each file in there that compaction had given up already and that it cannot delete once more: of nothing.
-const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,fjall=warn,lsm_tree=warn,lsm_tree::table::inner=error,scylla=error,h2=warn,hyper=warn";
+/// afterwards of each file in there that compaction had given up already and that it cannot delete once more: of nothing. That Cassandra is away
+/// we say ourselves; its driver says it again each second.
+const DEFAULT_FILTER: &str = "info,ballista_scheduler=warn,ballista_executor=warn,ballista_core=warn,datafusion=warn,librdkafka=error,rdkafka=error,fjall=warn,lsm_tree=warn,lsm_tree::table::inner=error,scylla=error,scylla::cluster::metadata::cc_establisher=off,h2=warn,hyper=warn";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogSettings {
@@ -157,6 +158,7 @@ mod tests {
     fn the_default_filter_is_one() {
         let filter = EnvFilter::try_new(DEFAULT_FILTER).expect("parses").to_string();
         assert!(filter.contains("lsm_tree::table::inner=error") && filter.contains("lsm_tree=warn"), "{filter}");
+        assert!(filter.contains("scylla::cluster::metadata::cc_establisher=off") && filter.contains("scylla=error"), "{filter}");
     }
 
     #[test]
