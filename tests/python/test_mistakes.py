@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from conftest import wait_for
+from conftest import BINARY, wait_for
 
 TABLES = """
 CREATE TABLE heard (device STRING, value DOUBLE, ts TIMESTAMP(3)) WITH ('connector' = 'kafka', 'topic' = 'heard', 'format' = 'json');
@@ -71,3 +71,11 @@ def test_mistakes_are_told_with_what_to_do(fresh_platform):
     refused = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": "wrong"}, timeout=60)
     assert 'password authentication failed for user "admin"' in refused.stderr and "file `token`" in refused.stderr, refused.stderr
     assert platform.stop() == 0
+
+
+def test_an_executor_without_a_scheduler_says_so_before_it_waits_for_anything(tmp_path):
+    (tmp_path / "cluster.toml").write_text("[executor]\nschedulers = []\n")
+    refused = subprocess.run(
+        [BINARY, "executor", "--config", str(tmp_path / "cluster.toml")], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 1 and "executor.schedulers names no scheduler" in refused.stderr, refused.stderr

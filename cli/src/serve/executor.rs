@@ -11,6 +11,9 @@ use super::{Arguments, Config, EXECUTOR, restart};
 
 pub async fn executor(arguments: Arguments) -> anyhow::Result<()> {
     let Some(config) = Config::load(&arguments, &EXECUTOR)? else { return Ok(()) };
+    if config.executor.schedulers.is_empty() {
+        bail!("executor.schedulers names no scheduler; write for example [\"127.0.0.1:7410\"]");
+    }
     if let Some(wrong) = config.executor.schedulers.iter().find(|address| !is_host_and_port(address)) {
         bail!("executor.schedulers: {wrong:?} is not host:port; write for example \"127.0.0.1:7410\"");
     }
