@@ -31,13 +31,13 @@ use polybolos_gateway::{
 use polybolos_kafka::{error::KafkaError, fetcher::Fetcher};
 use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
-    catalog::{Change, apply},
+    catalog::{Catalog, Change, apply, apply_planned},
     error::SqlError,
     names::RelationName,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
-    statement::{Insert, SessionStatement, Statement, StatementKind},
+    statement::{CreateView, Insert, SessionStatement, Statement, StatementKind},
 };
 use polybolos_tables::plain::plain_chain;
 use tracing::{Instrument, Span, debug_span};
@@ -85,7 +85,11 @@ impl PlatformEngine {
     }
 
     fn planner(&self) -> Planner {
-        Planner::new(&self.queries.session().state(), self.catalog.current(), Arc::new(self.platform.clone()))
+        self.planner_over(self.catalog.current())
+    }
+
+    fn planner_over(&self, catalog: Arc<Catalog>) -> Planner {
+        Planner::new(&self.queries.session().state(), catalog, Arc::new(self.platform.clone()))
     }
 
     pub(crate) fn leader(&self) -> Result<Arc<JobManager>, EngineError> {
@@ -144,16 +148,13 @@ impl PlatformEngine {
             StatementKind::VerifyJob { name } => self.verify(name, tag),
             StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,
             StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
+            StatementKind::CreateView(view) => self.create_view(&statement, view, tag).await,
             StatementKind::CreateTable(_)
             | StatementKind::DropTable { .. }
-            | StatementKind::CreateView(_)
             | StatementKind::DropView { .. }
             | StatementKind::CreateFunction(_)
             | StatementKind::DropFunction { .. } => {
                 self.leader()?;
-                if let StatementKind::CreateView(view) = &statement.kind {
-                    self.planner().plan_view(view).await.map_err(sql_error)?;
-                }
                 let change = change();
                 self.catalog.change(|catalog| apply(catalog, &statement, &change)).await.map_err(catalog_error)?;
                 Ok(Answer::done(tag))
@@ -161,6 +162,15 @@ impl PlatformEngine {
             StatementKind::CreateJob(_) | StatementKind::Insert(_) => self.create_job(&statement, tag).await,
             StatementKind::DropJob { name, .. } => self.drop_job(&statement, name, tag).await,
         }
+    }
+
+    async fn create_view(&self, statement: &Statement, view: &CreateView, tag: &str) -> Result<Answer, EngineError> {
+        self.leader()?;
+        let (before, change) = (self.catalog.current(), change());
+        self.planner_over(before.clone()).plan_view(view).await.map_err(sql_error)?;
+        let planned = apply(&before, statement, &change).map_err(sql_error)?;
+        self.catalog.change(|catalog| apply_planned(catalog, statement, &change, &planned)).await.map_err(catalog_error)?;
+        Ok(Answer::done(tag))
     }
 
     async fn rows(&self, plan: LogicalPlan, tag: &str) -> Result<Answer, EngineError> {

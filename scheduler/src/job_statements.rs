@@ -4,7 +4,7 @@ use std::sync::Arc;
 use polybolos_gateway::{engine::Answer, error::EngineError};
 use polybolos_persist::crash;
 use polybolos_sql::{
-    catalog::{Catalog, apply},
+    catalog::{Catalog, apply, apply_planned},
     redact,
     statement::{JobAction, RestartFrom, RestartJob, Statement},
 };
@@ -30,7 +30,7 @@ impl PlatformEngine {
             return Ok(answer);
         };
         let notices = jobs.prepare(planned.clone(), &definition).await.map_err(any_error)?;
-        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        self.catalog.change(|catalog| apply_planned(catalog, statement, &change, &planned)).await.map_err(catalog_error)?;
         if let Err(error) = jobs.start(&definition).await {
             tracing::warn!(job = %definition.name, error = %format!("{error:#}"), "job created, and cannot start yet");
             jobs.start_in_background(definition.clone());
@@ -81,13 +81,15 @@ impl PlatformEngine {
     pub(crate) async fn upgrade_job(&self, statement: &Statement, name: &str, tag: &str) -> Result<Answer, EngineError> {
         let jobs = self.leader()?;
         let before = self.catalog.current();
-        let planned = Arc::new(apply(&before, statement, &change()).map_err(sql_error)?);
+        let change = change();
+        let planned = Arc::new(apply(&before, statement, &change).map_err(sql_error)?);
         let (old, new) = (before.job(name).map_err(sql_error)?, planned.job(name).map_err(sql_error)?);
         let notices = jobs.check_upgrade((&before, old), (&planned, new)).await.map_err(any_error)?;
         jobs.end_for_upgrade(old).await.map_err(any_error)?;
         // From here on the job goes on, with whichever definition the catalog holds.
         crash::point("upgrade-ended");
-        let changed = self.catalog.change(|catalog| apply(catalog, statement, &change())).await.map_err(catalog_error);
+        let changed = self.catalog.change(|catalog| apply_planned(catalog, statement, &change, &planned)).await;
+        let changed = changed.map_err(catalog_error);
         crash::point("upgrade-changed");
         let definition = changed.as_ref().map_or(old, |_| new);
         if let Err(error) = jobs.start(definition).await {

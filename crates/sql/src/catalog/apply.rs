@@ -23,6 +23,13 @@ pub struct Change {
     pub incarnation: String,
 }
 
+impl Change {
+    /// What an INSERT without a name is called as a job.
+    pub(super) fn name_of_insert(&self) -> String {
+        format!("insert_{}", self.incarnation)
+    }
+}
+
 /// The catalog after `statement`. Statements that change no definition (queries, SHOW, PAUSE JOB of a job that exists, …) give the same
 /// catalog back. A bare INSERT becomes a job: the caller hands it in only when its source is unbounded.
 ///
@@ -49,7 +56,7 @@ pub fn apply(catalog: &Catalog, statement: &Statement, change: &Change) -> Resul
             with_job(catalog, create, &statement.sql, change)
         }
         StatementKind::Insert(insert) => {
-            let name = format!("insert_{}", change.incarnation);
+            let name = change.name_of_insert();
             let create = CreateJob { name, if_not_exists: false, options: Vec::new(), inserts: vec![insert.clone()] };
             with_job(catalog, &create, &statement.sql, change)
         }

@@ -63,6 +63,17 @@ pub(super) fn state_with(declared: &[FunctionDefinition]) -> Result<SessionState
     Ok(state)
 }
 
+/// The expressions of a table's computed columns.
+pub(super) fn written(table: &TableDefinition) -> Result<Vec<ast::Expr>, SqlError> {
+    let mut expressions = Vec::new();
+    for column in &table.columns {
+        if let ColumnKind::Computed { expression } = &column.kind {
+            expressions.push(parser::expression(expression)?);
+        }
+    }
+    Ok(expressions)
+}
+
 fn is_of_several_rows(part: &Expr) -> bool {
     matches!(
         part,

@@ -1,10 +1,6 @@
 //! Functions that users have created: an expression with a name, checked when it is created and written out wherever it is called ([`crate::expansion`]).
 //! Who calls one is found in the texts that the catalog keeps.
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use datafusion::{
     arrow::{compute::can_cast_types, datatypes::Field},
@@ -14,16 +10,16 @@ use datafusion::{
     },
     execution::SessionState,
     logical_expr::{EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, utils::find_aggregate_exprs},
-    sql::sqlparser::ast::{self, Query, Visit, Visitor},
+    sql::sqlparser::ast::{Query, Visit, Visitor},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, ColumnKind, JobDefinition, computed};
+use super::{Catalog, computed};
 use crate::{
     error::{ObjectKind, SqlError, did_you_mean},
     expansion,
     limits::Limits,
-    names::{RelationName, quoted},
+    names::quoted,
     parser::{self, parse_one},
     planner::refuse_misplaced,
     statement::{CreateFunction, StatementKind},
@@ -72,48 +68,6 @@ impl Catalog {
         })
     }
 
-    /// The functions that a job, its views, the computed columns of its tables, and these functions themselves call, by name.
-    ///
-    /// # Errors
-    /// Only when this version no longer reads a text that an earlier one took.
-    pub fn functions_of(&self, job: &JobDefinition) -> Result<Vec<CreateFunction>, SqlError> {
-        if self.functions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let limits = Limits::default();
-        let mut waiting = Vec::new();
-        for insert in job.statement(limits)?.inserts {
-            waiting.extend(expansion::called(&*insert.query));
-        }
-        for view in &job.views {
-            waiting.extend(expansion::called(&*self.view(view)?.statement(limits)?.query));
-        }
-        for table in job.sources.iter().chain(&job.targets) {
-            for expression in self.computed_by(table)? {
-                waiting.extend(expansion::called(&expression));
-            }
-        }
-        let mut found = BTreeMap::new();
-        while let Some(name) = waiting.pop() {
-            let Some(definition) = self.find_function(&name).filter(|_| !found.contains_key(&name)) else { continue };
-            let function = definition.statement(limits)?;
-            waiting.extend(expansion::called(&*function.body));
-            found.insert(name, function);
-        }
-        Ok(found.into_values().collect())
-    }
-
-    /// The expressions of a table's computed columns.
-    fn computed_by(&self, table: &RelationName) -> Result<Vec<ast::Expr>, SqlError> {
-        let mut expressions = Vec::new();
-        for column in &self.table(table)?.columns {
-            if let ColumnKind::Computed { expression } = &column.kind {
-                expressions.push(parser::expression(expression)?);
-            }
-        }
-        Ok(expressions)
-    }
-
     /// Who calls a function, the first that is found.
     fn caller_of(&self, function: &str) -> Result<Option<(ObjectKind, String)>, SqlError> {
         let limits = Limits::default();
@@ -128,7 +82,7 @@ impl Catalog {
             }
         }
         for table in &self.tables {
-            if self.computed_by(&table.name)?.iter().any(|expression| calls(expression, function)) {
+            if computed::written(table)?.iter().any(|expression| calls(expression, function)) {
                 return Ok(Some((ObjectKind::Table, table.name.to_string())));
             }
         }

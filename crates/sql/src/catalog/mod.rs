@@ -2,6 +2,7 @@
 //! compare-and-swap, so that of two statements at once one wins and the other is tried again on what is there.
 mod apply;
 pub(crate) mod computed;
+mod foundations;
 mod function;
 mod job;
 mod options_of_queries;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     apply::{Change, apply},
+    foundations::apply_planned,
     function::FunctionDefinition,
     job::JobDefinition,
     records::{RECORD_IS_TOMBSTONE, RECORD_OFFSET, RECORD_PARTITION, Recorded, key_column, member_column},
