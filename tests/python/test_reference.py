@@ -213,6 +213,25 @@ def test_links_lead_somewhere():
     assert dead == []
 
 
+def test_grafana_gets_every_variable_that_its_files_name():
+    folder = REPOSITORY / "deploy/grafana"
+    printed = [line.strip() for line in (folder / "README.md").read_text().splitlines() if line.startswith("    export ")]
+    files = "\n".join(file.read_text() for file in sorted((folder / "provisioning").rglob("*.yaml")))
+    files = re.sub(r"#.*", "", files)
+    assert ":-" not in files, "Grafana knows no defaults"
+
+    def exported(**environment: str) -> dict[str, str]:
+        script = "\n".join([*printed, "env -0"])
+        environment = {"PATH": os.environ["PATH"], **environment}
+        answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, cwd=REPOSITORY, env=environment, check=True)
+        return dict(entry.split("=", 1) for entry in answer.stdout.split("\0") if entry)
+
+    named = set(re.findall(r"\$\{?(\w+)", files))
+    assert "POLYBOLOS_GRAFANA_POSTGRES" in named and named <= set(exported())
+    assert exported()["POLYBOLOS_GRAFANA_POSTGRES"] == "127.0.0.1:7432"
+    assert exported(POLYBOLOS_GRAFANA_POSTGRES="there:7432")["POLYBOLOS_GRAFANA_POSTGRES"] == "there:7432"
+
+
 def test_every_test_that_a_rule_names_exists():
     table = (REPOSITORY / "docs/EPOCHS.md").read_text().split("## Which test fails without a rule")[1]
     rows = [line for line in table.splitlines() if re.match(r"\| [\d–]+ \|", line)]
