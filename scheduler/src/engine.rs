@@ -290,6 +290,13 @@ impl Engine for PlatformEngine {
         self.queries.session().clone()
     }
 
+    fn primary_key(&self, schema: &str, table: &str) -> Vec<String> {
+        let catalog = self.catalog.current();
+        let table = catalog.find_table(&RelationName::new(schema, table));
+        let columns = table.and_then(|table| table.primary_key.as_ref()).into_iter().flat_map(|key| key.columns());
+        columns.map(str::to_owned).collect()
+    }
+
     async fn status(&self) -> Status {
         self.status.status()
     }

@@ -197,6 +197,8 @@ def test_sqlalchemy_reflects_tables(platform, connect):
     with connect() as connection:
         connection.execute("CREATE TABLE alchemy_probe (\"Id\" STRING NOT NULL, n BIGINT, price DECIMAL(10, 2), seen TIMESTAMP(3), "
                            "tags ARRAY<STRING>) WITH ('connector' = 'blackhole')")
+        connection.execute("CREATE TABLE alchemy_keyed (\"Id\" STRING, v STRING, n BIGINT, PRIMARY KEY (n, \"Id\") NOT ENFORCED) WITH "
+                           "('connector' = 'upsert-kafka', 'topic' = 'alchemy_keyed', 'key.format' = 'json', 'value.format' = 'json')")
         connection.execute("CREATE VIEW alchemy_view AS SELECT \"Id\", n + 1 AS more FROM alchemy_probe")
         try:
             inspector = sqlalchemy.inspect(engine)
@@ -214,6 +216,12 @@ def test_sqlalchemy_reflects_tables(platform, connect):
             assert [column["name"] for column in inspector.get_columns("alchemy_view")] == ["Id", "more"]
             assert "name" in [column["name"] for column in inspector.get_columns("jobs", schema="polybolos")]
             assert inspector.get_pk_constraint("alchemy_probe")["constrained_columns"] == []
+            key = inspector.get_pk_constraint("alchemy_keyed")
+            assert (key["constrained_columns"], key["name"]) == (["n", "Id"], "alchemy_keyed_pkey")
+            keyed = sqlalchemy.Table("alchemy_keyed", sqlalchemy.MetaData(), autoload_with=engine)
+            assert {column.name for column in keyed.primary_key} == {"n", "Id"}
+            assert inspector.get_indexes("alchemy_keyed") == inspector.get_unique_constraints("alchemy_keyed") == []
+            assert inspector.get_foreign_keys("alchemy_keyed") == inspector.get_check_constraints("alchemy_keyed") == []
             assert inspector.has_table("alchemy_probe") and inspector.has_table("jobs", schema="polybolos")
             assert not inspector.has_table("nowhere") and not inspector.has_table("jobs")
             reflected = sqlalchemy.Table("alchemy_probe", sqlalchemy.MetaData(), autoload_with=engine)
@@ -222,6 +230,7 @@ def test_sqlalchemy_reflects_tables(platform, connect):
             engine.dispose()
             connection.execute("DROP VIEW alchemy_view")
             connection.execute("DROP TABLE alchemy_probe")
+            connection.execute("DROP TABLE alchemy_keyed")
 
 
 def test_a_transaction_says_that_it_takes_nothing_back(connect):

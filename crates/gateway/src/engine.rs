@@ -101,6 +101,11 @@ pub trait Engine: Send + Sync + 'static {
     /// For metadata: catalogs and `pg_catalog`. Its catalog list is live: tables made later appear in it.
     fn session(&self) -> SessionContext;
 
+    /// The columns of a table's primary key, in its order; none where it has none, and where there is no such table.
+    fn primary_key(&self, _schema: &str, _table: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn status(&self) -> Status;
 
     /// A savepoint with its files as one archive, in pieces.

@@ -224,10 +224,28 @@ async fn tools_reflect_tables() {
          JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace
          WHERE {visible} AND pg_catalog.pg_class.relname IN ('created_users'::VARCHAR)"
     );
-    let keys = "SELECT con.conrelid, array_agg(con.conname ORDER BY con.ord) AS cols FROM
-                (SELECT k.conrelid AS conrelid, k.conname AS conname, generate_subscripts(i.indkey, 1::INTEGER) AS ord
-                 FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_index AS i ON k.conindid = i.indexrelid) AS con
-                GROUP BY con.conrelid ORDER BY con.conrelid";
+    let keys_of = |kind: &str| {
+        format!(
+            "SELECT array_agg(CAST(attr.attname AS TEXT) ORDER BY attr.ord) AS cols, attr.conname, min(attr.description) AS description,
+                    min(attr.indnkeyatts) AS indnkeyatts, bool_and(attr.indnullsnotdistinct) AS indnullsnotdistinct
+             FROM (SELECT con.conrelid AS conrelid, con.conname AS conname, con.description AS description, con.ord AS ord,
+                          con.indnkeyatts AS indnkeyatts, con.indnullsnotdistinct AS indnullsnotdistinct, pg_catalog.pg_attribute.attname AS attname
+                   FROM pg_catalog.pg_attribute JOIN
+                     (SELECT pg_catalog.pg_constraint.conrelid AS conrelid, pg_catalog.pg_constraint.conname AS conname,
+                             unnest(pg_catalog.pg_index.indkey) AS attnum, generate_subscripts(pg_catalog.pg_index.indkey, 1::INTEGER) AS ord,
+                             pg_catalog.pg_index.indnkeyatts AS indnkeyatts, pg_catalog.pg_index.indnullsnotdistinct AS indnullsnotdistinct,
+                             pg_catalog.pg_description.description AS description
+                      FROM pg_catalog.pg_constraint JOIN pg_catalog.pg_index ON pg_catalog.pg_constraint.conindid = pg_catalog.pg_index.indexrelid
+                      LEFT OUTER JOIN pg_catalog.pg_description ON pg_catalog.pg_description.objoid = pg_catalog.pg_constraint.oid
+                        AND pg_catalog.pg_description.classoid = CAST('pg_constraint' AS REGCLASS)
+                      WHERE pg_catalog.pg_constraint.contype = '{kind}'::VARCHAR) AS con
+                   ON pg_catalog.pg_attribute.attnum = con.attnum AND pg_catalog.pg_attribute.attrelid = con.conrelid) AS attr
+             GROUP BY attr.conrelid, attr.conname ORDER BY attr.conrelid, attr.conname"
+        )
+    };
+    let indexes = "SELECT idx.indexrelid, array_agg(idx.class ORDER BY idx.ord) AS classes FROM
+                   (SELECT i.indexrelid AS indexrelid, unnest(i.indclass) AS class, generate_subscripts(i.indkey, 1::INTEGER) AS ord
+                    FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid) AS idx GROUP BY idx.indexrelid";
     for (sql, expected) in [
         (schemas, "public\n"),
         (of_kind("r").as_str(), "created_users\n"),
@@ -237,7 +255,9 @@ async fn tools_reflect_tables() {
             "id|text|||\nfirst_name|text|||\nlast_name|text|||\nage|integer|||\nregistered_date|timestamp without time zone|||\n",
         ),
         (comment.as_str(), "created_users|\n"),
-        (keys, ""),
+        (keys_of("p").as_str(), "{last_name,id}|created_users_pkey||2|f\n"),
+        (keys_of("u").as_str(), ""),
+        (indexes, ""),
     ] {
         let said = psql(address, sql).await;
         assert_eq!((said.out.as_str(), said.code), (expected, 0), "{sql}: {}", said.err);

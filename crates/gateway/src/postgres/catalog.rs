@@ -13,7 +13,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
 };
 use parking_lot::RwLock;
 
-use super::{DATABASE, functions, relations::Relations, tables::PgCatalog, views::Views};
+use super::{DATABASE, functions, keys::Keys, relations::Relations, tables::PgCatalog, views::Views};
 use crate::{auth::Principal, engine::Engine};
 
 const PG_CATALOG: &str = "pg_catalog";
@@ -52,6 +52,7 @@ pub struct Catalog {
     engine: Arc<dyn CatalogProvider>,
     emulated: Arc<dyn SchemaProvider>,
     views: Views,
+    keys: Keys,
 }
 
 impl Catalog {
@@ -76,19 +77,20 @@ impl Catalog {
         let base = SessionContext::new_with_state(state);
         setup_pg_catalog(&base, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
         functions::register(&base);
-        let views = Views::new(engine);
+        let views = Views::new(engine.clone());
         let relations = Relations::new(list, views.clone());
         let tables = Arc::new(PgCatalogStaticTables::try_new()?);
         let emulated: Arc<dyn SchemaProvider> =
             Arc::new(PgCatalogSchemaProvider::try_new(relations, tables, EmptyContextProvider)?);
         overlay.register_schema(PG_CATALOG, emulated.clone())?;
-        Ok(Self { base, engine: catalog, emulated, views })
+        let keys = Keys::new(emulated.clone(), engine);
+        Ok(Self { base, engine: catalog, emulated, views, keys })
     }
 
     /// The session of one login.
     pub fn session(&self, owner: &Principal) -> SessionContext {
         let pg_catalog: Arc<dyn SchemaProvider> =
-            Arc::new(PgCatalog::new(self.emulated.clone(), owner.clone(), self.views.clone()));
+            Arc::new(PgCatalog::new(self.emulated.clone(), owner.clone(), self.views.clone(), self.keys.clone()));
         let overlay = Overlay { engine: self.engine.clone(), pg_catalog: RwLock::new(Some(pg_catalog)) };
         let list = MemoryCatalogProviderList::new();
         list.register_catalog(DATABASE.to_owned(), Arc::new(overlay));

@@ -4,6 +4,7 @@
 mod answer;
 mod catalog;
 mod functions;
+mod keys;
 mod login;
 mod numeric;
 mod parameters;

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArguments, GroupByExpr, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor,
-    TableWithJoins, Value, ValueWithSpan, Visit, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinOperator, Query,
+    Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, Visitor,
 };
 
 use super::{
@@ -93,13 +93,38 @@ pub fn is_of_no_column(query: &Query) -> bool {
     OF_COLUMNS.contains(&last(name).as_str()) && (condition.contains("attrelid") || condition.contains("attcollation"))
 }
 
-/// No table has any of these.
+/// The columns that a key is made of, as texts: `{3,1}` and `3 1`.
+const KEY_COLUMNS: [&str; 2] = ["conkey", "indkey"];
+
+/// The numbers in such a text.
+fn key_of(function: &Function) -> Option<String> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let column = match list.args.first()? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::CompoundIdentifier(parts))) => parts.last()?,
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(name))) => name,
+        _ => return None,
+    };
+    let is_key = KEY_COLUMNS.contains(&folded(column).as_str());
+    is_key.then(|| format!("string_to_array(translate(btrim({}, '{{}}'), ' ', ','), ',')", list.args[0]))
+}
+
+/// `unnest` of a key, and its `generate_subscripts`, of which only the order matters.
+pub fn key_taken_apart(function: &Function) -> Option<Expr> {
+    match last(&function.name).as_str() {
+        "unnest" => parsed(&format!("CAST(unnest({}) AS SMALLINT)", key_of(function)?)),
+        "generate_subscripts" => parsed(&format!("CAST(unnest(range(array_length({}))) AS INTEGER)", key_of(function)?)),
+        _ => None,
+    }
+}
+
+/// Of these tables every row is that of a primary key.
 const KEYS: [&str; 2] = ["pg_constraint", "pg_index"];
 
-/// A query that takes the keys of constraints or indexes apart, which is not planned: it has no rows. It names every column.
-pub fn of_no_keys(query: &Query) -> Option<Box<Query>> {
+/// A query that takes indexes apart, which is not planned: it has no rows, as tables have no indexes beside those of their keys. It names every
+/// column.
+pub fn of_no_indexes(query: &Query) -> Option<Box<Query>> {
     let SetExpr::Select(select) = query.body.as_ref() else { return None };
-    if !has_no_rows(select) || !query.to_string().contains("generate_subscripts(") {
+    if !has_no_rows(select) || !query.to_string().contains("generate_subscripts(") || query.visit(&mut Indexes).is_continue() {
         return None;
     }
     let columns = select.projection.iter().map(|item| Some(format!("'' AS {}", column(item)?)));
@@ -145,6 +170,23 @@ fn are_keys(table: &TableFactor) -> bool {
             _ => false,
         },
         _ => false,
+    }
+}
+
+/// Breaks where more is taken apart than a key.
+struct Indexes;
+
+impl Visitor for Indexes {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = expression else { return ControlFlow::Continue(()) };
+        let is_of_indexes = match last(&function.name).as_str() {
+            "pg_get_indexdef" => true,
+            "unnest" | "generate_subscripts" => key_of(function).is_none(),
+            _ => false,
+        };
+        if is_of_indexes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -244,19 +286,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn there_are_no_keys_to_take_apart() {
-        let keys = "SELECT k.conrelid AS conrelid, unnest(i.indkey) AS attnum, generate_subscripts(i.indkey, 1) AS ord
-                    FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_index AS i ON k.conindid = i.indexrelid";
-        let primary = format!(
+    const KEYS_OF_TABLES: &str =
+        "SELECT k.conrelid AS conrelid, unnest(i.indkey) AS attnum, generate_subscripts(i.indkey, 1) AS ord
+        FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_index AS i ON k.conindid = i.indexrelid";
+
+    fn named(keys: &str) -> String {
+        format!(
             "SELECT attr.conrelid, array_agg(CAST(attr.attname AS TEXT) ORDER BY attr.ord) AS cols FROM
              (SELECT con.conrelid, a.attname, con.ord FROM pg_attribute AS a JOIN ({keys}) AS con ON a.attrelid = con.conrelid) AS attr
              GROUP BY attr.conrelid ORDER BY attr.conrelid"
-        );
-        assert_eq!(rewritten(&primary), "SELECT '' AS \"conrelid\", '' AS \"cols\" WHERE false");
+        )
+    }
+
+    #[tokio::test]
+    async fn keys_are_taken_apart() {
+        let keys = rewritten(&named(KEYS_OF_TABLES));
+        assert!(keys.contains("CAST(unnest(string_to_array(") && !keys.contains("generate_subscripts"), "{keys}");
+        let session = SessionContext::new();
+        for (key, expected) in [("indkey", "3 1"), ("conkey", "{3,1}")] {
+            let of = format!("FROM (VALUES ('{expected}')) AS i ({key})");
+            let sql = rewritten(&format!("SELECT unnest(i.{key}) AS attnum, generate_subscripts(i.{key}, 1::INTEGER) AS ord {of}"));
+            let rows = session.sql(&format!("SELECT attnum * 10 + ord FROM ({sql}) AS k ORDER BY ord")).await.unwrap();
+            let rows = rows.collect().await.unwrap();
+            let shown = |row| datafusion::arrow::util::display::array_value_to_string(rows[0].column(0), row).unwrap();
+            assert_eq!([shown(0), shown(1)], ["30", "11"], "{sql}");
+        }
+        assert_eq!(rewritten("SELECT unnest(a) FROM t"), "SELECT unnest(a) FROM t");
+    }
+
+    #[test]
+    fn there_are_no_indexes_to_take_apart() {
+        let indexes = KEYS_OF_TABLES.replace("generate_subscripts", "unnest(i.indclass) AS class, generate_subscripts");
+        assert_eq!(rewritten(&named(&indexes)), "SELECT '' AS \"conrelid\", '' AS \"cols\" WHERE false");
+        let defined = KEYS_OF_TABLES.replace("k.conrelid AS", "pg_get_indexdef(i.indexrelid) AS");
+        assert_eq!(rewritten(&named(&defined)), "SELECT '' AS \"conrelid\", '' AS \"cols\" WHERE false");
         for sql in [
-            format!("SELECT count(*) AS n FROM ({keys}) AS con"),
-            format!("SELECT c.relname AS n FROM pg_class AS c LEFT JOIN ({keys}) AS con ON c.oid = con.conrelid"),
+            format!("SELECT count(*) AS n FROM ({indexes}) AS con"),
+            format!("SELECT c.relname AS n FROM pg_class AS c LEFT JOIN ({indexes}) AS con ON c.oid = con.conrelid"),
             "SELECT i.indrelid AS n FROM pg_index AS i".to_owned(),
         ] {
             assert!(!rewritten(&sql).ends_with("WHERE false"), "{}", rewritten(&sql));

@@ -14,7 +14,7 @@ use polybolos_tables::plain::shortened;
 
 use super::{
     functions::{EXISTING, SETTINGS, setting},
-    reflection::{escape_by_backslash, is_of_no_column, keep_visible, of_no_keys},
+    reflection::{escape_by_backslash, is_of_no_column, keep_visible, key_taken_apart, of_no_indexes},
 };
 use crate::scan;
 
@@ -38,7 +38,7 @@ pub fn rewrite(statement: &mut Statement) {
         }
     }
     if let Statement::Query(query) = statement
-        && let Some(empty) = list_of_none(query).or_else(|| of_no_keys(query))
+        && let Some(empty) = list_of_none(query).or_else(|| of_no_indexes(query))
     {
         *statement = Statement::Query(empty);
     }
@@ -141,7 +141,7 @@ impl VisitorMut for Rewriter {
                     ("to_regtype", FunctionArguments::List(list)) => {
                         list.args.first().and_then(|name| type_number(&name.to_string()))
                     }
-                    _ => None,
+                    _ => key_taken_apart(function),
                 };
                 if let Some(replacement) = replacement {
                     *expression = replacement;

@@ -1,5 +1,5 @@
 //! The tables of `pg_catalog` as one login sees them: the emulated ones, with the columns that they lack, and those that this door fills:
-//! roles, views, the one database.
+//! roles, views, keys, the one database.
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ use datafusion::{
 
 use super::{
     DATABASE,
+    keys::Keys,
     relations::external,
     views::{ViewName, Views},
 };
@@ -32,11 +33,12 @@ pub struct PgCatalog {
     emulated: Arc<dyn SchemaProvider>,
     owner: Principal,
     views: Views,
+    keys: Keys,
 }
 
 impl PgCatalog {
-    pub fn new(emulated: Arc<dyn SchemaProvider>, owner: Principal, views: Views) -> Self {
-        Self { emulated, owner, views }
+    pub fn new(emulated: Arc<dyn SchemaProvider>, owner: Principal, views: Views, keys: Keys) -> Self {
+        Self { emulated, owner, views, keys }
     }
 
     /// One role: whoever is logged in.
@@ -73,6 +75,8 @@ impl SchemaProvider for PgCatalog {
         let Some(emulated) = self.emulated.table(name).await? else { return Ok(None) };
         let table = match name {
             "pg_roles" => self.roles(emulated.as_ref())?,
+            "pg_constraint" => self.keys.constraints(emulated.as_ref())?,
+            "pg_index" => self.keys.indexes(emulated.as_ref())?,
             "pg_views" => self.views(emulated.as_ref()).await?,
             _ => completed(name, emulated)?,
         };

@@ -121,6 +121,11 @@ impl Engine for MemoryEngine {
         self.session.clone()
     }
 
+    fn primary_key(&self, schema: &str, table: &str) -> Vec<String> {
+        let is_users = schema == "public" && table == "created_users";
+        if is_users { vec!["last_name".to_owned(), "id".to_owned()] } else { Vec::new() }
+    }
+
     async fn status(&self) -> Status {
         let history = (0..120).map(|second| HistoryPoint { at_ms: second * 1000, rows_per_s: 5.0, ..Default::default() }).collect();
         let job = JobStatus { name: "created_users_job".to_owned(), state: JobState::Running, history, ..Default::default() };
