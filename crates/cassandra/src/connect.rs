@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use polybolos_tables::{
-    CreateOptions, KeyPredicate, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema, TableWriter,
+    CreateOptions, KeyPredicate, NodeTime, ScanRequest, ScanSlice, TableBackend, TableError, TableName, TableSchema, TableWriter,
     WriteOptions,
 };
 use scylla::{
@@ -227,12 +227,18 @@ impl TableBackend for CassandraBackend {
     }
 
     async fn clock_us(&self) -> Result<i64, TableError> {
+        Ok(self.node_time().await?.at_us)
+    }
+
+    /// Of any node: whichever the driver sends the question to has the answer.
+    async fn node_time(&self) -> Result<NodeTime, TableError> {
         let doing = "reading the clock";
         let answer = self.session.query_unpaged("SELECT toUnixTimestamp(now()) FROM system.local", ()).await;
-        let rows = answer.map_err(|error| of_execution(doing, error))?.into_rows_result();
-        let rows = rows.map_err(|error| unavailable(doing, error))?;
+        let answer = answer.map_err(|error| of_execution(doing, error))?;
+        let node = answer.request_coordinator().node().address.to_string();
+        let rows = answer.into_rows_result().map_err(|error| unavailable(doing, error))?;
         let (millis,): (i64,) = rows.single_row().map_err(|error| unavailable(doing, error))?;
-        Ok(millis * 1_000)
+        Ok(NodeTime { node, at_us: millis * 1_000 })
     }
 
     /// Until the driver would have given it up.

@@ -113,6 +113,15 @@ pub struct ScanSlice {
     pub descriptor: String,
 }
 
+/// The time by the clock of one node of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeTime {
+    /// Its address, for messages.
+    pub node: String,
+    /// Microseconds since 1970.
+    pub at_us: i64,
+}
+
 #[async_trait]
 pub trait TableBackend: Debug + Send + Sync {
     /// `cassandra` or `embedded`, for messages.
@@ -137,6 +146,11 @@ pub trait TableBackend: Debug + Send + Sync {
 
     /// The store's clock in microseconds since 1970, to which write timestamps are anchored.
     async fn clock_us(&self) -> Result<i64, TableError>;
+
+    /// The same, with the node that told it, where a store has several whose clocks differ.
+    async fn node_time(&self) -> Result<NodeTime, TableError> {
+        Ok(NodeTime { node: self.store().to_owned(), at_us: self.clock_us().await? })
+    }
 
     /// How long after it was sent a write may still take effect, though whoever sent it may be gone. Zero: all has happened when
     /// its writer returns.

@@ -20,8 +20,8 @@ pub mod schema;
 pub mod statement;
 
 pub use backend::{
-    CreateOptions, Grant, KeyPredicate, LookupOptions, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend, TableWriter,
-    WriteOptions, WriteOutcome,
+    CreateOptions, Grant, KeyPredicate, LookupOptions, NodeTime, PredicateOp, Refused, ScanRequest, ScanSlice, TableBackend,
+    TableWriter, WriteOptions, WriteOutcome,
 };
 pub use error::{Blame, TableError};
 pub use schema::{Column, TableName, TableSchema};
