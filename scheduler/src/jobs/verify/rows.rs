@@ -1,10 +1,11 @@
-//! The rows of one side of a comparison. They are held while they are few; more go to files, in parts by their keys, and both sides are compared part by part: what
+//! The rows of one side of a comparison. They are held while they are few; more go to a file, in parts by their keys, and both sides are compared part by part: what
 //! that takes of memory does not grow with a table but by a 64th.
 use std::{
     fs::File,
     hash::{DefaultHasher, Hash, Hasher},
-    io::{BufWriter, IntoInnerError, Seek},
+    io::{IntoInnerError, Read, Seek, SeekFrom},
     mem::take,
+    ops::Range,
     sync::Arc,
 };
 
@@ -27,8 +28,8 @@ const PARTS: usize = 64;
 pub struct Rows {
     held: Vec<RecordBatch>,
     held_bytes: usize,
-    /// What is not held: one file per part, or none yet.
-    files: Vec<StreamWriter<BufWriter<File>>>,
+    /// What is not held, if there is any.
+    away: Option<Away>,
 }
 
 impl Rows {
@@ -43,7 +44,7 @@ impl Rows {
             self.hold(comparison.normalised(&batch)?);
             if self.held_bytes > MOST_HELD_BYTES {
                 let comparison = comparison.clone();
-                self = tokio::task::spawn_blocking(move || self.in_files(&comparison)).await??;
+                self = tokio::task::spawn_blocking(move || self.in_file(&comparison)).await??;
             }
         }
         Ok(self)
@@ -55,12 +56,12 @@ impl Rows {
     }
 
     /// Holds nothing any more.
-    fn in_files(mut self, comparison: &Comparison) -> anyhow::Result<Self> {
+    fn in_file(mut self, comparison: &Comparison) -> anyhow::Result<Self> {
         const AWAY: &str = "rows that are too many to be held go to the scheduler's folder for temporary files";
-        if self.files.is_empty() {
-            let file = || -> anyhow::Result<_> { Ok(StreamWriter::try_new_buffered(tempfile::tempfile()?, comparison.schema())?) };
-            self.files = (0..PARTS).map(|_| file()).collect::<anyhow::Result<Vec<_>>>().context(AWAY)?;
-        }
+        let mut away = match take(&mut self.away) {
+            Some(away) => away,
+            None => Away::new().context(AWAY)?,
+        };
         let mut parts: Vec<Vec<RecordBatch>> = vec![vec![]; PARTS];
         for batch in take(&mut self.held) {
             for (part, rows) in parts.iter_mut().zip(by_part(comparison, &batch)?) {
@@ -69,39 +70,55 @@ impl Rows {
                 }
             }
         }
-        for (file, part) in self.files.iter_mut().zip(parts) {
+        for (place, part) in parts.iter().enumerate() {
             if !part.is_empty() {
-                file.write(&concat_batches(comparison.schema(), &part)?).context(AWAY)?;
+                away.add(place, &concat_batches(comparison.schema(), part)?).context(AWAY)?;
             }
         }
+        self.away = Some(away);
         self.held_bytes = 0;
         Ok(self)
     }
 
-    fn into_parts(self, comparison: &Comparison) -> anyhow::Result<Vec<Part>> {
-        if self.files.is_empty() {
-            return Ok(vec![Part::Held(self.held)]);
+    fn part(&mut self, place: usize) -> anyhow::Result<Vec<RecordBatch>> {
+        match &mut self.away {
+            Some(away) => away.rows(place),
+            None => Ok(take(&mut self.held)),
         }
-        let of_file = |file: StreamWriter<BufWriter<File>>| -> anyhow::Result<Part> {
-            let mut file = file.into_inner()?.into_inner().map_err(IntoInnerError::into_error)?;
-            file.rewind()?;
-            Ok(Part::InFile(file))
-        };
-        self.in_files(comparison)?.files.into_iter().map(of_file).collect()
     }
 }
 
-enum Part {
-    Held(Vec<RecordBatch>),
-    InFile(File),
+/// One file with the rows of all parts: a file for each would be 128 open at once for one table.
+struct Away {
+    file: File,
+    /// By part: where its rows are, one stretch for each time that rows came.
+    stretches: Vec<Vec<Range<u64>>>,
 }
 
-impl Part {
-    fn rows(self) -> anyhow::Result<Vec<RecordBatch>> {
-        match self {
-            Self::Held(rows) => Ok(rows),
-            Self::InFile(file) => Ok(StreamReader::try_new_buffered(file, None)?.collect::<Result<_, _>>()?),
+impl Away {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { file: tempfile::tempfile()?, stretches: vec![vec![]; PARTS] })
+    }
+
+    fn add(&mut self, place: usize, rows: &RecordBatch) -> anyhow::Result<()> {
+        let start = self.file.stream_position()?;
+        let mut writer = StreamWriter::try_new_buffered(&mut self.file, &rows.schema())?;
+        writer.write(rows)?;
+        writer.into_inner()?.into_inner().map_err(IntoInnerError::into_error)?;
+        self.stretches[place].push(start..self.file.stream_position()?);
+        Ok(())
+    }
+
+    /// Once everything was added.
+    fn rows(&mut self, place: usize) -> anyhow::Result<Vec<RecordBatch>> {
+        let mut rows = vec![];
+        for Range { start, end } in take(&mut self.stretches[place]) {
+            self.file.seek(SeekFrom::Start(start))?;
+            for batch in StreamReader::try_new_buffered((&self.file).take(end - start), None)? {
+                rows.push(batch?);
+            }
         }
+        Ok(rows)
     }
 }
 
@@ -127,12 +144,14 @@ pub fn compare(
     kept: usize,
     has_open_windows: bool,
 ) -> anyhow::Result<Compared> {
-    if expected.files.is_empty() != found.files.is_empty() {
-        (expected, found) = (expected.in_files(comparison)?, found.in_files(comparison)?);
+    let is_away = expected.away.is_some() || found.away.is_some();
+    if is_away {
+        (expected, found) = (expected.in_file(comparison)?, found.in_file(comparison)?);
     }
+    let parts = if is_away { PARTS } else { 1 };
     let mut compared = Compared::default();
-    for (expected, found) in expected.into_parts(comparison)?.into_iter().zip(found.into_parts(comparison)?) {
-        comparison.compare(&expected.rows()?, &found.rows()?, kept, has_open_windows, &mut compared)?;
+    for place in 0..parts {
+        comparison.compare(&expected.part(place)?, &found.part(place)?, kept, has_open_windows, &mut compared)?;
     }
     Ok(compared)
 }
@@ -156,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn in_files_rows_are_compared_as_in_memory() {
+    fn in_a_file_rows_are_compared_as_in_memory() {
         let table = TableSchema {
             name: TableName::new("s", "t"),
             columns: vec![Column::new("k", DataType::Utf8), Column::new("v", DataType::Int64)],
@@ -169,18 +188,24 @@ mod tests {
             for (index, batch) in batches.iter().enumerate() {
                 rows.hold(comparison.normalised(batch).expect("its columns"));
                 if index + 1 == goes_after {
-                    rows = rows.in_files(&comparison).expect("written");
+                    rows = rows.in_file(&comparison).expect("written");
                 }
             }
             rows
         };
+        let (first, second) = (rows(&[batch(0..900, 0)], 1), rows(&[batch(0..900, 0), batch(900..901, 0)], 9));
+        assert_eq!(
+            compare(&comparison, first, second, 100, false).expect("compared").count,
+            1,
+            "a table of one part and one of all"
+        );
         // 1000 to 1009 are missing, 5000 to 5019 extra, 2000 to 2004 others; a key that is NULL is none.
         let expected = [batch(-1..2_000, 0), batch(2_000..5_000, 0)];
         let found = [batch((0..1_000).chain(1_010..2_000), 0), batch(2_000..2_005, 1), batch(2_005..5_020, 0)];
         let mut told = vec![];
         for (expected_after, found_after) in [(9, 9), (9, 1), (1, 9), (1, 2), (2, 3)] {
             let (expected, found) = (rows(&expected, expected_after), rows(&found, found_after));
-            assert_eq!(found.files.is_empty(), found_after == 9);
+            assert_eq!(found.away.is_none(), found_after == 9);
             let compared = compare(&comparison, expected, found, 100, false).expect("compared");
             assert_eq!((compared.rows, compared.count), (5_010, 35));
             let mut differences: Vec<_> = compared.differences.into_iter().map(|found| (found.kind, found.key)).collect();
