@@ -7,6 +7,7 @@ The bucket's name says how the server behaves there:
              its client waiting
   forgetful  conditions are ignored
   racy       looks at a condition and writes in two steps: of writes at the same time all find theirs met
+  late       an object can be written only some seconds after that was first tried; a store's trials can at once
   closed     nobody may do anything
 """
 
@@ -21,15 +22,18 @@ import time
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-BUCKETS = ("sound", "shaky", "forgetful", "racy", "closed")
+BUCKETS = ("sound", "shaky", "forgetful", "racy", "late", "closed")
 # Longer than clients wait for an answer.
 SILENCE_S = 4.0
 # So long a racy write takes between its look at the condition and its writing.
 RACE_S = 0.2
+# So late an object can be written: later than a lease's patience, sooner than a statement's.
+LATE_S = 7.0
 
 
 class Server:
     def __init__(self):
+        self.first_tries = {}
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.writing = threading.Lock()
         self.requests, self.puts, self.ends = itertools.count(1), itertools.count(1), itertools.count(1)
@@ -50,6 +54,9 @@ class Server:
         put = environ["REQUEST_METHOD"] == "PUT" and "/" in environ["PATH_INFO"].strip("/")
         if bucket == "closed" and put:
             return refuse(start_response, "403 Forbidden", "AccessDenied")
+        if bucket == "late" and put and "/trials/" not in environ["PATH_INFO"]:
+            if time.monotonic() < self.first_tries.setdefault(environ["PATH_INFO"], time.monotonic()) + LATE_S:
+                return refuse(start_response, "503 Service Unavailable", "SlowDown")
         if bucket == "forgetful":
             environ.pop("HTTP_IF_MATCH", None), environ.pop("HTTP_IF_NONE_MATCH", None)
         if bucket == "racy" and put and "HTTP_IF_MATCH" in environ and environ["HTTP_IF_MATCH"] == self.tag(environ):

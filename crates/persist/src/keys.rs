@@ -11,7 +11,11 @@ pub const CATALOG: &str = "catalog";
 pub const JOBS: &str = "jobs/";
 
 pub fn manifest(incarnation: &Incarnation) -> String {
-    format!("jobs/{incarnation}/manifest")
+    format!("{JOBS}{incarnation}/manifest")
+}
+
+pub fn is_manifest(key: &str) -> bool {
+    key.starts_with(JOBS) && key.ends_with("/manifest")
 }
 
 /// Prefix of all that there is of an incarnation.
@@ -60,6 +64,14 @@ pub fn savepoint_file(name: &str, nonce: &Nonce) -> String {
     format!("savepoint-files/{name}/{nonce}")
 }
 
+/// Prefix of the records of who writes a table.
+const TABLES: &str = "tables/";
+
 pub fn table_owner(keyspace: &str, table: &str) -> String {
-    format!("tables/{keyspace}.{table}")
+    format!("{TABLES}{keyspace}.{table}")
+}
+
+/// What is changed by statements only.
+pub fn is_of_statements(key: &str) -> bool {
+    key == CATALOG || key.starts_with(TABLES) || key.starts_with(SAVEPOINTS)
 }

@@ -21,9 +21,10 @@ use self::{
     request::{Patience, within},
     upload::Upload,
 };
-use crate::{Entry, Expected, NewFile, Store, StoreError, Swap, Version};
+use crate::{Entry, Expected, NewFile, Store, StoreError, Swap, Version, keys};
 
-/// Objects that are swapped are asked for by others who wait for them, and who ask again themselves; files may take longer.
+/// Objects that are swapped are asked for by others who wait for them, and who ask again themselves; files may take longer, and so may what people's
+/// statements change, who would have to say them again.
 const OBJECTS: Patience = Patience { in_all: Duration::from_secs(5), one_request: Duration::from_secs(3) };
 pub(crate) const FILES: Patience = Patience { in_all: Duration::from_secs(30), one_request: Duration::from_secs(5) };
 
@@ -33,6 +34,11 @@ const MARK_BYTES: usize = 33;
 /// S3 may answer that somebody else is writing just now (409): then nothing is decided, and we ask again so often.
 const CONTESTS: usize = 20;
 const CONTEST_PAUSE: Duration = Duration::from_millis(50);
+
+fn patience(key: &str, expected: Option<&Expected>) -> Patience {
+    let is_first_manifest = keys::is_manifest(key) && expected == Some(&Expected::Absent);
+    if is_first_manifest || keys::is_of_statements(key) { FILES } else { OBJECTS }
+}
 
 #[derive(Debug)]
 pub struct S3Store {
@@ -72,7 +78,7 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     async fn get(&self, key: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
-        let Some((mut bytes, version)) = self.fetch(key, OBJECTS).await? else { return Ok(None) };
+        let Some((mut bytes, version)) = self.fetch(key, patience(key, None)).await? else { return Ok(None) };
         if bytes.len() < MARK_BYTES {
             let object = self.bucket.object(key);
             return Err(StoreError::Corrupt { object, message: "it is cut short".into() });
@@ -88,13 +94,14 @@ impl Store for S3Store {
             Expected::Absent => PutMode::Create,
             Expected::Version(version) => PutMode::Update(UpdateVersion { e_tag: Some(version.0.clone()), version: None }),
         };
+        let patience = patience(key, Some(&expected));
         for _ in 0..CONTESTS {
-            match self.bucket.put(&location, &payload, &mode, OBJECTS, &mut 0).await {
+            match self.bucket.put(&location, &payload, &mode, patience, &mut 0).await {
                 Ok(put) => return Ok(Swap::Stored(self.version(key, put.e_tag)?)),
                 Err(refusal) if refusal.is_condition() => {}
                 Err(refusal) => return Err(self.bucket.failed("writing", key, &refusal)),
             }
-            match (self.fetch(key, OBJECTS).await?, &expected) {
+            match (self.fetch(key, patience).await?, &expected) {
                 // An earlier try of this call had got through; only its answer was lost.
                 (Some((found, version)), _) if found.starts_with(&mark) => return Ok(Swap::Stored(version)),
                 (None, Expected::Absent) => {}

@@ -155,6 +155,18 @@ async fn a_file_in_pieces_is_there_when_it_is_finished_once_and_whole_also_when_
 }
 
 #[tokio::test]
+async fn what_statements_change_is_asked_for_longer_than_what_others_ask_for_again() {
+    let store = &open("s3://late/patience").await.expect("opens");
+    let absent = async |key: &'static str| store.put_if(key, "x".into(), Expected::Absent).await;
+    let (lease, catalog, owner, manifest) =
+        tokio::join!(absent("lease"), absent("catalog"), absent("tables/k.t"), absent("jobs/a/manifest"));
+    assert!(lease.expect_err("given up").is_away());
+    for (key, swap) in [("catalog", catalog), ("tables/k.t", owner), ("jobs/a/manifest", manifest)] {
+        assert!(matches!(swap, Ok(Swap::Stored(_))), "{key}: {swap:?}");
+    }
+}
+
+#[tokio::test]
 async fn unsound_and_unusable_servers_are_refused_in_one_line_that_says_why() {
     let forgetful = refusal("s3://forgetful/x").await;
     assert!(
