@@ -74,6 +74,18 @@ pub fn counted(count: u64, noun: &str) -> String {
 }
 
 /// The verb that goes with so many: [`counted`] records `was` or `were`.
+/// A length of time as people say it, to a tenth of its unit and never more than it is: `250 ms`, `2.5 s`, `3 min`, `1.5 h`, `2 d`.
+pub fn lasting(us: u64) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"), (1_000, "ms")];
+    let Some((length, unit)) = UNITS.iter().find(|(length, _)| us >= *length) else { return format!("{us} µs") };
+    let tenths = us / (length / 10);
+    match tenths % 10 {
+        0 => format!("{} {unit}", tenths / 10),
+        tenth => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
 pub fn agreeing<'a>(count: u64, of_one: &'a str, of_several: &'a str) -> &'a str {
     if count == 1 { of_one } else { of_several }
 }
@@ -149,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn a_length_of_time_is_told_in_the_unit_that_fits() {
+        for (us, told) in [
+            (0, "0 µs"),
+            (999, "999 µs"),
+            (1_250, "1.2 ms"),
+            (2_500_000, "2.5 s"),
+            (59_999_999, "59.9 s"),
+            (180_000_000, "3 min"),
+            (5_400_000_000, "1.5 h"),
+            (172_800_000_000, "2 d"),
+        ] {
+            assert_eq!(lasting(us), told);
+        }
+    }
+
     fn kinds_and_steps_go_and_what_somebody_said_stays() {
         for (text, expected) in [
             ("Error during planning: table 'a' not found", "table 'a' not found"),

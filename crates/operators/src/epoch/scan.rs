@@ -16,6 +16,7 @@ use polybolos_dataflow::{
     event_time::{Lateness, microseconds},
 };
 use polybolos_kafka::{decode::JsonDecoder, records::RecordChunk};
+use polybolos_tables::plain::lasting;
 
 use super::lookup::Stage;
 use crate::{
@@ -143,7 +144,8 @@ impl EpochScan {
         }
         let less = if self.allowed_lateness_us > 0 { " less 'allowed_lateness'" } else { "" };
         for row in (0..in_time.len()).filter(|&row| !in_time.value(row)) {
-            let error = format!("its event time is {} us before the watermark{less}", watermark.saturating_sub(times.value(row)));
+            let behind_us = u64::try_from(watermark.saturating_sub(times.value(row))).unwrap_or_default();
+            let error = format!("its event time is {} before the watermark{less}", lasting(behind_us));
             scanned.late_rows.push(self.letter("late", error, records.value(row), chunk, place));
         }
         Ok((filter_record_batch(&batch, &in_time)?, filter(&records, &in_time)?.as_primitive().clone()))
