@@ -2,7 +2,7 @@
 //! layer that it went through, and DataFusion the steps of its own planning; neither tells what to change.
 use std::error::Error;
 
-/// Kinds that say nothing. Those that say something stay, as `Divide by zero error` and `Resources exhausted: …`.
+/// Kinds that say nothing. Those that say something stay, as `Resources exhausted: …`.
 const KINDS: [&str; 18] = [
     "Arrow error: ",
     "Cast error: ",
@@ -37,13 +37,14 @@ const STEPS: [&str; 6] = [
 /// What DataFusion adds to each of its internal errors.
 const BEGGING: &str = "This issue was likely caused by a bug in DataFusion's code. Please help us to resolve this by filing a bug report in our issue tracker: https://github.com/apache/datafusion/issues";
 
-/// What DataFusion says of an average of DECIMALs that is too large for its type, of a text that is no date and of a subquery that may have several rows,
-/// and what we say.
-const SAID: [(&str, &str); 3] = [
+/// What DataFusion says of an average of DECIMALs that is too large for its type, of a division by zero, of a text that is no date and of a subquery that
+/// may have several rows, and what we say.
+const SAID: [(&str, &str); 4] = [
     (
         "Arithmetic Overflow in AvgAccumulator",
         "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",
     ),
+    ("Divide by zero error", "division by zero; write a / NULLIF(b, 0), which is NULL there"),
     (
         "Unable to cast to Date32 for converting from i64 to i32 failed",
         "to_date takes texts such as '2024-12-31', and this is none; write to_date(text, 'dd.MM.yyyy') with the pattern that it has",
@@ -73,7 +74,6 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The verb that goes with so many: [`counted`] records `was` or `were`.
 /// A length of time as people say it, to a tenth of its unit and never more than it is: `250 ms`, `2.5 s`, `3 min`, `1.5 h`, `2 d`.
 pub fn lasting(us: u64) -> String {
     const UNITS: [(u64, &str); 5] =
@@ -86,6 +86,7 @@ pub fn lasting(us: u64) -> String {
     }
 }
 
+/// The verb that goes with so many: [`counted`] records `was` or `were`.
 pub fn agreeing<'a>(count: u64, of_one: &'a str, of_several: &'a str) -> &'a str {
     if count == 1 { of_one } else { of_several }
 }
@@ -161,7 +162,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn a_length_of_time_is_told_in_the_unit_that_fits() {
         for (us, told) in [
             (0, "0 µs"),
@@ -177,6 +177,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn kinds_and_steps_go_and_what_somebody_said_stays() {
         for (text, expected) in [
             ("Error during planning: table 'a' not found", "table 'a' not found"),
@@ -184,7 +185,7 @@ mod tests {
             ("Optimizer rule 'a' failed\ncaused by\ntype_coercion\ncaused by\nError during planning: no cast", "no cast"),
             ("looking up rows of t\ncaused by\nExternal error: cassandra is away", "looking up rows of t: cassandra is away"),
             ("file a of table t cannot be read: Arrow error: Cast error: no number", "file a of table t cannot be read: no number"),
-            ("Arrow error: Divide by zero error", "Divide by zero error"),
+            ("Arrow error: Divide by zero error", "division by zero; write a / NULLIF(b, 0), which is NULL there"),
             (
                 "Execution error: Arithmetic Overflow in AvgAccumulator",
                 "an average does not fit into its DECIMAL, which has 38 digits; write avg(CAST(x AS DOUBLE))",

@@ -52,7 +52,7 @@ fn what_fails_above_an_aggregate_is_set_aside_and_comes_back() {
     let (answer, failed, changes) = run("SELECT 100 / (count(*) - 3) AS x FROM t0 GROUP BY k", &[1, 1, 1, 7, 1, 7]);
     // Of key 1 there are 2, 3 and 4 rows; of key 7 one and two.
     assert_eq!(failed.len(), 1, "{failed:?}");
-    assert!(failed[0].contains("Divide by zero"), "{failed:?}");
+    assert!(failed[0].contains("by zero"), "{failed:?}");
     assert!(changes.contains(&(-100, 1)) && changes.contains(&(-100, -1)), "{changes:?}");
     assert_eq!(answer.len(), 2);
     let last: i64 = changes.iter().map(|(x, weight)| x * weight).sum();
@@ -72,7 +72,7 @@ fn what_an_aggregate_or_a_window_would_fail_on_is_set_aside_whatever_it_is() {
     let time = "arrow_cast(id * 9000000000000000, 'Timestamp(Millisecond, None)')";
     let rows = format!("SELECT id, k, {time} AS t, CASE WHEN k = 0 THEN '(' ELSE 'x' END AS p FROM t0");
     for (sql, reason) in [
-        ("SELECT count(*) AS n FROM t0 GROUP BY ROLLUP (10 / k)".to_owned(), "Divide by zero"),
+        ("SELECT count(*) AS n FROM t0 GROUP BY ROLLUP (10 / k)".to_owned(), "by zero"),
         (format!("SELECT count(*) AS n, max(t + INTERVAL '1' DAY) AS x FROM ({rows})"), "out of range"),
         (format!("SELECT count(*) FILTER (WHERE 'x' ~ p) AS n FROM ({rows})"), "Regular expression did not compile"),
         (format!("SELECT count('x' ~ p) OVER () AS n FROM ({rows})"), "Regular expression did not compile"),
@@ -131,7 +131,7 @@ fn what_a_join_s_condition_fails_on_is_set_aside() {
     let sql = "SELECT count(*) AS x FROM (SELECT DISTINCT k FROM t0) AS a JOIN (SELECT DISTINCT k + 0 AS k FROM t0) AS b ON 10 / (a.k + b.k - 3) > 0";
     let (_, failed, changes) = run(sql, &[1, 5, 2, 6]);
     assert_eq!(failed.len(), 2, "of 1 and 2, and of 2 and 1: {failed:?}");
-    assert!(failed.iter().all(|error| error.contains("Divide by zero")), "{failed:?}");
+    assert!(failed.iter().all(|error| error.contains("by zero")), "{failed:?}");
     // Of the sixteen pairs, those whose sum is more than 3 and at most 13.
     assert_eq!(changes.iter().map(|(x, weight)| x * weight).sum::<i64>(), 13, "{changes:?}");
 }

@@ -69,7 +69,10 @@ pub(super) fn refuse(subject: &str, plan: &LogicalPlan, state: &SessionState) ->
         Ok(TreeNodeRecursion::Continue)
     })?;
     match failing {
-        Some(call) => Err(SqlError::invalid(format!("{subject} would fail on every row, at {call}; correct the constant"))),
+        Some(call) => {
+            let remedy = if call.contains("; write ") { "" } else { "; correct the constant" };
+            Err(SqlError::invalid(format!("{subject} would fail on every row, at {call}{remedy}")))
+        }
         None => Ok(()),
     }
 }

@@ -126,7 +126,7 @@ async fn refusals_say_what_to_write() {
         ("other SELECT k, v FROM t WHERE k ~ 'a('", "regex parse error"),
         ("other SELECT regexp_extract(k, '[', 1), v FROM t", "would fail on every row"),
         ("other SELECT k, date_part('fortnight', ts) FROM t", "would fail on every row"),
-        ("other SELECT k, 1 / 0 FROM t", "would fail on every row"),
+        ("other SELECT k, 1 / 0 FROM t", "would fail on every row, at 1 / 0: division by zero; write a / NULLIF(b, 0)"),
         ("other SELECT k, sum(v % 0) FROM t GROUP BY k", "would fail on every row"),
         ("other SELECT k, v FROM t WHERE ts > to_timestamp('never')", "would fail on every row"),
         ("other SELECT encode(k, 'foo'), v FROM t", "no built-in encoding named 'foo'"),
