@@ -31,13 +31,13 @@ use polybolos_gateway::{
 use polybolos_kafka::{error::KafkaError, fetcher::Fetcher};
 use polybolos_operators::services::ExecutorServices;
 use polybolos_sql::{
-    catalog::{Catalog, Change, apply, apply_planned},
+    catalog::{Catalog, Change, Connector, apply, apply_planned},
     error::SqlError,
     names::RelationName,
     parser::parse,
     planner::{Explained, Planner},
     schema::{PolybolosCatalog, Use},
-    statement::{CreateView, Insert, SessionStatement, Statement, StatementKind},
+    statement::{CreateTable, CreateView, Insert, SessionStatement, Statement, StatementKind},
 };
 use polybolos_tables::plain::plain_chain;
 use tracing::{Instrument, Span, debug_span};
@@ -149,8 +149,8 @@ impl PlatformEngine {
             StatementKind::ReplayDeadLetters { job, id } => self.replay(Wanted { job: job.clone(), id: id.clone() }).await,
             StatementKind::DropSavepoint { name, if_exists } => self.drop_savepoint(name, *if_exists, tag).await,
             StatementKind::CreateView(view) => self.create_view(&statement, view, tag).await,
-            StatementKind::CreateTable(_)
-            | StatementKind::DropTable { .. }
+            StatementKind::CreateTable(create) => self.create_table(&statement, create, tag).await,
+            StatementKind::DropTable { .. }
             | StatementKind::DropView { .. }
             | StatementKind::CreateFunction(_)
             | StatementKind::DropFunction { .. } => {
@@ -162,6 +162,21 @@ impl PlatformEngine {
             StatementKind::CreateJob(_) | StatementKind::Insert(_) => self.create_job(&statement, tag).await,
             StatementKind::DropJob { name, .. } => self.drop_job(&statement, name, tag).await,
         }
+    }
+
+    async fn create_table(&self, statement: &Statement, create: &CreateTable, tag: &str) -> Result<Answer, EngineError> {
+        self.leader()?;
+        let (before, change) = (self.catalog.current(), change());
+        let planned = apply(&before, statement, &change).map_err(sql_error)?;
+        // One that is there already is told of when it is used: what is allowed may have changed since.
+        if before.find_table(&create.name).is_none()
+            && let Some(table) = planned.find_table(&create.name)
+            && let Connector::Filesystem(options) = &table.connector
+        {
+            self.platform.place(table, &options.path).map_err(any_error)?;
+        }
+        self.catalog.change(|catalog| apply(catalog, statement, &change)).await.map_err(catalog_error)?;
+        Ok(Answer::done(tag))
     }
 
     async fn create_view(&self, statement: &Statement, view: &CreateView, tag: &str) -> Result<Answer, EngineError> {
