@@ -12,6 +12,7 @@ use polybolos_service::{
     config::resolve_reference,
     exit::{Exit, Failure},
 };
+use polybolos_sql::options::kafka::{TOPIC_NAMES, is_topic_name};
 use polybolos_streaming::frame::OffsetRange;
 use polybolos_tables::plain::counted;
 use serde_json::{Value, json};
@@ -107,6 +108,9 @@ async fn list(admin: &Admin) -> anyhow::Result<Rows> {
 }
 
 async fn create(admin: &Admin, topic: &str, partitions: Option<i32>) -> anyhow::Result<()> {
+    if !is_topic_name(topic) {
+        return Err(Exit::new(Failure::Failed, format!("topic {topic:?} cannot be made; its name takes {TOPIC_NAMES}")).into());
+    }
     if admin.exists(topic).await? {
         return Err(Exit::new(
             Failure::Failed,

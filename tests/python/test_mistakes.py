@@ -44,6 +44,8 @@ def test_mistakes_are_told_with_what_to_do(fresh_platform):
     assert [line["partitions"] for line in map(json.loads, platform.run("topic", "list", "--output", "json").stdout.splitlines())] == [3]
     again = platform.run("topic", "create", "heard", check=False)
     assert again.returncode == 1 and 'topic "heard" exists already' in again.stderr, again.stderr
+    unnamed = platform.run("topic", "create", "bad name!", check=False)
+    assert unnamed.returncode == 1 and 'topic "bad name!" cannot be made; its name takes 1 to 249 letters' in unnamed.stderr, unnamed.stderr
     missing = platform.run("topic", "describe", "unheard", check=False)
     assert missing.returncode == 1 and "polybolos topic list" in missing.stderr and "topic create" in missing.stderr, missing.stderr
     produced = platform.run("topic", "produce", "heard", stdin='{"device": "a", "value": 1}\n')

@@ -169,7 +169,7 @@ const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "spec
 
 impl KafkaOptions {
     pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, SqlError> {
-        let topic = reader.required("topic", "users_created")?;
+        let topic = topic(reader, "users_created")?;
         let bootstrap_servers = reader.text("properties.bootstrap.servers")?;
         let properties = properties(reader)?;
         let format = format(reader)?;
@@ -341,6 +341,23 @@ fn belongs(
     }
 }
 
+/// What a topic's name takes.
+pub const TOPIC_NAMES: &str = "1 to 249 letters from a to z, digits, '.', '_' and '-', and is neither '.' nor '..'";
+
+/// Kafka's rule for the names of topics.
+pub fn is_topic_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !matches!(name, "" | "." | "..") && name.len() <= 249 && name.bytes().all(is_plain)
+}
+
+pub(super) fn topic(reader: &mut OptionReader<'_>, example: &str) -> Result<String, SqlError> {
+    let topic = reader.required("topic", example)?;
+    if let Some(entry) = reader.entry("topic").filter(|entry| !is_topic_name(&entry.value)) {
+        return Err(reader.wrong(entry, TOPIC_NAMES));
+    }
+    Ok(topic)
+}
+
 fn offsets_by_partition(text: &str) -> Option<BTreeMap<i32, i64>> {
     let mut offsets = BTreeMap::new();
     for pair in text.split(';').map(str::trim).filter(|pair| !pair.is_empty()) {
@@ -390,6 +407,20 @@ mod tests {
                 assert!(refused.contains(&format!("option 'properties.{property}' cannot be set: ")), "{refused}");
             }
         }
+    }
+
+    #[test]
+    fn topics_have_names_that_kafka_takes() {
+        for name in ["users_created", "a.b-C_9", "...", "a".repeat(249).as_str()] {
+            assert!(is_topic_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "bad name!", "a;b", "städte", "a".repeat(250).as_str()] {
+            assert!(!is_topic_name(name), "{name}");
+        }
+        let sql = "CREATE TABLE t (k STRING) WITH ('connector' = 'kafka', 'topic' = 'bad name!', 'format' = 'json')";
+        let change = crate::Change { now_us: 0, incarnation: "a".into() };
+        let refused = crate::apply(&crate::Catalog::default(), &crate::parse(sql).unwrap().remove(0), &change).unwrap_err();
+        assert!(refused.to_string().contains("is 'bad name!'; it takes 1 to 249 letters"), "{refused}");
     }
 
     #[test]

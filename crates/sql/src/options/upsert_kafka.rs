@@ -16,7 +16,7 @@ use super::{
     OptionReader,
     kafka::{
         BoundedMode, Format, JsonOptions, KafkaOptions, ON_DATA_LOSS, OnDataLoss, StartupMode, TIMESTAMP_FORMATS, bounded,
-        properties, refuse_startup,
+        properties, refuse_startup, topic,
     },
 };
 use crate::error::SqlError;
@@ -53,7 +53,7 @@ pub enum KeyFormat {
 
 impl UpsertKafkaOptions {
     pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, SqlError> {
-        let topic = reader.required("topic", "users_by_city")?;
+        let topic = topic(reader, "users_by_city")?;
         let bootstrap_servers = reader.text("properties.bootstrap.servers")?;
         let properties = properties(reader)?;
         reader.required("key.format", "json")?;
