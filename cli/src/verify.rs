@@ -3,9 +3,10 @@ use std::{io::IsTerminal, time::Duration};
 
 use polybolos_service::exit::{Exit, Failure};
 use polybolos_tables::plain::counted;
+use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, identifier, literal},
+    client::{Client, Column, Rows, identifier, literal},
     output,
 };
 
@@ -52,6 +53,9 @@ pub async fn run(client: &Client, job: &str, format: output::Format) -> anyhow::
     let (rows, read) = (counted(rows, "row"), counted(read, "record"));
     eprintln!("{rows} compared with {read}{complete}: {}", counted(differences, "difference"));
     if differences == 0 {
+        if format.is_for_machines() {
+            output::print(&equal(job, &told), format);
+        }
         return Ok(());
     }
     let sql = format!(
@@ -63,6 +67,13 @@ pub async fn run(client: &Client, job: &str, format: output::Format) -> anyhow::
     Err(Exit::new(Failure::Reported, format!("the tables of job {job} differ in {rows} from what its records give")).into())
 }
 
+/// That nothing differs, for who reads no words: where something does, there is a row of each difference instead.
+fn equal(job: &str, told: &[Value]) -> Rows {
+    let columns = ["job", "equal", "rows", "records", "complete"].map(|name| Column { name: name.to_owned() });
+    let row = vec![json!(job), json!(true), told[3].clone(), told[1].clone(), told[5].clone()];
+    Rows { columns: columns.into(), rows: vec![row], truncated: false, tag: String::new(), notices: vec![] }
+}
+
 fn bar(read: u64, total: u64) -> String {
     let done = (read.min(total) * BAR as u64).checked_div(total).unwrap_or(0) as usize;
     format!("[{}{}] {read} of {}", "#".repeat(done), " ".repeat(BAR - done), counted(total, "record"))
@@ -70,7 +81,19 @@ fn bar(read: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bar;
+    use super::{bar, equal};
+    use serde_json::json;
+
+    #[test]
+    fn what_is_equal_is_a_row() {
+        let told = [json!("done"), json!(7), json!(7), json!(3), json!(0), json!(true), json!("")];
+        let rows = equal("j", &told);
+        assert_eq!(
+            rows.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(" "),
+            "job equal rows records complete"
+        );
+        assert_eq!(rows.rows, [[json!("j"), json!(true), json!(3), json!(7), json!(true)]]);
+    }
 
     #[test]
     fn the_bar_fills() {

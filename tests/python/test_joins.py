@@ -30,8 +30,8 @@ def test_rows_meet_by_comparison_and_a_batch_query_answers_alike(system):
     expected = pairs(query)
     assert len(expected) > 400
     wait_for("the pairs", lambda: pairs(f"SELECT * FROM {stem}_out"), expected)
-    differences = system.run("job", "verify", f"{stem}_job", "--output", "json").stdout
-    assert not differences.strip(), differences
+    [verified] = [json.loads(line) for line in system.run("job", "verify", f"{stem}_job", "--output", "json").stdout.splitlines()]
+    assert verified["equal"] is True and verified["rows"] == len(expected), verified
 
 
 def test_rows_that_come_and_go_within_an_epoch_are_no_dead_letters(system):

@@ -37,8 +37,9 @@ def declare(system, producer, records: list[tuple[str, int]], stem: str, *others
 def verify(system, job: str, code: int = 0) -> tuple[set, str]:
     done = system.run("job", "verify", job, "--output", "json", check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    differences = [json.loads(line) for line in done.stdout.splitlines()]
-    return {(line["difference"], line["key"]) for line in differences}, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert code or [row["equal"] for row in rows] == [True], rows
+    return {(row["difference"], row["key"]) for row in rows if code}, done.stderr
 
 
 def test_a_closed_window_that_is_gone_is_missing_and_an_open_one_that_is_there_is_extra(system, producer, stem):
