@@ -114,19 +114,26 @@ impl Client {
             return Err(Exit::new(Failure::Failed, format!("{} exists already; choose another name", file.display())).into());
         }
         let partial = file.with_extension("partial");
+        let cannot = |error: std::io::Error| {
+            let message = format!(
+                "{} cannot be written: {error}; name a file in a folder that exists, has space, and that you may write to",
+                file.display()
+            );
+            Exit::new(Failure::Failed, message)
+        };
         let answer =
             self.request(reqwest::Method::GET, path)?.timeout(FILE_TIME).send().await.map_err(|error| self.unreachable(&error))?;
         let answer = Self::check(answer).await?;
         let mut pieces = answer.bytes_stream();
-        let mut out = tokio::fs::File::create(&partial).await.with_context(|| format!("cannot write {}", partial.display()))?;
+        let mut out = tokio::fs::File::create(&partial).await.map_err(&cannot)?;
         let mut bytes = 0;
         while let Some(piece) = pieces.next().await {
             let piece = piece.context("the platform broke off; try again")?;
             bytes += piece.len() as u64;
-            out.write_all(&piece).await?;
+            out.write_all(&piece).await.map_err(&cannot)?;
         }
-        out.sync_all().await?;
-        tokio::fs::rename(&partial, file).await?;
+        out.sync_all().await.map_err(&cannot)?;
+        tokio::fs::rename(&partial, file).await.map_err(&cannot)?;
         Ok(bytes)
     }
 

@@ -259,6 +259,9 @@ def test_a_savepoint_is_carried_to_another_cluster(fresh_platform, tmp_path, nam
     here.run("savepoint", "export", "kept", str(archive))
     taken = here.run("savepoint", "export", "kept", str(archive), check=False)
     assert taken.returncode == 1 and "exists already" in taken.stderr
+    nowhere = here.run("savepoint", "export", "kept", str(tmp_path / "no/such"), check=False)
+    assert nowhere.returncode == 1 and "no/such cannot be written: No such file" in nowhere.stderr, nowhere.stderr
+    assert "name a file in a folder that exists" in nowhere.stderr, nowhere.stderr
     missing = here.run("savepoint", "export", "../kept ü?", str(tmp_path / "missing"), check=False)
     assert missing.returncode == 1 and "../kept ü?" in missing.stderr, missing.stderr
     here.run("topic", "produce", names["topic"], stdin=lines([("k3", 3), ("k4", 4)]))
