@@ -84,7 +84,7 @@ pub(crate) use self::{
     last_record::LAST_RECORD,
     numeric::{NAMED_CAST, NEGATIVE},
     time_units::is_unit,
-    to_json::{JSON_OF, RAW, VALUE},
+    to_json::{JSON_OF, LIST, LIST_WITH_NULLS, OBJECT, OBJECT_WITH_NULLS, RAW, VALUE},
     unchanged::OR_NULL,
 };
 pub use self::{session::SessionBound, unchanged::EVENT_TIME, windows::MultipleWindows};

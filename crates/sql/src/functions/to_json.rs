@@ -75,8 +75,15 @@ pub(crate) const JSON_OF: &str = "json_of";
 pub(crate) const VALUE: &str = "=";
 pub(crate) const RAW: &str = "~";
 
+/// What an aggregate has gathered: the items of a list, and its pairs of a name and a value, without those that are NULL or with them.
+pub(crate) const LIST: &str = "[]";
+pub(crate) const LIST_WITH_NULLS: &str = "[null]";
+pub(crate) const OBJECT: &str = "{}";
+pub(crate) const OBJECT_WITH_NULLS: &str = "{null}";
+
 /// `json_of('{', '=name', value, '~name', json, …)` and `json_of('[', '=', value, …)`: what JSON_OBJECT and JSON_ARRAY are. Each value is encoded by
-/// itself, so that numbers stay numbers beside texts. `json_of('[]', '=', list)` is the list's items that are not NULL, as JSON_ARRAYAGG has them.
+/// itself, so that numbers stay numbers beside texts. `json_of('[]', '=', list)` is the list's items that are not NULL, as JSON_ARRAYAGG has them, and
+/// `json_of('{null}', '=', pairs)` an object of all pairs, as JSON_OBJECTAGG has it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct JsonOf {
     signature: Signature,
@@ -113,8 +120,8 @@ impl ScalarUDFImpl for JsonOf {
         if members.len() % 2 != 0 {
             return exec_err!("{JSON_OF} takes a value after each mark");
         }
-        if let ("[]", [mark, list]) = (open.as_str(), members) {
-            return items(&list.to_array(rows)?, word(mark).as_deref() == Some(RAW));
+        if let (LIST | LIST_WITH_NULLS | OBJECT | OBJECT_WITH_NULLS, [mark, list]) = (open.as_str(), members) {
+            return gathered(&open, &list.to_array(rows)?, word(mark).as_deref() == Some(RAW));
         }
         let mut parts = Vec::with_capacity(members.len() / 2);
         for pair in members.chunks_exact(2) {
@@ -149,19 +156,44 @@ fn texts(values: &ArrayRef, are_json: bool) -> Result<StringArray> {
     if are_json { Ok(cast(values, &DataType::Utf8)?.as_string::<i32>().clone()) } else { encoded(values) }
 }
 
-/// Lists without their NULLs.
-fn items(lists: &ArrayRef, are_json: bool) -> Result<ColumnarValue> {
+/// Lists as lists or as objects.
+fn gathered(kind: &str, lists: &ArrayRef, are_json: bool) -> Result<ColumnarValue> {
     let Some(lists) = lists.as_list_opt::<i32>() else { return exec_err!("{JSON_OF} makes a list of a list") };
-    let texts = texts(lists.values(), are_json)?;
+    let keeps_nulls = matches!(kind, LIST_WITH_NULLS | OBJECT_WITH_NULLS);
+    let (names, values) = match (kind, lists.values().as_struct_opt()) {
+        (LIST | LIST_WITH_NULLS, _) => (None, lists.values()),
+        (_, Some(pairs)) => (Some(texts(pairs.column(0), true)?), pairs.column(1)),
+        (_, None) => return exec_err!("{JSON_OF} makes an object of pairs"),
+    };
+    let values = texts(values, are_json)?;
+    let (open, close) = if names.is_some() { ('{', '}') } else { ('[', ']') };
     let mut made = StringBuilder::with_capacity(lists.len(), lists.len() * 64);
+    let mut text = String::new();
     for (row, ends) in lists.value_offsets().windows(2).enumerate() {
         if lists.is_null(row) {
             made.append_null();
             continue;
         }
-        let places = usize::try_from(ends[0]).unwrap_or_default()..usize::try_from(ends[1]).unwrap_or_default();
-        let known: Vec<&str> = places.filter(|place| texts.is_valid(*place)).map(|place| texts.value(place)).collect();
-        made.append_value(format!("[{}]", known.join(",")));
+        text.clear();
+        text.push(open);
+        for place in usize::try_from(ends[0]).unwrap_or_default()..usize::try_from(ends[1]).unwrap_or_default() {
+            if values.is_null(place) && !keeps_nulls {
+                continue;
+            }
+            if text.len() > 1 {
+                text.push(',');
+            }
+            if let Some(names) = &names {
+                if names.is_null(place) {
+                    return exec_err!("a name of json_objectagg is NULL; add FILTER (WHERE name IS NOT NULL)");
+                }
+                text.push_str(&serde_json::Value::from(names.value(place)).to_string());
+                text.push(':');
+            }
+            text.push_str(if values.is_null(place) { "null" } else { values.value(place) });
+        }
+        text.push(close);
+        made.append_value(&text);
     }
     Ok(ColumnarValue::Array(Arc::new(made.finish())))
 }

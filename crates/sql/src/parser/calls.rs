@@ -59,6 +59,17 @@ pub(crate) fn takes_no(function: &str, clause: &str) -> String {
     format!("{function} is computed row by row and takes no {clause}; leave it out{remedy}")
 }
 
+/// Takes the clause on NULLs of an aggregate that makes JSON: whether they are members.
+pub(super) fn take_nulls(list: &mut FunctionArgumentList) -> Option<bool> {
+    let of = |clause: &FunctionArgumentClause| match clause {
+        FunctionArgumentClause::JsonNullClause(nulls) => Some(matches!(nulls, JsonNullClause::NullOnNull)),
+        _ => None,
+    };
+    let nulls = list.clauses.iter().find_map(of);
+    list.clauses.retain(|clause| of(clause).is_none());
+    nulls
+}
+
 /// Takes away what is so anyway: NULLs are members of what functions make as JSON.
 ///
 /// # Errors

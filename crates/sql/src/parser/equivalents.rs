@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::SqlError,
-    functions::{JSON_OF, RAW, VALUE},
+    functions::{JSON_OF, LIST, LIST_WITH_NULLS, OBJECT, OBJECT_WITH_NULLS, RAW, VALUE},
     location::Location,
 };
 
@@ -116,7 +116,17 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
 }
 
 /// Aggregates that are an expression here, which their clauses become part of.
-const AGGREGATES: [&str; 4] = ["json_arrayagg", "mode", "nth_value", "percentile_disc"];
+const AGGREGATES: [&str; 9] = [
+    "json_agg",
+    "json_arrayagg",
+    "json_object_agg",
+    "json_objectagg",
+    "jsonb_agg",
+    "jsonb_object_agg",
+    "mode",
+    "nth_value",
+    "percentile_disc",
+];
 
 fn digits_of(number: &Expr) -> Option<Expr> {
     match number {
@@ -128,10 +138,11 @@ fn digits_of(number: &Expr) -> Option<Expr> {
 /// What a call is here; `None`: what it says. A call may be changed in place.
 fn call_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let name = function.name.to_string().to_ascii_lowercase();
-    if name.starts_with("json") {
+    let is_aggregate = AGGREGATES.contains(&name.as_str());
+    if name.starts_with("json") && !is_aggregate {
         calls::keep_nulls(function)?;
     }
-    let clause = calls::clause_of(function).filter(|_| !AGGREGATES.contains(&name.as_str()));
+    let clause = calls::clause_of(function).filter(|_| !is_aggregate);
     match (meaning_of(function)?, clause) {
         (Some(_), Some(clause)) => Err(calls::takes_no(&name, clause)),
         (meaning, _) => Ok(meaning),
@@ -276,7 +287,18 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
             let (mark, value) = as_json(item);
             set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]);
             rename(function, "array_agg");
-            Some(call(JSON_OF, [text("[]"), text(mark), Expr::Function(function.clone())]))
+            let kind = if keeps_nulls { LIST_WITH_NULLS } else { LIST };
+            Some(call(JSON_OF, [text(kind), text(mark), Expr::Function(function.clone())]))
+        }
+        ("json_objectagg" | "json_object_agg" | "jsonb_object_agg", [member, value]) => {
+            let keeps_nulls = calls::take_nulls(list).unwrap_or(true);
+            let (mark, value) = as_json(value);
+            // One aggregate, so that names and values come in one order.
+            let pair = call("named_struct", [text("name"), member.clone(), text("value"), value]);
+            set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(pair))]);
+            rename(function, "array_agg");
+            let kind = if keeps_nulls { OBJECT_WITH_NULLS } else { OBJECT };
+            Some(call(JSON_OF, [text(kind), text(mark), Expr::Function(function.clone())]))
         }
         ("trunc" | "truncate", [_, unit]) if name_of(unit).is_some() => {
             return Err("trunc(time, unit) does not exist; write date_trunc('month', time), with any unit".into());

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::{
     ast::{
-        CaseWhen, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, UnaryOperator, Value,
-        helpers::attached_token::AttachedToken,
+        BinaryOperator, CaseWhen, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+        FunctionArguments, Ident, JsonNullClause, UnaryOperator, Value, WindowType, helpers::attached_token::AttachedToken,
     },
     keywords::Keyword,
     parser::{Parser, ParserError},
@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::{
 };
 
 use super::{
-    building::{MAX_REPEATED, call, text},
+    building::{MAX_REPEATED, call, case, text},
     window,
 };
 use crate::walk::visit_expressions_mut;
@@ -21,7 +21,7 @@ use crate::walk::visit_expressions_mut;
 /// The call of what was written, a text, and what it means: for who names columns. Nobody can write such a name without quotes.
 pub(super) const WRITTEN: &str = "as written";
 
-pub(super) const ABSENT: &str = "ABSENT ON NULL is not supported, as NULLs are members of JSON here; leave it out, and for an aggregate write FILTER (WHERE x IS NOT NULL)";
+pub(super) const ABSENT: &str = "ABSENT ON NULL is not supported, as NULLs are members of JSON here; leave it out";
 
 /// Most bytes of such a text: more than anybody is shown.
 const MAX_TEXT: usize = 256;
@@ -144,6 +144,8 @@ pub(super) fn read(name: &str, parser: &mut Parser<'_>) -> Option<Result<Expr, P
         "json_object" => json_object,
         "json_value" => json_value,
         "json_query" => json_query,
+        "json_exists" => json_exists,
+        "json_objectagg" => json_objectagg,
         _ => return None,
     };
     Some(read(name, parser))
@@ -226,6 +228,97 @@ fn json_query(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> 
         _ => return Ok(value),
     };
     Ok(as_written(parser, start, meaning))
+}
+
+/// `JSON_EXISTS(json, path [TRUE | FALSE | UNKNOWN ON ERROR])`. An error is what is no JSON; without a clause nothing is there.
+fn json_exists(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let start = parser.index();
+    let arguments = arguments(parser)?;
+    let answer = ["TRUE", "FALSE", "UNKNOWN", "ERROR"].into_iter().find(|answer| take_word(parser, answer));
+    if answer.is_some() {
+        parser.expect_keyword_is(Keyword::ON)?;
+        parser.expect_keyword_is(Keyword::ERROR)?;
+    }
+    parser.expect_token(&Token::RParen)?;
+    let exists = call(name, arguments.iter().cloned());
+    let otherwise = match answer {
+        None | Some("FALSE") => return Ok(exists),
+        Some("TRUE") => Value::Boolean(true),
+        Some("UNKNOWN") => Value::Null,
+        Some(_) => return error("ERROR ON ERROR is not supported; write TRUE, FALSE or UNKNOWN ON ERROR"),
+    };
+    let [json, _] = arguments.as_slice() else {
+        return error(format!("{name} takes a text that holds JSON and a path, for example '$.a.b[0]'"));
+    };
+    // It stands there several times.
+    if json.to_string().len() > MAX_REPEATED {
+        return error(format!("the JSON of {name} with ON ERROR is longer than {MAX_REPEATED} bytes; compute it in a subquery"));
+    }
+    let is_json = call("json_exists", [json.clone(), text("$")]);
+    let is_error = Expr::BinaryOp {
+        left: Box::new(Expr::IsNotNull(Box::new(Expr::Nested(Box::new(json.clone()))))),
+        op: BinaryOperator::And,
+        right: Box::new(Expr::IsFalse(Box::new(is_json))),
+    };
+    Ok(as_written(parser, start, case(is_error, Expr::Value(otherwise.into()), exists)))
+}
+
+/// `JSON_OBJECTAGG([KEY] name VALUE value [NULL | ABSENT ON NULL] [WITHOUT UNIQUE KEYS]) [FILTER (WHERE …)] [OVER …]`, as a call with both.
+fn json_objectagg(name: &str, parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    let start = parser.index();
+    parser.advance_token();
+    parser.expect_token(&Token::LParen)?;
+    // A column may have that name.
+    if let [Token::Word(word), next] = &parser.peek_tokens()
+        && word.keyword == Keyword::KEY
+        && word.quote_style.is_none()
+        && match next {
+            Token::Word(next) => next.keyword != Keyword::VALUE,
+            next => matches!(next, Token::SingleQuotedString(_) | Token::LParen),
+        }
+    {
+        parser.advance_token();
+    }
+    let member = parser.parse_expr()?;
+    if !parser.parse_keyword(Keyword::VALUE) {
+        parser.expect_token(&Token::Comma)?;
+    }
+    let value = parser.parse_expr()?;
+    let is_absent = take_word(parser, "ABSENT");
+    let nulls = if is_absent || parser.parse_keyword(Keyword::NULL) {
+        parser.expect_keyword_is(Keyword::ON)?;
+        parser.expect_keyword_is(Keyword::NULL)?;
+        Some(if is_absent { JsonNullClause::AbsentOnNull } else { JsonNullClause::NullOnNull })
+    } else {
+        None
+    };
+    if parser.parse_keyword(Keyword::WITHOUT) {
+        parser.expect_keyword_is(Keyword::UNIQUE)?;
+        take_word(parser, "KEYS");
+    } else if parser.parse_keyword(Keyword::WITH) {
+        return error("WITH UNIQUE KEYS is not supported, as a name that comes twice is there twice; leave it out");
+    }
+    parser.expect_token(&Token::RParen)?;
+    let mut object = call(name, [member, value]);
+    if let Expr::Function(function) = &mut object {
+        if let FunctionArguments::List(list) = &mut function.args {
+            list.clauses.extend(nulls.map(FunctionArgumentClause::JsonNullClause));
+        }
+        if parser.parse_keyword(Keyword::FILTER) {
+            parser.expect_token(&Token::LParen)?;
+            parser.expect_keyword_is(Keyword::WHERE)?;
+            function.filter = Some(Box::new(parser.parse_expr()?));
+            parser.expect_token(&Token::RParen)?;
+        }
+        if parser.parse_keyword(Keyword::OVER) {
+            function.over = Some(if parser.consume_token(&Token::LParen) {
+                WindowType::WindowSpec(parser.parse_window_spec()?)
+            } else {
+                WindowType::NamedWindow(parser.parse_identifier()?)
+            });
+        }
+    }
+    Ok(as_written(parser, start, object))
 }
 
 /// From the name to the end of what stands between commas.
@@ -346,58 +439,4 @@ fn cast(kind: CastKind, expression: Expr, to: &DataType) -> Expr {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::equivalents::rewritten;
-
-    #[test]
-    fn clauses_are_functions_and_casts() {
-        for (written, meant) in [
-            ("JSON_VALUE(j, '$.a')", "JSON_VALUE(j, '$.a')"),
-            ("json_value(j, '$.a' RETURNING INT)", "TRY_CAST(json_value(j, '$.a') AS INT)"),
-            ("json_value(j, '$.a' NULL ON EMPTY NULL ON ERROR)", "json_value(j, '$.a')"),
-            (
-                "json_value(j, '$.a' RETURNING INT DEFAULT -1 ON EMPTY DEFAULT 0 ON ERROR)",
-                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST(0 AS INT) \
-                 WHEN (json_value(j, '$.a')) IS NULL THEN CAST(-1 AS INT) \
-                 ELSE coalesce(TRY_CAST(json_value(j, '$.a') AS INT), CAST(0 AS INT)) END",
-            ),
-            (
-                "json_value(j, '$.a' DEFAULT 'x' ON EMPTY)",
-                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN NULL \
-                 WHEN (json_value(j, '$.a')) IS NULL THEN CAST('x' AS VARCHAR) ELSE json_value(j, '$.a') END",
-            ),
-            ("json_query(j, '$.a' WITHOUT WRAPPER)", "json_query(j, '$.a')"),
-            ("json_query(j, '$.a' RETURNING STRING WITH ARRAY WRAPPER)", "json_query(j, '$.a', 'unconditional')"),
-            ("json_query(j, '$.a' WITH CONDITIONAL ARRAY WRAPPER)", "json_query(j, '$.a', 'conditional')"),
-            ("j IS JSON", "(is_json(j, 'value'))"),
-            ("NOT j IS NOT JSON object", "NOT (NOT (is_json(j, 'object')))"),
-            ("a || b IS JSON SCALAR AND c", "(is_json(a || b, 'scalar')) AND c"),
-            ("MAP['a', 1, b, c + 1]['a']", "map(make_array('a', b), make_array(1, c + 1))['a']"),
-            ("map['a']", "map['a']"),
-            ("map[f(1, 2)][1:2] || MAP['a', map[1]]", "map[f(1, 2)][1:2] || map(make_array('a'), make_array(map[1]))"),
-            (
-                "json_query(j, '$.a' EMPTY ARRAY ON ERROR)",
-                "CASE WHEN (j) IS NULL THEN NULL WHEN json_exists(j, '$') IS FALSE THEN CAST('[]' AS VARCHAR) \
-                 WHEN (json_query(j, '$.a')) IS NULL THEN NULL ELSE json_query(j, '$.a') END",
-            ),
-        ] {
-            assert_eq!(rewritten(written).unwrap(), meant, "{written}");
-        }
-    }
-
-    #[test]
-    fn clauses_that_cannot_be_meant_are_said() {
-        for (written, reason) in [
-            ("json_value(j, '$.a' ERROR ON ERROR)", "write NULL ON"),
-            ("json_value(j DEFAULT 0 ON EMPTY)", "takes a text that holds JSON and a path"),
-            ("json_query(j, '$.a' RETURNING INT)", "gives JSON as a text and not as INT"),
-            ("json_query(j, '$.a' WITH ARRAY)", "WRAPPER"),
-            ("json_object('a' VALUE x ABSENT ON NULL)", "NULLs are members of JSON here"),
-            ("MAP['a', 1, 'b']", "the last key has no value"),
-            ("MAP['a', 1 'b', 2]", "expected ], found"),
-        ] {
-            let error = rewritten(written).unwrap_err().to_string();
-            assert!(error.contains(reason), "{written}: {error}");
-        }
-    }
-}
+mod tests;
