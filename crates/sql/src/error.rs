@@ -11,7 +11,7 @@ use polybolos_tables::{
 };
 use thiserror::Error;
 
-use crate::location::Location;
+use crate::{elsewhere::ELSEWHERE, location::Location};
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,75 +296,6 @@ const TYPES: [(&str, &str); 8] = [
     ("Int32", "INT"),
     ("Date32", "DATE"),
     ("Boolean", "BOOLEAN"),
-];
-
-/// Functions of other systems, and what says the same here.
-const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["max_by", "arg_max", "argmax"], "write max_by(value, order)"),
-    (&["min_by", "arg_min", "argmin"], "write min_by(value, order)"),
-    (&["if", "iif"], "write if(condition, a, b)"),
-    (&["count_if", "countif"], "write count_if(condition)"),
-    (&["listagg", "group_concat"], "write listagg(text, ',')"),
-    (&["collect"], "a MULTISET does not exist; write array_agg(x), or count(*) in groups of x"),
-    (&["collect_list"], "write array_agg(x), with FILTER (WHERE x IS NOT NULL) to leave NULLs out"),
-    (&["collect_set"], "write array_agg(DISTINCT x)"),
-    (&["percentile", "percentile_disc", "quantile"], "write percentile_cont(0.5) WITHIN GROUP (ORDER BY x)"),
-    (
-        &["regexp_split_to_array", "regexp_split_to_table", "string_split"],
-        "write split(text, ' '), and for rows CROSS JOIN UNNEST(…) AS t(word)",
-    ),
-    (&["sha1", "sha", "crc32"], "write md5(text), or sha2(text, 256)"),
-    (&["len", "strlen"], "write length(text)"),
-    (&["printf", "format_string"], "write concat(a, ': ', b), or a || ': ' || b"),
-    (&["conv"], "write hex(n) or bin(n)"),
-    (&["is_alpha", "is_digit", "is_decimal"], "write text ~ '^[0-9]+$', or TRY_CAST(text AS DECIMAL) IS NOT NULL"),
-    (&["json_unquote"], "write json_value(text, '$')"),
-    (&["element"], "write array[1]"),
-    (&["histogram"], "write count(*) in groups of x"),
-    (&["current_watermark"], "the watermark of a job is a column of polybolos.jobs"),
-    (&["timestampdiff"], "write timestampdiff(SECOND, a, b), in any unit"),
-    (&["datediff", "date_diff"], "write datediff(end, start) for days, or timestampdiff(SECOND, start, end), in any unit"),
-    (&["timestampadd", "dateadd"], "write timestampadd(HOUR, n, ts), or ts + INTERVAL '1' HOUR"),
-    (&["date_add", "date_sub", "adddate", "subdate"], "write date_add(date, days), or ts + INTERVAL '1' HOUR"),
-    (&["months_between"], "write timestampdiff(MONTH, a, b)"),
-    (
-        &[
-            "window",
-            "tumble",
-            "hop",
-            "cumulate",
-            "tumble_start",
-            "tumble_end",
-            "tumble_rowtime",
-            "hop_start",
-            "hop_end",
-            "hop_rowtime",
-        ],
-        "write FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE)), or HOP, and GROUP BY window_start, window_end",
-    ),
-    (
-        &["session_window", "session"],
-        "write FROM TABLE(SESSION(TABLE t PARTITION BY (k), DESCRIPTOR(ts), INTERVAL '5' MINUTE)), and GROUP BY k, window_start, window_end",
-    ),
-    (&["explode", "posexplode", "explode_outer"], "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
-    (&["to_timestamp_ltz"], "write to_timestamp_ltz(milliseconds, 3)"),
-    (&["strftime", "dateformat"], "write date_format(ts, 'yyyy-MM-dd HH:mm')"),
-    (
-        &[
-            "json_get_str",
-            "json_extract",
-            "json_extract_string",
-            "json_extract_scalar",
-            "json_extract_path_text",
-            "jsonb_extract_path_text",
-        ],
-        "write json_value(text, '$.a.b'), or text ->> 'a'",
-    ),
-    (
-        &["from_json", "parse_json", "json_parse"],
-        "declare the column that holds JSON as its type ROW or MAP, or read a text by json_value(text, '$.a.b')",
-    ),
-    (&["json_objectagg", "json_object_agg", "jsonb_object_agg"], "write json_arrayagg(named_struct('k', k, 'v', v))"),
 ];
 
 /// Of a call that most do not write: TUMBLE is made of it.

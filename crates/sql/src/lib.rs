@@ -50,6 +50,7 @@
 mod cast_types;
 pub mod catalog;
 pub mod clock;
+mod elsewhere;
 pub mod error;
 pub mod execution;
 mod expansion;

@@ -2,8 +2,8 @@
 //! is no function of its own is written as what it means, before anything is planned, so that jobs, EXPLAIN and `VERIFY` see one thing.
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CaseWhen, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentClause, FunctionArguments, Subscript, Value, ValueWithSpan, VisitMut, WindowFrameBound, WindowType,
-    helpers::attached_token::AttachedToken,
+    FunctionArgumentClause, FunctionArguments, Subscript, UnaryOperator, Value, ValueWithSpan, VisitMut, WindowFrameBound,
+    WindowType, helpers::attached_token::AttachedToken,
 };
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     instants::{clock_time, instant, parsed_time, unix_timestamp},
     interval_products, interval_ranges,
     json_clauses::WRITTEN,
+    operators_by_name,
     ordered_aggregates::{by_order, in_order, most_frequent, nth},
     patterns, rewrite_each,
     to_char::{OF_DURATIONS, chars},
@@ -66,6 +67,7 @@ fn replace(expression: &mut Expr) -> Result<(), String> {
             let part = || call("date_part", [text(&unit), (**expr).clone()]);
             Some(dates::long_years(&unit, expr)?.unwrap_or_else(part))
         }
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => Some(operators_by_name::inverted(expr)),
         Expr::RLike { negated, expr, pattern, .. } => Some(matches(*negated, expr, (**pattern).clone())),
         Expr::Like { .. } | Expr::ILike { .. } | Expr::SimilarTo { .. } => patterns::comparison(expression)?,
         Expr::CompoundFieldAccess { root, access_chain } => {
@@ -153,8 +155,10 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
     let [name] = function.name.0.as_slice() else { return Ok(None) };
     let Some(name) = name.as_ident().filter(|name| name.quote_style.is_none()) else { return Ok(None) };
     let name = name.value.to_ascii_lowercase();
-    if let ("localtimestamp", FunctionArguments::None) = (name.as_str(), &function.args) {
-        return Ok(Some(clock_time()));
+    match (name.as_str(), &function.args) {
+        ("localtimestamp", FunctionArguments::None) => return Ok(Some(clock_time())),
+        ("localtime", FunctionArguments::None) => return Ok(Some(call("current_time", []))),
+        _ => {}
     }
     let FunctionArguments::List(list) = &mut function.args else { return Ok(None) };
     let Some(arguments) = plain(&list.args) else {
@@ -168,7 +172,7 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
     };
     Ok(match (name.as_str(), arguments.as_slice()) {
         (WRITTEN, [_, meaning]) => Some(meaning.clone()),
-        ("if" | "iif", [condition, then, otherwise]) => Some(case(condition.clone(), then.clone(), otherwise.clone())),
+        ("if" | "iif" | "iff", [condition, then, otherwise]) => Some(case(condition.clone(), then.clone(), otherwise.clone())),
         ("count_if" | "countif", [condition]) => {
             let condition = condition.clone();
             rename(function, "count");
@@ -263,7 +267,8 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
         // The precision says nothing: it is that of the clock.
         ("current_timestamp" | "now", [Expr::Value(_)]) => Some(call("now", [])),
         ("localtimestamp", [] | [Expr::Value(_)]) => Some(clock_time()),
-        ("current_row_timestamp", []) => Some(call("now", [])),
+        ("current_row_timestamp" | "getdate" | "sysdate" | "systimestamp", []) => Some(call("now", [])),
+        ("localtime" | "current_time", [Expr::Value(_)]) | ("localtime", []) => Some(call("current_time", [])),
         ("json_object" | "json_build_object" | "jsonb_build_object", members) => {
             if members.len() % 2 != 0 {
                 return Err(format!("{name} takes pairs of a name and a value; the last name has no value"));
@@ -283,7 +288,9 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
             });
             Some(call(JSON_OF, std::iter::once(text("[")).chain(items)))
         }
-        ("json_arrayagg", [item]) => {
+        ("json_arrayagg" | "json_agg" | "jsonb_agg", [item]) => {
+            // SQL's own leaves NULLs out unless told otherwise, PostgreSQL's keep them.
+            let keeps_nulls = calls::take_nulls(list).unwrap_or(name != "json_arrayagg");
             let (mark, value) = as_json(item);
             set_arguments(function, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))]);
             rename(function, "array_agg");
@@ -315,7 +322,10 @@ fn meaning_of(function: &mut Function) -> Result<Option<Expr>, String> {
             if let Some((_, here)) = RENAMED.iter().find(|(elsewhere, _)| *elsewhere == name) {
                 rename(function, here);
             }
-            dates::call_of(name, arguments)?
+            match operators_by_name::call_of(name, arguments)? {
+                None => dates::call_of(name, arguments)?,
+                meaning => meaning,
+            }
         }
     })
 }

@@ -26,6 +26,7 @@ mod marks;
 mod named_windows;
 mod numbers;
 mod objects;
+mod operators_by_name;
 mod ordered_aggregates;
 mod ordinals;
 mod patterns;
