@@ -223,6 +223,24 @@ fn plain_message(error: &DataFusionError) -> String {
             None => format!("there is no function {name}; SELECT DISTINCT routine_name FROM information_schema.routines lists all"),
         };
     }
+    if let Some(name) = text.strip_prefix("table function '").and_then(|rest| rest.strip_suffix("' not found")) {
+        let remedy = match name.to_ascii_lowercase().as_str() {
+            "flatten" | "explode" => "write FROM t CROSS JOIN UNNEST(array) AS x (item)",
+            _ => "FROM takes UNNEST(array), generate_series(a, b), and windows: TUMBLE, HOP, CUMULATE and SESSION",
+        };
+        return format!("there is no table function {name}; {remedy}");
+    }
+    if text.starts_with("Schema contains qualified field name ")
+        && let Some(name) =
+            text.split_once(" and unqualified field name ").and_then(|(_, rest)| rest.strip_suffix(" which would be ambiguous"))
+    {
+        return format!(
+            "there are two columns {name}; give the one that is computed or unnested another name, as in UNNEST(…) AS x (item)"
+        );
+    }
+    if text.ends_with("ANY in LIKE expression") {
+        return "LIKE ANY is not supported; write a LIKE 'x%' OR a LIKE 'y%', or a ~ '^(x|y)'".to_owned();
+    }
     if let Some((clause, rest)) = text.strip_prefix("Column in ").and_then(|rest| rest.split_once(" must be in GROUP BY"))
         && let Some(column) = rest.split('"').nth(1)
     {

@@ -296,6 +296,9 @@ impl<'a> Cursor<'a> {
         };
         let (message, at) = split_place(&text);
         let at = at.unwrap_or(if message.ends_with("found: EOF") { self.end } else { start });
+        if message.starts_with("No infix parser for token Sharp") {
+            return SqlError::syntax(at, "the operator # does not exist; write bitxor(a, b)");
+        }
         if message.starts_with("No infix parser for token ") {
             return SqlError::syntax(at, "this operator does not exist; write it by operators and functions of PostgreSQL");
         }

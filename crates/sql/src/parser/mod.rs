@@ -36,6 +36,7 @@ mod rows;
 mod session;
 mod showing;
 mod table;
+mod table_functions;
 mod table_query;
 mod text_lengths;
 mod to_char;
@@ -230,7 +231,8 @@ mod tests {
             ("SELECT a FROM t EMIT FINAL", "leave it out"),
             ("EXPLAIN SELECT a FROM t EMIT CHANGES", "leave it out"),
             ("SELECT a DIV 2 FROM t", "this operator does not exist"),
-            ("SELECT a # 2 FROM t", "this operator does not exist"),
+            ("SELECT a # 2 FROM t", "write bitxor(a, b)"),
+            ("SELECT * FROM TABLE(FLATTEN(INPUT => a)) f", "write FROM t CROSS JOIN UNNEST(array) AS x (item)"),
         ] {
             let error = parse(sql).unwrap_err().to_string();
             assert!(error.contains(reason), "{sql}: {error}");

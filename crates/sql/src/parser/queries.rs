@@ -4,8 +4,8 @@ use datafusion::sql::sqlparser::ast;
 use super::{
     casts, clauses, counts,
     cursor::Cursor,
-    equivalents, first_rows, group_window, headings, job, named_windows, numbers, ordinals, precedence, rows, table_query,
-    text_lengths, unnest,
+    equivalents, first_rows, group_window, headings, job, named_windows, numbers, ordinals, precedence, rows, table_functions,
+    table_query, text_lengths, unnest,
     window::{self, Place},
 };
 use crate::{error::SqlError, statement::Query};
@@ -53,6 +53,7 @@ fn headed_query(cursor: &mut Cursor<'_>) -> Result<Query, SqlError> {
     // Behind it: a cast that is cut has the name of its column, too.
     casts::name(&mut query);
     text_lengths::cut(&mut query, at)?;
+    table_functions::rewrite(&mut query, at)?;
     unnest::rewrite(&mut query, at)?;
     group_window::rewrite(&mut query, at, place)?;
     // Last: those before change SELECT alone.

@@ -449,9 +449,11 @@ fn takes_table(arguments: &[TokenWithSpan]) -> bool {
 
 fn unknown(name: &str, span: Span) -> SqlError {
     let names = FUNCTIONS.map(|(name, _)| name);
-    let hint = match did_you_mean(&name.to_ascii_uppercase(), names) {
-        Some(near) => format!("did you mean {near}?"),
-        None => format!("known are {}", names.join(", ")),
+    let hint = match (name.to_ascii_uppercase().as_str(), did_you_mean(&name.to_ascii_uppercase(), names)) {
+        ("FLATTEN" | "EXPLODE", _) => "write FROM t CROSS JOIN UNNEST(array) AS x (item)".to_owned(),
+        ("GENERATOR", _) => "write FROM generate_series(1, n)".to_owned(),
+        (_, Some(near)) => format!("did you mean {near}?"),
+        (_, None) => format!("known are {}", names.join(", ")),
     };
     SqlError::unsupported_at(span.start.into(), format!("there is no table function {name}; {hint}"))
 }

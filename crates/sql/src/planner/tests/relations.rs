@@ -18,6 +18,8 @@ async fn a_table_that_is_not_there_is_told_from_one_that_is_near() {
             "table polybolos.nothing_like_it does not exist; SELECT table_name FROM information_schema",
         ),
         ("SELECT * FROM far.off", "table far.off does not exist; SHOW TABLES"),
+        ("SELECT * FROM flatten(1)", "there is no table function flatten; write FROM t CROSS JOIN UNNEST"),
+        ("SELECT v FROM t CROSS JOIN UNNEST(make_array(1)) AS x (v)", "there are two columns v; give"),
     ] {
         let StatementKind::Query(query) = parse(query).unwrap().remove(0).kind else { panic!("not a query") };
         let message = planner.plan_query(&query).await.unwrap_err().to_string();

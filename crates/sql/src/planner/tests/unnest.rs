@@ -23,6 +23,7 @@ async fn entries_of_maps_and_places_of_items_are_rows() {
     for (query, answer) in [
         ("SELECT v, x.a, n FROM t CROSS JOIN UNNEST(MAP['p', v, 'q', -v]) AS x (a, n) WHERE v > 4 ORDER BY a", "5 p 5\n5 q -5"),
         ("SELECT v, a FROM t, LATERAL UNNEST(map(make_array('p'), make_array(v))) AS x (a, n) WHERE n > 3 ORDER BY v", "4 p\n5 p"),
+        ("SELECT v, a FROM t, LATERAL TABLE(UNNEST(MAP['p', v])) AS x (a, n) WHERE n > 3 ORDER BY v", "4 p\n5 p"),
         (
             "SELECT v, coalesce(x.a, '-') FROM t LEFT JOIN UNNEST(str_to_map(CASE WHEN v < 2 THEN 'p=1' END)) AS x (a, n) ON TRUE WHERE v < 3 ORDER BY v",
             "1 p\n2 -",
