@@ -349,7 +349,7 @@ impl JobState {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
@@ -397,6 +397,13 @@ mod tests {
         assert_eq!((loaded.bytes(), merged.bytes()), (of_eight / 2, of_eight / 2));
         loaded.drop_due(Passed { watermark_us: None, clock_us: Some(i64::MAX - 1) }).expect("drops");
         assert_eq!((loaded.entries(), loaded.bytes()), (2, of_eight / 4));
+    }
+
+    /// As merging takes it of every run.
+    fn has_each_key_once(batches: &[RecordBatch]) -> bool {
+        let mut known = BTreeSet::new();
+        let rows = batches.iter().flat_map(|batch| run::rows(batch).expect("rows").collect::<Vec<_>>());
+        rows.map(|row| (row.table, row.key, row.subkey)).all(|identity| known.insert(identity))
     }
 
     /// Has all in memory that [`change`] may have put.
@@ -492,6 +499,7 @@ mod tests {
                 }
                 put_away(&mut state, &spill);
             }
+            prop_assert!(runs.iter().all(|run| has_each_key_once(run)));
             let mut rebuilt = JobState::new(&KINDS, other_lanes);
             // A state has its spill to itself.
             let own: Arc<dyn Spill> = Arc::new(MemorySpill::default());

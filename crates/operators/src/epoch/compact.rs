@@ -107,18 +107,21 @@ impl Merge {
         let merging = || Merging::new(self.from_the_start, self.recorded);
         if parts > 1 {
             let mut scratch = Scratch::new(&self.space, parts)?;
-            for run in runs.iter().rev() {
-                each_state_batch(&*self.store, run, |batch| scratch.add(&batch))?;
+            for (index, run) in runs.iter().enumerate().rev() {
+                each_state_batch(&*self.store, run, |batch| scratch.add(&batch, index == 0))?;
             }
             for part in 0..scratch.parts() {
                 let mut merging = merging();
-                scratch.batches(part).try_for_each(|batch| merged.take(&mut merging, &batch?))?;
+                for block in scratch.batches(part) {
+                    let (batch, is_oldest) = block?;
+                    merged.take(&mut merging, &batch, is_oldest)?;
+                }
                 merged.end_part(merging)?;
             }
         } else {
             let mut merging = merging();
-            for run in runs.iter().rev() {
-                each_state_batch(&*self.store, run, |batch| merged.take(&mut merging, &batch))?;
+            for (index, run) in runs.iter().enumerate().rev() {
+                each_state_batch(&*self.store, run, |batch| merged.take(&mut merging, &batch, index == 0))?;
             }
             merged.end_part(merging)?;
         }
@@ -135,8 +138,8 @@ struct MergedRun<'a> {
 
 impl MergedRun<'_> {
     /// The next batch of a part, from the newest run to the oldest.
-    fn take(&mut self, merging: &mut Merging, batch: &RecordBatch) -> Result<(), CompactError> {
-        merging.take(batch)?;
+    fn take(&mut self, merging: &mut Merging, batch: &RecordBatch, is_oldest: bool) -> Result<(), CompactError> {
+        merging.take(batch, is_oldest)?;
         self.write(merging)
     }
 

@@ -26,6 +26,8 @@ struct Block {
     at: u64,
     bytes: usize,
     crc32: u32,
+    /// Whether its rows are of the oldest run.
+    is_oldest: bool,
 }
 
 impl Scratch {
@@ -38,23 +40,25 @@ impl Scratch {
         self.blocks.len()
     }
 
-    /// Takes a batch apart.
-    pub fn add(&mut self, batch: &RecordBatch) -> Result<(), CompactError> {
+    /// Takes a batch apart; `is_oldest`: one of the oldest run.
+    pub fn add(&mut self, batch: &RecordBatch, is_oldest: bool) -> Result<(), CompactError> {
         for (part, rows) in parts_of(batch, self.parts())?.into_iter().enumerate() {
             if rows.num_rows() == 0 {
                 continue;
             }
             let Encoded { bytes, crc32, .. } = part::encode_state(&rows)?;
             self.file.write_all_at(&bytes, self.end).map_err(|error| self.refused(error))?;
-            self.blocks[part].push(Block { at: self.end, bytes: bytes.len(), crc32 });
+            self.blocks[part].push(Block { at: self.end, bytes: bytes.len(), crc32, is_oldest });
             self.end += bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// The rows of a part, in the order in which they came.
-    pub fn batches(&self, part: usize) -> impl Iterator<Item = Result<RecordBatch, CompactError>> {
-        self.blocks[part].iter().map(move |block| self.read(*block).map_err(CompactError::from))
+    /// The rows of a part, in the order in which they came, and whether they are of the oldest run.
+    pub fn batches(&self, part: usize) -> impl Iterator<Item = Result<(RecordBatch, bool), CompactError>> {
+        self.blocks[part]
+            .iter()
+            .map(move |block| self.read(*block).map(|batch| (batch, block.is_oldest)).map_err(CompactError::from))
     }
 
     fn read(&self, block: Block) -> Result<RecordBatch, StateError> {
@@ -85,13 +89,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut scratch = Scratch::new(&StateSpace::new(0, folder.path().join("state")), 7).expect("opens");
         assert_eq!(std::fs::read_dir(folder.path().join("state")).expect("made").count(), 0, "it has no name");
-        changes.iter().try_for_each(|batch| scratch.add(batch)).expect("adds");
-        changes.iter().try_for_each(|batch| scratch.add(batch)).expect("adds again");
+        changes.iter().try_for_each(|batch| scratch.add(batch, false)).expect("adds");
+        changes.iter().try_for_each(|batch| scratch.add(batch, true)).expect("adds again");
         let mut rows = 0;
         for part in 0..scratch.parts() {
             let expected = changes.iter().map(|batch| parts_of(batch, 7).expect("a run").swap_remove(part));
             let expected: Vec<RecordBatch> = expected.filter(|batch| batch.num_rows() > 0).collect();
-            let read: Vec<RecordBatch> = scratch.batches(part).collect::<Result<_, _>>().expect("reads");
+            let read: Vec<(RecordBatch, bool)> = scratch.batches(part).collect::<Result<_, _>>().expect("reads");
+            let (read, of_oldest): (Vec<RecordBatch>, Vec<bool>) = read.into_iter().unzip();
+            assert_eq!(of_oldest, [vec![false; expected.len()], vec![true; expected.len()]].concat());
             assert_eq!(read, [expected.clone(), expected].concat());
             rows += read.iter().map(RecordBatch::num_rows).sum::<usize>();
         }
