@@ -259,7 +259,7 @@ impl Merging {
         }
         let bytes = columns.bytes();
         if self.bytes + bytes > BATCH_BYTES {
-            self.finish()?;
+            self.flush()?;
         }
         self.bytes += bytes;
         self.merged.push_batch_with_filter(batch, &kept)?;
@@ -274,11 +274,22 @@ impl Merging {
         self.merged.next_completed_batch()
     }
 
-    /// There are no more batches to take; what is left comes out.
+    /// There are no more batches of these keys to take: what is left comes out, and the keys are forgotten. Those of another part may follow, from the
+    /// newest run on.
     ///
     /// # Errors
     /// When Arrow fails.
     pub fn finish(&mut self) -> Result<(), StateError> {
+        // Parts have about as many keys: the next one finds room for its own. One that had far more is no measure.
+        if self.known.len() < self.known.capacity() / 4 {
+            self.known = HashSet::default();
+        } else {
+            self.known.clear();
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), StateError> {
         self.bytes = 0;
         Ok(self.merged.finish_buffered_batch()?)
     }

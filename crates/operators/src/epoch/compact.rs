@@ -104,26 +104,24 @@ impl Merge {
     /// Merges runs, oldest first, into a file of that name, in so many parts.
     fn write(&self, runs: &[StateRun], parts: usize, name: &str) -> Result<(Written, Option<Passed>), CompactError> {
         let mut merged = MergedRun { writer: StateWriter::new(&*self.store, name), end: Some(Passed::default()) };
-        let merging = || Merging::new(self.from_the_start, self.recorded);
+        let mut merging = Merging::new(self.from_the_start, self.recorded);
         if parts > 1 {
             let mut scratch = Scratch::new(&self.space, parts)?;
             for (index, run) in runs.iter().enumerate().rev() {
                 each_state_batch(&*self.store, run, |batch| scratch.add(&batch, index == 0))?;
             }
             for part in 0..scratch.parts() {
-                let mut merging = merging();
                 for block in scratch.batches(part) {
                     let (batch, is_oldest) = block?;
                     merged.take(&mut merging, &batch, is_oldest)?;
                 }
-                merged.end_part(merging)?;
+                merged.end_part(&mut merging)?;
             }
         } else {
-            let mut merging = merging();
             for (index, run) in runs.iter().enumerate().rev() {
                 each_state_batch(&*self.store, run, |batch| merged.take(&mut merging, &batch, index == 0))?;
             }
-            merged.end_part(merging)?;
+            merged.end_part(&mut merging)?;
         }
         crash::point("compaction-read");
         Ok((merged.writer.finish()?, merged.end))
@@ -143,9 +141,9 @@ impl MergedRun<'_> {
         self.write(merging)
     }
 
-    fn end_part(&mut self, mut merging: Merging) -> Result<(), CompactError> {
+    fn end_part(&mut self, merging: &mut Merging) -> Result<(), CompactError> {
         merging.finish()?;
-        self.write(&mut merging)
+        self.write(merging)
     }
 
     fn write(&mut self, merging: &mut Merging) -> Result<(), CompactError> {

@@ -48,6 +48,11 @@ fn read(batches: &[RecordBatch], run: &mut Run) {
     }
 }
 
+/// The batches that are complete.
+fn come_out(merging: &mut Merging) -> Vec<RecordBatch> {
+    std::iter::from_fn(|| merging.next_batch()).collect()
+}
+
 /// The last change of each key.
 fn expected(runs: &[Run], from_the_start: bool, recorded: Passed) -> Run {
     let mut last = Run::new();
@@ -82,10 +87,16 @@ proptest! {
         prop_assert_eq!(&merged, &wanted);
 
         let mut by_part = Run::new();
+        let mut merging = Merging::new(from_the_start, recorded);
         for part in 0..parts {
-            let of_part = |batch: &RecordBatch| parts_of(batch, parts).expect("a run").swap_remove(part);
-            let runs: Vec<Vec<RecordBatch>> = runs.iter().map(|run| run.iter().map(of_part).collect()).collect();
-            read(&merge_runs(&runs, from_the_start, recorded).expect("merges"), &mut by_part);
+            for (index, run) in runs.iter().enumerate().rev() {
+                for batch in run {
+                    let of_part = parts_of(batch, parts).expect("a run").swap_remove(part);
+                    merging.take(&of_part, index == 0).expect("takes");
+                }
+            }
+            merging.finish().expect("finishes");
+            read(&come_out(&mut merging), &mut by_part);
         }
         prop_assert_eq!(&by_part, &wanted);
     }
@@ -101,7 +112,8 @@ fn keys_of_the_oldest_run_are_not_remembered() {
     batches(&oldest, 7).iter().try_for_each(|batch| merging.take(batch, true)).expect("takes");
     assert_eq!(merging.known.len(), 20);
     merging.finish().expect("finishes");
+    assert!(merging.known.is_empty(), "those of another part are others");
     let mut merged = Run::new();
-    read(&std::iter::from_fn(|| merging.next_batch()).collect::<Vec<_>>(), &mut merged);
+    read(&come_out(&mut merging), &mut merged);
     assert_eq!(merged, run(0..70));
 }
