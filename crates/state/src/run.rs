@@ -21,6 +21,9 @@ use crate::{Passed, StateError, lane_of};
 const BATCH_ROWS: usize = 65_536;
 const BATCH_BYTES: usize = 8 << 20;
 
+/// So many keys of a merge are hashed before they are looked for: look-ups that wait for memory then stand close behind each other, and wait together.
+const HASHED_ROWS: usize = 1_024;
+
 /// The place of the value among a run's columns.
 const VALUE: usize = 3;
 
@@ -213,6 +216,8 @@ pub struct Merging {
     known: HashSet<u128, BuildHasherDefault<AsHash>>,
     seed: u64,
     identity: Vec<u8>,
+    /// Of the rows at hand.
+    hashes: Vec<u128>,
     merged: BatchCoalescer,
     /// Bytes, at most, of the batch that is not complete yet.
     bytes: usize,
@@ -226,6 +231,7 @@ impl Merging {
             known: HashSet::default(),
             seed: DefaultHashBuilder::default().hash_one(()),
             identity: vec![],
+            hashes: vec![],
             merged: BatchCoalescer::new(run_schema(), BATCH_ROWS),
             bytes: 0,
         }
@@ -240,15 +246,19 @@ impl Merging {
         let mut kept = BooleanBufferBuilder::new(batch.num_rows());
         let mut ended = BooleanBufferBuilder::new(batch.num_rows());
         let mut any_ended = false;
-        for row in 0..batch.num_rows() {
-            let ends = columns.ends(row);
-            let has_ended = matches!((ends.at, self.recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
-            let hash = columns.hash(row, self.seed, &mut self.identity);
-            let is_last = if is_oldest { !self.known.contains(&hash) } else { self.known.insert(hash) };
-            let is_gone = has_ended || columns.values.is_null(row);
-            kept.append(is_last && !(self.from_the_start && is_gone));
-            ended.append(has_ended);
-            any_ended |= has_ended;
+        for first in (0..batch.num_rows()).step_by(HASHED_ROWS) {
+            let rows = first..batch.num_rows().min(first + HASHED_ROWS);
+            self.hashes.clear();
+            self.hashes.extend(rows.clone().map(|row| columns.hash(row, self.seed, &mut self.identity)));
+            for (row, hash) in rows.zip(&self.hashes) {
+                let ends = columns.ends(row);
+                let has_ended = matches!((ends.at, self.recorded.of(ends.by_clock)), (Some(at), Some(through)) if at <= through);
+                let is_last = if is_oldest { !self.known.contains(hash) } else { self.known.insert(*hash) };
+                let is_gone = has_ended || columns.values.is_null(row);
+                kept.append(is_last && !(self.from_the_start && is_gone));
+                ended.append(has_ended);
+                any_ended |= has_ended;
+            }
         }
         let kept = BooleanArray::new(kept.finish(), None);
         let mut batch = batch.clone();

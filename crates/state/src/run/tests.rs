@@ -117,3 +117,16 @@ fn keys_of_the_oldest_run_are_not_remembered() {
     read(&come_out(&mut merging), &mut merged);
     assert_eq!(merged, run(0..70));
 }
+
+#[test]
+fn a_batch_may_have_more_keys_than_are_hashed_at_once() {
+    let run = |keys: std::ops::Range<u16>, value: u8| -> Run {
+        keys.map(|key| ((0, key.to_be_bytes().to_vec(), None), (Some(vec![value]), None, false))).collect()
+    };
+    let runs = [run(0..3_000, 1), run(2_000..5_000, 2)];
+    let wanted = expected(&runs, true, Passed::default());
+    let runs = runs.map(|run| batches(&run, 3 * HASHED_ROWS));
+    let mut merged = Run::new();
+    read(&merge_runs(&runs, true, Passed::default()).expect("merges"), &mut merged);
+    assert_eq!(merged, wanted);
+}
