@@ -363,7 +363,7 @@ impl Operator for Aggregate {
             return self.closed(context, tables);
         };
         self.grouping.set_aside(context, self, &touched.columns, &new.failed)?;
-        changes(old, new.rows, &new.of)
+        changes(self.grouping.columns.len(), old, new.rows, &new.of)
     }
 
     fn has_timers(&self) -> bool {

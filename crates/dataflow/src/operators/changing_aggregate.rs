@@ -294,7 +294,7 @@ impl Operator for ChangingAggregate {
         (0..count).filter(|group| !is_alive.contains(group)).for_each(|group| table.delete(touched.keys.row(group)));
         self.grouping.set_aside(context, self, &pick(&touched.columns, &living)?, &new.failed)?;
         let (new, groups) = new.numbered(&living);
-        changes(old, new, &groups)
+        changes(self.grouping.columns.len(), old, new, &groups)
     }
 
     fn describe(&self) -> String {

@@ -242,13 +242,19 @@ pub(super) fn sliced(columns: &[ArrayRef], rows: &Range<usize>) -> Vec<ArrayRef>
 }
 
 /// Old rows taken away, new rows added; rows that did not change are left out. `old` names the group of each of its rows, as `new_groups` does of the
-/// new ones, both ascending.
-pub(super) fn changes(old: Option<(RecordBatch, UInt32Array)>, new: RecordBatch, new_groups: &UInt32Array) -> Result<Vec<Delta>> {
+/// new ones, both ascending. Rows of a group have the same group columns, which are the first so many: only results are compared.
+pub(super) fn changes(
+    group_columns: usize,
+    old: Option<(RecordBatch, UInt32Array)>,
+    new: RecordBatch,
+    new_groups: &UInt32Array,
+) -> Result<Vec<Delta>> {
     let Some((old, old_groups)) = old.filter(|(old, _)| old.num_rows() > 0) else {
         return Ok(if new.num_rows() > 0 { vec![Delta::added(new)] } else { vec![] });
     };
-    let format = RowFormat::of(new.schema().fields())?;
-    let (before, after) = (format.encode(old.columns())?, format.encode(new.columns())?);
+    let schema = new.schema();
+    let format = RowFormat::new(schema.fields().iter().skip(group_columns).map(|field| field.data_type()))?;
+    let (before, after) = (format.encode(&old.columns()[group_columns..])?, format.encode(&new.columns()[group_columns..])?);
     let (mut gone, mut added) = (vec![], vec![]);
     let (mut i, mut j) = (0, 0);
     while i < old_groups.len() || j < new_groups.len() {
@@ -286,5 +292,60 @@ impl Shown {
     pub fn numbered(self, groups: &UInt32Array) -> (RecordBatch, UInt32Array) {
         let of = self.of.values().iter().map(|row| groups.value(*row as usize));
         (self.rows, UInt32Array::from_iter_values(of))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow::{array::StringArray, datatypes::Int64Type};
+
+    use super::*;
+
+    type Results = BTreeMap<u32, Option<i64>>;
+
+    /// Three groups: each is not there, has no result, or has one of two.
+    fn results(number: u32) -> Results {
+        let result = |group: u32| match (number >> (2 * group)) & 3 {
+            0 => None,
+            1 => Some((group, None)),
+            result => Some((group, Some(i64::from(result)))),
+        };
+        (0..3).filter_map(result).collect()
+    }
+
+    fn rows(results: &Results) -> (RecordBatch, UInt32Array) {
+        let keys: StringArray = results.keys().map(|group| Some(format!("key {group}"))).collect();
+        let numbers: Int64Array = results.values().copied().collect();
+        let (keys, numbers): (ArrayRef, ArrayRef) = (Arc::new(keys), Arc::new(numbers));
+        let batch = RecordBatch::try_from_iter_with_nullable([("k", keys, true), ("n", numbers, true)]).unwrap();
+        (batch, UInt32Array::from_iter_values(results.keys().copied()))
+    }
+
+    /// Weight, key and result of each row.
+    fn told(deltas: &[Delta]) -> Vec<(i64, String, Option<i64>)> {
+        let mut told = vec![];
+        for delta in deltas {
+            let keys = delta.batch().column(0).as_string::<i32>();
+            let numbers = delta.batch().column(1).as_primitive::<Int64Type>();
+            for (row, (key, number)) in keys.iter().zip(numbers).enumerate() {
+                told.push((delta.weight(row), key.unwrap().to_owned(), number));
+            }
+        }
+        told
+    }
+
+    #[test]
+    fn what_changed_of_groups_is_taken_away_and_added() {
+        let only_in = |weight: i64, some: &Results, others: &Results| -> Vec<(i64, String, Option<i64>)> {
+            let changed = some.iter().filter(|(group, result)| others.get(*group) != Some(*result));
+            changed.map(|(group, result)| (weight, format!("key {group}"), *result)).collect()
+        };
+        for (before, after) in (0..64).flat_map(|before| (0..64).map(move |after| (results(before), results(after)))) {
+            let (new, new_groups) = rows(&after);
+            let found = changes(1, Some(rows(&before)), new, &new_groups).unwrap();
+            assert_eq!(told(&found), [only_in(-1, &before, &after), only_in(1, &after, &before)].concat());
+        }
     }
 }
