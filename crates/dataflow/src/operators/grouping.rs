@@ -271,12 +271,17 @@ pub(super) fn changes(
     let mut deltas = vec![];
     if !gone.is_empty() {
         let weights = Int64Array::from_value(-1, gone.len());
-        deltas.push(Delta::weighted(take_rows(&old, &UInt32Array::from(gone))?, weights));
+        deltas.push(Delta::weighted(taken(old, gone)?, weights));
     }
     if !added.is_empty() {
-        deltas.push(Delta::added(take_rows(&new, &UInt32Array::from(added))?));
+        deltas.push(Delta::added(taken(new, added)?));
     }
     Ok(deltas)
+}
+
+/// These rows of a batch, each once and in order: often all, as where a count is among the results. Those are not copied.
+fn taken(batch: RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
+    if rows.len() == batch.num_rows() { Ok(batch) } else { take_rows(&batch, &UInt32Array::from(rows)) }
 }
 
 /// Groups and their results.
