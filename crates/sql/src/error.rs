@@ -7,7 +7,7 @@ use datafusion::{
 };
 use polybolos_tables::{
     Blame,
-    plain::{CORRELATED, of_outer_query, plain},
+    plain::{BROUGHT, CORRELATED, NOT_JOINED, of_outer_query, plain},
 };
 use thiserror::Error;
 
@@ -284,7 +284,12 @@ fn no_column(field: &Column, known: &[Column]) -> String {
     let near = did_you_mean(&field.name, known.iter().map(|column| column.name.as_str()));
     let is_other_case = |near: &str| near.eq_ignore_ascii_case(&field.name);
     let name = field.quoted_flat_name();
-    if known.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(CORRELATED))) {
+    let is_of =
+        |column: &Column, prefix: &str| column.relation.as_ref().is_some_and(|relation| relation.table().starts_with(prefix));
+    if is_of(field, BROUGHT) || known.iter().any(|column| is_of(column, BROUGHT)) {
+        return NOT_JOINED.to_owned();
+    }
+    if known.iter().any(|column| is_of(column, CORRELATED)) {
         return of_outer_query(&name);
     }
     match near {

@@ -58,6 +58,12 @@ const SAID: [(&str, &str); 4] = [
 /// Begins the name that DataFusion gives a subquery that it makes a join of. Only columns of the query right around it are told apart then.
 pub const CORRELATED: &str = "__correlated_sq_";
 
+/// Begins the name of a table that the planner brings into a query between, of columns of a query further out.
+pub const BROUGHT: &str = "__outer_";
+
+/// What there is to say of what was brought there and cannot be joined.
+pub const NOT_JOINED: &str = "a subquery compares a column of a query further out than the one right around it, and cannot be written as a join there; join that table in the query between, too, by its key";
+
 /// A text in one line, of at most 60 characters and an ellipsis.
 pub fn shortened(text: &str) -> String {
     up_to(text, 60)
@@ -119,6 +125,9 @@ pub fn plain(text: &str) -> String {
         && let Some((column, _)) = line.strip_prefix("No field named ").and_then(|rest| rest.split_once(". "))
     {
         return of_outer_query(column);
+    }
+    if line.contains(BROUGHT) && line.starts_with("No field named ") {
+        return NOT_JOINED.to_owned();
     }
     let shorter = line.replace(BEGGING, "");
     if shorter == line {
@@ -200,6 +209,7 @@ mod tests {
                 "Schema error: No field named p.k. Did you mean '__correlated_sq_1.k'?\nValid fields are __correlated_sq_1.k.",
                 "column p.k is of a query further out than the one right around its subquery, whose columns alone it may compare; join that table in the query between, too, by its key",
             ),
+            ("Schema error: No field named __outer_1.id.\nValid fields are p.k.", NOT_JOINED),
             (
                 "Error during planning: Correlated scalar subquery must be aggregated to return at most one row",
                 "a scalar subquery that compares columns of the outer query may have several rows for one of these; write max(c) or first_value(c ORDER BY d) for its column c, or a LEFT JOIN",

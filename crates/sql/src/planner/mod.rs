@@ -7,6 +7,7 @@ mod exact;
 mod exists;
 mod failing;
 mod follow;
+mod further_out;
 mod headings;
 mod in_subquery;
 mod insert;
@@ -419,6 +420,7 @@ async fn plan_in(state: &SessionState, query: &ast::Query) -> Result<LogicalPlan
         planned => planned?,
     };
     refuse::refuse_windows(&plan)?;
+    let plan = further_out::brought_near(plan)?;
     exists::refuse_aggregates(&plan)?;
     let plan = exact::put_right(lateral::numbered(in_subquery::told_apart(plan)?)?)?;
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

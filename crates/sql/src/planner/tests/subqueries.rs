@@ -184,3 +184,75 @@ async fn whether_there_is_something_is_asked_in_conditions_alone() {
         }
     }
 }
+
+/// `x` of the outermost query, compared in the innermost one.
+#[tokio::test]
+async fn a_subquery_compares_what_is_further_out() {
+    let every = "SELECT 1 FROM u WHERE u.v < 3 AND NOT EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v = u.v)";
+    let of_four = "SELECT 1 FROM u WHERE u.v = 4 AND NOT EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v = u.v)";
+    for (query, answer) in [
+        (format!("SELECT DISTINCT k FROM t AS x WHERE NOT EXISTS ({every})"), "a"),
+        (format!("SELECT v FROM t AS x WHERE x.v = 4 OR NOT EXISTS ({every}) ORDER BY v"), "1\n2\n3\n4\n5"),
+        (format!("SELECT x.v FROM t AS x JOIN newest AS n ON x.k = n.k WHERE NOT EXISTS ({every}) AND x.v > 2 ORDER BY 1"), "3\n5"),
+        (
+            "SELECT v FROM t AS x WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.v = 9 OR (u.v < 3 AND NOT EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v = u.v))) ORDER BY v".to_owned(),
+            "1\n2\n3\n5",
+        ),
+        (
+            "SELECT v FROM t AS x WHERE EXISTS (SELECT 1 FROM u WHERE EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v > x.v AND p.v = u.v)) ORDER BY v".to_owned(),
+            "1\n2\n3",
+        ),
+        (
+            "SELECT v FROM t AS x WHERE v IN (SELECT u.v FROM u WHERE NOT EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v = u.v + 1)) ORDER BY v".to_owned(),
+            "3\n4\n5",
+        ),
+        (
+            "SELECT v FROM t AS x WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.v < 3 AND (x.k, u.v) NOT IN (SELECT p.k, p.v FROM plain AS p)) ORDER BY v".to_owned(),
+            "1\n2\n3\n5",
+        ),
+        (
+            "SELECT v FROM t AS x WHERE EXISTS (SELECT 1 FROM u WHERE u.v = (SELECT max(p.v) FROM plain AS p WHERE p.k = x.k) AND u.k = x.k AND x.v < u.v) ORDER BY v".to_owned(),
+            "1\n2\n3",
+        ),
+        (
+            "SELECT k FROM t GROUP BY k HAVING NOT EXISTS (SELECT 1 FROM u WHERE u.v < 3 AND NOT EXISTS (SELECT 1 FROM plain AS p WHERE p.k = t.k AND p.v = u.v))".to_owned(),
+            "a",
+        ),
+        // Of NULL nothing is found.
+        (format!("SELECT v FROM (SELECT nullif(k, 'a') AS k, v FROM t) AS x WHERE NOT EXISTS ({of_four})"), "4"),
+        (format!("SELECT v FROM (SELECT nullif(k, 'a') AS k, v FROM t) AS x WHERE EXISTS ({of_four}) ORDER BY v"), "1\n2\n3\n5"),
+        (
+            "SELECT u.v, (SELECT count(*) FROM t WHERE EXISTS (SELECT 1 FROM plain AS p WHERE p.v = t.v AND p.v > u.v)) AS n FROM u ORDER BY 1".to_owned(),
+            "1 4\n2 3\n3 2\n4 1\n5 0",
+        ),
+        (
+            "SELECT v FROM t AS x WHERE EXISTS (SELECT 1 FROM u WHERE u.v = x.v AND EXISTS (SELECT 1 FROM plain AS p WHERE p.v = u.v AND NOT EXISTS (SELECT 1 FROM newest AS n WHERE n.k = x.k AND n.v = u.v))) ORDER BY v".to_owned(),
+            "1\n2\n4\n5",
+        ),
+    ] {
+        assert_eq!(rows(&query).await, answer, "{query}");
+    }
+    let job = plan(&format!("other SELECT DISTINCT k, 1 FROM t AS x WHERE NOT EXISTS ({every})")).await.unwrap();
+    let shown = job.inserts[0].plan.display_indent().to_string();
+    assert!(shown.matches("LeftAnti").count() == 2 && shown.contains("__outer_1"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_brought_near_is_refused() {
+    let p = "EXISTS (SELECT 1 FROM plain AS p WHERE p.k = x.k AND p.v = u.v)";
+    for job in [
+        // Rows of a group are not told by a key that may be NULL.
+        format!("other SELECT k, (SELECT count(*) FROM u WHERE {p}) FROM t AS x"),
+        format!("other SELECT k, v FROM t AS x WHERE EXISTS (SELECT 1 FROM (SELECT v FROM u WHERE {p}) AS y)"),
+        format!("other SELECT k, v FROM t AS x WHERE EXISTS (SELECT v FROM u WHERE {p} UNION ALL SELECT v FROM u)"),
+        format!("other SELECT k, v FROM t AS x WHERE v = (SELECT max(u.v) FROM u WHERE {p})"),
+        // Asked twice, it would answer otherwise.
+        format!(
+            "other SELECT x.k, x.v FROM (SELECT k, v, CAST(random() * 10 AS BIGINT) AS r FROM t) AS x WHERE EXISTS (SELECT 1 FROM u WHERE {p} AND EXISTS (SELECT 1 FROM plain AS q WHERE q.v = x.r))"
+        ),
+        "other SELECT x.k, x.d FROM (SELECT k, v, CAST(v AS DOUBLE) AS d FROM t) AS x WHERE EXISTS (SELECT 1 FROM u WHERE EXISTS (SELECT 1 FROM plain AS p WHERE p.v = x.d))".to_owned(),
+    ] {
+        let message = refused(&job).await;
+        assert!(message.contains("join that table in the query between, too"), "{job}: {message}");
+    }
+}
