@@ -119,7 +119,8 @@ fn offset_of(bound: &WindowFrameBound) -> Option<&str> {
     }
 }
 
-/// Checks a query that is not yet optimised: that nothing asks EXISTS or IN where no rule makes a join of it.
+/// Checks a query that is not yet optimised: that rules make a join of whatever asks EXISTS, IN or a value of a subquery that looks at the outer query, and
+/// one that can be computed.
 pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<(), SqlError> {
     if who_asks(plan)?.is_none() {
         return Ok(());
@@ -127,7 +128,11 @@ pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<()
     // What cannot be optimised says why when it is.
     let Ok(optimised) = state.optimize(plan) else { return Ok(()) };
     let why = match who_asks(&optimised)? {
+        None if has_conditional_not_in(&optimised)? => CONDITIONAL_NOT_IN,
         None => return Ok(()),
+        Some(node) if !has(&node, is_question) => {
+            "this subquery cannot be written as a join; have it compare columns of the outer query by = alone, or join it as a table: LEFT JOIN (SELECT k, max(v) AS v FROM u GROUP BY k) AS u ON t.k = u.k"
+        }
         Some(LogicalPlan::Join(_)) => {
             "EXISTS (SELECT …) and IN (SELECT …) are not supported in the ON of a join; write them in WHERE, or join the subquery too: JOIN (SELECT DISTINCT k FROM u) AS u ON t.k = u.k"
         }
@@ -141,11 +146,16 @@ pub(super) fn check_query(plan: &LogicalPlan, state: &SessionState) -> Result<()
     Err(SqlError::unsupported(why))
 }
 
-/// The first node that has EXISTS or IN of a subquery.
+fn is_question(expression: &Expr) -> bool {
+    matches!(expression, Expr::Exists(_) | Expr::InSubquery(_))
+}
+
+/// The first node that has EXISTS or IN of a subquery, or the value of one that looks at the outer query.
 fn who_asks(plan: &LogicalPlan) -> Result<Option<LogicalPlan>, SqlError> {
     let mut found = None;
     plan.apply_with_subqueries(|node| {
-        if has(node, |part| matches!(part, Expr::Exists(_) | Expr::InSubquery(_))) {
+        let is_of_outer = |part: &Expr| matches!(part, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty());
+        if has(node, is_question) || has(node, is_of_outer) {
             found = Some(node.clone());
             return Ok(TreeNodeRecursion::Stop);
         }
@@ -201,14 +211,29 @@ fn refuse_node(node: &LogicalPlan) -> Option<String> {
 }
 
 fn refuse_optimised(node: &LogicalPlan) -> Option<String> {
+    if is_conditional_not_in(node) {
+        return Some(format!("has {CONDITIONAL_NOT_IN}"));
+    }
     match node {
-        LogicalPlan::Join(join) if join.null_aware && (join.on.len() != 1 || join.filter.is_some()) => Some(
-            "has NOT IN (SELECT …) with a condition of its own over columns that may be NULL, where one NULL takes every row back; write NOT EXISTS (SELECT 1 FROM … WHERE a = b)"
-                .to_owned(),
-        ),
         LogicalPlan::RecursiveQuery(_) => refuse_node(node),
         _ => remaining_subquery(node),
     }
+}
+
+const CONDITIONAL_NOT_IN: &str = "NOT IN (SELECT …) with a condition of its own over columns that may be NULL, where one NULL takes every row back; write NOT EXISTS (SELECT 1 FROM … WHERE a = b)";
+
+/// DataFusion asks for NULLs without the condition, or not at all.
+fn is_conditional_not_in(node: &LogicalPlan) -> bool {
+    matches!(node, LogicalPlan::Join(join) if join.null_aware && (join.on.len() != 1 || join.filter.is_some()))
+}
+
+fn has_conditional_not_in(plan: &LogicalPlan) -> Result<bool, SqlError> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found = found || is_conditional_not_in(node);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// A subquery that no rule turned into a join.

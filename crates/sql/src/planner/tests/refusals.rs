@@ -11,6 +11,9 @@ async fn what_cannot_be_asked_is_refused_where_it_stands() {
             "SELECT k FROM t WHERE v = 1 OR EXISTS (SELECT count(*) FROM u WHERE u.v < t.v GROUP BY u.k)",
             "compare columns of the outer query by = alone",
         ),
+        ("SELECT k FROM t WHERE v NOT IN (SELECT v FROM plain WHERE plain.k = t.k)", "takes every row back; write NOT EXISTS"),
+        ("SELECT k FROM t WHERE v NOT IN (SELECT v FROM plain WHERE plain.ts > t.ts)", "takes every row back; write NOT EXISTS"),
+        ("SELECT k FROM t WHERE (SELECT count(*) FROM u WHERE u.v > t.v) = 0", "this subquery cannot be written as a join"),
     ] {
         let StatementKind::Query(query) = parse(sql).unwrap().remove(0).kind else { panic!("not a query: {sql}") };
         let error = planner.plan_query(&query).await.unwrap_err().to_string();
