@@ -117,4 +117,37 @@ impl Grammar<'_> {
         let more = if self.chance(0.3) { format!(" AND {}", predicate(&left.columns, 1, self.rng)) } else { String::new() };
         Some(Query { sql: format!("SELECT {items} FROM {} WHERE {condition}{more}", left.sql), columns, rows: left.rows })
     }
+
+    /// `NOT EXISTS (… WHERE NOT EXISTS (…))`, of which the inner one compares with a column of the outermost query: plain DataFusion is given its values in the
+    /// query between.
+    pub(super) fn division(&mut self) -> Option<Query> {
+        let (left, between, inner) = (self.table(), self.table(), self.table());
+        if left.rows * between.rows > MOST_PAIRS {
+            return None;
+        }
+        let own = any_column(&left.columns, Kind::Integer, self.rng)?.sql.clone();
+        let of_between = any_column(&between.columns, Kind::Integer, self.rng)?.sql.clone();
+        let first = any_column(&inner.columns, Kind::Integer, self.rng)?.sql.clone();
+        let second = any_column(&inner.columns, Kind::Integer, self.rng)?.sql.clone();
+        let (table, column) = (left.sql.split(' ').next()?, own.split('.').nth(1)?);
+        let (again, values, value) = (self.fresh("a"), self.fresh("a"), self.fresh("c"));
+        let not = if self.chance(0.7) { ["NOT ", "NOT "] } else { ["", "NOT "] };
+        let more = if self.chance(0.3) { format!(" AND {}", predicate(&between.columns, 1, self.rng)) } else { String::new() };
+        let within = |own: &str| {
+            format!("{}EXISTS (SELECT 1 FROM {} WHERE {first} = {own} AND {second} = {of_between}){more}", not[1], inner.sql)
+        };
+        let values_of = format!("(SELECT DISTINCT {again}.{column} AS {value} FROM {table} AS {again}) AS {values}");
+        let between = either(
+            &format!("{} WHERE {}", between.sql, within(&own)),
+            &format!(
+                "{} CROSS JOIN {values_of} WHERE {} AND {values}.{value} IS NOT DISTINCT FROM {own}",
+                between.sql,
+                within(&format!("{values}.{value}"))
+            ),
+        );
+        let items = self.projection(&left.columns);
+        let (items, columns) = self.named(items);
+        let sql = format!("SELECT {items} FROM {} WHERE {}EXISTS (SELECT 1 FROM {between})", left.sql, not[0]);
+        Some(Query { sql, columns, rows: left.rows })
+    }
 }
