@@ -15,6 +15,7 @@ mod lateral;
 mod lengths;
 mod one_group;
 mod over;
+mod reading_order;
 mod records;
 mod refuse;
 mod values;
@@ -36,6 +37,7 @@ pub use self::{
     event_time::{EventTimeUse, WatermarkSource, WindowEnds},
     follow::FollowedQuery,
     insert::InsertPlan,
+    reading_order::ReadingOrder,
 };
 use crate::{
     cast_types::CastTypes,

@@ -37,6 +37,15 @@ pub struct Compared {
     pub open: u64,
 }
 
+/// What is no difference.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Rows that the table lacks, as their windows may be open.
+    pub lacks: bool,
+    /// By compared column, whether its values may be others. None of them is a key.
+    pub values: Vec<bool>,
+}
+
 /// A row of several batches.
 type Place = (usize, usize);
 
@@ -65,6 +74,13 @@ impl Comparison {
         &self.table
     }
 
+    /// The names of those among the compared columns, and whether a key is among them.
+    pub fn named(&self, columns: &[bool]) -> (Vec<&str>, bool) {
+        let chosen: Vec<usize> = (0..columns.len()).filter(|&column| columns[column]).collect();
+        let names = chosen.iter().map(|&column| self.schema.field(column).name().as_str()).collect();
+        (names, chosen.iter().any(|column| self.keys.contains(column)))
+    }
+
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -88,14 +104,13 @@ impl Comparison {
         Ok(encoded.iter().enumerate().map(|(row, key)| is_whole(row).then(|| key.as_ref().to_vec())).collect())
     }
 
-    /// Adds to `compared` what differs. Rows are normalised; those of one key are all here. `has_open_windows`: of `expected`, so the table may lack rows. At most
-    /// `kept` differences are described.
+    /// Adds to `compared` what differs. Rows are normalised; those of one key are all here. At most `kept` differences are described.
     pub fn compare(
         &self,
         expected: &[RecordBatch],
         found: &[RecordBatch],
         kept: usize,
-        has_open_windows: bool,
+        allowed: &Allowed,
         compared: &mut Compared,
     ) -> anyhow::Result<()> {
         let mut wanted: HashMap<Vec<u8>, Vec<Place>> = HashMap::new();
@@ -118,7 +133,7 @@ impl Comparison {
                 // Of several rows of a key that come from several partitions, any may be the last.
                 let mut same = false;
                 for &(batch, other) in &places {
-                    same = same || is_same_row(expected[batch].columns(), other, arrays, row)?;
+                    same = same || is_same_row(expected[batch].columns(), other, arrays, row, &allowed.values)?;
                 }
                 if !same {
                     let (batch, other) = places[places.len() - 1];
@@ -129,7 +144,7 @@ impl Comparison {
         let mut missing: Vec<(Vec<u8>, Vec<Place>)> = wanted.into_iter().collect();
         missing.sort();
         for (_, places) in missing {
-            if has_open_windows {
+            if allowed.lacks {
                 compared.open += 1;
                 continue;
             }
@@ -140,9 +155,11 @@ impl Comparison {
     }
 }
 
-fn is_same_row(left: &[ArrayRef], row: usize, right: &[ArrayRef], other: usize) -> anyhow::Result<bool> {
-    for (left, right) in left.iter().zip(right) {
-        if !is_same(left, row, right, other)? {
+/// `others`: by column, whether its values may be others.
+fn is_same_row(left: &[ArrayRef], row: usize, right: &[ArrayRef], other: usize, others: &[bool]) -> anyhow::Result<bool> {
+    for (column, (left, right)) in left.iter().zip(right).enumerate() {
+        let may_differ = others.get(column).is_some_and(|may_differ| *may_differ);
+        if !may_differ && !is_same(left, row, right, other)? {
             return Ok(false);
         }
     }
@@ -224,21 +241,24 @@ mod tests {
         vec![RecordBatch::try_new(schema, vec![Arc::new(keys), Arc::new(values)]).expect("a batch")]
     }
 
-    fn of_table(table: TableSchema, expected: &[RecordBatch], found: &[RecordBatch], has_open_windows: bool) -> Compared {
+    fn of_table(table: TableSchema, expected: &[RecordBatch], found: &[RecordBatch], allowed: &Allowed) -> Compared {
         let comparison = Comparison::of(table, &["k".into(), "v".into()]).expect("its columns");
         let mut compared = Compared::default();
-        comparison.compare(expected, found, 2, has_open_windows, &mut compared).expect("compared");
+        comparison.compare(expected, found, 2, allowed, &mut compared).expect("compared");
         compared
     }
 
-    fn compared(expected: &[(Option<&str>, Option<f64>)], found: &[(Option<&str>, Option<f64>)], open: bool) -> Compared {
-        let table = TableSchema {
+    fn by_key() -> TableSchema {
+        TableSchema {
             name: TableName::new("s", "t"),
             columns: vec![Column::new("k", DataType::Utf8), Column::new("v", DataType::Float64)],
             partition_key: vec!["k".into()],
             clustering_key: vec![],
-        };
-        of_table(table, &rows(expected), &rows(found), open)
+        }
+    }
+
+    fn compared(expected: &[(Option<&str>, Option<f64>)], found: &[(Option<&str>, Option<f64>)], open: bool) -> Compared {
+        of_table(by_key(), &rows(expected), &rows(found), &Allowed { lacks: open, ..Allowed::default() })
     }
 
     #[test]
@@ -287,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn values_that_may_be_others_are_no_difference_and_rows_that_lack_are_one() {
+        let (expected, found) = (rows(&[(Some("a"), Some(1.0)), (Some("b"), None)]), rows(&[(Some("a"), Some(2.0))]));
+        let allowed = Allowed { values: vec![false, true], ..Allowed::default() };
+        let all = of_table(by_key(), &expected, &found, &allowed);
+        assert_eq!((all.rows, all.count, all.differences[0].kind), (1, 1, "missing"));
+        let comparison = Comparison::of(by_key(), &["k".into(), "v".into()]).expect("its columns");
+        assert_eq!(comparison.named(&[false, true]), (vec!["v"], false));
+        assert_eq!(comparison.named(&[true, false]), (vec!["k"], true));
+    }
+
+    #[test]
     fn only_a_partition_key_of_one_column_may_not_be_empty() {
         let missing = |partition_key: &[&str], clustering_key: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -296,7 +327,7 @@ mod tests {
                 partition_key: owned(partition_key),
                 clustering_key: owned(clustering_key),
             };
-            of_table(table, &rows(&[(Some(""), Some(1.0))]), &[], false).count
+            of_table(table, &rows(&[(Some(""), Some(1.0))]), &[], &Allowed::default()).count
         };
         assert_eq!(missing(&["k"], &["v"]), 0);
         assert_eq!(missing(&["k", "v"], &[]), 1);

@@ -24,7 +24,7 @@ use polybolos_sql::{
     limits::Limits,
     names::quoted,
     parser::parse_one,
-    planner::{InsertPlan, Planner},
+    planner::{InsertPlan, Planner, ReadingOrder},
     statement::StatementKind,
 };
 use polybolos_streaming::manifest::Manifest;
@@ -34,7 +34,11 @@ use polybolos_tables::{
 };
 
 pub use self::compare::Difference;
-use self::{compare::Comparison, oracle::Oracle, rows::Rows};
+use self::{
+    compare::{Allowed, Comparison},
+    oracle::Oracle,
+    rows::Rows,
+};
 use super::{
     manager::{Entry, JobManager},
     restart,
@@ -42,6 +46,9 @@ use super::{
     sink::topic_of,
 };
 use crate::{queries::Queries, statements::Claim};
+
+/// What there is to write where aggregates take records as they come.
+const WITH_ORDER: &str = "write ORDER BY in the aggregate: array_agg(x ORDER BY y)";
 
 /// Differences kept of a verification.
 const KEPT: usize = 1_000;
@@ -166,12 +173,14 @@ impl JobManager {
                 remarks.push(format!("{} keeps no rows that could be verified", insert.target.name));
                 continue;
             };
+            let Some(of_order) = of_reading_order(insert, &comparison, &mut remarks) else { continue };
             let failed = || cannot_be_verified(&definition.name, manifest.counts.dead_letters > 0);
             let expected = Rows::default().and(&comparison, oracle.rows(index).with_context(failed)?).await.with_context(failed)?;
             let has_open_windows = oracle.has_open_windows(index);
             let kept = KEPT.saturating_sub(outcome.differences.len());
             let table = comparison.table().name.clone();
-            let compare = move || rows::compare(&comparison, expected, found, kept, has_open_windows);
+            let allowed = Allowed { lacks: has_open_windows, values: of_order };
+            let compare = move || rows::compare(&comparison, expected, found, kept, &allowed);
             let compared = tokio::task::spawn_blocking(compare).await??;
             outcome.rows += compared.rows;
             outcome.difference_count += compared.count;
@@ -263,6 +272,28 @@ impl JobManager {
         let plan = Planner::new(&queries.session().state(), catalog.clone(), tables).plan_query(&query).await?;
         Rows::default().and(comparison, queries.run(&plan).await?).await
     }
+}
+
+/// By compared column, whether its values depend on the order in which records are read; `None`: it does which rows there are.
+fn of_reading_order(insert: &InsertPlan, comparison: &Comparison, remarks: &mut Vec<String>) -> Option<Vec<bool>> {
+    let ReadingOrder { columns, rows } = insert.reading_order();
+    let (names, has_key) = comparison.named(&columns);
+    let table = &insert.target.name;
+    if rows || has_key {
+        remarks.push(format!(
+            "{table} is not compared, as which rows it has depends on the order in which records are read; {WITH_ORDER}"
+        ));
+        return None;
+    }
+    if !names.is_empty() {
+        let count = names.len() as u64;
+        let (are, depend) = (agreeing(count, "is", "are"), agreeing(count, "it depends", "they depend"));
+        remarks.push(format!(
+            "{} of {table} {are} not compared, as {depend} on the order in which records are read; {WITH_ORDER}",
+            names.join(", ")
+        ));
+    }
+    Some(columns)
 }
 
 fn cannot_be_verified(job: &str, has_letters: bool) -> String {

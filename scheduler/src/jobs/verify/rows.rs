@@ -17,7 +17,7 @@ use datafusion::arrow::{
 };
 use futures::{Stream, StreamExt};
 
-use super::compare::{Compared, Comparison};
+use super::compare::{Allowed, Compared, Comparison};
 
 /// Of each side in memory.
 const MOST_HELD_BYTES: usize = 64 << 20;
@@ -142,7 +142,7 @@ pub fn compare(
     mut expected: Rows,
     mut found: Rows,
     kept: usize,
-    has_open_windows: bool,
+    allowed: &Allowed,
 ) -> anyhow::Result<Compared> {
     let is_away = expected.away.is_some() || found.away.is_some();
     if is_away {
@@ -151,7 +151,7 @@ pub fn compare(
     let parts = if is_away { PARTS } else { 1 };
     let mut compared = Compared::default();
     for place in 0..parts {
-        comparison.compare(&expected.part(place)?, &found.part(place)?, kept, has_open_windows, &mut compared)?;
+        comparison.compare(&expected.part(place)?, &found.part(place)?, kept, allowed, &mut compared)?;
     }
     Ok(compared)
 }
@@ -195,7 +195,7 @@ mod tests {
         };
         let (first, second) = (rows(&[batch(0..900, 0)], 1), rows(&[batch(0..900, 0), batch(900..901, 0)], 9));
         assert_eq!(
-            compare(&comparison, first, second, 100, false).expect("compared").count,
+            compare(&comparison, first, second, 100, &Allowed::default()).expect("compared").count,
             1,
             "a table of one part and one of all"
         );
@@ -206,7 +206,7 @@ mod tests {
         for (expected_after, found_after) in [(9, 9), (9, 1), (1, 9), (1, 2), (2, 3)] {
             let (expected, found) = (rows(&expected, expected_after), rows(&found, found_after));
             assert_eq!(found.away.is_none(), found_after == 9);
-            let compared = compare(&comparison, expected, found, 100, false).expect("compared");
+            let compared = compare(&comparison, expected, found, 100, &Allowed::default()).expect("compared");
             assert_eq!((compared.rows, compared.count), (5_010, 35));
             let mut differences: Vec<_> = compared.differences.into_iter().map(|found| (found.kind, found.key)).collect();
             differences.sort();

@@ -150,3 +150,30 @@ async fn an_upgrade_may_write_the_inserts_in_another_order() {
     assert_eq!(filled, ["other", "sink"]);
     assert!(planned.inserts[1].plan.display_indent().to_string().contains("t.v > Int64(1)"));
 }
+
+#[tokio::test]
+async fn what_depends_on_the_order_in_which_rows_are_read_is_told() {
+    for (job, columns, rows) in [
+        ("other SELECT k, max(v) FROM t GROUP BY k", [false, false], false),
+        ("other SELECT k, last_value(v) FROM t GROUP BY k", [false, true], false),
+        ("other SELECT k, last_value(v ORDER BY ts) FROM t GROUP BY k", [false, false], false),
+        ("other SELECT k, length(string_agg(k, ',')) + 1 FROM t GROUP BY k", [false, true], false),
+        ("other SELECT k, max(n) FROM (SELECT k, first_value(v) AS n FROM t GROUP BY k, ts) GROUP BY k", [false, true], false),
+        ("other SELECT k, n FROM (SELECT k, first_value(v) AS n FROM t GROUP BY k) WHERE n > 1", [false, true], true),
+        (
+            "other SELECT x.k, x.n FROM (SELECT k, first_value(v) AS n FROM t GROUP BY k) AS x JOIN u ON x.k = u.k",
+            [false, true],
+            false,
+        ),
+        (
+            "other SELECT u.k, u.v FROM (SELECT k, first_value(v) AS n FROM t GROUP BY k) AS x JOIN u ON x.n = u.v",
+            [false, false],
+            true,
+        ),
+        ("pair SELECT first_value(v), count(*) FROM t GROUP BY k", [true, false], false),
+        ("other SELECT k, v FROM newest", [false, false], false),
+    ] {
+        let planned = plan(job).await.unwrap_or_else(|error| panic!("{job}: {error}"));
+        assert_eq!(planned.inserts[0].reading_order(), ReadingOrder { columns: columns.to_vec(), rows }, "{job}");
+    }
+}
