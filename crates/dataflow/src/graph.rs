@@ -155,7 +155,7 @@ impl Graph {
         let mut builder = Builder::new(find_source, lateness);
         let mut ends = vec![];
         for sink in sinks {
-            builder.emit = sink.emit;
+            (builder.emit, builder.spans_windows) = (sink.emit, false);
             ends.push(builder.lower_closing(&sink.plan)?);
         }
         Ok(builder.finish(ends))
@@ -250,6 +250,8 @@ struct Builder<'a> {
     find_source: &'a FindSource<'a>,
     lateness: Option<Lateness>,
     emit: Emit,
+    /// Rows are ranked, or computed OVER others, of more than one window: they change whenever a row comes between them.
+    spans_windows: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -263,6 +265,7 @@ impl<'a> Builder<'a> {
             find_source,
             lateness: lateness.cloned(),
             emit: Emit::OnUpdate,
+            spans_windows: false,
         }
     }
 }
@@ -296,6 +299,37 @@ mod tests {
             Graph::build(&context.state(), sinks, &find, None).await.unwrap()
         });
         Dataflow::new(Arc::new(graph), 1)
+    }
+
+    /// Why these rows cannot come out when windows close.
+    fn refused_on_close(sql: &str) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let context = SessionContext::new();
+            let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
+            context.register_table("t", Arc::new(MemTable::try_new(schema, vec![vec![]]).unwrap())).unwrap();
+            let plan = context.sql(sql).await.unwrap().into_optimized_plan().unwrap();
+            let find = |plan: &Arc<dyn ExecutionPlan>| {
+                let leaf = || SourceLeaf { source: 0, times: vec![None], label: String::new(), whole: false };
+                plan.children().is_empty().then(leaf)
+            };
+            let sinks = vec![SinkPlan { plan, emit: Emit::OnWindowClose }];
+            Graph::build(&context.state(), sinks, &find, None).await.unwrap_err().to_string()
+        })
+    }
+
+    #[test]
+    fn what_is_not_final_when_a_window_closes_is_refused_with_its_own_remedy() {
+        for sql in [
+            "SELECT a, lag(a) OVER (ORDER BY a) AS b FROM t",
+            "SELECT a % 3 AS k, count(*) AS n FROM (SELECT a, row_number() OVER (PARTITION BY a % 2 ORDER BY a) AS r FROM t) AS s WHERE r = 1 GROUP BY a % 3",
+            "SELECT a FROM t ORDER BY a LIMIT 2",
+        ] {
+            let message = refused_on_close(sql);
+            assert!(message.contains("among PARTITION BY, or leave EMIT out"), "{sql}: {message}");
+        }
+        let message = refused_on_close("SELECT a % 3 AS k, count(*) AS n FROM t GROUP BY a % 3");
+        assert!(message.contains("select the window's bounds too"), "{message}");
     }
 
     /// What comes of these rows in one epoch.

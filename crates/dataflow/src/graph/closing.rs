@@ -94,6 +94,11 @@ impl Builder<'_> {
         let times = times::known(&self.nodes[node].times);
         if times.is_empty() {
             let or = if self.ahead_us() > 0 { " or 'allowed_lateness'" } else { "" };
+            if self.spans_windows {
+                return not_impl_err!(
+                    "EMIT ON WINDOW CLOSE needs rows that change no more when a window closes, and what ROW_NUMBER, LIMIT or another function OVER says across windows changes whenever a row comes between others; put the window's bounds among PARTITION BY, or leave EMIT{or} out and write to a table that takes rows back"
+                );
+            }
             return not_impl_err!(
                 "EMIT ON WINDOW CLOSE needs rows that tell when they change no more, and this query takes some back that do not; select the window's bounds too, or leave EMIT{or} out"
             );

@@ -53,6 +53,7 @@ impl Builder<'_> {
         let node = self.lower(input)?;
         let start = self.nodes.len();
         let (rows, node) = self.sorted(node, expression.partition_by(), expression.order_by())?;
+        self.spans_windows |= forgets.is_none() && rows.times.is_empty();
         let changing = self.nodes[node].changing;
         let output = window.schema();
         let times = self.partition_times(node, &rows, expression.partition_by(), output.fields().len());
@@ -101,6 +102,7 @@ impl Builder<'_> {
         let node = self.lower(sort.input())?;
         let order: &LexOrdering = sort.expr();
         let (rows, node) = self.sorted(node, &[], order)?;
+        self.spans_windows = true;
         let changing = self.nodes[node].changing;
         let output = sort.schema();
         let times = self.partition_times(node, &rows, &[], output.fields().len());

@@ -31,6 +31,7 @@ impl Builder<'_> {
         let node = self.guarded(node, expressions.iter().flat_map(|expression| expression.expressions()));
         let (rows, node) = self.sorted(node, expressions[0].partition_by(), expressions[0].order_by())?;
         let session = times::session(expressions, &self.nodes[node].times, self.lateness.as_ref());
+        self.spans_windows |= session.is_none() && rows.times.is_empty();
         let mut times = self.partition_times(node, &rows, expressions[0].partition_by(), output.fields().len());
         if let Some(session) = &session {
             times[rows.columns + session.end] = Some(session.time);
