@@ -3,6 +3,7 @@
 
 mod client;
 mod cluster;
+mod data_folder;
 mod dlq;
 mod ending;
 mod flight_sql;

@@ -1,10 +1,9 @@
 //! `polybolos up`: the whole platform in one process, without Docker and without a JVM. Everything it keeps is below the data folder.
 use std::{
     collections::BTreeMap,
-    fs::TryLockError,
     io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -30,7 +29,7 @@ use polybolos_tables::TableBackend;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ending::Ending, live_status, pipelines, serve};
+use crate::{data_folder, ending::Ending, live_status, pipelines, serve};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -77,7 +76,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let folder = arguments.data_dir.clone();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
     // Held until this process is gone, however it ends.
-    let _lock = lock(&folder)?;
+    let _lock = data_folder::lock(&folder, data_folder::PATIENCE).await?;
     let port = |port: u16| ports::offset(port, arguments.port_offset);
     let token = auth::token(&folder.join("token"))?;
     let registry = telemetry::metrics()?;
@@ -213,22 +212,6 @@ fn executor_settings(arguments: &Arguments) -> anyhow::Result<ExecutorSettings> 
         vcores: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         work_dir: arguments.data_dir.join("work"),
     })
-}
-
-fn lock(folder: &Path) -> anyhow::Result<std::fs::File> {
-    let path = folder.join("lock");
-    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "the data folder {} is in use by another polybolos; stop that one, or choose another with --data-dir",
-                folder.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
 }
 
 /// Once the executor has joined: pipelines, endpoints, the lines that tell where to look.
