@@ -17,7 +17,7 @@ use polybolos_kafka::{
     fetcher::{Fetcher, FetcherConfig},
 };
 use polybolos_persist::{LocalStore, Place, Places, Store};
-use polybolos_scheduler::{DoorTls, Scheduler, SchedulerParts, SchedulerSettings};
+use polybolos_scheduler::{DoorTls, Scheduler, SchedulerParts, SchedulerSettings, catalog::CatalogStore};
 use polybolos_service::{
     auth::{self, Users},
     endpoints::EndpointsFile,
@@ -81,14 +81,18 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let token = auth::token(&folder.join("token"))?;
     let registry = telemetry::metrics()?;
 
-    let feed_listener = ports::bind(LOOPBACK, port(7490)?, "the demo feed", "--port-offset").await?;
-    let variables = pipelines::with_demo(feed_listener.local_addr()?, |name| std::env::var(name).ok());
+    let feed_address = SocketAddr::new(LOOPBACK, port(7490)?);
+    let variables = pipelines::with_demo(feed_address, |name| std::env::var(name).ok());
     let folders = if arguments.no_pipelines { vec![] } else { arguments.pipelines.clone() };
     let feeds = pipelines::feeds(&folders, pipelines::OTHERS, &variables)?;
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open_to_lead(folder.join("store")).await?);
+    let catalog = CatalogStore::open(store.clone()).await?.current();
+    pipelines::check(&folders, Arc::unwrap_or_clone(catalog), pipelines::OTHERS).await?;
 
+    // From here on others may notice.
+    let feed_listener = ports::bind(LOOPBACK, feed_address.port(), "the demo feed", "--port-offset").await?;
     let broker = Broker::start(BrokerConfig::new(SocketAddr::new(LOOPBACK, port(9092)?), folder.join("broker"))).await?;
     let kafka = Connection::new(broker.address().to_string());
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open_to_lead(folder.join("store")).await?);
     // Whoever led here held the lock.
     polybolos_scheduler::leadership::vacate(&*store).await;
     let tables: Arc<dyn TableBackend> = Arc::new(EmbeddedTables::open(folder.join("tables")).await?);

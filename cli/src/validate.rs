@@ -5,8 +5,9 @@ use polybolos_ingest::config::Pipeline;
 use polybolos_scheduler::jobs::rehearsal::rehearse;
 use polybolos_service::exit::{Exit, Failure};
 use polybolos_sql::{
+    catalog::Catalog,
     statement::{Statement, StatementKind},
-    validate::Validation,
+    validate::{SourceFile, Validation, validate_upon},
 };
 use polybolos_tables::plain::{counted, plain_chain};
 
@@ -56,6 +57,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// All that is wrong with the files of a platform's pipelines, which are carried out one after the other upon what is in its catalog.
+pub async fn problems(catalog: Catalog, files: &[SourceFile]) -> Vec<String> {
+    let validation = validate_upon(catalog, files).await;
+    let refused = refused(&validation).await;
+    validation.problems.iter().map(ToString::to_string).chain(refused).collect()
 }
 
 /// Sound statements whose jobs `CREATE JOB` would refuse all the same.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 
+import pytest
 from conftest import BINARY, wait_for
 
 TABLES = """
@@ -73,6 +74,16 @@ def test_mistakes_are_told_with_what_to_do(fresh_platform):
     refused = subprocess.run(psql, capture_output=True, text=True, env={**os.environ, "PGPASSWORD": "wrong"}, timeout=60)
     assert 'password authentication failed for user "admin"' in refused.stderr and "file `token`" in refused.stderr, refused.stderr
     assert platform.stop() == 0
+
+
+def test_a_broken_pipeline_is_refused_before_anything_begins(fresh_platform, tmp_path):
+    (tmp_path / "broken.sql").write_text("CREATE TABLE t (a INT) WITH ('connector' = 'blackhole');\n\nCREATE VIEW v AS SELECT b FROM t;\n")
+    platform = fresh_platform("--pipelines", str(tmp_path))
+    with pytest.raises(AssertionError, match="nothing was started") as refused:
+        platform.start()
+    assert platform.process.returncode == 1
+    assert f"error: {tmp_path}/broken.sql:3:" in str(refused.value) and "--no-pipelines" in str(refused.value)
+    assert not (platform.folder / "broker").exists() and "door open" not in platform.errors()
 
 
 def test_an_executor_without_a_scheduler_says_so_before_it_waits_for_anything(tmp_path):

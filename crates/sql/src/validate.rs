@@ -1,6 +1,6 @@
 //! Checks the SQL of a pipeline folder before it runs: everything is parsed, declared and planned as the scheduler would, without asking
 //! Kafka or Cassandra anything, and every problem is told at once.
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fmt, fs, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use datafusion::{
@@ -90,10 +90,21 @@ pub fn read_folder(folder: &Path) -> Result<Vec<SourceFile>, SqlError> {
 
 /// Checks files as one script, on top of an empty catalog.
 pub async fn validate(files: &[SourceFile]) -> Validation {
+    validate_upon(Catalog::default(), files).await
+}
+
+/// The same on top of a catalog. A job that is there already is not planned again where it is made `IF NOT EXISTS`.
+pub async fn validate_upon(catalog: Catalog, files: &[SourceFile]) -> Validation {
     let state = SessionStateBuilder::new().with_default_features().build();
-    let mut validation = Validation::default();
+    let there: BTreeSet<String> = catalog.jobs.iter().map(|job| job.name.clone()).collect();
+    let mut validation = Validation { catalog, ..Validation::default() };
     for file in files {
         for statement in parse_script(&file.text, Limits::default()) {
+            if let Ok(statement) = &statement
+                && stays(&validation.catalog, &there, &statement.kind)
+            {
+                continue;
+            }
             let (at, checked) = match statement {
                 Err(error) => (Location::START, Err(error)),
                 Ok(statement) => (statement.at, check(&state, &mut validation.catalog, &statement).await.map(|()| statement)),
@@ -112,6 +123,12 @@ pub async fn validate(files: &[SourceFile]) -> Validation {
         }
     }
     validation
+}
+
+/// Whether a statement leaves a job as it is that was there before the script.
+fn stays(catalog: &Catalog, there: &BTreeSet<String>, kind: &StatementKind) -> bool {
+    let StatementKind::CreateJob(create) = kind else { return false };
+    create.if_not_exists && there.contains(&create.name) && catalog.find_job(&create.name).is_some()
 }
 
 /// What becomes of a statement that declares nothing: a pipeline's files are run whenever the platform starts.
@@ -214,5 +231,22 @@ PAUSE JOB missing;";
         // What fails when it is run is a problem, not a warning.
         assert_eq!(validation.problems.len(), 1);
         assert!(validation.problems[0].to_string().contains("missing"), "{}", validation.problems[0]);
+    }
+    #[tokio::test]
+    async fn upon_a_catalog_what_is_there_is_known_and_its_jobs_stay() {
+        let file = |text: &str| [SourceFile { name: "p.sql".into(), text: text.into() }];
+        let tables = "CREATE TABLE t (a INT) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
+CREATE TABLE u (a INT) WITH ('connector' = 'blackhole');";
+        let there = validate(&file(&format!("{tables} CREATE JOB j AS INSERT INTO u SELECT a FROM t;"))).await;
+        assert!(there.problems.is_empty(), "{:?}", there.problems);
+        // Of another version of the file, which nobody carries out.
+        let job = |name: &str| format!("CREATE JOB IF NOT EXISTS {name} AS INSERT INTO u SELECT b FROM t;");
+        let upon = validate_upon(there.catalog.clone(), &file(&job("j"))).await;
+        assert!(upon.problems.is_empty() && upon.statements.is_empty(), "{:?}", upon.problems);
+        assert_eq!(upon.catalog, there.catalog);
+        for text in [job("k"), job("j").replace("IF NOT EXISTS ", ""), format!("DROP JOB j; {}", job("j"))] {
+            let upon = validate_upon(there.catalog.clone(), &file(&text)).await;
+            assert_eq!(upon.problems.len(), 1, "{text}");
+        }
     }
 }
