@@ -2,7 +2,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    ops::Deref,
     sync::{Arc, LazyLock, Weak},
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use crate::{
     connection::Connection,
     context::{FailureContext, QuietContext},
     error::{KafkaError, Result, is_away},
-    renewal::{Answers, end_apart, is_unanswered},
+    renewal::{Answers, EndsApart, is_unanswered},
     topic_id,
 };
 
@@ -55,31 +54,15 @@ pub struct Offsets {
 }
 
 /// What asks a cluster. A client of librdkafka has threads and connections of its own, so all who ask the same cluster share one pair.
-struct Clients {
-    /// Always there, until they are dropped.
-    pair: Option<Pair>,
-}
-
 struct Pair {
     admin: AdminClient<DefaultClientContext>,
     consumer: BaseConsumer<FailureContext>,
 }
 
-impl Deref for Clients {
-    type Target = Pair;
+type Clients = EndsApart<Pair>;
 
-    fn deref(&self) -> &Pair {
-        self.pair.as_ref().expect("the clients are there until they are dropped")
-    }
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        if let Some(pair) = self.pair.take() {
-            end_apart(pair);
-        }
-    }
-}
+/// A consumer that only commits.
+type Committer = EndsApart<BaseConsumer<QuietContext>>;
 
 impl Clients {
     fn connect(connection: &Connection) -> Result<Arc<Self>> {
@@ -87,7 +70,7 @@ impl Clients {
         let config = connection.client_config(DEFAULTS, FIXED);
         let admin = config.create().map_err(failed)?;
         let pair = Pair { admin, consumer: config.create_with_context(FailureContext::default()).map_err(failed)? };
-        Ok(Arc::new(Self { pair: Some(pair) }))
+        Ok(Arc::new(Self::new(pair)))
     }
 }
 
@@ -174,8 +157,8 @@ impl Shared {
 pub struct Admin {
     connection: Connection,
     shared: Arc<Shared>,
-    /// Consumers that only commit, by group.
-    groups: Arc<Mutex<HashMap<String, Arc<BaseConsumer<QuietContext>>>>>,
+    /// By group.
+    groups: Arc<Mutex<HashMap<String, Arc<Committer>>>>,
 }
 
 impl fmt::Debug for Admin {
@@ -416,7 +399,7 @@ impl Admin {
             let outcome = committer.commit(&list, CommitMode::Sync);
             // The next commit is another client's: this one may never be answered again.
             if outcome.as_ref().is_err_and(is_unanswered) {
-                let is_same = |known: &Arc<BaseConsumer<QuietContext>>| Arc::ptr_eq(known, &committer);
+                let is_same = |known: &Arc<Committer>| Arc::ptr_eq(known, &committer);
                 let mut groups = groups.lock();
                 if groups.get(&group).is_some_and(is_same) {
                     groups.remove(&group);
@@ -428,7 +411,7 @@ impl Admin {
         outcome.map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, action))
     }
 
-    fn committer(&self, group: &str) -> Result<Arc<BaseConsumer<QuietContext>>> {
+    fn committer(&self, group: &str) -> Result<Arc<Committer>> {
         if let Some(committer) = self.groups.lock().get(group) {
             return Ok(committer.clone());
         }
@@ -436,7 +419,7 @@ impl Admin {
         let committer: BaseConsumer<QuietContext> = config
             .create_with_context(QuietContext)
             .map_err(|error| KafkaError::from_client(error, &self.connection.bootstrap_servers, "connecting"))?;
-        Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(committer)).clone())
+        Ok(self.groups.lock().entry(group.to_owned()).or_insert(Arc::new(Committer::new(committer))).clone())
     }
 }
 

@@ -1,7 +1,10 @@
 //! When a client that nobody answers is given up for a new one. librdkafka may lose its connections for good while any other client reaches the
 //! brokers: a broker that has only just woken up may name no brokers at all, and the client forgets those that it knew (its issue 5301). The decision
 //! is pure: no Kafka, no clock.
-use std::time::{Duration, Instant};
+use std::{
+    ops::Deref,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
@@ -65,6 +68,34 @@ pub(crate) fn is_unanswered(error: &KafkaError) -> bool {
         )
     };
     code.is_some_and(unanswered)
+}
+
+/// A client that [`end_apart`] ends once nobody has it any more, wherever that is.
+pub(crate) struct EndsApart<T: Send + 'static> {
+    /// Always there, until it is dropped.
+    client: Option<T>,
+}
+
+impl<T: Send + 'static> EndsApart<T> {
+    pub fn new(client: T) -> Self {
+        Self { client: Some(client) }
+    }
+}
+
+impl<T: Send + 'static> Deref for EndsApart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.client.as_ref().expect("a client is there until it is dropped")
+    }
+}
+
+impl<T: Send + 'static> Drop for EndsApart<T> {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            end_apart(client);
+        }
+    }
 }
 
 /// Ends a client on a thread of its own: it takes a moment, and whoever gives the client up may not block.
@@ -132,6 +163,22 @@ mod tests {
         assert_eq!(made, [8, 24, 56, 88], "after 8, 16, 32 and 32 seconds");
         answers.came(at(120));
         assert!(!answers.failed(at(121), at(125)) && answers.failed(at(126), at(130)), "as quickly as the first time");
+    }
+
+    /// Says on which thread it ends.
+    struct Client(std::sync::mpsc::Sender<Option<String>>);
+
+    impl Drop for Client {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn whoever_drops_a_client_does_not_wait_for_its_end() {
+        let (told, ended) = std::sync::mpsc::channel();
+        drop(EndsApart::new(Client(told)));
+        assert_eq!(ended.recv().expect("it ends").as_deref(), Some("kafka-end"));
     }
 
     #[test]
