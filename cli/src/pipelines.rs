@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(error, "pipeline folder /nowhere/at/all does not exist; set ingest.pipelines to others");
         assert!(of("").expect("nothing to read").is_empty());
     }
+
     const TABLES: &str = "CREATE TABLE IF NOT EXISTS t (a INT) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');
 CREATE TABLE IF NOT EXISTS u (a INT) WITH ('connector' = 'blackhole');";
 

@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{data_folder, ending::Ending, live_status, pipelines, serve};
 
+/// What the parts of the platform get to end once they were told to.
+const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Debug, clap::Args)]
@@ -158,28 +161,32 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
 
     let status = tokio::spawn(live_status::show(scheduler.engine.clone(), platform.clone()));
-    let (settled, engine_running) = (scheduler.settled(), scheduler.run());
-    tokio::pin!(engine_running);
-    let ended = tokio::select! {
-        () = stop.cancelled() => {
-            scheduler_stop.cancel();
-            settled.await;
-            Ok(())
-        }
-        ended = &mut engine_running => ended.and_then(|ended| match ended {
+    let settled = scheduler.settled();
+    let data_dir = folder.clone();
+    services.spawn(async move {
+        match scheduler.run().await? {
             polybolos_scheduler::Ended::Shutdown => Ok(()),
             polybolos_scheduler::Ended::Deposed => bail!(
                 "the lease of {} ran out: its disk took no write for a day; start it again, nothing is lost",
-                folder.display()
+                data_dir.display()
             ),
-        }),
+        }
+    });
+    let ended = tokio::select! {
+        () = stop.cancelled() => {
+            scheduler_stop.cancel();
+            // From here on jobs do nothing new.
+            settled.await;
+            Ok(())
+        }
         Some(ended) = services.join_next() => ended.context("a service panicked").and_then(|ended| ended),
     };
     drop(endpoints);
     platform.cancel();
     let _ = status.await;
+    // Whoever reads, writes and publishes ends before what it does that with.
     let wait_for_all = async { while services.join_next().await.is_some() {} };
-    if tokio::time::timeout(Duration::from_secs(5), wait_for_all).await.is_err() {
+    if tokio::time::timeout(PATIENCE_AT_END, wait_for_all).await.is_err() {
         tracing::warn!("a service did not end in time");
     }
     broker.stop().await;

@@ -59,8 +59,12 @@ pub async fn run(
     let context = execution::plan_context()?;
     let link = Arc::new(exchange::Connections::default());
     let state = parts.state.of(&format!("executor {} on {}", id.0, settings.host));
+    let fetcher = parts.fetcher.clone();
     let parts = ExecutorParts { state, ..parts };
     let services = ExecutorServices::new(id, parts, link, reports, context, execution::freeze);
     let exchange_port = exchange::serve(settings.host, services.clone(), shutdown.clone()).await?;
-    control::Control::new(settings, exchange_port, services, incoming).run(on_ready, shutdown).await
+    let ended = control::Control::new(settings, exchange_port, services, incoming).run(on_ready, shutdown).await;
+    // Ballista's part has it still, and the broker may be about to end, too.
+    fetcher.close();
+    ended
 }

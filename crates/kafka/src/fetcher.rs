@@ -96,9 +96,7 @@ impl fmt::Debug for Fetcher {
 
 impl Drop for Fetcher {
     fn drop(&mut self) {
-        for source in self.sources.get_mut().values() {
-            source.close();
-        }
+        self.close();
     }
 }
 
@@ -116,6 +114,13 @@ impl Fetcher {
         match self.source(&key, topic) {
             Ok(source) => source.prefetch(topic.log, topic.topic_id, &starts),
             Err(error) => tracing::error!(topic = topic.name, %error, "cannot read ahead"),
+        }
+    }
+
+    /// Ends all reading, for a process that stops while others still have the fetcher: consumers must not outlive the broker and miss it.
+    pub fn close(&self) {
+        for (_, source) in self.sources.lock().drain() {
+            source.close();
         }
     }
 
@@ -240,5 +245,22 @@ impl Announcer {
                 sources.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_records_is_told_that_reading_has_ended() {
+        let fetcher = Fetcher::new(FetcherConfig::default(), &Registry::new()).expect("a fetcher");
+        let connection = Connection::new("127.0.0.1:2");
+        let (key, topic) = (SourceKey { incarnation: "a".into(), source: 0 }, FetchTopic::new(&connection, "t"));
+        let reading = fetcher.read(&key, topic, 0, OffsetRange { start: 0, end: 1 }, Duration::from_secs(60));
+        // Closed once it waits.
+        let (read, ()) = tokio::join!(reading, async { fetcher.close() });
+        assert!(matches!(read.err(), Some(KafkaError::Closed)));
+        assert!(fetcher.away().is_empty(), "nothing is read any more");
     }
 }

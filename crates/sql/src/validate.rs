@@ -232,6 +232,7 @@ PAUSE JOB missing;";
         assert_eq!(validation.problems.len(), 1);
         assert!(validation.problems[0].to_string().contains("missing"), "{}", validation.problems[0]);
     }
+
     #[tokio::test]
     async fn upon_a_catalog_what_is_there_is_known_and_its_jobs_stay() {
         let file = |text: &str| [SourceFile { name: "p.sql".into(), text: text.into() }];

@@ -148,6 +148,11 @@ impl Source {
         self.arrived.notify_waiters();
     }
 
+    /// Whether its thread is to end, or has ended: what brokers do then is nobody's trouble any more.
+    pub fn is_ending(&self) -> bool {
+        self.state.lock().ending.is_some()
+    }
+
     pub fn away(&self) -> Option<String> {
         self.state.lock().away.clone()
     }
@@ -169,7 +174,7 @@ impl Source {
 
     pub fn set_away(&self, away: Option<String>) {
         let mut state = self.state.lock();
-        if state.away.is_some() != away.is_some() {
+        if state.ending.is_none() && state.away.is_some() != away.is_some() {
             match &away {
                 Some(reason) => {
                     tracing::warn!(topic = %self.topic, servers = %self.connection.bootstrap_servers, %reason, "Kafka is away")

@@ -98,7 +98,7 @@ impl Polling {
         }
         if !is_lost {
             self.answers.came(now);
-        } else if self.answers.failed(asked, now) {
+        } else if self.answers.failed(asked, now) && !self.source.is_ending() {
             tracing::warn!(topic = self.source.topic(), "nobody has answered for a while; another client reads on");
             self.turn_to_another_client();
         }

@@ -221,3 +221,12 @@ async fn a_reader_of_a_topic_that_is_no_more_is_told() {
     source.add(0, assigned[&0], &chunk(0..2));
     assert_eq!(next.await.expect("it is there").expect("it runs").len(), 1);
 }
+
+#[test]
+fn a_source_that_ends_misses_no_broker() {
+    let source = source();
+    source.set_away(Some("no answer".into()));
+    assert!(!source.is_ending() && source.away().is_some());
+    source.close();
+    assert!(source.is_ending());
+}
