@@ -29,7 +29,11 @@ use polybolos_tables::TableBackend;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{data_folder, ending::Ending, live_status, pipelines, serve};
+use crate::{
+    data_folder,
+    ending::{self, Ending},
+    live_status, pipelines, serve,
+};
 
 /// What the parts of the platform get to end once they were told to.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
@@ -174,6 +178,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     });
     let ended = tokio::select! {
         () = stop.cancelled() => {
+            ending::tell(ending::STOPPING);
             scheduler_stop.cancel();
             // From here on jobs do nothing new.
             settled.await;
@@ -190,6 +195,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         tracing::warn!("a service did not end in time");
     }
     broker.stop().await;
+    if ended.is_ok() {
+        ending::tell(&ending::stopped(&folder));
+    }
     ended
 }
 

@@ -50,3 +50,7 @@ def test_what_flows_is_one_line_that_is_gone_in_the_end(tmp_path):
     assert max(map(len, lines)) == COLUMNS - 1 and any(line.endswith("…") for line in lines), lines
     # After the last one it is cleared.
     assert "\r\x1b[J" in shown[list(DRAWN.finditer(shown))[-1].end():], shown[-500:]
+    # Beside it, the ends of stopping.
+    data = tmp_path / "data"
+    assert shown.count("\rstopping; Ctrl-C again ends at once\r\n") == 1, shown[-500:]
+    assert f"\rstopped; data stays in {data}, `polybolos up --data-dir {data}` goes on\r\n" in shown, shown[-500:]
