@@ -22,6 +22,7 @@
 
 pub mod broker;
 pub mod tables;
+mod trouble;
 
 pub use broker::{Broker, BrokerConfig, BrokerError};
 pub use tables::EmbeddedTables;

@@ -22,6 +22,7 @@ use super::{
     producers::{Producer, ProducerKey, load_producers, stored_key},
     transactions::{PartitionKey, ProducerId, Transaction, Transactions},
 };
+use crate::trouble::told;
 
 /// Most commands, and most bytes, that share an fsync.
 const GROUP_COMMANDS: usize = 1024;
@@ -175,7 +176,8 @@ impl Appender {
         if let Err(error) = written {
             // A batch that comes again is not on disk, whatever was noted of its producer.
             self.producers.clear();
-            tracing::error!(%error, folder = %self.log.folder.display(), "records could not be written; nothing more is accepted");
+            let (error, folder) = (told(error), self.log.folder.display());
+            tracing::error!(%error, %folder, "records could not be written; nothing more is accepted");
         }
         for (partition, answer, result) in results {
             let result = match written {

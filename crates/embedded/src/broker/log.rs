@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{BrokerError, batch};
+use crate::trouble::told;
 
 const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -206,7 +207,7 @@ pub(super) fn offset_of(key: &[u8]) -> Result<i64, LogError> {
 /// What can go wrong below the protocol.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LogError {
-    #[error(transparent)]
+    #[error("{}", told(.0))]
     Store(#[from] fjall::Error),
     #[error("{0} cannot be read")]
     Damage(&'static str),

@@ -25,6 +25,7 @@ mod transactions;
 mod wire;
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -42,6 +43,8 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::trouble::{POISONED, remedy};
 
 /// How often records beyond their retention, and producers that are idle for long, are looked for.
 const RETAIN_EVERY: Duration = Duration::from_secs(300);
@@ -75,8 +78,8 @@ pub enum BrokerError {
     InUse { folder: PathBuf },
     #[error("the embedded broker's records in {} are damaged: {message}; restore the folder from a copy", folder.display())]
     Damaged { folder: PathBuf, message: String },
-    #[error("the embedded broker cannot use {}: {source}", folder.display())]
-    Store { folder: PathBuf, source: fjall::Error },
+    #[error("the embedded broker cannot use {}: {source}{}", folder.display(), remedy(source))]
+    Store { folder: PathBuf, source: io::Error },
 }
 
 impl BrokerError {
@@ -84,9 +87,10 @@ impl BrokerError {
         let folder = folder.to_path_buf();
         match error {
             LogError::Store(fjall::Error::Locked) => Self::InUse { folder },
-            LogError::Store(source @ (fjall::Error::Io(_) | fjall::Error::Storage(LsmError::Io(_)) | fjall::Error::Poisoned)) => {
+            LogError::Store(fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source))) => {
                 Self::Store { folder, source }
             }
+            LogError::Store(fjall::Error::Poisoned) => Self::Store { folder, source: io::Error::other(POISONED) },
             damage => Self::Damaged { folder, message: damage.to_string() },
         }
     }
@@ -216,6 +220,22 @@ async fn command_every(period: Duration, command: fn() -> Command, shared: Arc<S
         }
         if shared.command(command()).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_takes_no_writes_is_told_with_what_to_do() {
+        let full = || io::Error::from_raw_os_error(28);
+        for error in [fjall::Error::Io(full()), fjall::Error::Storage(full().into())] {
+            let told = BrokerError::store(Path::new("here"), error.into()).to_string();
+            let expected =
+                "the embedded broker cannot use here: No space left on device (os error 28); free some space, then start again";
+            assert_eq!(told, expected);
         }
     }
 }

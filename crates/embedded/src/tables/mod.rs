@@ -42,6 +42,8 @@ use polybolos_tables::{
     WriteOptions, WriteOutcome,
 };
 
+use crate::trouble::{POISONED, remedy};
+
 const CATALOG: &str = "catalog";
 const GRAVES: &str = "graves";
 /// How long a deletion is kept, so that an older write that comes late finds it: a day is far beyond the hour that EPOCHS rule 14 asks.
@@ -290,17 +292,14 @@ fn store_error(folder: &Path, error: fjall::Error) -> TableError {
             ),
             source: None,
         },
-        fjall::Error::Poisoned => TableError::Unavailable {
-            store: object(),
-            message: "an earlier write failed, so nothing more is written; see the log, then start again".into(),
-            source: Some(Box::new(error)),
-        },
-        fjall::Error::Io(ref io) | fjall::Error::Storage(LsmError::Io(ref io)) => {
+        fjall::Error::Poisoned => TableError::Unavailable { store: object(), message: POISONED.into(), source: None },
+        fjall::Error::Io(io) | fjall::Error::Storage(LsmError::Io(io)) => {
             use std::io::ErrorKind::{InvalidData, UnexpectedEof};
             if matches!(io.kind(), InvalidData | UnexpectedEof) {
                 return TableError::Corrupt { object: object(), message: io.to_string() };
             }
-            TableError::Unavailable { store: object(), message: io.to_string(), source: Some(Box::new(error)) }
+            let message = format!("{io}{}", remedy(&io));
+            TableError::Unavailable { store: object(), message, source: Some(Box::new(io)) }
         }
         other => TableError::Corrupt { object: object(), message: other.to_string() },
     }
