@@ -81,9 +81,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::start(&log)?;
     let stop = arguments.ending.token()?;
     let folder = arguments.data_dir.clone();
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create the data folder {}", folder.display()))?;
+    data_folder::make(&folder)?;
     // Held until this process is gone, however it ends.
     let _lock = data_folder::lock(&folder, data_folder::PATIENCE).await?;
+    data_folder::check_room(&folder)?;
     let port = |port: u16| ports::offset(port, arguments.port_offset);
     let token = auth::token(&folder.join("token"))?;
     let registry = telemetry::metrics()?;

@@ -269,6 +269,29 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_acknowledged():
         folder.rmdir()
 
 
+@pytest.mark.parametrize("wrong, remedy", [("full", "free some space"), ("read-only", "make its file system writable")])
+def test_a_platform_does_not_begin_in_a_folder_that_takes_no_writes(wrong, remedy):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-"))
+    mount_small(folder, 2)
+    platform = Platform(folder / "data", "--no-pipelines")
+    platform.folder.mkdir()
+    errors = pathlib.Path(tempfile.mkdtemp(prefix="polybolos-test-")) / "errors.txt"
+    try:
+        if wrong == "full":
+            fill(folder)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        command = [BINARY, "up", "--data-dir", str(platform.folder), "--port-offset", str(platform.offset), "--no-pipelines"]
+        with open(errors, "w") as file:
+            assert subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stderr=file, timeout=60).returncode == 1
+        told = errors.read_text()
+        assert told.startswith(f"error: the data folder {platform.folder} cannot be written: ") and told.count("\n") == 1, told
+        assert remedy in told and "--data-dir" in told, told
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+
 def test_a_cluster_whose_store_is_full_goes_on_by_itself_once_there_is_room(tmp_path):
     cluster = Cluster(tmp_path / "data", "--no-pipelines", "--executors", "1")
     store = cluster.folder / "store"
